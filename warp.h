@@ -1,0 +1,711 @@
+/* warp.h: the nouns of warp.c, room by room, from the ground up.
+ *
+ * No prototypes here: warp.c defines before it calls. Times are milliseconds
+ * on the monotonic clock unless a name says otherwise; sizes are bytes. */
+
+#ifndef WARP_H
+#define WARP_H
+
+#include <netinet/in.h>
+#include <poll.h>
+#include <regex.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/un.h>
+
+#include "config.h"
+
+/* ==== ground ============================================================== */
+
+/* A view of n bytes someone else owns; good until that buffer moves. */
+struct slice {
+	const char *p;
+	size_t n;
+};
+
+/* Bytes being written into memory of fixed size. Once something did not fit,
+ * full is set and n stays: the caller checks once, at the end. */
+struct text {
+	char *p;
+	size_t n, cap;
+	bool full;
+};
+
+/* Memory that is freed all at once: a configuration and what hangs from it. */
+struct arena_block;
+struct arena {
+	struct arena_block *top;
+};
+
+enum log_level { LOG_LVL_ERROR, LOG_LVL_WARN, LOG_LVL_INFO, LOG_LVL_DEBUG };
+
+/* What is wrong with a text the operator wrote, and where. line and col count
+ * from 1; line 0: not in the file (environment, command line). */
+enum diag_level { DIAG_ERROR, DIAG_WARNING };
+struct diag {
+	enum diag_level level;
+	unsigned line, col;
+	char *text; /* in the arena */
+	struct diag *next;
+};
+
+/* All that was found, in the order found; printed sorted by line. */
+struct diags {
+	struct arena *arena; /* borrowed */
+	const char *file;    /* shown before line:col */
+	struct slice source; /* whole text, to quote lines from */
+	struct diag *first, *last;
+	int errors, warnings;
+};
+
+/* ==== buf ================================================================= */
+
+enum block_class { BLOCK_SMALL, BLOCK_LARGE, BLOCK_CLASSES };
+
+/* Raw memory of its class's size, header included. On a free list, or owned
+ * by exactly one buf, exchange, or the worker (as scratch). */
+struct block {
+	struct block *next; /* on the free list */
+	uint32_t cap;       /* bytes of data */
+	uint8_t klass;
+	char data[];
+};
+
+/* Bytes [off, off + n) of a block it owns; b is NULL while empty. */
+struct buf {
+	struct block *b;
+	uint32_t off, n;
+};
+
+/* ==== toml ================================================================ */
+
+enum toml_kind {
+	TOML_STRING,
+	TOML_INTEGER,
+	TOML_FLOAT,
+	TOML_BOOLEAN,
+	TOML_DATETIME,       /* with offset */
+	TOML_DATETIME_LOCAL,
+	TOML_DATE_LOCAL,
+	TOML_TIME_LOCAL,
+	TOML_ARRAY,
+	TOML_TABLE,
+	TOML_KINDS
+};
+
+/* One value and, in a table, its key. Lives in the arena given to toml_parse;
+ * slices point into that arena, never into the text. */
+struct toml {
+	enum toml_kind kind;
+	struct slice key;      /* decoded; empty in an array and at the root */
+	unsigned line, col;    /* of the key, or of the value in an array */
+	unsigned vline, vcol;  /* of the value */
+	struct slice text;     /* string: decoded, then a NUL; dates: as written */
+	int64_t integer;
+	double real;
+	bool boolean;
+	uint8_t flags;         /* parser's own: how a table was defined */
+	struct toml *first, *last, *next; /* children, in file order */
+	size_t count;
+};
+
+/* ==== addr ================================================================ */
+
+/* An IP address as 16 bytes; IPv4 is ::ffff:a.b.c.d. All zero: none (unix). */
+struct ip {
+	uint8_t b[16];
+};
+
+struct cidr {
+	struct ip ip;
+	uint8_t bits; /* of 128 */
+};
+
+union sock {
+	struct sockaddr sa;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+	struct sockaddr_un un;
+};
+
+enum addr_kind {
+	ADDR_NONE,
+	ADDR_INET,     /* numeric; sock is set */
+	ADDR_NAME,     /* host to be resolved, port */
+	ADDR_UNIX,     /* path; sock is set */
+	ADDR_ABSTRACT, /* Linux abstract socket; sock is set */
+	ADDR_FD        /* an inherited descriptor: fd://N */
+};
+
+enum scheme { SCHEME_NONE, SCHEME_HTTP, SCHEME_HTTPS, SCHEME_UWSGI };
+
+/* One address in the grammar of CONFIG.md. text and host are in the arena. */
+struct addr {
+	enum addr_kind kind;
+	enum scheme scheme;
+	const char *text; /* canonical: host:port, [v6]:port, unix:/path, @name */
+	const char *host; /* as it goes into Host: and SNI; NULL for unix */
+	uint16_t port;
+	bool any;         /* `:port`: every interface, v6 and v4 */
+	int fd;           /* ADDR_FD */
+	union sock sock;
+	socklen_t sock_n;
+};
+
+/* ==== http ================================================================ */
+
+/* Fields that warp knows by name; order is that of http_fields[]. */
+enum field_id {
+	F_OTHER,
+	F_ACCEPT,
+	F_AUTHORIZATION,
+	F_CONNECTION,
+	F_CONTENT_LENGTH,
+	F_CONTENT_TYPE,
+	F_COOKIE,
+	F_DATE,
+	F_EXPECT,
+	F_FORWARDED,
+	F_HOST,
+	F_HTTP2_SETTINGS,
+	F_KEEP_ALIVE,
+	F_PROXY_CONNECTION,
+	F_REFERER,
+	F_SERVER,
+	F_TE,
+	F_TRAILER,
+	F_TRANSFER_ENCODING,
+	F_UPGRADE,
+	F_USER_AGENT,
+	F_VIA,
+	F_X_ADMIN_TOKEN,
+	F_X_FORWARDED_FOR,
+	F_X_FORWARDED_HOST,
+	F_X_FORWARDED_PORT,
+	F_X_FORWARDED_PROTO,
+	F_X_REAL_IP,
+	F_X_REQUEST_ID,
+	FIELD_IDS
+};
+
+enum method {
+	M_OTHER,
+	M_GET,
+	M_HEAD,
+	M_POST,
+	M_PUT,
+	M_DELETE,
+	M_PATCH,
+	M_OPTIONS,
+	M_TRACE,
+	M_CONNECT,
+	METHODS
+};
+
+/* One header line. start..end is the whole line with its CRLF, so that runs
+ * of kept lines are copied at once. */
+struct field {
+	struct slice name, value;
+	const char *start, *end;
+	uint8_t id; /* enum field_id */
+	bool drop;  /* does not travel on */
+};
+
+enum target_form { TARGET_ORIGIN, TARGET_ABSOLUTE, TARGET_ASTERISK, TARGET_AUTHORITY };
+
+/* A parsed message head, of either kind and by whichever protocol. Every
+ * slice points into the bytes it was parsed from. RFC 9112 2 to 5. */
+struct head {
+	enum method method;
+	struct slice method_text, target;
+	enum target_form form;
+	struct slice path, query; /* raw; query without '?' */
+	bool has_query;
+	bool path_plain;          /* its normalised view is path itself */
+	struct slice host;        /* Host, or the authority of an absolute target */
+	bool has_host;
+	int status;
+	struct slice reason;
+	int minor;                /* HTTP/1.minor: 0 or 1 */
+	int n;
+	uint16_t first[FIELD_IDS]; /* 1 + index of the first such field, 0: none */
+	uint8_t count[FIELD_IDS];  /* how many (saturates) */
+	struct field f[FIELDS_MAX];
+};
+
+enum body_kind { BODY_NONE, BODY_LENGTH, BODY_CHUNKED, BODY_CLOSE };
+
+enum chunk_state {
+	CHUNK_SIZE,     /* at the first digit */
+	CHUNK_DIGITS,   /* after the first digit */
+	CHUNK_EXT,      /* after ';' or blanks, up to CR */
+	CHUNK_QUOTED,   /* in a quoted extension value */
+	CHUNK_ESCAPED,  /* after a backslash there */
+	CHUNK_SIZE_LF,
+	CHUNK_DATA,
+	CHUNK_DATA_CR,
+	CHUNK_DATA_LF,
+	CHUNK_TRAILER,  /* at the start of a trailer line, or the final CRLF */
+	CHUNK_TRAILING, /* inside a trailer line */
+	CHUNK_TRAILER_LF,
+	CHUNK_END_LF,
+	CHUNK_DONE
+};
+
+/* Where a body ends, and how much of it has passed. RFC 9112 6.3, 7.1. */
+struct body {
+	enum body_kind kind;
+	enum chunk_state chunk;
+	bool done;
+	uint64_t left;      /* of the length, or of the current chunk */
+	uint64_t total;     /* bytes of content seen */
+	uint32_t ext_bytes; /* of the current size line, and of all trailers */
+};
+
+/* ==== path ================================================================ */
+
+/* The normalised view of a path, with PATH_PAD zero bytes in front so that
+ * the route scan may load the 8 bytes that end anywhere in it. */
+struct path_view {
+	struct slice path;
+};
+
+/* ==== conf ================================================================ */
+
+struct pair {
+	struct slice name, value;
+};
+
+struct pairs {
+	struct pair *v;
+	int n;
+};
+
+struct slices {
+	struct slice *v;
+	int n;
+};
+
+struct cidrs {
+	struct cidr *v;
+	int n;
+};
+
+/* `[server]` */
+struct server_conf {
+	struct addr *listens; /* http_port and listen, lowered to one list */
+	int n_listens;
+	int workers;
+	const char *user, *group, *chroot; /* NULL: keep */
+	uint32_t max_connections;          /* clients, all workers together */
+	uint32_t header_ms, body_ms, keepalive_ms, write_ms, tunnel_ms, shutdown_ms;
+	uint32_t keepalive_requests;
+	uint32_t max_header_bytes;
+	uint64_t max_body_bytes;           /* 0: no limit */
+	struct cidrs trusted;
+	bool proxy_protocol;
+	struct slice admin_token;          /* empty: none */
+	int no_route_status;
+	bool request_id;
+	int socket_mode;
+	bool show_errors;
+	const char *error_dir;             /* absolute, or NULL */
+	bool server_tokens;
+};
+
+/* `[middleware]` */
+struct middleware_conf {
+	bool forward_headers, forwarded, via, log_requests;
+};
+
+enum log_sink { SINK_OFF, SINK_STDOUT, SINK_STDERR, SINK_FILE, SINK_SYSLOG };
+
+/* Where lines of one kind go. fd belongs to the master, workers inherit it. */
+struct log_target {
+	enum log_sink sink;
+	const char *path; /* SINK_FILE: absolute */
+	int fd;
+};
+
+/* `[log]` */
+struct log_conf {
+	struct log_target access, error;
+	const char *format; /* common, combined, json, or a pattern */
+	enum log_level level;
+};
+
+/* `[admin]` */
+struct admin_conf {
+	struct addr *listens;
+	int n_listens;
+	bool is_default; /* the preset socket: a live owner is only a warning */
+	bool off;
+	struct slice token;
+};
+
+enum host_header { HOST_PRESERVE, HOST_UPSTREAM, HOST_TEXT };
+enum proxy_out { PROXY_OUT_NONE, PROXY_OUT_V1, PROXY_OUT_V2 };
+
+struct upstream;
+struct upconn;
+struct board_instance;
+
+/* One backend of an upstream. The second half is the worker's own. */
+struct instance {
+	struct upstream *up;
+	struct addr addr;
+	unsigned weight;
+	struct board_instance *board; /* shared; NULL before board_attach */
+	int current;                  /* smooth weighted round robin */
+	struct upconn *idle;          /* newest first */
+	unsigned n_idle;
+};
+
+struct balance; /* a strategy: row of balances[] */
+
+/* `[upstreams.NAME]` */
+struct upstream {
+	const char *name;
+	int index;
+	unsigned line; /* in the file */
+	const struct balance *balance;
+	struct instance *instances;
+	int n_instances;
+	uint32_t connect_ms, read_ms, write_ms, keepalive_ms;
+	uint32_t keepalive; /* idle connections kept for each instance */
+	uint32_t retries;
+	uint32_t max_fails, fail_ms;
+	enum host_header host_header;
+	struct slice host_text;
+	enum proxy_out proxy_out;
+};
+
+enum host_kind { HOST_ANY, HOST_EXACT, HOST_WILD };
+enum path_kind { PATH_ANY, PATH_PREFIX, PATH_EXACT, PATH_REGEX };
+enum action { ACT_UPSTREAM, ACT_REDIRECT, ACT_RESPOND, ACTIONS };
+
+/* requests in per_ms, with a burst on top; kept on the board (GCRA). */
+struct rate_limit {
+	uint32_t requests; /* 0: no limit */
+	uint32_t per_ms, burst;
+};
+
+/* `[[routes]]`: conditions, action, and what happens on the way. */
+struct route {
+	unsigned line; /* in the file, for -t and -e */
+	struct slice description;
+	/* conditions, all of which must hold */
+	enum host_kind host_kind;
+	struct slice host;   /* lower case, no port; WILD: ".example.com" */
+	enum path_kind path_kind;
+	struct slice path;   /* prefix, exact text, or the expression */
+	regex_t regex;
+	uint32_t methods;    /* bit per enum method; 0: any */
+	struct slices methods_other; /* names that enum method does not know */
+	struct pairs headers, queries;
+	struct cidrs clients;
+	/* action */
+	enum action action;
+	struct upstream *upstream;
+	struct slice redirect;
+	int status;          /* of the redirect or the response */
+	struct slice body, content_type;
+	/* on the way */
+	bool strip_prefix, has_rewrite;
+	struct slice rewrite;
+	struct pairs add_headers, add_response_headers;
+	struct slices remove_headers, remove_response_headers;
+	uint32_t read_ms, connect_ms, write_ms; /* 0: the upstream's */
+	bool require_auth;
+	struct pairs basic_auth;                /* user, hash or text */
+	bool has_max_body;
+	uint64_t max_body_bytes;
+	struct rate_limit rate;
+	int64_t buffer_request;                 /* bytes in memory; -1: stream */
+	bool websocket;
+};
+
+/* ==== route =============================================================== */
+
+/* A run of neighbouring routes whose path text has the same length: one key
+ * is compared with each of keys[first .. first + n). */
+struct route_run {
+	uint16_t path_n;
+	bool by_host;  /* the key has the host's hash in it */
+	uint32_t first, n;
+};
+
+/* The flat array: four bytes a route are scanned, the rest only on a hit. */
+struct route_table {
+	struct route *routes;
+	int n;
+	uint32_t *keys;
+	struct route_run *runs;
+	int n_runs;
+};
+
+/* A whole configuration. Built by conf_load, owned by whoever loaded it, freed
+ * with its arena. */
+struct conf {
+	struct arena arena;
+	struct diags diags;
+	const char *file; /* absolute; NULL in simple mode */
+	const char *dir;  /* that relative paths start from */
+	struct toml *tree;
+	struct server_conf server;
+	struct middleware_conf middleware;
+	struct log_conf log;
+	struct admin_conf admin;
+	struct upstream *upstreams;
+	int n_upstreams;
+	struct route_table table;
+};
+
+/* ==== board =============================================================== */
+
+/* Resolved addresses of an instance. Writer: the resolver (or the master for
+ * numeric ones); odd seq: being written. */
+struct board_addrs {
+	atomic_uint seq;
+	uint32_t n;
+	union sock sock[INSTANCE_ADDRS];
+	socklen_t sock_n[INSTANCE_ADDRS];
+};
+
+/* One instance, whatever generation of configuration names it. Key and addrs
+ * are the master's and resolver's, the rest any worker's. */
+struct board_instance {
+	char key[INSTANCE_KEY_MAX]; /* upstream name, space, address; "" is free */
+	struct board_addrs addrs;
+	atomic_uint in_flight;      /* exchanges on it now */
+	atomic_uint fails;          /* in the running window */
+	atomic_llong window_ms;     /* start of that window */
+	atomic_llong open_until_ms; /* breaker: not picked before; 0: closed */
+	atomic_ullong requests, failures, latency_us; /* sums */
+	atomic_ullong codes[6];     /* answers by class; [0]: none came */
+};
+
+/* One worker slot. Writer: that worker (state and pid: the master). */
+enum worker_state { WORKER_FREE, WORKER_STARTING, WORKER_READY, WORKER_DRAINING };
+struct board_worker {
+	atomic_int pid;
+	atomic_int state;
+	atomic_uint connections, idle; /* clients now; of these between requests */
+	atomic_uint upstream_connections;
+	atomic_ullong accepted, requests, bytes_in, bytes_out, retries, refused;
+	atomic_ullong codes[6]; /* answers by class; [0] aborted by the client */
+	atomic_ullong latency[LATENCY_BUCKETS]; /* LATENCY_MS[i] or less */
+	atomic_ullong latency_us;
+	atomic_ullong log_dropped;
+};
+
+/* A rate limiter's cell: whose, and until when its debt lasts (us). */
+struct board_rate {
+	atomic_ullong tag, until_us;
+};
+
+struct board {
+	atomic_llong started_s; /* wall clock */
+	atomic_uint generation, reloads;
+	struct board_worker workers[WORKERS_MAX * 2]; /* new and draining ones */
+	struct board_worker gone;     /* sums of those that left; by the master */
+	struct board_instance instances[INSTANCES_MAX];
+	struct board_rate rates[RATE_CELLS];
+};
+
+/* ==== timer, loop ========================================================= */
+
+struct timer_list;
+
+/* A deadline. The owner embeds it; on a list while armed. */
+struct timer {
+	struct timer *prev, *next;
+	struct timer_list *list; /* NULL: not armed */
+	int64_t due_ms;
+	void (*fire)(struct timer *);
+};
+
+/* All timers of one duration, soonest first, because they were armed in
+ * order. head is a sentinel. */
+struct timer_list {
+	uint32_t ms;
+	struct timer head;
+};
+
+/* A descriptor in the poll array, in the parking lot, or in neither. */
+struct watch {
+	int fd;    /* -1: none */
+	int slot;  /* in the poll array, -1: not there */
+	bool parked;
+	void (*ready)(struct watch *, short revents);
+};
+
+/* ==== chan ================================================================ */
+
+/* A socket that may have TLS on it (later). Owns fd and out. What is written
+ * and not yet taken by the kernel waits in out. */
+struct chan {
+	struct watch w; /* first: a watch is its chan */
+	struct buf out;
+	bool eof;     /* nothing more can be read */
+	bool broken;  /* reading or writing failed: close it */
+	bool hup;     /* taken out of the poll set after POLLHUP */
+};
+
+/* ==== pool, exchange, fronts ============================================== */
+
+struct conn;
+struct exchange;
+
+enum upconn_state { UP_FREE, UP_CONNECTING, UP_BUSY, UP_IDLE };
+
+/* A connection to an instance: connecting, carrying an exchange, or idle in
+ * the pool. */
+struct upconn {
+	struct chan ch; /* first */
+	struct timer timer;
+	struct buf in;         /* read, not yet used */
+	struct exchange *x;    /* NULL while idle */
+	struct instance *inst;
+	struct upconn *prev, *next; /* idle list of inst, or free list */
+	enum upconn_state state;
+	uint32_t served;       /* exchanges completed on it */
+	uint8_t addr_i;        /* which of the instance's addresses */
+};
+
+enum conn_state {
+	CONN_FREE,
+	CONN_PROXY,  /* a PROXY header is due */
+	CONN_IDLE,   /* between requests */
+	CONN_HEAD,   /* part of a head is here */
+	CONN_BUSY,   /* an exchange runs */
+	CONN_TUNNEL,
+	CONN_LINGER, /* answered; reading what still comes so that the answer lives */
+	CONN_STATES
+};
+
+enum listener_kind { LISTEN_HTTP, LISTEN_ADMIN };
+
+/* A listening socket. fd is shared with the master and all workers. */
+struct listener {
+	struct watch w; /* first; the worker's */
+	struct addr addr;
+	enum listener_kind kind;
+	int fd;
+	uint16_t port;   /* as bound; 0 for unix */
+	bool inherited;  /* not ours to unlink */
+	dev_t dev;       /* of the socket file we made, to unlink only that */
+	ino_t ino;
+};
+
+/* A client connection. Idle it costs this and nothing else. */
+struct conn {
+	struct chan ch; /* first */
+	struct timer timer;
+	struct buf in;       /* read, not yet used */
+	struct exchange *x;
+	struct listener *listener;
+	struct conn *prev, *next; /* all open ones, or free list */
+	struct ip peer;      /* after PROXY protocol; zero: unix */
+	uint16_t peer_port;
+	uint8_t state;       /* enum conn_state */
+	uint32_t served;     /* requests so far */
+	uint32_t scanned;    /* of in, looking for the end of the head */
+	uint32_t drained;    /* bytes read while lingering */
+};
+
+enum flow_state { FLOW_OFF, FLOW_ON, FLOW_DONE };
+
+/* One direction of an exchange: a body on its way. */
+struct flow {
+	struct body body;       /* how it comes */
+	enum flow_state state;
+	bool chunk_out;         /* how it goes: chunked, or as it is */
+	struct block *trailers; /* text of kept trailer lines; NULL: none */
+	uint32_t trailers_n;
+};
+
+/* A request body kept until it is whole: memory first, then a file. */
+struct spool {
+	struct block *mem;
+	uint32_t mem_n;
+	int fd;          /* -1: none; unlinked */
+	uint64_t size, sent;
+};
+
+/* Where the answer comes from. */
+enum source { SOURCE_NONE, SOURCE_UPSTREAM, SOURCE_MEMORY };
+
+enum exchange_state {
+	X_START,
+	X_SPOOL,   /* collecting the request body */
+	X_CONNECT, /* waiting for the upstream connection */
+	X_WAIT,    /* request on its way, no answer yet */
+	X_ANSWER,  /* the answer is on its way */
+	X_TUNNEL,
+	X_END
+};
+
+/* One request and its answer. Lives in a block from the first byte of a
+ * whole head to the last byte of the answer; head bytes follow it there. */
+struct exchange {
+	struct conn *c;
+	struct upconn *u;
+	const struct route *route;
+	struct instance *inst;  /* in flight on its board record */
+	enum exchange_state state;
+	enum source source;
+	struct block *head_block; /* a head too long for our own block */
+	struct slice head_bytes;
+	struct slice method_text, target, host, path; /* in head_bytes */
+	enum method method;
+	uint8_t minor;
+	struct flow up, down;   /* request body, response body */
+	struct spool *spool;
+	struct slice memory;    /* SOURCE_MEMORY: what is left of the body */
+	void *memory_owned;     /* to be freed with the exchange */
+	int status;             /* sent to the client; 0: none yet */
+	int64_t start_us, up_start_us;
+	uint32_t up_us;
+	uint64_t bytes_out;     /* body bytes toward the client */
+	struct ip client;       /* believed address; see trusted_proxies */
+	uint32_t tries;         /* upstream connections tried */
+	uint64_t tried;         /* bit per instance */
+	char id[REQUEST_ID_MAX + 1];
+	bool keep;              /* the client connection survives */
+	bool upgrade;           /* asked for, and forwarded */
+	bool expect;            /* 100-continue wanted */
+	bool sent_any;          /* request bytes went upstream on this try */
+	bool counted;           /* in inst's in_flight */
+	bool up_reusable;
+	bool is_admin;
+	char cause[CAUSE_MAX];  /* why 502, 503, 504, in words */
+};
+
+/* ==== master ============================================================== */
+
+/* Messages on the socketpair between the master and each worker, one byte of
+ * op, then text; CTL_LOGS carries the access and error descriptors. */
+enum ctl_op {
+	CTL_READY = 'R',  /* worker: accepting */
+	CTL_DRAIN = 'D',  /* master: finish what runs, then leave */
+	CTL_STOP = 'S',   /* master: leave now */
+	CTL_LOGS = 'L',   /* master: new log descriptors */
+	CTL_VERB = 'V'    /* worker: the admin asked for this verb */
+};
+
+/* A worker process, as the master sees it. */
+struct worker {
+	pid_t pid;     /* 0: slot is free */
+	int ctl;       /* our end of the socketpair */
+	unsigned generation;
+	bool ready, draining;
+	int64_t started_ms, kill_at_ms;
+};
+
+#endif
