@@ -42,6 +42,9 @@ struct arena {
 	struct arena_block *top;
 };
 
+/* Exit status of every process. 0 is success. */
+enum exit_status { EXIT_CONFIG = 1, EXIT_USAGE = 2, EXIT_BIND = 3, EXIT_OTHER = 4 };
+
 enum log_level { LOG_LVL_ERROR, LOG_LVL_WARN, LOG_LVL_INFO, LOG_LVL_DEBUG };
 
 /* What is wrong with a text the operator wrote, and where. line and col count
@@ -73,7 +76,7 @@ struct block {
 	struct block *next; /* on the free list */
 	uint32_t cap;       /* bytes of data */
 	uint8_t klass;
-	char data[];
+	_Alignas(max_align_t) char data[];
 };
 
 /* Bytes [off, off + n) of a block it owns; b is NULL while empty. */
@@ -265,6 +268,8 @@ struct body {
 	uint64_t left;      /* of the length, or of the current chunk */
 	uint64_t total;     /* bytes of content seen */
 	uint32_t ext_bytes; /* of the current size line, and of all trailers */
+	uint32_t line_at;   /* where the current trailer line starts in its text */
+	bool need_trailers; /* chunk_decode stopped: trailers need memory */
 };
 
 /* ==== path ================================================================ */
@@ -447,6 +452,14 @@ struct route_table {
 	uint32_t *keys;
 	struct route_run *runs;
 	int n_runs;
+	bool by_host; /* some route looks at the host */
+};
+
+/* A file of server.error_dir: NNN.html or NNN.json. */
+struct error_page {
+	int status;
+	bool json;
+	struct slice body;
 };
 
 /* A whole configuration. Built by conf_load, owned by whoever loaded it, freed
@@ -464,6 +477,8 @@ struct conf {
 	struct upstream *upstreams;
 	int n_upstreams;
 	struct route_table table;
+	struct error_page *pages;
+	int n_pages;
 };
 
 /* ==== board =============================================================== */
@@ -484,6 +499,7 @@ struct board_instance {
 	struct board_addrs addrs;
 	atomic_uint in_flight;      /* exchanges on it now */
 	atomic_uint fails;          /* in the running window */
+	atomic_uint generation;     /* of the last configuration that names it */
 	atomic_llong window_ms;     /* start of that window */
 	atomic_llong open_until_ms; /* breaker: not picked before; 0: closed */
 	atomic_ullong requests, failures, latency_us; /* sums */
@@ -554,7 +570,16 @@ struct chan {
 	struct buf out;
 	bool eof;     /* nothing more can be read */
 	bool broken;  /* reading or writing failed: close it */
-	bool hup;     /* taken out of the poll set after POLLHUP */
+};
+
+/* One end of an exchange: a chan, its deadline, and what was read from it and
+ * not yet used. During one event `in` may lie in the worker's scratch block. */
+struct side {
+	struct chan ch; /* first */
+	struct timer timer;
+	struct buf in;
+	struct exchange *x; /* NULL: none runs */
+	bool hup;           /* hung up, or failed: poll says so for ever */
 };
 
 /* ==== pool, exchange, fronts ============================================== */
@@ -567,15 +592,13 @@ enum upconn_state { UP_FREE, UP_CONNECTING, UP_BUSY, UP_IDLE };
 /* A connection to an instance: connecting, carrying an exchange, or idle in
  * the pool. */
 struct upconn {
-	struct chan ch; /* first */
-	struct timer timer;
-	struct buf in;         /* read, not yet used */
-	struct exchange *x;    /* NULL while idle */
+	struct side s; /* first */
 	struct instance *inst;
 	struct upconn *prev, *next; /* idle list of inst, or free list */
 	enum upconn_state state;
 	uint32_t served;       /* exchanges completed on it */
 	uint8_t addr_i;        /* which of the instance's addresses */
+	bool retry_connect;    /* a unix backlog is full: connect again soon */
 };
 
 enum conn_state {
@@ -584,7 +607,7 @@ enum conn_state {
 	CONN_IDLE,   /* between requests */
 	CONN_HEAD,   /* part of a head is here */
 	CONN_BUSY,   /* an exchange runs */
-	CONN_TUNNEL,
+	CONN_CLOSE,  /* answered, nothing more can come */
 	CONN_LINGER, /* answered; reading what still comes so that the answer lives */
 	CONN_STATES
 };
@@ -605,10 +628,7 @@ struct listener {
 
 /* A client connection. Idle it costs this and nothing else. */
 struct conn {
-	struct chan ch; /* first */
-	struct timer timer;
-	struct buf in;       /* read, not yet used */
-	struct exchange *x;
+	struct side s; /* first */
 	struct listener *listener;
 	struct conn *prev, *next; /* all open ones, or free list */
 	struct ip peer;      /* after PROXY protocol; zero: unix */
@@ -619,7 +639,7 @@ struct conn {
 	uint32_t drained;    /* bytes read while lingering */
 };
 
-enum flow_state { FLOW_OFF, FLOW_ON, FLOW_DONE };
+enum flow_state { FLOW_OFF, FLOW_ON, FLOW_DONE, FLOW_CUT /* its taker left */ };
 
 /* One direction of an exchange: a body on its way. */
 struct flow {
@@ -630,12 +650,22 @@ struct flow {
 	uint32_t trailers_n;
 };
 
-/* A request body kept until it is whole: memory first, then a file. */
+/* A request body kept until it is whole: memory first, then a file. It is read
+ * back as if it were the client. */
 struct spool {
-	struct block *mem;
-	uint32_t mem_n;
+	struct side s;   /* first; only its `in` is used */
+	char *mem;
+	size_t mem_n, mem_cap;
 	int fd;          /* -1: none; unlinked */
 	uint64_t size, sent;
+};
+
+/* An answer that warp makes up itself. */
+struct answer {
+	int status;
+	struct slice content_type, body;
+	struct slice extra;  /* whole header lines, or empty */
+	void *owned;         /* body's memory, for free(); or NULL */
 };
 
 /* Where the answer comes from. */
@@ -644,11 +674,15 @@ enum source { SOURCE_NONE, SOURCE_UPSTREAM, SOURCE_MEMORY };
 enum exchange_state {
 	X_START,
 	X_SPOOL,   /* collecting the request body */
+	X_PICK,    /* an instance and a connection to it are due */
 	X_CONNECT, /* waiting for the upstream connection */
+	X_SEND,    /* the head is due there */
 	X_WAIT,    /* request on its way, no answer yet */
 	X_ANSWER,  /* the answer is on its way */
 	X_TUNNEL,
-	X_END
+	X_ASK,     /* the master is asked; see admin */
+	X_END,
+	X_STATES
 };
 
 /* One request and its answer. Lives in a block from the first byte of a
@@ -660,15 +694,16 @@ struct exchange {
 	struct instance *inst;  /* in flight on its board record */
 	enum exchange_state state;
 	enum source source;
-	struct block *head_block; /* a head too long for our own block */
+	struct block *block;      /* that it lives in */
+	struct block *head_block; /* a head too long for that block */
 	struct slice head_bytes;
-	struct slice method_text, target, host, path; /* in head_bytes */
+	struct slice method_text, target, host; /* in head_bytes */
 	enum method method;
 	uint8_t minor;
 	struct flow up, down;   /* request body, response body */
 	struct spool *spool;
 	struct slice memory;    /* SOURCE_MEMORY: what is left of the body */
-	void *memory_owned;     /* to be freed with the exchange */
+	void *memory_owned;     /* for free() with the exchange, or NULL */
 	int status;             /* sent to the client; 0: none yet */
 	int64_t start_us, up_start_us;
 	uint32_t up_us;
@@ -677,13 +712,22 @@ struct exchange {
 	uint32_t tries;         /* upstream connections tried */
 	uint64_t tried;         /* bit per instance */
 	char id[REQUEST_ID_MAX + 1];
+	bool wants_close;       /* the client said this is its last request */
 	bool keep;              /* the client connection survives */
 	bool upgrade;           /* asked for, and forwarded */
 	bool expect;            /* 100-continue wanted */
+	bool head_sent;         /* the request head is with u (or in its out) */
 	bool sent_any;          /* request bytes went upstream on this try */
-	bool counted;           /* in inst's in_flight */
-	bool up_reusable;
-	bool is_admin;
+	bool interim;           /* a 1xx reached the client */
+	bool reusable;          /* u may go back to the pool */
+	bool c_ready, u_ready;  /* that side may be read in this event */
+	bool c_moved, u_moved;  /* it did something: its deadline starts anew */
+	bool same;              /* the next try goes to inst again, on a new
+	                           connection */
+	uint8_t addr_i;         /* which address of inst */
+	bool admin;             /* for the admin listener */
+	int64_t connect_by_ms;  /* no more attempts after */
+	uint16_t interims;      /* 1xx answers so far */
 	char cause[CAUSE_MAX];  /* why 502, 503, 504, in words */
 };
 

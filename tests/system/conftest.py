@@ -1,0 +1,138 @@
+"""System tests: a real warp between small clients and backends.
+
+    WARP=./warp-debug pytest tests/system     another binary (default: /warp of the tree)
+    SLOW=3                                    factor on every deadline (4 by itself under a sanitizer)
+
+Fixtures
+  warp(conf, *args, env=, ready=, port=, dir=, preexec_fn=, pass_fds=) -> lib.Warp
+      starts `warp -c FILE -n FD ARGS` in the test's own directory and returns once
+      FD said it is ready (ready=False: at once). conf is a text or a dict
+      (lib.conf makes one); None: no -c. In a text, and in args, @PORT@ and @DIR@
+      are replaced; a text without listen/http_port in [server] gets
+      listen = ["127.0.0.1:@PORT@"], one without [admin] gets listen = "off".
+      .port .addr .dir .file .pid .stderr .stdout .children() .rss() .path(name)
+      .ask(target, *header_lines, method=, host=, body=) -> lib.Message, one connection
+      .client() -> lib.Client      .wait_stderr(regex)  .wait_stdout(regex)
+      .write(conf) (then .signal(SIGHUP))   .signal(n)
+      .stop(sig=SIGTERM, status=0)  .wait() -> exit status
+      Every warp is stopped at the end of its test: exit status 0, nothing that
+      holds its stderr left alive, no sanitizer report, or the test fails.
+  backend(*scripts, name=, unix=, host=, port=) -> lib.Backend
+      a threaded raw server. Connection i runs script i, later ones the last; a
+      script is a list of bytes (sent) and steps (REQ, HEAD, BODY, CLOSE, FIN, RST,
+      ECHO, WAIT(event), any callable(conn)). No script: ECHO, which answers
+      'NAME METHOD TARGET BODYLENGTH'. unix=True: a socket in the test's directory.
+      .requests .last .request(i) .conn(i) .conns[i].closed .conf .port
+  check(text, *args) -> CompletedProcess
+      runs `warp -t -c FILE ARGS`; (run: any arguments, to their end).
+  run(*args, conf=None, env=None) -> CompletedProcess
+      runs warp in the test's directory until it ends; conf: text of warp.toml there.
+  blackhole -> lib.Blackhole, an address where connects hang.
+A test that takes longer than its limit fails: @pytest.mark.limit(seconds), 20 by default.
+"""
+import os
+import signal
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import lib  # noqa: E402
+
+LIMIT = 20
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "limit(seconds): upper bound for the test, times SLOW")
+
+
+def pytest_sessionstart(session):
+    if not os.access(lib.WARP, os.X_OK) and not session.config.option.collectonly:
+        pytest.exit("no warp at %s (make, or set WARP)" % lib.WARP, 2)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    mark = item.get_closest_marker("limit")
+    limit = (mark.args[0] if mark else LIMIT) * lib.SLOW
+
+    def late(*_):
+        raise AssertionError("longer than %g s" % limit)
+    old = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test shows what its warps wrote."""
+    report = (yield).get_result()
+    for w in getattr(item, "warps", ()):
+        if report.failed and w.stderr:
+            report.sections.append(("warp's stderr", w.stderr[-4000:]))
+
+
+@pytest.fixture
+def warp(request, tmp_path):
+    started = request.node.warps = []
+
+    def start(conf, *args, dir=None, **kw):
+        if dir is None:
+            dir = tmp_path / ("warp%d" % len(started))
+            dir.mkdir()
+        w = lib.Warp(conf, args, dir, **kw)
+        started.append(w)
+        return w
+    yield start
+    errors = []
+    for w in started:
+        try:
+            w.stop()
+        except AssertionError as e:
+            errors.append(str(e))
+            if w.proc.poll() is None:
+                w.kill()
+    assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def backend(tmp_path):
+    made = []
+
+    def make(*scripts, unix=None, **kw):
+        if unix is True:
+            unix = str(tmp_path / ("b%d.sock" % len(made)))
+        b = lib.Backend(*scripts, unix=unix, **kw)
+        made.append(b)
+        return b
+    yield make
+    errors = []
+    for b in made:
+        try:
+            b.close()
+        except AssertionError as e:
+            errors.append(str(e))
+    assert not errors, errors
+
+
+@pytest.fixture
+def run(tmp_path):
+    def go(*args, conf=None, env=None, **kw):
+        return lib.run_warp(*args, conf=conf and (str(tmp_path / "warp.toml"), conf), cwd=str(tmp_path), env=env, **kw)
+    return go
+
+
+@pytest.fixture
+def check(run):
+    return lambda text, *args, **kw: run("-t", "-c", "warp.toml", *args, conf=text, **kw)
+
+
+@pytest.fixture
+def blackhole():
+    b = lib.Blackhole()
+    yield b
+    b.close()
