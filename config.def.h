@@ -35,6 +35,7 @@
 #define CAUSE_MAX        96    /* text of why a request failed */
 #define REQUEST_ID_MAX   64    /* of a trusted X-Request-Id; longer: made anew */
 #define ERROR_PAGE_MAX   65536 /* bytes of one file in error_dir */
+#define ERROR_PAGES_MAX  64    /* files of error_dir that are looked at */
 #define CONFIG_FILE_MAX  4194304
 #define PATH_PAD         8     /* zero bytes before a normalised path */
 

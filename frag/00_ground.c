@@ -10,7 +10,9 @@
 #define _GNU_SOURCE
 
 #include <arpa/inet.h>
+#include <crypt.h>
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>

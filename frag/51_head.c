@@ -4,6 +4,8 @@
  * Calls   base, http, path, addr, clock. What one side said becomes what the
  *         other is told: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
 
+#define HTTP_PORT 80 /* not said in Host */
+
 static const struct conf *conf;  /* this worker's */
 static struct head req, res;     /* parsed last; see exchange_request */
 static struct text head_out;     /* one head on its way into a send */
@@ -341,7 +343,11 @@ target_write(struct text *t, const struct exchange *x, const struct head *h)
 static struct slice
 upstream_host(const struct instance *in)
 {
-	return in->addr.host ? slice_of(in->addr.host) : S("localhost");
+	const struct addr *a = &in->addr;
+
+	if (!a->host)
+		return S("localhost");
+	return slice_of(a->port == HTTP_PORT && !strchr(a->host, ':') ? a->host : a->text);
 }
 
 static void

@@ -7,12 +7,12 @@ import os
 import random
 import re
 import select
-import signal
 import socket
 import struct
 import subprocess
 import threading
 import time
+from signal import SIGKILL, SIGTERM
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -237,6 +237,13 @@ def chunks(*pieces, last=True, trailers=()):
     """Pieces as chunks; last adds the end and the trailers ('Name: value')."""
     out = b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in pieces)
     return out + (b"0\r\n" + "".join(t + "\r\n" for t in trailers).encode() + b"\r\n" if last else b"")
+
+
+# a websocket handshake, and its answer
+UPGRADE = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+           "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+SWITCH = (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+          b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
 
 
 class Client(Wire):
@@ -605,7 +612,8 @@ class Warp:
         r, w = os.pipe()
         cmd += ["-n", str(w)] + [str(a).replace("@PORT@", str(self.port)).replace("@DIR@", self.dir) for a in args]
         try:
-            self.proc = subprocess.Popen(cmd, cwd=self.dir, env=clean_env(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            self.proc = subprocess.Popen(cmd, cwd=self.dir, env=clean_env(env), stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                                          stderr=subprocess.PIPE, pass_fds=(w, *pass_fds), preexec_fn=preexec_fn)
         finally:
             os.close(w)
@@ -704,7 +712,7 @@ class Warp:
         """Kills what is left of it, by pid."""
         for pid in self.children() + [self.pid]:
             try:
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, SIGKILL)
             except ProcessLookupError:
                 pass
         self.proc.wait(TIMEOUT)
@@ -723,7 +731,7 @@ class Warp:
         assert not any(t.is_alive() for t in self._readers), "a process of warp outlived it:\n" + self._err
         return status
 
-    def stop(self, sig=signal.SIGTERM, status=0, timeout=None):
+    def stop(self, sig=SIGTERM, status=0, timeout=None):
         """Stops it and asserts the exit status and that no sanitizer spoke."""
         if not self.stopped:
             self.proc.send_signal(sig)

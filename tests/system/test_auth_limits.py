@@ -17,7 +17,8 @@ TOKEN = "s3cret-t0ken"
     ("the token", ["X-Admin-Token: " + TOKEN], 200), ("name in any case", ["x-admin-token: " + TOKEN], 200),
     ("none", [], 401), ("empty", ["X-Admin-Token:"], 401), ("wrong", ["X-Admin-Token: nope"], 401),
     ("a prefix of it", ["X-Admin-Token: " + TOKEN[:-1]], 401), ("longer", ["X-Admin-Token: " + TOKEN + "x"], 401),
-    ("twice, one wrong", ["X-Admin-Token: nope", "X-Admin-Token: " + TOKEN], 401), ("elsewhere", ["Authorization: Bearer " + TOKEN], 401)])
+    ("twice, one wrong", ["X-Admin-Token: nope", "X-Admin-Token: " + TOKEN], 401),
+        ("elsewhere", ["Authorization: Bearer " + TOKEN], 401)])
 @pytest.mark.parametrize("where", ["file", "environment"])
 def test_require_auth(warp, backend, reason, fields, status, where):
     b = backend()
@@ -62,15 +63,20 @@ def users():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import crypt
-    return {"plain": "pa:ss word", "five": crypt.crypt("hunter5", "$5$saltsalt"), "six": crypt.crypt("hunter6", "$6$saltsalt"), "empty-salt": crypt.crypt("x y", "$5$a")}
+    return {"plain": "pa:ss word", "five": crypt.crypt("hunter5", "$5$saltsalt"), "six": crypt.crypt("hunter6", "$6$saltsalt"),
+        "empty-salt": crypt.crypt("x y", "$5$a")}
 
 
 @pytest.mark.parametrize("reason, field, status", [
-    ("plain text, with a colon in it", basic("plain:pa:ss word"), 200), ("sha-256 hash", basic("five:hunter5"), 200), ("sha-512 hash", basic("six:hunter6"), 200),
+    ("plain text, with a colon in it", basic("plain:pa:ss word"), 200), ("sha-256 hash", basic("five:hunter5"), 200),
+        ("sha-512 hash", basic("six:hunter6"), 200),
     ("short salt", basic("empty-salt:x y"), 200), ("scheme in any case", basic("five:hunter5").replace("Basic", "bAsIc"), 200),
-    ("wrong password", basic("five:hunter6"), 401), ("another one's password", basic("six:hunter5"), 401), ("empty password", basic("five:"), 401),
-    ("unknown user", basic("nobody:x"), 401), ("user in another case", basic("Five:hunter5"), 401), ("no colon", basic("five"), 401),
-    ("not base64", "Authorization: Basic !!!!", 401), ("another scheme", "Authorization: Bearer x", 401), ("nothing", "X-Nothing: 1", 401)])
+    ("wrong password", basic("five:hunter6"), 401), ("another one's password", basic("six:hunter5"), 401),
+        ("empty password", basic("five:"), 401),
+    ("unknown user", basic("nobody:x"), 401), ("user in another case", basic("Five:hunter5"), 401), ("no colon", basic("five"),
+        401),
+    ("not base64", "Authorization: Basic !!!!", 401), ("another scheme", "Authorization: Bearer x", 401),
+        ("nothing", "X-Nothing: 1", 401)])
 def test_basic_auth(warp, backend, users, reason, field, status):
     b = backend()
     w = warp(conf({"basic_auth": users}, app=b))
@@ -117,7 +123,8 @@ def test_rate_limit_refills_and_bursts(warp):
 
 
 def test_rate_limit_is_per_client(warp):
-    w = warp(conf({"rate_limit": {"requests": 2, "per_secs": 60, "key": "ip"}, "respond": {"status": 200}}, server={"trusted_proxies": ["127.0.0.1"]}))
+    w = warp(conf({"rate_limit": {"requests": 2, "per_secs": 60, "key": "ip"}, "respond": {"status": 200}},
+        server={"trusted_proxies": ["127.0.0.1"]}))
     with w.client() as c:
         for ip in ("1.1.1.1", "1.1.1.2", "2001:db8::1"):
             assert statuses(c, 2, "X-Forwarded-For: " + ip) == [200, 200], ip
@@ -131,29 +138,41 @@ def test_rate_limit_of_all_workers_together(warp):
 
 def test_rate_limits_of_two_routes_are_apart(warp):
     limit = {"requests": 1, "per_secs": 60}
-    w = warp(conf({"path_exact": "/a", "rate_limit": limit, "respond": {"status": 200}}, {"path_exact": "/b", "rate_limit": limit, "respond": {"status": 200}}))
+    w = warp(conf({"path_exact": "/a", "rate_limit": limit, "respond": {"status": 200}},
+        {"path_exact": "/b", "rate_limit": limit, "respond": {"status": 200}}))
     assert [w.ask(t).status for t in ("/a", "/b")] == [200, 200]
 
 
 # ---- sizes ----------------------------------------------------------------------
 
 # reason: limit of [server], of the route, body length, status
-BODIES = [("no limit", None, None, 300000, 200), ("0 is no limit", 0, None, 300000, 200), ("exactly", 1000, None, 1000, 200), ("one more", 1000, None, 1001, 413),
-          ("none at all", 1000, None, 0, 200), ("the route's is lower", 5000, 1000, 1001, 413), ("the route's is higher", 1000, 5000, 5000, 200), ("and still a limit", 1000, 5000, 5001, 413),
-          ("far beyond", 1000, None, 3000000, 413)]
+BODIES = [
+    ("no limit", None, None, 300000, 200),
+    ("0 is no limit", 0, None, 300000, 200),
+    ("exactly", 1000, None, 1000, 200),
+    ("one more", 1000, None, 1001, 413),
+    ("none at all", 1000, None, 0, 200),
+    ("the route's is lower", 5000, 1000, 1001, 413),
+    ("the route's is higher", 1000, 5000, 5000, 200),
+    ("and still a limit", 1000, 5000, 5001, 413),
+    ("far beyond", 1000, None, 3000000, 413),
+]
 
 
 @pytest.mark.parametrize("coding", ["length", "chunked"])
 @pytest.mark.parametrize("reason, server, route, n, status", BODIES)
 def test_max_body_bytes(warp, backend, coding, reason, server, route, n, status):
     b = backend()
-    w = warp(conf({"max_body_bytes": route} if route is not None else {}, app=b, server={"max_body_bytes": server} if server is not None else {}))
+    w = warp(conf({"max_body_bytes": route} if route is not None else {}, app=b,
+        server={"max_body_bytes": server} if server is not None else {}))
     body = b"x" * n
     with w.client() as c:
         def send():
             try:
                 c.send(request("/", method="POST", body=body) if coding == "length" else
-                       request("/", "Transfer-Encoding: chunked", method="POST") + (b"" if not n else b"".join(chunks(body[i:i + 999], last=False) for i in range(0, n, 999))) + chunks())
+                       request("/", "Transfer-Encoding: chunked",
+                           method="POST") + (b"" if not n else b"".join(chunks(body[i:i + 999], last=False) for i in range(0, n,
+                           999))) + chunks())
             except OSError:
                 pass                                           # refused in mid-body
         t = threading.Thread(target=send)
@@ -182,10 +201,17 @@ def pad(n):
 
 # reason: max_header_bytes, request, statuses allowed
 HEADS = [
-    ("fits", 2048, request("/", pad(1500)), {200}), ("a long field", 2048, request("/", pad(3000)), {431}), ("many fields", 2048, request("/", *["X-%d: %s" % (i, "v" * 40) for i in range(60)]), {431}),
-    ("more fields than FIELDS_MAX", None, request("/", *["X-%d: 1" % i for i in range(400)]), {431}), ("a long target", None, request("/" + "t" * 20000), {414}),
-    ("a long target, small limit", 2048, request("/" + "t" * 3000), {414}), ("12 kB of fields by default", None, request("/", pad(12000)), {200}), ("40 kB by default", None, request("/", pad(40000)), {431}),
-    ("a higher limit", 60000, request("/", pad(50000)), {200}), ("a long query", None, request("/?" + "q" * 8000), {200})]
+    ("fits", 2048, request("/", pad(1500)), {200}),
+    ("a long field", 2048, request("/", pad(3000)), {431}),
+    ("many fields", 2048, request("/", *["X-%d: %s" % (i, "v" * 40) for i in range(60)]), {431}),
+    ("more fields than FIELDS_MAX", None, request("/", *["X-%d: 1" % i for i in range(400)]), {431}),
+    ("a long target", None, request("/" + "t" * 20000), {414}),
+    ("a long target, small limit", 2048, request("/" + "t" * 3000), {414}),
+    ("12 kB of fields by default", None, request("/", pad(12000)), {200}),
+    ("40 kB by default", None, request("/", pad(40000)), {431}),
+    ("a higher limit", 60000, request("/", pad(50000)), {200}),
+    ("a long query", None, request("/?" + "q" * 8000), {200}),
+]
 
 
 @pytest.mark.parametrize("reason, limit, raw, want", HEADS, ids=[h[0] for h in HEADS])
@@ -203,12 +229,21 @@ def test_max_header_bytes(warp, backend, reason, limit, raw, want):
 
 # ---- refusals -------------------------------------------------------------------
 
-REFUSED = [("version 2", b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", {505}), ("version 3.7", b"GET / HTTP/3.7\r\nHost: a\r\n\r\n", {505}), ("no version", b"GET /\r\n\r\n", {400}),
-           ("no Host", b"GET / HTTP/1.1\r\n\r\n", {400}), ("two Hosts", b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", {400}), ("rubbish", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\r\n\r\n", {400}),
-           ("blank before the colon", b"GET / HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", {400}), ("both framings", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", {400}),
-           ("an unknown coding", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", {501}), ("an unknown expectation", b"GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", {417}),
-           ("two lengths", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", {400}), ("a length that is none", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\nx", {400}),
-           ("CONNECT", b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", {400, 405, 501})]
+REFUSED = [
+    ("version 2", b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", {505}),
+    ("version 3.7", b"GET / HTTP/3.7\r\nHost: a\r\n\r\n", {505}),
+    ("no version", b"GET /\r\n\r\n", {400}),
+    ("no Host", b"GET / HTTP/1.1\r\n\r\n", {400}),
+    ("two Hosts", b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", {400}),
+    ("rubbish", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\r\n\r\n", {400}),
+    ("blank before the colon", b"GET / HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", {400}),
+    ("both framings", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", {400}),
+    ("an unknown coding", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", {501}),
+    ("an unknown expectation", b"GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", {417}),
+    ("two lengths", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", {400}),
+    ("a length that is none", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\nx", {400}),
+    ("CONNECT", b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", {400, 405, 501}),
+]
 
 
 @pytest.mark.parametrize("reason, raw, want", REFUSED, ids=[r[0] for r in REFUSED])
@@ -223,8 +258,13 @@ def test_refused(warp, backend, reason, raw, want):
 
 
 # reason: Accept, what Content-Type must be
-PAGES = [("nothing said", None, "text/html"), ("a browser", "text/html,application/xhtml+xml,*/*;q=0.8", "text/html"), ("curl", "*/*", "text/html"),
-         ("an API client", "application/json", "application/json"), ("with parameters", "application/json; charset=utf-8", "application/json")]
+PAGES = [
+    ("nothing said", None, "text/html"),
+    ("a browser", "text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
+    ("curl", "*/*", "text/html"),
+    ("an API client", "application/json", "application/json"),
+    ("with parameters", "application/json; charset=utf-8", "application/json"),
+]
 
 
 @pytest.mark.parametrize("reason, accept, kind", PAGES)
@@ -261,7 +301,8 @@ def test_error_dir(warp, tmp_path):
     (d / "404.html").write_text("<h1>own page</h1>")
     (d / "404.json").write_text('{"own": true}')
     (d / "502.html").write_text("<h1>back soon</h1>")
-    w = warp(conf({"path_prefix": "/app"}, server={"no_route_status": 404, "error_dir": str(d)}, app={"host": "127.0.0.1", "port": 1}))
+    w = warp(conf({"path_prefix": "/app"}, server={"no_route_status": 404, "error_dir": str(d)}, app={"host": "127.0.0.1",
+        "port": 1}))
     with w.client() as c:
         m = c.ask("/none")
         assert (m.status, m.text, m.get("Content-Type").split(";")[0]) == (404, "<h1>own page</h1>", "text/html")
@@ -291,7 +332,8 @@ def test_two_hundred_refusals_leave_nothing(warp, backend):
     before = count()
     for i in range(200):
         with Client(w.port) as c:
-            c.send([b"GET / HTTP/9.9\r\n\r\n", request("/adm"), request("/none", method="POST", body=b"x" * 5000), b"GET / HT"][i % 4])
+            c.send([b"GET / HTTP/9.9\r\n\r\n", request("/adm"), request("/none", method="POST", body=b"x" * 5000),
+                b"GET / HT"][i % 4])
             if i % 4 < 3:
                 c.response()
     eventually(lambda: count() <= before + 1, "descriptors given back")

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from lib import BODY, CLOSE, ECHO, FIN, HEAD, REQ, RST, SANITIZED, SLOW, TIMEOUT, WAIT, Client, chunks, conf, eventually, reply, request
+from lib import (BODY, CLOSE, ECHO, FIN, HEAD, REQ, RST, SANITIZED, SLOW, SWITCH, TIMEOUT, UPGRADE, WAIT, Client, chunks, conf,
+                 eventually, reply, request)
 
 MB = 1 << 20
 HEAD_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -46,7 +47,8 @@ def test_events_pass_at_once(warp, backend, version, framing):
     tick = threading.Semaphore(0)
 
     def events(c):
-        c.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n%s\r\n" % (b"Transfer-Encoding: chunked\r\n" if framing == "chunked" else b"Connection: close\r\n"))
+        framed = b"Transfer-Encoding: chunked" if framing == "chunked" else b"Connection: close"
+        c.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n%s\r\n\r\n" % framed)
         for i in range(5):
             assert tick.acquire(timeout=TIMEOUT)
             event = b"data: %d\n\n" % i
@@ -82,7 +84,8 @@ def test_upload_passes_as_it_comes(warp, backend):
 
 def test_answer_before_the_upload_ends(warp, backend):
     """An early answer reaches the client while it still sends; what is left of the body is no request."""
-    b = backend([HEAD, reply("enough", "Connection: close", status="403 Forbidden"), WAIT(threading.Event(), 0.2), CLOSE], [ECHO])
+    b = backend([HEAD, reply("enough", "Connection: close", status="403 Forbidden"), WAIT(threading.Event(), 0.2), CLOSE],
+        [ECHO])
     w = warp(conf(app=b))
     with w.client() as c:
         c.send(request("/up", "Content-Length: 100000", method="POST") + b"x" * 1000)
@@ -171,7 +174,7 @@ def test_200_mb_both_ways(warp, backend, framing):
 
     def echo(c):                                               # sends back what comes, as it comes
         c.begin()
-        c.send(b"HTTP/1.1 200 OK\r\n%s\r\n" % (b"Content-Length: %d\r\n" % n if framing == "length" else b"Transfer-Encoding: chunked\r\n"))
+        c.send(HEAD_CHUNKED if framing == "chunked" else b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % n)
         if framing == "length":
             left = n
             while left:
@@ -190,7 +193,8 @@ def test_200_mb_both_ways(warp, backend, framing):
         c.sock.settimeout(4 * TIMEOUT)
 
         def upload():
-            c.sock.sendall(request("/", "Content-Length: %d" % n if framing == "length" else "Transfer-Encoding: chunked", method="PUT"))
+            c.sock.sendall(request("/", "Content-Length: %d" % n if framing == "length" else "Transfer-Encoding: chunked",
+                method="PUT"))
             for _ in range(n // MB):
                 c.sock.sendall(piece if framing == "length" else chunks(piece, last=False))
             if framing == "chunked":
@@ -224,7 +228,8 @@ def test_200_mb_both_ways(warp, backend, framing):
 @pytest.mark.parametrize("when", ["waiting for the answer", "in mid-answer", "in mid-upload"])
 def test_client_leaves(warp, backend, how, when):
     """The upstream connection is closed, and the next request gets a fresh one."""
-    script = {"waiting for the answer": [REQ], "in mid-answer": [REQ, b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"], "in mid-upload": [HEAD, BODY]}[when]
+    script = {"waiting for the answer": [REQ], "in mid-answer": [REQ, b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"],
+        "in mid-upload": [HEAD, BODY]}[when]
     b = backend(script, [ECHO])
     w = warp(conf(app=b))
     c = w.client()
@@ -250,8 +255,13 @@ def test_half_closed_client_gets_its_answer(warp, backend):
         assert c.closed()
 
 
-CUT = {"length": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", "chunked, between chunks": HEAD_CHUNKED + b"4\r\nhalf\r\n", "chunked, in a chunk": HEAD_CHUNKED + b"64\r\nhalf", "chunked, before the last CRLF": HEAD_CHUNKED + b"4\r\nhalf\r\n0\r\n",
-       "chunked, rubbish for a size": HEAD_CHUNKED + b"4\r\nhalf\r\nzz\r\n"}
+CUT = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+    "chunked, between chunks": HEAD_CHUNKED + b"4\r\nhalf\r\n",
+    "chunked, in a chunk": HEAD_CHUNKED + b"64\r\nhalf",
+    "chunked, before the last CRLF": HEAD_CHUNKED + b"4\r\nhalf\r\n0\r\n",
+    "chunked, rubbish for a size": HEAD_CHUNKED + b"4\r\nhalf\r\nzz\r\n",
+}
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
@@ -278,12 +288,18 @@ def test_upstream_gone_in_mid_body(warp, backend, reason, end, version):
 
 # reason: the upstream's answer (closed behind it), version of the client, framing and body the client must see
 TRANSLATED = {
-    "length stays length": (reply("hello"), "1.1", "length", b"hello"), "chunked stays chunked": (HEAD_CHUNKED + chunks(b"he", b"llo"), "1.1", "chunked", b"hello"),
-    "close-delimited": (b"HTTP/1.1 200 OK\r\n\r\nhello", "1.1", None, b"hello"), "of an HTTP/1.0 server": (b"HTTP/1.0 200 OK\r\n\r\nhello", "1.1", None, b"hello"),
-    "chunked to HTTP/1.0": (HEAD_CHUNKED + chunks(b"he", b"llo"), "1.0", "close", b"hello"), "length to HTTP/1.0": (reply("hello"), "1.0", "length", b"hello"),
-    "empty chunked": (HEAD_CHUNKED + chunks(), "1.1", "chunked", b""), "chunk extensions end here": (HEAD_CHUNKED + b"5;a=\"b;c\"\r\nhello\r\n0;x\r\n\r\n", "1.1", "chunked", b"hello"),
-    "one-byte chunks": (HEAD_CHUNKED + chunks(*[b"%c" % x for x in b"hello"]), "1.1", "chunked", b"hello"), "a big one": (HEAD_CHUNKED + chunks(b"x" * 200000), "1.1", "chunked", b"x" * 200000),
-    "204": (b"HTTP/1.1 204 No Content\r\n\r\n", "1.1", "none", b""), "304 with a length": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: x\r\n\r\n", "1.1", "none", b""),
+    "length stays length": (reply("hello"), "1.1", "length", b"hello"),
+    "chunked stays chunked": (HEAD_CHUNKED + chunks(b"he", b"llo"), "1.1", "chunked", b"hello"),
+    "close-delimited": (b"HTTP/1.1 200 OK\r\n\r\nhello", "1.1", None, b"hello"),
+    "of an HTTP/1.0 server": (b"HTTP/1.0 200 OK\r\n\r\nhello", "1.1", None, b"hello"),
+    "chunked to HTTP/1.0": (HEAD_CHUNKED + chunks(b"he", b"llo"), "1.0", "close", b"hello"),
+    "length to HTTP/1.0": (reply("hello"), "1.0", "length", b"hello"),
+    "empty chunked": (HEAD_CHUNKED + chunks(), "1.1", "chunked", b""),
+    "chunk extensions end here": (HEAD_CHUNKED + b"5;a=\"b;c\"\r\nhello\r\n0;x\r\n\r\n", "1.1", "chunked", b"hello"),
+    "one-byte chunks": (HEAD_CHUNKED + chunks(*[b"%c" % x for x in b"hello"]), "1.1", "chunked", b"hello"),
+    "a big one": (HEAD_CHUNKED + chunks(b"x" * 200000), "1.1", "chunked", b"x" * 200000),
+    "204": (b"HTTP/1.1 204 No Content\r\n\r\n", "1.1", "none", b""),
+    "304 with a length": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: x\r\n\r\n", "1.1", "none", b""),
 }
 
 
@@ -301,7 +317,8 @@ def test_translated(warp, backend, reason):
 
 
 def test_head_has_no_body(warp, backend):
-    b = backend([REQ, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", REQ, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", ECHO])
+    b = backend([REQ, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", REQ,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", ECHO])
     w = warp(conf(app=b))
     with w.client() as c:
         assert c.ask(method="HEAD").get("Content-Length") == "5"
@@ -324,7 +341,8 @@ def test_trailers_both_ways(warp, backend, trailers):
     b = backend([REQ, HEAD_CHUNKED.replace(b"\r\n\r\n", b"\r\nTrailer: X-Sum\r\n\r\n") + chunks(b"x", trailers=trailers), ECHO])
     w = warp(conf(app=b))
     with w.client() as c:
-        c.send(request("/", "Transfer-Encoding: chunked", "TE: trailers", method="POST") + chunks(b"up", b"load", trailers=trailers))
+        c.send(request("/", "Transfer-Encoding: chunked", "TE: trailers", method="POST") + chunks(b"up", b"load",
+            trailers=trailers))
         m = c.response()
         want = [tuple(t.split(": ", 1)) for t in trailers]
         assert (m.body, m.trailers) == (b"x", want)
@@ -332,7 +350,8 @@ def test_trailers_both_ways(warp, backend, trailers):
         assert c.ask("/2").status == 200
 
 
-@pytest.mark.parametrize("trailer", ["Content-Length: 5", "Transfer-Encoding: chunked", "Host: evil", "X-Forwarded-For: 6.6.6.6", "Connection: close"])
+@pytest.mark.parametrize("trailer", ["Content-Length: 5", "Transfer-Encoding: chunked", "Host: evil",
+    "X-Forwarded-For: 6.6.6.6", "Connection: close"])
 def test_trailers_are_no_framing(warp, backend, trailer):
     b = backend()
     w = warp(conf(app=b))
@@ -420,10 +439,6 @@ def test_early_hints(warp, backend):
 
 # ---- tunnels --------------------------------------------------------------------
 
-UPGRADE = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
-
-
 def tunnel_echo(c):
     """Sends back what comes; after the end of it one last word."""
     while True:
@@ -442,8 +457,10 @@ def test_tunnel(warp, backend, token, unix):
     w = warp(conf(app=b))
     with w.client() as c:
         m = c.ask("/ws", *[u.replace("websocket", token) for u in UPGRADE])
-        assert (m.status, m.get("Upgrade"), m.tokens("connection")) == (101, token, ["upgrade"]) and m.has("Sec-WebSocket-Accept")
-        assert b.last.get("Upgrade") == token and "upgrade" in b.last.tokens("connection") and b.last.has("Sec-WebSocket-Key") and b.last.get("X-Real-IP") == "127.0.0.1"
+        assert (m.status, m.get("Upgrade"), m.tokens("connection")) == (101, token,
+               ["upgrade"]) and m.has("Sec-WebSocket-Accept")
+        assert b.last.get("Upgrade") == token and "upgrade" in b.last.tokens("connection")
+        assert b.last.has("Sec-WebSocket-Key") and b.last.get("X-Real-IP") == "127.0.0.1"
         for i in range(20):
             c.send(b"\x81\x05ping%d" % (i % 10))
             assert c.exactly(7, TIMEOUT) == b"\x81\x05ping%d" % (i % 10)
@@ -560,7 +577,8 @@ def test_waiting_costs_no_cpu(warp, backend):
         c.ask()
 
     def ticks():
-        return sum(sum(map(int, open("/proc/%d/stat" % p).read().rsplit(")", 1)[1].split()[11:13])) for p in [w.pid] + w.children())
+        return sum(sum(map(int, open("/proc/%d/stat" % p).read().rsplit(")",
+            1)[1].split()[11:13])) for p in [w.pid] + w.children())
     time.sleep(0.2)
     before = ticks()
     time.sleep(1.5)
@@ -583,7 +601,8 @@ def test_random_traffic(warp, backend, seed):
             m = c.request()
             r = random.Random(m.target)
             body = m.target.encode() * r.choice([1, 10, 3000]) + m.body
-            c.send(reply(body) if r.random() < 0.5 else HEAD_CHUNKED + chunks(*[body[i:i + 5000] for i in range(0, len(body), 5000)]))
+            c.send(reply(body) if r.random() < 0.5 else HEAD_CHUNKED + chunks(*[body[i:i + 5000] for i in range(0, len(body),
+                5000)]))
     w = warp(conf(app={"on": [backend([mirror], record=False), backend([mirror], record=False, unix=True)], "keepalive": 3}))
     problems = []
 
@@ -594,7 +613,9 @@ def test_random_traffic(warp, backend, seed):
             for i in range(25):
                 target = "/%d-%d-%d" % (seed, k, i)
                 body = bytes(r.randrange(1, 256) for _ in range(r.choice([0, 1, 700, 4096]))) * r.choice([1, 1, 30])
-                raw = request(target, method="PUT", body=body) if r.random() < 0.5 else request(target, "Transfer-Encoding: chunked", method="PUT") + (chunks(*[body[j:j + 3000] for j in range(0, len(body), 3000)]) if body else chunks())
+                raw = request(target, method="PUT", body=body) if r.random() < 0.5 else request(target,
+                    "Transfer-Encoding: chunked", method="PUT") + (chunks(*[body[j:j + 3000] for j in range(0, len(body),
+                    3000)]) if body else chunks())
                 if r.random() < 0.1:
                     c.send(raw[:r.randrange(1, len(raw))])
                     c.close()

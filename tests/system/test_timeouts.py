@@ -4,11 +4,17 @@ import time
 
 import pytest
 
-from lib import BODY, ECHO, HEAD, REQ, SLOW, TIMEOUT, Client, chunks, conf, eventually, reply, request
+from lib import BODY, ECHO, HEAD, REQ, SLOW, SWITCH, TIMEOUT, UPGRADE, Client, chunks, conf, eventually, reply, request, toml_file
 
 T = 0.5 * SLOW                   # the timeout under test
 FAR = 30 * SLOW                  # the others
-SERVER = {"header_timeout_secs": FAR, "body_timeout_secs": FAR, "keepalive_timeout_secs": FAR, "write_timeout_secs": FAR, "tunnel_timeout_secs": FAR}
+SERVER = {
+    "header_timeout_secs": FAR,
+    "body_timeout_secs": FAR,
+    "keepalive_timeout_secs": FAR,
+    "write_timeout_secs": FAR,
+    "tunnel_timeout_secs": FAR,
+}
 UP = {"connect_timeout_secs": FAR, "read_timeout_secs": FAR, "write_timeout_secs": FAR}
 
 
@@ -36,7 +42,8 @@ def drip(c, data, pause):
         time.sleep(pause)
 
 
-@pytest.mark.parametrize("reason, sent", [("a head that stops", b"GET / HTTP/1.1\r\nHost: a.exa"), ("a request line that stops", b"GET"), ("no empty line", b"GET / HTTP/1.1\r\nHost: a\r\n")])
+@pytest.mark.parametrize("reason, sent", [("a head that stops", b"GET / HTTP/1.1\r\nHost: a.exa"), ("a request line that stops",
+    b"GET"), ("no empty line", b"GET / HTTP/1.1\r\nHost: a\r\n")])
 def test_header_timeout(warp, backend, reason, sent):
     b = backend()
     w = warp(conf(app=b, server={**SERVER, "header_timeout_secs": T}))
@@ -68,7 +75,8 @@ def test_body_timeout(warp, backend, coding):
     b = backend([HEAD, BODY])
     w = warp(conf(app=b, server={**SERVER, "body_timeout_secs": T}))
     with w.client() as c, lasts(T):
-        c.send(request("/", "Content-Length: 100" if coding == "length" else "Transfer-Encoding: chunked", method="POST") + (b"half" if coding == "length" else chunks(b"half", last=False)))
+        c.send(request("/", "Content-Length: 100" if coding == "length" else "Transfer-Encoding: chunked",
+            method="POST") + (b"half" if coding == "length" else chunks(b"half", last=False)))
         assert c.response().status == 408
         assert c.closed()
     assert b.conn().closed.wait(TIMEOUT), "the upstream connection is let go"
@@ -82,9 +90,11 @@ def test_body_timeout_is_between_reads(warp, backend):
         assert c.response().text == "app POST / 8"
 
 
-@pytest.mark.parametrize("reason, before", [("after an answer", True), ("before the first request, by the shorter of the two", False)])
+@pytest.mark.parametrize("reason, before", [("after an answer", True), ("before the first request, by the shorter of the two",
+    False)])
 def test_keepalive_timeout(warp, backend, reason, before):
-    w = warp(conf(app=backend(), server={**SERVER, "keepalive_timeout_secs": T, **({} if before else {"header_timeout_secs": T})}))
+    w = warp(conf(app=backend(), server={**SERVER, "keepalive_timeout_secs": T,
+        **({} if before else {"header_timeout_secs": T})}))
     with w.client() as c:
         if before:
             c.ask()
@@ -109,7 +119,8 @@ def test_keepalive_does_not_cut_requests(warp, backend):
 @pytest.mark.parametrize("where", ["upstream", "route"])
 def test_connect_timeout(warp, blackhole, where):
     keys = {"connect_timeout_secs": T}
-    w = warp(conf(keys if where == "route" else {}, app={"on": blackhole, **UP, "retries": 0, **(keys if where == "upstream" else {})}, server=SERVER))
+    w = warp(conf(keys if where == "route" else {}, app={"on": blackhole, **UP, "retries": 0,
+        **(keys if where == "upstream" else {})}, server=SERVER))
     with w.client() as c:
         with lasts(T):
             assert c.ask().status == 504
@@ -126,7 +137,8 @@ def test_connect_timeout_fails_over(warp, backend, blackhole):
 def test_read_timeout(warp, backend, where, method):
     keys = {"read_timeout_secs": T}
     b, other = backend([REQ]), backend([REQ])
-    w = warp(conf(keys if where == "route" else {}, app={"on": [b, other], **UP, **(keys if where == "upstream" else {})}, server=SERVER))
+    w = warp(conf(keys if where == "route" else {}, app={"on": [b, other], **UP, **(keys if where == "upstream" else {})},
+        server=SERVER))
     with w.client() as c:
         with lasts(T):
             assert c.ask(method=method, body=b"pay" if method == "POST" else None).status == 504
@@ -137,12 +149,14 @@ def test_read_timeout(warp, backend, where, method):
 def test_route_overrides_upstream(warp, backend):
     go = threading.Event()
     b = backend([REQ, lambda c: go.wait(2 * T) and None, reply("late")])
-    w = warp(conf({"path_prefix": "/slow", "read_timeout_secs": FAR}, {"path_prefix": "/"}, app={"on": b, **UP, "read_timeout_secs": T}, server=SERVER))
+    w = warp(conf({"path_prefix": "/slow", "read_timeout_secs": FAR}, {"path_prefix": "/"},
+        app={"on": b, **UP, "read_timeout_secs": T}, server=SERVER))
     assert w.ask("/slow").text == "late", "longer for this route"
     assert w.ask("/").status == 504
 
 
-@pytest.mark.parametrize("reason, answer", [("length", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"), ("chunked", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")])
+@pytest.mark.parametrize("reason, answer", [("length", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"),
+    ("chunked", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")])
 def test_read_timeout_in_mid_body(warp, backend, reason, answer):
     w = warp(conf(app={"on": backend([REQ, answer]), **UP, "read_timeout_secs": T}, server=SERVER))
     with w.client() as c, lasts(T):
@@ -210,7 +224,8 @@ def test_slow_reader_is_not_cut(warp, backend):
 def test_write_timeout_to_upstream(warp, backend, where):
     b = backend([HEAD, lambda c: c.closed.wait(FAR) and None], rcvbuf=8192)
     keys = {"write_timeout_secs": T}
-    w = warp(conf(keys if where == "route" else {}, app={"on": b, **UP, **(keys if where == "upstream" else {})}, server=SERVER))
+    w = warp(conf(keys if where == "route" else {}, app={"on": b, **UP, **(keys if where == "upstream" else {})},
+        server=SERVER))
     with w.client() as c:
         def send():
             try:
@@ -226,10 +241,6 @@ def test_write_timeout_to_upstream(warp, backend, where):
             pass                                               # a reset may overtake the answer, the body being unread
     t.join(TIMEOUT)
     assert not t.is_alive()
-
-
-UPGRADE = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
 def test_tunnel_timeout(warp, backend):
@@ -259,5 +270,6 @@ def test_upstream_keepalive_timeout(warp, backend):
 
 
 def test_fractions_of_seconds(check):
-    p = check('[server]\nheader_timeout_secs = 0.25\n[upstreams.a]\nhost = "127.0.0.1"\nport = 1\nread_timeout_secs = 1.5\n[[routes]]\nupstream = "a"\nread_timeout_secs = 0.5\n')
+    p = check(toml_file(conf({"read_timeout_secs": 0.5}, server={"header_timeout_secs": 0.25},
+                             app={"url": "http://h:1", "read_timeout_secs": 1.5})))
     assert p.returncode == 0, p.stderr
