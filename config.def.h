@@ -37,6 +37,7 @@
 #define ERROR_PAGE_MAX   65536 /* bytes of one file in error_dir */
 #define ERROR_PAGES_MAX  64    /* files of error_dir that are looked at */
 #define CONFIG_FILE_MAX  4194304
+#define TOML_DEPTH_MAX   64   /* arrays and inline tables in each other */
 #define PATH_PAD         8     /* zero bytes before a normalised path */
 
 /* board: fixed, so that it can be mapped before the first fork */

@@ -462,6 +462,17 @@ struct error_page {
 	struct slice body;
 };
 
+struct key; /* a setting: row of a section's table */
+
+/* Where the value of a scalar key comes from: the variable env; else the file,
+ * if value has a line; else (value is NULL) the preset. */
+struct origin {
+	const char *section;
+	const struct key *key;
+	const char *env;
+	const struct toml *value;
+};
+
 /* A whole configuration. Built by conf_load, owned by whoever loaded it, freed
  * with its arena. */
 struct conf {
@@ -479,6 +490,8 @@ struct conf {
 	struct route_table table;
 	struct error_page *pages;
 	int n_pages;
+	struct origin *origins; /* of all scalar keys of top-level sections */
+	int n_origins;
 };
 
 /* ==== board =============================================================== */

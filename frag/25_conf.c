@@ -662,7 +662,6 @@ struct reader {
 	const char *where; /* section in hand, as errors call it */
 	const char *env;   /* the variable whose text is in hand, NULL: the file's */
 	const struct toml *secret; /* the first that stands in the file itself */
-	bool access_said;  /* log.access is not the preset */
 };
 
 /* The whole of a file of at most max bytes, NUL behind it; NULL or why not. */
@@ -796,7 +795,8 @@ text_follow(struct reader *r, const struct key *k, const struct toml *v, struct 
 			out->n--;
 		if (out->n > 0 && out->p[out->n - 1] == '\r')
 			out->n--;
-	} else if (!r->secret && !r->env && (k->kind == K_SECRET || k->kind == K_USERS))
+	} else if (!r->secret && !r->env && (k->kind == K_SECRET ||
+	    (k->kind == K_USERS && !slice_starts(v->text, S("$")))))
 		r->secret = v;
 	*out = arena_dup(&r->conf->arena, *out); /* with a NUL behind it */
 	return true;
@@ -1338,5 +1338,1438 @@ section_read(struct reader *r, enum section_id id, const char *where, const stru
 		if (!key_find(id, v->key))
 			key_unknown(r, id, v);
 	r->where = outer;
+}
+
+/* ==== upstreams ==============================================================
+ * Owns    nothing.
+ * Offers  upstreams_read.
+ * Calls   base, arena, diag, addr, balance, values. */
+
+__attribute__((format(printf, 3, 4))) static bool
+table_error(struct reader *r, const struct toml *at, const char *fmt, ...)
+{
+	struct conf *c = r->conf;
+	const char *text;
+	va_list ap;
+
+	va_start(ap, fmt);
+	text = arena_vfmt(&c->arena, fmt, ap);
+	va_end(ap);
+	diag_add(&c->diags, DIAG_ERROR, at->line, at->col, "%s%s%s", r->where,
+	    *r->where ? ": " : "", text);
+	return false;
+}
+
+/* The one way out of several that table takes; NULL after saying so. */
+static const struct toml *
+one_of(struct reader *r, const struct toml *table, const char *const *names, size_t n,
+    const char *needs)
+{
+	const struct toml *found = NULL, *v;
+
+	for (size_t i = 0; i < n; i++) {
+		if (!(v = toml_get(table, names[i])))
+			continue;
+		if (found) {
+			table_error(r, v, "%s and %s exclude each other", found->key.p, names[i]);
+			return NULL;
+		}
+		found = v;
+	}
+	if (!found)
+		table_error(r, table, "expected %s", needs);
+	return found;
+}
+
+/* What an upstream can be reached at: not every address is one. */
+static bool
+addr_check(struct reader *r, const struct toml *at, struct addr *out)
+{
+	if (out->scheme == SCHEME_HTTPS || out->scheme == SCHEME_UWSGI)
+		return table_error(r, at, "%s: %s not supported yet", out->text,
+		    out->scheme == SCHEME_HTTPS ? "https and wss upstreams are"
+		                                : "uwsgi upstreams are");
+	if (out->kind == ADDR_FD)
+		return table_error(r, at, "%s: a descriptor is no upstream", out->text);
+	if (out->kind != ADDR_UNIX && out->kind != ADDR_ABSTRACT && out->port == 0)
+		return table_error(r, at, "%s: a port from 1 to %d is needed", out->text, PORT_MAX);
+	return true;
+}
+
+/* s as the address of a backend. */
+static bool
+addr_read(struct reader *r, const struct toml *at, struct slice s, struct addr *out)
+{
+	struct arena *a = &r->conf->arena;
+	const char *why;
+
+	if (slice_starts(s, S(":"))) /* every interface of this host: itself */
+		s = slice_of(arena_fmt(a, "127.0.0.1%s", s.p));
+	if (!addr_parse(a, s, out, &why))
+		return table_error(r, at, "%s: %s", s.p, why);
+	return addr_check(r, at, out);
+}
+
+/* A path, `@name`, or an address that says it is a unix socket. */
+static bool
+socket_read(struct reader *r, const struct toml *at, struct slice s, struct addr *out)
+{
+	bool whole = slice_starts(s, S("/")) || slice_starts(s, S("@")) ||
+	    slice_starts(s, S("unix")) || slice_starts(s, S("\\0"));
+
+	if (s.n == 0)
+		return table_error(r, at, "a socket needs a path");
+	if (!whole)
+		s = slice_of(conf_path(r->conf, s));
+	if (!addr_read(r, at, s, out))
+		return false;
+	return out->kind == ADDR_UNIX || out->kind == ADDR_ABSTRACT ||
+	    table_error(r, at, "%s is no unix socket", s.p);
+}
+
+/* The address in table, whose texts are in p. */
+static bool
+place_read(struct reader *r, const struct toml *table, const struct place *p, struct addr *out)
+{
+	static const char *const ways[] = { "host", "socket", "url" };
+	const struct toml *way, *port = toml_get(table, "port");
+	bool v6;
+
+	if (port && !toml_get(table, "host"))
+		return table_error(r, port, "port needs host");
+	if (!(way = one_of(r, table, ways, LEN(ways), "host and port, socket, or url")))
+		return false;
+	if (slice_eq(way->key, S("url")))
+		return p->url.p && addr_read(r, way, p->url, out);
+	if (slice_eq(way->key, S("socket")))
+		return p->socket.p && socket_read(r, way, p->socket, out);
+	if (!port)
+		return table_error(r, way, "host needs port");
+	if (!p->host.p || p->port == 0)
+		return false; /* said already */
+	if (p->host.n == 0 || strpbrk(p->host.p, "/@ "))
+		return table_error(r, way, "'%s' is no host", p->host.p);
+	v6 = p->host.p[0] != '[' && strchr(p->host.p, ':');
+	return addr_read(r, way, slice_of(arena_fmt(&r->conf->arena, v6 ? "[%s]:%u" : "%s:%u",
+	    p->host.p, p->port)), out);
+}
+
+/* The board knows an instance by this. */
+static bool
+instance_key_fits(struct reader *r, const struct toml *at, const struct instance *in)
+{
+	return strlen(in->up->name) + 1 + strlen(in->addr.text) < INSTANCE_KEY_MAX ||
+	    table_error(r, at, "name and address together are longer than %d bytes",
+	        INSTANCE_KEY_MAX - 2);
+}
+
+static void
+instance_add(struct reader *r, struct upstream *up, const struct toml *table,
+    const struct place *p)
+{
+	struct instance *in = &up->instances[up->n_instances];
+
+	*in = (struct instance){ .up = up, .weight = p->weight ? p->weight : 1 };
+	if (place_read(r, table, p, &in->addr) && instance_key_fits(r, table, in))
+		up->n_instances++;
+}
+
+/* One address of its own, or instances. */
+static void
+instances_read(struct reader *r, struct upstream *up, const struct toml *table,
+    const struct place *own)
+{
+	static const char *const ways[] = { "instances", "host", "socket", "url" };
+	const struct toml *list = toml_get(table, "instances");
+	struct place p;
+
+	if (!list && !toml_get(table, "port") &&
+	    !one_of(r, table, ways, LEN(ways), "host and port, socket, url, or instances"))
+		return;
+	if (list && toml_get(table, "port"))
+		table_error(r, toml_get(table, "port"), "instances and port exclude each other");
+	if (list && (list->kind != TOML_ARRAY || !one_of(r, table, ways, LEN(ways), "")))
+		return;
+	up->instances = arena_alloc(&r->conf->arena,
+	    (list ? list->count : 1) * sizeof *up->instances);
+	if (!list) {
+		instance_add(r, up, table, own);
+		return;
+	}
+	for (const struct toml *t = list->first; t; t = t->next) {
+		p = (struct place){ 0 };
+		if (t->kind != TOML_TABLE)
+			continue; /* said already */
+		section_read(r, SEC_INSTANCE, arena_fmt(&r->conf->arena, "%s.instances",
+		    r->where), t, &p);
+		instance_add(r, up, t, &p);
+	}
+}
+
+static void
+strategy_read(struct reader *r, struct upstream_read *u, const struct toml *table)
+{
+	const struct toml *v = toml_get(table, "strategy");
+	struct near near = { .word = u->strategy };
+
+	u->out.balance = balance_find(u->strategy);
+	if (u->out.balance && !u->out.balance->pick)
+		value_error(r, "strategy", v, "%s: not supported yet", u->strategy.p);
+	for (size_t i = 0; !u->out.balance && i < LEN(balances); i++) {
+		near_offer(&near, slice_of(balances[i].name));
+		if (balances[i].alias)
+			near_offer(&near, slice_of(balances[i].alias));
+	}
+	if (!u->out.balance)
+		value_error(r, "strategy", v, "unknown strategy '%s'%s", u->strategy.p,
+		    near_text(&r->conf->arena, &near));
+}
+
+static void
+host_header_read(struct reader *r, struct upstream_read *u, const struct toml *table)
+{
+	struct upstream *up = &u->out;
+
+	up->host_header = slice_eq(u->host_header, S("preserve")) ? HOST_PRESERVE
+	    : slice_eq(u->host_header, S("upstream")) ? HOST_UPSTREAM : HOST_TEXT;
+	up->host_text = u->host_header;
+	if (u->host_header.n == 0 || strpbrk(u->host_header.p, " \t/,@") ||
+	    !is_field_value(u->host_header))
+		value_error(r, "host_header", toml_get(table, "host_header"), "'%s' is no host",
+		    u->host_header.p);
+}
+
+static void
+upstream_read(struct reader *r, struct upstream *out, const struct toml *table)
+{
+	struct upstream_read u = { .out = { .index = out->index, .line = table->line } };
+
+	u.out.name = table->key.p;
+	r->where = arena_fmt(&r->conf->arena, "upstreams.%s", u.out.name);
+	if (table->kind != TOML_TABLE) {
+		table_error(r, table, "expected a table, got %s",
+		    value_text(&r->conf->arena, table));
+		return;
+	}
+	if (table->key.n == 0 || strcspn(table->key.p, " /\t\r\n\"") != table->key.n)
+		table_error(r, table, "a name cannot be empty or hold blanks, quotes or slashes");
+	section_read(r, SEC_UPSTREAM, r->where, table, &u);
+	if (u.protocol > 0)
+		value_error(r, "protocol", toml_get(table, "protocol"), "not supported yet");
+	strategy_read(r, &u, table);
+	host_header_read(r, &u, table);
+	*out = u.out;
+	instances_read(r, out, table, &u.place);
+}
+
+static void
+upstreams_read(struct reader *r, const struct toml *tables)
+{
+	struct conf *c = r->conf;
+	int all = 0;
+
+	if (!tables)
+		return;
+	if (tables->kind != TOML_TABLE) {
+		diag_add(&c->diags, DIAG_ERROR, tables->line, tables->col,
+		    "expected [upstreams.NAME], got %s", value_text(&c->arena, tables));
+		return;
+	}
+	c->upstreams = arena_alloc(&c->arena, tables->count * sizeof *c->upstreams);
+	for (const struct toml *t = tables->first; t; t = t->next) {
+		struct upstream *up = &c->upstreams[c->n_upstreams];
+		up->index = c->n_upstreams++;
+		up->name = t->key.p;
+		upstream_read(r, up, t);
+		all += up->n_instances;
+	}
+	r->where = "";
+	if (all > INSTANCES_MAX)
+		diag_add(&c->diags, DIAG_ERROR, tables->line, tables->col,
+		    "%d instances, at most %d fit", all, INSTANCES_MAX);
+}
+
+/* ==== routes =================================================================
+ * Owns    the compiled expressions, until conf_free.
+ * Offers  routes_read.
+ * Calls   base, arena, diag, http, path, addr, route, values, upstreams. */
+
+#define REGEX_WHY 128 /* bytes of what regerror says */
+
+/* `*.example.com` becomes `.example.com`; `*` is every host. */
+static void
+route_host(struct reader *r, struct route_read *rr, const struct toml *t)
+{
+	const struct toml *v = toml_get(t, "host");
+	struct route *out = &rr->out;
+	struct slice host;
+
+	if (!v || !rr->host.p || slice_eq(rr->host, S("*")))
+		return;
+	host = host_normal(rr->host);
+	out->host_kind = slice_starts(host, S("*.")) ? HOST_WILD : HOST_EXACT;
+	out->host = arena_dup(&r->conf->arena, slice_from(host, out->host_kind == HOST_WILD));
+	if (out->host.n < 1 + (size_t)(out->host_kind == HOST_WILD) ||
+	    strcspn(out->host.p, "*/ \t,@\"") != out->host.n)
+		value_error(r, "host", v, "expected a host such as example.com or *.example.com, "
+		    "got %s", value_text(&r->conf->arena, v));
+}
+
+/* The text of path_prefix or path_exact, as requests are seen. */
+static void
+route_path_text(struct reader *r, struct route *out, const struct toml *v, struct slice s)
+{
+	struct arena *a = &r->conf->arena;
+	struct path_view view;
+
+	out->path = S("/"); /* whatever is wrong with it */
+	if (out->path_kind == PATH_PREFIX && slice_ends(s, S("*")))
+		s = arena_dup(a, (struct slice){ s.p, s.n - 1 }); /* as nginx and Caddy write it */
+	if (!slice_starts(s, S("/"))) {
+		value_error(r, v->key.p, v, "a path starts with '/', got %s", value_text(a, v));
+	} else if (s.n > TARGET_MAX || strpbrk(s.p, "?#")) {
+		value_error(r, v->key.p, v, s.n > TARGET_MAX ? "the path is too long"
+		    : "a path holds no '?' or '#'; see query");
+	} else if (path_normalise(s, &view) < 0) {
+		value_error(r, v->key.p, v, "%s is no path a request can have", value_text(a, v));
+	} else {
+		out->path = arena_dup(a, view.path);
+		if (!slice_eq(s, out->path))
+			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
+			    "paths are compared in normal form: taken as \"%s\"", out->path.p);
+	}
+}
+
+static void
+route_regex(struct reader *r, struct route *out, const struct toml *v, struct slice s)
+{
+	char why[REGEX_WHY];
+	int err = regcomp(&out->regex, s.p, REG_EXTENDED);
+
+	out->path = s;
+	if (err == 0)
+		return;
+	regerror(err, &out->regex, why, sizeof why);
+	out->path_kind = PATH_ANY; /* nothing to free */
+	value_error(r, v->key.p, v, "not a POSIX extended regular expression: %s", why);
+}
+
+static void
+route_path(struct reader *r, struct route_read *rr, const struct toml *t)
+{
+	const struct { const char *name; enum path_kind kind; struct slice text; } ways[] = {
+		{ "path_prefix", PATH_PREFIX, rr->path_prefix },
+		{ "path_exact", PATH_EXACT, rr->path_exact },
+		{ "path_regex", PATH_REGEX, rr->path_regex },
+	};
+	struct route *out = &rr->out;
+	const struct toml *v, *said = NULL;
+
+	for (size_t i = 0; i < LEN(ways); i++) {
+		if (!(v = toml_get(t, ways[i].name)) || !ways[i].text.p)
+			continue;
+		if (said) {
+			table_error(r, v, "%s and %s exclude each other", said->key.p, ways[i].name);
+			continue;
+		}
+		said = v;
+		out->path_kind = ways[i].kind;
+		if (ways[i].kind == PATH_REGEX)
+			route_regex(r, out, v, ways[i].text);
+		else
+			route_path_text(r, out, v, ways[i].text);
+	}
+}
+
+/* Methods are case-sensitive (RFC 9110 9.1); known ones in the wrong case are
+ * surely meant. */
+static void
+route_methods(struct reader *r, struct route_read *rr, const struct toml *t)
+{
+	const struct toml *v = toml_get(t, "methods");
+	struct arena *a = &r->conf->arena;
+	struct slices *other = &rr->out.methods_other;
+
+	if (v && v->kind == TOML_ARRAY && v->count == 0)
+		value_error(r, "methods", v, "expected at least one method");
+	other->v = arena_alloc(a, (size_t)rr->methods.n * sizeof *other->v);
+	for (int i = 0; i < rr->methods.n; i++) {
+		struct slice s = rr->methods.v[i], upper = arena_dup(a, s);
+		for (char *c = (char *)(uintptr_t)upper.p; *c; c++)
+			*c = (char)toupper((unsigned char)*c);
+		if (!is_token(s))
+			value_error(r, "methods", v, "'%s' is no method", s.p);
+		else if (method_of(upper) == M_OTHER)
+			other->v[other->n++] = s;
+		else
+			rr->out.methods |= 1u << method_of(upper);
+	}
+	if (rr->out.methods >> M_GET & 1)
+		rr->out.methods |= 1u << M_HEAD;
+}
+
+/* ---- actions ---- */
+
+static void
+route_upstream(struct reader *r, struct route_read *rr, const struct toml *v)
+{
+	struct conf *c = r->conf;
+	struct near near = { .word = rr->upstream };
+
+	rr->out.action = ACT_UPSTREAM;
+	for (int i = 0; i < c->n_upstreams; i++) {
+		struct slice name = slice_of(c->upstreams[i].name);
+		near_offer(&near, name);
+		if (slice_eq(name, rr->upstream))
+			rr->out.upstream = &c->upstreams[i];
+	}
+	if (!rr->out.upstream)
+		value_error(r, "upstream", v, "there is no [upstreams.%s]%s", rr->upstream.p,
+		    near_text(&c->arena, &near));
+}
+
+static void
+route_redirect(struct reader *r, struct route_read *rr, const struct toml *v)
+{
+	static const char *const names[] = { "{host}", "{uri}", "{path}" };
+	static const int statuses[] = { 301, 302, 303, 307, 308 };
+	struct slice rest = rr->out.redirect;
+	bool ok = false;
+
+	rr->out.action = ACT_REDIRECT;
+	for (size_t i = 0; i < LEN(statuses); i++)
+		ok |= rr->out.status == statuses[i];
+	if (!ok)
+		value_error(r, "status", v, "expected 301, 302, 303, 307 or 308");
+	if (rest.n == 0 || strpbrk(rest.p, " \t") || !is_field_value(rest))
+		value_error(r, "redirect", v, "expected a URL without blanks");
+	for (const char *p = rest.p; (p = strchr(p, '{')); p++) {
+		ok = false;
+		for (size_t i = 0; i < LEN(names); i++)
+			ok |= strncmp(p, names[i], strlen(names[i])) == 0;
+		if (!ok)
+			value_error(r, "redirect", v, "expected {host}, {uri} or {path}, got %.*s",
+			    (int)strcspn(p, "} ") + 1, p);
+	}
+}
+
+static void
+route_respond(struct reader *r, struct route_read *rr, const struct toml *v)
+{
+	struct route *out = &rr->out;
+
+	out->action = ACT_RESPOND;
+	out->status = rr->respond_status;
+	if ((out->status == 204 || out->status == 304) && out->body.n > 0)
+		value_error(r, "respond", v, "an answer with status %d has no body", out->status);
+	if (!is_field_value(out->content_type))
+		value_error(r, "respond", v, "content_type cannot hold control characters");
+	if (out->body.n == 0 && !toml_get(v, "content_type"))
+		out->content_type = S("");
+}
+
+static void
+route_action(struct reader *r, struct route_read *rr, const struct toml *t)
+{
+	static const char *const names[] = { "upstream", "redirect", "respond", "static_dir" };
+	const struct toml *v = one_of(r, t, names, LEN(names), "an action: upstream, redirect or "
+	    "respond"), *status = toml_get(t, "status");
+
+	if (!v)
+		return;
+	if (slice_eq(v->key, S("upstream")) && rr->upstream.p)
+		route_upstream(r, rr, v);
+	if (slice_eq(v->key, S("redirect")) && rr->out.redirect.p)
+		route_redirect(r, rr, status ? status : v);
+	else if (status)
+		table_error(r, status, "status belongs to redirect%s",
+		    slice_eq(v->key, S("respond")) ? "; write it into respond" : "");
+	if (slice_eq(v->key, S("respond")) && v->kind == TOML_TABLE)
+		route_respond(r, rr, v);
+}
+
+/* ---- what happens on the way ---- */
+
+/* `$1`: only what the expression has. */
+static void
+route_groups(struct reader *r, const struct route *out, const struct toml *v)
+{
+	for (const char *p = out->rewrite.p; (p = strchr(p, '$')); p++) {
+		if (!isdigit((unsigned char)p[1]))
+			continue;
+		if (out->path_kind != PATH_REGEX)
+			value_error(r, "rewrite", v, "$%c needs path_regex", p[1]);
+		else if ((size_t)(p[1] - '0') > out->regex.re_nsub)
+			value_error(r, "rewrite", v, "$%c: path_regex has %zu group%s", p[1],
+			    out->regex.re_nsub, out->regex.re_nsub == 1 ? "" : "s");
+	}
+}
+
+static void
+route_rewrite(struct reader *r, struct route_read *rr, const struct toml *t)
+{
+	const struct toml *rewrite = toml_get(t, "rewrite"), *strip = toml_get(t, "strip_prefix");
+	struct route *out = &rr->out;
+
+	out->has_rewrite = rewrite && out->rewrite.p;
+	if (out->strip_prefix && rewrite)
+		table_error(r, rewrite, "strip_prefix and rewrite exclude each other");
+	if (out->strip_prefix && !toml_get(t, "path_prefix") && !toml_get(t, "path_exact") &&
+	    !toml_get(t, "path_regex"))
+		table_error(r, strip, "strip_prefix needs path_prefix");
+	if (!out->has_rewrite)
+		return;
+	if (strpbrk(out->rewrite.p, "?#") || !is_field_value(out->rewrite))
+		value_error(r, "rewrite", rewrite, "expected a path, without query");
+	route_groups(r, out, rewrite);
+}
+
+static void
+route_limits(struct reader *r, struct route_read *rr, const struct toml *t)
+{
+	const struct toml *rate = toml_get(t, "rate_limit");
+	struct route *out = &rr->out;
+
+	if (!toml_get(t, "buffer_request"))
+		out->buffer_request = -1;
+	out->has_max_body = toml_get(t, "max_body_bytes");
+	if (rate && rate->kind == TOML_TABLE && !toml_get(rate, "requests"))
+		table_error(r, rate, "rate_limit needs requests");
+	if (out->rate.burst == 0)
+		out->rate.burst = out->rate.requests;
+	if (out->require_auth && r->conf->server.admin_token.n == 0)
+		diag_add(&r->conf->diags, DIAG_WARNING, t->line, t->col,
+		    "require_auth without server.admin_token: every request gets 401");
+}
+
+static void
+route_read(struct reader *r, struct route *out, const struct toml *t)
+{
+	struct route_read rr = { .out = { .line = t->line } };
+
+	if (t->kind != TOML_TABLE) {
+		table_error(r, t, "expected [[routes]], got %s", value_text(&r->conf->arena, t));
+		return;
+	}
+	section_read(r, SEC_ROUTE, "routes", t, &rr);
+	route_host(r, &rr, t);
+	route_path(r, &rr, t);
+	route_methods(r, &rr, t);
+	route_action(r, &rr, t);
+	route_rewrite(r, &rr, t);
+	route_limits(r, &rr, t);
+	*out = rr.out;
+}
+
+/* One upstream and no routes: it takes everything. */
+static void
+route_only(struct conf *c)
+{
+	c->table.routes = arena_alloc(&c->arena, sizeof *c->table.routes);
+	c->table.n = 1;
+	c->table.routes[0] = (struct route){
+		.line = c->upstreams[0].line,
+		.action = ACT_UPSTREAM,
+		.upstream = &c->upstreams[0],
+		.buffer_request = -1,
+		.websocket = true,
+	};
+}
+
+static void
+routes_read(struct reader *r, const struct toml *list)
+{
+	struct conf *c = r->conf;
+
+	r->where = "routes";
+	if (list && list->kind != TOML_ARRAY) {
+		table_error(r, list, "expected [[routes]], got %s", value_text(&c->arena, list));
+		return;
+	}
+	if (list) {
+		c->table.routes = arena_alloc(&c->arena, list->count * sizeof *c->table.routes);
+		for (const struct toml *t = list->first; t; t = t->next)
+			route_read(r, &c->table.routes[c->table.n++], t);
+	}
+	if (c->table.n == 0 && c->n_upstreams == 1)
+		route_only(c);
+	else if (c->table.n == 0 && c->diags.errors == 0)
+		diag_add(&c->diags, DIAG_ERROR, 0, 0, c->n_upstreams == 0
+		    ? "nothing to do: no [[routes]] and no [upstreams.NAME]"
+		    : "nothing to do: several upstreams and no [[routes]] to choose from them");
+	r->where = "";
+}
+
+/* ==== conf ===================================================================
+ * Owns    nothing: a configuration is its loader's.
+ * Offers  conf_load, conf_simple, conf_free, conf_memory_bound.
+ * Calls   base, arena, diag, toml, addr, route, values, upstreams, routes. */
+
+extern char **environ;
+
+/* Who said the key, when the preset did not; NULL. */
+static const struct origin *
+conf_said(const struct conf *c, const char *section, const char *key)
+{
+	for (int i = 0; i < c->n_origins; i++) {
+		const struct origin *o = &c->origins[i];
+		if (o->value && strcmp(o->section, section) == 0 && strcmp(o->key->name, key) == 0)
+			return o;
+	}
+	return NULL;
+}
+
+/* A complaint about a key that somebody said: at its place in the file. */
+__attribute__((format(printf, 5, 6))) static void
+said_note(struct conf *c, enum diag_level level, const char *section, const char *key,
+    const char *fmt, ...)
+{
+	const struct origin *o = conf_said(c, section, key);
+	const char *text;
+	va_list ap;
+
+	va_start(ap, fmt);
+	text = arena_vfmt(&c->arena, fmt, ap);
+	va_end(ap);
+	if (o && !o->env)
+		diag_add(&c->diags, level, o->value->vline, o->value->vcol, "%s.%s: %s", section,
+		    key, text);
+	else
+		diag_add(&c->diags, level, 0, 0, "%s%s%s: %s", o ? o->env : section,
+		    o ? "" : ".", o ? "" : key, text);
+}
+
+/* ---- [server] ---- */
+
+/* Adds a to the listeners, once. */
+static void
+listen_add(struct conf *c, const struct addr *a)
+{
+	struct server_conf *s = &c->server;
+
+	for (int i = 0; i < s->n_listens; i++)
+		if (strcmp(s->listens[i].text, a->text) == 0)
+			return;
+	if (a->scheme == SCHEME_HTTPS || a->scheme == SCHEME_UWSGI) {
+		said_note(c, DIAG_ERROR, "server", "listen", "%s: not supported yet", a->text);
+		return;
+	}
+	s->listens[s->n_listens++] = *a;
+}
+
+/* http_port and listen become one list; forced is -l's address. */
+static void
+listens_lower(struct conf *c, const struct server_read *sr, const char *forced)
+{
+	uint32_t port = sr->http_port;
+	const char *why, *text = forced;
+	struct addr a;
+
+	c->server.listens = arena_alloc(&c->arena,
+	    ((size_t)sr->listen.n + 1) * sizeof *c->server.listens);
+	if (!forced && port == 0 && sr->listen.n == 0)
+		port = PORT_PRESET;
+	if (!forced && port > 0)
+		text = arena_fmt(&c->arena, ":%u", port);
+	if (text && addr_parse(&c->arena, slice_of(text), &a, &why))
+		listen_add(c, &a);
+	else if (text)
+		diag_add(&c->diags, DIAG_ERROR, 0, 0, "cannot listen on %s: %s", text, why);
+	for (int i = 0; !forced && i < sr->listen.n; i++)
+		listen_add(c, &sr->listen.v[i]);
+}
+
+static void
+server_read(struct reader *r, const struct toml *table, const char *forced)
+{
+	struct conf *c = r->conf;
+	struct server_read sr = { 0 };
+
+	section_read(r, SEC_SERVER, "server", table, &sr);
+	c->server = sr.out;
+	listens_lower(c, &sr, forced);
+	if (sr.https_port > 0)
+		said_note(c, DIAG_WARNING, "server", "https_port",
+		    "not bound, as TLS is not enabled (it is not supported yet)");
+	if (c->server.user && !getpwnam(c->server.user))
+		said_note(c, DIAG_WARNING, "server", "user", "this host has no user %s",
+		    c->server.user);
+	if (c->server.group && !getgrnam(c->server.group))
+		said_note(c, DIAG_WARNING, "server", "group", "this host has no group %s",
+		    c->server.group);
+	if (!c->server.user && geteuid() == 0)
+		diag_add(&c->diags, DIAG_WARNING, 0, 0, "workers run as root; set server.user");
+}
+
+/* ---- [log] ---- */
+
+/* The variable at p, behind its `$`: known to the access log? */
+static bool
+log_variable_ok(struct conf *c, struct slice name)
+{
+	static const char *const names[] = { "client", "method", "uri", "host", "status", "bytes",
+		"secs", "upstream", "instance", "upstream_secs", "request_id", "referer",
+		"user_agent", "protocol", "time", "route" };
+	struct near near = { .word = name };
+
+	if (slice_starts(name, S("http_")) && name.n > 5)
+		return true;
+	for (size_t i = 0; i < LEN(names); i++) {
+		if (slice_eq(name, slice_of(names[i])))
+			return true;
+		near_offer(&near, slice_of(names[i]));
+	}
+	said_note(c, DIAG_ERROR, "log", "format", "unknown variable '$%.*s'%s", (int)name.n, name.p,
+	    near_text(&c->arena, &near));
+	return false;
+}
+
+static void
+log_format_check(struct conf *c)
+{
+	static const char *const names[] = { "common", "combined", "json" };
+	struct slice format = slice_of(c->log.format), name;
+	struct near near = { .word = format };
+
+	for (size_t i = 0; i < LEN(names); i++) {
+		near_offer(&near, slice_of(names[i]));
+		if (slice_eq(format, slice_of(names[i])))
+			return;
+	}
+	if (!strchr(c->log.format, '$'))
+		said_note(c, DIAG_ERROR, "log", "format", "expected common, combined, json or a "
+		    "pattern with $variables%s", near_text(&c->arena, &near));
+	for (const char *p = c->log.format; (p = strchr(p, '$')); p++) {
+		name = (struct slice){ p + 1, strspn(p + 1, "abcdefghijklmnopqrstuvwxyz"
+		    "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") };
+		if (!log_variable_ok(c, name))
+			return; /* one is enough */
+	}
+}
+
+static void
+log_read(struct reader *r, const struct toml *table)
+{
+	struct conf *c = r->conf;
+
+	section_read(r, SEC_LOG, "log", table, &c->log);
+	log_format_check(c);
+	if (c->middleware.log_requests && !conf_said(c, "log", "access"))
+		c->log.access.sink = SINK_STDOUT;
+}
+
+/* ---- [admin] ---- */
+
+static void
+admin_read(struct reader *r, const struct toml *table)
+{
+	struct conf *c = r->conf;
+	struct admin_read ar = { 0 };
+
+	section_read(r, SEC_ADMIN, "admin", table, &ar);
+	c->admin = (struct admin_conf){ ar.listen.v, ar.listen.n,
+		!conf_said(c, "admin", "listen"), ar.listen.word, ar.token };
+	for (int i = 0; i < ar.listen.n && ar.token.n == 0; i++)
+		if (ar.listen.v[i].kind == ADDR_INET || ar.listen.v[i].kind == ADDR_NAME) {
+			said_note(c, DIAG_WARNING, "admin", "listen",
+			    "without admin.token anybody who reaches %s commands warp",
+			    ar.listen.v[i].text);
+			return;
+		}
+}
+
+/* ---- the whole ---- */
+
+/* The section a top-level key opens; SECTIONS: none. */
+static enum section_id
+section_find(struct slice word)
+{
+	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
+		if (section_is_top(id) && slice_eq(word, section_word(id)))
+			return id;
+	return SECTIONS;
+}
+
+static void
+root_unknown(struct reader *r, const struct toml *v)
+{
+	struct near near = { .word = v->key };
+
+	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
+		if (section_is_top(id))
+			near_offer(&near, section_word(id));
+	for (size_t i = 0; i < LEN(root_keys); i++)
+		near_offer(&near, slice_of(root_keys[i].name));
+	diag_add(&r->conf->diags, DIAG_ERROR, v->line, v->col, "unknown %s '%.*s'%s",
+	    v->kind == TOML_TABLE || v->kind == TOML_ARRAY ? "section" : "key", (int)v->key.n,
+	    v->key.p, near_text(&r->conf->arena, &near));
+}
+
+/* Unknown names and what is not supported yet. */
+static void
+root_check(struct reader *r, const struct toml *root)
+{
+	for (const struct toml *v = root->first; v; v = v->next) {
+		enum section_id id = section_find(v->key);
+		const struct key *k = key_find(SEC_ROOT, v->key);
+
+		if (k)
+			key_set(r, k, v, NULL);
+		else if (id == SECTIONS)
+			root_unknown(r, v);
+		else if (sections[id].when != NOW)
+			section_refuse(r, id, v);
+		else if (v->kind != TOML_TABLE && v->kind != TOML_ARRAY)
+			table_error(r, v, "expected a section [%s]", sections[id].name);
+	}
+}
+
+/* The table of a section; NULL: it is not there, or no table. */
+static const struct toml *
+root_table(struct reader *r, const struct toml *root, enum section_id id)
+{
+	const struct toml *t = toml_get(root, sections[id].name);
+
+	if (t && t->kind == TOML_ARRAY)
+		table_error(r, t, "expected one [%s], got a list", sections[id].name);
+	return t && t->kind == TOML_TABLE ? t : NULL;
+}
+
+/* Variables that look like warp's and are not. */
+static void
+environ_check(struct conf *c)
+{
+	static const char *const others[] = { ENV_PREFIX "CONFIG", ENV_PREFIX "TARGET_HOST",
+		ENV_PREFIX "TARGET_PORT" };
+
+	for (char **e = environ; *e; e++) {
+		struct near near = { .word = { *e, strcspn(*e, "=") } };
+		if (!slice_starts(near.word, S(ENV_PREFIX)))
+			continue;
+		for (size_t i = 0; i < LEN(others); i++)
+			near_offer(&near, slice_of(others[i]));
+		for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
+			for (size_t i = 0; i < sections[id].n; i++) {
+				const char *name = env_name(&c->arena, id, &sections[id].keys[i]);
+				if (name)
+					near_offer(&near, slice_of(name));
+			}
+		if (near.best.n == 0 || near.distance > 0)
+			diag_add(&c->diags, DIAG_WARNING, 0, 0, "unknown variable %.*s%s",
+			    (int)near.word.n, near.word.p, near_text(&c->arena, &near));
+	}
+}
+
+static bool
+upstream_is_used(const struct conf *c, const struct upstream *up)
+{
+	for (int i = 0; i < c->table.n; i++)
+		if (c->table.routes[i].upstream == up)
+			return true;
+	return false;
+}
+
+/* What is no error, yet hardly meant. */
+static void
+conf_warn(struct reader *r)
+{
+	struct conf *c = r->conf;
+	const struct route *rs = c->table.routes;
+	struct stat st;
+
+	for (int i = 0; i < c->n_upstreams; i++)
+		if (!upstream_is_used(c, &c->upstreams[i]))
+			diag_add(&c->diags, DIAG_WARNING, c->upstreams[i].line, 1,
+			    "no route uses upstream %s", c->upstreams[i].name);
+	for (int i = 1; i < c->table.n; i++)
+		for (int k = 0; k < i; k++)
+			if (route_shadowed(&rs[i], &rs[k])) {
+				diag_add(&c->diags, DIAG_WARNING, rs[i].line, 1,
+				    "this route is never reached: the one at line %u takes "
+				    "all that it could", rs[k].line);
+				break;
+			}
+	if (r->secret && c->file && stat(c->file, &st) == 0 && (st.st_mode & S_IROTH))
+		diag_add(&c->diags, DIAG_WARNING, r->secret->vline, r->secret->vcol,
+		    "everybody on this host can read this secret; chmod 640, or use "
+		    "env:NAME or file:/path");
+}
+
+/* By line; what is in no line first; else in the order found. */
+static void
+diags_sort(struct diags *ds)
+{
+	struct diag *rest = ds->first, *d, **at;
+
+	ds->first = NULL;
+	while ((d = rest)) {
+		rest = d->next;
+		for (at = &ds->first; *at && ((*at)->line < d->line ||
+		    ((*at)->line == d->line && (*at)->col <= d->col)); )
+			at = &(*at)->next;
+		d->next = *at;
+		*at = d;
+	}
+	for (ds->last = ds->first; ds->last && ds->last->next; )
+		ds->last = ds->last->next;
+}
+
+static struct conf *
+conf_new(void)
+{
+	struct conf *c = xcalloc(1, sizeof *c);
+	size_t n = 0;
+
+	c->diags.arena = &c->arena;
+	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
+		n += section_has_env(id) ? sections[id].n : 0;
+	c->origins = arena_alloc(&c->arena, n * sizeof *c->origins);
+	return c;
+}
+
+/* From the tree to the structs. */
+static void
+conf_read(struct reader *r, const char *forced_listen)
+{
+	const struct toml *root = r->conf->tree;
+
+	r->where = "";
+	root_check(r, root);
+	server_read(r, root_table(r, root, SEC_SERVER), forced_listen);
+	section_read(r, SEC_MIDDLEWARE, "middleware", root_table(r, root, SEC_MIDDLEWARE),
+	    &r->conf->middleware);
+	log_read(r, root_table(r, root, SEC_LOG));
+	admin_read(r, root_table(r, root, SEC_ADMIN));
+	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
+		if (sections[id].when != NOW && section_has_env(id))
+			section_read(r, id, sections[id].name, NULL, NULL);
+	environ_check(r->conf);
+}
+
+/* Sorts out what was found, and packs the routes when nothing was. */
+static struct conf *
+conf_finish(struct reader *r)
+{
+	struct conf *c = r->conf;
+
+	if (c->diags.errors == 0) {
+		conf_warn(r);
+		route_table_build(&c->arena, &c->table);
+	}
+	diags_sort(&c->diags);
+	return c;
+}
+
+/* The directory of an absolute path. */
+static const char *
+path_dir(struct arena *a, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash && slash != path ? arena_dup(a, (struct slice){ path,
+	    (size_t)(slash - path) }).p : "/";
+}
+
+/* Never NULL: look at ->diags.errors. */
+static struct conf *
+conf_load(const char *file)
+{
+	struct conf *c = conf_new();
+	struct reader r = { .conf = c };
+	struct arena *a = &c->arena;
+	char *real = realpath(file, NULL);
+	const char *why;
+
+	c->diags.file = arena_dup(a, slice_of(file)).p;
+	c->file = arena_dup(a, slice_of(real ? real : file)).p;
+	free(real);
+	c->dir = path_dir(a, c->file);
+	if ((why = file_read(a, file, CONFIG_FILE_MAX, &c->diags.source))) {
+		diag_add(&c->diags, DIAG_ERROR, 0, 0, "cannot read it: %s", why);
+		return c;
+	}
+	c->tree = toml_parse(a, c->diags.source, &c->diags);
+	if (c->diags.errors > 0) {
+		diags_sort(&c->diags);
+		return c;
+	}
+	conf_read(&r, NULL);
+	upstreams_read(&r, toml_get(c->tree, "upstreams"));
+	routes_read(&r, toml_get(c->tree, "routes"));
+	return conf_finish(&r);
+}
+
+/* Without a file: everything goes to target. listen NULL: the environment's
+ * or the preset. Never NULL: look at ->diags.errors. */
+static struct conf *
+conf_simple(const char *listen, const char *target)
+{
+	struct conf *c = conf_new();
+	struct reader r = { .conf = c };
+	struct toml none = { .kind = TOML_TABLE };
+	char *cwd = getcwd(NULL, 0);
+	struct upstream_read u = { 0 };
+
+	c->dir = cwd ? arena_dup(&c->arena, slice_of(cwd)).p : "/";
+	free(cwd);
+	c->tree = toml_parse(&c->arena, S(""), &c->diags);
+	conf_read(&r, listen);
+	section_read(&r, SEC_UPSTREAM, "target", NULL, &u);
+	strategy_read(&r, &u, &none);
+	c->upstreams = arena_alloc(&c->arena, sizeof *c->upstreams);
+	c->n_upstreams = 1;
+	u.out.name = "target";
+	c->upstreams[0] = u.out;
+	c->upstreams[0].instances = arena_alloc(&c->arena, sizeof(struct instance));
+	r.where = "target";
+	c->upstreams[0].instances[0] = (struct instance){ .up = &c->upstreams[0], .weight = 1 };
+	if (addr_read(&r, &none, slice_of(target), &c->upstreams[0].instances[0].addr))
+		c->upstreams[0].n_instances = 1;
+	routes_read(&r, NULL);
+	return conf_finish(&r);
+}
+
+static void
+conf_free(struct conf *c)
+{
+	if (!c)
+		return;
+	for (int i = 0; i < c->table.n; i++)
+		if (c->table.routes[i].path_kind == PATH_REGEX)
+			regfree(&c->table.routes[i].regex);
+	arena_free(&c->arena);
+	free(c);
+}
+
+/* ==== conf out ===============================================================
+ * Owns    nothing.
+ * Offers  conf_print_keys, conf_print_man, conf_print_check, conf_print_json,
+ *         conf_memory_bound.
+ * Calls   base, http, keys, values, conf. */
+
+/* ---- -D and the manual ---- */
+
+static const char *
+key_preset(const struct key *k)
+{
+	return k->preset && *k->preset ? k->preset : k->preset ? "\"\"" : "none";
+}
+
+static void
+key_print(FILE *to, struct arena *a, enum section_id id, const struct key *k)
+{
+	const char *env = env_name(a, id, k);
+	const char *name = *sections[id].name
+	    ? arena_fmt(a, "%s.%s", sections[id].name, k->name) : k->name;
+
+	fprintf(to, "%-42s  %-38s  %-12s  %s%s\n        %s\n", name, kind_text(a, k),
+	    key_preset(k), env ? env : "-", k->when == NOW ? "" : "  (later)", k->help);
+}
+
+/* Every key with type and range, preset, variable, and help. */
+static void
+conf_print_keys(FILE *to)
+{
+	for (enum section_id id = SEC_ROOT; id < SECTIONS; id++) {
+		struct arena a = { NULL };
+		if (sections[id].n == 0)
+			fprintf(to, "[%s]  (later)\n        %s\n", sections[id].name,
+			    sections[id].help);
+		for (size_t i = 0; i < sections[id].n; i++)
+			key_print(to, &a, id, &sections[id].keys[i]);
+		arena_free(&a);
+	}
+}
+
+/* A text in man(7): nothing in it is a request or an escape. */
+static void
+man_text(FILE *to, const char *s)
+{
+	if (*s == '.' || *s == '\'')
+		fputs("\\&", to);
+	for (; *s; s++)
+		fputs(*s == '\\' ? "\\e" : *s == '-' ? "\\-" : (char[]){ *s, '\0' }, to);
+}
+
+static void
+man_key(FILE *to, struct arena *a, enum section_id id, const struct key *k)
+{
+	const char *env = env_name(a, id, k);
+
+	fputs(".TP\n.B ", to);
+	man_text(to, k->name);
+	fputs("\n", to);
+	man_text(to, k->help);
+	fputs("\n.br\n", to);
+	man_text(to, arena_fmt(a, "%c%s; default: %s%s%s%s", toupper((unsigned char)
+	    *kind_text(a, k)), kind_text(a, k) + 1, key_preset(k), env ? "; " : "",
+	    env ? env : "", k->when == NOW ? "." : ". Not supported yet."));
+	fputs("\n", to);
+}
+
+/* The reference part of warp.toml(5). */
+static void
+conf_print_man(FILE *to)
+{
+	for (enum section_id id = SEC_ROOT; id < SECTIONS; id++) {
+		const struct section *s = &sections[id];
+		struct arena a = { NULL };
+
+		fputs(".SS ", to);
+		man_text(to, *s->name ? arena_fmt(&a, "\"[%s]\"", s->name) : "\"Before any section\"");
+		fputs("\n", to);
+		man_text(to, *s->help ? s->help : "Not supported yet.");
+		fputs(*s->help && s->when != NOW ? "\nNot supported yet.\n" : "\n", to);
+		for (size_t i = 0; i < s->n; i++)
+			man_key(to, &a, id, &s->keys[i]);
+		arena_free(&a);
+	}
+}
+
+/* ---- memory ---- */
+
+/* One large block; see blocks_open, whose head and tail room this rounds up. */
+static uint64_t
+memory_large(const struct conf *c)
+{
+	enum { ROOM = 64 };
+	uint64_t head = c->server.max_header_bytes;
+
+	return sizeof(struct block) + ROOM + MAX((uint64_t)RELAY_BYTES, head) + head +
+	    HEAD_ADDED_MAX;
+}
+
+/* A client that says nothing, with its share of the upstream connections and
+ * of the poll array. */
+static uint64_t
+memory_idle(void)
+{
+	return sizeof(struct conn) + 2 * sizeof(struct upconn) +
+	    3 * (sizeof(struct pollfd) + sizeof(struct watch *));
+}
+
+/* What a client's request can hold on top: the exchange and two blocks of
+ * trailers; a long head; both directions waiting at both ends; and what
+ * buffer_request keeps in memory. */
+static uint64_t
+memory_busy(const struct conf *c)
+{
+	enum { SMALL = 3, LARGE = 5 };
+	uint64_t spool = 0;
+
+	for (int i = 0; i < c->table.n; i++)
+		if (c->table.routes[i].buffer_request > 0)
+			spool = MAX(spool, (uint64_t)c->table.routes[i].buffer_request);
+	return SMALL * (uint64_t)BLOCK_SMALL_BYTES + LARGE * memory_large(c) + spool;
+}
+
+/* What a worker has before its first client. */
+static uint64_t
+memory_worker(const struct conf *c)
+{
+	return memory_large(c) + c->server.max_header_bytes + HEAD_ADDED_MAX + LOG_BUFFER +
+	    2 * sizeof(struct head) + BLOCKS_KEPT_SMALL * (uint64_t)BLOCK_SMALL_BYTES +
+	    BLOCKS_KEPT_LARGE * memory_large(c);
+}
+
+/* Bytes that all workers together can need while every client is busy and no
+ * peer reads; program text and the kernel's socket buffers are not in it. */
+static uint64_t
+conf_memory_bound(const struct conf *c)
+{
+	uint64_t workers = (uint64_t)c->server.workers;
+	uint64_t share = (c->server.max_connections + workers - 1) / workers;
+
+	return sizeof(struct board) + workers * (memory_worker(c) +
+	    share * (memory_idle() + memory_busy(c)));
+}
+
+/* ---- -t ---- */
+
+static void
+print_methods(FILE *to, const struct route *r)
+{
+	const char *sep = "";
+
+	if (r->methods == 0 && r->methods_other.n == 0)
+		return;
+	fputs(" methods=", to);
+	for (int m = M_GET; m < METHODS; m++)
+		if (r->methods >> m & 1) {
+			fprintf(to, "%s%.*s", sep, (int)method_names[m].n, method_names[m].p);
+			sep = ",";
+		}
+	for (int i = 0; i < r->methods_other.n; i++, sep = ",")
+		fprintf(to, "%s%s", sep, r->methods_other.v[i].p);
+}
+
+static void
+print_pairs(FILE *to, const char *what, const struct pairs *p)
+{
+	for (int i = 0; i < p->n; i++)
+		fprintf(to, " %s %s=%s", what, p->v[i].name.p, p->v[i].value.p);
+}
+
+static void
+print_conditions(FILE *to, const struct route *r)
+{
+	static const char *const kinds_of_path[] = { "", "path_prefix", "path_exact",
+		"path_regex" };
+
+	if (r->host_kind != HOST_ANY)
+		fprintf(to, " host=%s%s", r->host_kind == HOST_WILD ? "*" : "", r->host.p);
+	if (r->path_kind != PATH_ANY)
+		fprintf(to, " %s=%s", kinds_of_path[r->path_kind], r->path.p);
+	print_methods(to, r);
+	print_pairs(to, "header", &r->headers);
+	print_pairs(to, "query", &r->queries);
+	if (r->clients.n > 0)
+		fprintf(to, " client in %d network%s", r->clients.n, r->clients.n == 1 ? "" : "s");
+	if (r->host_kind == HOST_ANY && r->path_kind == PATH_ANY && r->methods == 0 &&
+	    r->methods_other.n + r->headers.n + r->queries.n + r->clients.n == 0)
+		fputs(" everything", to);
+}
+
+static void
+print_action(FILE *to, const struct route *r)
+{
+	if (r->action == ACT_UPSTREAM)
+		fprintf(to, " -> upstream %s", r->upstream->name);
+	else if (r->action == ACT_REDIRECT)
+		fprintf(to, " -> %d %s", r->status, r->redirect.p);
+	else
+		fprintf(to, " -> %d, %zu bytes", r->status, r->body.n);
+	if (r->strip_prefix)
+		fputs(", strip_prefix", to);
+	if (r->has_rewrite)
+		fprintf(to, ", rewrite %s", r->rewrite.p);
+	if (r->require_auth)
+		fputs(", require_auth", to);
+	if (r->basic_auth.n > 0)
+		fprintf(to, ", basic_auth of %d", r->basic_auth.n);
+	if (r->rate.requests > 0)
+		fprintf(to, ", %u requests in %g s (burst %u)", r->rate.requests,
+		    r->rate.per_ms / (double)SECOND_MS, r->rate.burst);
+	if (r->buffer_request >= 0)
+		fprintf(to, ", buffer_request %lld", (long long)r->buffer_request);
+	if (!r->websocket)
+		fputs(", no websocket", to);
+	if (r->description.n > 0)
+		fprintf(to, "  # %s", r->description.p);
+	fputs("\n", to);
+}
+
+static void
+print_upstream(FILE *to, const struct upstream *up)
+{
+	fprintf(to, "upstream %s: %s, connect %g s, read %g s, write %g s, %u retries, "
+	    "%u idle connections for %g s\n", up->name, up->balance->name,
+	    up->connect_ms / (double)SECOND_MS, up->read_ms / (double)SECOND_MS,
+	    up->write_ms / (double)SECOND_MS, up->retries, up->keepalive,
+	    up->keepalive_ms / (double)SECOND_MS);
+	for (int i = 0; i < up->n_instances; i++)
+		fprintf(to, "    %-32s weight %u\n", up->instances[i].addr.text,
+		    up->instances[i].weight);
+}
+
+static void
+print_memory(FILE *to, const struct conf *c)
+{
+	const uint64_t mb = 1024 * 1024;
+
+	fprintf(to, "memory: at most %llu MB: %u clients x %llu KB, if all are busy and no peer "
+	    "reads (%llu bytes each while idle); %d worker%s x %llu KB; shared %llu KB\n",
+	    (unsigned long long)((conf_memory_bound(c) + mb - 1) / mb), c->server.max_connections,
+	    (unsigned long long)((memory_idle() + memory_busy(c)) / 1024),
+	    (unsigned long long)memory_idle(), c->server.workers,
+	    c->server.workers == 1 ? "" : "s", (unsigned long long)(memory_worker(c) / 1024),
+	    (unsigned long long)(sizeof(struct board) / 1024));
+}
+
+/* What a good configuration comes to, for `-t`. */
+static void
+conf_print_check(const struct conf *c, FILE *to)
+{
+	const struct server_conf *s = &c->server;
+
+	for (int i = 0; i < s->n_listens; i++)
+		fprintf(to, "listen %s\n", s->listens[i].text);
+	for (int i = 0; i < c->admin.n_listens; i++)
+		fprintf(to, "admin %s\n", c->admin.listens[i].text);
+	fprintf(to, "workers %d, clients %u; head %g s, body %g s, keepalive %g s, write %g s, "
+	    "tunnel %g s, shutdown %g s\n", s->workers, s->max_connections,
+	    s->header_ms / (double)SECOND_MS, s->body_ms / (double)SECOND_MS,
+	    s->keepalive_ms / (double)SECOND_MS, s->write_ms / (double)SECOND_MS,
+	    s->tunnel_ms / (double)SECOND_MS, s->shutdown_ms / (double)SECOND_MS);
+	for (int i = 0; i < c->table.n; i++) {
+		fprintf(to, "route %d (line %u):", i + 1, c->table.routes[i].line);
+		print_conditions(to, &c->table.routes[i]);
+		print_action(to, &c->table.routes[i]);
+	}
+	for (int i = 0; i < c->n_upstreams; i++)
+		print_upstream(to, &c->upstreams[i]);
+	print_memory(to, c);
+}
+
+/* ---- /config ---- */
+
+static void
+json_text(FILE *to, struct slice s)
+{
+	fputc('"', to);
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char ch = (unsigned char)s.p[i];
+		if (ch < ' ' || ch == 0x7f)
+			fprintf(to, "\\u%04x", ch);
+		else
+			fprintf(to, "%s%c", ch == '"' || ch == '\\' ? "\\" : "", ch);
+	}
+	fputc('"', to);
+}
+
+/* Is that the name of a key whose value is never shown? */
+static bool
+key_is_secret(struct slice name)
+{
+	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++) {
+		const struct key *k = key_find(id, name);
+		if (k && k->when == NOW && (k->kind == K_SECRET || k->kind == K_USERS))
+			return true;
+	}
+	return false;
+}
+
+/* { name = "Authorization", value = … } is as secret as a password. */
+static bool
+pair_is_secret(const struct toml *table)
+{
+	const struct toml *name = toml_get(table, "name");
+	enum field_id id = name && name->kind == TOML_STRING ? field_id_of(name->text) : F_OTHER;
+
+	return id == F_AUTHORIZATION || id == F_COOKIE || id == F_X_ADMIN_TOKEN;
+}
+
+static void
+json_scalar(FILE *to, const struct toml *v)
+{
+	if (v->kind == TOML_BOOLEAN)
+		fputs(v->boolean ? "true" : "false", to);
+	else if (v->kind == TOML_INTEGER)
+		fprintf(to, "%lld", (long long)v->integer);
+	else if (v->kind == TOML_FLOAT && isfinite(v->real))
+		fprintf(to, "%.15g", v->real);
+	else
+		json_text(to, v->text);
+}
+
+/* v with all below it. A configuration that loaded is never deep. */
+static void
+json_value(FILE *to, const struct toml *v, bool secret)
+{
+	bool table = v->kind == TOML_TABLE;
+	bool pair = table && pair_is_secret(v);
+
+	if (!table && v->kind != TOML_ARRAY) {
+		if (secret)
+			fputs("\"***\"", to);
+		else
+			json_scalar(to, v);
+		return;
+	}
+	fputc(table ? '{' : '[', to);
+	for (const struct toml *c = v->first; c; c = c->next) {
+		if (table) {
+			json_text(to, c->key);
+			fputs(": ", to);
+		}
+		json_value(to, c, secret || (table && key_is_secret(c->key)) ||
+		    (pair && slice_eq(c->key, S("value"))));
+		fputs(c->next ? ", " : "", to);
+	}
+	fputc(table ? '}' : ']', to);
+}
+
+/* A preset as JSON: numbers and true or false as they are. */
+static void
+json_preset(FILE *to, const struct key *k)
+{
+	if (!k->preset)
+		fputs("null", to);
+	else if (kinds[k->kind].words == ONE_VALUE)
+		fputs(k->preset, to);
+	else
+		json_text(to, slice_of(k->preset));
+}
+
+/* "server": { "http_port": { "value": 80, "from": "file:2" }, … */
+static void
+json_origins(FILE *to, const struct conf *c)
+{
+	const char *section = NULL;
+
+	for (int i = 0; i < c->n_origins; i++) {
+		const struct origin *o = &c->origins[i];
+		if (o->key->when != NOW)
+			continue;
+		if (!section || strcmp(section, o->section) != 0)
+			fprintf(to, "%s  \"%s\": {", section ? "\n  },\n" : "", o->section);
+		else
+			fputc(',', to);
+		section = o->section;
+		fprintf(to, "\n    \"%s\": { \"value\": ", o->key->name);
+		if (o->value)
+			json_value(to, o->value, o->key->kind == K_SECRET);
+		else
+			json_preset(to, o->key);
+		if (o->env)
+			fprintf(to, ", \"from\": \"env:%s\" }", o->env);
+		else if (o->value)
+			fprintf(to, ", \"from\": \"file:%u\" }", o->value->vline);
+		else
+			fputs(", \"from\": \"preset\" }", to);
+	}
+	fputs(section ? "\n  },\n" : "", to);
+}
+
+static void
+json_instances(FILE *to, const struct upstream *up)
+{
+	fputs("    ", to);
+	json_text(to, slice_of(up->name));
+	fputs(": [", to);
+	for (int i = 0; i < up->n_instances; i++) {
+		json_text(to, slice_of(up->instances[i].addr.text));
+		fputs(i + 1 < up->n_instances ? ", " : "", to);
+	}
+	fputc(']', to);
+}
+
+/* The configuration in force, secrets masked, for /config. */
+static void
+conf_print_json(const struct conf *c, FILE *to)
+{
+	static const char *const trees[] = { "upstreams", "routes" };
+	const struct toml *v;
+
+	fputs("{\n  \"file\": ", to);
+	if (c->file)
+		json_text(to, slice_of(c->file));
+	else
+		fputs("null", to);
+	fputs(",\n", to);
+	json_origins(to, c);
+	for (size_t i = 0; i < LEN(trees); i++) {
+		if (!(v = toml_get(c->tree, trees[i])))
+			continue;
+		fprintf(to, "  \"%s\": ", trees[i]);
+		json_value(to, v, false);
+		fputs(",\n", to);
+	}
+	fputs("  \"instances\": {\n", to);
+	for (int i = 0; i < c->n_upstreams; i++) {
+		json_instances(to, &c->upstreams[i]);
+		fputs(i + 1 < c->n_upstreams ? ",\n" : "\n", to);
+	}
+	fputs("  }\n}\n", to);
 }
 
