@@ -53,20 +53,22 @@ segment_decode(struct slice s, char *to, size_t *n)
 	return 0;
 }
 
-/* A dot segment that an encoded slash hides, as in `..%2f`. */
+/* A dot segment that an encoded slash hides, or a backslash, which some
+ * backends take for one: `..%2f`, `..\\`. */
 static bool
 hides_dots(struct slice s)
 {
-	struct slice rest = s, piece;
-	const char *at;
+	size_t from = 0, skip;
 
-	while ((at = rest.n ? memmem(rest.p, rest.n, "%2F", 3) : NULL) || rest.n < s.n) {
-		piece = (struct slice){ rest.p, at ? (size_t)(at - rest.p) : rest.n };
-		if (slice_eq(piece, S(".")) || slice_eq(piece, S("..")))
+	for (size_t i = 0; i <= s.n; i += skip) {
+		bool end = i == s.n || s.p[i] == '\\';
+		bool slash = s.n - i >= 3 && memcmp(s.p + i, "%2F", 3) == 0;
+		skip = slash ? 3 : 1;
+		if (!end && !slash)
+			continue;
+		if (i - from <= 2 && i > from && s.p[from] == '.' && s.p[i - 1] == '.' && i - from < s.n)
 			return true;
-		if (!at)
-			return false;
-		rest = slice_from(rest, piece.n + 3);
+		from = i + skip;
 	}
 	return false;
 }

@@ -46,6 +46,7 @@ static bool
 wants_upgrade(const struct exchange *x, const struct head *h)
 {
 	return h->minor > 0 && h->count[F_UPGRADE] == 1 && x->up.body.kind == BODY_NONE &&
+	    head_field(h, F_UPGRADE)->value.n > 0 &&
 	    head_has(h, F_CONNECTION, "upgrade") && !head_has(h, F_UPGRADE, "h2c");
 }
 
@@ -198,8 +199,10 @@ gate_enter(struct exchange *x)
 	if (err < 0)
 		return exchange_error(x, -err, "the request's framing is refused", S(""));
 	x->client = client_of(&x->c->peer, h);
-	if (expect && (h->count[F_EXPECT] > 1 || !slice_ieq(expect->value, S("100-continue"))))
+	if (expect && (h->count[F_EXPECT] > 1 || !slice_ieq(expect->value, S("100-continue")))) {
+		x->keep = false; /* does its body come or not? */
 		return exchange_error(x, 417, "only 100-continue can be expected", S(""));
+	}
 	if (h->form == TARGET_ASTERISK)
 		return exchange_answer(x, &(struct answer){ .status = 204,
 		    .extra = S("Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n") });

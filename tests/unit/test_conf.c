@@ -1,0 +1,1012 @@
+/* The configuration: every kind of error with its place, everything that is
+ * refused for now, presets, the environment, and what is printed. */
+
+#define main warp_main
+#include "../../warp.c"
+#undef main
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+/* Appended to rows that are about another section. */
+#define UP "[upstreams.app]\nhost = \"127.0.0.1\"\nport = 3000\n"
+#define ROUTE_TO_APP UP "[[routes]]\nupstream = \"app\"\n"
+
+static char dir[] = "/tmp/warp-conf-XXXXXX";
+static char file[sizeof dir + 16];
+
+static void
+file_write(const char *name, const char *text)
+{
+	char path[sizeof dir + 32];
+	FILE *f;
+
+	snprintf(path, sizeof path, "%s/%s", dir, name);
+	f = fopen(path, "w");
+	assert_non_null(f);
+	fputs(text, f);
+	assert_int_equal(fclose(f), 0);
+	chmod(path, 0600);
+}
+
+static struct conf *
+load(const char *text)
+{
+	file_write("warp.toml", text);
+	return conf_load(file);
+}
+
+/* What the operator would read; to be freed. */
+static char *
+complaints(const struct conf *c)
+{
+	char *text = NULL;
+	size_t n;
+	FILE *f = open_memstream(&text, &n);
+
+	assert_non_null(f);
+	diags_print(&c->diags, f);
+	fclose(f);
+	return text;
+}
+
+/* One of the complaints has that text, and that is an error or not. */
+static void
+expect(const struct conf *c, const char *toml, const char *want, bool error)
+{
+	char *said = complaints(c);
+
+	if (!strstr(said, want) || (c->diags.errors > 0) != error) {
+		print_error("--- configuration:\n%s\n--- wanted (%s): %s\n--- said:\n%s\n", toml,
+		    error ? "error" : "no error", want, said);
+		fail();
+	}
+	free(said);
+}
+
+static struct conf *
+load_good(const char *text)
+{
+	struct conf *c = load(text);
+
+	expect(c, text, "", false);
+	return c;
+}
+
+struct row {
+	const char *toml, *want;
+};
+
+static void
+rows_run(const struct row *rows, size_t n, bool error)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct conf *c = load(rows[i].toml);
+		expect(c, rows[i].toml, rows[i].want, error);
+		conf_free(c);
+	}
+}
+
+/* ---- errors ---- */
+
+static const struct row errors[] = {
+	/* the file as a whole */
+	{ "", "error: nothing to do: no [[routes]] and no [upstreams.NAME]" },
+	{ UP "[upstreams.b]\nsocket=\"/b\"\n", "error: nothing to do: several upstreams" },
+	{ "x = = 1\n", "1:5: error: " },
+	{ "sever = 1\n" UP, "1:1: error: unknown key 'sever', did you mean 'server'?" },
+	{ "[sevrer]\n" UP, "1:2: error: unknown section 'sevrer', did you mean 'server'?" },
+	{ "[[route]]\n" UP, "1:3: error: unknown section 'route', did you mean 'routes'?" },
+	{ "[zzzzzzzz]\n" UP, "1:2: error: unknown section 'zzzzzzzz'\n" },
+	{ "server = 1\n" UP, "1:1: error: expected a section [server]" },
+	{ "[[server]]\n" UP, "1:3: error: expected one [server], got a list" },
+	{ "upstreams = 1\n", "1:1: error: " },
+	{ "[routes]\nupstream=\"app\"\n" UP, "1:2: error: routes: expected [[routes]], got a table" },
+	{ "routes = [1]\n" UP, "1:11: error: routes: expected [[routes]], got 1" },
+
+	/* kinds of values */
+	{ "[server]\nhttp_port = \"10\"\n" UP,
+	    "2:13: error: server.http_port: expected a number from 1 to 65535, got the text \"10\"" },
+	{ "[server]\nhttp_port = 0\n" UP, "expected a number from 1 to 65535, got 0" },
+	{ "[server]\nhttp_port = 65536\n" UP, "from 1 to 65535, got 65536" },
+	{ "[server]\nhttp_port = 80.0\n" UP, "got 80" },
+	{ "[server]\nhttp_port = [80]\n" UP, "got a list" },
+	{ "[server]\nhttp_port = {}\n" UP, "got a table" },
+	{ "[server]\nhttp_port = 1979-05-27\n" UP, "got the date or time 1979-05-27" },
+	{ "[server]\nheader_timeout_secs = \"10s\"\n" UP,
+	    "2:23: error: server.header_timeout_secs: expected a number of seconds from 0.001 to 86400, "
+	    "got the text \"10s\"" },
+	{ "[server]\nheader_timeout_secs = 0\n" UP, "from 0.001 to 86400, got 0" },
+	{ "[server]\nheader_timeout_secs = -1.5\n" UP, "got -1.5" },
+	{ "[server]\nheader_timeout_secs = nan\n" UP, "got nan" },
+	{ "[server]\nheader_timeout_secs = inf\n" UP, "got inf" },
+	{ "[server]\nmax_body_bytes = 1.5\n" UP, "2:18: error: server.max_body_bytes: expected a number of bytes, got 1.5" },
+	{ "[server]\nmax_body_bytes = -1\n" UP, "a number of bytes, got -1" },
+	{ "[server]\nmax_header_bytes = 10\n" UP, "a number of bytes from 1024 to 65536, got 10" },
+	{ "[server]\nproxy_protocol = 1\n" UP, "2:18: error: server.proxy_protocol: expected true or false, got 1" },
+	{ "[server]\nuser = 1\n" UP, "2:8: error: server.user: expected a text, got 1" },
+	{ "[server]\nuser = \"a\\u0000b\"\n" UP, "a text cannot hold a NUL here" },
+	{ "[server]\nerror_dir = \"\"\n" UP, "server.error_dir: must not be empty" },
+	{ "[server]\nsocket_mode = 660\n" UP, "2:15: error: server.socket_mode: expected a file mode such as 0o660, got 660" },
+	{ "[server]\nsocket_mode = \"0999\"\n" UP, "server.socket_mode: expected a file mode" },
+	{ "[server]\nsocket_mode = true\n" UP, "server.socket_mode: expected a file mode" },
+	{ "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"10.0.0.0/33\"]\n" UP,
+	    "2:34: error: server.trusted_proxies: expected a network such as 10.0.0.0/8 or an address, got \"10.0.0.0/33\"" },
+	{ "[server]\ntrusted_proxies = [1]\n" UP, "2:20: error: server.trusted_proxies: expected a list of networks, got 1" },
+	{ "[server]\nlisten = [\"nowhere\"]\n" UP, "2:11: error: server.listen: nowhere: " },
+	{ "[server]\nlisten = [8080]\n" UP, "2:11: error: server.listen: expected a list of addresses, got 8080" },
+	{ "[server]\nlisten = \"off\"\n" UP, "2:10: error: server.listen: off: " },
+	{ "[server]\nadmin_token = \"\"\n" UP, "2:15: error: server.admin_token: must not be empty" },
+	{ "[admin]\ntoken = \"\"\n" UP, "2:9: error: admin.token: must not be empty" },
+	{ "[server]\nno_route_status = 200\n" UP, "expected a number from 400 to 599, got 200" },
+	{ "[server]\nworker_threads = 0\n" UP, "2:18: error: server.worker_threads: expected a number from 1 to" },
+	{ "[server]\nheader_timeout_sec = 1\n" UP,
+	    "2:1: error: unknown key 'header_timeout_sec' in server, did you mean 'header_timeout_secs'?" },
+	{ "[server]\nhttp_prot = 1\n" UP, "did you mean 'http_port'?" },
+	{ "[server]\npath_prefix = \"/\"\n" UP, "unknown key 'path_prefix' in server, it belongs to [routes]" },
+	{ "[server]\nqqqqqq = 1\n" UP, "2:1: error: unknown key 'qqqqqq' in server\n" },
+	{ "[admin]\nlisten = [\"off\", \":1\"]\n" UP, "admin.listen: 'off' stands alone" },
+
+	/* env: and file: */
+	{ "[server]\nadmin_token = \"env:WARP_TEST_NONE\"\n" UP,
+	    "2:15: error: server.admin_token: the environment has no WARP_TEST_NONE" },
+	{ "[server]\nadmin_token = \"file:none\"\n" UP, "2:15: error: server.admin_token: cannot read /tmp/warp-conf-" },
+	{ "[server]\nadmin_token = \"file:empty\"\n" UP, "server.admin_token: must not be empty" },
+
+	/* [log] */
+	{ "[log]\nlevel = \"inof\"\n" UP,
+	    "2:9: error: log.level: expected one of error warn info debug, got the text \"inof\", did you mean 'info'?" },
+	{ "[log]\nlevel = true\n" UP, "log.level: expected one of error warn info debug, got true" },
+	{ "[log]\naccess = \"\"\n" UP, "2:10: error: log.access: expected stdout, stderr, syslog, off or a file" },
+	{ "[log]\naccess = false\n" UP, "2:10: error: log.access: expected stdout" },
+	{ "[log]\nformat = \"comon\"\n" UP, "2:10: error: log.format: expected common, combined, json or a pattern with $variables, did you mean 'common'?" },
+	{ "[log]\nformat = \"$client $metod\"\n" UP, "2:10: error: log.format: unknown variable '$metod', did you mean 'method'?" },
+	{ "[log]\nformat = \"$client $\"\n" UP, "log.format: unknown variable '$'" },
+
+	/* upstreams */
+	{ "[upstreams.a]\n", "1:12: error: upstreams.a: expected host and port, socket, url, or instances" },
+	{ "[upstreams.a]\nhost = \"x\"\n", "2:1: error: upstreams.a: host needs port" },
+	{ "[upstreams.a]\nport = 1\n", "2:1: error: upstreams.a: port needs host" },
+	{ "[upstreams.a]\nsocket = \"/x\"\nurl = \"http://x:1\"\n", "3:1: error: upstreams.a: socket and url exclude each other" },
+	{ "[upstreams.a]\nsocket = \"/x\"\n[[upstreams.a.instances]]\nsocket = \"/y\"\n", "instances and socket exclude each other" },
+	{ "[upstreams.a]\ninstances = []\n", "upstreams.a.instances: expected a list of tables, got an empty list" },
+	{ "[upstreams.a]\ninstances = [1]\n", "2:14: error: upstreams.a.instances: expected a list of tables, got 1" },
+	{ "[[upstreams.a.instances]]\nhost = \"x\"\n", "2:1: error: upstreams.a: host needs port" },
+	{ "[[upstreams.a.instances]]\nhost = \"x\"\nport = 1\nwait = 1\n",
+	    "4:1: error: unknown key 'wait' in upstreams.a.instances" },
+	{ "[[upstreams.a.instances]]\nhost = \"x\"\nport = 1\nmax_fails = 1\n",
+	    "4:1: error: unknown key 'max_fails' in upstreams.a.instances, it belongs to [upstreams.NAME]" },
+	{ "[[upstreams.a.instances]]\nhost = \"x\"\nport = 1\nweight = 0\n", "upstreams.a.instances.weight: expected a number from 1 to 65535, got 0" },
+	{ "[upstreams.a]\nhost = \"\"\nport = 1\n", "upstreams.a: '' is no host" },
+	{ "[upstreams.a]\nhost = \"http://x\"\nport = 1\n", "upstreams.a: 'http://x' is no host" },
+	{ "[upstreams.a]\nurl = \"fd://3\"\n", "2:1: error: upstreams.a: " },
+	{ "[upstreams.a]\nsocket = \"\"\n", "a socket needs a path" },
+	{ "[upstreams.a]\nsocket = \"unix:\"\n", "2:1: error: upstreams.a: " },
+	{ "[upstreams.\"a b\"]\nsocket = \"/x\"\n", "1:12: error: upstreams.a b: a name cannot be empty or hold blanks" },
+	{ "[upstreams]\na = 1\n", "2:1: error: upstreams.a: expected a table, got 1" },
+	{ UP "strategy = \"round_robbin\"\n", "4:12: error: upstreams.app.strategy: unknown strategy 'round_robbin', did you mean 'round_robin'?" },
+	{ UP "protocol = \"htp\"\n", "upstreams.app.protocol: expected one of http https uwsgi, got the text \"htp\", did you mean 'http'?" },
+	{ UP "proxy_protocol = \"v3\"\n", "expected one of off v1 v2, got the text \"v3\"" },
+	{ UP "host_header = \"a b\"\n", "4:15: error: upstreams.app.host_header: 'a b' is no host" },
+	{ UP "conect_timeout_secs = 1\n", "4:1: error: unknown key 'conect_timeout_secs' in upstreams.app, did you mean 'connect_timeout_secs'?" },
+
+	/* routes: conditions */
+	{ ROUTE_TO_APP "path_prefix = \"api\"\n", "6:15: error: routes.path_prefix: a path starts with '/', got the text \"api\"" },
+	{ ROUTE_TO_APP "path_exact = \"\"\n", "a path starts with '/'" },
+	{ ROUTE_TO_APP "path_exact = \"/a?b=c\"\n", "a path holds no '?' or '#'; see query" },
+	{ ROUTE_TO_APP "path_prefix = \"/../a\"\n", "is no path a request can have" },
+	{ ROUTE_TO_APP "path_prefix = \"/%zz\"\n", "is no path a request can have" },
+	{ ROUTE_TO_APP "path_prefix = \"/a\"\npath_exact = \"/a\"\n", "7:1: error: routes: path_prefix and path_exact exclude each other" },
+	{ ROUTE_TO_APP "path_regex = \"(\"\n", "6:14: error: routes.path_regex: not a POSIX extended regular expression: " },
+	{ ROUTE_TO_APP "host = \"*.*.com\"\n", "6:8: error: routes.host: expected a host such as example.com or *.example.com, got" },
+	{ ROUTE_TO_APP "host = \"\"\n", "routes.host: expected a host" },
+	{ ROUTE_TO_APP "host = \"a/b\"\n", "routes.host: expected a host" },
+	{ ROUTE_TO_APP "methods = [\"GE T\"]\n", "6:11: error: routes.methods: 'GE T' is no method" },
+	{ ROUTE_TO_APP "methods = []\n", "routes.methods: expected at least one method" },
+	{ ROUTE_TO_APP "methods = [1]\n", "6:12: error: routes.methods: expected a list of texts, got 1" },
+	{ ROUTE_TO_APP "header = { name = \"X\" }\n", "6:10: error: routes.header: value is missing" },
+	{ ROUTE_TO_APP "header = { name = \"X Y\", value = \"\" }\n", "routes.header: 'X Y' is no name of a header field" },
+	{ ROUTE_TO_APP "header = { name = \"X\", valeu = \"\" }\n", "routes.header: expected name and value, got 'valeu'" },
+	{ ROUTE_TO_APP "header = \"X\"\n", "6:10: error: routes.header: expected { name, value } or a list of them, got the text \"X\"" },
+	{ ROUTE_TO_APP "query = [1]\n", "6:10: error: routes.query: expected { name, value } or a list of them, got 1" },
+	{ ROUTE_TO_APP "client = [\"x\"]\n", "routes.client: expected a network" },
+	{ ROUTE_TO_APP "path_perfix = \"/\"\n", "6:1: error: unknown key 'path_perfix' in routes, did you mean 'path_prefix'?" },
+
+	/* routes: actions */
+	{ UP "[[routes]]\npath_prefix = \"/\"\n", "4:3: error: routes: expected an action: upstream, redirect or respond" },
+	{ ROUTE_TO_APP "redirect = \"/\"\n", "6:1: error: routes: upstream and redirect exclude each other" },
+	{ UP "[[routes]]\nupstream = \"ap\"\n", "5:12: error: routes.upstream: there is no [upstreams.ap], did you mean 'app'?" },
+	{ UP "[[routes]]\nupstream = \"backend\"\n", "5:12: error: routes.upstream: there is no [upstreams.backend]\n" },
+	{ "[[routes]]\nredirect = \"/\"\nstatus = 304\n", "3:10: error: routes.status: expected 301, 302, 303, 307 or 308" },
+	{ "[[routes]]\nredirect = \"/\"\nstatus = 200\n", "expected a number from 301 to 308, got 200" },
+	{ ROUTE_TO_APP "status = 302\n", "6:1: error: routes: status belongs to redirect" },
+	{ "[[routes]]\nredirect = \"https://{hots}/\"\n", "routes.redirect: expected {host}, {uri} or {path}, got {hots}" },
+	{ "[[routes]]\nredirect = \"\"\n", "routes.redirect: expected a URL without blanks" },
+	{ "[[routes]]\nredirect = \"/a\\nb\"\n", "routes.redirect: expected a URL without blanks" },
+	{ "[[routes]]\nrespond = { status = 99 }\n", "2:22: error: routes.respond.status: expected a number from 200 to 599, got 99" },
+	{ "[[routes]]\nrespond = { status = 204, body = \"x\" }\n", "routes.respond: an answer with status 204 has no body" },
+	{ "[[routes]]\nrespond = { bdoy = \"x\" }\n", "2:13: error: unknown key 'bdoy' in routes.respond, did you mean 'body'?" },
+	{ "[[routes]]\nrespond = 200\n", "2:11: error: routes.respond: expected a table, got 200" },
+	{ "[[routes]]\nrespond = { content_type = \"a\\nb\" }\n", "content_type cannot hold control characters" },
+
+	/* routes: on the way */
+	{ ROUTE_TO_APP "strip_prefix = true\n", "6:1: error: routes: strip_prefix needs path_prefix" },
+	{ ROUTE_TO_APP "path_prefix = \"/a\"\nstrip_prefix = true\nrewrite = \"/b\"\n", "8:1: error: routes: strip_prefix and rewrite exclude each other" },
+	{ ROUTE_TO_APP "path_prefix = \"/a\"\nrewrite = \"/b?x\"\n", "routes.rewrite: expected a path, without query" },
+	{ ROUTE_TO_APP "path_prefix = \"/a\"\nrewrite = \"/$1\"\n", "7:11: error: routes.rewrite: $1 needs path_regex" },
+	{ ROUTE_TO_APP "path_regex = \"^/(a)\"\nrewrite = \"/$1$2\"\n", "7:11: error: routes.rewrite: $2: path_regex has 1 group\n" },
+	{ ROUTE_TO_APP "add_headers = [{ name = \"A B\", value = \"\" }]\n", "6:25: error: routes.add_headers: 'A B' is no name of a header field" },
+	{ ROUTE_TO_APP "add_headers = [{ name = \"A\", value = \"x\\ry\" }]\n", "routes.add_headers: a header field cannot hold control characters" },
+	{ ROUTE_TO_APP "add_headers = [{ name = \"content-length\", value = \"1\" }]\n", "routes.add_headers: content-length is warp's own to write" },
+	{ ROUTE_TO_APP "add_response_headers = [{ name = \"Transfer-Encoding\", value = \"x\" }]\n", "Transfer-Encoding is warp's own to write" },
+	{ ROUTE_TO_APP "remove_headers = [\"Connection\"]\n", "6:19: error: routes.remove_headers: Connection is warp's own to write" },
+	{ ROUTE_TO_APP "remove_headers = [\"host\"]\n", "a request without Host is none" },
+	{ ROUTE_TO_APP "read_timeout_secs = 0\n", "routes.read_timeout_secs: expected a number of seconds from 0.001 to 86400, got 0" },
+	{ ROUTE_TO_APP "basic_auth = { }\n", "routes.basic_auth: expected a table of users and passwords, got a table" },
+	{ ROUTE_TO_APP "basic_auth = { \"a:b\" = \"x\" }\n", "a user's name cannot hold a colon" },
+	{ ROUTE_TO_APP "basic_auth = { a = \"\" }\n", "routes.basic_auth: an empty password" },
+	{ ROUTE_TO_APP "basic_auth = { a = \"$apr1$x$y\" }\n", "this kind of hash is not known" },
+	{ ROUTE_TO_APP "rate_limit = { per_secs = 1 }\n", "6:1: error: routes: rate_limit needs requests" },
+	{ ROUTE_TO_APP "rate_limit = { requests = 0 }\n", "6:27: error: routes.rate_limit.requests: expected a number from 1 to" },
+	{ ROUTE_TO_APP "rate_limit = { requests = 1, key = \"user\" }\n", "routes.rate_limit.key: expected one of ip, got the text \"user\"" },
+	{ ROUTE_TO_APP "buffer_request = \"1k\"\n", "routes.buffer_request: expected a number of bytes, got the text \"1k\"" },
+	{ ROUTE_TO_APP "max_body_bytes = -1\n", "routes.max_body_bytes: expected a number of bytes, got -1" },
+};
+
+static void
+test_errors(void **state)
+{
+	(void)state;
+	rows_run(errors, LEN(errors), true);
+}
+
+static void
+test_all_errors_at_once_by_line(void **state)
+{
+	static const char text[] = "[[routes]]\nupstream = \"x\"\npath_prefix = 1\n"
+	                           "[server]\nhttp_port = 0\nnope = 1\n";
+	static const char *const places[] = { ":2:12: error", ":3:15: error", ":5:13: error",
+		":6:1: error" };
+	struct conf *c = load(text);
+	char *said = complaints(c), *at = said;
+
+	(void)state;
+	assert_int_equal(c->diags.errors, 4);
+	for (size_t i = 0; i < LEN(places); i++) {
+		at = strstr(at, places[i]);
+		assert_non_null(at);
+	}
+	assert_non_null(strstr(said, "    http_port = 0\n                ^\n"));
+	free(said);
+	conf_free(c);
+}
+
+static void
+test_file_cannot_be_read(void **state)
+{
+	struct conf *c = conf_load("/tmp/warp-conf-none/warp.toml");
+
+	(void)state;
+	expect(c, "(none)", "/tmp/warp-conf-none/warp.toml: error: cannot read it: No such file", true);
+	conf_free(c);
+	c = conf_load(dir);
+	expect(c, "(a directory)", "error: cannot read it: ", true);
+	conf_free(c);
+}
+
+/* ---- not supported yet ---- */
+
+static const struct row later[] = {
+	{ UP "[tls]\nenabled = true\ncert = \"a\"\n", "4:2: error: tls: not supported yet" },
+	{ UP "[tls]\ncert = \"a\"\nkey = \"b\"\n", "4:2: error: tls: not supported yet" },
+	{ UP "[[tls.certs]]\ncert = \"a\"\n", "error: tls: not supported yet" },
+	{ UP "[cache]\nsize_bytes = 1\n", "4:2: error: cache: not supported yet" },
+	{ UP "[cache]\nredis_url = \"redis://x\"\n", "4:2: error: cache: not supported yet" },
+	{ UP "[postgres]\nurl = \"postgres://x\"\n", "4:2: error: postgres: not supported yet" },
+	{ UP "[processes]\nweb = { command = \"x\" }\n", "4:2: error: processes: not supported yet" },
+	{ UP "[processes.web]\ncommand = \"x\"\n", "error: processes: not supported yet" },
+	{ UP "[webserver]\nupstream = \"localhost:1\"\n", "4:2: error: webserver: not supported yet" },
+	{ UP "[webserver]\n", "4:2: error: webserver: not supported yet" },
+	{ UP "[[hosts]]\ndomain_name = \"x\"\n", "4:3: error: hosts: not supported yet" },
+	{ UP "[[sites]]\nname = \"x\"\n", "4:3: error: sites: not supported yet" },
+	{ UP "[sites.proxy]\nenabled = true\n", "error: sites: not supported yet" },
+	{ UP "[fastrouter]\nto = \"x\"\n", "4:2: error: fastrouter: not supported yet" },
+	{ UP "[[shared_sockets]]\nlisten = \":1\"\n", "4:3: error: shared_sockets: not supported yet" },
+	{ "app = \"x\"\n" UP, "1:7: error: app: not supported yet" },
+	{ "python_version = \"3\"\n" UP, "error: python_version: not supported yet" },
+	{ "[server]\nhttps_listen = [\":443\"]\n" UP, "2:16: error: server.https_listen: not supported yet" },
+	{ "[server]\nlisten = [\"https://:443\"]\n" UP, "not supported yet" },
+	{ UP "health = { path = \"/\" }\n", "4:1: error: upstreams.app.health: not supported yet" },
+	{ UP "[upstreams.app.health]\npath = \"/\"\n", "upstreams.app.health: not supported yet" },
+	{ UP "process.command = \"x\"\n", "4:1: error: upstreams.app.process: not supported yet" },
+	{ UP "tls = { verify = false }\n", "upstreams.app.tls: not supported yet" },
+	{ UP "subscription = \":1\"\n", "4:16: error: upstreams.app.subscription: not supported yet" },
+	{ UP "hold_secs = 5\n", "4:13: error: upstreams.app.hold_secs: not supported yet" },
+	{ UP "maintenance = \"/x\"\n", "upstreams.app.maintenance: not supported yet" },
+	{ UP "slow_start_secs = 1\n", "upstreams.app.slow_start_secs: not supported yet" },
+	{ UP "hash_header = \"X\"\n", "upstreams.app.hash_header: not supported yet" },
+	{ UP "sticky_cookie = \"X\"\n", "upstreams.app.sticky_cookie: not supported yet" },
+	{ UP "params = { A = \"b\" }\n", "upstreams.app.params: not supported yet" },
+	{ UP "modifier1 = 5\n", "upstreams.app.modifier1: not supported yet" },
+	{ UP "protocol = \"uwsgi\"\n", "4:12: error: upstreams.app.protocol: not supported yet" },
+	{ UP "protocol = \"https\"\n", "upstreams.app.protocol: not supported yet" },
+	{ UP "strategy = \"least_conn\"\n", "4:12: error: upstreams.app.strategy: least_conn: not supported yet" },
+	{ UP "strategy = \"least_connections\"\n", "not supported yet" },
+	{ UP "strategy = \"ip_hash\"\n", "not supported yet" },
+	{ "[upstreams.a]\nurl = \"https://x:1\"\n", "2:1: error: upstreams.a: x:1: https and wss upstreams are not supported yet" },
+	{ "[upstreams.a]\nurl = \"wss://x:1\"\n", "not supported yet" },
+	{ "[upstreams.a]\nurl = \"uwsgi://x:1\"\n", "uwsgi upstreams are not supported yet" },
+	{ "[[upstreams.a.instances]]\nsocket = \"/x\"\nbackup = true\n", "3:10: error: upstreams.a.instances.backup: not supported yet" },
+	{ "[[upstreams.a.instances]]\nsocket = \"/x\"\nmax_connections = 9\n", "upstreams.a.instances.max_connections: not supported yet" },
+	{ "[[routes]]\nstatic_dir = \"/x\"\n", "2:14: error: routes.static_dir: not supported yet" },
+	{ ROUTE_TO_APP "index = \"x\"\n", "routes.index: not supported yet" },
+	{ ROUTE_TO_APP "fallback = \"x\"\n", "routes.fallback: not supported yet" },
+	{ ROUTE_TO_APP "listing = true\n", "routes.listing: not supported yet" },
+	{ ROUTE_TO_APP "cache_control = \"x\"\n", "routes.cache_control: not supported yet" },
+	{ ROUTE_TO_APP "cache = true\n", "routes.cache: not supported yet" },
+	{ ROUTE_TO_APP "gzip = true\n", "routes.gzip: not supported yet" },
+	{ UP "[middleware]\nx_sendfile_enabled = true\n", "5:22: error: middleware.x_sendfile_enabled: not supported yet" },
+	{ UP "[middleware]\nx_sendfile_root = \"/\"\n", "middleware.x_sendfile_root: not supported yet" },
+	{ UP "[middleware]\ngzip_compression_enabled = true\n", "middleware.gzip_compression_enabled: not supported yet" },
+	{ UP "[middleware]\ngzip_types = [\"a\"]\n", "middleware.gzip_types: not supported yet" },
+	{ UP "[admin]\nexpose = \"/x\"\n", "5:10: error: admin.expose: not supported yet" },
+};
+
+/* Asking for what is off anyway is no error. */
+static const struct row off[] = {
+	{ UP "[tls]\nenabled = false\ncert = \"a\"\n", "" },
+	{ UP "[tls]\n", "" },
+	{ UP "[cache]\nsize_bytes = 0\nredis_url = \"x\"\n", "" },
+	{ UP "hold_secs = 0\nslow_start_secs = 0.0\nmodifier1 = 0\nprotocol = \"http\"\n", "" },
+	{ "[[upstreams.a.instances]]\nsocket = \"/x\"\nbackup = false\nmax_connections = 0\n", "" },
+	{ ROUTE_TO_APP "gzip = false\ncache = false\nlisting = false\n", "" },
+	{ UP "[middleware]\ngzip_compression_enabled = false\nx_sendfile_enabled = false\n", "" },
+	{ "[server]\nhttps_port = 443\n" UP, "2:14: warning: server.https_port: not bound, as TLS is not enabled" },
+};
+
+static void
+test_later(void **state)
+{
+	(void)state;
+	rows_run(later, LEN(later), true);
+	rows_run(off, LEN(off), false);
+}
+
+/* No key of the tables is "unknown", wherever it may stand. */
+static void
+test_every_key_is_known(void **state)
+{
+	(void)state;
+	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++) {
+		const char *name = sections[id].name;
+		for (size_t i = 0; i < sections[id].n; i++) {
+			char text[512], want[64];
+			struct conf *c;
+			char *said;
+			bool list = id == SEC_ROUTE || id == SEC_INSTANCE || id == SEC_CERT;
+
+			snprintf(text, sizeof text, "%s%s%s\n%s = \"?\"\n", list ? "[[" : "[", name,
+			    list ? "]]" : "]", sections[id].keys[i].name);
+			if (id == SEC_RESPOND || id == SEC_RATE)
+				snprintf(text, sizeof text, "[[routes]]\n%s = { %s = \"?\" }\n",
+				    strchr(name, '.') + 1, sections[id].keys[i].name);
+			snprintf(want, sizeof want, "unknown key '%s'", sections[id].keys[i].name);
+			c = load(text);
+			said = complaints(c);
+			if (strstr(said, want)) {
+				print_error("%s\n%s\n", text, said);
+				fail();
+			}
+			free(said);
+			conf_free(c);
+		}
+	}
+}
+
+/* ---- warnings ---- */
+
+static const struct row warnings[] = {
+	{ ROUTE_TO_APP "require_auth = true\n", "4:3: warning: require_auth without server.admin_token: every request gets 401" },
+	{ ROUTE_TO_APP "[[routes]]\npath_prefix = \"/x\"\nupstream = \"app\"\n", "warning: this route is never reached: the one at line 4 takes all that it could" },
+	{ UP "[[routes]]\nrespond = {}\n", "1:1: warning: no route uses upstream app" },
+	{ ROUTE_TO_APP "path_prefix = \"/a/../b//c\"\n", "6:15: warning: paths are compared in normal form: taken as \"/b/c\"" },
+	{ ROUTE_TO_APP "basic_auth = { joe = \"secret\" }\n", "6:22: warning: the password of joe is plain text" },
+	{ "[server]\nuser = \"warp-no-such-user\"\n" UP, "2:8: warning: server.user: this host has no user warp-no-such-user" },
+	{ "[server]\ngroup = \"warp-no-such-group\"\n" UP, "2:9: warning: server.group: this host has no group warp-no-such-group" },
+	{ "[admin]\nlisten = \"127.0.0.1:99\"\n" UP, "2:10: warning: admin.listen: without admin.token anybody" },
+};
+
+static void
+test_warnings(void **state)
+{
+	struct conf *c;
+	char *said;
+
+	(void)state;
+	rows_run(warnings, LEN(warnings), false);
+	c = load_good("[server]\nuser = \"nobody\"\nadmin_token = \"s3cret\"\n" UP);
+	said = complaints(c);
+	assert_string_equal(said, ""); /* mode 0600: nobody else reads it */
+	free(said);
+	conf_free(c);
+	assert_int_equal(chmod(file, 0644), 0);
+	c = conf_load(file);
+	expect(c, "0644", "3:15: warning: everybody on this host can read this secret", false);
+	conf_free(c);
+}
+
+/* ---- presets and values ---- */
+
+static void
+test_presets(void **state)
+{
+	struct conf *c = load_good(UP);
+	const struct server_conf *s = &c->server;
+	const struct upstream *up = &c->upstreams[0];
+	const struct route *r = &c->table.routes[0];
+
+	(void)state;
+	assert_int_equal(s->n_listens, 1);
+	assert_int_equal(s->listens[0].port, 8080);
+	assert_true(s->listens[0].any);
+	assert_int_equal(s->workers, 1);
+	assert_int_equal(s->max_connections, 1024);
+	assert_int_equal(s->header_ms, 10000);
+	assert_int_equal(s->body_ms, 60000);
+	assert_int_equal(s->keepalive_ms, 75000);
+	assert_int_equal(s->write_ms, 60000);
+	assert_int_equal(s->tunnel_ms, 3600000);
+	assert_int_equal(s->shutdown_ms, 30000);
+	assert_int_equal(s->keepalive_requests, 10000);
+	assert_int_equal(s->max_header_bytes, 16384);
+	assert_int_equal(s->max_body_bytes, 0);
+	assert_int_equal(s->no_route_status, 502);
+	assert_int_equal(s->socket_mode, 0660);
+	assert_true(s->request_id);
+	assert_false(s->server_tokens || s->show_errors || s->proxy_protocol);
+	assert_null(s->user);
+	assert_null(s->error_dir);
+	assert_true(c->middleware.forward_headers);
+	assert_false(c->middleware.via || c->middleware.forwarded || c->middleware.log_requests);
+	assert_int_equal(c->log.access.sink, SINK_OFF);
+	assert_int_equal(c->log.error.sink, SINK_STDERR);
+	assert_int_equal(c->log.level, LOG_LVL_INFO);
+	assert_string_equal(c->log.format, "combined");
+	assert_int_equal(c->admin.n_listens, 1);
+	assert_int_equal(c->admin.listens[0].kind, ADDR_UNIX);
+	assert_true(c->admin.is_default);
+	assert_false(c->admin.off);
+	assert_string_equal(up->name, "app");
+	assert_string_equal(up->balance->name, "round_robin");
+	assert_int_equal(up->n_instances, 1);
+	assert_ptr_equal(up->instances[0].up, up);
+	assert_int_equal(up->instances[0].weight, 1);
+	assert_string_equal(up->instances[0].addr.text, "127.0.0.1:3000");
+	assert_int_equal(up->connect_ms, 5000);
+	assert_int_equal(up->read_ms, 60000);
+	assert_int_equal(up->write_ms, 60000);
+	assert_int_equal(up->keepalive, 32);
+	assert_int_equal(up->keepalive_ms, 60000);
+	assert_int_equal(up->retries, 2);
+	assert_int_equal(up->max_fails, 3);
+	assert_int_equal(up->fail_ms, 10000);
+	assert_int_equal(up->host_header, HOST_PRESERVE);
+	assert_int_equal(up->proxy_out, PROXY_OUT_NONE);
+	assert_int_equal(c->table.n, 1); /* one upstream and no routes */
+	assert_ptr_equal(r->upstream, up);
+	assert_int_equal(r->buffer_request, -1);
+	assert_true(r->websocket);
+	conf_free(c);
+}
+
+static void
+test_server_values(void **state)
+{
+	struct conf *c = load_good(
+	    "[server]\nhttp_port = 80\nlisten = [\":80\", \"127.0.0.1:81\", \"unix:/tmp/w.sock\"]\n"
+	    "header_timeout_secs = 0.25\nmax_body_bytes = 9007199254740992\nsocket_mode = 0o600\n"
+	    "trusted_proxies = [\"10.0.0.0/8\", \"::1\"]\nerror_dir = \"pages\"\n"
+	    "[log]\naccess = \"logs/access.log\"\nerror = \"syslog\"\nlevel = \"debug\"\n"
+	    "format = \"$client $http_X_Foo $status\"\n"
+	    "[admin]\nlisten = \"off\"\n[middleware]\nlog_requests = true\nvia = true\n" UP);
+	char path[sizeof dir + 32];
+
+	(void)state;
+	assert_int_equal(c->server.n_listens, 3); /* :80 once */
+	assert_int_equal(c->server.listens[2].kind, ADDR_UNIX);
+	assert_int_equal(c->server.header_ms, 250);
+	assert_true(c->server.max_body_bytes == 9007199254740992u);
+	assert_int_equal(c->server.socket_mode, 0600);
+	assert_int_equal(c->server.trusted.n, 2);
+	snprintf(path, sizeof path, "%s/pages", dir);
+	assert_string_equal(c->server.error_dir, path);
+	snprintf(path, sizeof path, "%s/logs/access.log", dir);
+	assert_int_equal(c->log.access.sink, SINK_FILE); /* wins over log_requests */
+	assert_string_equal(c->log.access.path, path);
+	assert_int_equal(c->log.error.sink, SINK_SYSLOG);
+	assert_int_equal(c->log.level, LOG_LVL_DEBUG);
+	assert_true(c->admin.off);
+	assert_false(c->admin.is_default);
+	assert_true(c->middleware.via);
+	assert_string_equal(c->dir, dir);
+	conf_free(c);
+	c = load_good("[middleware]\nlog_requests = true\n" UP);
+	assert_int_equal(c->log.access.sink, SINK_STDOUT);
+	conf_free(c);
+	c = load_good("[middleware]\nlog_requests = true\n[log]\naccess = \"off\"\n" UP);
+	assert_int_equal(c->log.access.sink, SINK_OFF);
+	conf_free(c);
+}
+
+/* reason, what the upstream says, address as printed */
+static const struct { const char *toml, *text; } places[] = {
+	{ "host = \"localhost\"\nport = 1\n", "localhost:1" },
+	{ "host = \"::1\"\nport = 1\n", "[::1]:1" },
+	{ "host = \"[::1]\"\nport = 1\n", "[::1]:1" },
+	{ "socket = \"/tmp/x.sock\"\n", "unix:/tmp/x.sock" },
+	{ "socket = \"unix:/tmp/x.sock\"\n", "unix:/tmp/x.sock" },
+	{ "socket = \"@x\"\n", "@x" },
+	{ "url = \"http://127.0.0.1:1\"\n", "127.0.0.1:1" },
+	{ "url = \"ws://127.0.0.1:1\"\n", "127.0.0.1:1" },
+	{ "url = \":1\"\n", "127.0.0.1:1" },
+	{ "instances = [{ host = \"127.0.0.1\", port = 1, weight = 5 }]\n", "127.0.0.1:1" },
+};
+
+static void
+test_places(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < LEN(places); i++) {
+		char text[256];
+		struct conf *c;
+
+		snprintf(text, sizeof text, "[upstreams.a]\n%s", places[i].toml);
+		c = load_good(text);
+		assert_int_equal(c->upstreams[0].n_instances, 1);
+		assert_string_equal(c->upstreams[0].instances[0].addr.text, places[i].text);
+		conf_free(c);
+	}
+}
+
+static void
+test_upstream_values(void **state)
+{
+	struct conf *c = load_good(
+	    "[upstreams.a]\nkeepalive = 0\nread_timeout_secs = 1.5\nproxy_protocol = true\n"
+	    "host_header = \"example.com:81\"\nstrategy = \"round_robin\"\nmax_fails = 0\n"
+	    "[[upstreams.a.instances]]\nsocket = \"run/a.sock\"\nweight = 3\n"
+	    "[[upstreams.a.instances]]\nhost = \"localhost\"\nport = 1\n"
+	    "[upstreams.b]\nsocket = \"/b\"\nproxy_protocol = \"v2\"\nhost_header = \"upstream\"\n"
+	    "[[routes]]\npath_prefix = \"/b\"\nupstream = \"b\"\n[[routes]]\nupstream = \"a\"\n");
+	const struct upstream *a = &c->upstreams[0], *b = &c->upstreams[1];
+	char text[sizeof dir + 32];
+
+	(void)state;
+	assert_int_equal(a->n_instances, 2);
+	snprintf(text, sizeof text, "unix:%s/run/a.sock", dir);
+	assert_string_equal(a->instances[0].addr.text, text);
+	assert_int_equal(a->instances[0].weight, 3);
+	assert_int_equal(a->instances[1].addr.kind, ADDR_NAME);
+	assert_int_equal(a->keepalive, 0);
+	assert_int_equal(a->read_ms, 1500);
+	assert_int_equal(a->proxy_out, PROXY_OUT_V1);
+	assert_int_equal(a->host_header, HOST_TEXT);
+	assert_int_equal(a->host_text.n, 14);
+	assert_int_equal(b->proxy_out, PROXY_OUT_V2);
+	assert_int_equal(b->host_header, HOST_UPSTREAM);
+	assert_int_equal(b->index, 1);
+	assert_int_equal(b->line, 14);
+	conf_free(c);
+}
+
+static bool
+is(struct slice s, const char *text)
+{
+	return slice_eq(s, slice_of(text));
+}
+
+static void
+test_route_values(void **state)
+{
+	struct conf *c = load_good(
+	    UP "[[routes]]\nhost = \"Api.Example.COM:8080\"\npath_prefix = \"/ws*\"\n"
+	    "methods = [\"get\", \"PURGE\"]\nheader = { name = \"X-A\", value = \"*\" }\n"
+	    "query = [{ name = \"a\", value = \"1\" }, { name = \"b\", value = \"*\" }]\n"
+	    "client = [\"10.0.0.0/8\"]\nupstream = \"app\"\nrewrite = \"/new\"\n"
+	    "add_headers = [{ name = \"Host\", value = \"x\" }, { name = \"X-B\", value = \"2\" }]\n"
+	    "remove_headers = [\"Cookie\"]\nread_timeout_secs = 120\nmax_body_bytes = 0\n"
+	    "rate_limit = { requests = 5, per_secs = 60 }\nbuffer_request = 0\nwebsocket = false\n"
+	    "basic_auth = { joe = \"$6$x$y\" }\ndescription = \"d\"\n"
+	    "[[routes]]\nhost = \"*.example.com\"\nredirect = \"https://{host}{uri}\"\nstatus = 301\n"
+	    "[[routes]]\npath_regex = \"^/u/([0-9]+)$\"\nupstream = \"app\"\nrewrite = \"/v/$1\"\n"
+	    "[[routes]]\npath_exact = \"/x\"\nrespond = { status = 418, body = \"pot\" }\n"
+	    "[[routes]]\nhost = \"*\"\nrespond = { }\n");
+	const struct route *r = c->table.routes;
+
+	(void)state;
+	assert_int_equal(c->table.n, 5);
+	assert_int_equal(r->line, 4);
+	assert_int_equal(r->host_kind, HOST_EXACT);
+	assert_true(is(r->host, "api.example.com"));
+	assert_int_equal(r->path_kind, PATH_PREFIX);
+	assert_true(is(r->path, "/ws"));
+	assert_int_equal(r->methods, 1u << M_GET | 1u << M_HEAD);
+	assert_int_equal(r->methods_other.n, 1);
+	assert_true(is(r->headers.v[0].value, "*"));
+	assert_int_equal(r->queries.n, 2);
+	assert_int_equal(r->clients.n, 1);
+	assert_true(r->has_rewrite && is(r->rewrite, "/new"));
+	assert_int_equal(r->add_headers.n, 2);
+	assert_true(is(r->remove_headers.v[0], "Cookie"));
+	assert_int_equal(r->read_ms, 120000);
+	assert_int_equal(r->connect_ms, 0);
+	assert_true(r->has_max_body && r->max_body_bytes == 0);
+	assert_int_equal(r->rate.requests, 5);
+	assert_int_equal(r->rate.per_ms, 60000);
+	assert_int_equal(r->rate.burst, 5);
+	assert_int_equal(r->buffer_request, 0);
+	assert_false(r->websocket);
+	assert_true(is(r->basic_auth.v[0].name, "joe") && is(r->basic_auth.v[0].value, "$6$x$y"));
+	assert_int_equal(r[1].host_kind, HOST_WILD);
+	assert_true(is(r[1].host, ".example.com"));
+	assert_int_equal(r[1].action, ACT_REDIRECT);
+	assert_int_equal(r[1].status, 301);
+	assert_false(r[1].has_max_body);
+	assert_int_equal(r[2].path_kind, PATH_REGEX);
+	assert_int_equal(regexec(&r[2].regex, "/u/12", 0, NULL, 0), 0);
+	assert_int_equal(r[3].action, ACT_RESPOND);
+	assert_int_equal(r[3].status, 418);
+	assert_true(is(r[3].body, "pot") && is(r[3].content_type, "text/plain; charset=utf-8"));
+	assert_int_equal(r[4].host_kind, HOST_ANY);
+	assert_int_equal(r[4].status, 200);
+	assert_int_equal(c->table.n_runs > 0, 1);
+	conf_free(c);
+}
+
+/* ---- the environment, and texts that point elsewhere ---- */
+
+static void
+test_environment(void **state)
+{
+	static const char *const names[] = { "WARPDRIVE_HTTP_PORT", "WARPDRIVE_LOG_LEVEL",
+		"WARPDRIVE_LISTEN", "WARPDRIVE_MIDDLEWARE_VIA", "WARPDRIVE_ADMIN_TOKEN",
+		"WARPDRIVE_HEADER_TIMEOUT_SECS", "WARPDRIVE_SOCKET_MODE", "WARPDRIVE_TLS_ENABLED" };
+	static const char *const values[] = { "81", "debug", ":82, 127.0.0.1:83", "true", "tok", "1.5",
+		"0600", "false" };
+	static const struct { const char *name, *value, *want; bool error; } rows[] = {
+		{ "WARPDRIVE_HTTP_PORT", "x", "error: WARPDRIVE_HTTP_PORT: expected a number from 1 to 65535, got the text \"x\"", true },
+		{ "WARPDRIVE_HTTP_PORT", "", "error: WARPDRIVE_HTTP_PORT: expected a number", true },
+		{ "WARPDRIVE_LOG_LEVEL", "x", "error: WARPDRIVE_LOG_LEVEL: expected one of", true },
+		{ "WARPDRIVE_LOG_FORMAT", "$x", "error: WARPDRIVE_LOG_FORMAT: unknown variable '$x'", true },
+		{ "WARPDRIVE_SHOW_ERRORS", "1", "error: WARPDRIVE_SHOW_ERRORS: expected true or false, got 1", true },
+		{ "WARPDRIVE_LISTEN", ":1,nowhere", "error: WARPDRIVE_LISTEN: nowhere: ", true },
+		{ "WARPDRIVE_ADMIN_TOKEN", "", "error: WARPDRIVE_ADMIN_TOKEN: must not be empty", true },
+		{ "WARPDRIVE_TLS_ACME_DIRECTORY", "/x", "error: WARPDRIVE_TLS_ACME_DIRECTORY: not supported yet", true },
+		{ "WARPDRIVE_CACHE_SIZE_BYTES", "5", "error: WARPDRIVE_CACHE_SIZE_BYTES: not supported yet", true },
+		{ "WARPDRIVE_HTPP_PORT", "5", "warning: unknown variable WARPDRIVE_HTPP_PORT, did you mean 'WARPDRIVE_HTTP_PORT'?", false },
+		{ "WARPDRIVE_CONFIG", "5", "", false },
+		{ "WARPDRIVE_TARGET_HOST", "5", "", false },
+	};
+	static const char text[] = "[server]\nhttp_port = 80\n[log]\nlevel = \"warn\"\n" UP;
+	struct conf *c;
+
+	(void)state;
+	for (size_t i = 0; i < LEN(names); i++)
+		setenv(names[i], values[i], 1);
+	c = load_good(text);
+	assert_int_equal(c->server.n_listens, 3);
+	assert_int_equal(c->server.listens[0].port, 81);
+	assert_int_equal(c->server.listens[2].port, 83);
+	assert_int_equal(c->log.level, LOG_LVL_DEBUG);
+	assert_int_equal(c->server.header_ms, 1500);
+	assert_int_equal(c->server.socket_mode, 0600);
+	assert_true(c->middleware.via);
+	assert_true(is(c->server.admin_token, "tok"));
+	conf_free(c);
+	for (size_t i = 0; i < LEN(names); i++)
+		unsetenv(names[i]);
+	for (size_t i = 0; i < LEN(rows); i++) {
+		setenv(rows[i].name, rows[i].value, 1);
+		c = load(text);
+		expect(c, rows[i].name, rows[i].want, rows[i].error);
+		conf_free(c);
+		unsetenv(rows[i].name);
+	}
+}
+
+static void
+test_env_and_file_texts(void **state)
+{
+	struct conf *c;
+
+	(void)state;
+	file_write("token", "from a file\n");
+	setenv("WARP_TEST_HOST", "localhost", 1);
+	c = load_good("[server]\nadmin_token = \"file:token\"\n"
+	              "[upstreams.a]\nhost = \"env:WARP_TEST_HOST\"\nport = 5\n");
+	assert_true(is(c->server.admin_token, "from a file"));
+	assert_string_equal(c->upstreams[0].instances[0].addr.text, "localhost:5");
+	conf_free(c);
+	unsetenv("WARP_TEST_HOST");
+}
+
+static void
+test_simple(void **state)
+{
+	struct conf *c = conf_simple(NULL, "localhost:3000");
+
+	(void)state;
+	expect(c, "simple", "", false);
+	assert_int_equal(c->server.listens[0].port, 8080);
+	assert_string_equal(c->upstreams[0].instances[0].addr.text, "localhost:3000");
+	assert_int_equal(c->upstreams[0].connect_ms, 5000);
+	assert_string_equal(c->upstreams[0].name, "target");
+	assert_int_equal(c->table.n, 1);
+	assert_null(c->file);
+	conf_free(c);
+
+	setenv("WARPDRIVE_HTTP_PORT", "81", 1);
+	c = conf_simple(NULL, "unix:/x");
+	assert_int_equal(c->server.listens[0].port, 81);
+	conf_free(c);
+	c = conf_simple("127.0.0.1:82", "unix:/x"); /* -l wins */
+	assert_int_equal(c->server.n_listens, 1);
+	assert_int_equal(c->server.listens[0].port, 82);
+	conf_free(c);
+	unsetenv("WARPDRIVE_HTTP_PORT");
+
+	c = conf_simple("nowhere", "localhost:1");
+	expect(c, "-l nowhere", "warp: error: cannot listen on nowhere: ", true);
+	conf_free(c);
+	c = conf_simple(NULL, "nowhere");
+	expect(c, "-u nowhere", "warp: error: target: nowhere: ", true);
+	conf_free(c);
+	c = conf_simple(NULL, "https://x:1");
+	expect(c, "-u https", "not supported yet", true);
+	conf_free(c);
+}
+
+/* ---- configurations that must load ---- */
+
+static const char *const good[] = {
+	/* seeds/002: simple things first, then routing */
+	"[server]\nhttp_port = 8080\nhttps_port = 443\n"
+	"[upstreams.rails]\nhost = \"127.0.0.1\"\nport = 3000\n"
+	"[upstreams.cable]\nhost = \"127.0.0.1\"\nport = 3001\n"
+	"[upstreams.sidekiq]\nhost = \"127.0.0.1\"\nport = 7080\n"
+	"[[routes]]\npath_prefix = \"/cable\"\nupstream = \"cable\"\n"
+	"[[routes]]\npath_prefix = \"/sidekiq\"\nupstream = \"sidekiq\"\nstrip_prefix = true # /sidekiq/jobs → /jobs\n"
+	"[[routes]]\npath_prefix = \"/\"\nupstream = \"rails\"\n",
+	"[upstreams.rails]\nstrategy = \"round_robin\" # or\n"
+	"[[upstreams.rails.instances]]\nsocket = \"/tmp/puma.0.sock\"\n"
+	"[[upstreams.rails.instances]]\nsocket = \"/tmp/puma.1.sock\"\n",
+	UP "[[routes]]\npath_regex = \"^/users/[0-9]+/posts\"\nupstream = \"app\"\n"
+	"[[routes]]\npath_prefix = \"/old-api\"\nupstream = \"app\"\nrewrite = \"/new-api\"\n"
+	"[[routes]]\npath_prefix = \"/api\"\nupstream = \"app\"\nadd_headers = [\n"
+	"{ name = \"X-Backend\", value = \"api-service\" },\n"
+	"{ name = \"X-Forwarded-Prefix\", value = \"/api\" }\n]\n"
+	"[[routes]]\nheader = { name = \"X-API-Version\", value = \"v2\" }\nupstream = \"app\"\n"
+	"[[routes]]\npath_prefix = \"/slow\"\nupstream = \"app\"\nread_timeout_secs = 120\nconnect_timeout_secs = 5\n",
+	/* bench/proxies/warp.py */
+	"[server]\nlisten = [\"127.0.0.1:8080\"]\nworker_threads = 1\nmax_connections = 10500\n"
+	"keepalive_timeout_secs = 300\nkeepalive_requests = 10000000\n[log]\naccess = \"off\"\n"
+	"[admin]\nlisten = [\"unix:/tmp/admin.sock\"]\n[upstreams.app]\nkeepalive = 128\n"
+	"max_fails = 1\nfail_timeout_secs = 1\n[[upstreams.app.instances]]\nhost = \"127.0.0.1\"\nport = 1\n"
+	"[[upstreams.app.instances]]\nsocket = \"/tmp/x\"\n[[routes]]\npath_prefix = \"/a\"\nupstream = \"app\"\n",
+};
+
+static void
+test_good(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < LEN(good); i++)
+		conf_free(load_good(good[i]));
+}
+
+/* ---- what is printed ---- */
+
+static char *
+printed(void (*print)(FILE *), void (*print_conf)(const struct conf *, FILE *),
+    const struct conf *c)
+{
+	char *text = NULL;
+	size_t n;
+	FILE *f = open_memstream(&text, &n);
+
+	assert_non_null(f);
+	if (print)
+		print(f);
+	else
+		print_conf(c, f);
+	fclose(f);
+	return text;
+}
+
+static void
+expect_in(const char *text, const char *want)
+{
+	if (!strstr(text, want)) {
+		print_error("--- wanted: %s\n--- in:\n%s\n", want, text);
+		fail();
+	}
+}
+
+static void
+test_print_keys(void **state)
+{
+	char *keys = printed(conf_print_keys, NULL, NULL), *man = printed(conf_print_man, NULL, NULL);
+
+	(void)state;
+	expect_in(keys, "server.http_port ");
+	expect_in(keys, "WARPDRIVE_HTTP_PORT");
+	expect_in(keys, "WARPDRIVE_LOG_LEVEL");
+	expect_in(keys, "[fastrouter]  (later)");
+	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
+		for (size_t i = 0; i < sections[id].n; i++) {
+			char want[96];
+			snprintf(want, sizeof want, "%s.%s ", sections[id].name,
+			    sections[id].keys[i].name);
+			expect_in(keys, want);
+			snprintf(want, sizeof want, "\n.TP\n.B %s\n", sections[id].keys[i].name);
+			expect_in(man, want);
+		}
+	expect_in(man, ".SS \"[upstreams.NAME]\"\n");
+	expect_in(man, "A number from 1 to 65535; default: none; WARPDRIVE_HTTP_PORT.");
+	free(keys);
+	free(man);
+}
+
+static const char showy[] =
+    "[server]\nadmin_token = \"s3cret\"\nmax_connections = 10\nhttp_port = 81\n" UP
+    "[[routes]]\nhost = \"*.example.com\"\npath_prefix = \"/a\"\nmethods = [\"GET\", \"PURGE\"]\nupstream = \"app\"\nstrip_prefix = true\n"
+    "basic_auth = { joe = \"s3cret\" }\nadd_headers = [{ name = \"Authorization\", value = \"s3cret\" }, { name = \"X-Q\", value = \"a\\\"b\" }]\n"
+    "[[routes]]\nredirect = \"/x\"\n";
+
+static void
+test_print_check(void **state)
+{
+	struct conf *c = load_good(showy);
+	char *text = printed(NULL, conf_print_check, c);
+
+	(void)state;
+	expect_in(text, "listen :81\n");
+	expect_in(text, "route 1 (line 8): host=*.example.com path_prefix=/a methods=GET,HEAD,PURGE -> upstream app, strip_prefix, basic_auth of 1\n");
+	expect_in(text, "route 2 (line 16): everything -> 308 /x\n");
+	expect_in(text, "upstream app: round_robin");
+	expect_in(text, "127.0.0.1:3000");
+	expect_in(text, "memory: at most ");
+	assert_null(strstr(text, "s3cret"));
+	free(text);
+	conf_free(c);
+}
+
+static void
+test_print_json(void **state)
+{
+	struct conf *c;
+	char *text;
+
+	(void)state;
+	setenv("WARPDRIVE_LOG_LEVEL", "debug", 1);
+	c = load_good(showy);
+	unsetenv("WARPDRIVE_LOG_LEVEL");
+	text = printed(NULL, conf_print_json, c);
+	expect_in(text, "\"http_port\": { \"value\": 81, \"from\": \"file:4\" }");
+	expect_in(text, "\"admin_token\": { \"value\": \"***\", \"from\": \"file:2\" }");
+	expect_in(text, "\"worker_threads\": { \"value\": 1, \"from\": \"preset\" }");
+	expect_in(text, "\"level\": { \"value\": \"debug\", \"from\": \"env:WARPDRIVE_LOG_LEVEL\" }");
+	expect_in(text, "\"basic_auth\": {\"joe\": \"***\"}");
+	expect_in(text, "{\"name\": \"Authorization\", \"value\": \"***\"}, {\"name\": \"X-Q\", \"value\": \"a\\\"b\"}");
+	expect_in(text, "\"app\": [\"127.0.0.1:3000\"]");
+	assert_null(strstr(text, "s3cret"));
+	free(text);
+	conf_free(c);
+	c = conf_simple(NULL, "localhost:1");
+	text = printed(NULL, conf_print_json, c);
+	expect_in(text, "\"file\": null");
+	expect_in(text, "\"target\": [\"localhost:1\"]");
+	free(text);
+	conf_free(c);
+}
+
+static void
+test_memory_bound(void **state)
+{
+	struct conf *one = load_good("[server]\nmax_connections = 1000\n" UP);
+	struct conf *two = load_good("[server]\nmax_connections = 2000\n" UP);
+	struct conf *spool = load_good("[server]\nmax_connections = 1000\n" ROUTE_TO_APP "buffer_request = 1000000\n");
+	uint64_t base = conf_memory_bound(one);
+
+	(void)state;
+	assert_true(base > sizeof(struct board));
+	assert_true(conf_memory_bound(two) - base == 1000 * (memory_idle() + memory_busy(one)));
+	assert_true(conf_memory_bound(spool) - base == 1000ull * 1000000);
+	conf_free(one);
+	conf_free(two);
+	conf_free(spool);
+}
+
+static void
+test_distance(void **state)
+{
+	static const struct { const char *a, *b; size_t d; } rows[] = {
+		{ "", "", 0 }, { "a", "", 1 }, { "ab", "ba", 1 }, { "abc", "abd", 1 },
+		{ "port", "prot", 1 }, { "kitten", "sitting", 3 }, { "ca", "abc", 3 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < LEN(rows); i++) {
+		assert_int_equal(word_distance(slice_of(rows[i].a), slice_of(rows[i].b)), rows[i].d);
+		assert_int_equal(word_distance(slice_of(rows[i].b), slice_of(rows[i].a)), rows[i].d);
+	}
+}
+
+/* Every good row, cut short at every byte: an error or not, never a crash. */
+static void
+test_cut_short(void **state)
+{
+	char *text = strdup(showy);
+
+	(void)state;
+	for (size_t n = strlen(text); n-- > 0; ) {
+		text[n] = '\0';
+		conf_free(load(text));
+	}
+	free(text);
+}
+
+static int
+setup(void **state)
+{
+	(void)state;
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(file, sizeof file, "%s/warp.toml", dir);
+	file_write("empty", "");
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	static const char *const names[] = { "warp.toml", "empty", "token" };
+	char path[sizeof dir + 32];
+
+	(void)state;
+	for (size_t i = 0; i < LEN(names); i++) {
+		snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+		unlink(path);
+	}
+	return rmdir(dir);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_all_errors_at_once_by_line),
+		cmocka_unit_test(test_file_cannot_be_read),
+		cmocka_unit_test(test_later),
+		cmocka_unit_test(test_every_key_is_known),
+		cmocka_unit_test(test_warnings),
+		cmocka_unit_test(test_presets),
+		cmocka_unit_test(test_server_values),
+		cmocka_unit_test(test_places),
+		cmocka_unit_test(test_upstream_values),
+		cmocka_unit_test(test_route_values),
+		cmocka_unit_test(test_environment),
+		cmocka_unit_test(test_env_and_file_texts),
+		cmocka_unit_test(test_simple),
+		cmocka_unit_test(test_good),
+		cmocka_unit_test(test_print_keys),
+		cmocka_unit_test(test_print_check),
+		cmocka_unit_test(test_print_json),
+		cmocka_unit_test(test_memory_bound),
+		cmocka_unit_test(test_distance),
+		cmocka_unit_test(test_cut_short),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
