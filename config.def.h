@@ -66,6 +66,8 @@
 /* the loop */
 #define ACCEPT_BATCH  16  /* new clients per turn and listener */
 #define PARKED_BATCH  64  /* parked connections woken per turn */
+#define LISTENERS_MAX 64 /* addresses of server and admin together */
+#define FILES_SPARE   64 /* descriptors beside those of clients and upstreams */
 #define LISTEN_BACKLOG 4096 /* the kernel cuts it to net.core.somaxconn */
 #define LOG_BUFFER    65536 /* access lines of one turn; dropped beyond */
 #define TIMER_LISTS   64    /* different durations in one configuration */

@@ -305,6 +305,7 @@ struct cidrs {
 struct server_conf {
 	struct addr *listens; /* http_port and listen, lowered to one list */
 	int n_listens;
+	bool listen_is_default; /* nothing was said: http_port's preset */
 	int workers;
 	const char *user, *group, *chroot; /* NULL: keep */
 	uint32_t max_connections;          /* clients, all workers together */

@@ -591,7 +591,7 @@ def run_warp(*args, conf=None, cwd=None, env=None, timeout=None, input=None):
         with open(conf[0], "w") as f:
             f.write(conf[1])
     p = subprocess.run([WARP, *args], cwd=cwd, env=clean_env(env), stdin=subprocess.DEVNULL if input is None else None,
-                       input=input, capture_output=True, text=True, timeout=timeout or 2 * TIMEOUT)
+                       input=input, capture_output=True, text=True, errors="replace", timeout=timeout or 2 * TIMEOUT)
     assert not REPORTS.search(p.stderr), p.stderr
     return p
 

@@ -224,13 +224,22 @@ def test_200_mb_both_ways(warp, backend, framing):
 
 # ---- somebody leaves ------------------------------------------------------------
 
+def on_and_on(c):
+    """More of an answer, as long as the peer takes it."""
+    while True:
+        c.send(b"more")
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("when", ["waiting for the answer", "in mid-answer", "in mid-upload"])
 def test_client_leaves(warp, backend, how, when):
-    """The upstream connection is closed, and the next request gets a fresh one."""
-    script = {"waiting for the answer": [REQ], "in mid-answer": [REQ, b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"],
-        "in mid-upload": [HEAD, BODY]}[when]
-    b = backend(script, [ECHO])
+    """The upstream connection is closed, and the next request gets a fresh one. A close alone looks like
+    a half-close, which is allowed to wait for its answer: it shows when warp writes."""
+    endless = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nhalf"
+    left = threading.Event()
+    late = [WAIT(left), endless, on_and_on] if how == "close" else []
+    b = backend({"waiting for the answer": [REQ, *late], "in mid-answer": [REQ, endless, on_and_on], "in mid-upload": [HEAD, BODY]}[when], [ECHO])
     w = warp(conf(app=b))
     c = w.client()
     c.send(request("/", "Content-Length: 100", method="PUT") + b"half" if when == "in mid-upload" else request("/"))
@@ -239,6 +248,7 @@ def test_client_leaves(warp, backend, how, when):
     if when == "in mid-answer":
         c.until(b"half", TIMEOUT)
     c.rst() if how == "reset" else c.close()
+    left.set()
     assert conn.closed.wait(TIMEOUT), "the upstream connection is closed"
     assert w.ask("/next").text == "app GET /next 0"
     assert len(b.conns) == 2

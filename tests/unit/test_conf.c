@@ -133,6 +133,7 @@ static const struct row errors[] = {
 	{ "[server]\nsocket_mode = true\n" UP, "server.socket_mode: expected a file mode" },
 	{ "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"10.0.0.0/33\"]\n" UP,
 	    "2:34: error: server.trusted_proxies: expected a network such as 10.0.0.0/8 or an address, got \"10.0.0.0/33\"" },
+	{ "[server]\ntrusted_proxies = \"::1\"\n" UP, "2:19: error: server.trusted_proxies: expected a list of networks, got the text \"::1\"" },
 	{ "[server]\ntrusted_proxies = [1]\n" UP, "2:20: error: server.trusted_proxies: expected a list of networks, got 1" },
 	{ "[server]\nlisten = [\"nowhere\"]\n" UP, "2:11: error: server.listen: nowhere: " },
 	{ "[server]\nlisten = [8080]\n" UP, "2:11: error: server.listen: expected a list of addresses, got 8080" },
@@ -146,7 +147,7 @@ static const struct row errors[] = {
 	{ "[server]\nhttp_prot = 1\n" UP, "did you mean 'http_port'?" },
 	{ "[server]\npath_prefix = \"/\"\n" UP, "unknown key 'path_prefix' in server, it belongs to [routes]" },
 	{ "[server]\nqqqqqq = 1\n" UP, "2:1: error: unknown key 'qqqqqq' in server\n" },
-	{ "[admin]\nlisten = [\"off\", \":1\"]\n" UP, "admin.listen: 'off' stands alone" },
+	{ "[admin]\nlisten = [\"off\", \":1\"]\n" UP, "2:11: error: admin.listen: off: " },
 
 	/* env: and file: */
 	{ "[server]\nadmin_token = \"env:WARP_TEST_NONE\"\n" UP,
@@ -185,7 +186,7 @@ static const struct row errors[] = {
 	{ "[upstreams.a]\nsocket = \"unix:\"\n", "2:1: error: upstreams.a: " },
 	{ "[upstreams.\"a b\"]\nsocket = \"/x\"\n", "1:12: error: upstreams.a b: a name cannot be empty or hold blanks" },
 	{ "[upstreams]\na = 1\n", "2:1: error: upstreams.a: expected a table, got 1" },
-	{ UP "strategy = \"round_robbin\"\n", "4:12: error: upstreams.app.strategy: unknown strategy 'round_robbin', did you mean 'round_robin'?" },
+	{ UP "strategy = \"round_robbin\"\n", "4:12: error: upstreams.app.strategy: expected one of round_robin weighted least_conn random random_two ip_hash uri_hash header_hash cookie least_time first, got 'round_robbin', did you mean 'round_robin'?" },
 	{ UP "protocol = \"htp\"\n", "upstreams.app.protocol: expected one of http https uwsgi, got the text \"htp\", did you mean 'http'?" },
 	{ UP "proxy_protocol = \"v3\"\n", "expected one of off v1 v2, got the text \"v3\"" },
 	{ UP "host_header = \"a b\"\n", "4:15: error: upstreams.app.host_header: 'a b' is no host" },
@@ -204,6 +205,8 @@ static const struct row errors[] = {
 	{ ROUTE_TO_APP "host = \"a/b\"\n", "routes.host: expected a host" },
 	{ ROUTE_TO_APP "methods = [\"GE T\"]\n", "6:11: error: routes.methods: 'GE T' is no method" },
 	{ ROUTE_TO_APP "methods = []\n", "routes.methods: expected at least one method" },
+	{ ROUTE_TO_APP "methods = \"GET\"\n", "6:11: error: routes.methods: expected a list of texts, got the text \"GET\"" },
+	{ ROUTE_TO_APP "add_headers = { name = \"A\", value = \"b\" }\n", "6:15: error: routes.add_headers: expected a list of { name, value }, got a table" },
 	{ ROUTE_TO_APP "methods = [1]\n", "6:12: error: routes.methods: expected a list of texts, got 1" },
 	{ ROUTE_TO_APP "header = { name = \"X\" }\n", "6:10: error: routes.header: value is missing" },
 	{ ROUTE_TO_APP "header = { name = \"X Y\", value = \"\" }\n", "routes.header: 'X Y' is no name of a header field" },
@@ -432,7 +435,7 @@ test_warnings(void **state)
 	conf_free(c);
 	assert_int_equal(chmod(file, 0644), 0);
 	c = conf_load(file);
-	expect(c, "0644", "3:15: warning: everybody on this host can read this secret", false);
+	expect(c, "0644", "3:15: warning: this secret is readable by others", false);
 	conf_free(c);
 }
 
@@ -448,6 +451,7 @@ test_presets(void **state)
 
 	(void)state;
 	assert_int_equal(s->n_listens, 1);
+	assert_true(s->listen_is_default);
 	assert_int_equal(s->listens[0].port, 8080);
 	assert_true(s->listens[0].any);
 	assert_int_equal(s->workers, 1);
@@ -514,6 +518,7 @@ test_server_values(void **state)
 
 	(void)state;
 	assert_int_equal(c->server.n_listens, 3); /* :80 once */
+	assert_false(c->server.listen_is_default);
 	assert_int_equal(c->server.listens[2].kind, ADDR_UNIX);
 	assert_int_equal(c->server.header_ms, 250);
 	assert_true(c->server.max_body_bytes == 9007199254740992u);
@@ -718,6 +723,7 @@ test_environment(void **state)
 static void
 test_env_and_file_texts(void **state)
 {
+	char path[sizeof dir + 32];
 	struct conf *c;
 
 	(void)state;
@@ -726,7 +732,14 @@ test_env_and_file_texts(void **state)
 	c = load_good("[server]\nadmin_token = \"file:token\"\n"
 	              "[upstreams.a]\nhost = \"env:WARP_TEST_HOST\"\nport = 5\n");
 	assert_true(is(c->server.admin_token, "from a file"));
+	assert_int_equal(c->diags.warnings, geteuid() == 0); /* mode 0600 */
 	assert_string_equal(c->upstreams[0].instances[0].addr.text, "localhost:5");
+	conf_free(c);
+	snprintf(path, sizeof path, "%s/token", dir);
+	assert_int_equal(chmod(path, 0644), 0);
+	c = conf_load(file);
+	expect(c, "0644", "2:15: warning: /tmp/warp-conf-", false);
+	expect(c, "0644", "/token is readable by others", false);
 	conf_free(c);
 	unsetenv("WARP_TEST_HOST");
 }
