@@ -7551,12 +7551,804 @@ auth_basic_ok(const struct head *h, const struct pairs *users)
 	return false;
 }
 
-static bool access_on; static void access_start(const struct conf *c, atomic_ullong *d){(void)c;(void)d;}
-static void access_line(const struct exchange *x, const struct head *h){(void)x;(void)h;}
-static void access_flush(bool b){(void)b;} static int access_due_ms(void){return -1;} static void access_fd(int f){(void)f;}
-struct admin_request { enum method method; struct slice path, query; bool is_unix; struct slice token; };
-struct admin_reply { int status; const char *content_type; char *body; size_t n; const char *verb; };
-static void admin_answer(const struct admin_request *a, const struct conf *c, struct admin_reply *r){(void)a;(void)c;r->status=404;r->content_type="text/plain";}
+/* ==== access =================================================================
+ * Owns    the access log of this worker: its compiled format, its lines not
+ *         yet written, its descriptor.
+ * Offers  access_start, access_line, access_flush, access_due_ms, access_fd.
+ * Calls   base, clock, log, http, addr. Never blocks: what a slow reader does
+ *         not take is dropped, counted, and said once a minute. */
+
+#define ACCESS_OPS    64  /* pieces of one format */
+#define ACCESS_VALUE  1024 /* bytes of one logged value, before escaping */
+
+enum access_var {
+	V_TEXT, V_CLIENT, V_METHOD, V_URI, V_HOST, V_STATUS, V_BYTES, V_SECS, V_UPSTREAM,
+	V_INSTANCE, V_UPSTREAM_SECS, V_REQUEST_ID, V_REFERER, V_USER_AGENT, V_PROTOCOL, V_TIME,
+	V_ROUTE, V_HTTP, ACCESS_VARS
+};
+
+static const char *const access_names[ACCESS_VARS] = {
+	[V_CLIENT] = "client", [V_METHOD] = "method", [V_URI] = "uri", [V_HOST] = "host",
+	[V_STATUS] = "status", [V_BYTES] = "bytes", [V_SECS] = "secs", [V_UPSTREAM] = "upstream",
+	[V_INSTANCE] = "instance", [V_UPSTREAM_SECS] = "upstream_secs",
+	[V_REQUEST_ID] = "request_id", [V_REFERER] = "referer", [V_USER_AGENT] = "user_agent",
+	[V_PROTOCOL] = "protocol", [V_TIME] = "time", [V_ROUTE] = "route", [V_HTTP] = "http_",
+};
+
+/* The formats that have a name; json is made without a pattern. */
+static const struct { const char *name, *pattern; } access_formats[] = {
+	{ "common", "$client - - [$time] \"$method $uri $protocol\" $status $bytes" },
+	{ "combined", "$client - - [$time] \"$method $uri $protocol\" $status $bytes "
+	    "\"$referer\" \"$user_agent\"" },
+};
+
+/* A text, or a variable; V_HTTP: the field's name in text. */
+struct access_op {
+	enum access_var var;
+	struct slice text;
+};
+
+static bool access_on;
+static struct access_op access_ops[ACCESS_OPS];
+static int n_access_ops; /* 0: JSON */
+static int access_to = -1;
+static bool access_syslog, access_waits; /* waits: a pipe, socket or terminal */
+static struct text access_buf;
+static int64_t access_first_ms;          /* when the oldest line waiting came */
+static atomic_ullong *access_dropped;
+
+/* The variable whose name is the longest that text starts with. */
+static enum access_var
+access_var_of(struct slice text, size_t *n)
+{
+	enum access_var best = V_TEXT;
+
+	*n = 0;
+	for (int v = V_TEXT + 1; v < ACCESS_VARS; v++) {
+		struct slice name = slice_of(access_names[v]);
+		if (slice_starts(text, name) && name.n > *n) {
+			best = (enum access_var)v;
+			*n = name.n;
+		}
+	}
+	return best;
+}
+
+/* The next piece of a pattern. */
+static struct access_op
+access_op_next(struct slice *rest)
+{
+	struct access_op op = { V_TEXT, *rest };
+	size_t n = 0;
+
+	if (rest->p[0] == '$')
+		op.var = access_var_of(slice_from(*rest, 1), &n);
+	if (op.var == V_HTTP) {
+		op.text = slice_from(*rest, 1 + n);
+		for (n = 0; n < op.text.n && (isalnum((unsigned char)op.text.p[n]) || op.text.p[n] == '_');)
+			n++;
+		op.text.n = n;
+		*rest = (struct slice){ op.text.p + n, (size_t)(rest->p + rest->n - op.text.p) - n };
+	} else if (op.var != V_TEXT) {
+		*rest = slice_from(*rest, 1 + n);
+	} else {
+		for (op.text.n = 1; op.text.n < rest->n && rest->p[op.text.n] != '$';)
+			op.text.n++;
+		*rest = slice_from(*rest, op.text.n);
+	}
+	return op;
+}
+
+static void
+access_compile(struct slice format)
+{
+	for (size_t i = 0; i < LEN(access_formats); i++)
+		if (slice_eq(format, slice_of(access_formats[i].name)))
+			format = slice_of(access_formats[i].pattern);
+	if (slice_eq(format, S("json")))
+		return;
+	while (format.n > 0 && n_access_ops < ACCESS_OPS)
+		access_ops[n_access_ops++] = access_op_next(&format);
+}
+
+/* Lines go to fd from now on. */
+static void
+access_fd(int fd)
+{
+	struct stat st;
+
+	if (access_to > STDERR_FILENO && access_to != fd)
+		close(access_to);
+	access_to = fd;
+	access_waits = fstat(fd, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
+static void
+access_start(const struct conf *cf, atomic_ullong *dropped)
+{
+	const struct log_target *t = &cf->log.access;
+
+	access_dropped = dropped;
+	access_on = t->sink != SINK_OFF;
+	if (!access_on)
+		return;
+	access_compile(slice_of(cf->log.format));
+	access_syslog = t->sink == SINK_SYSLOG;
+	access_fd(t->fd);
+	access_buf = (struct text){ xcalloc(1, LOG_BUFFER), 0, LOG_BUFFER, false };
+}
+
+/* ---- values ---- */
+
+/* [10/Oct/2000:13:55:36 +0000], or ISO 8601; made once a second. */
+static struct slice
+access_time(bool json)
+{
+	static char texts[2][40];
+	static size_t n[2];
+	static time_t of[2];
+	struct tm tm;
+
+	if (of[json] != now_s) {
+		localtime_r(&now_s, &tm);
+		n[json] = strftime(texts[json], sizeof texts[json],
+		    json ? "%Y-%m-%dT%H:%M:%S%z" : "%d/%b/%Y:%H:%M:%S %z", &tm);
+		of[json] = now_s;
+	}
+	return (struct slice){ texts[json], n[json] };
+}
+
+static struct slice
+secs_text(char *b, size_t cap, int64_t us)
+{
+	struct text t = { b, 0, cap, false };
+	unsigned ms = (unsigned)(us / 1000 % 1000);
+
+	text_uint(&t, (uint64_t)(us / 1000000));
+	text_char(&t, '.');
+	text_char(&t, (char)('0' + ms / 100));
+	text_char(&t, (char)('0' + ms / 10 % 10));
+	text_char(&t, (char)('0' + ms % 10));
+	return text_slice(&t);
+}
+
+static struct slice
+field_value(const struct head *h, enum field_id id)
+{
+	const struct field *f = h ? head_field(h, id) : NULL;
+
+	return f ? f->value : S("");
+}
+
+/* The field that $http_NAME means: `_` in NAME is `-`. */
+static struct slice
+field_named(const struct head *h, struct slice name)
+{
+	for (int i = 0; h && i < h->n; i++) {
+		const struct slice *f = &h->f[i].name;
+		size_t k = 0;
+		while (f->n == name.n && k < f->n && lower(name.p[k]) == lower(f->p[k] == '-' ? '_' : f->p[k]))
+			k++;
+		if (f->n == name.n && k == f->n)
+			return h->f[i].value;
+	}
+	return S("");
+}
+
+/* What the variable stands for; empty: nothing. b is room for what is made. */
+static struct slice
+access_value(const struct access_op *op, const struct exchange *x, const struct head *h, char *b,
+    size_t cap)
+{
+	struct text t = { b, 0, cap, false };
+
+	switch (op->var) {
+	case V_CLIENT: ip_text(&t, &x->client); return text_slice(&t);
+	case V_METHOD: return x->method_text;
+	case V_URI: return x->target;
+	case V_HOST: return x->host;
+	case V_STATUS: text_uint(&t, (unsigned)x->status); return text_slice(&t);
+	case V_BYTES: text_uint(&t, x->bytes_out); return text_slice(&t);
+	case V_SECS: return secs_text(b, cap, now_us - x->start_us);
+	case V_UPSTREAM: return x->inst ? slice_of(x->inst->up->name) : S("");
+	case V_INSTANCE: return x->inst ? slice_of(x->inst->addr.text) : S("");
+	case V_UPSTREAM_SECS: return x->up_us ? secs_text(b, cap, x->up_us) : S("");
+	case V_REQUEST_ID: return slice_of(x->id);
+	case V_REFERER: return field_value(h, F_REFERER);
+	case V_USER_AGENT: return field_value(h, F_USER_AGENT);
+	case V_PROTOCOL: return x->minor ? S("HTTP/1.1") : S("HTTP/1.0");
+	case V_TIME: return access_time(n_access_ops == 0);
+	case V_ROUTE:
+		if (x->route)
+			text_uint(&t, x->route->line);
+		return text_slice(&t);
+	case V_HTTP: return field_named(h, op->text);
+	default: return op->text;
+	}
+}
+
+static void
+hex_escape(struct text *t, const char *mark, unsigned char c)
+{
+	text_str(t, mark);
+	text_hex(t, c, 2);
+}
+
+/* As nginx escapes: quotes, backslashes and what is not plain ASCII. */
+static void
+access_escape(struct text *t, struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.p[i];
+		if (c < ' ' || c >= 0x7f || c == '"' || c == '\\')
+			hex_escape(t, "\\x", c);
+		else
+			text_char(t, s.p[i]);
+	}
+}
+
+/* Valid JSON whatever the client sent: bytes that are not ASCII are taken for
+ * Latin-1. */
+static void
+access_escape_json(struct text *t, struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.p[i];
+		if (c < ' ' || c >= 0x7f) {
+			hex_escape(t, "\\u00", c);
+			continue;
+		}
+		if (c == '"' || c == '\\')
+			text_char(t, '\\');
+		text_char(t, s.p[i]);
+	}
+}
+
+static void
+access_pattern(struct text *t, const struct exchange *x, const struct head *h)
+{
+	char b[64];
+
+	for (int i = 0; i < n_access_ops; i++) {
+		const struct access_op *op = &access_ops[i];
+		struct slice v = access_value(op, x, h, b, sizeof b);
+		v.n = MIN(v.n, (size_t)ACCESS_VALUE);
+		if (op->var == V_TEXT)
+			text_add(t, v);
+		else if (v.n == 0)
+			text_char(t, '-');
+		else
+			access_escape(t, v);
+	}
+}
+
+/* One object; what is not known is left out. */
+static void
+access_json(struct text *t, const struct exchange *x, const struct head *h)
+{
+	static const enum access_var keys[] = { V_TIME, V_CLIENT, V_METHOD, V_URI, V_HOST, V_STATUS,
+		V_BYTES, V_SECS, V_UPSTREAM, V_INSTANCE, V_UPSTREAM_SECS, V_REQUEST_ID, V_REFERER,
+		V_USER_AGENT, V_PROTOCOL };
+	char b[64], sep = '{';
+
+	for (size_t i = 0; i < LEN(keys); i++) {
+		struct access_op op = { keys[i], { "", 0 } };
+		struct slice v = access_value(&op, x, h, b, sizeof b);
+		bool number = keys[i] == V_STATUS || keys[i] == V_BYTES || keys[i] == V_SECS ||
+		    keys[i] == V_UPSTREAM_SECS;
+		if (v.n == 0)
+			continue;
+		v.n = MIN(v.n, (size_t)ACCESS_VALUE);
+		text_char(t, sep);
+		text_char(t, '"');
+		text_str(t, access_names[keys[i]]);
+		text_str(t, number ? "\":" : "\":\"");
+		access_escape_json(t, v);
+		text_str(t, number ? "" : "\"");
+		sep = ',';
+	}
+	text_char(t, '}');
+}
+
+/* ---- lines ---- */
+
+static void
+access_lost(unsigned lines)
+{
+	static int64_t said_ms = -MINUTE_S * SECOND_MS;
+
+	*access_dropped += lines;
+	if (lines == 0 || now_ms - said_ms < MINUTE_S * SECOND_MS)
+		return;
+	said_ms = now_ms;
+	log_warn("the access log does not take lines fast enough: %llu dropped so far",
+	    (unsigned long long)*access_dropped);
+}
+
+/* Adds the line of an exchange that is over; h is its head, or NULL. */
+static void
+access_line(const struct exchange *x, const struct head *h)
+{
+	struct text t = access_buf;
+
+	t.full = false;
+	if (n_access_ops > 0)
+		access_pattern(&t, x, h);
+	else
+		access_json(&t, x, h);
+	text_char(&t, '\n');
+	if (t.full) {
+		access_lost(1);
+		return;
+	}
+	if (access_syslog) {
+		syslog(LOG_INFO, "%.*s", (int)(t.n - access_buf.n - 1), t.p + access_buf.n);
+		return;
+	}
+	if (access_buf.n == 0)
+		access_first_ms = now_ms;
+	access_buf = t;
+}
+
+/* Whole lines that one write may carry: to a pipe at most PIPE_BUF, so that
+ * the lines of several workers never tear. */
+static size_t
+access_piece(void)
+{
+	size_t n = MIN(access_buf.n, access_waits ? (size_t)PIPE_BUF : access_buf.n);
+	const char *lf = memrchr(access_buf.p, '\n', n);
+
+	if (!lf) /* one line longer than that goes whole */
+		lf = memchr(access_buf.p, '\n', access_buf.n);
+	return lf ? (size_t)(lf - access_buf.p) + 1 : access_buf.n;
+}
+
+static void
+access_write(void)
+{
+	struct pollfd p = { .fd = access_to, .events = POLLOUT };
+	size_t n;
+	ssize_t put;
+
+	while (access_buf.n > 0) {
+		if (access_waits && poll(&p, 1, 0) <= 0)
+			return; /* its reader is slow: later */
+		n = access_piece();
+		put = write(access_to, access_buf.p, n);
+		if (put < 0 && (errno == EINTR || errno == EAGAIN))
+			return;
+		if (put < 0) { /* a full disk, a reader that left */
+			access_lost(1);
+			put = (ssize_t)n;
+		}
+		access_buf.n -= (size_t)put;
+		memmove(access_buf.p, access_buf.p + put, access_buf.n);
+	}
+}
+
+/* At the end of each turn. */
+static void
+access_flush(bool force)
+{
+	if (access_buf.n == 0)
+		return;
+	if (force || access_buf.n > access_buf.cap / 2 || now_ms - access_first_ms >= LOG_FLUSH_MS) {
+		access_write();
+		access_first_ms = now_ms;
+	}
+}
+
+/* Milliseconds until lines must be written; -1: none wait. */
+static int
+access_due_ms(void)
+{
+	if (access_buf.n == 0)
+		return -1;
+	return (int)MAX(access_first_ms + LOG_FLUSH_MS - now_ms, 0);
+}
+
+/* ==== admin ==================================================================
+ * Owns    nothing: the facts are on the board and in the configuration.
+ * Offers  admin_answer.
+ * Calls   base, clock, board, conf. Made-up answers, so stdio may be used. */
+
+/* ---- facts ---- */
+
+/* The counters of all workers, those that left included. */
+struct totals {
+	uint64_t accepted, requests, bytes_in, bytes_out, retries, refused, latency_us, log_dropped;
+	uint64_t codes[6], latency[LATENCY_BUCKETS];
+	unsigned connections, upstream_connections, workers;
+};
+
+static void
+totals_add(struct totals *t, const struct board_worker *w)
+{
+	t->accepted += w->accepted;
+	t->requests += w->requests;
+	t->bytes_in += w->bytes_in;
+	t->bytes_out += w->bytes_out;
+	t->retries += w->retries;
+	t->refused += w->refused;
+	t->latency_us += w->latency_us;
+	t->log_dropped += w->log_dropped;
+	t->connections += w->connections;
+	t->upstream_connections += w->upstream_connections;
+	t->workers += w->pid > 0;
+	for (size_t i = 0; i < LEN(t->codes); i++)
+		t->codes[i] += w->codes[i];
+	for (size_t i = 0; i < LEN(t->latency); i++)
+		t->latency[i] += w->latency[i];
+}
+
+static struct totals
+totals_now(void)
+{
+	struct totals t = { 0 };
+
+	totals_add(&t, &board->gone);
+	for (size_t i = 0; i < LEN(board->workers); i++)
+		totals_add(&t, &board->workers[i]);
+	return t;
+}
+
+static const char *const worker_states[] = { "free", "starting", "ready", "draining" };
+
+static const char *
+instance_state(const struct instance *in)
+{
+	if (in->board->addrs.n == 0)
+		return "unresolved";
+	return instance_open_until(in) > now_ms ? "failing" : "up";
+}
+
+static uint64_t
+per(uint64_t sum, uint64_t n)
+{
+	return n ? sum / n : 0;
+}
+
+/* ---- /status ---- */
+
+static void
+status_workers(FILE *f)
+{
+	const char *sep = "";
+
+	fputs("\"workers\":[", f);
+	for (size_t i = 0; i < LEN(board->workers); i++) {
+		const struct board_worker *w = &board->workers[i];
+		if (w->pid <= 0)
+			continue;
+		fprintf(f, "%s{\"pid\":%d,\"state\":\"%s\",\"connections\":%u,\"requests\":%llu}", sep,
+		    w->pid, worker_states[w->state], w->connections, (unsigned long long)w->requests);
+		sep = ",";
+	}
+	fputs("]", f);
+}
+
+static void
+status_instance(FILE *f, const struct instance *in)
+{
+	struct board_instance *b = in->board;
+
+	fputs("{\"address\":", f);
+	json_text(f, slice_of(in->addr.text));
+	fprintf(f, ",\"state\":\"%s\",\"weight\":%u,\"in_flight\":%u,\"requests\":%llu,"
+	    "\"failures\":%llu,\"fails_in_window\":%u,\"latency_ms\":%.3f}", instance_state(in),
+	    in->weight, b->in_flight, (unsigned long long)b->requests,
+	    (unsigned long long)b->failures, b->fails,
+	    (double)per(b->latency_us, b->requests) / 1000);
+}
+
+static void
+status_upstreams(FILE *f, const struct conf *cf)
+{
+	fputs("\"upstreams\":[", f);
+	for (int i = 0; i < cf->n_upstreams; i++) {
+		const struct upstream *up = &cf->upstreams[i];
+		fputs(i ? ",{\"name\":" : "{\"name\":", f);
+		json_text(f, slice_of(up->name));
+		fprintf(f, ",\"strategy\":\"%s\",\"instances\":[", up->balance->name);
+		for (int k = 0; k < up->n_instances; k++) {
+			fputs(k ? "," : "", f);
+			status_instance(f, &up->instances[k]);
+		}
+		fputs("]}", f);
+	}
+	fputs("]", f);
+}
+
+static void
+status_json(FILE *f, const struct conf *cf)
+{
+	struct totals t = totals_now();
+
+	fprintf(f, "{\"version\":\"%s\",\"pid\":%d,\"uptime_secs\":%lld,\"generation\":%u,"
+	    "\"reloads\":%u,\"connections\":%u,\"upstream_connections\":%u,\"accepted\":%llu,"
+	    "\"requests\":%llu,\"retries\":%llu,\"bytes_in\":%llu,\"bytes_out\":%llu,"
+	    "\"log_dropped\":%llu,\"codes\":{\"aborted\":%llu", VERSION, (int)getppid(),
+	    (long long)now_s - board->started_s, board->generation, board->reloads, t.connections,
+	    t.upstream_connections, (unsigned long long)t.accepted, (unsigned long long)t.requests,
+	    (unsigned long long)t.retries, (unsigned long long)t.bytes_in,
+	    (unsigned long long)t.bytes_out, (unsigned long long)t.log_dropped,
+	    (unsigned long long)t.codes[0]);
+	for (int i = 1; i < 6; i++)
+		fprintf(f, ",\"%dxx\":%llu", i, (unsigned long long)t.codes[i]);
+	fputs("},\"listeners\":[", f);
+	for (int i = 0; i < cf->server.n_listens; i++) {
+		fputs(i ? "," : "", f);
+		json_text(f, slice_of(cf->server.listens[i].text));
+	}
+	fputs("],", f);
+	status_workers(f);
+	fputs(",", f);
+	status_upstreams(f, cf);
+	fputs("}\n", f);
+}
+
+/* Tables that awk can read: a line of names, no blanks inside a cell. */
+static void
+status_text_out(FILE *f, const struct conf *cf)
+{
+	struct totals t = totals_now();
+
+	fprintf(f, "%-8s %8s %8s %8s %12s %12s %8s\n%-8s %8d %8lld %8u %12u %12llu %8llu\n", "VERSION",
+	    "PID", "UPTIME", "RELOADS", "CONNECTIONS", "REQUESTS", "RETRIES", VERSION, (int)getppid(),
+	    (long long)now_s - board->started_s, board->reloads, t.connections,
+	    (unsigned long long)t.requests, (unsigned long long)t.retries);
+	fprintf(f, "\n%-8s %-9s %12s %12s\n", "WORKER", "STATE", "CONNECTIONS", "REQUESTS");
+	for (size_t i = 0; i < LEN(board->workers); i++)
+		if (board->workers[i].pid > 0)
+			fprintf(f, "%-8d %-9s %12u %12llu\n", board->workers[i].pid,
+			    worker_states[board->workers[i].state], board->workers[i].connections,
+			    (unsigned long long)board->workers[i].requests);
+	fprintf(f, "\n%-16s %-28s %-10s %6s %9s %10s %8s %10s\n", "UPSTREAM", "INSTANCE", "STATE",
+	    "WEIGHT", "IN_FLIGHT", "REQUESTS", "FAILED", "LATENCY_MS");
+	for (int i = 0; i < cf->n_upstreams; i++)
+		for (int k = 0; k < cf->upstreams[i].n_instances; k++) {
+			const struct instance *in = &cf->upstreams[i].instances[k];
+			const struct board_instance *b = in->board;
+			fprintf(f, "%-16s %-28s %-10s %6u %9u %10llu %8llu %10.3f\n", in->up->name,
+			    in->addr.text, instance_state(in), in->weight, b->in_flight,
+			    (unsigned long long)b->requests, (unsigned long long)b->failures,
+			    (double)per(b->latency_us, b->requests) / 1000);
+		}
+}
+
+/* ---- /metrics ---- */
+
+static void
+metric_head(FILE *f, const char *name, const char *type, const char *help)
+{
+	fprintf(f, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void
+metric(FILE *f, const char *name, const char *type, const char *help, uint64_t v)
+{
+	metric_head(f, name, type, help);
+	fprintf(f, "%s %llu\n", name, (unsigned long long)v);
+}
+
+static void
+metrics_latency(FILE *f, const struct totals *t)
+{
+	static const unsigned limits[] = LATENCY_MS;
+	uint64_t sum = 0;
+
+	metric_head(f, "warp_request_seconds", "histogram", "Time from head to last byte.");
+	for (size_t i = 0; i < LEN(limits); i++) {
+		sum += t->latency[i];
+		if (i + 1 < LEN(limits))
+			fprintf(f, "warp_request_seconds_bucket{le=\"%g\"} %llu\n", limits[i] / 1000.0,
+			    (unsigned long long)sum);
+	}
+	fprintf(f, "warp_request_seconds_bucket{le=\"+Inf\"} %llu\nwarp_request_seconds_sum %.6f\n"
+	    "warp_request_seconds_count %llu\n", (unsigned long long)sum,
+	    (double)t->latency_us / 1e6, (unsigned long long)sum);
+}
+
+/* One line for each instance, as value says. */
+static void
+metrics_instances(FILE *f, const struct conf *cf, const char *name, const char *type,
+    const char *help, uint64_t (*value)(const struct instance *))
+{
+	metric_head(f, name, type, help);
+	for (int i = 0; i < cf->n_upstreams; i++)
+		for (int k = 0; k < cf->upstreams[i].n_instances; k++) {
+			const struct instance *in = &cf->upstreams[i].instances[k];
+			fprintf(f, "%s{upstream=", name);
+			json_text(f, slice_of(in->up->name));
+			fputs(",instance=", f);
+			json_text(f, slice_of(in->addr.text));
+			fprintf(f, "} %llu\n", (unsigned long long)value(in));
+		}
+}
+
+static uint64_t
+value_requests(const struct instance *in)
+{
+	return in->board->requests;
+}
+
+static uint64_t
+value_failures(const struct instance *in)
+{
+	return in->board->failures;
+}
+
+static uint64_t
+value_in_flight(const struct instance *in)
+{
+	return in->board->in_flight;
+}
+
+static uint64_t
+value_up(const struct instance *in)
+{
+	return strcmp(instance_state(in), "up") == 0;
+}
+
+static void
+metrics(FILE *f, const struct conf *cf)
+{
+	struct totals t = totals_now();
+
+	metric_head(f, "warp_build_info", "gauge", "What runs.");
+	fprintf(f, "warp_build_info{version=\"%s\"} 1\n", VERSION);
+	metric(f, "warp_start_time_seconds", "gauge", "Unix time of the start.",
+	    (uint64_t)board->started_s);
+	metric(f, "warp_reloads_total", "counter", "Configurations taken over since.", board->reloads);
+	metric(f, "warp_workers", "gauge", "Worker processes.", t.workers);
+	metric(f, "warp_connections", "gauge", "Clients now.", t.connections);
+	metric(f, "warp_upstream_connections", "gauge", "Connections to backends now.",
+	    t.upstream_connections);
+	metric(f, "warp_accepted_total", "counter", "Clients accepted.", t.accepted);
+	metric(f, "warp_accept_failures_total", "counter", "Times no client could be accepted.",
+	    t.refused);
+	metric(f, "warp_retries_total", "counter", "Requests tried on another instance.", t.retries);
+	metric(f, "warp_received_bytes_total", "counter", "Request bodies.", t.bytes_in);
+	metric(f, "warp_sent_bytes_total", "counter", "Response bodies.", t.bytes_out);
+	metric(f, "warp_log_dropped_total", "counter", "Access log lines lost.", t.log_dropped);
+	metric_head(f, "warp_requests_total", "counter", "Requests by class of the answer.");
+	fprintf(f, "warp_requests_total{code=\"aborted\"} %llu\n", (unsigned long long)t.codes[0]);
+	for (int i = 1; i < 6; i++)
+		fprintf(f, "warp_requests_total{code=\"%dxx\"} %llu\n", i,
+		    (unsigned long long)t.codes[i]);
+	metrics_latency(f, &t);
+	metrics_instances(f, cf, "warp_instance_requests_total", "counter", "Answers of an instance.",
+	    value_requests);
+	metrics_instances(f, cf, "warp_instance_failures_total", "counter", "Failures of an instance.",
+	    value_failures);
+	metrics_instances(f, cf, "warp_instance_in_flight", "gauge", "Requests on it now.",
+	    value_in_flight);
+	metrics_instances(f, cf, "warp_instance_up", "gauge", "1 if it is asked.", value_up);
+}
+
+/* ---- the door ---- */
+
+static void
+health(FILE *f, const struct conf *cf)
+{
+	(void)cf;
+	fputs("ok\n", f);
+}
+
+static void
+config_json(FILE *f, const struct conf *cf)
+{
+	conf_print_json(cf, f);
+}
+
+static void
+index_text(FILE *f, const struct conf *cf)
+{
+	(void)cf;
+	fputs("warp " VERSION "\n/status  /status?format=text  /metrics  /health  /config\n"
+	    "POST /reload  /quit  /stop  /upgrade\n", f);
+}
+
+#define TEXT_PLAIN "text/plain; charset=utf-8"
+
+static const struct {
+	const char *path, *content_type;
+	void (*write)(FILE *, const struct conf *);
+} admin_pages[] = {
+	{ "/", TEXT_PLAIN, index_text },
+	{ "/status", "application/json", status_json },
+	{ "/metrics", "text/plain; version=0.0.4; charset=utf-8", metrics },
+	{ "/health", TEXT_PLAIN, health },
+	{ "/config", "application/json", config_json },
+};
+
+static const char *const admin_verbs[] = { "reload", "quit", "stop", "upgrade" };
+static const char *const admin_later[] = { "restart", "start", "drain", "enable", "purge" };
+
+static void
+admin_say(struct admin_reply *r, int status, const char *text)
+{
+	r->status = status;
+	r->content_type = TEXT_PLAIN;
+	r->body = strdup(text);
+	r->n = r->body ? strlen(text) : 0;
+}
+
+/* Who comes over TCP must know the token. */
+static bool
+admin_may(const struct admin_request *rq, const struct conf *cf, struct admin_reply *r)
+{
+	if (rq->is_unix)
+		return true;
+	if (cf->admin.token.n == 0) {
+		admin_say(r, 403, "set admin.token to use the admin listener over TCP\n");
+		return false;
+	}
+	if (!slice_eq_secret(rq->token, cf->admin.token)) {
+		admin_say(r, 401, "the token is missing or wrong (X-Admin-Token, or Bearer)\n");
+		return false;
+	}
+	return true;
+}
+
+static void
+admin_verb(const struct admin_request *rq, struct admin_reply *r)
+{
+	struct slice rest = slice_from(rq->path, 1), word;
+
+	slice_cut(&rest, '/', &word);
+	for (size_t i = 0; i < LEN(admin_verbs); i++)
+		if (slice_eq(word, slice_of(admin_verbs[i])) && !rest.p) {
+			r->verb = admin_verbs[i];
+			return;
+		}
+	for (size_t i = 0; i < LEN(admin_later); i++)
+		if (slice_eq(word, slice_of(admin_later[i]))) {
+			admin_say(r, 501, "not supported yet\n");
+			return;
+		}
+	admin_say(r, 404, "unknown command; there are reload, quit, stop, upgrade\n");
+}
+
+static void
+admin_page(const struct admin_request *rq, const struct conf *cf, struct admin_reply *r)
+{
+	FILE *f;
+
+	for (size_t i = 0; i < LEN(admin_pages); i++) {
+		if (!slice_eq(rq->path, slice_of(admin_pages[i].path)))
+			continue;
+		if (!(f = open_memstream(&r->body, &r->n))) {
+			admin_say(r, 503, "no memory for this\n");
+			return;
+		}
+		r->status = 200;
+		r->content_type = admin_pages[i].content_type;
+		if (admin_pages[i].write == status_json && query_has(rq->query, S("format"), S("text"))) {
+			r->content_type = TEXT_PLAIN;
+			status_text_out(f, cf);
+		} else
+			admin_pages[i].write(f, cf);
+		fclose(f);
+		return;
+	}
+	admin_say(r, 404, "there are /status /metrics /health /config\n");
+}
+
+/* Answers rq, or names the verb that the master is to be told. */
+static void
+admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin_reply *r)
+{
+	if (!admin_may(rq, cf, r))
+		return;
+	if (rq->method == M_POST)
+		admin_verb(rq, r);
+	else if (rq->method == M_GET || rq->method == M_HEAD)
+		admin_page(rq, cf, r);
+	else
+		admin_say(r, 405, "GET, HEAD or POST\n");
+}
+
 /* ==== heads ==================================================================
  * Owns    the text of the head being written, and the heads being read.
  * Offers  heads_open, client_of, request_write, response_write, interim_write.
@@ -10500,7 +11292,7 @@ static struct {
 	bool reload_again;
 	char exe[PATH_MAX];
 	int code;                      /* exit status to be */
-} m = { .resolver_life = -1, .pid_fd = -1, .asker = -1 };
+} m;
 
 /* ---- telling others ---- */
 
@@ -11587,6 +12379,7 @@ static int
 master_run(const struct start *s, struct conf *cf)
 {
 	m.start = s;
+	m.resolver_life = m.pid_fd = m.asker = -1;
 	if ((m.code = master_start(cf)) != 0) {
 		upgrade_back();
 		master_stop();
@@ -11851,6 +12644,7 @@ daemonise(int *tell)
 static int
 run(const struct options *o, char **argv)
 {
+	static char file[PATH_MAX];
 	struct start s = { .argv = argv, .file = o->file, .listen = o->listen, .target = o->target,
 		.pid_file = o->pid_file, .notify_fd = o->notify_fd, .daemon_fd = -1 };
 	struct conf *cf = options_conf(o);
@@ -11862,8 +12656,10 @@ run(const struct options *o, char **argv)
 		upgrade_back();
 		return EXIT_CONFIG;
 	}
-	if (o->file)
-		s.file = cf->file; /* absolute */
+	if (o->file) {
+		snprintf(file, sizeof file, "%s", cf->file);
+		s.file = file; /* absolute, and it outlives cf */
+	}
 	if (upgraded)
 		s.notify_fd = -1;
 	else if (o->daemon && (err = daemonise(&s.daemon_fd)) != 0)

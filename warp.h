@@ -626,6 +626,24 @@ enum conn_state {
 	CONN_STATES
 };
 
+/* What the admin listener is asked. Slices are the request's. */
+struct admin_request {
+	enum method method;
+	struct slice path, query;
+	bool is_unix;        /* came over a unix socket: needs no token */
+	struct slice token;  /* X-Admin-Token or Bearer; may be empty */
+};
+
+/* Its answer: body is the caller's to free. With verb set there is none yet:
+ * the master is to be told. */
+struct admin_reply {
+	int status;
+	const char *content_type;
+	char *body;
+	size_t n;
+	const char *verb;
+};
+
 enum listener_kind { LISTEN_HTTP, LISTEN_ADMIN };
 
 /* A listening socket. fd is shared with the master and all workers. */
