@@ -4647,7 +4647,8 @@ key_from_env(struct reader *r, enum section_id id, const struct key *k, void *ob
 
 	if (!word)
 		return NULL;
-	v = word_value(r->a, kinds[k->kind].words, slice_of(word));
+	v = word_value(r->a, k->words && strcmp(word, k->words) == 0 ? ONE_TEXT
+	    : kinds[k->kind].words, slice_of(word));
 	r->env = name;
 	key_set(r, k, v, obj);
 	r->env = NULL;
@@ -8975,6 +8976,7 @@ enum relay {
 	RELAY_DONE,     /* the body is with the taker's chan */
 	RELAY_SHORT,    /* the giver left before the end */
 	RELAY_BAD,      /* what comes is no body */
+	RELAY_TOO_BIG,  /* or more than its limit */
 	RELAY_REFUSED   /* the taker left */
 };
 
@@ -9026,8 +9028,14 @@ flow_tail(const struct flow *f, struct iovec *v)
 	return n;
 }
 
+static bool
+flow_is_too_big(const struct flow *f)
+{
+	return f->limit > 0 && f->body.total > f->limit;
+}
+
 /* Makes of what was read the pieces to send; *eaten bytes of in are used up
- * then. Returns how many pieces, -1 when the body is malformed. */
+ * then. Returns how many pieces, -1 when the body is malformed or too big. */
 static int
 flow_take(struct flow *f, const struct side *from, struct iovec *v, size_t *eaten)
 {
@@ -9042,6 +9050,8 @@ flow_take(struct flow *f, const struct side *from, struct iovec *v, size_t *eate
 	} else if (n > 0 && !f->body.done)
 		used = (ssize_t)(content = body_take(&f->body, n));
 	*eaten = (size_t)used;
+	if (flow_is_too_big(f))
+		return -1;
 	if (content > 0 && f->chunk_out)
 		p = flow_frame(p, &content);
 	if (content > 0)
@@ -9074,7 +9084,7 @@ flow_relay(struct flow *f, struct side *from, struct chan *to, const struct text
 			v[n++] = (struct iovec){ head->p, head->n };
 		head = NULL;
 		if ((k = flow_take(f, from, v + n, &eaten)) < 0)
-			return RELAY_BAD;
+			return flow_is_too_big(f) ? RELAY_TOO_BIG : RELAY_BAD;
 		n += k;
 		if (n > 0 && chan_send(to, v, n, eaten == from->in.n && k == 1 ? &from->in : NULL) < 0)
 			return RELAY_REFUSED;
@@ -9422,7 +9432,7 @@ exchange_abort(struct exchange *x)
 
 	if (x->status == 0)
 		x->status = STATUS_ABORTED;
-	if (x->source == SOURCE_UPSTREAM && x->down.body.kind == BODY_CLOSE && !x->down.chunk_out)
+	if (x->source == SOURCE_UPSTREAM && x->down.body.kind != BODY_LENGTH && !x->down.chunk_out)
 		setsockopt(c->s.ch.w.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
 	x->keep = false;
 	c->s.ch.broken = true;
@@ -9440,6 +9450,7 @@ request_settle(struct exchange *x)
 	size_t eaten;
 
 	x->up.chunk_out = false;
+	x->up.limit = 0;
 	while (!x->up.body.done && s->in.n > 0) {
 		if (flow_take(&x->up, s, v, &eaten) < 0 || eaten == 0)
 			break;
@@ -9651,19 +9662,13 @@ step_connect(struct exchange *x)
 	return STEP_AGAIN;
 }
 
-static uint64_t
-body_limit(const struct exchange *x)
+/* The request body is none, or more than it may be. */
+static enum step
+exchange_bad_body(struct exchange *x)
 {
-	return x->route && x->route->has_max_body ? x->route->max_body_bytes
-	                                          : conf->server.max_body_bytes;
-}
-
-static bool
-body_is_too_big(const struct exchange *x, uint64_t n)
-{
-	uint64_t limit = body_limit(x);
-
-	return limit > 0 && n > limit;
+	if (flow_is_too_big(&x->up))
+		return exchange_error(x, 413, "the request body is too big", S(""));
+	return exchange_error(x, 400, "the request body is malformed", S(""));
 }
 
 /* The request body goes on; head first, if given. */
@@ -9685,8 +9690,6 @@ exchange_up(struct exchange *x, const struct text *head)
 		x->c_ready = ready;
 	if (r != RELAY_REFUSED)
 		x->sent_any = true;
-	if (body_is_too_big(x, x->up.body.total) && x->state < X_ANSWER)
-		return exchange_error(x, 413, "the request body is too big", S(""));
 	switch (r) {
 	case RELAY_DONE:
 		x->up.state = x->up.state == FLOW_ON ? FLOW_DONE : x->up.state;
@@ -9700,9 +9703,8 @@ exchange_up(struct exchange *x, const struct text *head)
 	case RELAY_SHORT:
 		return exchange_abort(x);
 	case RELAY_BAD:
-		if (x->state >= X_ANSWER)
-			return exchange_abort(x);
-		return exchange_error(x, 400, "the request body is malformed", S(""));
+	case RELAY_TOO_BIG:
+		return x->state >= X_ANSWER ? exchange_abort(x) : exchange_bad_body(x);
 	default:
 		return STEP_WAIT;
 	}
@@ -9970,9 +9972,7 @@ step_spool(struct exchange *x)
 	}
 	while (c->in.n > 0 && !x->up.body.done) {
 		if ((k = flow_take(&x->up, c, v, &eaten)) < 0)
-			return exchange_error(x, 400, "the request body is malformed", S(""));
-		if (body_is_too_big(x, x->up.body.total))
-			return exchange_error(x, 413, "the request body is too big", S(""));
+			return exchange_bad_body(x);
 		if (k > 0 && spool_add(x->spool, v[0].iov_base, v[0].iov_len,
 		    (size_t)x->route->buffer_request) < 0)
 			return exchange_error(x, 503, "no room for the request body", S(""));
@@ -10256,34 +10256,40 @@ gate_limit(struct exchange *x)
 	return exchange_error(x, 429, "too many requests from this address", text_slice(&t));
 }
 
-/* `{host}`, `{uri}` and `{path}` are the request's own. */
-static enum step
-gate_redirect(struct exchange *x, const struct head *h)
+/* Where the route redirects to: `{host}`, `{uri}` and `{path}` are the
+ * request's own. */
+static void
+redirect_write(struct text *t, const struct exchange *x, const struct head *h)
 {
-	static char buf[TARGET_MAX];
-	struct text t = { buf, 0, sizeof buf, false };
-	struct slice rest = x->route->redirect, bare;
-	struct { struct slice name, value; } vars[] = {
-		{ S("{host}"), x->host },
+	struct slice rest = x->route->redirect, bare = host_normal(x->host);
+	const struct pair vars[] = {
+		{ S("{host}"), bare.n > 0 && x->host.p[0] != '[' ? bare : x->host },
 		{ S("{uri}"), h->form == TARGET_ORIGIN ? h->target : h->path },
 		{ S("{path}"), h->path },
 	};
 	size_t i;
 
-	bare = host_normal(x->host);
-	vars[0].value = bare.n > 0 && x->host.n > 0 && x->host.p[0] != '[' ? bare : x->host;
-	text_add(&t, S("Location: "));
 	while (rest.n > 0) {
 		for (i = 0; i < LEN(vars) && !slice_starts(rest, vars[i].name); i++)
 			;
 		if (i < LEN(vars)) {
-			text_add(&t, vars[i].value);
+			text_add(t, vars[i].value);
 			rest = slice_from(rest, vars[i].name.n);
 			continue;
 		}
-		text_char(&t, *rest.p);
+		text_char(t, *rest.p);
 		rest = slice_from(rest, 1);
 	}
+}
+
+static enum step
+gate_redirect(struct exchange *x, const struct head *h)
+{
+	static char buf[TARGET_MAX];
+	struct text t = { buf, 0, sizeof buf, false };
+
+	text_add(&t, S("Location: "));
+	redirect_write(&t, x, h);
 	text_add(&t, S("\r\n"));
 	if (t.full)
 		return exchange_error(x, 414, "the redirect is too long", S(""));
@@ -10335,7 +10341,8 @@ gate_guard(struct exchange *x, const struct head *h)
 	if (r->basic_auth.n > 0 && !auth_basic_ok(h, &r->basic_auth))
 		return exchange_error(x, 401, "a user and password are required",
 		    S("WWW-Authenticate: Basic realm=\"warp\", charset=\"UTF-8\"\r\n"));
-	if (x->up.body.kind == BODY_LENGTH && body_is_too_big(x, x->up.body.left))
+	x->up.limit = r->has_max_body ? r->max_body_bytes : conf->server.max_body_bytes;
+	if (x->up.limit > 0 && x->up.body.kind == BODY_LENGTH && x->up.body.left > x->up.limit)
 		return exchange_error(x, 413, "the request body is too big", S(""));
 	return STEP_WAIT;
 }
@@ -10603,11 +10610,14 @@ conn_proxy(struct conn *c)
 
 	if (n < 0) {
 		log_info("a client sent no PROXY header: closed");
-		conn_close(c);
+		c->state = CONN_LINGER;
 		return false;
 	}
-	if (n == 0)
+	if (n == 0) {
+		loop_watch(&c->s.ch.w, POLLIN);
+		timer_keep(&c->s.timer, conf->server.header_ms);
 		return false;
+	}
 	if (!ip_is_none(&src)) {
 		c->peer = src;
 		c->peer_port = sport;
@@ -10669,7 +10679,7 @@ conn_go(struct conn *c)
 			conn_rest(c);
 			return;
 		}
-		if (!conn_request(c) && !c->s.x && c->state != CONN_LINGER && c->state != CONN_CLOSE)
+		if (!conn_request(c) && !c->s.x && c->state < CONN_CLOSE)
 			return;
 	}
 }
@@ -11043,6 +11053,10 @@ explain_upstream(struct exchange *x, struct head *h, FILE *to)
 		fprintf(to, "it is sent:\n%.*s", (int)head_out.n, head_out.p);
 	else
 		fputs("it cannot be sent: too long, or no path after rewriting\n", to);
+	for (int i = 0; i < h->n; i++)
+		if (h->f[i].drop && h->f[i].id != F_HOST)
+			fprintf(to, "request loses %.*s as the client sent it\n",
+			    (int)h->f[i].name.n, h->f[i].name.p);
 	for (int i = 0; i < x->route->add_response_headers.n; i++)
 		fprintf(to, "response gets %.*s: %.*s\n",
 		    (int)x->route->add_response_headers.v[i].name.n,
@@ -11059,9 +11073,11 @@ explain_action(struct exchange *x, struct head *h, FILE *to)
 {
 	const struct route *r = x->route;
 
-	if (r->action == ACT_REDIRECT)
-		fprintf(to, "redirect %d to %.*s\n", r->status, (int)r->redirect.n, r->redirect.p);
-	else if (r->action == ACT_RESPOND)
+	head_out.n = 0;
+	if (r->action == ACT_REDIRECT) {
+		redirect_write(&head_out, x, h);
+		fprintf(to, "redirect %d to %.*s\n", r->status, (int)head_out.n, head_out.p);
+	} else if (r->action == ACT_RESPOND)
 		fprintf(to, "answer %d with %zu bytes of %.*s\n", r->status, r->body.n,
 		    (int)r->content_type.n, r->content_type.p);
 	else
@@ -12461,6 +12477,7 @@ options_long(char **argv)
 static int
 options_read(struct options *o, int argc, char **argv)
 {
+	const char *given;
 	int c;
 
 	options_long(argv + 1);
@@ -12489,9 +12506,10 @@ options_read(struct options *o, int argc, char **argv)
 				return usage("-n: expected a descriptor's number, got ", optarg);
 			break;
 		default:
-			if (strncmp(argv[optind - 1], "--fastrouter", 12) == 0)
-				return usage("not supported yet: ", argv[optind - 1]);
-			return usage("unknown option, or one without its value: ", argv[optind - 1]);
+			given = argv[MIN(optind, argc) - 1];
+			if (strncmp(given, "--fastrouter", 12) == 0)
+				return usage("not supported yet: ", given);
+			return usage("unknown option, or one without its value: ", given);
 		}
 	if (optind > 1 && strcmp(argv[optind - 1], "--") == 0)
 		return usage("not supported yet: -- COMMAND", "");

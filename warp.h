@@ -678,6 +678,7 @@ struct flow {
 	struct body body;       /* how it comes */
 	enum flow_state state;
 	bool chunk_out;         /* how it goes: chunked, or as it is */
+	uint64_t limit;         /* bytes of content it may have; 0: any */
 	struct block *trailers; /* text of kept trailer lines; NULL: none */
 	uint32_t trailers_n;
 };

@@ -188,6 +188,14 @@ def test_django(site):
             assert c.ask("/upload", method="POST", body=body).text == hashlib.sha256(body).hexdigest()
 
 
+def test_django_after_head(site):
+    """gunicorn sends Django's body even to HEAD; no later request may suffer."""
+    with site.client() as c:
+        for _ in range(100):
+            assert c.ask("/hello", method="HEAD").status == 200
+            assert c.ask("/upload", method="POST", body=b"x").status == 200
+
+
 def test_django_by_curl(site, tmp_path):
     big = tmp_path / "big"
     big.write_bytes(os.urandom(3000000))

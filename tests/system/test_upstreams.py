@@ -196,6 +196,15 @@ def test_not_reused(warp, backend, reason):
     assert len(b.conns) == 2
 
 
+def test_not_reused_after_head(warp, backend):
+    """gunicorn sends a body even to HEAD, some time after the head: it must never answer the next request."""
+    b = backend([REQ, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n", REQ, b"a body that nobody wants", ECHO], [ECHO])
+    w = warp(conf(app=b))
+    with w.client() as c:
+        assert c.ask("/1", method="HEAD").status == 200
+        assert c.ask("/2", method="POST", body=b"x").text == "app POST /2 1"
+
+
 # ---- retry ----------------------------------------------------------------------
 
 DIE, DIE_RST = [REQ, CLOSE], [REQ, RST]
