@@ -571,7 +571,11 @@ struct timer_list {
 struct watch {
 	int fd;    /* -1: none */
 	int slot;  /* in the poll array, -1: not there */
-	bool parked;
+	uint32_t since; /* turn, or ms while unpolled, when it last did something */
+	short events;
+	bool parked;   /* armed in epoll instead */
+	bool known;    /* to epoll, armed or not */
+	struct watch *prev, *next; /* oldest first; NULL while parked or nowhere */
 	void (*ready)(struct watch *, short revents);
 };
 
@@ -639,6 +643,7 @@ struct admin_request {
 struct admin_reply {
 	int status;
 	const char *content_type;
+	const char *extra; /* whole header lines; NULL: none */
 	char *body;
 	size_t n;
 	const char *verb;
@@ -654,6 +659,7 @@ struct listener {
 	int fd;
 	uint16_t port;   /* as bound; 0 for unix */
 	bool inherited;  /* not ours to unlink */
+	bool activated;  /* from LISTEN_FDS: stands in for the preset address */
 	dev_t dev;       /* of the socket file we made, to unlink only that */
 	ino_t ino;
 };
@@ -782,6 +788,7 @@ struct worker {
 	int ctl;       /* our end of the socketpair */
 	unsigned generation;
 	bool ready, draining;
+	bool killed;   /* by us: how it ends is no news */
 	int64_t started_ms, kill_at_ms;
 };
 

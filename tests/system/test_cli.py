@@ -216,12 +216,16 @@ def test_bad_simple_address(run):
 
 # ---- -D, -V, -h -----------------------------------------------------------------
 
-KEYS = """server.http_port server.listen server.worker_threads server.user server.group server.chroot server.max_connections server.header_timeout_secs server.body_timeout_secs
-server.keepalive_timeout_secs server.keepalive_requests server.write_timeout_secs server.tunnel_timeout_secs server.shutdown_timeout_secs server.max_header_bytes server.max_body_bytes
-server.trusted_proxies server.proxy_protocol server.admin_token server.no_route_status server.request_id server.socket_mode server.show_errors server.error_dir server.server_tokens
-keepalive connect_timeout_secs read_timeout_secs retries max_fails fail_timeout_secs host_header strategy weight socket url instances
-path_prefix path_exact path_regex methods header query client redirect respond strip_prefix rewrite add_headers remove_headers add_response_headers remove_response_headers require_auth basic_auth
-rate_limit buffer_request websocket description middleware.forward_headers middleware.forwarded middleware.via middleware.log_requests log.access log.format log.error log.level admin.listen admin.token""".split()
+KEYS = """server.http_port server.listen server.worker_threads server.user server.group server.chroot server.max_connections
+server.header_timeout_secs server.body_timeout_secs server.keepalive_timeout_secs server.keepalive_requests
+server.write_timeout_secs server.tunnel_timeout_secs server.shutdown_timeout_secs server.max_header_bytes
+server.max_body_bytes server.trusted_proxies server.proxy_protocol server.admin_token server.no_route_status
+server.request_id server.socket_mode server.show_errors server.error_dir server.server_tokens keepalive
+connect_timeout_secs read_timeout_secs retries max_fails fail_timeout_secs host_header strategy weight socket url
+instances path_prefix path_exact path_regex methods header query client redirect respond strip_prefix rewrite
+add_headers remove_headers add_response_headers remove_response_headers require_auth basic_auth rate_limit
+buffer_request websocket description middleware.forward_headers middleware.forwarded middleware.via
+middleware.log_requests log.access log.format log.error log.level admin.listen admin.token""".split()
 
 
 def test_keys(run):

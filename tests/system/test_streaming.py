@@ -239,7 +239,8 @@ def test_client_leaves(warp, backend, how, when):
     endless = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nhalf"
     left = threading.Event()
     late = [WAIT(left), endless, on_and_on] if how == "close" else []
-    b = backend({"waiting for the answer": [REQ, *late], "in mid-answer": [REQ, endless, on_and_on], "in mid-upload": [HEAD, BODY]}[when], [ECHO])
+    b = backend({"waiting for the answer": [REQ, *late], "in mid-answer": [REQ, endless, on_and_on],
+        "in mid-upload": [HEAD, BODY]}[when], [ECHO])
     w = warp(conf(app=b))
     c = w.client()
     c.send(request("/", "Content-Length: 100", method="PUT") + b"half" if when == "in mid-upload" else request("/"))

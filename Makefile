@@ -1,0 +1,154 @@
+# warp: one static binary.
+#
+#   make          warp: static-PIE, musl, stripped
+#   make run      installs what the build needs, serves the demo on :8080
+#   make check    installs what the tests need, runs all of them
+#   make fuzz     every fuzz target for FUZZ_SECS seconds
+#   make bench    beside nginx and HAProxy; and what choosing a route costs
+#   make size     where the bytes are
+#   make man      brings the manual's table of keys up to date
+#   make cross    ARCHS="arm64 ...": warp-cross.ARCH for small machines
+#   make install  DESTDIR, PREFIX       make dist    a tarball of HEAD
+#
+# make DEBUG=1 gives warp-debug instead: glibc, -g, address and undefined
+# behaviour sanitizers. warp-tiny is the same with the smallest buffers.
+
+CC      = gcc
+CLANG   = clang
+PYTHON  = /usr/bin/python3
+PREFIX  = /usr/local
+DESTDIR =
+FUZZ_SECS = 60
+ARCHS   = arm64 armhf mipsel mips64el i386 ppc64el s390x
+
+STD     = -std=c11
+WARN    = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror
+CFLAGS  = -O2
+LEAN    = -fno-asynchronous-unwind-tables -fno-unwind-tables \
+	  -ffunction-sections -fdata-sections
+# gcc sees uninitialised variables in sanitized code that are none (its manual
+# says so); the release build looks for real ones.
+SANE    = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
+	  -fno-sanitize-recover=undefined -Wno-maybe-uninitialized
+TINY    = -DRELAY_BYTES=2048 -DBLOCK_SMALL_BYTES=1600 -DBLOCKS_KEPT_SMALL=1 \
+	  -DBLOCKS_KEPT_LARGE=1
+
+# Debian's musl and BearSSL, straight: musl-gcc knows no static-pie. Where the
+# compiler's own libc is musl (Alpine, OpenWrt), it is simply asked.
+TRIPLET := $(shell $(CC) -print-multiarch 2>/dev/null)
+MUSL    := $(subst gnuabi64,musl,$(subst gnu,musl,$(TRIPLET)))
+L        = $(ROOT)/usr/lib/$(MUSL)
+G        = $(ROOT)/usr/lib/$(TRIPLET)
+GCC_INC := $(shell $(CC) -print-file-name=include 2>/dev/null)
+STATIC   = -static-pie -nostdlib -Wl,--no-dynamic-linker,-z,text,-z,relro,-z,now,--gc-sections,-s
+ifneq (,$(findstring musl,$(shell $(CC) -dumpmachine 2>/dev/null)))
+RELEASE  = $(CC) $(STD) $(WARN) $(CFLAGS) $(LEAN) $(CPPFLAGS) -fPIE -static-pie \
+	   -Wl,-z,relro,-z,now,--gc-sections,-s -o $@ warp.c $(LDFLAGS) -lbearssl
+else
+RELEASE  = $(CC) -nostdinc -isystem $(ROOT)/usr/include/$(MUSL) -isystem $(GCC_INC) \
+	   -isystem $(ROOT)/usr/include/bearssl $(STD) $(WARN) $(CFLAGS) $(LEAN) $(CPPFLAGS) \
+	   -fPIE $(STATIC) $(LDFLAGS) -o $@ $(L)/rcrt1.o $(L)/crti.o warp.c \
+	   -L$(L) -Wl,--start-group $(G)/libbearssl.a -lc -lgcc -Wl,--end-group $(L)/crtn.o
+NEEDS_MUSL = needs-musl
+endif
+
+HOUSE   = warp.c warp.h config.h
+UNITS   = $(patsubst tests/unit/%.c,build/%,$(wildcard tests/unit/test_*.c))
+FUZZERS = $(patsubst tests/fuzz/%.c,build/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+ifdef DEBUG
+all: warp-debug
+else
+all: warp
+endif
+
+warp: $(HOUSE) | $(NEEDS_MUSL)
+	$(RELEASE)
+
+warp-debug: $(HOUSE)
+	$(CC) $(STD) $(WARN) $(SANE) $(CPPFLAGS) -o $@ warp.c $(LDFLAGS) -lbearssl
+
+warp-tiny: $(HOUSE)
+	$(CC) $(STD) $(WARN) $(SANE) $(TINY) $(CPPFLAGS) -o $@ warp.c $(LDFLAGS) -lbearssl
+
+# Made once, then yours.
+config.h: config.def.h
+	@if [ ! -f $@ ]; then echo "cp config.def.h $@"; cp config.def.h $@; \
+	elif cmp -s config.def.h $@; then touch $@; \
+	else echo "note: config.def.h is newer than your config.h; compare them"; fi
+
+needs-musl:
+	@[ -f $(L)/rcrt1.o ] && [ -f $(G)/libbearssl.a ] || { \
+	    echo "warp is built with musl-tools and libbearssl-dev: 'make deps' installs them"; exit 1; }
+
+deps:
+	@tests/packages/install build
+
+run: deps
+	@$(MAKE) --no-print-directory warp
+	@echo "warp's demo: http://localhost:8080 (Ctrl-C ends it)"
+	@exec ./warp -c contrib/demo/warp.toml
+
+check:
+	@tests/packages/install build check
+	@$(PYTHON) tests/run
+
+# What the tests are made of; tests/run asks for it.
+tests: warp warp-debug warp-tiny build/toml_json $(UNITS) $(FUZZERS)
+
+# These include warp.c, so some of it lies idle in each. -iquote: config.h.
+INCLUDED = $(STD) $(WARN) -Wno-unused-function $(CPPFLAGS)
+
+build/test_%: tests/unit/test_%.c $(HOUSE) | build
+	$(CC) $(INCLUDED) $(SANE) -o $@ $< $(LDFLAGS) -lcmocka -lbearssl
+
+build/toml_json: tests/toml_json.c $(HOUSE) | build
+	$(CC) $(INCLUDED) $(SANE) -o $@ $< $(LDFLAGS) -lbearssl
+
+build/fuzz_%: tests/fuzz/fuzz_%.c $(HOUSE) | build
+	$(CLANG) $(INCLUDED) -O1 -g -fsanitize=fuzzer,address,undefined \
+	    -fno-sanitize-recover=undefined -o $@ $< $(LDFLAGS) -lbearssl
+
+build/route_bench: tests/bench/route_bench.c $(HOUSE) | build
+	$(CC) $(INCLUDED) $(CFLAGS) -o $@ $< $(LDFLAGS) -lbearssl
+
+build:
+	@mkdir -p build
+
+fuzz: $(FUZZERS)
+	@for f in $(FUZZERS); do tests/fuzz/run $$f $(FUZZ_SECS) || exit 1; done
+
+bench: warp build/route_bench
+	build/route_bench
+	cd tests/bench && WARP=../../warp $(PYTHON) bench.py --quick -o ../../build/bench-result.json
+
+size: warp
+	@size warp
+	@ls -l warp | awk '{ printf "%d KB on disk\n", ($$5 + 1023) / 1024 }'
+	@wc -l warp.c warp.h config.def.h
+
+# The manual's table of keys, from the program's own.
+man: warp | build
+	@sed '/KEYS BEGIN/q' man/warp.toml.5 >build/man && ./warp -D man >>build/man && \
+	    sed -n '/KEYS END/,$$p' man/warp.toml.5 >>build/man && cp build/man man/warp.toml.5
+
+# Cross builds from Debian's packages alone; ROOT is where they are unpacked.
+cross:
+	@contrib/cross $(ARCHS)
+
+install: warp
+	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
+	    $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 755 warp $(DESTDIR)$(PREFIX)/bin/warp
+	install -m 644 man/warp.1 $(DESTDIR)$(PREFIX)/share/man/man1/warp.1
+	install -m 644 man/warp.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/warp.toml.5
+
+VERSION = $(shell sed -n 's/^\#define VERSION "\(.*\)"/\1/p' config.def.h)
+dist:
+	git archive --prefix=warp-$(VERSION)/ -o warp-$(VERSION).tar.gz HEAD
+
+# config.h stays: it is yours.
+clean:
+	rm -rf build warp warp-debug warp-tiny warp-cross.* warp-*.tar.gz
+
+.PHONY: all run check tests deps fuzz bench size man cross install dist clean needs-musl
