@@ -1980,7 +1980,7 @@ body_of_request(struct body *b, const struct head *h)
 static int
 body_of_response(struct body *b, const struct head *h, enum method m)
 {
-	int64_t n;
+	int64_t n = 0;
 
 	body_set(b, BODY_NONE, 0);
 	if (h->count[F_TRANSFER_ENCODING] > 0 &&
@@ -7670,8 +7670,8 @@ auth_basic_ok(const struct head *h, const struct pairs *users)
  *         an array of ops. Never blocks: what the reader does not take waits
  *         in the buffer, what does not fit there is dropped and counted. */
 
-#define TIME_TEXT  32 /* 10/Oct/2000:13:55:36 +0000 */
-#define VALUE_TEXT 64 /* a value that is made here: a number, an address */
+#define TIME_TEXT    32 /* 10/Oct/2000:13:55:36 +0000 */
+#define VALUE_TEXT   64 /* a value that is made here: a number, an address */
 #define LOG_RETRY_MS 10 /* before a slow reader is tried again */
 
 /* What a `$name` stands for. get returns nothing for an absent value; what it
@@ -7704,7 +7704,7 @@ static struct {
 	bool blocked;         /* the reader is slow, or writing failed */
 	int64_t due_ms;       /* of the next flush, while n > 0 */
 	atomic_ullong *dropped;
-	uint64_t lost;        /* dropped and not yet said */
+	uint64_t lost;        /* dropped so far, for the warning */
 } access_log = { .fd = -1 };
 
 /* ---- variables ---- */
@@ -10492,8 +10492,9 @@ exchange_release(struct exchange *x)
 static enum step
 exchange_memory_down(struct exchange *x)
 {
-	if (x->c->s.ch.out.n == 0 && x->memory.n > 0 && memory_send(x, NULL) < 0)
-		return exchange_abort(x);
+	while (x->c->s.ch.out.n == 0 && x->memory.n > 0)
+		if (memory_send(x, NULL) < 0)
+			return exchange_abort(x);
 	return x->c->s.ch.out.n == 0 && x->memory.n == 0 ? exchange_over(x) : STEP_WAIT;
 }
 
@@ -11159,7 +11160,7 @@ admin_enter(struct exchange *x)
 	struct slice bearer = auth_credentials(h, "Bearer");
 	struct admin_request rq = {
 		.method = h->method, .path = h->path, .query = h->query,
-		.is_unix = x->c->listener->addr.kind != ADDR_INET,
+		.is_unix = x->c->listener->addr.kind == ADDR_UNIX,
 		.token = token ? token->value : bearer,
 	};
 	struct admin_reply reply = { 0 };
@@ -11173,7 +11174,7 @@ admin_enter(struct exchange *x)
 	if (reply.verb)
 		return admin_ask(x, reply.verb);
 	return exchange_answer(x, &(struct answer){ .status = reply.status,
-	    .content_type = slice_of(reply.content_type),
+	    .content_type = slice_of(reply.content_type), .extra = slice_of(reply.extra),
 	    .body = { reply.body, reply.n }, .owned = reply.body });
 }
 
@@ -12564,9 +12565,9 @@ reload_commit(void)
 	m.respawn_ms = 0;
 	listeners_chmod(&m.ls, (mode_t)m.conf->server.socket_mode);
 	board->reloads++;
-	if (!m.reload_again)
-		asker_told("ok");
 	workers_drain(m.generation);
+	if (!m.reload_again)
+		asker_told("ok"); /* after its worker was told not to accept any more */
 	conf_free(old);
 	log_info("reloaded, generation %u", m.generation);
 	notify_fmt("READY=1");
@@ -12618,7 +12619,8 @@ reload_begin(void)
 	cf = start_load(m.start);
 	diags_log(&cf->diags);
 	if (cf->diags.errors > 0) {
-		log_error("reload: %d errors, going on with the old configuration", cf->diags.errors);
+		log_error("reload: %d error%s, going on with the old configuration", cf->diags.errors,
+		    cf->diags.errors == 1 ? "" : "s");
 		asker_told(diags_first(&cf->diags));
 		conf_free(cf);
 		notify_fmt("READY=1");
@@ -13155,7 +13157,7 @@ worker_gone(struct worker *w, int status)
 	if (WIFSIGNALED(status) && !was.killed)
 		log_error("worker %d died of signal %d (%s)", (int)was.pid, WTERMSIG(status),
 		    strsignal(WTERMSIG(status)));
-	else if (!was.killed && !was.draining && m.state != M_STOPPING)
+	else if (!was.killed && !was.draining && m.state != M_STOPPING && (status || was.generation))
 		log_error("worker %d left with status %d", (int)was.pid, WEXITSTATUS(status));
 	close(was.ctl);
 	if (m.asker == slot)

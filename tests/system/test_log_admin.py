@@ -191,8 +191,12 @@ def test_reload_changes_the_format(warp, backend):
     w.ask("/before")
     w.write(toml_file(logged(app=b, format="$method $uri")))
     assert admin_of(w).ask("/reload", method="POST").status == 200
-    w.ask("/after")
-    assert sorted(lines(w, 2)) == ["/before", "GET /after"]
+
+    def changed():
+        w.ask("/after")  # a worker of before may still take it
+        return "GET /after" in lines(w)
+    eventually(changed)
+    assert set(lines(w)) <= {"/before", "/after", "GET /after"}
 
 
 @pytest.mark.limit(40)
@@ -468,7 +472,7 @@ def test_counters_never_go_back(busy):
         if re.search(r"_total|_bucket|_sum|_count", k):
             assert before[k] <= after[k] <= last[k], k
     assert last["warp_request_seconds_count"] == 7
-    assert last["warp_connections"] <= 2, "a killed worker's clients are gone"
+    eventually(lambda: busy.admin.metrics()["warp_connections"] == 1, "only who asks, nobody of the killed worker")
 
 
 # ---- the configuration and the verbs ------------------------------------------------------
@@ -497,7 +501,7 @@ def test_reload_by_admin(warp, backend):
     w.write(toml_file(logged({"respond": {"status": 204}}, app=b)))
     m = admin_of(w).ask("/reload", method="POST")
     assert (m.status, m.text) == (200, "ok\n")
-    assert w.ask("/").status == 204
+    eventually(lambda: w.ask("/").status == 204, "answers of the new one; the old may still take a few")
 
 
 @pytest.mark.parametrize("verb", ["quit", "stop"])
