@@ -65,6 +65,10 @@ endif
 warp: $(HOUSE) | $(NEEDS_MUSL)
 	$(RELEASE)
 
+# contrib/cross calls this, with CC, MUSL, TRIPLET, and ROOT: where it unpacked them.
+warp-cross.%: $(HOUSE)
+	$(RELEASE)
+
 warp-debug: $(HOUSE)
 	$(CC) $(STD) $(WARN) $(SANE) $(CPPFLAGS) -o $@ warp.c $(LDFLAGS) -lbearssl
 
@@ -132,7 +136,7 @@ man: warp | build
 	@sed '/KEYS BEGIN/q' man/warp.toml.5 >build/man && ./warp -D man >>build/man && \
 	    sed -n '/KEYS END/,$$p' man/warp.toml.5 >>build/man && cp build/man man/warp.toml.5
 
-# Cross builds from Debian's packages alone; ROOT is where they are unpacked.
+# From Debian's packages alone.
 cross:
 	@contrib/cross $(ARCHS)
 

@@ -26,6 +26,9 @@
 #ifndef BLOCKS_KEPT_LARGE
 #define BLOCKS_KEPT_LARGE 8
 #endif
+#define SPLICE_PIPES     64     /* bodies spliced at once; others are copied */
+#define SPLICE_BYTES     262144 /* of one pipe, in the kernel */
+#define SPLICE_MIN       65536  /* what is left of a body that is worth it */
 #define FIELDS_MAX       256   /* header lines in one head; 431 beyond */
 #define TARGET_MAX       16384 /* bytes of a request target; 414 beyond */
 #define HEAD_ADDED_MAX   4096  /* room for what warp adds to a head */
@@ -70,7 +73,7 @@
 #define UNPOLLED_MS   20    /* a waiting client that hangs up is noticed after */
 #define PARKED_BATCH  64  /* parked or woken per turn */
 #define LISTENERS_MAX 64 /* addresses of server and admin together */
-#define FILES_SPARE   64 /* descriptors beside those of clients and upstreams */
+#define FILES_SPARE   256 /* descriptors beside those of clients and upstreams */
 #define LISTEN_BACKLOG 4096 /* the kernel cuts it to net.core.somaxconn */
 #define LOG_BUFFER    65536 /* access lines of one turn; dropped beyond */
 #define TIMER_LISTS   64    /* different durations in one configuration */

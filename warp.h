@@ -679,12 +679,21 @@ struct conn {
 
 enum flow_state { FLOW_OFF, FLOW_ON, FLOW_DONE, FLOW_CUT /* its taker left */ };
 
+/* A kernel pipe through which a body is spliced. Owned by the flow whose n
+ * bytes it holds, else on the free list. */
+struct pipe {
+	int r, w;
+	uint32_t n;
+	struct pipe *next;
+};
+
 /* One direction of an exchange: a body on its way. */
 struct flow {
 	struct body body;       /* how it comes */
 	enum flow_state state;
 	bool chunk_out;         /* how it goes: chunked, or as it is */
 	uint64_t limit;         /* bytes of content it may have; 0: any */
+	struct pipe *pipe;      /* bytes that the taker's socket did not take */
 	struct block *trailers; /* text of kept trailer lines; NULL: none */
 	uint32_t trailers_n;
 };

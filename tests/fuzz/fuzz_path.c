@@ -13,6 +13,16 @@ no_dots(struct slice path)
 		MUST(!slice_eq(seg, S(".")) && !slice_eq(seg, S("..")));
 }
 
+/* No request line has other bytes in its target. */
+static bool
+is_target(struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if ((unsigned char)s.p[i] <= ' ' || s.p[i] == '\x7f')
+			return false;
+	return true;
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
@@ -23,6 +33,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	struct path_view v;
 	size_t seen_n;
 
+	if (!is_target(raw))
+		return 0;
 	if (mark) {
 		query = slice_from(raw, (size_t)(mark - raw.p) + 1);
 		raw.n = (size_t)(mark - raw.p);

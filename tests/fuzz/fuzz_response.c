@@ -14,8 +14,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	if (got <= 0)
 		return 0;
 	MUST(h.status >= 100 && h.status < 600 && h.n <= FIELDS_MAX);
-	for (int m = 0; m < METHODS; m++)
-		if (body_of_response(&b, &h, (enum method)m) == 0)
+	for (int i = 0; i < METHODS; i++)
+		if (body_of_response(&b, &h, (enum method)i) == 0)
 			MUST(b.kind != BODY_LENGTH || !b.done || b.left == 0);
 	head_hop_by_hop(&h);
 	in.n = (size_t)got - 1;
