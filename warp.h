@@ -177,6 +177,8 @@ enum field_id {
 	F_HOST,
 	F_HTTP2_SETTINGS,
 	F_KEEP_ALIVE,
+	F_PROXY_AUTHENTICATE,
+	F_PROXY_AUTHORIZATION,
 	F_PROXY_CONNECTION,
 	F_REFERER,
 	F_SERVER,
@@ -246,9 +248,15 @@ enum body_kind { BODY_NONE, BODY_LENGTH, BODY_CHUNKED, BODY_CLOSE };
 enum chunk_state {
 	CHUNK_SIZE,     /* at the first digit */
 	CHUNK_DIGITS,   /* after the first digit */
-	CHUNK_EXT,      /* after ';' or blanks, up to CR */
+	CHUNK_BWS,      /* blanks: ';' must come */
+	CHUNK_EXT,      /* after ';' */
+	CHUNK_EXT_NAME,
+	CHUNK_EXT_NAMED, /* blanks after a name */
+	CHUNK_EXT_EQUALS,
+	CHUNK_EXT_VALUE,
 	CHUNK_QUOTED,   /* in a quoted extension value */
 	CHUNK_ESCAPED,  /* after a backslash there */
+	CHUNK_EXT_END,  /* behind that value */
 	CHUNK_SIZE_LF,
 	CHUNK_DATA,
 	CHUNK_DATA_CR,
@@ -267,9 +275,10 @@ struct body {
 	bool done;
 	uint64_t left;      /* of the length, or of the current chunk */
 	uint64_t total;     /* bytes of content seen */
-	uint32_t ext_bytes; /* of the current size line, and of all trailers */
+	uint32_t ext_bytes; /* of extensions not yet paid for, or of all trailers */
 	uint32_t line_at;   /* where the current trailer line starts in its text */
 	bool need_trailers; /* chunk_decode stopped: trailers need memory */
+	uint8_t digits;     /* of the current chunk's size */
 };
 
 /* ==== path ================================================================ */

@@ -48,14 +48,14 @@ static const struct {
 	{ T("a = \"b"), 1, 5, "no closing quote" },
 	{ T("a = 'b"), 1, 5, "no closing quote" },
 	{ T("\na = \"\"\"b\n\nc"), 2, 5, "no closing quote" },
-	{ T("a = \"x\\q\"\n"), 1, 8, "unknown escape" },
+	{ T("a = \"x\\q\"\n"), 1, 7, "unknown escape" },
 	{ T("a = \"\\u12\"\n"), 1, 6, "4 hexadecimal digits" },
 	{ T("a = \"\\ud800\"\n"), 1, 6, "no Unicode character" },
 	{ T("a = \"\\U00110000\"\n"), 1, 6, "no Unicode character" },
 	{ T("a = \"x\x01\"\n"), 1, 7, "" },
 	{ T("a = 'x\0'\n"), 1, 7, "" },
-	{ T("a = \"\"\"\n\n x\\q\"\"\"\n"), 3, 4, "unknown escape" },
-	{ T("a = \"\xc3\xa4\xc3\xa4\\q\"\n"), 1, 9, "unknown escape" }, /* columns are characters */
+	{ T("a = \"\"\"\n\n x\\q\"\"\"\n"), 3, 3, "unknown escape" },
+	{ T("a = \"\xc3\xa4\xc3\xa4\\q\"\n"), 1, 8, "unknown escape" }, /* columns are characters */
 	{ T("a = \"\xff\"\n"), 1, 6, "not UTF-8" },
 	{ T("a = 1\nb = \"\xc3\"\n"), 2, 6, "not UTF-8" },
 	{ T("# \xed\xa0\x80\n"), 1, 3, "not UTF-8" },

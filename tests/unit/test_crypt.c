@@ -1,0 +1,162 @@
+/* SHA-crypt against what openssl passwd -5, -6 and crypt(3) say. */
+
+#define main warp_main
+#include "../../warp.c"
+#undef main
+
+#include "unit.h"
+
+#define LONG                                                                      \
+	"a long password, much longer than any digest is: "                      \
+	"0123456789 0123456789 0123456789 0123456789 0123456789"
+#define HEX "0123456789abcdef"
+#define A8  "aaaaaaaa"
+#define A64 A8 A8 A8 A8 A8 A8 A8 A8
+
+/* clang-format off */
+static const struct {
+	struct slice password;
+	const char *hash;
+	const char *why;
+} hashes[] = {
+	{ T("password"), "$5$saltstring$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ5", "SHA-256" },
+	{ T("password"), "$5$a$x8ssIx34C.IRiXo29UURs5AcnNhdWP3dXGeLtS3KoBB", "salt of one byte" },
+	{ T("password"), "$5$rounds=1000$abcdefgh$GEazsRB0Tipk2UJZtYJM/eHHRMtwea4Vnto3YxMbrG0", "fewest rounds" },
+	{ T("password"), "$5$rounds=10000$saltstringsaltst$DnR6.aMZDwOMqtynA.o2eobA3dYZepULoyGw/CZ4ID0", "more rounds" },
+	{ T(LONG), "$5$saltstring$/8xQlGSyN/IotpjjexOPO33qZd/6JSHs1CeVsYxmAuA", "long password" },
+	{ T(LONG), "$5$rounds=1000$abcdefgh$wP7f2yxJ5HlRIjndc76HO.xHuPYDo6J77NC0DvR8ZKB", "long, fewest rounds" },
+	{ T("x"), "$5$$0Uor7kq6CTPY0DtjOiw.I2DuJSUfiZxCqkrafMVjNc8", "empty salt" },
+	{ T(""), "$5$abc$bBHLwRRW2Li0XKaX13kz/g2fkDil4Jx46aNvd.48MS8", "empty password" },
+	{ T("\xc3\xa4"), "$5$rounds=1234$abc$tQS5isQonIthpYANWy9TE8rKpy2ZtI84q.tUyfDLp12", "UTF-8" },
+	{ T(HEX HEX), "$5$0123456789abcdef$EjumwKy/tnXmj0Fx4ZH1AeNjTSSQ4Yqdyw9KqfLyYVD", "as long as the digest" },
+	{ T("password"), "$6$saltstring$adDbXsJjcDlq2662QPgd.tkSOVmnG9Tt3oXl4HR60SusC3AGjirnDenVZp3DGwLwqy6iYKCzannhaX9DR72nN1", "SHA-512" },
+	{ T("password"), "$6$a$cDF29/4rxkZzke7MDbxA5QugGKNXjz8kkJgmZT.KmMruKzBbS9DbFa09GnKP6G5OyNipfZwCBHbrAJRPb5aAR1", "salt of one byte" },
+	{ T("password"), "$6$rounds=1000$abcdefgh$wuAp2XWwaaguzVxZjeM2bd1yLSqbC/I9sr9DFeOfIPoAZiIj3ecL6rf9ibuAg8RDmh1vqbaeL0NSLJtGPF7b60", "fewest rounds" },
+	{ T("password"), "$6$rounds=10000$saltstringsaltst$Qzq13AQeOS5aa8nj8fFRVn5cZkLp.t1PUmhPeygZiOwD7eFxWmcxrxGtIgnXDKoTYvTEmyGzyqVjaDGGtAurL/", "more rounds" },
+	{ T(LONG), "$6$a$AR792ZdxKv7uDee3zVSzUqWOZwhlFKp1Juf8bcHeL8VcVqKO8G7DpUVNuDCVhfTjOtQPA7/I9a0djqyBPcEmW/", "long password" },
+	{ T(LONG), "$6$rounds=1000$abcdefgh$LNQQXOJV6bXhLxT1bFA8meFLFiYUCc6fcwxWic839bcldq/KxlTt1J7p.KgqgtSsCi0D/qaRamIs5xmeUMQK0.", "long, fewest rounds" },
+	{ T("x"), "$6$$KvRrc0bxRLyTUhO8OJOmRczh7oCol5BACiR8rmdfVzvuGgm8JmLDumsL/ah.jFtT.DswxoP9Nv3ByfU4j5hm/0", "empty salt" },
+	{ T(""), "$6$abc$mJP3a6FyA8uCnzRtlnNypPwjnvpi5TP9qOrInzrfDmwxUQG38PkpCPdqfTb8JQfAngapMxeim4AZ..hSdRRzD.", "empty password" },
+	{ T("\xc3\xa4"), "$6$abc$1YXSC4MFIBzKNAA8ErgyZxPhZdh9hq0f8rEntUmqlIgyQXbPWTAe512FfRBZWBT47.ZfwPAm8yhV33sSPXMV9/", "UTF-8" },
+	{ T(HEX HEX HEX HEX), "$6$0123456789abcdef$nn9GWG8xWSvXblgih1cHtpGaAtGPUWoMLrlBPVoyI1WkjJ7YT6f.P7E1HuKxisdAuMHO0pDmlNNSq23Mr6GPG/", "as long as the digest" },
+	{ T(A64 A64 A64 A64), "$6$s$aM5L9zf3CYDjsVyeH1LXeyuZnnGCGNd0fiUHZNZEsHEE71xP/jo2uEZ.qCD7qrL7qlv2sItZqQW.jN2mxgWRR/", "256 bytes" },
+	/* crypt(3) lowers and raises what is out of bounds, and cuts the salt */
+	{ T("x"), "$6$rounds=10$short$OcyCC7WtUReIOT8ORK5pUhNxYIwUN0LakZfYfzAxTg7SpeLqXz0zTUDorrk/BkgMFz5rM/jCwDRTi/2WclkE/.", "too few rounds are 1000" },
+	{ T("x"), "$5$toolongsaltstring$5HmNJgXuzoMFjHvwjTNI8Mc7HEWhS69Cp384XR7KDD3", "the salt's first 16 bytes" },
+};
+
+static const struct {
+	const char *hash, *why;
+} unknown[] = {
+	{ "", "nothing" },
+	{ "password", "plain text" },
+	{ "$", "dollar" },
+	{ "$5", "no end" },
+	{ "$5$", "no salt" },
+	{ "$5$salt", "no digest" },
+	{ "$5$salt$", "empty digest" },
+	{ "$5$salt$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ", "42 digits" },
+	{ "$5$salt$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ55", "44 digits" },
+	{ "$6$salt$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ5", "SHA-512 with digits for SHA-256" },
+	{ "$1$saltstri$qpR/Z4gzYYHzBHT6GfVbQ.", "MD5" },
+	{ "$2y$10$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "bcrypt" },
+	{ "$y$j9T$abc$def", "yescrypt" },
+	{ "$5$rounds=x$a$x8ssIx34C.IRiXo29UURs5AcnNhdWP3dXGeLtS3KoBB", "rounds of letters" },
+	{ "$5$rounds=$a$x8ssIx34C.IRiXo29UURs5AcnNhdWP3dXGeLtS3KoBB", "no rounds" },
+	{ "$5$rounds=-1$a$x8ssIx34C.IRiXo29UURs5AcnNhdWP3dXGeLtS3KoBB", "negative" },
+	{ "$5$rounds=1000000000$a$x8ssIx34C.IRiXo29UURs5AcnNhdWP3dXGeLtS3KoBB", "too many rounds" },
+	{ "$5$rounds=99999999999999999999$a$x8ssIx34C.IRiXo29UURs5AcnNhdWP3dXGeLtS3KoBB", "far too many" },
+	{ "$5$rounds=1000", "rounds alone" },
+};
+/* clang-format on */
+
+static bool
+matches(struct slice password, struct slice hash)
+{
+	struct slice p = exact(password), h = exact(hash);
+	bool got = crypt_sha(p, h);
+
+	exact_free(p);
+	exact_free(h);
+	return got;
+}
+
+static void
+test_hashes(void **state)
+{
+	char other[300], b[160];
+
+	(void)state;
+	for (size_t i = 0; i < LEN(hashes); i++) {
+		struct slice p = hashes[i].password, h = slice_of(hashes[i].hash);
+
+		row_int(hashes[i].why, h, "crypt_is_known", crypt_is_known(h), 1);
+		row_int(hashes[i].why, h, "the password", matches(p, h), 1);
+		memcpy(other, p.p, p.n);
+		other[p.n] = 'x';
+		row_int(hashes[i].why, h, "one byte more", matches((struct slice){ other, p.n + 1 }, h), 0);
+		if (p.n == 0)
+			continue;
+		other[p.n - 1] ^= 1;
+		row_int(hashes[i].why, h, "another last byte", matches((struct slice){ other, p.n }, h), 0);
+		row_int(hashes[i].why, h, "one byte less", matches((struct slice){ p.p, p.n - 1 }, h), 0);
+		snprintf(b, sizeof b, "%s", hashes[i].hash);
+		b[h.n - 1] = b[h.n - 1] == '.' ? '/' : '.';
+		row_int(hashes[i].why, h, "another digest", matches(p, slice_of(b)), 0);
+	}
+	rows_end();
+}
+
+static void
+test_unknown(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < LEN(unknown); i++) {
+		struct slice h = exact(slice_of(unknown[i].hash));
+
+		row_int(unknown[i].why, h, "crypt_is_known", crypt_is_known(h), 0);
+		row_int(unknown[i].why, h, "crypt_sha", crypt_sha(S("password"), h), 0);
+		exact_free(h);
+	}
+	rows_end();
+}
+
+static void
+test_cut_short(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < LEN(hashes); i++)
+		for (size_t n = 0; n < strlen(hashes[i].hash); n++) {
+			struct slice h = { hashes[i].hash, n };
+
+			if (matches(hashes[i].password, h))
+				row_bad(hashes[i].why, h, "cut short at %zu", n);
+		}
+	rows_end();
+}
+
+static void
+test_secret(void **state)
+{
+	(void)state;
+	assert_true(slice_eq_secret(S("abc"), S("abc")));
+	assert_false(slice_eq_secret(S("abc"), S("abd")));
+	assert_false(slice_eq_secret(S("ab"), S("abc")));
+	assert_false(slice_eq_secret(S("abcabc"), S("abc")));
+	assert_false(slice_eq_secret(S(""), S("abc")));
+	assert_false(slice_eq_secret(S("abc"), S("")));
+	assert_false(slice_eq_secret(S(""), S(""))); /* an empty secret lets nobody in */
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_hashes),
+		cmocka_unit_test(test_unknown),
+		cmocka_unit_test(test_cut_short),
+		cmocka_unit_test(test_secret),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

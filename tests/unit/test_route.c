@@ -1,0 +1,607 @@
+/* Routes: the scan finds what trying each in turn would find, shadowed ones are
+ * never reached; hosts; and whom a balancer picks. */
+
+#define main warp_main
+#include "../../warp.c"
+#undef main
+
+#include "unit.h"
+
+static struct arena arena;
+static struct head head;
+
+/* ---- hosts ---- */
+
+static void
+test_host_normal(void **state)
+{
+	/* clang-format off */
+	static const struct {
+		struct slice in;
+		const char *want, *why;
+	} rows[] = {
+		{ T("a.example"), "a.example", "as it is" },
+		{ T("A.ExAmPlE"), "a.example", "small letters" },
+		{ T("a.example:80"), "a.example", "no port" },
+		{ T("a.example."), "a.example", "no dot at the end" },
+		{ T("a.example.:80"), "a.example", "no dot before the port" },
+		{ T("a.."), "a.", "one dot is the root's" },
+		{ T("a:"), "a", "empty port" },
+		{ T("[::1]"), "[::1]", "IPv6" },
+		{ T("[::A]:80"), "[::a]", "IPv6 with a port" },
+		{ T("[::1"), "[::1", "not closed" },
+		{ T("["), "[", "a bracket" },
+		{ T("[]"), "[]", "brackets" },
+		{ T(""), "", "nothing" },
+		{ T("."), "", "a dot" },
+		{ T(":80"), "", "port alone" },
+		{ T("\xc3\x84"), "\xc3\x84", "ASCII only" },
+	};
+	/* clang-format on */
+	char b[300];
+
+	(void)state;
+	for (size_t i = 0; i < LEN(rows); i++)
+		for (size_t n = 0; n <= rows[i].in.n; n++) {
+			struct slice in = exact((struct slice){ rows[i].in.p, n });
+			struct slice got = host_normal(in);
+
+			if (n == rows[i].in.n)
+				row_slice(rows[i].why, in, "host_normal", got, slice_of(rows[i].want));
+			exact_free(in);
+		}
+	assert_int_equal(host_normal((struct slice){ NULL, 0 }).n, 0);
+	memset(b, 'a', sizeof b);
+	assert_int_equal(host_normal((struct slice){ b, HOST_MAX }).n, HOST_MAX);
+	assert_int_equal(host_normal((struct slice){ b, HOST_MAX + 1 }).n, 0);
+	rows_end();
+}
+
+/* ---- single conditions ---- */
+
+static const struct ip nobody;
+
+/* A table of these routes; request and path as of a client. */
+static struct route_table
+table_of(struct route *routes, int n)
+{
+	struct route_table t = { .routes = routes, .n = n };
+
+	route_table_build(&arena, &t);
+	return t;
+}
+
+static const struct route *
+find(const struct route_table *t, const char *request, const struct ip *client)
+{
+	struct path_view view;
+
+	assert_true(request_parse(&head, slice_of(request)) > 0);
+	if (path_normalise(head.path, &view) < 0)
+		return NULL;
+	return route_find(t, &head, view.path, client);
+}
+
+#define R(...) (&(struct route){ __VA_ARGS__ })
+#define PATH(k, text) .path_kind = PATH_##k, .path = { "" text, sizeof(text) - 1 }
+#define HOSTED(k, text) .host_kind = HOST_##k, .host = { "" text, sizeof(text) - 1 }
+
+static struct pair pair_x1[] = { { { "x", 1 }, { "1", 1 } } };
+static struct pair pair_any[] = { { { "X", 1 }, { "*", 1 } } };
+static struct pair pair_two[] = { { { "x", 1 }, { "1", 1 } }, { { "y", 1 }, { "2", 1 } } };
+static struct slice purge[] = { { "PURGE", 5 } };
+
+static void
+test_conditions(void **state)
+{
+	/* clang-format off */
+	const struct {
+		const struct route *route;
+		const char *request;
+		const char *why; /* the condition that fails; NULL: taken */
+	} rows[] = {
+		{ R(.line = 1), "GET /x HTTP/1.0\r\n\r\n", NULL },
+		{ R(PATH(PREFIX, "/")), "GET /x HTTP/1.0\r\n\r\n", NULL },
+		{ R(PATH(PREFIX, "/a")), "GET /a HTTP/1.0\r\n\r\n", NULL },
+		{ R(PATH(PREFIX, "/a")), "GET /abc HTTP/1.0\r\n\r\n", NULL },
+		{ R(PATH(PREFIX, "/a/")), "GET /a HTTP/1.0\r\n\r\n", "path" },
+		{ R(PATH(PREFIX, "/a")), "GET /b HTTP/1.0\r\n\r\n", "path" },
+		{ R(PATH(PREFIX, "/a")), "GET /A HTTP/1.0\r\n\r\n", "path" },
+		{ R(PATH(PREFIX, "/a")), "GET /x/../a HTTP/1.0\r\n\r\n", NULL },
+		{ R(PATH(PREFIX, "/a")), "GET /%61 HTTP/1.0\r\n\r\n", NULL },
+		{ R(PATH(PREFIX, "/a")), "GET /a/../b HTTP/1.0\r\n\r\n", "path" },
+		{ R(PATH(PREFIX, "/abcdefgh")), "GET /abcdefgh/i HTTP/1.0\r\n\r\n", NULL },
+		{ R(PATH(PREFIX, "/abcdefgh")), "GET /xbcdefgh/i HTTP/1.0\r\n\r\n", "path" },
+		{ R(PATH(EXACT, "/a")), "GET /a HTTP/1.0\r\n\r\n", NULL },
+		{ R(PATH(EXACT, "/a")), "GET /a?b HTTP/1.0\r\n\r\n", NULL },
+		{ R(PATH(EXACT, "/a")), "GET /ab HTTP/1.0\r\n\r\n", "path" },
+		{ R(PATH(EXACT, "/a")), "GET /a/ HTTP/1.0\r\n\r\n", "path" },
+		{ R(PATH(EXACT, "/a")), "GET / HTTP/1.0\r\n\r\n", "path" },
+		{ R(HOSTED(EXACT, "a.b")), "GET / HTTP/1.0\r\nHost: A.b:80\r\n\r\n", NULL },
+		{ R(HOSTED(EXACT, "a.b")), "GET http://a.b./ HTTP/1.1\r\nHost: c\r\n\r\n", NULL },
+		{ R(HOSTED(EXACT, "a.b")), "GET / HTTP/1.0\r\nHost: x.a.b\r\n\r\n", "host" },
+		{ R(HOSTED(EXACT, "a.b")), "GET / HTTP/1.0\r\n\r\n", "host" },
+		{ R(HOSTED(WILD, ".a.b")), "GET / HTTP/1.0\r\nHost: x.a.b\r\n\r\n", NULL },
+		{ R(HOSTED(WILD, ".a.b")), "GET / HTTP/1.0\r\nHost: x.y.A.B:1\r\n\r\n", NULL },
+		{ R(HOSTED(WILD, ".a.b")), "GET / HTTP/1.0\r\nHost: a.b\r\n\r\n", "host" },
+		{ R(HOSTED(WILD, ".a.b")), "GET / HTTP/1.0\r\nHost: .a.b\r\n\r\n", "host" },
+		{ R(HOSTED(WILD, ".a.b")), "GET / HTTP/1.0\r\nHost: xa.b\r\n\r\n", "host" },
+		{ R(.methods = 1u << M_GET), "GET / HTTP/1.0\r\n\r\n", NULL },
+		{ R(.methods = 1u << M_GET), "POST / HTTP/1.0\r\n\r\n", "method" },
+		{ R(.methods = 1u << M_GET), "get / HTTP/1.0\r\n\r\n", "method" },
+		{ R(.methods_other = { purge, 1 }), "PURGE / HTTP/1.0\r\n\r\n", NULL },
+		{ R(.methods_other = { purge, 1 }), "purge / HTTP/1.0\r\n\r\n", "method" },
+		{ R(.methods_other = { purge, 1 }), "GET / HTTP/1.0\r\n\r\n", "method" },
+		{ R(.headers = { pair_x1, 1 }), "GET / HTTP/1.0\r\nX: 1\r\n\r\n", NULL },
+		{ R(.headers = { pair_x1, 1 }), "GET / HTTP/1.0\r\nX: 2\r\nx: 1\r\n\r\n", NULL },
+		{ R(.headers = { pair_x1, 1 }), "GET / HTTP/1.0\r\nX: 11\r\n\r\n", "header" },
+		{ R(.headers = { pair_any, 1 }), "GET / HTTP/1.0\r\nx:\r\n\r\n", NULL },
+		{ R(.headers = { pair_any, 1 }), "GET / HTTP/1.0\r\nxx: 1\r\n\r\n", "header" },
+		{ R(.headers = { pair_two, 2 }), "GET / HTTP/1.0\r\nY: 2\r\nX: 1\r\n\r\n", NULL },
+		{ R(.headers = { pair_two, 2 }), "GET / HTTP/1.0\r\nX: 1\r\n\r\n", "header" },
+		{ R(.queries = { pair_x1, 1 }), "GET /?x=1 HTTP/1.0\r\n\r\n", NULL },
+		{ R(.queries = { pair_x1, 1 }), "GET /?X=1 HTTP/1.0\r\n\r\n", "query" },
+		{ R(.queries = { pair_x1, 1 }), "GET / HTTP/1.0\r\n\r\n", "query" },
+		{ R(.queries = { pair_two, 2 }), "GET /?y=2&x=1 HTTP/1.0\r\n\r\n", NULL },
+		{ R(.queries = { pair_two, 2 }), "GET /?y=2 HTTP/1.0\r\n\r\n", "query" },
+	};
+	/* clang-format on */
+
+	(void)state;
+	for (size_t i = 0; i < LEN(rows); i++) {
+		struct slice in = slice_of(rows[i].request);
+		struct route r = *rows[i].route;
+		struct route_table t = table_of(&r, 1);
+		const struct route *got = find(&t, rows[i].request, &nobody);
+		struct path_view view;
+		const char *why;
+
+		row_int("row", in, "taken", got == &r, rows[i].why == NULL);
+		if (path_normalise(head.path, &view) < 0)
+			continue;
+		why = route_why(&r, &head, host_normal(head.host), view.path, &nobody);
+		row_slice("row", in, "why", slice_of(why ? why : "taken"),
+		    slice_of(rows[i].why ? rows[i].why : "taken"));
+	}
+	rows_end();
+}
+
+static void
+test_client(void **state)
+{
+	struct cidr v[2];
+	struct route r = { .clients = { v, 2 } };
+	struct route_table t = table_of(&r, 1);
+	struct ip ip;
+
+	(void)state;
+	assert_true(cidr_parse(S("10.0.0.0/8"), &v[0]) && cidr_parse(S("::1"), &v[1]));
+	assert_true(ip_parse(S("10.2.3.4"), &ip));
+	assert_ptr_equal(find(&t, "GET / HTTP/1.0\r\n\r\n", &ip), &r);
+	assert_true(ip_parse(S("::1"), &ip));
+	assert_ptr_equal(find(&t, "GET / HTTP/1.0\r\n\r\n", &ip), &r);
+	assert_true(ip_parse(S("11.2.3.4"), &ip));
+	assert_null(find(&t, "GET / HTTP/1.0\r\n\r\n", &ip));
+	assert_null(find(&t, "GET / HTTP/1.0\r\n\r\n", &nobody));
+}
+
+/* ---- tables ---- */
+
+static void
+test_order(void **state)
+{
+	struct route r[] = {
+		{ PATH(EXACT, "/a/b") },
+		{ PATH(PREFIX, "/a"), HOSTED(EXACT, "h") },
+		{ PATH(PREFIX, "/a"), HOSTED(WILD, ".h") },
+		{ PATH(REGEX, "^/[0-9]+$") },
+		{ PATH(PREFIX, "/a/") },
+		{ PATH(PREFIX, "/") },
+		{ PATH(EXACT, "/never") },
+	};
+	const struct { const char *request; int want; } rows[] = {
+		{ "GET /a/b HTTP/1.0\r\nHost: h\r\n\r\n", 0 },
+		{ "GET /a/bc HTTP/1.0\r\nHost: h\r\n\r\n", 1 },
+		{ "GET /ac HTTP/1.0\r\nHost: h\r\n\r\n", 1 },
+		{ "GET /a/c HTTP/1.0\r\nHost: x.h\r\n\r\n", 2 },
+		{ "GET /a/c HTTP/1.0\r\nHost: i\r\n\r\n", 4 },
+		{ "GET /a HTTP/1.0\r\nHost: i\r\n\r\n", 5 },
+		{ "GET /12 HTTP/1.0\r\n\r\n", 3 },
+		{ "GET /12a HTTP/1.0\r\n\r\n", 5 },
+		{ "GET /never HTTP/1.0\r\n\r\n", 5 },
+	};
+	struct route_table t;
+
+	(void)state;
+	assert_int_equal(regcomp(&r[3].regex, r[3].path.p, REG_EXTENDED), 0);
+	t = table_of(r, LEN(r));
+	for (size_t i = 0; i < LEN(rows); i++) {
+		const struct route *got = find(&t, rows[i].request, &nobody);
+		row_int("order", slice_of(rows[i].request), "route", got ? got - r : -1, rows[i].want);
+	}
+	regfree(&r[3].regex);
+	rows_end();
+}
+
+static void
+test_empty_table(void **state)
+{
+	struct route_table t = table_of(NULL, 0);
+
+	(void)state;
+	assert_null(find(&t, "GET / HTTP/1.0\r\nHost: a\r\n\r\n", &nobody));
+}
+
+/* What the words of the manual say, one route after the other. */
+static bool
+takes(const struct route *r, struct slice host, struct slice path, enum method method)
+{
+	struct slice tail = host;
+
+	if (r->path_kind == PATH_PREFIX && (path.n < r->path.n || memcmp(path.p, r->path.p, r->path.n)))
+		return false;
+	if (r->path_kind == PATH_EXACT && (path.n != r->path.n || memcmp(path.p, r->path.p, path.n)))
+		return false;
+	if (r->path_kind == PATH_REGEX && regexec(&r->regex, path.p, 0, NULL, 0) != 0)
+		return false;
+	if (r->host_kind == HOST_EXACT && (host.n != r->host.n || memcmp(host.p, r->host.p, host.n)))
+		return false;
+	if (r->host_kind == HOST_WILD) {
+		if (host.n <= r->host.n)
+			return false;
+		tail = slice_from(host, host.n - r->host.n);
+		if (memcmp(tail.p, r->host.p, tail.n) != 0)
+			return false;
+	}
+	return r->methods == 0 || (r->methods >> method & 1);
+}
+
+static struct slice
+random_path(void)
+{
+	char b[16] = "/";
+	size_t n = 1;
+
+	for (uint32_t k = dice(7); k > 0; k--)
+		b[n++] = "aab/"[dice(4)];
+	for (size_t i = 1; i < n; i++)
+		if (b[i] == '/' && b[i - 1] == '/')
+			b[i] = 'a';
+	return arena_dup(&arena, (struct slice){ b, n });
+}
+
+static const char *const random_hosts[] = { "a", "b", "a.a", "b.a", "a.b.a", "a.b", "x.a.b" };
+
+static void
+random_route(struct route *r)
+{
+	static const char *const wild[] = { ".a", ".b", ".b.a" };
+	static const char *const regexes[] = { "^/a", "b$", "a/b" };
+
+	*r = (struct route){ .host_kind = (enum host_kind)dice(3), .path_kind = (enum path_kind)dice(4) };
+	if (dice(3) > 0 && r->path_kind == PATH_REGEX)
+		r->path_kind = PATH_EXACT;
+	if (r->host_kind == HOST_EXACT)
+		r->host = slice_of(random_hosts[dice(LEN(random_hosts))]);
+	if (r->host_kind == HOST_WILD)
+		r->host = slice_of(wild[dice(LEN(wild))]);
+	if (r->path_kind == PATH_REGEX) {
+		r->path = slice_of(regexes[dice(LEN(regexes))]);
+		assert_int_equal(regcomp(&r->regex, r->path.p, REG_EXTENDED), 0);
+	} else if (r->path_kind != PATH_ANY)
+		r->path = random_path();
+	if (dice(4) == 0)
+		r->methods = 1u << M_GET | (dice(2) ? 1u << M_POST : 0);
+}
+
+/* Random tables, random requests: the same route as without keys and runs; and
+ * a route that counts as shadowed takes nothing its shadow does not take. */
+static void
+test_random_tables(void **state)
+{
+	struct route r[24];
+	unsigned hits = 0, shadows = 0;
+
+	(void)state;
+	for (int round = 0; round < 400 && rows_bad < 5; round++) {
+		int n = 1 + (int)dice(LEN(r));
+		struct route_table t;
+
+		for (int i = 0; i < n; i++)
+			random_route(&r[i]);
+		t = table_of(r, n);
+		for (int q = 0; q < 100; q++) {
+			struct slice host = slice_of(random_hosts[dice(LEN(random_hosts))]);
+			struct slice path = random_path();
+			char request[128];
+			const struct route *got, *want = NULL;
+			enum method method = dice(2) ? M_GET : M_POST;
+
+			snprintf(request, sizeof request, "%s %s HTTP/1.1\r\nHost: %s\r\n\r\n",
+			    method_names[method].p, path.p, host.p);
+			for (int i = n - 1; i >= 0; i--)
+				if (takes(&r[i], host, path, method))
+					want = &r[i];
+			got = find(&t, request, &nobody);
+			hits += got != NULL;
+			if (got != want)
+				row_bad("random", slice_of(request), "route %d, expected %d",
+				    got ? (int)(got - r) : -1, want ? (int)(want - r) : -1);
+			for (int i = 0; i < n; i++)
+				for (int k = 0; k < i; k++)
+					if (takes(&r[i], host, path, method) && !takes(&r[k], host, path, method) &&
+					    route_shadowed(&r[i], &r[k]))
+						row_bad("random", slice_of(request),
+						    "taken by '%s', but not by '%s', which shadows it",
+						    r[i].path.p, r[k].path.p);
+		}
+		for (int i = 0; i < n; i++) {
+			for (int k = 0; k < i; k++)
+				shadows += route_shadowed(&r[i], &r[k]);
+			if (r[i].path_kind == PATH_REGEX)
+				regfree(&r[i].regex);
+		}
+		arena_free(&arena);
+	}
+	assert_true(hits > 1000 && shadows > 100);
+	rows_end();
+}
+
+static void
+test_shadowed(void **state)
+{
+	/* clang-format off */
+	const struct {
+		const struct route *later, *earlier;
+		bool want;
+		const char *why;
+	} rows[] = {
+		{ R(.line = 1), R(.line = 2), true, "both take all" },
+		{ R(PATH(PREFIX, "/a")), R(.line = 1), true, "all before a prefix" },
+		{ R(PATH(PREFIX, "/a")), R(PATH(PREFIX, "/")), true, "root before a prefix" },
+		{ R(PATH(REGEX, "a")), R(PATH(PREFIX, "/")), true, "root before an expression" },
+		{ R(.line = 1), R(PATH(PREFIX, "/")), true, "root before all" },
+		{ R(PATH(PREFIX, "/ab")), R(PATH(PREFIX, "/a")), true, "shorter prefix first" },
+		{ R(PATH(PREFIX, "/a")), R(PATH(PREFIX, "/ab")), false, "longer prefix first" },
+		{ R(PATH(EXACT, "/ab")), R(PATH(PREFIX, "/a")), true, "prefix before exact" },
+		{ R(PATH(PREFIX, "/a")), R(PATH(EXACT, "/a")), false, "exact before prefix" },
+		{ R(PATH(EXACT, "/a")), R(PATH(EXACT, "/a")), true, "twice" },
+		{ R(PATH(REGEX, "a")), R(PATH(REGEX, "a")), true, "the same expression" },
+		{ R(PATH(REGEX, "a")), R(PATH(REGEX, "b")), false, "another expression" },
+		{ R(PATH(PREFIX, "/a")), R(PATH(REGEX, "^/")), false, "expressions are not understood" },
+		{ R(.line = 1), R(HOSTED(EXACT, "a")), false, "host first" },
+		{ R(HOSTED(EXACT, "a")), R(.line = 1), true, "host behind all" },
+		{ R(HOSTED(EXACT, "a")), R(HOSTED(EXACT, "a")), true, "same host" },
+		{ R(HOSTED(EXACT, "b")), R(HOSTED(EXACT, "a")), false, "another host" },
+		{ R(HOSTED(EXACT, "b.a")), R(HOSTED(WILD, ".a")), true, "host below a wildcard" },
+		{ R(HOSTED(EXACT, "a")), R(HOSTED(WILD, ".a")), false, "the wildcard's own name" },
+		{ R(HOSTED(WILD, ".a")), R(HOSTED(EXACT, "b.a")), false, "wildcard behind a host" },
+		{ R(HOSTED(WILD, ".b.a")), R(HOSTED(WILD, ".a")), true, "wildcard below a wildcard" },
+		{ R(HOSTED(WILD, ".a")), R(HOSTED(WILD, ".b.a")), false, "wildcard above a wildcard" },
+		{ R(HOSTED(WILD, ".a")), R(HOSTED(WILD, ".a")), true, "the same wildcard" },
+		{ R(.methods = 2), R(.methods = 6), true, "fewer methods" },
+		{ R(.methods = 6), R(.methods = 2), false, "more methods" },
+		{ R(.line = 1), R(.methods = 2), false, "any method" },
+		{ R(.methods = 2), R(.line = 1), true, "behind any method" },
+		{ R(.methods_other = { purge, 1 }), R(.methods = 2), false, "a method of its own" },
+		{ R(.methods_other = { purge, 1 }), R(.line = 1), true, "behind any" },
+		{ R(.line = 1), R(.headers = { pair_x1, 1 }), false, "header line first" },
+		{ R(.headers = { pair_x1, 1 }), R(.line = 1), true, "header line behind all" },
+		{ R(.line = 1), R(.queries = { pair_x1, 1 }), false, "query first" },
+		{ R(.line = 1), R(.clients = { NULL, 1 }), false, "client first" },
+	};
+	/* clang-format on */
+
+	(void)state;
+	for (size_t i = 0; i < LEN(rows); i++)
+		row_int(rows[i].why, S(""), "route_shadowed",
+		    route_shadowed(rows[i].later, rows[i].earlier), rows[i].want);
+	rows_end();
+}
+
+/* ---- balance ---- */
+
+enum { INSTANCES = 4 };
+
+static struct board_instance records[INSTANCES];
+static struct instance instances[INSTANCES];
+static struct upstream up;
+
+static void
+upstream_of(int n, const unsigned *weights)
+{
+	up = (struct upstream){ .name = "u", .instances = instances, .n_instances = n,
+		.max_fails = 3, .fail_ms = 1000 };
+	memset(records, 0, sizeof records);
+	for (int i = 0; i < n; i++) {
+		records[i].addrs.n = 1;
+		instances[i] = (struct instance){ .up = &up, .weight = weights ? weights[i] : 1,
+			.board = &records[i], .addr = { .text = "a" } };
+	}
+	now_ms = 100000;
+	log_level = LOG_LVL_ERROR;
+}
+
+/* Letters of who is picked, n times. */
+static const char *
+picks(int n, uint64_t tried)
+{
+	static char b[128];
+
+	for (int i = 0; i < n; i++) {
+		const struct instance *in = balances[0].pick(&up, tried);
+		b[i] = in ? (char)('a' + (in - instances)) : '-';
+	}
+	b[n] = '\0';
+	return b;
+}
+
+static void
+test_round_robin(void **state)
+{
+	(void)state;
+	assert_string_equal(balances[0].name, "round_robin");
+	upstream_of(3, NULL);
+	assert_string_equal(picks(7, 0), "abcabca");
+	upstream_of(3, (const unsigned[]){ 5, 1, 1 });
+	assert_string_equal(picks(14, 0), "aabacaaaabacaa"); /* as nginx does it */
+	upstream_of(2, (const unsigned[]){ 1, 3 });
+	assert_string_equal(picks(8, 0), "babbbabb");
+	upstream_of(1, NULL);
+	assert_string_equal(picks(3, 0), "aaa");
+	assert_string_equal(picks(2, 1), "--");
+	upstream_of(0, NULL);
+	assert_string_equal(picks(2, 0), "--");
+}
+
+/* In any run of `total` picks each has its weight. */
+static void
+test_weights_exact(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 200; round++) {
+		unsigned w[INSTANCES], total = 0, seen[INSTANCES] = { 0 };
+
+		for (int i = 0; i < INSTANCES; i++)
+			total += w[i] = 1 + dice(9);
+		upstream_of(INSTANCES, w);
+		for (unsigned k = 0; k < 3 * total; k++)
+			seen[balances[0].pick(&up, 0) - instances]++;
+		for (int i = 0; i < INSTANCES; i++)
+			assert_int_equal(seen[i], 3 * w[i]);
+	}
+}
+
+static void
+test_tried(void **state)
+{
+	(void)state;
+	upstream_of(3, NULL);
+	assert_string_equal(picks(4, 1), "bcbc");
+	assert_string_equal(picks(2, 5), "bb");
+	assert_string_equal(picks(2, 7), "--");
+	records[1].addrs.n = 0; /* not resolved yet */
+	upstream_of(3, NULL);
+	records[1].addrs.n = 0;
+	assert_string_equal(picks(4, 0), "acac");
+	instances[0].board = NULL;
+	assert_string_equal(picks(2, 0), "cc");
+}
+
+static void
+test_breaker(void **state)
+{
+	(void)state;
+	upstream_of(2, NULL);
+	instance_failed(&instances[0]);
+	instance_failed(&instances[0]);
+	assert_int_equal(records[0].open_until_ms, 0);
+	assert_string_equal(picks(2, 0), "ab");
+	instance_failed(&instances[0]); /* the third opens it */
+	assert_int_equal(records[0].open_until_ms, now_ms + 1000);
+	assert_int_equal(records[0].failures, 3);
+	assert_string_equal(picks(4, 0), "bbbb");
+	now_ms += 999;
+	assert_string_equal(picks(2, 0), "bb");
+	now_ms += 1; /* half-open: one trial */
+	assert_non_null(strchr(picks(2, 0), 'a'));
+	assert_string_equal(picks(3, 0), "bbb");
+	instance_failed(&instances[0]); /* which failed */
+	assert_int_equal(records[0].open_until_ms, now_ms + 1000);
+	now_ms += 1000;
+	assert_non_null(strchr(picks(2, 0), 'a'));
+	instance_worked(&instances[0]); /* and this one did not */
+	assert_int_equal(records[0].open_until_ms, 0);
+	assert_int_equal(records[0].fails, 0);
+	assert_non_null(strchr(picks(2, 0), 'a'));
+	instance_failed(&instances[0]); /* counted anew */
+	assert_int_equal(records[0].open_until_ms, 0);
+}
+
+/* Failures further apart than fail_ms do not add up; a success in between
+ * forgets them. */
+static void
+test_breaker_window(void **state)
+{
+	(void)state;
+	upstream_of(2, NULL);
+	for (int i = 0; i < 9; i++, now_ms += 1001)
+		instance_failed(&instances[0]);
+	assert_int_equal(records[0].open_until_ms, 0);
+	for (int i = 0; i < 9; i++) {
+		instance_failed(&instances[1]);
+		if (i % 2)
+			instance_worked(&instances[1]);
+	}
+	assert_int_equal(records[1].open_until_ms, 0);
+	upstream_of(2, NULL);
+	up.max_fails = 0; /* off */
+	for (int i = 0; i < 9; i++)
+		instance_failed(&instances[0]);
+	assert_int_equal(records[0].open_until_ms, 0);
+	assert_int_equal(records[0].failures, 9);
+}
+
+/* The only instance is always asked; when all are open, the one that failed
+ * longest ago. */
+static void
+test_breaker_last_resort(void **state)
+{
+	(void)state;
+	upstream_of(1, NULL);
+	for (int i = 0; i < 5; i++)
+		instance_failed(&instances[0]);
+	assert_string_equal(picks(3, 0), "aaa");
+	upstream_of(3, NULL);
+	up.max_fails = 1;
+	instance_failed(&instances[1]);
+	now_ms++;
+	instance_failed(&instances[2]);
+	now_ms++;
+	instance_failed(&instances[0]);
+	assert_string_equal(picks(2, 0), "bb");
+	assert_string_equal(picks(1, 2), "c");
+	assert_string_equal(picks(1, 6), "a");
+	assert_string_equal(picks(1, 7), "-");
+}
+
+static void
+test_balance_find(void **state)
+{
+	(void)state;
+	assert_ptr_equal(balance_find(S("round_robin")), &balances[0]);
+	assert_string_equal(balance_find(S("least_connections"))->name, "least_conn");
+	assert_null(balance_find(S("")));
+	assert_null(balance_find(S("Round_robin")));
+}
+
+static int
+teardown(void **state)
+{
+	(void)state;
+	arena_free(&arena);
+	return 0;
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_host_normal),
+		cmocka_unit_test(test_conditions),
+		cmocka_unit_test(test_client),
+		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_empty_table),
+		cmocka_unit_test(test_random_tables),
+		cmocka_unit_test(test_shadowed),
+		cmocka_unit_test(test_round_robin),
+		cmocka_unit_test(test_weights_exact),
+		cmocka_unit_test(test_tried),
+		cmocka_unit_test(test_breaker),
+		cmocka_unit_test(test_breaker_window),
+		cmocka_unit_test(test_breaker_last_resort),
+		cmocka_unit_test(test_balance_find),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, teardown);
+}
