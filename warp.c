@@ -1447,9 +1447,14 @@ toml_parse(struct arena *a, struct slice text, struct diags *ds)
  * Calls   base. RFC 9110, 9112. Strict: what two parsers could read
  *         differently is refused, never repaired. */
 
-#define METHOD_MAX   64
-#define EMPTY_LINES  2 /* before a request line; RFC 9112 2.2 */
-#define CHUNK_DIGITS_MAX 16
+enum {
+	METHOD_MAX = 64,
+	EMPTY_LINES = 2,           /* before a request line; RFC 9112 2.2 */
+	VERSION_LEN = 8,           /* HTTP/1.1 */
+	CONNECTION_OPTIONS = 64,   /* in all Connection fields of a head */
+	CHUNK_DIGITS_MAX = 16,
+	CHUNK_EXT_FREE = 16        /* extension bytes each chunk may bring */
+};
 
 enum { CH_TOKEN = 1, CH_VALUE = 2, CH_TARGET = 4, CH_HOST = 8 };
 
@@ -1459,7 +1464,7 @@ static const uint8_t chars[256] = {
 	 0,  0,  0,  0,  0,  0,  0,  0,  0,  2,  0,  0,  0,  0,  0,  0,
 	 0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
 	 2, 15,  6,  3, 15, 15, 15, 15,  6,  6, 15, 15,  6, 15, 15,  6,
-	15, 15, 15, 15, 15, 15, 15, 15, 15, 15,  6, 14,  6, 14,  6,  6,
+	15, 15, 15, 15, 15, 15, 15, 15, 15, 15,  6,  6,  6, 14,  6,  6,
 	 6, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
 	15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,  6,  6,  6,  7, 15,
 	 7, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
@@ -1484,6 +1489,33 @@ all_are(struct slice s, uint8_t bit)
 	return true;
 }
 
+/* A control byte is among the eight of w. Bytes that are not ASCII are none. */
+static bool
+word_has_control(uint64_t w)
+{
+	const uint64_t ones = UINT64_MAX / UINT8_MAX, high = ones << 7;
+	uint64_t del = w ^ ones * 0x7f;
+
+	return (((w - ones * ' ') & ~w) | ((del - ones) & ~del)) & high;
+}
+
+/* Where the text that a field value may hold ends: at a byte that it may not
+ * hold, or at s.n. */
+static size_t
+value_end(struct slice s, size_t at)
+{
+	uint64_t w;
+
+	for (; s.n - at >= sizeof w; at += sizeof w) {
+		memcpy(&w, s.p + at, sizeof w);
+		if (word_has_control(w))
+			break;
+	}
+	while (at < s.n && chars[(unsigned char)s.p[at]] & CH_VALUE)
+		at++;
+	return at;
+}
+
 static bool
 is_token(struct slice s)
 {
@@ -1493,7 +1525,16 @@ is_token(struct slice s)
 static bool
 is_field_value(struct slice s)
 {
-	return all_are(s, CH_VALUE);
+	return value_end(s, 0) == s.n;
+}
+
+static int
+hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c = lower(c);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /* ---- names ---- */
@@ -1516,6 +1557,8 @@ static const struct {
 	[F_HOST]              = { { "Host", 4 }, FIELD_KEPT },
 	[F_HTTP2_SETTINGS]    = { { "HTTP2-Settings", 14 }, FIELD_HOP },
 	[F_KEEP_ALIVE]        = { { "Keep-Alive", 10 }, FIELD_HOP },
+	[F_PROXY_AUTHENTICATE] = { { "Proxy-Authenticate", 18 }, FIELD_HOP },
+	[F_PROXY_AUTHORIZATION] = { { "Proxy-Authorization", 19 }, FIELD_HOP },
 	[F_PROXY_CONNECTION]  = { { "Proxy-Connection", 16 }, FIELD_HOP },
 	[F_REFERER]           = { { "Referer", 7 }, 0 },
 	[F_SERVER]            = { { "Server", 6 }, FIELD_KEPT },
@@ -1539,18 +1582,62 @@ static const struct slice kept_names[] = {
 	{ "Set-Cookie", 10 }, { "Cache-Control", 13 }, { "Location", 8 }, { "WWW-Authenticate", 16 },
 	{ "Range", 5 }, { "If-Match", 8 }, { "If-None-Match", 13 }, { "If-Modified-Since", 17 },
 	{ "If-Unmodified-Since", 19 }, { "If-Range", 8 }, { "Max-Forwards", 12 }, { "Pragma", 6 },
-	{ "Vary", 4 }, { "Age", 3 }, { "Expires", 7 }, { "Proxy-Authorization", 19 },
+	{ "Vary", 4 }, { "Age", 3 }, { "Expires", 7 }, { "Retry-After", 11 },
 };
+
+static const struct slice kept_prefixes[] = { { "Content-", 8 }, { "X-Forwarded-", 12 } };
+
+/* Length, first letter and last but one tell all names of http_fields[] apart;
+ * should a new one fall on a taken slot, the compiler says so. */
+#define FIELD_SLOT(n, first, near_last) (((n) + (first) * 33u + (near_last) * 39u) % 64u)
+
+/* clang-format off */
+static const uint8_t field_slots[64] = {
+	[FIELD_SLOT(6, 'a', 'p')] = F_ACCEPT,
+	[FIELD_SLOT(13, 'a', 'o')] = F_AUTHORIZATION,
+	[FIELD_SLOT(10, 'c', 'o')] = F_CONNECTION,
+	[FIELD_SLOT(14, 'c', 't')] = F_CONTENT_LENGTH,
+	[FIELD_SLOT(12, 'c', 'p')] = F_CONTENT_TYPE,
+	[FIELD_SLOT(6, 'c', 'i')] = F_COOKIE,
+	[FIELD_SLOT(4, 'd', 't')] = F_DATE,
+	[FIELD_SLOT(6, 'e', 'c')] = F_EXPECT,
+	[FIELD_SLOT(9, 'f', 'e')] = F_FORWARDED,
+	[FIELD_SLOT(4, 'h', 's')] = F_HOST,
+	[FIELD_SLOT(14, 'h', 'g')] = F_HTTP2_SETTINGS,
+	[FIELD_SLOT(10, 'k', 'v')] = F_KEEP_ALIVE,
+	[FIELD_SLOT(18, 'p', 't')] = F_PROXY_AUTHENTICATE,
+	[FIELD_SLOT(19, 'p', 'o')] = F_PROXY_AUTHORIZATION,
+	[FIELD_SLOT(16, 'p', 'o')] = F_PROXY_CONNECTION,
+	[FIELD_SLOT(7, 'r', 'e')] = F_REFERER,
+	[FIELD_SLOT(6, 's', 'e')] = F_SERVER,
+	[FIELD_SLOT(2, 't', 't')] = F_TE,
+	[FIELD_SLOT(7, 't', 'e')] = F_TRAILER,
+	[FIELD_SLOT(17, 't', 'n')] = F_TRANSFER_ENCODING,
+	[FIELD_SLOT(7, 'u', 'd')] = F_UPGRADE,
+	[FIELD_SLOT(10, 'u', 'n')] = F_USER_AGENT,
+	[FIELD_SLOT(3, 'v', 'i')] = F_VIA,
+	[FIELD_SLOT(13, 'x', 'e')] = F_X_ADMIN_TOKEN,
+	[FIELD_SLOT(15, 'x', 'o')] = F_X_FORWARDED_FOR,
+	[FIELD_SLOT(16, 'x', 's')] = F_X_FORWARDED_HOST,
+	[FIELD_SLOT(16, 'x', 'r')] = F_X_FORWARDED_PORT,
+	[FIELD_SLOT(17, 'x', 't')] = F_X_FORWARDED_PROTO,
+	[FIELD_SLOT(9, 'x', 'i')] = F_X_REAL_IP,
+	[FIELD_SLOT(12, 'x', 'i')] = F_X_REQUEST_ID,
+};
+/* clang-format on */
 
 static enum field_id
 field_id_of(struct slice name)
 {
-	for (int i = F_OTHER + 1; i < FIELD_IDS; i++)
-		if (http_fields[i].name.n == name.n &&
-		    lower(http_fields[i].name.p[0]) == lower(name.p[0]) &&
-		    slice_ieq(http_fields[i].name, name))
-			return (enum field_id)i;
-	return F_OTHER;
+	unsigned first, near_last;
+	enum field_id id;
+
+	if (name.n < 2)
+		return F_OTHER;
+	first = (unsigned char)lower(name.p[0]);
+	near_last = (unsigned char)lower(name.p[name.n - 2]);
+	id = field_slots[FIELD_SLOT(name.n, first, near_last)];
+	return slice_ieq(name, http_fields[id].name) ? id : F_OTHER;
 }
 
 static const struct slice method_names[METHODS] = {
@@ -1574,119 +1661,155 @@ static const char *
 status_text(int status)
 {
 	static const struct { int status; const char *text; } texts[] = {
-		{ 100, "Continue" }, { 101, "Switching Protocols" }, { 103, "Early Hints" },
-		{ 200, "OK" }, { 201, "Created" }, { 202, "Accepted" }, { 204, "No Content" },
-		{ 206, "Partial Content" }, { 301, "Moved Permanently" }, { 302, "Found" },
-		{ 303, "See Other" }, { 304, "Not Modified" }, { 307, "Temporary Redirect" },
-		{ 308, "Permanent Redirect" }, { 400, "Bad Request" }, { 401, "Unauthorized" },
-		{ 402, "Payment Required" }, { 403, "Forbidden" }, { 404, "Not Found" },
-		{ 405, "Method Not Allowed" }, { 406, "Not Acceptable" }, { 408, "Request Timeout" },
-		{ 409, "Conflict" }, { 410, "Gone" }, { 411, "Length Required" },
-		{ 412, "Precondition Failed" }, { 413, "Content Too Large" }, { 414, "URI Too Long" },
+		{ 100, "Continue" }, { 101, "Switching Protocols" },
+		{ 102, "Processing" }, { 103, "Early Hints" }, { 200, "OK" },
+		{ 201, "Created" }, { 202, "Accepted" },
+		{ 203, "Non-Authoritative Information" }, { 204, "No Content" },
+		{ 205, "Reset Content" }, { 206, "Partial Content" },
+		{ 207, "Multi-Status" }, { 208, "Already Reported" }, { 226, "IM Used" },
+		{ 300, "Multiple Choices" }, { 301, "Moved Permanently" },
+		{ 302, "Found" }, { 303, "See Other" }, { 304, "Not Modified" },
+		{ 305, "Use Proxy" }, { 307, "Temporary Redirect" },
+		{ 308, "Permanent Redirect" }, { 400, "Bad Request" },
+		{ 401, "Unauthorized" }, { 402, "Payment Required" },
+		{ 403, "Forbidden" }, { 404, "Not Found" }, { 405, "Method Not Allowed" },
+		{ 406, "Not Acceptable" }, { 407, "Proxy Authentication Required" },
+		{ 408, "Request Timeout" }, { 409, "Conflict" }, { 410, "Gone" },
+		{ 411, "Length Required" }, { 412, "Precondition Failed" },
+		{ 413, "Content Too Large" }, { 414, "URI Too Long" },
 		{ 415, "Unsupported Media Type" }, { 416, "Range Not Satisfiable" },
-		{ 417, "Expectation Failed" }, { 418, "I'm a teapot" }, { 421, "Misdirected Request" },
-		{ 422, "Unprocessable Content" }, { 425, "Too Early" }, { 426, "Upgrade Required" },
+		{ 417, "Expectation Failed" }, { 418, "I'm a teapot" },
+		{ 421, "Misdirected Request" }, { 422, "Unprocessable Content" },
+		{ 423, "Locked" }, { 424, "Failed Dependency" }, { 425, "Too Early" },
+		{ 426, "Upgrade Required" }, { 428, "Precondition Required" },
 		{ 429, "Too Many Requests" }, { 431, "Request Header Fields Too Large" },
-		{ 451, "Unavailable For Legal Reasons" }, { 500, "Internal Server Error" },
-		{ 501, "Not Implemented" }, { 502, "Bad Gateway" }, { 503, "Service Unavailable" },
+		{ 451, "Unavailable For Legal Reasons" },
+		{ 500, "Internal Server Error" }, { 501, "Not Implemented" },
+		{ 502, "Bad Gateway" }, { 503, "Service Unavailable" },
 		{ 504, "Gateway Timeout" }, { 505, "HTTP Version Not Supported" },
+		{ 506, "Variant Also Negotiates" }, { 507, "Insufficient Storage" },
+		{ 508, "Loop Detected" }, { 511, "Network Authentication Required" },
 	};
 
 	for (size_t i = 0; i < LEN(texts); i++)
 		if (texts[i].status == status)
 			return texts[i].text;
-	return "Status";
+	return "Status"; /* not in the IANA registry */
 }
 
 /* ---- lines ---- */
 
-/* Takes the next line, without its CRLF, off the front of *in. 1, 0 when it is
- * not whole, -1 for a bare CR or LF. RFC 9112 2.2. */
-static int
-line_take(struct slice *in, struct slice *line)
+/* How many bytes of empty lines stand before a request line. RFC 9112 2.2. */
+static size_t
+lines_empty(struct slice in)
 {
-	const char *lf = in->n ? memchr(in->p, '\n', in->n) : NULL;
+	size_t at = 0;
 
-	if (!lf)
-		return 0;
-	if (lf == in->p || lf[-1] != '\r')
-		return -1;
-	*line = (struct slice){ in->p, (size_t)(lf - in->p) - 1 };
-	*in = slice_from(*in, line->n + 2);
-	return 1;
+	while (at < 2 * EMPTY_LINES && in.n - at >= 2 && in.p[at] == '\r' && in.p[at + 1] == '\n')
+		at += 2;
+	return at;
 }
 
 /* Looks for the empty line that ends a head, on from *scanned. Returns bytes
- * up to its end, 0 when it is not there yet, -400 for a bare LF. */
+ * up to its end, 0 when it is not there yet, -400 for a bare LF or a head that
+ * begins with too many empty lines. */
 static int
 head_scan(struct slice in, uint32_t *scanned)
 {
+	size_t start = lines_empty(in), at = MAX((size_t)*scanned, start), i;
 	const char *lf;
-	size_t at = *scanned;
 
-	while (at < in.n && (lf = memchr(in.p + at, '\n', in.n - at))) {
-		size_t i = (size_t)(lf - in.p);
-		if (i == 0 || in.p[i - 1] != '\r')
+	for (; at < in.n && (lf = memchr(in.p + at, '\n', in.n - at)); at = i + 1) {
+		i = (size_t)(lf - in.p);
+		if (i < start + 2 || in.p[i - 1] != '\r')
 			return -400;
-		if (i >= 3 && in.p[i - 2] == '\n')
+		if (in.p[i - 2] == '\n')
 			return (int)(i + 1);
-		at = i + 1;
-		*scanned = (uint32_t)at;
 	}
+	*scanned = (uint32_t)in.n;
 	return 0;
+}
+
+/* Steps over the CRLF at *at: 1, 0 when it is not there yet, -1 when something
+ * else is. A bare CR or LF ends nothing: stricter than RFC 9112 2.2. */
+static int
+line_end(struct slice in, size_t *at)
+{
+	if (*at == in.n)
+		return 0;
+	if (in.p[*at] != '\r')
+		return -1;
+	if (*at + 1 == in.n)
+		return 0;
+	if (in.p[*at + 1] != '\n')
+		return -1;
+	*at += 2;
+	return 1;
 }
 
 /* ---- fields ---- */
 
-/* One field line. 0 or -1. RFC 9112 5. */
+static void
+field_count(struct head *h, enum field_id id)
+{
+	if (id == F_OTHER)
+		return;
+	if (!h->first[id])
+		h->first[id] = (uint16_t)h->n;
+	if (h->count[id] < UINT8_MAX)
+		h->count[id]++;
+}
+
+/* The field line at *at: 1, 0 unfinished, -1 malformed. RFC 9112 5; obs-fold
+ * is refused. */
 static int
-field_parse(struct head *h, struct slice line)
+field_parse(struct head *h, struct slice in, size_t *at)
 {
 	struct field *f = &h->f[h->n];
-	size_t i = 0;
+	size_t start = *at, colon = start, value, end;
+	int got;
 
-	while (i < line.n && chars[(unsigned char)line.p[i]] & CH_TOKEN)
-		i++;
-	if (i == 0 || i == line.n || line.p[i] != ':')
+	while (colon < in.n && chars[(unsigned char)in.p[colon]] & CH_TOKEN)
+		colon++;
+	if (colon == in.n)
+		return 0;
+	if (colon == start || in.p[colon] != ':')
 		return -1;
-	f->name = (struct slice){ line.p, i };
-	f->value = slice_trim(slice_from(line, i + 1));
-	if (!is_field_value(f->value))
-		return -1;
-	f->start = line.p;
-	f->end = line.p + line.n + 2;
+	for (value = colon + 1; value < in.n && is_blank(in.p[value]); value++)
+		;
+	end = *at = value_end(in, value);
+	if ((got = line_end(in, at)) <= 0)
+		return got;
+	while (end > value && is_blank(in.p[end - 1]))
+		end--;
+	f->name = (struct slice){ in.p + start, colon - start };
+	f->value = (struct slice){ in.p + value, end - value };
+	f->start = in.p + start;
+	f->end = in.p + *at;
 	f->drop = false;
 	f->id = (uint8_t)field_id_of(f->name);
 	h->n++;
-	if (f->id != F_OTHER) {
-		if (!h->first[f->id])
-			h->first[f->id] = (uint16_t)h->n;
-		if (h->count[f->id] < UINT8_MAX)
-			h->count[f->id]++;
-	}
-	return 0;
+	field_count(h, (enum field_id)f->id);
+	return 1;
 }
 
-/* All field lines and the empty one. 1, 0 unfinished, -1 malformed, -2 too
- * many. */
+/* All field lines at *at and the empty one: 1, 0 unfinished, -1 malformed, -2
+ * too many. */
 static int
-fields_parse(struct head *h, struct slice *in)
+fields_parse(struct head *h, struct slice in, size_t *at)
 {
-	struct slice line;
 	int got;
 
 	h->n = 0;
 	memset(h->first, 0, sizeof h->first);
 	memset(h->count, 0, sizeof h->count);
-	while ((got = line_take(in, &line)) > 0) {
-		if (line.n == 0)
-			return 1;
+	while (*at < in.n && in.p[*at] != '\r') {
 		if (h->n == FIELDS_MAX)
 			return -2;
-		if (field_parse(h, line) < 0)
-			return -1;
+		if ((got = field_parse(h, in, at)) <= 0)
+			return got;
 	}
-	return got;
+	return line_end(in, at);
 }
 
 static const struct field *
@@ -1695,7 +1818,7 @@ head_field(const struct head *h, enum field_id id)
 	return h->first[id] ? &h->f[h->first[id] - 1] : NULL;
 }
 
-/* The token stands in a comma list of such a field; parameters are ignored. */
+/* The token is a member of the comma lists in such fields. */
 static bool
 head_has(const struct head *h, enum field_id id, const char *token)
 {
@@ -1717,12 +1840,30 @@ name_is_kept(const struct field *f)
 {
 	if (f->id != F_OTHER)
 		return http_fields[f->id].flags & FIELD_KEPT;
-	if (f->name.n > 8 && slice_ieq((struct slice){ f->name.p, 8 }, S("content-")))
-		return true;
+	for (size_t i = 0; i < LEN(kept_prefixes); i++)
+		if (f->name.n > kept_prefixes[i].n &&
+		    slice_ieq((struct slice){ f->name.p, kept_prefixes[i].n }, kept_prefixes[i]))
+			return true;
 	for (size_t i = 0; i < LEN(kept_names); i++)
 		if (slice_ieq(f->name, kept_names[i]))
 			return true;
 	return false;
+}
+
+/* Connection names no more options than will be looked at. */
+static bool
+connection_is_short(const struct head *h)
+{
+	struct slice rest, item;
+	int n = 0;
+
+	for (int i = h->first[F_CONNECTION] - 1; h->count[F_CONNECTION] && i < h->n; i++) {
+		rest = h->f[i].id == F_CONNECTION ? h->f[i].value : (struct slice){ NULL, 0 };
+		while (slice_cut(&rest, ',', &item))
+			if (++n > CONNECTION_OPTIONS)
+				return false;
+	}
+	return true;
 }
 
 /* Marks what ends here: hop-by-hop fields and those that Connection names,
@@ -1748,28 +1889,47 @@ head_hop_by_hop(struct head *h)
 
 /* ---- request line ---- */
 
-/* reg-name, IPv4 or [v6], and a port. RFC 9110 7.2. */
+/* The bytes of s up to its port: a reg-name, IPv4, or [v6]; 0: malformed. */
+static size_t
+host_name_end(struct slice s)
+{
+	char text[INET6_ADDRSTRLEN];
+	struct in6_addr v6;
+	const char *close;
+	size_t i;
+
+	if (s.p[0] == '[') {
+		close = memchr(s.p, ']', MIN(s.n, sizeof text));
+		i = close ? (size_t)(close - s.p) : 0;
+		if (i == 0 || memchr(s.p, '\0', i))
+			return 0;
+		memcpy(text, s.p + 1, i - 1);
+		text[i - 1] = '\0';
+		return inet_pton(AF_INET6, text, &v6) == 1 ? i + 1 : 0;
+	}
+	for (i = 0; i < s.n && chars[(unsigned char)s.p[i]] & CH_HOST; i++)
+		if (s.p[i] == '%' && (s.n - i < 3 || hex_value(s.p[i + 1]) < 0 ||
+		    hex_value(s.p[i + 2]) < 0))
+			return 0;
+	return i;
+}
+
+/* uri-host and an optional port; may be empty. RFC 9110 7.2. Delimiters that a
+ * reg-name could hold, as "," and ";", are refused: stricter than RFC 3986. */
 static bool
 is_host(struct slice s)
 {
-	const char *end;
 	struct slice port;
+	size_t end;
 
-	if (s.n > 0 && s.p[0] == '[') {
-		if (!(end = memchr(s.p, ']', s.n)))
-			return false;
-		for (const char *p = s.p + 1; p < end; p++)
-			if (!isxdigit((unsigned char)*p) && *p != ':' && *p != '.')
-				return false;
-		end++;
-	} else {
-		for (end = s.p; end < s.p + s.n && chars[(unsigned char)*end] & CH_HOST; end++)
-			;
-	}
-	if (end == s.p + s.n)
+	if (s.n == 0)
 		return true;
-	port = slice_from(s, (size_t)(end - s.p) + 1);
-	return *end == ':' && end > s.p && (port.n == 0 || slice_uint(port, UINT16_MAX) >= 0);
+	if ((end = host_name_end(s)) == 0)
+		return false;
+	if (end == s.n)
+		return true;
+	port = slice_from(s, end + 1);
+	return s.p[end] == ':' && (port.n == 0 || slice_uint(port, UINT16_MAX) >= 0);
 }
 
 static void
@@ -1784,22 +1944,43 @@ target_split(struct head *h, struct slice t)
 		h->path = S("/");
 	h->path_plain = true;
 	for (size_t i = 0; i < h->path.n; i++)
-		if (h->path.p[i] == '%' || (h->path.p[i] == '/' && i + 1 < h->path.n &&
+		if (h->path.p[i] == '%' || h->path.p[i] == '\\' ||
+		    (h->path.p[i] == '/' && i + 1 < h->path.n &&
 		    (h->path.p[i + 1] == '/' || h->path.p[i + 1] == '.')))
 			h->path_plain = false;
+}
+
+/* scheme://authority and the rest; the authority wins over Host. RFC 9112
+ * 3.2.2. 0 or -400. */
+static int
+target_absolute(struct head *h)
+{
+	static const struct slice schemes[] = { { "http://", 7 }, { "https://", 8 } };
+	struct slice t = h->target, authority;
+	size_t i = 0, n = 0;
+
+	while (i < LEN(schemes) && (t.n <= schemes[i].n ||
+	    !slice_ieq((struct slice){ t.p, schemes[i].n }, schemes[i])))
+		i++;
+	if (i == LEN(schemes))
+		return -400;
+	authority = slice_from(t, schemes[i].n);
+	while (n < authority.n && authority.p[n] != '/' && authority.p[n] != '?')
+		n++;
+	target_split(h, slice_from(authority, n));
+	authority.n = n;
+	h->form = TARGET_ABSOLUTE;
+	h->host = authority;
+	h->has_host = true;
+	return n > 0 && authority.p[0] != ':' && is_host(authority) ? 0 : -400;
 }
 
 /* RFC 9112 3.2. 0 or -status. */
 static int
 target_parse(struct head *h)
 {
-	struct slice t = h->target, authority;
-	size_t scheme = 0;
+	struct slice t = h->target;
 
-	if (t.n > TARGET_MAX)
-		return -414;
-	if (t.n == 0 || !all_are(t, CH_TARGET))
-		return -400;
 	if (h->method == M_CONNECT)
 		return -501;
 	h->form = TARGET_ORIGIN;
@@ -1812,109 +1993,145 @@ target_parse(struct head *h)
 		target_split(h, S("/"));
 		return h->method == M_OPTIONS ? 0 : -400;
 	}
-	if (t.n > 7 && slice_ieq((struct slice){ t.p, 7 }, S("http://")))
-		scheme = 7;
-	else if (t.n > 8 && slice_ieq((struct slice){ t.p, 8 }, S("https://")))
-		scheme = 8;
-	else
-		return -400;
-	h->form = TARGET_ABSOLUTE;
-	authority = slice_from(t, scheme);
-	for (size_t i = 0; i < authority.n; i++)
-		if (authority.p[i] == '/' || authority.p[i] == '?')
-			authority.n = i;
-	target_split(h, slice_from(t, scheme + authority.n));
-	h->host = authority;
-	return authority.n > 0 && is_host(authority) ? 0 : -400;
+	return target_absolute(h);
 }
 
-/* method SP target SP version. 0 or -status. RFC 9112 3. */
+/* A run of bytes of that class at *at, and the space behind it. 1, 0
+ * unfinished, -1 malformed. */
 static int
-request_line(struct head *h, struct slice line)
+word_take(struct slice in, size_t *at, uint8_t class, struct slice *word)
 {
-	struct slice rest = line, v;
-	int major;
+	size_t from = *at;
 
-	if (!slice_cut(&rest, ' ', &h->method_text) || !rest.p || h->method_text.n > METHOD_MAX ||
-	    !is_token(h->method_text))
-		return -400;
-	h->method = method_of(h->method_text);
-	if (!slice_cut(&rest, ' ', &h->target) || !rest.p)
-		return -400;
-	v = rest;
-	if (v.n != 8 || memcmp(v.p, "HTTP/", 5) != 0 || !isdigit((unsigned char)v.p[5]) ||
-	    v.p[6] != '.' || !isdigit((unsigned char)v.p[7]))
-		return -400;
-	major = v.p[5] - '0';
-	if (major != 1)
-		return -505;
-	h->minor = v.p[7] != '0';
-	return target_parse(h);
+	while (*at < in.n && chars[(unsigned char)in.p[*at]] & class)
+		++*at;
+	*word = (struct slice){ in.p + from, *at - from };
+	if (*at == in.n)
+		return 0;
+	return word->n > 0 && in.p[(*at)++] == ' ' ? 1 : -1;
 }
 
+/* HTTP/d.d at *at: 1, 0 unfinished, or -status. RFC 9112 2.3. */
+static int
+version_take(struct slice in, size_t *at, int *minor)
+{
+	struct slice v = { in.p + *at, MIN(in.n - *at, (size_t)VERSION_LEN) };
+
+	if (memcmp(v.p, "HTTP/", MIN(v.n, (size_t)5)) != 0)
+		return -400;
+	if (v.n < VERSION_LEN)
+		return 0;
+	if (!isdigit((unsigned char)v.p[5]) || v.p[6] != '.' || !isdigit((unsigned char)v.p[7]))
+		return -400;
+	if (v.p[5] != '1')
+		return -505;
+	*minor = v.p[7] != '0';
+	*at += VERSION_LEN;
+	return 1;
+}
+
+/* method SP target SP version CRLF: 1, 0 unfinished, or -status. RFC 9112 3. */
+static int
+request_line(struct head *h, struct slice in, size_t *at)
+{
+	int got = word_take(in, at, CH_TOKEN, &h->method_text);
+
+	if (got < 0 || h->method_text.n > METHOD_MAX)
+		return -400;
+	if (got == 0)
+		return 0;
+	got = word_take(in, at, CH_TARGET, &h->target);
+	if (h->target.n > TARGET_MAX)
+		return -414;
+	if (got <= 0)
+		return got == 0 ? 0 : -400;
+	if ((got = version_take(in, at, &h->minor)) <= 0)
+		return got;
+	if ((got = line_end(in, at)) <= 0)
+		return got == 0 ? 0 : -400;
+	h->method = method_of(h->method_text);
+	got = target_parse(h);
+	return got < 0 ? got : 1;
+}
+
+/* RFC 9112 3.2. 0 or -400. */
 static int
 host_parse(struct head *h)
 {
 	const struct field *f = head_field(h, F_HOST);
 
-	h->has_host = f != NULL;
 	if (h->count[F_HOST] > 1 || (!f && h->minor > 0) || (f && !is_host(f->value)))
 		return -400;
-	if (f && h->form != TARGET_ABSOLUTE)
+	if (f && h->form != TARGET_ABSOLUTE) {
 		h->host = f->value;
+		h->has_host = true;
+	}
 	return 0;
 }
 
 /* A request head at the front of in. Returns bytes eaten, 0 unfinished, or
- * minus the status to answer with. */
+ * minus the status to answer with: as soon as what there is cannot become a
+ * request. */
 static int
 request_parse(struct head *h, struct slice in)
 {
-	struct slice rest = in, line;
-	int got, err;
+	size_t at = lines_empty(in);
+	int got;
 
-	for (int i = 0; i < EMPTY_LINES && rest.n > 1 && rest.p[0] == '\r' && rest.p[1] == '\n'; i++)
-		rest = slice_from(rest, 2);
-	if ((got = line_take(&rest, &line)) == 0)
-		return rest.n > TARGET_MAX + METHOD_MAX ? -414 : 0;
 	h->host = (struct slice){ NULL, 0 };
-	if (got < 0)
-		return -400;
-	if ((err = request_line(h, line)) < 0)
-		return err;
-	if ((got = fields_parse(h, &rest)) <= 0)
+	h->has_host = false;
+	h->status = 0;
+	if (in.n - at == 1 && in.p[at] == '\r' && at < 2 * EMPTY_LINES)
+		return 0;
+	if ((got = request_line(h, in, &at)) <= 0)
+		return got;
+	if ((got = fields_parse(h, in, &at)) <= 0)
 		return got == 0 ? 0 : got == -2 ? -431 : -400;
-	if ((err = host_parse(h)) < 0)
-		return err;
-	return (int)(rest.p - in.p);
+	if (host_parse(h) < 0 || !connection_is_short(h))
+		return -400;
+	return (int)at;
+}
+
+/* HTTP/1.d SP 3DIGIT [SP reason] CRLF: 1, 0 unfinished, -1. RFC 9112 4. */
+static int
+status_line(struct head *h, struct slice in, size_t *at)
+{
+	enum { STATUS_LEN = 5 /* with the space before and behind */ };
+	struct slice code;
+	size_t from;
+	int got;
+
+	if ((got = version_take(in, at, &h->minor)) <= 0)
+		return got;
+	code = (struct slice){ in.p + *at, MIN(in.n - *at, (size_t)STATUS_LEN) };
+	if (code.n < STATUS_LEN)
+		return memchr(code.p, '\n', code.n) ? -1 : 0;
+	h->status = (int)slice_uint((struct slice){ code.p + 1, 3 }, 599);
+	if (code.p[0] != ' ' || h->status < 100 || (code.p[4] != ' ' && code.p[4] != '\r'))
+		return -1;
+	*at += code.p[4] == ' ' ? STATUS_LEN : STATUS_LEN - 1;
+	from = *at;
+	*at = value_end(in, from);
+	h->reason = (struct slice){ in.p + from, *at - from };
+	return line_end(in, at);
 }
 
 /* A response head at the front of in. Bytes eaten, 0 unfinished, -502. */
 static int
 response_parse(struct head *h, struct slice in)
 {
-	struct slice rest = in, line;
-	int got = line_take(&rest, &line);
+	size_t at = 0;
+	int got;
 
-	if (got <= 0)
-		return got < 0 ? -502 : 0;
-	if (line.n < 12 || memcmp(line.p, "HTTP/1.", 7) != 0 || !isdigit((unsigned char)line.p[7]) ||
-	    line.p[8] != ' ' || (line.n > 12 && line.p[12] != ' '))
-		return -502;
-	h->minor = line.p[7] != '0';
-	h->status = (int)slice_uint((struct slice){ line.p + 9, 3 }, 599);
-	h->reason = line.n > 13 ? slice_from(line, 13) : S("");
-	if (h->status < 100 || !is_field_value(h->reason))
-		return -502;
-	if ((got = fields_parse(h, &rest)) <= 0)
+	if ((got = status_line(h, in, &at)) <= 0 || (got = fields_parse(h, in, &at)) <= 0)
 		return got == 0 ? 0 : -502;
-	return (int)(rest.p - in.p);
+	return connection_is_short(h) ? (int)at : -502;
 }
 
 /* ---- bodies ---- */
 
-/* Exactly one coding, chunked? 1, 0 when another comes with it, -1 malformed
- * or chunked twice or not last. */
+/* What all Transfer-Encoding fields say: 1 chunked alone, 0 other codings before
+ * it, -1 malformed, or chunked twice or not last. RFC 9112 6.1. */
 static int
 coding_of(const struct head *h)
 {
@@ -2003,6 +2220,8 @@ body_of_response(struct body *b, const struct head *h, enum method m)
 static size_t
 body_take(struct body *b, size_t n)
 {
+	if (b->kind == BODY_NONE)
+		return 0;
 	if (b->kind == BODY_LENGTH) {
 		n = (size_t)MIN((uint64_t)n, b->left);
 		b->left -= n;
@@ -2012,27 +2231,19 @@ body_take(struct body *b, size_t n)
 	return n;
 }
 
-static int
-hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c = lower(c);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
+/* ---- chunks ---- */
 
 /* A trailer line is whole: checked, and cut off again when it is one that may
  * not come behind the body. RFC 9110 6.5.1. -1: malformed. */
 static int
 trailer_check(struct body *b, struct text *t)
 {
-	struct slice line = { t->p + b->line_at, t->n - b->line_at - 2 }, name;
-	struct field f = { 0 };
+	struct slice line = { t->p + b->line_at, t->n - b->line_at - 2 };
+	struct field f = { .name = line };
 
-	for (name = line; name.n > 0 && chars[(unsigned char)line.p[line.n - name.n]] & CH_TOKEN;)
-		name.n--;
-	f.name = (struct slice){ line.p, line.n - name.n };
-	if (f.name.n == 0 || name.n == 0 || line.p[f.name.n] != ':' ||
+	for (f.name.n = 0; f.name.n < line.n && chars[(unsigned char)line.p[f.name.n]] & CH_TOKEN;)
+		f.name.n++;
+	if (f.name.n == 0 || f.name.n == line.n || line.p[f.name.n] != ':' ||
 	    !is_field_value(slice_from(line, f.name.n + 1)))
 		return -1;
 	f.id = (uint8_t)field_id_of(f.name);
@@ -2065,39 +2276,89 @@ chunk_size_byte(struct body *b, char c)
 {
 	int v = hex_value(c);
 
-	if (v >= 0 && (b->chunk == CHUNK_SIZE || b->chunk == CHUNK_DIGITS)) {
-		if (b->left > (uint64_t)INT64_MAX >> 4)
+	if (v >= 0) {
+		if (b->left > (uint64_t)INT64_MAX >> 4 || ++b->digits > CHUNK_DIGITS_MAX)
 			return -1;
 		b->left = b->left << 4 | (unsigned)v;
 		b->chunk = CHUNK_DIGITS;
-		return ++b->ext_bytes > CHUNK_DIGITS_MAX ? -1 : 0;
+		return 0;
 	}
-	if (b->chunk == CHUNK_SIZE)
+	if (b->chunk == CHUNK_SIZE || (c != '\r' && c != ';' && !is_blank(c)))
 		return -1;
-	if (c == '\r')
-		b->chunk = CHUNK_SIZE_LF;
-	else if (c == ';')
-		b->chunk = CHUNK_EXT;
-	else
-		return -1;
+	b->chunk = c == '\r' ? CHUNK_SIZE_LF : c == ';' ? CHUNK_EXT : CHUNK_BWS;
 	return 0;
 }
 
-/* Extensions mean nothing to a proxy; their form is checked. RFC 9112 7.1.1. */
+enum ext_class {
+	EXT_BLANK, EXT_SEMICOLON, EXT_EQUALS, EXT_QUOTE, EXT_BACKSLASH, EXT_CR,
+	EXT_TOKEN, EXT_TEXT, EXT_BAD, EXT_CLASSES
+};
+
+/* The grammar of extensions, *( BWS ; BWS token [ BWS = BWS ( token /
+ * quoted-string ) ] ): what each byte leads to. CHUNK_SIZE: it may not stand
+ * there. RFC 9112 7.1.1. */
+/* clang-format off */
+static const uint8_t ext_next[CHUNK_EXT_END + 1][EXT_CLASSES] = {
+	[CHUNK_BWS]       = { [EXT_BLANK] = CHUNK_BWS, [EXT_SEMICOLON] = CHUNK_EXT },
+	[CHUNK_EXT]       = { [EXT_BLANK] = CHUNK_EXT, [EXT_TOKEN] = CHUNK_EXT_NAME },
+	[CHUNK_EXT_NAME]  = { [EXT_BLANK] = CHUNK_EXT_NAMED, [EXT_SEMICOLON] = CHUNK_EXT,
+	                      [EXT_EQUALS] = CHUNK_EXT_EQUALS, [EXT_CR] = CHUNK_SIZE_LF,
+	                      [EXT_TOKEN] = CHUNK_EXT_NAME },
+	[CHUNK_EXT_NAMED] = { [EXT_BLANK] = CHUNK_EXT_NAMED, [EXT_SEMICOLON] = CHUNK_EXT,
+	                      [EXT_EQUALS] = CHUNK_EXT_EQUALS },
+	[CHUNK_EXT_EQUALS] = { [EXT_BLANK] = CHUNK_EXT_EQUALS, [EXT_QUOTE] = CHUNK_QUOTED,
+	                      [EXT_TOKEN] = CHUNK_EXT_VALUE },
+	[CHUNK_EXT_VALUE] = { [EXT_BLANK] = CHUNK_BWS, [EXT_SEMICOLON] = CHUNK_EXT,
+	                      [EXT_CR] = CHUNK_SIZE_LF, [EXT_TOKEN] = CHUNK_EXT_VALUE },
+	[CHUNK_QUOTED]    = { [EXT_BLANK] = CHUNK_QUOTED, [EXT_SEMICOLON] = CHUNK_QUOTED,
+	                      [EXT_EQUALS] = CHUNK_QUOTED, [EXT_QUOTE] = CHUNK_EXT_END,
+	                      [EXT_BACKSLASH] = CHUNK_ESCAPED, [EXT_TOKEN] = CHUNK_QUOTED,
+	                      [EXT_TEXT] = CHUNK_QUOTED },
+	[CHUNK_ESCAPED]   = { [EXT_BLANK] = CHUNK_QUOTED, [EXT_SEMICOLON] = CHUNK_QUOTED,
+	                      [EXT_EQUALS] = CHUNK_QUOTED, [EXT_QUOTE] = CHUNK_QUOTED,
+	                      [EXT_BACKSLASH] = CHUNK_QUOTED, [EXT_TOKEN] = CHUNK_QUOTED,
+	                      [EXT_TEXT] = CHUNK_QUOTED },
+	[CHUNK_EXT_END]   = { [EXT_BLANK] = CHUNK_BWS, [EXT_SEMICOLON] = CHUNK_EXT,
+	                      [EXT_CR] = CHUNK_SIZE_LF },
+};
+/* clang-format on */
+
+static enum ext_class
+ext_class_of(char c)
+{
+	uint8_t may = chars[(unsigned char)c];
+
+	switch (c) {
+	case ' ':
+	case '\t': return EXT_BLANK;
+	case ';': return EXT_SEMICOLON;
+	case '=': return EXT_EQUALS;
+	case '"': return EXT_QUOTE;
+	case '\\': return EXT_BACKSLASH;
+	case '\r': return EXT_CR;
+	default: return may & CH_TOKEN ? EXT_TOKEN : may & CH_VALUE ? EXT_TEXT : EXT_BAD;
+	}
+}
+
+/* Extensions mean nothing to a proxy; their form and number are checked. */
 static int
 chunk_ext_byte(struct body *b, char c)
 {
-	if (++b->ext_bytes > CHUNK_EXT_MAX || (c != '\r' && !(chars[(unsigned char)c] & CH_VALUE)))
-		return -1;
-	if (b->chunk == CHUNK_ESCAPED)
-		b->chunk = CHUNK_QUOTED;
-	else if (b->chunk == CHUNK_QUOTED)
-		b->chunk = c == '\\' ? CHUNK_ESCAPED : c == '"' ? CHUNK_EXT : CHUNK_QUOTED;
-	else if (c == '"')
-		b->chunk = CHUNK_QUOTED;
-	else if (c == '\r')
-		b->chunk = CHUNK_SIZE_LF;
-	return c == '\r' && b->chunk != CHUNK_SIZE_LF ? -1 : 0;
+	b->chunk = (enum chunk_state)ext_next[b->chunk][ext_class_of(c)];
+	return b->chunk == CHUNK_SIZE || ++b->ext_bytes > CHUNK_EXT_MAX ? -1 : 0;
+}
+
+/* The end of a size line. Content pays for extensions, so that no flood of
+ * small chunks with long ones goes on for ever. */
+static int
+chunk_size_end(struct body *b, char c)
+{
+	uint64_t paid = CHUNK_EXT_FREE + b->left;
+
+	b->ext_bytes = b->left > 0 && b->ext_bytes > paid ? b->ext_bytes - (uint32_t)paid : 0;
+	b->digits = 0;
+	b->chunk = b->left > 0 ? CHUNK_DATA : CHUNK_TRAILER;
+	return c == '\n' ? 0 : -1;
 }
 
 /* Framing, a byte at a time. -1: malformed. */
@@ -2108,14 +2369,8 @@ chunk_byte(struct body *b, char c, struct text *trailers)
 	case CHUNK_SIZE:
 	case CHUNK_DIGITS:
 		return chunk_size_byte(b, c);
-	case CHUNK_EXT:
-	case CHUNK_QUOTED:
-	case CHUNK_ESCAPED:
-		return chunk_ext_byte(b, c);
 	case CHUNK_SIZE_LF:
-		b->chunk = b->left ? CHUNK_DATA : CHUNK_TRAILER;
-		b->ext_bytes = 0;
-		return c == '\n' ? 0 : -1;
+		return chunk_size_end(b, c);
 	case CHUNK_DATA_CR:
 		b->chunk = CHUNK_DATA_LF;
 		return c == '\r' ? 0 : -1;
@@ -2131,8 +2386,11 @@ chunk_byte(struct body *b, char c, struct text *trailers)
 		b->chunk = CHUNK_DONE;
 		b->done = true;
 		return c == '\n' ? 0 : -1;
-	default:
+	case CHUNK_TRAILING:
+	case CHUNK_TRAILER_LF:
 		return trailer_byte(b, c, trailers);
+	default:
+		return chunk_ext_byte(b, c);
 	}
 }
 
@@ -2146,6 +2404,7 @@ chunk_decode(struct body *b, char *p, size_t n, size_t *content, struct text *tr
 	size_t at = 0, run;
 
 	*content = 0;
+	b->need_trailers = false;
 	while (at < n && !b->done) {
 		if (b->chunk == CHUNK_DATA) {
 			run = (size_t)MIN((uint64_t)(n - at), b->left);
@@ -2201,47 +2460,51 @@ percent_value(struct slice s)
 }
 
 /* One segment, decoded behind *n. An encoded slash or percent sign stays
- * encoded. -1: bad. */
+ * encoded. -1: malformed, or a NUL. */
 static int
 segment_decode(struct slice s, char *to, size_t *n)
 {
 	int c;
 
 	for (size_t i = 0; i < s.n; i++) {
-		if (s.p[i] != '%') {
-			to[(*n)++] = s.p[i];
+		c = s.p[i] == '%' ? percent_value(slice_from(s, i)) : (unsigned char)s.p[i];
+		if (c <= 0)
+			return -1;
+		if (s.p[i] == '%')
+			i += 2;
+		if (c != '/' && c != '%') {
+			to[(*n)++] = (char)c;
 			continue;
 		}
-		if ((c = percent_value(slice_from(s, i))) <= 0)
-			return -1;
-		if (c == '/' || c == '%') {
-			memcpy(to + *n, c == '/' ? "%2F" : "%25", 3);
-			*n += 3;
-		} else
-			to[(*n)++] = (char)c;
-		i += 2;
+		memcpy(to + *n, c == '/' ? "%2F" : "%25", 3);
+		*n += 3;
 	}
 	return 0;
 }
 
-/* A dot segment that an encoded slash hides, or a backslash, which some
- * backends take for one: `..%2f`, `..\\`. */
+static bool
+is_dots(struct slice s)
+{
+	return slice_eq(s, S(".")) || slice_eq(s, S(".."));
+}
+
+/* A dot segment stands in a decoded segment, beside an encoded slash or a
+ * backslash, which some backends take for one: `..%2F`, `..\`. */
 static bool
 hides_dots(struct slice s)
 {
 	size_t from = 0, skip;
 
-	for (size_t i = 0; i <= s.n; i += skip) {
-		bool end = i == s.n || s.p[i] == '\\';
+	for (size_t i = 0; i < s.n; i += skip) {
 		bool slash = s.n - i >= 3 && memcmp(s.p + i, "%2F", 3) == 0;
 		skip = slash ? 3 : 1;
-		if (!end && !slash)
+		if (!slash && s.p[i] != '\\')
 			continue;
-		if (i - from <= 2 && i > from && s.p[from] == '.' && s.p[i - 1] == '.' && i - from < s.n)
+		if (is_dots((struct slice){ s.p + from, i - from }))
 			return true;
 		from = i + skip;
 	}
-	return false;
+	return from > 0 && is_dots(slice_from(s, from));
 }
 
 /* Percent-decoded but for %2F and %25, dot segments resolved, slashes merged.
@@ -2286,15 +2549,17 @@ path_normalise(struct slice raw, struct path_view *v)
 	return 0;
 }
 
-/* A normalised path as it may stand in a request line. */
+/* A normalised path, or one that was rewritten, as it may stand in a request
+ * line. What is percent-encoded stays so. */
 static void
 path_encode(struct text *t, struct slice normal)
 {
-	static const char bare[] = "/-._~!$&'()*+,;=:@%";
+	static const char bare[] = "/-._~!$&'()*+,;=:@";
 
 	for (size_t i = 0; i < normal.n; i++) {
 		unsigned char c = (unsigned char)normal.p[i];
-		if (c < 0x80 && c && (isalnum(c) || strchr(bare, c))) {
+		if (c < 0x80 && (isalnum(c) || (c && strchr(bare, c)) ||
+		    (c == '%' && percent_value(slice_from(normal, i)) >= 0))) {
 			text_char(t, (char)c);
 			continue;
 		}
@@ -2345,7 +2610,13 @@ query_has(struct slice query, struct slice name, struct slice value)
  * Offers  addr_parse, ip_*, cidr_*, proxy_parse, proxy_write.
  * Calls   base, arena. One grammar for every address, see CONFIG.md. */
 
-#define IP_V4_PREFIX 12 /* bytes of ::ffff: before an IPv4 address */
+enum {
+	IP_BYTES = 16,
+	IP_WORDS = IP_BYTES / 2,
+	IP_V4_PREFIX = 12, /* bytes of ::ffff: before an IPv4 address */
+	IP_V4_BITS = 32,
+	IP_BITS = 128
+};
 
 static const uint8_t v4_mapped[IP_V4_PREFIX] = { [10] = 0xff, [11] = 0xff };
 
@@ -2368,7 +2639,7 @@ ip_parse(struct slice s, struct ip *ip)
 {
 	char text[INET6_ADDRSTRLEN];
 
-	if (s.n == 0 || s.n >= sizeof text)
+	if (s.n == 0 || s.n >= sizeof text || memchr(s.p, '\0', s.n))
 		return false;
 	memcpy(text, s.p, s.n);
 	text[s.n] = '\0';
@@ -2377,35 +2648,78 @@ ip_parse(struct slice s, struct ip *ip)
 	    inet_pton(AF_INET6, text, ip->b) == 1;
 }
 
-/* Dotted, or RFC 5952; nothing for none. */
+static void
+ip_text_v4(struct text *t, const struct ip *ip)
+{
+	for (int i = IP_V4_PREFIX; i < IP_BYTES; i++) {
+		if (i > IP_V4_PREFIX)
+			text_char(t, '.');
+		text_uint(t, ip->b[i]);
+	}
+}
+
+static uint16_t
+two_bytes(const void *p)
+{
+	const uint8_t *b = p;
+
+	return (uint16_t)(b[0] << 8 | b[1]);
+}
+
+/* Dotted, or RFC 5952; nothing for none. inet_ntop differs from libc to libc. */
 static void
 ip_text(struct text *t, const struct ip *ip)
 {
-	char b[INET6_ADDRSTRLEN];
+	int first = IP_WORDS, most = 1; /* the longest run of zeros, 2 at least */
 
 	if (ip_is_v4(ip)) {
-		for (int i = IP_V4_PREFIX; i < 16; i++) {
-			if (i > IP_V4_PREFIX)
-				text_char(t, '.');
-			text_uint(t, ip->b[i]);
+		ip_text_v4(t, ip);
+		return;
+	}
+	if (ip_is_none(ip))
+		return;
+	for (int i = 0, run = 0; i < IP_WORDS; i++) {
+		run = two_bytes(ip->b + 2 * i) == 0 ? run + 1 : 0;
+		if (run > most) {
+			most = run;
+			first = i + 1 - run;
 		}
-	} else if (!ip_is_none(ip) && inet_ntop(AF_INET6, ip->b, b, sizeof b))
-		text_str(t, b);
+	}
+	for (int i = 0; i < IP_WORDS; i++) {
+		if (i == first) {
+			text_str(t, "::");
+			i += most - 1;
+			continue;
+		}
+		if (i > 0 && i != first + most)
+			text_char(t, ':');
+		text_hex(t, two_bytes(ip->b + 2 * i), 1);
+	}
 }
 
+/* The bits of ip behind the first bits are zero then. */
+static void
+ip_mask(struct ip *ip, unsigned bits)
+{
+	for (unsigned i = 0; i < IP_BYTES; i++, bits -= MIN(bits, 8u))
+		ip->b[i] &= (uint8_t)(0xff00u >> MIN(bits, 8u));
+}
+
+/* A network, or an address alone; bits of the host are masked away. */
 static bool
 cidr_parse(struct slice s, struct cidr *c)
 {
 	struct slice rest = s, ip;
-	int64_t bits = 128, most;
+	int64_t bits, most;
 
-	slice_cut(&rest, '/', &ip);
-	if (!ip_parse(ip, &c->ip))
+	if (!slice_cut(&rest, '/', &ip) || !ip_parse(ip, &c->ip))
 		return false;
-	most = memchr(ip.p, ':', ip.n) ? 128 : 32;
-	if (rest.p && (bits = slice_uint(rest, (uint64_t)most)) < 0)
+	most = memchr(ip.p, ':', ip.n) ? IP_BITS : IP_V4_BITS;
+	bits = rest.p ? slice_uint(rest, (uint64_t)most) : most;
+	if (bits < 0)
 		return false;
-	c->bits = (uint8_t)(rest.p && most == 32 ? bits + 96 : bits);
+	c->bits = (uint8_t)(IP_BITS - most + bits);
+	ip_mask(&c->ip, c->bits);
 	return true;
 }
 
@@ -2464,12 +2778,14 @@ sock_of_ip(union sock *s, const struct ip *ip, uint16_t port)
 
 /* ---- the grammar ---- */
 
+#define HOST_NAME_BYTES 253 /* of a DNS name; RFC 1035 2.3.4 */
+
 static bool
 addr_unix(struct arena *a, struct slice path, bool abstract, struct addr *out, const char **why)
 {
 	struct sockaddr_un *un = &out->sock.un;
 
-	*why = "the path of a unix socket has 1 to 107 bytes";
+	*why = "the path or name of a unix socket has 1 to 107 bytes";
 	if (path.n == 0 || path.n >= sizeof un->sun_path)
 		return false;
 	un->sun_family = AF_UNIX;
@@ -2494,13 +2810,20 @@ addr_fd(struct arena *a, struct slice number, struct addr *out, const char **why
 	return true;
 }
 
+/* One that is all numbers in the end is a mistyped IPv4 address. */
 static bool
 is_host_name(struct slice s)
 {
-	for (size_t i = 0; i < s.n; i++)
+	const char *dot = s.n ? memrchr(s.p, '.', s.n) : NULL;
+	size_t last = dot ? (size_t)(dot - s.p) + 1 : 0, letters = 0;
+
+	for (size_t i = 0; i < s.n; i++) {
 		if (!isalnum((unsigned char)s.p[i]) && !memchr("-._", s.p[i], 3))
 			return false;
-	return s.n > 0 && s.n <= 253;
+		letters += i >= last && !isdigit((unsigned char)s.p[i]);
+	}
+	return s.n > 0 && s.n <= HOST_NAME_BYTES && s.p[0] != '.' && s.p[0] != '-' &&
+	    (letters > 0 || last == s.n);
 }
 
 /* Splits `host:port`, `[v6]:port`, `:port`; port is empty when there is none. */
@@ -2509,51 +2832,59 @@ addr_split(struct slice s, struct slice *host, struct slice *port, bool *v6)
 {
 	const char *at;
 
-	*port = S("");
 	*v6 = s.n > 0 && s.p[0] == '[';
-	if (*v6) {
-		if (!(at = memchr(s.p, ']', s.n)))
-			return false;
-		*host = (struct slice){ s.p + 1, (size_t)(at - s.p) - 1 };
-		s = slice_from(s, host->n + 2);
-		if (s.n > 0 && s.p[0] != ':')
-			return false;
-		*port = s.n > 0 ? slice_from(s, 1) : S("");
+	at = s.n ? memchr(s.p, *v6 ? ']' : ':', s.n) : NULL;
+	if (*v6 && !at)
+		return false;
+	*host = (struct slice){ s.p + *v6, (at ? (size_t)(at - s.p) : s.n) - *v6 };
+	s = slice_from(s, host->n + 2 * *v6);
+	*port = s.n > 0 ? slice_from(s, 1) : S("");
+	return s.n == 0 || s.p[0] == ':';
+}
+
+/* The host of out: every interface, a numeric address, or a name. */
+static bool
+addr_host(struct arena *a, struct slice host, bool v6, struct addr *out, const char **why)
+{
+	char b[INET6_ADDRSTRLEN];
+	struct text t = { b, 0, sizeof b, false };
+	struct ip ip = { { 0 } };
+
+	out->kind = ADDR_INET;
+	out->any = !v6 && (host.n == 0 || slice_eq(host, S("*")));
+	if (out->any || (ip_parse(host, &ip) && v6 == (memchr(host.p, ':', host.n) != NULL))) {
+		out->sock_n = sock_of_ip(&out->sock, &ip, out->port);
+		ip_text(&t, &ip);
+		if (v6 && ip_is_none(&ip))
+			text_str(&t, "::");
+		out->host = out->any ? NULL : arena_dup(a, text_slice(&t)).p;
 		return true;
 	}
-	at = s.n ? memchr(s.p, ':', s.n) : NULL;
-	*host = at ? (struct slice){ s.p, (size_t)(at - s.p) } : s;
-	*port = at ? slice_from(s, host->n + 1) : S("");
-	return true;
+	out->kind = ADDR_NAME;
+	out->host = v6 ? NULL : arena_dup(a, host).p;
+	*why = v6 ? "expected an IPv6 address in []" : "expected a host name or an IP address";
+	return !v6 && is_host_name(host);
 }
 
 static bool
 addr_inet(struct arena *a, struct slice s, int preset, struct addr *out, const char **why)
 {
 	struct slice host, port;
-	struct ip ip = { { 0 } };
-	bool v6, numeric;
+	bool v6;
 	int64_t n;
 
 	*why = "expected host:port, :port, [v6]:port, unix:/path or @name";
-	if (!addr_split(s, &host, &port, &v6) || (port.n == 0 && preset < 0))
+	if (!addr_split(s, &host, &port, &v6) || (port.n == 0 && (preset < 0 || host.n == 0)))
 		return false;
-	*why = "expected a port from 0 to 65535";
+	*why = port.n && memchr(port.p, ':', port.n)
+	    ? "expected host:port; an IPv6 address stands in []"
+	    : "expected a port from 0 to 65535";
 	if ((n = port.n ? slice_uint(port, UINT16_MAX) : preset) < 0)
 		return false;
 	out->port = (uint16_t)n;
-	out->any = !v6 && (host.n == 0 || slice_eq(host, S("*")));
-	numeric = !out->any && ip_parse(host, &ip);
-	*why = v6 ? "expected an IPv6 address in []" : "expected a host name or an IP address";
-	if (v6 ? !numeric || !memchr(host.p, ':', host.n)
-	       : !out->any && !numeric && !is_host_name(host))
+	if (!addr_host(a, host, v6, out, why))
 		return false;
-	if (numeric && !v6 && memchr(host.p, ':', host.n))
-		return false;
-	out->kind = out->any || numeric ? ADDR_INET : ADDR_NAME;
-	if (out->kind == ADDR_INET)
-		out->sock_n = sock_of_ip(&out->sock, &ip, out->port);
-	out->host = out->any ? NULL : arena_fmt(a, "%.*s", (int)host.n, host.p);
+	v6 = out->host && strchr(out->host, ':');
 	out->text = arena_fmt(a, v6 ? "[%s]:%u" : "%s:%u", out->any ? "" : out->host, out->port);
 	return true;
 }
@@ -2583,7 +2914,20 @@ addr_url(struct arena *a, struct slice s, const struct addr_scheme *sc, struct a
 	}
 	if (slash)
 		s.n = (size_t)(slash - s.p);
-	return addr_inet(a, s, sc->port, out, why);
+	if (!addr_inet(a, s, sc->port, out, why))
+		return false;
+	*why = "a URL names its host";
+	return !out->any;
+}
+
+/* The path behind `unix:` or `unix/`; it may have an authority's slashes. */
+static struct slice
+addr_unix_path(struct slice s)
+{
+	s = slice_from(s, 5);
+	while (s.n > 1 && s.p[1] == '/')
+		s = slice_from(s, 1);
+	return s;
 }
 
 /* Parses s; its texts are in a. False: *why says what was expected. */
@@ -2591,7 +2935,9 @@ static bool
 addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 {
 	*out = (struct addr){ .fd = -1 };
-	*why = "";
+	*why = "an address holds no NUL";
+	if (s.n > 0 && memchr(s.p, '\0', s.n))
+		return false;
 	for (size_t i = 0; i < LEN(addr_schemes); i++)
 		if (slice_starts(s, addr_schemes[i].name))
 			return addr_url(a, s, &addr_schemes[i], out, why);
@@ -2599,13 +2945,8 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 		out->scheme = SCHEME_UWSGI;
 		return addr_unix(a, slice_from(s, 6), false, out, why);
 	}
-	if (slice_starts(s, S("unix://")) || slice_starts(s, S("unix//")) ||
-	    slice_starts(s, S("unix:/"))) {
-		s = slice_from(s, 4 + (s.p[4] == ':'));
-		while (s.n > 1 && s.p[1] == '/')
-			s = slice_from(s, 1);
-		return addr_unix(a, s, false, out, why);
-	}
+	if (slice_starts(s, S("unix:/")) || slice_starts(s, S("unix//")))
+		return addr_unix(a, addr_unix_path(s), false, out, why);
 	if (slice_starts(s, S("/")))
 		return addr_unix(a, s, false, out, why);
 	if (slice_starts(s, S("@")))
@@ -2621,71 +2962,104 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 
 /* ---- PROXY protocol ---- */
 
-#define PROXY_V1_MAX 107
-#define PROXY_V2_HEAD 16
+enum {
+	PROXY_V1_MAX = 107,
+	PROXY_V1_PARTS = 6,
+	PROXY_V2_HEAD = 16,
+	PROXY_V2_MAX = 4096,      /* with its TLVs; nginx takes as much */
+	PROXY_V2_UNIX = 2 * 108,  /* two paths */
+	PROXY_V2_LOCAL = 0x20,    /* version and command in one byte */
+	PROXY_V2_PROXY = 0x21,
+	PROXY_V2_TCP4 = 0x11,     /* family and transport */
+	PROXY_V2_TCP6 = 0x21
+};
 
 static const struct slice proxy_v2_mark = { "\r\n\r\n\0\r\nQUIT\n", 12 };
 
-/* PROXY TCP4 src dst sport dport CRLF */
+/* An address of the family that was said. */
+static bool
+proxy_ip(struct slice s, bool v6, struct ip *ip)
+{
+	return ip_parse(s, ip) && v6 == (memchr(s.p, ':', s.n) != NULL);
+}
+
+static bool
+proxy_port(struct slice s, uint16_t *port)
+{
+	int64_t n = slice_uint(s, UINT16_MAX);
+
+	*port = (uint16_t)n;
+	return n >= 0 && (s.n == 1 || s.p[0] != '0');
+}
+
+/* PROXY TCP4 src dst sport dport CRLF; or UNKNOWN and anything. */
 static int
 proxy_parse_v1(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst, uint16_t *dport)
 {
 	const char *lf = memchr(in.p, '\n', MIN(in.n, (size_t)PROXY_V1_MAX));
-	struct slice rest, part[6];
-	int64_t a, b;
+	struct slice rest, part[PROXY_V1_PARTS];
 	int n = 0;
+	bool v6;
 
 	if (!lf)
 		return in.n >= PROXY_V1_MAX ? -1 : 0;
 	if (lf == in.p || lf[-1] != '\r')
 		return -1;
 	rest = (struct slice){ in.p, (size_t)(lf - in.p) - 1 };
-	while (n < 6 && slice_cut(&rest, ' ', &part[n]))
+	while (n < PROXY_V1_PARTS && slice_cut(&rest, ' ', &part[n]))
 		n++;
 	if (n >= 2 && slice_eq(part[1], S("UNKNOWN")))
 		return (int)(lf - in.p) + 1;
-	if (n != 6 || rest.p || (!slice_eq(part[1], S("TCP4")) && !slice_eq(part[1], S("TCP6"))) ||
-	    !ip_parse(part[2], src) || !ip_parse(part[3], dst) ||
-	    (a = slice_uint(part[4], UINT16_MAX)) < 0 || (b = slice_uint(part[5], UINT16_MAX)) < 0)
+	if (n != PROXY_V1_PARTS || rest.p)
 		return -1;
-	*sport = (uint16_t)a;
-	*dport = (uint16_t)b;
+	v6 = slice_eq(part[1], S("TCP6"));
+	if ((!v6 && !slice_eq(part[1], S("TCP4"))) || !proxy_ip(part[2], v6, src) ||
+	    !proxy_ip(part[3], v6, dst) || !proxy_port(part[4], sport) ||
+	    !proxy_port(part[5], dport))
+		return -1;
 	return (int)(lf - in.p) + 1;
 }
 
-static uint16_t
-two_bytes(const char *p)
+/* The addresses of a whole version 2 header. TLVs behind them are skipped. */
+static int
+proxy_v2_addrs(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst, uint16_t *dport)
 {
-	return (uint16_t)((unsigned char)p[0] << 8 | (unsigned char)p[1]);
+	static const size_t need[] = { 0, 12, 36, PROXY_V2_UNIX }; /* by family */
+	size_t n = in.n - PROXY_V2_HEAD, family = (unsigned char)in.p[13] >> 4, size;
+	unsigned transport = (unsigned char)in.p[13] & 15;
+	const char *p = in.p + PROXY_V2_HEAD;
+
+	if (family >= LEN(need) || transport > 2 || n < need[family])
+		return -1;
+	if (transport == 0 || family == 0 || need[family] == PROXY_V2_UNIX)
+		return (int)in.n;
+	size = (need[family] - 4) / 2;
+	memcpy(src->b, v4_mapped, IP_V4_PREFIX);
+	memcpy(dst->b, v4_mapped, IP_V4_PREFIX);
+	memcpy(src->b + IP_BYTES - size, p, size);
+	memcpy(dst->b + IP_BYTES - size, p + size, size);
+	*sport = two_bytes(p + 2 * size);
+	*dport = two_bytes(p + 2 * size + 2);
+	return (int)in.n;
 }
 
 static int
 proxy_parse_v2(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst, uint16_t *dport)
 {
-	size_t n, size;
-	unsigned char command, family;
+	unsigned char command;
+	size_t n;
 
 	if (in.n < PROXY_V2_HEAD)
 		return 0;
 	command = (unsigned char)in.p[12];
-	family = (unsigned char)in.p[13];
-	n = two_bytes(in.p + 14);
-	if (command >> 4 != 2 || (command & 15) > 1)
+	n = PROXY_V2_HEAD + (size_t)two_bytes(in.p + 14);
+	if ((command != PROXY_V2_LOCAL && command != PROXY_V2_PROXY) || n > PROXY_V2_MAX)
 		return -1;
-	if (in.n < PROXY_V2_HEAD + n)
+	if (in.n < n)
 		return 0;
-	size = family >> 4 == 1 ? 4 : family >> 4 == 2 ? 16 : 0;
-	if ((command & 15) == 0 || size == 0)
-		return (int)(PROXY_V2_HEAD + n); /* LOCAL, or no IP */
-	if (n < 2 * size + 4)
-		return -1;
-	memcpy(src->b, v4_mapped, IP_V4_PREFIX);
-	memcpy(dst->b, v4_mapped, IP_V4_PREFIX);
-	memcpy(src->b + 16 - size, in.p + PROXY_V2_HEAD, size);
-	memcpy(dst->b + 16 - size, in.p + PROXY_V2_HEAD + size, size);
-	*sport = two_bytes(in.p + PROXY_V2_HEAD + 2 * size);
-	*dport = two_bytes(in.p + PROXY_V2_HEAD + 2 * size + 2);
-	return (int)(PROXY_V2_HEAD + n);
+	if (command == PROXY_V2_LOCAL)
+		return (int)n;
+	return proxy_v2_addrs((struct slice){ in.p, n }, src, sport, dst, dport);
 }
 
 /* A PROXY header at the front of in: bytes eaten, 0 not whole, -1 none. src
@@ -2708,18 +3082,18 @@ proxy_write_v2(struct text *t, const struct ip *src, uint16_t sport, const struc
 {
 	bool known = !ip_is_none(src) && !ip_is_none(dst);
 	bool v4 = known && ip_is_v4(src) && ip_is_v4(dst);
-	size_t size = !known ? 0 : v4 ? 4 : 16, n = known ? 2 * size + 4 : 0;
+	size_t size = v4 ? IP_BYTES - IP_V4_PREFIX : IP_BYTES, n = known ? 2 * size + 4 : 0;
 	char ports[4] = { (char)(sport >> 8), (char)sport, (char)(dport >> 8), (char)dport };
 
 	text_add(t, proxy_v2_mark);
-	text_char(t, known ? 0x21 : 0x20);
-	text_char(t, !known ? 0 : v4 ? 0x11 : 0x21);
+	text_char(t, known ? PROXY_V2_PROXY : PROXY_V2_LOCAL);
+	text_char(t, !known ? 0 : v4 ? PROXY_V2_TCP4 : PROXY_V2_TCP6);
 	text_char(t, 0);
 	text_char(t, (char)n);
 	if (!known)
 		return;
-	text_add(t, (struct slice){ (const char *)src->b + 16 - size, size });
-	text_add(t, (struct slice){ (const char *)dst->b + 16 - size, size });
+	text_add(t, (struct slice){ (const char *)src->b + IP_BYTES - size, size });
+	text_add(t, (struct slice){ (const char *)dst->b + IP_BYTES - size, size });
 	text_add(t, (struct slice){ ports, sizeof ports });
 }
 
@@ -12378,6 +12752,7 @@ worker_start(struct conf *cf, struct listeners *ls, unsigned generation)
 	board->workers[slot].pid = pid;
 	m.workers[slot] = (struct worker){ .pid = pid, .ctl = sv[0], .generation = generation,
 		.started_ms = now_ms };
+	log_debug("worker %d of generation %u started", (int)pid, generation);
 	return 0;
 }
 
@@ -12531,14 +12906,24 @@ listener_add(struct listeners *to, struct listeners *have, const struct addr *a,
 
 #define ADMIN_MODE 0600
 
+static bool
+dir_is_writable(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
+
+	snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+	return access(dir, W_OK | X_OK) == 0;
+}
+
 /* The admin sockets. The preset one may be taken or forbidden: a warning. */
 static int
 admin_open(struct listeners *to, struct listeners *have, const struct admin_conf *ac)
 {
 	for (int i = 0; i < ac->n_listens && !ac->off; i++) {
 		const struct addr *a = &ac->listens[i];
-		if (ac->is_default && access("/run", W_OK) < 0 && !listener_of(have, a)) {
-			log_debug("no admin socket: /run is not writable");
+		if (ac->is_default && !listener_of(have, a) && !dir_is_writable(a->sock.un.sun_path)) {
+			log_warn("no admin socket: the directory of %s is not writable", a->text);
 			continue;
 		}
 		if (listener_add(to, have, a, LISTEN_ADMIN, ADMIN_MODE) == 0)

@@ -1,67 +1,91 @@
-/* A chunked body gives the same content and trailers, or fails at the same
- * byte, however it is cut into reads. The first byte says how. */
+/* A chunked body in one piece and in the pieces that the first bytes say: the
+ * content, the trailers and what is left behind are the same. */
+
+#define main warp_main
+#include "../../warp.c"
+#undef main
 
 #include "fuzz.h"
 
+enum { CUTS = 4 };
+
 struct decoded {
 	char *content;
-	size_t n;
-	size_t used;
-	bool bad, done;
+	size_t n, used;
+	struct text t;
 	char trailers[TRAILER_MAX];
-	size_t trailers_n;
+	struct body body;
+	bool bad;
 };
 
-/* Decodes all of in, step bytes at a time. */
-static struct decoded
-decode(struct slice in, size_t step)
+static void
+piece(struct decoded *d, const uint8_t *data, size_t n)
 {
-	struct decoded d = { .content = malloc(in.n + 1) };
-	struct text trailers = { d.trailers, 0, sizeof d.trailers, false };
-	struct body b = { .kind = BODY_CHUNKED };
-	size_t content, part;
-	ssize_t got;
-	char *piece;
+	struct slice copy = exact(data, n);
+	char *p = (char *)(uintptr_t)copy.p;
+	size_t content, at = 0;
+	ssize_t used;
 
-	while (d.used < in.n && !b.done && !d.bad) {
-		part = MIN(step, in.n - d.used);
-		piece = malloc(part);
-		memcpy(piece, in.p + d.used, part);
-		got = chunk_decode(&b, piece, part, &content, &trailers);
-		if ((d.bad = got < 0))
-			content = 0;
-		else
-			d.used += (size_t)got;
-		MUST(content <= part && (got < 0 || got == (ssize_t)part || b.done));
-		memcpy(d.content + d.n, piece, content);
-		d.n += content;
-		free(piece);
+	while (at < n && !d->bad && !d->body.done) {
+		used = chunk_decode(&d->body, p + at, n - at, &content, &d->t);
+		d->bad = used < 0;
+		if (d->bad)
+			break;
+		MUST(content <= (size_t)used && at + (size_t)used <= n);
+		memcpy(d->content + d->n, p + at, content);
+		d->n += content;
+		d->used += (size_t)used;
+		at += (size_t)used;
+		if (at == n || d->body.done)
+			break;
+		MUST(d->body.need_trailers && d->t.cap == 0);
+		d->body.need_trailers = false;
+		d->t = (struct text){ d->trailers, 0, sizeof d->trailers, false };
 	}
-	d.done = b.done;
-	d.trailers_n = trailers.n;
-	MUST(d.bad || b.total == d.n);
-	return d;
+	exact_free(copy);
+}
+
+static void
+start(struct decoded *d, size_t size)
+{
+	d->content = malloc(size);
+	d->n = d->used = 0;
+	d->t = (struct text){ NULL, 0, 0, false };
+	d->bad = false;
+	body_set(&d->body, BODY_CHUNKED, 0);
 }
 
 int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct decoded whole, parts;
-	struct slice in;
+	static struct decoded whole, split;
+	size_t from = 0;
 
-	if (n < 2)
+	if (size < CUTS)
 		return 0;
-	in = (struct slice){ (const char *)data + 1, n - 1 };
-	whole = decode(in, in.n);
-	parts = decode(in, 1 + data[0] % 16);
-	MUST(whole.bad == parts.bad && whole.done == parts.done);
+	start(&whole, size);
+	start(&split, size);
+	piece(&whole, data + CUTS, size - CUTS);
+	for (size_t i = 0; i < CUTS; i++) {
+		size_t n = MIN((size_t)data[i], size - CUTS - from);
+		piece(&split, data + CUTS + from, n);
+		from += n;
+	}
+	while (from < size - CUTS) { /* the rest by single bytes */
+		piece(&split, data + CUTS + from, 1);
+		from++;
+	}
+	MUST(whole.bad == split.bad);
 	if (!whole.bad) {
-		MUST(whole.n == parts.n && whole.used == parts.used);
-		MUST(memcmp(whole.content, parts.content, whole.n) == 0);
-		MUST(whole.trailers_n == parts.trailers_n &&
-		    memcmp(whole.trailers, parts.trailers, whole.trailers_n) == 0);
+		MUST(whole.used == split.used && whole.n == split.n);
+		MUST(memcmp(whole.content, split.content, whole.n) == 0);
+		MUST(slice_eq(text_slice(&whole.t), text_slice(&split.t)));
+		MUST(whole.body.done == split.body.done && whole.body.chunk == split.body.chunk);
+		MUST(whole.body.left == split.body.left && whole.body.total == split.body.total);
+		MUST(whole.body.total == whole.n);
+		MUST(whole.body.done || whole.used == size - CUTS);
 	}
 	free(whole.content);
-	free(parts.content);
+	free(split.content);
 	return 0;
 }

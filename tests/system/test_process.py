@@ -230,6 +230,7 @@ def test_children_hold_nothing_of_the_master(warp):
 def test_descriptors_do_not_grow(warp):
     w = warp(OK)
     reload(w)
+    eventually(lambda: len(w.children()) == 1)
     before = len(os.listdir("/proc/%d/fd" % w.pid))
     for _ in range(5):
         reload(w)
@@ -560,15 +561,17 @@ def daemon(tmp_path, text, *args, **kw):
     (tmp_path / "warp.toml").write_text(complete(text.replace("@PORT@", str(port)), port))
     kw.setdefault("stdout", subprocess.PIPE)
     kw.setdefault("stderr", subprocess.PIPE)
-    p = subprocess.run([lib.WARP, "-d", "-c", "warp.toml", "-p", "pid", *args], cwd=tmp_path, env=clean_env(),
-                       stdin=subprocess.DEVNULL, timeout=2 * TIMEOUT, **kw)
-    pid = int((tmp_path / "pid").read_text())
+    pid = None
     try:
+        p = subprocess.run([lib.WARP, "-d", "-c", "warp.toml", "-p", "pid", *args], cwd=tmp_path, env=clean_env(),
+                           stdin=subprocess.DEVNULL, timeout=2 * TIMEOUT, **kw)
+        pid = int((tmp_path / "pid").read_text())
         yield p, port, pid
     finally:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError, ValueError):
+            pid = pid or int((tmp_path / "pid").read_text())
             os.kill(pid, signal.SIGTERM)
-        eventually(lambda: not alive(pid), "the daemon leaves")
+        eventually(lambda: not pid or not alive(pid), "the daemon leaves")
     assert not (tmp_path / "pid").exists()
 
 

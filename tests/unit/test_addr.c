@@ -25,6 +25,18 @@ static const struct {
 	{ T("1111:2222:3333:4444:5555:6666:255.255.255.255"),
 	    "1111:2222:3333:4444:5555:6666:ffff:ffff", "the longest" },
 	{ T(""), NULL, "nothing" },
+	{ T("::"), "", "all zero is none" },
+	{ T("1::"), "1::", "gap at the end" },
+	{ T("0:0:3:4:5:6:7:8"), "::3:4:5:6:7:8", "two zeros in front" },
+	{ T("1:2:3:4:5:6:0:0"), "1:2:3:4:5:6::", "two zeros at the end" },
+	{ T("1:0:3:4:5:6:7:8"), "1:0:3:4:5:6:7:8", "one zero is no gap" },
+	{ T("0:2:3:4:5:6:7:0"), "0:2:3:4:5:6:7:0", "nor at the ends" },
+	{ T("1:0:0:4:5:0:0:8"), "1::4:5:0:0:8", "the first of equal gaps" },
+	{ T("1:0:0:4:0:0:0:8"), "1:0:0:4::8", "the longer one" },
+	{ T("64:ff9b::1.2.3.4"), "64:ff9b::102:304", "NAT64 in digits" },
+	{ T("1:2:3:4:5:6:7"), NULL, "seven words" },
+	{ T("1:2:3:4:5:6:7:8:9"), NULL, "nine" },
+	{ T("::12345"), NULL, "five digits" },
 	{ T("1.2.3"), NULL, "three bytes" },
 	{ T("1.2.3.4.5"), NULL, "five" },
 	{ T("1.2.3.256"), NULL, "too large" },
@@ -96,7 +108,7 @@ test_ips(void **state)
 		if (got && ips[i].text) {
 			ip_text(&t, &ip);
 			row_slice(ips[i].why, in, "text", text_slice(&t), slice_of(ips[i].text));
-			row_int(ips[i].why, in, "v4", ip_is_v4(&ip), !strchr(ips[i].text, ':'));
+			row_int(ips[i].why, in, "v4", ip_is_v4(&ip), strchr(ips[i].text, '.') != NULL);
 		}
 		exact_free(in);
 	}
@@ -149,7 +161,9 @@ static const struct {
 	{ T(":0"), ADDR_INET, 0, ":0", NULL, 0, true, "a port the kernel chooses" },
 	{ T("[::1]:80"), ADDR_INET, 0, "[::1]:80", "::1", 80, false, "IPv6" },
 	{ T("[::]:80"), ADDR_INET, 0, "[::]:80", "::", 80, false, "all of IPv6" },
-	{ T("[::ffff:1.2.3.4]:80"), ADDR_INET, 0, "[::ffff:1.2.3.4]:80", "::ffff:1.2.3.4", 80, false, "IPv4 in IPv6" },
+	{ T("[::ffff:1.2.3.4]:80"), ADDR_INET, 0, "1.2.3.4:80", "1.2.3.4", 80, false, "IPv4 in IPv6" },
+	{ T("[2001:DB8:0:0::0001]:80"), ADDR_INET, 0, "[2001:db8::1]:80", "2001:db8::1", 80, false, "IPv6 as RFC 5952 writes it" },
+	{ T("a:0080"), ADDR_NAME, 0, "a:80", "a", 80, false, "port with leading zeros" },
 	{ T("unix//run/a.sock"), ADDR_UNIX, 0, "unix:/run/a.sock", NULL, 0, false, "unix//" },
 	{ T("unix:/run/a.sock"), ADDR_UNIX, 0, "unix:/run/a.sock", NULL, 0, false, "unix:/" },
 	{ T("unix:///run/a.sock"), ADDR_UNIX, 0, "unix:/run/a.sock", NULL, 0, false, "unix:///" },
@@ -236,6 +250,20 @@ static const struct {
 	{ T("="), "no number" },
 	{ T("=x"), "no number" },
 	{ T("off"), "a word" },
+	{ T("127.0.0.1"), "IPv4 without a port" },
+	{ T("1.2.3:80"), "IPv4 of three numbers" },
+	{ T("1.2.3.4.5:80"), "of five" },
+	{ T("1.2.3.256:80"), "a number too large" },
+	{ T("1.2.3.04:80"), "leading zero: octal to some" },
+	{ T("3000:80"), "a number for a host" },
+	{ T("-a:80"), "hyphen in front" },
+	{ T(".a:80"), "dot in front" },
+	{ T("a:80/"), "path, and no scheme" },
+	{ T("[1::2::3]:80"), "IPv6 with two gaps" },
+	{ T("/run/a\0b"), "NUL in a path" },
+	{ T("@a\0b"), "NUL in a name" },
+	{ T("unix/a.sock"), "path that is not absolute, behind a slash" },
+	{ T("http://*:80"), "every interface is no host of a URL" },
 	{ T("/23456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678"),
 	    "path of 108 bytes" },
 	{ T("@23456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678x"),
@@ -370,11 +398,38 @@ test_addrs_bad(void **state)
 	rows_end();
 }
 
+/* The operator is told what would have been right. */
+static void
+test_addr_reasons(void **state)
+{
+	static const struct {
+		const char *in, *says;
+	} rows[] = {
+		{ "localhost", "host:port" },        { "a:65536", "0 to 65535" },
+		{ "::1:80", "in []" },               { "[a]:80", "IPv6 address in []" },
+		{ "1.2.3.256:80", "host name or" },  { "@", "1 to 107 bytes" },
+		{ "http://a/b", "use rewrite" },     { "http://:80", "names its host" },
+		{ "fd://x", "descriptor" },
+	};
+	struct arena arena = { NULL };
+	struct addr a;
+	const char *why;
+
+	(void)state;
+	for (size_t i = 0; i < LEN(rows); i++)
+		if (addr_parse(&arena, slice_of(rows[i].in), &a, &why) || !strstr(why, rows[i].says))
+			row_bad("reason", slice_of(rows[i].in), "says: %s", why);
+	arena_free(&arena);
+	rows_end();
+}
+
 /* ---- PROXY protocol ---- */
 
 #define MARK "\r\n\r\n\0\r\nQUIT\n"
 #define V4   "\1\2\3\4" "\5\6\7\x8" "\x04\xd2" "\x01\xbb"
 #define SIX1 "\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\1"
+#define P54  "/23456789012345678901234567890123456789012345678901234"
+#define UNIX P54 P54 P54 P54
 #define SIX2 "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1"
 
 enum { ALL = 1 };
@@ -407,6 +462,11 @@ static const struct {
 	{ T("PROXY TCP4 1.2.3.4\0 5.6.7.8 1234 443\r\n"), -1, NULL, NULL, 0, 0, "NUL in an address" },
 	{ T("PROXY TCP4 2001:db8::1 ::1 1234 443\r\n"), -1, NULL, NULL, 0, 0, "TCP4 with IPv6" },
 	{ T("PROXY TCP6 1.2.3.4 5.6.7.8 1234 443\r\n"), -1, NULL, NULL, 0, 0, "TCP6 with IPv4" },
+	{ T("PROXY TCP4 ::ffff:1.2.3.4 5.6.7.8 1234 443\r\n"), -1, NULL, NULL, 0, 0, "TCP4 with IPv4 in IPv6" },
+	{ T("PROXY TCP4 1.2.3.4 5.6.7.8 01234 443\r\n"), -1, NULL, NULL, 0, 0, "port with a leading zero" },
+	{ T("PROXY TCP4 1.2.3.04 5.6.7.8 1234 443\r\n"), -1, NULL, NULL, 0, 0, "address with one" },
+	{ T("PROXY UNKNOWNX\r\n"), -1, NULL, NULL, 0, 0, "nearly UNKNOWN" },
+	{ T("PROXX"), -1, NULL, NULL, 0, 0, "another word, unfinished" },
 	{ T("PROXY TCP5 1.2.3.4 5.6.7.8 1234 443\r\n"), -1, NULL, NULL, 0, 0, "unknown family" },
 	{ T("PROXY tcp4 1.2.3.4 5.6.7.8 1234 443\r\n"), -1, NULL, NULL, 0, 0, "small letters" },
 	{ T("PROXY\r\n"), -1, NULL, NULL, 0, 0, "word alone" },
@@ -424,7 +484,14 @@ static const struct {
 	{ T(MARK "\x20\0\0\0"), ALL, NULL, NULL, 0, 0, "LOCAL, bare" },
 	{ T(MARK "\x21\0\0\0"), ALL, NULL, NULL, 0, 0, "unspecified family" },
 	{ T(MARK "\x21\0\0\4abcd"), ALL, NULL, NULL, 0, 0, "unspecified, with more" },
-	{ T(MARK "\x21\x31\0\4abcd"), ALL, NULL, NULL, 0, 0, "unix family" },
+	{ T(MARK "\x21\x31\0\xd8" UNIX), ALL, NULL, NULL, 0, 0, "unix family" },
+	{ T(MARK "\x21\x31\0\xd7" UNIX), -1, NULL, NULL, 0, 0, "too short for it" },
+	{ T(MARK "\x21\x12\0\x0c" V4), ALL, "1.2.3.4", "5.6.7.8", 1234, 443, "datagrams" },
+	{ T(MARK "\x21\x10\0\x0c" V4), ALL, NULL, NULL, 0, 0, "unspecified transport" },
+	{ T(MARK "\x21\x13\0\x0c" V4), -1, NULL, NULL, 0, 0, "unknown transport" },
+	{ T(MARK "\x21\x41\0\x0c" V4), -1, NULL, NULL, 0, 0, "unknown family" },
+	{ T(MARK "\x21\x11\xff\xff"), -1, NULL, NULL, 0, 0, "longer than it is waited for" },
+	{ T(MARK "\x20\xff\0\2ab"), ALL, NULL, NULL, 0, 0, "LOCAL, and what nobody knows" },
 	{ T(MARK "\x11\x11\0\x0c" V4), -1, NULL, NULL, 0, 0, "version 1 in version 2" },
 	{ T(MARK "\x31\x11\0\x0c" V4), -1, NULL, NULL, 0, 0, "version 3" },
 	{ T(MARK "\x22\x11\0\x0c" V4), -1, NULL, NULL, 0, 0, "unknown command" },
@@ -522,6 +589,7 @@ main(void)
 		cmocka_unit_test(test_addrs),
 		cmocka_unit_test(test_addr_text),
 		cmocka_unit_test(test_addrs_bad),
+		cmocka_unit_test(test_addr_reasons),
 		cmocka_unit_test(test_proxies),
 		cmocka_unit_test(test_proxy_round),
 	};

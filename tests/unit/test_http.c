@@ -42,7 +42,7 @@ cut_short(int (*parser)(struct head *, struct slice), const struct row *r)
 
 		if (got > 0 || (got < 0 && r->want == ALL) || (failed && got >= 0))
 			row_bad(r->why, in, "cut short at %zu: %d", n, got);
-		if (end > 0 && got == 0 && in.p[0] != '\r')
+		if (end > 0 && got == 0)
 			row_bad(r->why, in, "cut at %zu: head_scan sees an end at %d, the parser none",
 			    n, end);
 		failed = got < 0;
@@ -50,8 +50,7 @@ cut_short(int (*parser)(struct head *, struct slice), const struct row *r)
 	}
 }
 
-/* Byte by byte, as a slow client sends it; empty lines in front are not for
- * head_scan. */
+/* Byte by byte, as a slow client sends it. */
 static void
 scan(const struct row *r)
 {
@@ -61,7 +60,7 @@ scan(const struct row *r)
 
 	for (size_t n = 0; n <= in.n && got == 0; n++)
 		got = head_scan((struct slice){ in.p, n }, &scanned);
-	if (r->want == ALL && in.p[0] != '\r')
+	if (r->want == ALL)
 		row_int(r->why, in, "head_scan", got, (int)in.n);
 	if (r->want == 0)
 		row_int(r->why, in, "head_scan", got, 0);
@@ -153,6 +152,21 @@ static const struct row requests[] = {
 	    HOST END), -400, "method of 65 bytes" },
 	{ T(" / HTTP/1.1\r\n" HOST END), -400, "empty method" },
 
+	/* what cannot become a request is refused before it is whole */
+	{ T("\x16\x03\x01\0\x2d\x01"), -400, "TLS" },
+	{ T("SSH-2.0-OpenSSH_9.2p1"), 0, "SSH, which may be a method so far" },
+	{ T("SSH-2.0-OpenSSH_9.2p1\r\n"), -400, "but not at the end of its line" },
+	{ T("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), -505, "HTTP/2" },
+	{ T("G\0T"), -400, "NUL in an unfinished method" },
+	{ T("GET /\x01"), -400, "control byte in an unfinished target" },
+	{ T("GET / HTTX"), -400, "another protocol, unfinished" },
+	{ T("GET / HTTP/1.1\n"), -400, "bare LF in an unfinished head" },
+	{ T("GET / HTTP/1.1\rX"), -400, "bare CR in an unfinished head" },
+	{ T("GET / HTTP/1.1\r\nX: \x01"), -400, "control byte in an unfinished field" },
+	{ T("\r"), 0, "half an empty line in front" },
+	{ T("\r\n\r\n\r"), -400, "half of a third" },
+	{ T("\rGET"), -400, "bare CR in front" },
+
 	/* lines; RFC 9112 2.2 */
 	{ T("GET / HTTP/1.1\n" HOST END), -400, "bare LF behind the request line" },
 	{ T(GET "Host: a\n\r\n"), -400, "bare LF behind a field" },
@@ -211,6 +225,20 @@ static const struct row requests[] = {
 	{ T(GET "Host: [::1]x\r\n" END), -400, "something behind IPv6" },
 	{ T(GET "Host: [g]\r\n" END), -400, "no IPv6" },
 	{ T(GET "Host: [\r\n" END), -400, "a bracket" },
+	{ T(GET "Host: []\r\n" END), -400, "empty brackets" },
+	{ T(GET "Host: [1::2::3]\r\n" END), -400, "IPv6 with two gaps" },
+	{ T(GET "Host: [1.2.3.4]\r\n" END), -400, "IPv4 in brackets" },
+	{ T(GET "Host: [::1%25lo]\r\n" END), -400, "zone" },
+	{ T(GET "Host: [::1\0]\r\n" END), -400, "NUL in IPv6" },
+	{ T(GET "Host: ::1\r\n" END), -400, "IPv6 without brackets" },
+	{ T(GET "Host: A-b_c.d~!$&'*+=1:65535\r\n" END), ALL, "every byte of a host" },
+	{ T(GET "Host: a;b\r\n" END), -400, "semicolon in Host" },
+	{ T(GET "Host: a%2Db\r\n" END), ALL, "escape in Host" },
+	{ T(GET "Host: a%2\r\n" END), -400, "escape cut by the end" },
+	{ T(GET "Host: a%2x\r\n" END), -400, "no escape" },
+	{ T(GET "Host: a\tb\r\n" END), -400, "tab in Host" },
+	{ T(GET "Host: a#b\r\n" END), -400, "fragment in Host" },
+	{ T("GET http://h/ HTTP/1.1\r\nHost: a/b\r\n" END), -400, "absolute, bad Host" },
 };
 
 static const struct {
@@ -341,10 +369,10 @@ test_request_too_much(void **state)
 		{ TARGET_MAX + 1, -414, " HTTP/1.1\r\n" HOST END },
 		{ TARGET_MAX + 1, -414, " HTTP/1.1\r\n" },
 		{ TARGET_MAX - 1, 0, "" },
-		{ TARGET_MAX + 1, 0, "" },
-		{ TARGET_MAX + METHOD_MAX + 1, -414, "" },
+		{ TARGET_MAX, 0, "" },
+		{ TARGET_MAX + 1, -414, "" },
 		{ 2 * TARGET_MAX, -414, "" },
-		{ 2 * TARGET_MAX, -505, " HTTP/2.0\r\n" HOST END },
+		{ 2 * TARGET_MAX, -414, " HTTP/2.0\r\n" HOST END },
 	};
 
 	(void)state;
@@ -375,6 +403,51 @@ test_request_too_much(void **state)
 		exact_free(in);
 	}
 	rows_end();
+}
+
+/* What removing hop-by-hop fields costs is bounded. */
+static void
+test_connection_options(void **state)
+{
+	char b[1024];
+	struct text t = { b, 0, sizeof b, false };
+
+	(void)state;
+	text_str(&t, GET HOST "Connection: x");
+	repeated(&t, CONNECTION_OPTIONS - 2, ",x");
+	text_str(&t, "\r\nConnection: y\r\n" END);
+	assert_int_equal(parse(request_parse, text_slice(&t)), t.n);
+	t.n -= 4;
+	text_str(&t, ",z\r\n" END);
+	assert_int_equal(parse(request_parse, text_slice(&t)), -400);
+}
+
+/* What was looked at is not looked at again; empty lines in front are not the
+ * end, and more than two of them are no head. */
+static void
+test_head_scan(void **state)
+{
+	static const struct row rows[] = {
+		{ T("A\r\nB\r\n"), 0, "not yet" },
+		{ T("\r\nA\r\n\r\n"), ALL, "an empty line in front" },
+		{ T("\r\n\r\nA\r\n\r\n"), ALL, "two" },
+		{ T("\r\n\r\n"), 0, "two, and nothing behind" },
+	};
+	struct slice in = S("A\r\nB\r\n\r\nnext");
+	uint32_t scanned = 0;
+
+	(void)state;
+	for (size_t i = 0; i < LEN(rows); i++)
+		scan(&rows[i]);
+	rows_end();
+	assert_int_equal(head_scan((struct slice){ in.p, 5 }, &scanned), 0);
+	assert_int_equal(scanned, 5);
+	assert_int_equal(head_scan(in, &scanned), 8);
+	scanned = 0;
+	assert_int_equal(head_scan(S("\r\n\r\n\r\n"), &scanned), -400);
+	assert_int_equal(head_scan(S("A\r\n\n"), &scanned), -400);
+	assert_int_equal(head_scan(S("\n"), &scanned), -400);
+	assert_int_equal(head_scan(S("\r\n\n"), &scanned), -400);
 }
 
 /* ---- responses ---- */
@@ -416,6 +489,12 @@ static const struct row responses[] = {
 	{ T("HTTP/1.1 200 OK\r\nA: b\0\r\n\r\n"), -502, "NUL in a value" },
 	{ T(""), 0, "nothing" },
 	{ T("HTTP/1.1 200 OK\r\n"), 0, "no empty line yet" },
+	{ T("SSH-2"), -502, "another protocol, unfinished" },
+	{ T("HTTP/1.1\r\n"), -502, "no status" },
+	{ T("HTTP/1.1 \n"), -502, "no status, bare LF" },
+	{ T("HTTP/1.1 200\tOK\r\n\r\n"), -502, "tab behind the status" },
+	{ T("HTTP/1.1 200\n"), -502, "bare LF behind the status" },
+	{ T("HTTP/1.1 200 OK\r\nA: \x01"), -502, "control byte in an unfinished field" },
 };
 /* clang-format on */
 
@@ -627,6 +706,8 @@ test_body_take(void **state)
 	assert_int_equal(b.total, 10);
 	body_set(&b, BODY_LENGTH, INT64_MAX);
 	assert_int_equal(body_take(&b, SIZE_MAX), INT64_MAX);
+	body_set(&b, BODY_NONE, 0);
+	assert_int_equal(body_take(&b, 7), 0);
 	body_set(&b, BODY_CLOSE, 0);
 	assert_int_equal(body_take(&b, 7), 7);
 	assert_false(b.done);
@@ -702,6 +783,21 @@ static const struct chunked chunks[] = {
 	{ T("5;a=\"\n\"\r\nhello\r\n"), "", BAD, false, "", "bare LF in quotes" },
 	{ T("5;a\rb\r\nhello\r\n"), "", BAD, false, "", "bare CR in an extension" },
 	{ T("5;\0\r\nhello\r\n"), "", BAD, false, "", "NUL in an extension" },
+	{ T("5 \t;\ta = b ; c = \"d\" ;e\r\nhello\r\n0\r\n\r\n"), "hello", ALL, true, "", "blanks wherever they may be" },
+	{ T("5;a=\"; =\xe9 \\\"\";b\r\nhello\r\n0\r\n\r\n"), "hello", ALL, true, "", "any text in quotes" },
+	{ T("5;\r\nhello\r\n"), "", BAD, false, "", "empty extension" },
+	{ T("5;a;\r\nhello\r\n"), "", BAD, false, "", "empty extension behind one" },
+	{ T("5;a=\r\nhello\r\n"), "", BAD, false, "", "empty value" },
+	{ T("5;=b\r\nhello\r\n"), "", BAD, false, "", "value without a name" },
+	{ T("5 a\r\nhello\r\n"), "", BAD, false, "", "name without a semicolon" },
+	{ T("5;a b\r\nhello\r\n"), "", BAD, false, "", "two names" },
+	{ T("5;a=b c\r\nhello\r\n"), "", BAD, false, "", "two values" },
+	{ T("5;a=b=c\r\nhello\r\n"), "", BAD, false, "", "two equals signs" },
+	{ T("5;a=\"b\"c\r\nhello\r\n"), "", BAD, false, "", "text behind quotes" },
+	{ T("5;a \r\nhello\r\n"), "", BAD, false, "", "blank behind a name" },
+	{ T("5;a=b \r\nhello\r\n"), "", BAD, false, "", "blank behind a value" },
+	{ T("5;a=\"\x7f\"\r\nhello\r\n"), "", BAD, false, "", "DEL in quotes" },
+	{ T("5;a\xe9\r\nhello\r\n"), "", BAD, false, "", "high byte in a name" },
 
 	/* the end, and trailers */
 	{ T("0\r\nx"), "", ALL, false, "x", "trailer unfinished" },
@@ -719,6 +815,8 @@ static const struct chunked chunks[] = {
 	{ T("0\r\nCache-Control: x\r\nContent-Range: y\r\n\r\n"), "", ALL, true, "", "what changes the head's meaning" },
 	{ T("0\r\nConnection: x\r\nTE: x\r\nUpgrade: y\r\nKeep-Alive: z\r\n\r\n"), "", ALL, true, "", "hop-by-hop" },
 	{ T("0\r\nTrailer: A\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n"), "", ALL, true, "", "and whom the backend believes" },
+	{ T("0\r\nX-Forwarded-Xyz: 1\r\nProxy-Authorization: 1\r\ncontent-foo: 1\r\n\r\n"), "", ALL, true, "", "families of names" },
+	{ T("0\r\nVia: 1\r\nDate: 1\r\nX-Request-Id: 1\r\nX-Admin-Token: 1\r\nCookie: 1\r\n\r\n"), "", ALL, true, "", "and more of them" },
 	{ T("0\r\nA\r\n\r\n"), "", BAD, false, "", "no colon" },
 	{ T("0\r\nA : b\r\n\r\n"), "", BAD, false, "", "space before colon" },
 	{ T("0\r\n: b\r\n\r\n"), "", BAD, false, "", "no name" },
@@ -900,6 +998,9 @@ test_chunks_too_much(void **state)
 		{ "1;", "x", CHUNK_EXT_MAX, "\r\na\r\n0\r\n\r\n", true, "too long an extension" },
 		{ "1;", "x", CHUNK_EXT_MAX + 1, "", true, "seen before it ends" },
 		{ "", "1;xxxxxxx\r\na\r\n", CHUNK_EXT_MAX / 4, "0\r\n\r\n", false, "each chunk anew" },
+		{ "", "1;name=value;other=\"quoted\"\r\na\r\n", 500, "0\r\n\r\n", false, "no small ones" },
+		{ "", "1;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\na\r\n", 500, "", true,
+		  "more extensions than content, for too long" },
 		{ "0\r\n", "A: b\r\n", TRAILER_MAX / 6, "\r\n", false, "as many trailers as fit" },
 		{ "0\r\n", "A: b\r\n", TRAILER_MAX / 6 + 1, "\r\n", true, "more than fit" },
 		{ "0\r\nA:", "b", TRAILER_MAX, "\r\n\r\n", true, "one that does not fit" },
@@ -995,6 +1096,9 @@ static const struct {
 	    "X-Forwarded-Host: x\r\n",
 	    "Host X-Forwarded-For X-Real-IP Forwarded X-Forwarded-Proto X-Forwarded-Host ",
 	    "whom a proxy spoke for" },
+	{ "Connection: X-Forwarded-Any\r\nX-Forwarded-Any: x\r\n", "Host X-Forwarded-Any ",
+	    "all of X-Forwarded-" },
+	{ "Proxy-Authenticate: x\r\nProxy-Authorization: x\r\n", "Host ", "between proxies" },
 	{ "Connection: If-Match, Range, Expect, Via, Max-Forwards\r\nIf-Match: x\r\nRange: x\r\nExpect: x\r\n"
 	    "Via: x\r\nMax-Forwards: 1\r\n", "Host If-Match Range Expect Via Max-Forwards ",
 	    "conditions" },
@@ -1116,6 +1220,32 @@ test_chars(void **state)
 	rows_end();
 }
 
+/* One odd byte at each place of a text longer than a word. */
+static void
+test_value_end(void **state)
+{
+	char b[24];
+
+	(void)state;
+	for (int c = 0; c < 256; c++)
+		for (size_t at = 0; at < sizeof b; at++) {
+			memset(b, c % 2 ? 'x' : 0xff, sizeof b);
+			b[at] = (char)c;
+			assert_int_equal(value_end((struct slice){ b, sizeof b }, 0),
+			    chars[c] & CH_VALUE ? sizeof b : at);
+		}
+}
+
+static void
+test_status_text(void **state)
+{
+	(void)state;
+	assert_string_equal(status_text(200), "OK");
+	assert_string_equal(status_text(431), "Request Header Fields Too Large");
+	assert_string_equal(status_text(511), "Network Authentication Required");
+	assert_string_equal(status_text(299), "Status");
+}
+
 int
 main(void)
 {
@@ -1125,6 +1255,8 @@ main(void)
 		cmocka_unit_test(test_request_then_more),
 		cmocka_unit_test(test_plain_is_normal),
 		cmocka_unit_test(test_request_too_much),
+		cmocka_unit_test(test_connection_options),
+		cmocka_unit_test(test_head_scan),
 		cmocka_unit_test(test_responses),
 		cmocka_unit_test(test_responses_seen),
 		cmocka_unit_test(test_response_too_much),
@@ -1142,6 +1274,8 @@ main(void)
 		cmocka_unit_test(test_field_lines),
 		cmocka_unit_test(test_field_ids),
 		cmocka_unit_test(test_chars),
+		cmocka_unit_test(test_value_end),
+		cmocka_unit_test(test_status_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
