@@ -6653,14 +6653,16 @@ board_addrs_set(struct board_instance *b, const union sock *sock, const socklen_
 {
 	struct board_addrs *a = &b->addrs;
 
+	unsigned seq = a->seq | 1; /* odd already: a writer died here */
+
 	n = MIN(n, INSTANCE_ADDRS);
-	a->seq++;
+	a->seq = seq;
 	for (unsigned i = 0; i < n; i++) {
 		a->sock[i] = sock[i];
 		a->sock_n[i] = sock_n[i];
 	}
 	a->n = n;
-	a->seq++;
+	a->seq = seq + 1;
 }
 
 /* Address i of the instance, modulo how many it has; false: none yet, or
@@ -12147,6 +12149,18 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	front_open(ls, n, share);
 }
 
+/* Lines of the last requests: a slow reader gets a moment to take them. */
+static void
+worker_flush(void)
+{
+	for (int i = 0; i < LOG_LAST_TRIES && access_due_ms() >= 0; i++) {
+		if (i > 0)
+			poll(NULL, 0, access_due_ms());
+		clock_turn();
+		access_flush(true);
+	}
+}
+
 /* Carries traffic until the master says that it is enough. */
 _Noreturn static void
 worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
@@ -12162,7 +12176,7 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 		loop_turn(access_due_ms());
 		access_flush(false);
 	}
-	access_flush(true);
+	worker_flush();
 	_exit(0);
 }
 
@@ -12545,7 +12559,7 @@ static struct {
 	bool reload_again;
 	char exe[PATH_MAX];
 	int code;                      /* exit status to be */
-} m = { .resolver_life = -1, .pid_fd = -1, .notify_fd = -1, .daemon_fd = -1, .asker = -1 };
+} m;
 
 /* ---- telling others ---- */
 
@@ -13894,6 +13908,7 @@ static int
 master_run(const struct start *s, struct conf *cf)
 {
 	m.start = s;
+	m.resolver_life = m.pid_fd = m.notify_fd = m.daemon_fd = m.asker = -1;
 	if ((m.code = master_start(cf)) != 0) {
 		upgrade_back(m.start->argv);
 		master_stop();
