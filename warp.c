@@ -2781,10 +2781,13 @@ sock_of_ip(union sock *s, const struct ip *ip, uint16_t port)
 #define HOST_NAME_BYTES 253 /* of a DNS name; RFC 1035 2.3.4 */
 
 static bool
-addr_unix(struct arena *a, struct slice path, bool abstract, struct addr *out, const char **why)
+addr_unix(struct arena *a, struct slice path, bool abstract, struct addr *out,
+    const char **why)
 {
 	struct sockaddr_un *un = &out->sock.un;
 
+	while (!abstract && path.n > 1 && path.p[1] == '/')
+		path = slice_from(path, 1); /* also those of `unix:///path` */
 	*why = "the path or name of a unix socket has 1 to 107 bytes";
 	if (path.n == 0 || path.n >= sizeof un->sun_path)
 		return false;
@@ -2920,16 +2923,6 @@ addr_url(struct arena *a, struct slice s, const struct addr_scheme *sc, struct a
 	return !out->any;
 }
 
-/* The path behind `unix:` or `unix/`; it may have an authority's slashes. */
-static struct slice
-addr_unix_path(struct slice s)
-{
-	s = slice_from(s, 5);
-	while (s.n > 1 && s.p[1] == '/')
-		s = slice_from(s, 1);
-	return s;
-}
-
 /* Parses s; its texts are in a. False: *why says what was expected. */
 static bool
 addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
@@ -2946,7 +2939,7 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 		return addr_unix(a, slice_from(s, 6), false, out, why);
 	}
 	if (slice_starts(s, S("unix:/")) || slice_starts(s, S("unix//")))
-		return addr_unix(a, addr_unix_path(s), false, out, why);
+		return addr_unix(a, slice_from(s, 5), false, out, why);
 	if (slice_starts(s, S("/")))
 		return addr_unix(a, s, false, out, why);
 	if (slice_starts(s, S("@")))
@@ -2994,7 +2987,8 @@ proxy_port(struct slice s, uint16_t *port)
 
 /* PROXY TCP4 src dst sport dport CRLF; or UNKNOWN and anything. */
 static int
-proxy_parse_v1(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst, uint16_t *dport)
+proxy_parse_v1(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
+    uint16_t *dport)
 {
 	const char *lf = memchr(in.p, '\n', MIN(in.n, (size_t)PROXY_V1_MAX));
 	struct slice rest, part[PROXY_V1_PARTS];
@@ -3022,7 +3016,8 @@ proxy_parse_v1(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
 
 /* The addresses of a whole version 2 header. TLVs behind them are skipped. */
 static int
-proxy_v2_addrs(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst, uint16_t *dport)
+proxy_v2_addrs(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
+    uint16_t *dport)
 {
 	static const size_t need[] = { 0, 12, 36, PROXY_V2_UNIX }; /* by family */
 	size_t n = in.n - PROXY_V2_HEAD, family = (unsigned char)in.p[13] >> 4, size;
@@ -3044,7 +3039,8 @@ proxy_v2_addrs(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
 }
 
 static int
-proxy_parse_v2(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst, uint16_t *dport)
+proxy_parse_v2(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
+    uint16_t *dport)
 {
 	unsigned char command;
 	size_t n;

@@ -168,6 +168,7 @@ static const struct {
 	{ T("unix:/run/a.sock"), ADDR_UNIX, 0, "unix:/run/a.sock", NULL, 0, false, "unix:/" },
 	{ T("unix:///run/a.sock"), ADDR_UNIX, 0, "unix:/run/a.sock", NULL, 0, false, "unix:///" },
 	{ T("/run/a.sock"), ADDR_UNIX, 0, "unix:/run/a.sock", NULL, 0, false, "path" },
+	{ T("//run/a.sock"), ADDR_UNIX, 0, "unix:/run/a.sock", NULL, 0, false, "path with two slashes in front" },
 	{ T("/a b:c"), ADDR_UNIX, 0, "unix:/a b:c", NULL, 0, false, "any byte in a path" },
 	{ T("@name"), ADDR_ABSTRACT, 0, "@name", NULL, 0, false, "abstract" },
 	{ T("@a/b:80"), ADDR_ABSTRACT, 0, "@a/b:80", NULL, 0, false, "any byte in a name" },
