@@ -33,14 +33,14 @@
 #define TARGET_MAX       16384 /* bytes of a request target; 414 beyond */
 #define HEAD_ADDED_MAX   4096  /* room for what warp adds to a head */
 #define TRAILER_MAX      4096  /* bytes of trailers passed on */
-#define CHUNK_EXT_MAX    8192  /* bytes of one chunk-size line, or of trailers
-                                  read; beyond that the body is refused */
+#define CHUNK_EXT_MAX    8192  /* bytes of chunk extensions that no content has paid
+                                  for, or of trailers; then the body is refused */
 #define CAUSE_MAX        96    /* text of why a request failed */
 #define REQUEST_ID_MAX   64    /* of a trusted X-Request-Id; longer: made anew */
 #define ERROR_PAGE_MAX   65536 /* bytes of one file in error_dir */
 #define ERROR_PAGES_MAX  64    /* files of error_dir that are looked at */
 #define CONFIG_FILE_MAX  4194304
-#define TOML_DEPTH_MAX   64   /* arrays and inline tables in each other */
+#define TOML_DEPTH_MAX   64   /* tables, dotted keys and arrays in each other */
 #define PATH_PAD         8     /* zero bytes before a normalised path */
 
 /* board: fixed, so that it can be mapped before the first fork */

@@ -168,7 +168,7 @@ slice_uint(struct slice s, uint64_t max)
 		return -1;
 	for (size_t i = 0; i < s.n; i++) {
 		unsigned d = (unsigned)(unsigned char)s.p[i] - '0';
-		if (d > 9 || v > (max - d) / 10)
+		if (d > 9 || d > max || v > (max - d) / 10)
 			return -1;
 		v = v * 10 + d;
 	}
@@ -575,9 +575,12 @@ diags_print(const struct diags *ds, FILE *to)
  * Owns    nothing: the tree is in the caller's arena.
  * Offers  toml_parse, toml_get, toml_kind_names.
  * Calls   base, arena, diag. All of TOML 1.0.0. After an error the parser goes
- *         on with the next line, so that all errors are told at once. */
+ *         on with the next line, so that all errors are told at once.
+ * Keys of a table are looked up one by one: fine for what people write. */
 
-#define TOML_ERRORS_MAX 20
+#define TOML_ERRORS_MAX 20 /* of the parser, in one text */
+#define TOML_SHOWN_MAX  40 /* bytes of a key or value in an error's text */
+#define DATE_CHARS      10 /* YYYY-MM-DD */
 
 /* How a table or array came to be; what may still be added follows from it. */
 enum {
@@ -599,8 +602,12 @@ struct toml_parser {
 	struct arena *arena;
 	struct diags *diags;
 	const char *p, *end, *line_start;
-	unsigned line, depth;
-	struct toml *table; /* that lines go into */
+	const char *col_at; /* col is the column there: counted on, never anew */
+	unsigned line, col;
+	unsigned depth;       /* of tables and arrays around this place */
+	unsigned open;        /* '[' and '{' of values, not closed yet */
+	unsigned table_depth; /* depth of table */
+	struct toml *table;   /* that lines go into */
 	bool (*value)(struct toml_parser *, struct toml *); /* arrays hold values */
 };
 
@@ -617,13 +624,32 @@ toml_get(const struct toml *t, const char *key)
 
 /* Characters, not bytes, from the start of the line; from 1. */
 static unsigned
-toml_col(const struct toml_parser *tp, const char *at)
+toml_col(struct toml_parser *tp, const char *at)
 {
-	unsigned col = 1;
+	if (tp->col_at < tp->line_start || tp->col_at > at) {
+		tp->col_at = tp->line_start;
+		tp->col = 1;
+	}
+	for (; tp->col_at < at; tp->col_at++)
+		tp->col += ((unsigned char)*tp->col_at & 0xc0) != 0x80;
+	return tp->col;
+}
 
-	for (const char *p = tp->line_start; p < at; p++)
-		col += ((unsigned char)*p & 0xc0) != 0x80;
-	return col;
+/* How much of s to show: no UTF-8 sequence is cut. */
+static int
+toml_shown(struct slice s)
+{
+	size_t n = MIN(s.n, (size_t)TOML_SHOWN_MAX);
+
+	while (n > 0 && n < s.n && ((unsigned char)s.p[n] & 0xc0) == 0x80)
+		n--;
+	return (int)n;
+}
+
+static bool
+toml_is_control(char c)
+{
+	return ((unsigned char)c < ' ' && c != '\t') || c == 0x7f;
 }
 
 __attribute__((format(printf, 3, 4))) static bool
@@ -635,6 +661,9 @@ toml_error(struct toml_parser *tp, const char *at, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
+	for (char *p = text; *p; p++)
+		if (toml_is_control(*p))
+			*p = '?'; /* decoded keys may hold them */
 	if (tp->diags->errors < TOML_ERRORS_MAX)
 		diag_add(tp->diags, DIAG_ERROR, tp->line, toml_col(tp, at), "%s", text);
 	return false;
@@ -659,12 +688,6 @@ toml_blanks(struct toml_parser *tp)
 {
 	while (tp->p < tp->end && is_blank(*tp->p))
 		tp->p++;
-}
-
-static bool
-toml_is_control(char c)
-{
-	return ((unsigned char)c < ' ' && c != '\t') || c == 0x7f;
 }
 
 static bool
@@ -727,21 +750,12 @@ toml_space(struct toml_parser *tp)
 static void
 utf8_add(struct text *t, uint32_t c)
 {
-	if (c < 0x80) {
-		text_char(t, (char)c);
-	} else if (c < 0x800) {
-		text_char(t, (char)(0xc0 | c >> 6));
-		text_char(t, (char)(0x80 | (c & 0x3f)));
-	} else if (c < 0x10000) {
-		text_char(t, (char)(0xe0 | c >> 12));
-		text_char(t, (char)(0x80 | (c >> 6 & 0x3f)));
-		text_char(t, (char)(0x80 | (c & 0x3f)));
-	} else {
-		text_char(t, (char)(0xf0 | c >> 18));
-		text_char(t, (char)(0x80 | (c >> 12 & 0x3f)));
-		text_char(t, (char)(0x80 | (c >> 6 & 0x3f)));
-		text_char(t, (char)(0x80 | (c & 0x3f)));
-	}
+	static const unsigned char lead[] = { 0, 0xc0, 0xe0, 0xf0 };
+	int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+
+	text_char(t, (char)(lead[more] | c >> 6 * more));
+	while (more-- > 0)
+		text_char(t, (char)(0x80 | (c >> 6 * more & 0x3f)));
 }
 
 static int
@@ -828,24 +842,24 @@ toml_long_end(struct toml_parser *tp, char quote, struct text *t)
 	return true;
 }
 
-/* One character of a string. False: error. */
+/* One character of a string, or one line end. False: error; the string goes on. */
 static bool
 toml_char(struct toml_parser *tp, struct text *t, bool basic, bool lines)
 {
-	if (lines && toml_at_newline(tp)) {
+	char c = *tp->p;
+
+	if (toml_at_newline(tp)) {
 		text_char(t, '\n');
 		toml_newline(tp);
 		return true;
 	}
-	if (toml_is_control(*tp->p))
-		return toml_error(tp, tp->p, *tp->p == '\n' || *tp->p == '\r'
-		    ? "a text must end on its line; use three quotes for several lines"
-		    : "a text holds a control character; use \\u00XX");
-	if (!basic || *tp->p != '\\') {
-		text_char(t, *tp->p++);
+	tp->p++;
+	if (toml_is_control(c))
+		return toml_error(tp, tp->p - 1, "a text holds a control character; use \\u00XX");
+	if (!basic || c != '\\') {
+		text_char(t, c);
 		return true;
 	}
-	tp->p++;
 	return (lines && toml_joins_lines(tp)) || toml_escape(tp, t);
 }
 
@@ -858,7 +872,8 @@ toml_raw_bytes(const struct toml_parser *tp, char quote, bool lines)
 	for (; p < tp->end && (lines || *p != '\n'); p++) {
 		if (*p == '\\' && quote == '"')
 			p++;
-		else if (*p == quote && (!lines || (tp->end - p > 2 && p[1] == quote && p[2] == quote)))
+		else if (*p == quote &&
+		    (!lines || (tp->end - p > 2 && p[1] == quote && p[2] == quote)))
 			return (size_t)(p - tp->p) + 2; /* two quotes may belong to it */
 	}
 	return (size_t)(MIN(p, tp->end) - tp->p);
@@ -871,6 +886,7 @@ toml_string(struct toml_parser *tp, struct slice *out, bool may_span)
 	const char *from = tp->p;
 	char quote = *from;
 	bool basic = quote == '"', lines = toml_at_text(tp, basic ? "\"\"\"" : "'''");
+	bool good = true;
 	struct toml_parser began = *tp;
 	struct text t = { NULL, 0, 0, false };
 
@@ -885,10 +901,12 @@ toml_string(struct toml_parser *tp, struct slice *out, bool may_span)
 		if (lines ? toml_long_end(tp, quote, &t) : *tp->p == quote) {
 			tp->p += !lines;
 			*out = text_slice(&t);
-			return true;
+			return good;
 		}
-		if (!toml_char(tp, &t, basic, lines))
-			return false;
+		if (!lines && toml_at_newline(tp))
+			return toml_error(tp, tp->p,
+			    "a text must end on its line; use three quotes for several lines");
+		good = toml_char(tp, &t, basic, lines) && good;
 	}
 	tp->line = began.line;
 	tp->line_start = began.line_start;
@@ -911,87 +929,93 @@ number_digits(struct slice s, int base, struct text *t)
 	return s.n > 0 && !t->full;
 }
 
-#define NUMBER_MAX 400 /* characters of one number */
-
+/* Over a sign, copied to t. */
 static bool
-number_integer(struct slice s, struct toml *v)
+number_sign(struct slice *s, struct text *t)
 {
-	char b[NUMBER_MAX];
-	struct text t = { b, 0, sizeof b - 1, false };
-	bool sign = s.n > 0 && (s.p[0] == '-' || s.p[0] == '+');
+	if (s->n == 0 || (s->p[0] != '-' && s->p[0] != '+'))
+		return false;
+	text_char(t, s->p[0]);
+	*s = slice_from(*s, 1);
+	return true;
+}
+
+/* t is empty and has room for s, as in the next ones. */
+static bool
+number_integer(struct slice s, struct text *t, struct toml *v)
+{
+	bool sign = number_sign(&s, t);
 	int base = 10;
 
-	if (sign)
-		text_char(&t, s.p[0]);
-	if (!sign && s.n > 2 && s.p[0] == '0' && strchr("xob", s.p[1]))
+	if (!sign && s.n > 2 && s.p[0] == '0' && strchr("xob", s.p[1])) {
 		base = s.p[1] == 'x' ? 16 : s.p[1] == 'o' ? 8 : 2;
-	s = slice_from(s, base != 10 ? 2 : sign);
-	if ((base == 10 && s.n > 1 && s.p[0] == '0') || !number_digits(s, base, &t))
+		s = slice_from(s, 2);
+	}
+	if ((base == 10 && s.n > 1 && s.p[0] == '0') || !number_digits(s, base, t))
 		return false;
-	b[t.n] = '\0';
+	t->p[t->n] = '\0';
 	errno = 0;
-	v->integer = strtoll(b, NULL, base);
+	v->integer = strtoll(t->p, NULL, base);
 	v->kind = TOML_INTEGER;
 	return errno == 0;
 }
 
 static bool
-number_special(struct slice s, struct toml *v)
+number_special(struct slice s, struct text *t, struct toml *v)
 {
-	bool negative = s.n > 0 && s.p[0] == '-';
+	double sign = number_sign(&s, t) && t->p[0] == '-' ? -1.0 : 1.0;
 
-	if (s.n > 0 && (s.p[0] == '-' || s.p[0] == '+'))
-		s = slice_from(s, 1);
 	v->kind = TOML_FLOAT;
-	if (slice_eq(s, S("inf")))
-		v->real = negative ? -HUGE_VAL : HUGE_VAL;
-	else if (slice_eq(s, S("nan")))
-		v->real = negative ? -(double)NAN : (double)NAN;
-	else
-		return false;
-	return true;
+	v->real = sign * (slice_eq(s, S("inf")) ? HUGE_VAL : (double)NAN);
+	return slice_eq(s, S("inf")) || slice_eq(s, S("nan"));
 }
 
-/* [sign] digits [. digits] [e [sign] digits] */
+/* [sign] digits [. digits] [e [sign] digits], one of the last two at least. */
 static bool
-number_float(struct slice s, struct toml *v)
+number_float(struct slice s, struct text *t, struct toml *v)
 {
-	char b[NUMBER_MAX];
-	struct text t = { b, 0, sizeof b - 1, false };
 	struct slice rest = s, whole;
 	size_t e = 0;
 
 	while (e < s.n && lower(s.p[e]) != 'e')
 		e++;
 	rest.n = e;
-	if (rest.n > 0 && (rest.p[0] == '-' || rest.p[0] == '+')) {
-		text_char(&t, rest.p[0]);
-		rest = slice_from(rest, 1);
-	}
+	number_sign(&rest, t);
 	slice_cut(&rest, '.', &whole);
-	if ((whole.n > 1 && whole.p[0] == '0') || !number_digits(whole, 10, &t))
-		return false;
-	if (!rest.p && e == s.n)
+	if ((whole.n > 1 && whole.p[0] == '0') || !number_digits(whole, 10, t) ||
+	    (!rest.p && e == s.n))
 		return false;
 	if (rest.p) {
-		text_char(&t, '.');
-		if (!number_digits(rest, 10, &t))
+		text_char(t, '.');
+		if (!number_digits(rest, 10, t))
 			return false;
 	}
 	if (e < s.n) {
 		rest = slice_from(s, e + 1);
-		text_char(&t, 'e');
-		if (rest.n > 0 && (rest.p[0] == '-' || rest.p[0] == '+')) {
-			text_char(&t, rest.p[0]);
-			rest = slice_from(rest, 1);
-		}
-		if (!number_digits(rest, 10, &t))
+		text_char(t, 'e');
+		number_sign(&rest, t);
+		if (!number_digits(rest, 10, t))
 			return false;
 	}
-	b[t.n] = '\0';
+	t->p[t->n] = '\0';
 	v->kind = TOML_FLOAT;
-	v->real = strtod(b, NULL);
-	return true;
+	v->real = strtod(t->p, NULL);
+	return isfinite(v->real); /* stricter than TOML: 1e999 is a slip */
+}
+
+static bool
+number_parse(struct toml_parser *tp, struct slice s, struct toml *v)
+{
+	static bool (*const ways[])(struct slice, struct text *, struct toml *) = {
+		number_integer, number_special, number_float };
+	char *p = arena_alloc(tp->arena, s.n + 1);
+
+	for (size_t i = 0; i < LEN(ways); i++) {
+		struct text t = { p, 0, s.n, false };
+		if (ways[i](s, &t, v))
+			return true;
+	}
+	return false;
 }
 
 /* n digits at the front of *s; -1 when they are not there. */
@@ -1081,20 +1105,44 @@ date_parse(struct toml_parser *tp, struct slice s, struct toml *v)
 	return date_zone(&rest) && rest.n == 0;
 }
 
-/* The characters of a number, date, or word. */
+/* Begins like a date or a time: DDDD- or DD: */
+static bool
+date_begins(struct slice s)
+{
+	size_t n = 0;
+
+	while (n < s.n && n < 4 && isdigit((unsigned char)s.p[n]))
+		n++;
+	return n < s.n && ((n == 4 && s.p[n] == '-') || (n == 2 && s.p[n] == ':'));
+}
+
+static bool
+toml_is_bare(char c)
+{
+	return isalnum((unsigned char)c) || c == '_' || c == '-';
+}
+
+/* Over the characters of a number, date, or word. */
+static void
+toml_over_word(struct toml_parser *tp)
+{
+	while (tp->p < tp->end && (toml_is_bare(*tp->p) || (*tp->p && strchr("+.:", *tp->p))))
+		tp->p++;
+}
+
+/* A number, date, or word. One blank may part a date from its time. */
 static struct slice
 toml_word(struct toml_parser *tp)
 {
-	const char *from = tp->p, *p = from;
+	const char *from = tp->p;
 
-	while (p < tp->end && (isalnum((unsigned char)*p) || strchr("+-_.:", *p)) && *p)
-		p++;
-	if (p - from == 10 && from[4] == '-' && tp->end - p > 3 && p[0] == ' ' &&
-	    isdigit((unsigned char)p[1]) && isdigit((unsigned char)p[2]) && p[3] == ':')
-		for (p++; p < tp->end && *p && (isalnum((unsigned char)*p) || strchr("+-.:", *p)); p++)
-			;
-	tp->p = p;
-	return (struct slice){ from, (size_t)(p - from) };
+	toml_over_word(tp);
+	if (tp->p - from == DATE_CHARS && from[4] == '-' && tp->end - tp->p > 3 &&
+	    tp->p[0] == ' ' && tp->p[3] == ':') {
+		tp->p++;
+		toml_over_word(tp);
+	}
+	return (struct slice){ from, (size_t)(tp->p - from) };
 }
 
 static bool
@@ -1110,28 +1158,31 @@ toml_scalar(struct toml_parser *tp, struct toml *v)
 	}
 	if (s.n == 0)
 		return toml_error(tp, from, "expected a value");
-	if (s.n > 4 && isdigit((unsigned char)s.p[0]) && (s.p[4] == '-' || s.p[2] == ':')) {
+	if (date_begins(s)) {
 		if (date_parse(tp, s, v))
 			return true;
-		return toml_error(tp, from, "'%.*s' is no date or time", (int)MIN(s.n, 40), s.p);
+		return toml_error(tp, from, "'%.*s' is no date or time", toml_shown(s), s.p);
 	}
-	if (number_integer(s, v) || number_special(s, v) || number_float(s, v))
+	if (number_parse(tp, s, v))
 		return true;
 	if (isalpha((unsigned char)s.p[0]))
 		return toml_error(tp, from, "expected a value; a text needs quotes: \"%.*s\"",
-		    (int)MIN(s.n, 40), s.p);
-	return toml_error(tp, from, "'%.*s' is no number, or one out of range", (int)MIN(s.n, 40), s.p);
+		    toml_shown(s), s.p);
+	return toml_error(tp, from, "'%.*s' is no number, or one out of range",
+	    toml_shown(s), s.p);
 }
 
 /* ---- the tree ---- */
 
 static struct toml *
-toml_add(struct toml_parser *tp, struct toml *to, struct slice key, const char *at, enum toml_kind kind)
+toml_add(struct toml_parser *tp, struct toml *to, struct slice key, const char *at,
+    enum toml_kind kind)
 {
 	struct toml *v = arena_alloc(tp->arena, sizeof *v);
 
 	v->kind = kind;
 	v->key = key;
+	v->text = S(""); /* stays where the value is an error */
 	v->line = v->vline = tp->line;
 	v->col = v->vcol = toml_col(tp, at);
 	if (to->last)
@@ -1160,7 +1211,7 @@ toml_key(struct toml_parser *tp, struct slice *key)
 
 	if (toml_at(tp, '"') || toml_at(tp, '\''))
 		return toml_string(tp, key, false);
-	while (tp->p < tp->end && (isalnum((unsigned char)*tp->p) || *tp->p == '_' || *tp->p == '-'))
+	while (tp->p < tp->end && toml_is_bare(*tp->p))
 		tp->p++;
 	if (tp->p == from)
 		return toml_error(tp, from, "expected a key");
@@ -1184,7 +1235,28 @@ static bool
 toml_twice(struct toml_parser *tp, const char *at, const struct toml *first)
 {
 	return toml_error(tp, at, "'%.*s' is defined twice, first in line %u",
-	    (int)MIN(first->key.n, 40), first->key.p, first->line);
+	    toml_shown(first->key), first->key.p, first->line);
+}
+
+/* A table beside the tree, for what has no place in it but is read all the
+ * same, to find the errors in it and its end. */
+static struct toml *
+toml_scratch(struct toml_parser *tp)
+{
+	struct toml *v = arena_alloc(tp->arena, sizeof *v);
+
+	v->kind = TOML_TABLE;
+	return v;
+}
+
+/* One level down. Callers of the parser recurse over its tree. */
+static bool
+toml_deeper(struct toml_parser *tp, const char *at)
+{
+	if (tp->depth == TOML_DEPTH_MAX)
+		return toml_error(tp, at, "nested deeper than %d levels", TOML_DEPTH_MAX);
+	tp->depth++;
+	return true;
 }
 
 /* ---- values ---- */
@@ -1204,59 +1276,87 @@ toml_array(struct toml_parser *tp, struct toml *v)
 		if (toml_at(tp, ']'))
 			break;
 		if (!toml_at(tp, ','))
-			return toml_error(tp, tp->p, "expected ',' or ']' in an array");
+			return toml_error(tp, tp->p, "expected ',' or ']' in the array begun in line %u",
+			    v->vline);
 		tp->p++;
 	}
 	tp->p++;
 	return true;
 }
 
+/* One step along a dotted key; NULL when that cannot be added to. */
+static struct toml *
+toml_dotted(struct toml_parser *tp, struct toml *to, struct slice key, const char *at)
+{
+	struct toml *v = toml_find(to, key);
+
+	if (!v) {
+		v = toml_add(tp, to, key, at, TOML_TABLE);
+		v->flags = TOML_DOTTED;
+	}
+	if (v->kind == TOML_TABLE && v->flags & TOML_DOTTED)
+		return v;
+	toml_error(tp, at, "'%.*s' was defined in line %u and cannot be added to here",
+	    toml_shown(key), key.p, v->line);
+	return NULL;
+}
+
 /* key = value into a table, dotted keys made on the way. */
 static bool
 toml_pair(struct toml_parser *tp, struct toml *to)
 {
-	struct slice key;
+	unsigned depth = tp->depth;
 	const char *at = tp->p;
+	struct slice key;
 	struct toml *v;
+	bool good = true;
 
 	if (!toml_key(tp, &key))
 		return false;
 	while (toml_dot(tp)) {
-		if (!(v = toml_find(to, key))) {
-			v = toml_add(tp, to, key, at, TOML_TABLE);
-			v->flags = TOML_DOTTED;
-		} else if (v->kind != TOML_TABLE || !(v->flags & TOML_DOTTED))
-			return toml_error(tp, at, "'%.*s' was defined in line %u and cannot be added to here",
-			    (int)MIN(key.n, 40), key.p, v->line);
-		to = v;
+		if (!toml_deeper(tp, at))
+			return false;
+		if (!(to = toml_dotted(tp, to, key, at))) {
+			good = false;
+			to = toml_scratch(tp);
+		}
 		at = tp->p;
 		if (!toml_key(tp, &key))
 			return false;
 	}
-	if ((v = toml_find(to, key)))
-		return toml_twice(tp, at, v);
+	if ((v = toml_find(to, key))) {
+		good = toml_twice(tp, at, v);
+		to = toml_scratch(tp);
+	}
 	if (!toml_at(tp, '='))
 		return toml_error(tp, tp->p, "expected '=' behind the key");
 	tp->p++;
 	toml_blanks(tp);
-	v = toml_add(tp, to, key, at, TOML_STRING);
-	return tp->value(tp, v);
+	if (tp->p == tp->end || toml_at_newline(tp) || toml_at(tp, '#'))
+		return toml_error(tp, tp->p, "expected a value after '='");
+	good = tp->value(tp, toml_add(tp, to, key, at, TOML_STRING)) && good;
+	tp->depth = depth;
+	return good;
 }
 
 /* Behind '{'. All on one line, no comma at the end. */
 static bool
 toml_inline(struct toml_parser *tp, struct toml *v)
 {
+	bool more = false;
+
 	v->kind = TOML_TABLE;
 	toml_blanks(tp);
-	for (bool first = true; !toml_at(tp, '}'); first = false) {
-		if (!first && !toml_at(tp, ','))
-			return toml_error(tp, tp->p, "expected ',' or '}' in an inline table");
-		if (!first)
-			tp->p++;
-		toml_blanks(tp);
-		if (!toml_pair(tp, v))
+	while (more || !toml_at(tp, '}')) {
+		if (!toml_at_newline(tp) && !toml_pair(tp, v))
 			return false;
+		toml_blanks(tp);
+		more = toml_at(tp, ',');
+		if (!more && !toml_at(tp, '}'))
+			return toml_error(tp, tp->p, toml_at_newline(tp)
+			    ? "expected ',' or '}': an inline table must end on its line"
+			    : "expected ',' or '}' in an inline table");
+		tp->p += more;
 		toml_blanks(tp);
 	}
 	v->flags = TOML_CLOSED;
@@ -1268,7 +1368,6 @@ static bool
 toml_value(struct toml_parser *tp, struct toml *v)
 {
 	const char *from = tp->p;
-	bool done;
 
 	v->vline = tp->line;
 	v->vcol = toml_col(tp, from);
@@ -1278,13 +1377,15 @@ toml_value(struct toml_parser *tp, struct toml *v)
 	}
 	if (!toml_at(tp, '[') && !toml_at(tp, '{'))
 		return toml_scalar(tp, v);
-	if (tp->depth == TOML_DEPTH_MAX)
-		return toml_error(tp, from, "nested deeper than %d levels", TOML_DEPTH_MAX);
-	tp->depth++;
+	if (!toml_deeper(tp, from))
+		return false;
+	tp->open++;
 	tp->p++;
-	done = *from == '[' ? toml_array(tp, v) : toml_inline(tp, v);
+	if (!(*from == '[' ? toml_array(tp, v) : toml_inline(tp, v)))
+		return false; /* open stays: toml_recover looks for the end */
+	tp->open--;
 	tp->depth--;
-	return done;
+	return true;
 }
 
 /* ---- headers ---- */
@@ -1305,14 +1406,15 @@ toml_descend(struct toml_parser *tp, struct toml *to, struct slice key, const ch
 	if (v->kind == TOML_TABLE && !(v->flags & TOML_CLOSED))
 		return v;
 	toml_error(tp, at, "'%.*s' was defined in line %u as %s, nothing can go below it",
-	    (int)MIN(key.n, 40), key.p, v->line,
+	    toml_shown(key), key.p, v->line,
 	    v->kind == TOML_TABLE ? "an inline table" : toml_kind_names[v->kind]);
 	return NULL;
 }
 
 /* The table that [key] or [[key]] opens in `to`. */
 static struct toml *
-toml_open(struct toml_parser *tp, struct toml *to, struct slice key, const char *at, bool many)
+toml_open(struct toml_parser *tp, struct toml *to, struct slice key, const char *at,
+    bool many)
 {
 	struct toml *v = toml_find(to, key);
 
@@ -1347,15 +1449,15 @@ toml_header(struct toml_parser *tp, struct toml *root)
 	struct slice key;
 	const char *at;
 
-	tp->table = arena_alloc(tp->arena, sizeof *root); /* lines below a bad header */
-	tp->table->kind = TOML_TABLE;
+	tp->table = toml_scratch(tp); /* for the lines below a bad header */
+	tp->depth = tp->table_depth = 1;
 	tp->p += many ? 2 : 1;
 	toml_blanks(tp);
 	at = tp->p;
 	if (!toml_key(tp, &key))
 		return false;
 	while (toml_dot(tp)) {
-		if (!(to = toml_descend(tp, to, key, at)))
+		if (!toml_deeper(tp, at) || !(to = toml_descend(tp, to, key, at)))
 			return false;
 		at = tp->p;
 		if (!toml_key(tp, &key))
@@ -1367,7 +1469,72 @@ toml_header(struct toml_parser *tp, struct toml *root)
 	if (!(to = toml_open(tp, to, key, at, many)))
 		return false;
 	tp->table = to;
+	tp->table_depth = tp->depth;
 	return toml_line_end(tp);
+}
+
+/* ---- the whole text ---- */
+
+/* Whether a line begins here that is hardly part of an array: `key =`, or a
+ * header of letters. */
+static bool
+toml_resumes(const struct toml_parser *tp)
+{
+	bool header = toml_at(tp, '[');
+	const char *p = tp->p, *from;
+
+	while (header && p < tp->end && *p == '[')
+		p++;
+	if (header && p < tp->end && !isalpha((unsigned char)*p))
+		return false;
+	for (from = p; p < tp->end && (toml_is_bare(*p) || *p == '.' || is_blank(*p)); p++)
+		;
+	return p > from && p < tp->end && *p == (header ? ']' : '=');
+}
+
+/* The rest of the line of an error; quotes and brackets as far as they tell
+ * where a broken array ends. */
+static void
+toml_skip_line(struct toml_parser *tp)
+{
+	char quote = '\0', c;
+
+	while (tp->p < tp->end && *tp->p != '\n') {
+		c = *tp->p++;
+		if (quote == '"' && c == '\\' && tp->p < tp->end && *tp->p != '\n')
+			tp->p++;
+		else if (quote)
+			quote = c == quote ? '\0' : quote;
+		else if (c == '"' || c == '\'')
+			quote = c;
+		else if (c == '#')
+			quote = '\n';
+		else if (c == '[' || c == '{')
+			tp->open += tp->open > 0;
+		else if (c == ']' || c == '}')
+			tp->open -= tp->open > 0;
+	}
+	if (tp->p < tp->end)
+		toml_newline(tp);
+	toml_blanks(tp);
+}
+
+/* Behind an error in what began in that line: to where the next begins. */
+static void
+toml_recover(struct toml_parser *tp, unsigned began)
+{
+	const char *p = tp->p;
+
+	if (tp->open > 0 && tp->line > began) { /* perhaps the array never ended */
+		tp->p = tp->line_start;
+		toml_blanks(tp);
+		if (toml_resumes(tp))
+			return;
+		tp->p = p;
+	}
+	do
+		toml_skip_line(tp);
+	while (tp->open > 0 && tp->p < tp->end && !toml_resumes(tp));
 }
 
 /* Length of the UTF-8 sequence at p; 0: none. */
@@ -1388,22 +1555,37 @@ utf8_length(const unsigned char *p, const unsigned char *end)
 	return n;
 }
 
-static bool
-toml_check_utf8(struct toml_parser *tp, struct slice text)
+/* Tells the first bad byte of every line. */
+static void
+toml_check_utf8(struct toml_parser tp)
 {
-	const char *end = text.p + text.n;
 	size_t n;
 
-	for (const char *p = text.p; p < end; p += n) {
-		n = utf8_length((const unsigned char *)p, (const unsigned char *)end);
+	while (tp.p < tp.end) {
+		n = utf8_length((const unsigned char *)tp.p, (const unsigned char *)tp.end);
 		if (n == 0)
-			return toml_error(tp, p, "this is not UTF-8");
-		if (*p == '\n') {
-			tp->line++;
-			tp->line_start = p + 1;
-		}
+			toml_error(&tp, tp.p, "this is not UTF-8");
+		while (n == 0 && tp.p < tp.end && *tp.p != '\n')
+			tp.p++;
+		if (toml_at(&tp, '\n'))
+			toml_newline(&tp);
+		else
+			tp.p += n;
 	}
-	return true;
+}
+
+/* A header, a key with its value, or an empty line. False: error. */
+static bool
+toml_statement(struct toml_parser *tp, struct toml *root)
+{
+	toml_blanks(tp);
+	tp->open = 0;
+	tp->depth = tp->table_depth;
+	if (toml_at(tp, '['))
+		return toml_header(tp, root);
+	if (tp->p == tp->end || toml_at(tp, '#') || toml_at_newline(tp))
+		return toml_line_end(tp);
+	return toml_pair(tp, tp->table) && toml_line_end(tp);
 }
 
 /* Parses text into a tree in a; what is wrong goes to ds. Never NULL. */
@@ -1411,35 +1593,24 @@ static struct toml *
 toml_parse(struct arena *a, struct slice text, struct diags *ds)
 {
 	struct toml *root = arena_alloc(a, sizeof *root);
-	struct toml_parser tp = { .arena = a, .diags = ds, .p = text.p, .end = text.p + text.n,
-		.line_start = text.p, .line = 1, .table = root, .value = toml_value };
-	struct toml_parser from = tp;
-	bool good;
+	const char *p = text.p ? text.p : "";
+	struct toml_parser tp = { .arena = a, .diags = ds, .p = p, .end = p + text.n,
+		.line_start = p, .col_at = p, .col = 1, .line = 1, .table = root,
+		.value = toml_value };
+	unsigned line;
 
 	root->kind = TOML_TABLE;
 	root->flags = TOML_EXPLICIT;
-	if (!toml_check_utf8(&tp, text))
-		return root;
-	tp = from;
+	toml_check_utf8(tp);
 	if (toml_at_text(&tp, "\xef\xbb\xbf"))
 		tp.line_start = tp.p += 3;
 	while (tp.p < tp.end && ds->errors < TOML_ERRORS_MAX) {
-		toml_blanks(&tp);
-		tp.depth = 0;
-		if (toml_at(&tp, '['))
-			good = toml_header(&tp, root);
-		else if (tp.p == tp.end || toml_at(&tp, '#') || toml_at_newline(&tp))
-			good = toml_line_end(&tp);
-		else
-			good = toml_pair(&tp, tp.table) && toml_line_end(&tp);
-		while (!good && tp.p < tp.end && *tp.p != '\n')
-			tp.p++;
-		if (!good && tp.p < tp.end)
-			toml_newline(&tp);
+		line = tp.line;
+		if (!toml_statement(&tp, root))
+			toml_recover(&tp, line);
 	}
 	return root;
 }
-
 /* ==== http ===================================================================
  * Owns    nothing.
  * Offers  request_parse, response_parse, head_scan, body_of_*, chunk_decode,
@@ -2383,9 +2554,11 @@ chunk_byte(struct body *b, char c, struct text *trailers)
 		b->chunk = CHUNK_END_LF;
 		return 0;
 	case CHUNK_END_LF:
+		if (c != '\n')
+			return -1;
 		b->chunk = CHUNK_DONE;
 		b->done = true;
-		return c == '\n' ? 0 : -1;
+		return 0;
 	case CHUNK_TRAILING:
 	case CHUNK_TRAILER_LF:
 		return trailer_byte(b, c, trailers);
@@ -6601,7 +6774,7 @@ board_record(const char *key, unsigned generation)
 		struct board_instance *b = &board->instances[i];
 		if (strcmp(b->key, key) == 0)
 			return b;
-		if (!unused && (!b->key[0] || b->generation + 1 < generation))
+		if (!unused && (!b->key[0] || (b->generation + 1 < generation && b->in_flight == 0)))
 			unused = b;
 		if (!b->key[0])
 			break; /* records fill up from the front */
@@ -6648,7 +6821,6 @@ board_addrs_set(struct board_instance *b, const union sock *sock, const socklen_
     unsigned n)
 {
 	struct board_addrs *a = &b->addrs;
-
 	unsigned seq = a->seq | 1; /* odd already: a writer died here */
 
 	n = MIN(n, INSTANCE_ADDRS);
@@ -6699,6 +6871,8 @@ board_worker_gone(int slot)
 		COUNT(g->codes[i], w->codes[i]);
 	for (size_t i = 0; i < LEN(g->latency); i++)
 		COUNT(g->latency[i], w->latency[i]);
+	for (size_t i = 0; i < INSTANCES_MAX && board->instances[i].key[0]; i++)
+		board->instances[i].in_flight -= atomic_exchange(&board->flights[slot][i], 0);
 	memset(w, 0, sizeof *w);
 }
 
@@ -6751,8 +6925,8 @@ rate_take(const struct rate_limit *r, uint64_t tag)
 static struct timer_list timer_lists[TIMER_LISTS];
 static int n_timer_lists;
 
-/* The list of that duration. When all are taken, the one just above it: a
- * deadline may come late, never early; failing that the longest. */
+/* The list of that duration. When all are taken, the one just above it, or the
+ * longest, round after round: a deadline may come late, never early. */
 static struct timer_list *
 timer_list_of(uint32_t ms)
 {
@@ -6785,17 +6959,9 @@ timer_clear(struct timer *t)
 	t->list = NULL;
 }
 
-/* Fires ms from now; 0: never. */
 static void
-timer_set(struct timer *t, uint32_t ms)
+timer_link(struct timer *t, struct timer_list *l)
 {
-	struct timer_list *l = t->list && t->list->ms == ms ? t->list : NULL;
-
-	timer_clear(t);
-	if (ms == 0)
-		return;
-	if (!l)
-		l = timer_list_of(ms);
 	t->list = l;
 	t->due_ms = now_ms + l->ms;
 	t->prev = l->head.prev;
@@ -6804,11 +6970,25 @@ timer_set(struct timer *t, uint32_t ms)
 	l->head.prev = t;
 }
 
+/* Fires ms from now; 0: never. */
+static void
+timer_set(struct timer *t, uint32_t ms)
+{
+	struct timer_list *l = t->list && t->ms == ms ? t->list : NULL;
+
+	timer_clear(t);
+	if (ms == 0)
+		return;
+	t->ms = ms;
+	t->want_ms = now_ms + ms;
+	timer_link(t, l ? l : timer_list_of(ms));
+}
+
 /* As timer_set, but one that already runs for ms goes on unchanged. */
 static void
 timer_keep(struct timer *t, uint32_t ms)
 {
-	if (!t->list || t->list->ms != ms)
+	if (!t->list || t->ms != ms)
 		timer_set(t, ms);
 }
 
@@ -6820,7 +7000,10 @@ timers_run(void)
 		while (head->next != head && head->next->due_ms <= now_ms) {
 			struct timer *t = head->next;
 			timer_clear(t);
-			t->fire(t);
+			if (t->want_ms > now_ms)
+				timer_link(t, &timer_lists[i]); /* a list too short for it */
+			else
+				t->fire(t);
 		}
 	}
 }
@@ -7030,8 +7213,9 @@ loop_open(int watches)
 	unpolled.prev = unpolled.next = &unpolled;
 	parking.fd = epoll_create1(EPOLL_CLOEXEC);
 	parking.ready = parking_ready;
-	loop_watch(&parking, parking.fd >= 0 ? POLLIN : 0); /* poll skips -1 */
-	quiet_unlink(&parking);
+	parking.slot = n_polls++;
+	poll_owners[0] = &parking;
+	poll_fds[0] = (struct pollfd){ .fd = parking.fd, .events = POLLIN }; /* poll skips -1 */
 }
 
 /* Ready entries are visited from the back, revents cleared first: removal
@@ -9691,6 +9875,29 @@ forward_write(const struct forward *fw)
 	}
 }
 
+#define TWIN_MAX 64 /* bytes of a name that may be a twin */
+
+/* `X_Real_IP` and its like: backends that turn both signs into one would take
+ * them for fields that warp vouches for, sets or removes. */
+static void
+head_drop_twins(struct head *h, const struct route *r)
+{
+	char b[TWIN_MAX];
+
+	for (int i = 0; i < h->n; i++) {
+		struct field *f = &h->f[i];
+		struct slice name = { b, f->name.n };
+
+		if (f->id != F_OTHER || name.n > sizeof b || !memchr(f->name.p, '_', name.n))
+			continue;
+		for (size_t k = 0; k < name.n; k++)
+			b[k] = f->name.p[k] == '_' ? '-' : f->name.p[k];
+		if (field_id_of(name) != F_OTHER ||
+		    is_named(name, &r->add_headers, &r->remove_headers))
+			f->drop = true;
+	}
+}
+
 /* Fields that warp writes itself, or that only a trusted peer may send. */
 static void
 request_drop(struct head *h, const struct exchange *x, bool trusted)
@@ -9699,6 +9906,7 @@ request_drop(struct head *h, const struct exchange *x, bool trusted)
 		F_X_FORWARDED_PORT, F_X_FORWARDED_PROTO, F_X_REAL_IP };
 
 	head_hop_by_hop(h);
+	head_drop_twins(h, x->route);
 	head_drop(h, F_HOST);
 	for (size_t i = 0; i < LEN(forwards); i++)
 		if (!trusted || conf->middleware.forward_headers)
@@ -9894,7 +10102,7 @@ response_write(struct text *t, const struct exchange *x, struct head *h)
 	const struct route *r = x->route;
 
 	head_hop_by_hop(h);
-	if (x->down.chunk_out || x->down.body.kind == BODY_CHUNKED)
+	if (x->down.chunk_out || x->down.body.kind == BODY_CHUNKED || h->status == 204)
 		head_drop(h, F_CONTENT_LENGTH);
 	if (!x->down.chunk_out)
 		head_drop(h, F_TRAILER);
@@ -10130,7 +10338,7 @@ pipe_drain(struct pipe *p, struct chan *to)
 	while (put < 0 && errno == EINTR);
 	if (put > 0)
 		p->n -= (uint32_t)put;
-	else if (errno != EAGAIN)
+	else if (put == 0 || errno != EAGAIN)
 		to->broken = true;
 	return !to->broken;
 }
@@ -10305,7 +10513,8 @@ flow_relay(struct flow *f, struct side *from, struct chan *to, const struct text
 	return RELAY_WAIT;
 }
 
-/* Raw bytes; at the giver's end the taker is told so, once all is sent. */
+/* Raw bytes; at the giver's end the taker is told so, once all is sent.
+ * RELAY_BAD: the giver's end was a reset. */
 static enum relay
 flow_tunnel(struct flow *f, struct side *from, struct chan *to, bool *ready)
 {
@@ -10316,6 +10525,8 @@ flow_tunnel(struct flow *f, struct side *from, struct chan *to, bool *ready)
 	f->body.done = true;
 	if (to->out.n > 0)
 		return RELAY_WAIT;
+	if (from->ch.broken)
+		return RELAY_BAD;
 	shutdown(to->w.fd, SHUT_WR); /* fails only when it is gone already */
 	return RELAY_DONE;
 }
@@ -10550,6 +10761,7 @@ exchange_new(struct conn *c, size_t n)
 	x->head_bytes = (struct slice){ to, n };
 	x->client = c->peer;
 	c->s.x = x;
+	c->s.waits = WAIT_NOTHING;
 	c->state = CONN_BUSY;
 	timer_clear(&c->s.timer);
 	return x;
@@ -10570,6 +10782,21 @@ exchange_free(struct exchange *x)
 	block_give(x->block);
 }
 
+/* On the instance's record, and noted as this worker's. */
+static void
+flight_count(const struct instance *in, bool begins)
+{
+	size_t i = (size_t)(in->board - board->instances), slot = (size_t)(me - board->workers);
+
+	if (begins) {
+		in->board->in_flight++;
+		board->flights[slot][i]++;
+	} else {
+		board->flights[slot][i]--;
+		in->board->in_flight--;
+	}
+}
+
 /* Lets go of the upstream connection: kept for others, or closed. */
 static void
 upstream_leave(struct exchange *x, bool keep)
@@ -10579,7 +10806,7 @@ upstream_leave(struct exchange *x, bool keep)
 	if (!u)
 		return;
 	x->u = NULL;
-	x->inst->board->in_flight--;
+	flight_count(x->inst, false);
 	timer_clear(&u->s.timer);
 	if (keep)
 		pool_give(u);
@@ -10610,8 +10837,6 @@ static enum step
 exchange_over(struct exchange *x)
 {
 	struct conn *c = x->c;
-	bool whole = x->up.state != FLOW_ON && x->up.state != FLOW_CUT;
-
 	if (x->source == SOURCE_UPSTREAM)
 		x->bytes_out = x->down.body.total;
 	upstream_leave(x, false);
@@ -10622,10 +10847,10 @@ exchange_over(struct exchange *x)
 	}
 	c->served++;
 	c->s.x = NULL;
-	if (c->s.ch.broken || (x->wants_close && whole && c->s.in.n == 0))
+	if (c->s.ch.broken || (x->wants_close && x->body_whole && c->s.in.n == 0))
 		c->state = CONN_CLOSE;
 	else
-		c->state = x->keep && whole ? CONN_IDLE : CONN_LINGER;
+		c->state = x->keep && x->body_whole ? CONN_IDLE : CONN_LINGER;
 	timer_clear(&c->s.timer);
 	exchange_free(x);
 	return STEP_DONE;
@@ -10660,14 +10885,15 @@ request_settle(struct exchange *x)
 
 	x->up.chunk_out = false;
 	x->up.limit = 0;
-	while (!x->up.body.done && s->in.n > 0) {
+	while (!x->body_whole && !x->body_bad && s->in.n > 0) {
 		if (flow_take(&x->up, s, v, &eaten) < 0 || eaten == 0)
 			break;
 		buf_eat(&s->in, eaten);
+		x->body_whole = x->up.body.done;
 	}
-	if (!x->up.body.done)
-		x->keep = false;
-	x->up.state = x->up.body.done ? FLOW_DONE : FLOW_CUT;
+	if (!x->body_whole)
+		x->keep = false; /* and nothing that follows is a request */
+	x->up.state = FLOW_OFF;
 }
 
 static int
@@ -10785,6 +11011,8 @@ exchange_lost(struct exchange *x, enum lost why, const char *cause)
 	}
 	snprintf(x->cause, sizeof x->cause, "%s %s: %s", in->up->name, in->addr.text, cause);
 	upstream_leave(x, false);
+	if (again && x->up.state == FLOW_CUT)
+		x->up.state = FLOW_ON;
 	x->same = again && (stale || next_addr);
 	if (x->same) {
 		x->addr_i = next_addr ? (uint8_t)(x->addr_i + 1) : x->addr_i;
@@ -10817,8 +11045,9 @@ upstream_attach(struct exchange *x, struct upconn *u)
 	u->s.ch.w.ready = upstream_door;
 	u->s.timer.fire = upstream_due;
 	timer_clear(&u->s.timer);
-	x->inst->board->in_flight++;
+	flight_count(x->inst, true);
 	x->sent_any = false;
+	u->s.waits = WAIT_NOTHING;
 	x->connect_by_ms = now_ms +
 	    (x->route->connect_ms ? x->route->connect_ms : x->inst->up->connect_ms);
 }
@@ -10859,7 +11088,7 @@ step_connect(struct exchange *x)
 	socklen_t n = sizeof errno;
 	int err = 0;
 
-	if (!x->u_moved)
+	if (!x->u_events)
 		return STEP_WAIT;
 	if (getsockopt(x->u->s.ch.w.fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
 		err = errno;
@@ -10875,6 +11104,8 @@ step_connect(struct exchange *x)
 static enum step
 exchange_bad_body(struct exchange *x)
 {
+	x->body_bad = true;
+	x->keep = false;
 	if (flow_is_too_big(&x->up))
 		return exchange_error(x, 413, "the request body is too big", S(""));
 	return exchange_error(x, 400, "the request body is malformed", S(""));
@@ -10902,10 +11133,14 @@ exchange_up(struct exchange *x, const struct text *head)
 	switch (r) {
 	case RELAY_DONE:
 		x->up.state = x->up.state == FLOW_ON ? FLOW_DONE : x->up.state;
+		x->body_whole = true;
 		return STEP_WAIT;
 	case RELAY_REFUSED: /* it may have answered before it left */
-		x->up.state = FLOW_CUT;
+		if (x->up.state == FLOW_ON)
+			x->up.state = FLOW_CUT;
+		x->reusable = false;
 		x->u->s.ch.broken = false;
+		x->u->s.ch.eof = false;
 		x->u_ready = true;
 		buf_free(&x->u->s.ch.out);
 		pipe_give(x->up.pipe);
@@ -10960,7 +11195,7 @@ step_send(struct exchange *x)
 	x->up_start_us = now_us;
 	x->state = X_WAIT;
 	s = exchange_up(x, &head_out);
-	return s == STEP_WAIT && x->up.state == FLOW_CUT ? STEP_AGAIN : s;
+	return s == STEP_WAIT && x->u_ready ? STEP_AGAIN : s; /* it left: what did it say? */
 }
 
 /* ---- steps toward the client ---- */
@@ -10976,6 +11211,8 @@ exchange_release(struct exchange *x)
 	x->up_us = (uint32_t)MIN(now_us - x->up_start_us, UINT32_MAX);
 	upstream_leave(x, x->reusable && x->up.state != FLOW_ON && x->up.state != FLOW_CUT &&
 	    u->s.in.n == 0 && u->s.ch.out.n == 0 && !u->s.ch.eof && !u->s.hup);
+	if (x->up.state == FLOW_ON)
+		x->up.state = FLOW_CUT; /* nobody takes the rest of the request */
 }
 
 static enum step
@@ -11050,6 +11287,7 @@ exchange_tunnel(struct exchange *x)
 {
 	x->state = X_TUNNEL;
 	x->keep = false;
+	x->body_whole = true;
 	x->up = (struct flow){ .body = { .kind = BODY_CLOSE }, .state = FLOW_ON };
 	x->down = (struct flow){ .body = { .kind = BODY_CLOSE }, .state = FLOW_ON };
 	x->c_ready = x->c->s.in.n > 0;
@@ -11149,17 +11387,24 @@ step_tunnel(struct exchange *x)
 	enum relay r;
 
 	if (x->up.state == FLOW_ON) {
-		if ((r = flow_tunnel(&x->up, c, &u->ch, &x->c_ready)) == RELAY_REFUSED)
+		r = flow_tunnel(&x->up, c, &u->ch, &x->c_ready);
+		if (r == RELAY_BAD)
 			return exchange_over(x);
-		x->up.state = r == RELAY_DONE ? FLOW_DONE : FLOW_ON;
+		if (r == RELAY_REFUSED) { /* its last words may still be on their way */
+			u->ch.broken = false;
+			buf_free(&u->ch.out);
+			x->up.state = FLOW_CUT;
+			x->u_ready = true;
+		} else if (r == RELAY_DONE)
+			x->up.state = FLOW_DONE;
 	}
 	if (x->down.state == FLOW_ON) {
-		if ((r = flow_tunnel(&x->down, u, &c->ch, &x->u_ready)) == RELAY_REFUSED)
+		r = flow_tunnel(&x->down, u, &c->ch, &x->u_ready);
+		if (r == RELAY_BAD || r == RELAY_REFUSED)
 			return exchange_over(x);
 		x->down.state = r == RELAY_DONE ? FLOW_DONE : FLOW_ON;
 	}
-	return x->up.state == FLOW_DONE && x->down.state == FLOW_DONE ? exchange_over(x)
-	                                                               : STEP_WAIT;
+	return x->up.state != FLOW_ON && x->down.state == FLOW_DONE ? exchange_over(x) : STEP_WAIT;
 }
 
 /* ---- keeping a request body until it is whole ---- */
@@ -11192,6 +11437,7 @@ step_spool(struct exchange *x)
 		buf_eat(&c->in, eaten);
 	}
 	if (x->up.body.done) {
+		x->body_whole = true;
 		x->state = X_PICK;
 		return STEP_AGAIN;
 	}
@@ -11232,13 +11478,20 @@ side_watch(struct side *s, short want)
 		loop_watch(&s->ch.w, want);
 }
 
+/* Only what it waits for lets the deadline start anew: who sends without end
+ * has not read anything yet. */
 static void
-side_deadline(struct side *s, uint32_t ms, bool moved)
+side_deadline(struct side *s, enum wait what, uint32_t ms, short events)
 {
-	if (moved)
+	static const short moves[] = {
+		[WAIT_READ] = POLLIN, [WAIT_WRITE] = POLLOUT, [WAIT_TUNNEL] = POLLIN | POLLOUT,
+	};
+
+	if (s->waits != what || events & moves[what])
 		timer_set(&s->timer, ms);
 	else
 		timer_keep(&s->timer, ms);
+	s->waits = (uint8_t)what;
 }
 
 static void
@@ -11246,16 +11499,19 @@ client_arm(struct exchange *x)
 {
 	struct side *c = &x->c->s;
 	bool reads = x->state == X_SPOOL || x->state == X_TUNNEL || x->state == X_WAIT ||
-	    (x->state == X_ANSWER && x->source == SOURCE_UPSTREAM);
+	    (x->state == X_ANSWER && x->u);
 	bool in = reads && (x->up.state == FLOW_ON || x->state == X_SPOOL) && !c->ch.eof &&
 	    (!x->spool || x->state == X_SPOOL) && !(x->u && x->u->s.ch.out.n > 0) && !x->up.pipe;
 	bool out = c->ch.out.n > 0 || x->down.pipe;
-	uint32_t ms = out ? conf->server.write_ms : in ? conf->server.body_ms : 0;
 
-	if (x->state == X_TUNNEL)
-		ms = conf->server.tunnel_ms;
 	side_watch(c, (short)((in ? POLLIN : 0) | (out ? POLLOUT : 0)));
-	side_deadline(c, ms, x->c_moved || (x->state == X_TUNNEL && x->u_moved));
+	if (x->state == X_TUNNEL)
+		side_deadline(c, WAIT_TUNNEL, conf->server.tunnel_ms, x->c_events | x->u_events);
+	else if (out)
+		side_deadline(c, WAIT_WRITE, conf->server.write_ms, x->c_events);
+	else
+		side_deadline(c, in ? WAIT_READ : WAIT_NOTHING, in ? conf->server.body_ms : 0,
+		    x->c_events);
 }
 
 static uint32_t
@@ -11272,7 +11528,7 @@ upstream_arm(struct exchange *x)
 	bool idle_client = x->c->s.ch.out.n == 0 && !x->down.pipe;
 	bool in = idle_client && !u->ch.eof && (x->state == X_WAIT || x->down.state == FLOW_ON);
 	bool out = u->ch.out.n > 0 || x->up.pipe || (x->spool && x->up.state == FLOW_ON && x->state >= X_WAIT);
-	uint32_t ms = 0;
+	bool reads = in && x->up.state != FLOW_ON && x->state != X_TUNNEL;
 
 	if (x->state == X_CONNECT) {
 		if (x->u->retry_connect) {
@@ -11280,14 +11536,15 @@ upstream_arm(struct exchange *x)
 			return;
 		}
 		loop_watch(&u->ch.w, POLLOUT);
-		timer_keep(&u->timer, route_ms(x->route->connect_ms, up->connect_ms));
+		side_deadline(u, WAIT_CONNECT, route_ms(x->route->connect_ms, up->connect_ms), 0);
 		return;
 	}
-	if (x->state != X_TUNNEL)
-		ms = out ? route_ms(x->route->write_ms, up->write_ms)
-		    : in && x->up.state != FLOW_ON ? route_ms(x->route->read_ms, up->read_ms) : 0;
 	side_watch(u, (short)((in ? POLLIN : 0) | (out ? POLLOUT : 0)));
-	side_deadline(u, ms, x->u_moved);
+	if (out && x->state != X_TUNNEL)
+		side_deadline(u, WAIT_WRITE, route_ms(x->route->write_ms, up->write_ms), x->u_events);
+	else
+		side_deadline(u, reads ? WAIT_READ : WAIT_NOTHING,
+		    reads ? route_ms(x->route->read_ms, up->read_ms) : 0, x->u_events);
 }
 
 /* Takes steps until one waits. Afterwards x is gone if c->s.x says so. */
@@ -11305,7 +11562,8 @@ exchange_run(struct exchange *x)
 	client_arm(x);
 	if (x->u)
 		upstream_arm(x);
-	x->c_ready = x->u_ready = x->c_moved = x->u_moved = false;
+	x->c_ready = x->u_ready = false;
+	x->c_events = x->u_events = 0;
 }
 
 /* ---- doors' parts ---- */
@@ -11321,7 +11579,7 @@ exchange_client_event(struct exchange *x, short revents)
 		return;
 	}
 	c->hup |= gone;
-	x->c_moved = true;
+	x->c_events = revents;
 	x->c_ready = revents & (POLLIN | POLLHUP | POLLERR);
 	if (revents & POLLOUT) {
 		/* what waited is gone: the other side's turn, without another poll */
@@ -11340,7 +11598,7 @@ exchange_upstream_event(struct exchange *x, short revents)
 	struct side *u = &x->u->s;
 
 	u->hup |= (revents & (POLLERR | POLLHUP | POLLNVAL)) != 0;
-	x->u_moved = true;
+	x->u_events = revents;
 	x->u_ready = revents & (POLLIN | POLLHUP | POLLERR);
 	if (revents & POLLOUT && x->state != X_CONNECT && (u->ch.out.n > 0 || x->up.pipe)) {
 		x->c_ready = chan_flush(&u->ch) && x->up.state == FLOW_ON;
@@ -11595,6 +11853,7 @@ gate_enter(struct exchange *x)
 
 	x->wants_close = !client_keeps(x, h);
 	x->keep = !x->wants_close && !draining && err >= 0;
+	x->body_whole = err == 0 && x->up.body.done;
 	request_id(x, h);
 	if (err < 0)
 		return exchange_error(x, -err, "the request's framing is refused", S(""));
@@ -11614,8 +11873,9 @@ gate_enter(struct exchange *x)
  * Offers  admin_enter, admin_told.
  * Calls   admin, auth, exchange. */
 
-static struct exchange *asking;
+static struct exchange *asking; /* NULL: it has left, or nobody asks */
 static struct conn *asking_conn;
+static bool asked;              /* the master's answer is to come */
 static int ctl_fd = -1; /* the master */
 
 static enum step
@@ -11631,10 +11891,11 @@ admin_ask(struct exchange *x, const char *verb)
 	char b[64];
 	int n = snprintf(b, sizeof b, "%c%s", CTL_VERB, verb);
 
-	if (asking)
+	if (asked)
 		return admin_error(x, 503, "another command is under way\n");
 	if (send(ctl_fd, b, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		return admin_error(x, 503, "the master does not listen\n");
+	asked = true;
 	asking = x;
 	asking_conn = x->c;
 	x->state = X_ASK;
@@ -11659,6 +11920,7 @@ admin_enter(struct exchange *x)
 	x->keep = !x->wants_close && !draining;
 	if (body_of_request(&x->up.body, h) < 0)
 		return exchange_error(x, 400, "bad framing", S(""));
+	x->body_whole = x->up.body.done;
 	admin_answer(&rq, conf, &reply);
 	if (reply.verb)
 		return admin_ask(x, reply.verb);
@@ -11676,6 +11938,7 @@ admin_told(struct slice word)
 	bool good = slice_eq(word, S("ok"));
 	char *copy;
 
+	asked = false;
 	asking = NULL;
 	if (!x)
 		return NULL;

@@ -555,6 +555,8 @@ struct board {
 	struct board_worker gone;     /* sums of those that left; by the master */
 	struct board_instance instances[INSTANCES_MAX];
 	struct board_rate rates[RATE_CELLS];
+	/* exchanges by worker slot and instance: what a killed one leaves behind */
+	atomic_ushort flights[WORKERS_MAX * 2][INSTANCES_MAX];
 };
 
 /* ==== timer, loop ========================================================= */
@@ -565,7 +567,9 @@ struct timer_list;
 struct timer {
 	struct timer *prev, *next;
 	struct timer_list *list; /* NULL: not armed */
-	int64_t due_ms;
+	int64_t due_ms;          /* when its list looks at it */
+	int64_t want_ms;         /* when it shall fire; not later but for full lists */
+	uint32_t ms;             /* that it was set for */
 	void (*fire)(struct timer *);
 };
 
@@ -599,6 +603,9 @@ struct chan {
 	bool broken;  /* reading or writing failed: close it */
 };
 
+/* What a side's deadline is for. */
+enum wait { WAIT_NOTHING, WAIT_CONNECT, WAIT_READ, WAIT_WRITE, WAIT_TUNNEL };
+
 /* One end of an exchange: a chan, its deadline, and what was read from it and
  * not yet used. During one event `in` may lie in the worker's scratch block. */
 struct side {
@@ -607,6 +614,7 @@ struct side {
 	struct buf in;
 	struct exchange *x; /* NULL: none runs */
 	bool hup;           /* hung up, or failed: poll says so for ever */
+	uint8_t waits;      /* enum wait: what its deadline is for */
 };
 
 /* ==== pool, exchange, fronts ============================================== */
@@ -771,6 +779,8 @@ struct exchange {
 	char id[REQUEST_ID_MAX + 1];
 	bool wants_close;       /* the client said this is its last request */
 	bool keep;              /* the client connection survives */
+	bool body_whole;        /* all of the request body was read from it */
+	bool body_bad;          /* the rest of it means nothing */
 	bool upgrade;           /* asked for, and forwarded */
 	bool expect;            /* 100-continue wanted */
 	bool head_sent;         /* the request head is with u (or in its out) */
@@ -778,7 +788,7 @@ struct exchange {
 	bool interim;           /* a 1xx reached the client */
 	bool reusable;          /* u may go back to the pool */
 	bool c_ready, u_ready;  /* that side may be read in this event */
-	bool c_moved, u_moved;  /* it did something: its deadline starts anew */
+	short c_events, u_events; /* what poll said of it in this event */
 	bool same;              /* the next try goes to inst again, on a new
 	                           connection */
 	uint8_t addr_i;         /* which address of inst */

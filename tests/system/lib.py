@@ -653,8 +653,10 @@ class Warp:
                 self._news.notify_all()
 
     def _ended(self):
-        for t in self._readers:
+        for t, pipe in zip(self._readers, (self.proc.stderr, self.proc.stdout)):
             t.join(TIMEOUT)
+            if not t.is_alive():
+                pipe.close()                               # pytest keeps every item, and so every warp
         return self._err
 
     @property

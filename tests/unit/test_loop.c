@@ -153,7 +153,7 @@ test_timer_lists_full(void **state)
 	assert_int_equal(timers_next_ms(), 100);
 	timer_set(&timers[0], 1000000);
 	assert_int_equal(timers_next_ms(), 100 + 10 * (TIMER_LISTS - 1));
-	/* BUG: one that lives in another's list is started anew */
+	/* one that lives in another's list is kept, too */
 	timer_set(&timers[0], 111);
 	now_ms += 50;
 	timer_keep(&timers[0], 111);

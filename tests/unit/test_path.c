@@ -74,6 +74,7 @@ static const struct {
 	{ T("/%%41"), NULL, "percent sign before an escape" },
 	{ T("/%00"), NULL, "encoded NUL" },
 	{ T("/a%00/b"), NULL, "encoded NUL within" },
+	{ T("/a\0b"), NULL, "a bare NUL" },
 	{ T("/a/%2"), NULL, "escape cut by the end" },
 	{ T("/a;b=c/d,e"), "/a;b=c/d,e", "parameters are part of the name" },
 	{ T(""), NULL, "nothing" },
