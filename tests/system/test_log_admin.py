@@ -450,7 +450,7 @@ def test_metrics(busy):
     assert [k for k in s if k.startswith("warp_build_info{version=")]
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool here")
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is a second opinion: metrics() here is as strict")
 def test_promtool(busy):
     p = subprocess.run(["promtool", "check", "metrics"], input=busy.admin.ask("/metrics").body, capture_output=True)
     assert p.returncode == 0, p.stdout + p.stderr

@@ -319,7 +319,7 @@ static const struct row later[] = {
 	{ "app = \"x\"\n" UP, "1:7: error: app: not supported yet" },
 	{ "python_version = \"3\"\n" UP, "error: python_version: not supported yet" },
 	{ "[server]\nhttps_listen = [\":443\"]\n" UP, "2:16: error: server.https_listen: not supported yet" },
-	{ "[server]\nlisten = [\"https://:443\"]\n" UP, "not supported yet" },
+	{ "[server]\nlisten = [\"https://0.0.0.0:443\"]\n" UP, "not supported yet" },
 	{ UP "health = { path = \"/\" }\n", "4:1: error: upstreams.app.health: not supported yet" },
 	{ UP "[upstreams.app.health]\npath = \"/\"\n", "upstreams.app.health: not supported yet" },
 	{ UP "process.command = \"x\"\n", "4:1: error: upstreams.app.process: not supported yet" },
@@ -622,7 +622,7 @@ test_route_values(void **state)
 	    "add_headers = [{ name = \"Host\", value = \"x\" }, { name = \"X-B\", value = \"2\" }]\n"
 	    "remove_headers = [\"Cookie\"]\nread_timeout_secs = 120\nmax_body_bytes = 0\n"
 	    "rate_limit = { requests = 5, per_secs = 60 }\nbuffer_request = 0\nwebsocket = false\n"
-	    "basic_auth = { joe = \"$6$x$y\" }\ndescription = \"d\"\n"
+	    "basic_auth = { joe = \"$6$xx$GhEbRMGVNcvk3vSDbjrIw1upgIcwmLWidWlieRpGqcEbFuJTCvLQSRiaU6xw9DqKK8qycU003RDhrlvWcTv/L/\" }\ndescription = \"d\"\n"
 	    "[[routes]]\nhost = \"*.example.com\"\nredirect = \"https://{host}{uri}\"\nstatus = 301\n"
 	    "[[routes]]\npath_regex = \"^/u/([0-9]+)$\"\nupstream = \"app\"\nrewrite = \"/v/$1\"\n"
 	    "[[routes]]\npath_exact = \"/x\"\nrespond = { status = 418, body = \"pot\" }\n"
@@ -652,7 +652,7 @@ test_route_values(void **state)
 	assert_int_equal(r->rate.burst, 5);
 	assert_int_equal(r->buffer_request, 0);
 	assert_false(r->websocket);
-	assert_true(is(r->basic_auth.v[0].name, "joe") && is(r->basic_auth.v[0].value, "$6$x$y"));
+	assert_true(is(r->basic_auth.v[0].name, "joe") && is(r->basic_auth.v[0].value, "$6$xx$GhEbRMGVNcvk3vSDbjrIw1upgIcwmLWidWlieRpGqcEbFuJTCvLQSRiaU6xw9DqKK8qycU003RDhrlvWcTv/L/"));
 	assert_int_equal(r[1].host_kind, HOST_WILD);
 	assert_true(is(r[1].host, ".example.com"));
 	assert_int_equal(r[1].action, ACT_REDIRECT);
