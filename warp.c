@@ -11875,7 +11875,7 @@ gate_enter(struct exchange *x)
 
 static struct exchange *asking; /* NULL: it has left, or nobody asks */
 static struct conn *asking_conn;
-static bool asked;              /* the master's answer is to come */
+static bool verb_asked;              /* the master's answer is to come */
 static int ctl_fd = -1; /* the master */
 
 static enum step
@@ -11891,11 +11891,11 @@ admin_ask(struct exchange *x, const char *verb)
 	char b[64];
 	int n = snprintf(b, sizeof b, "%c%s", CTL_VERB, verb);
 
-	if (asked)
+	if (verb_asked)
 		return admin_error(x, 503, "another command is under way\n");
 	if (send(ctl_fd, b, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		return admin_error(x, 503, "the master does not listen\n");
-	asked = true;
+	verb_asked = true;
 	asking = x;
 	asking_conn = x->c;
 	x->state = X_ASK;
@@ -11929,7 +11929,7 @@ admin_enter(struct exchange *x)
 	    .body = { reply.body, reply.n }, .owned = reply.body });
 }
 
-/* The master's answer to the verb: "ok", or what is wrong. Returns who asked,
+/* The master's answer to the verb: "ok", or what is wrong. Returns who verb_asked,
  * NULL when it has left. */
 static struct conn *
 admin_told(struct slice word)
@@ -11938,7 +11938,7 @@ admin_told(struct slice word)
 	bool good = slice_eq(word, S("ok"));
 	char *copy;
 
-	asked = false;
+	verb_asked = false;
 	asking = NULL;
 	if (!x)
 		return NULL;

@@ -1,5 +1,5 @@
 /* Any bytes as a response, to any method: views stay inside, and its body ends
- * in one way. The first byte says what was asked. */
+ * in one way. The first byte says what was to_what. */
 
 #define main warp_main
 #include "../../warp.c"
@@ -13,14 +13,14 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct slice in, less;
-	enum method asked;
+	enum method to_what;
 	struct body b;
 	uint32_t scanned = 0;
 	int n, k;
 
 	if (size == 0)
 		return 0;
-	asked = (enum method)(data[0] % METHODS);
+	to_what = (enum method)(data[0] % METHODS);
 	in = exact(data + 1, size - 1);
 	memset(&h, 0x5a, sizeof h);
 	n = response_parse(&h, in);
@@ -32,9 +32,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		for (int i = 0; i < h.n; i++)
 			MUST(is_token(h.f[i].name) && is_field_value(h.f[i].value) &&
 			    lies_in(h.f[i].value, in));
-		k = body_of_response(&b, &h, asked);
+		k = body_of_response(&b, &h, to_what);
 		MUST(k == 0 || k == -502);
-		if (k == 0 && (asked == M_HEAD || h.status < 200 || h.status == 204 || h.status == 304))
+		if (k == 0 && (to_what == M_HEAD || h.status < 200 || h.status == 204 || h.status == 304))
 			MUST(b.kind == BODY_NONE && b.done);
 		else if (k == 0)
 			MUST(b.kind != BODY_NONE);
