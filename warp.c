@@ -11875,7 +11875,7 @@ gate_enter(struct exchange *x)
 
 static struct exchange *asking; /* NULL: it has left, or nobody asks */
 static struct conn *asking_conn;
-static bool verb_asked;              /* the master's answer is to come */
+static bool verb_asked;         /* the master's answer is to come */
 static int ctl_fd = -1; /* the master */
 
 static enum step
@@ -11929,7 +11929,7 @@ admin_enter(struct exchange *x)
 	    .body = { reply.body, reply.n }, .owned = reply.body });
 }
 
-/* The master's answer to the verb: "ok", or what is wrong. Returns who verb_asked,
+/* The master's answer to the verb: "ok", or what is wrong. Returns who asked,
  * NULL when it has left. */
 static struct conn *
 admin_told(struct slice word)
