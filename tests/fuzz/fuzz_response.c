@@ -1,5 +1,5 @@
 /* Any bytes as a response, to any method: views stay inside, and its body ends
- * in one way. The first byte says what was to_what. */
+ * in one way. The first byte says what was asked. */
 
 #define main warp_main
 #include "../../warp.c"
