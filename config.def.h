@@ -32,7 +32,6 @@
 #define FIELDS_MAX       256   /* header lines in one head; 431 beyond */
 #define TARGET_MAX       16384 /* bytes of a request target; 414 beyond */
 #define HEAD_ADDED_MAX   4096  /* room for what warp adds to a head */
-#define TRAILER_MAX      4096  /* bytes of trailers passed on */
 #define CHUNK_EXT_MAX    8192  /* bytes of chunk extensions that no content has paid
                                   for, or of trailers; then the body is refused */
 #define CAUSE_MAX        96    /* text of why a request failed */

@@ -7281,7 +7281,8 @@ static void
 blocks_open(uint32_t head_bytes)
 {
 	block_bytes[BLOCK_LARGE] = (uint32_t)sizeof(struct block) + HEADROOM +
-	    MAX((uint32_t)RELAY_BYTES, head_bytes) + head_bytes + HEAD_ADDED_MAX + TAILROOM;
+	    MAX((uint32_t)RELAY_BYTES, head_bytes) + head_bytes + HEAD_ADDED_MAX + TAILROOM +
+	    BLOCK_SMALL_BYTES; /* trailers */
 }
 
 static struct block *

@@ -783,7 +783,6 @@ struct exchange {
 	bool body_bad;          /* the rest of it means nothing */
 	bool upgrade;           /* asked for, and forwarded */
 	bool expect;            /* 100-continue wanted */
-	bool head_sent;         /* the request head is with u (or in its out) */
 	bool sent_any;          /* request bytes went upstream on this try */
 	bool interim;           /* a 1xx reached the client */
 	bool reusable;          /* u may go back to the pool */

@@ -7,6 +7,8 @@
 
 #include "unit.h"
 
+enum { TRAILER_MAX = 4096 }; /* room the tests give for trailers */
+
 #define GET  "GET / HTTP/1.1\r\n"
 #define HOST "Host: a\r\n"
 #define END  "\r\n"
