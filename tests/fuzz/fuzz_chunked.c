@@ -13,7 +13,7 @@ struct decoded {
 	char *content;
 	size_t n, used;
 	struct text t;
-	char trailers[TRAILER_MAX];
+	char trailers[4096];
 	struct body body;
 	bool bad;
 };
