@@ -51,8 +51,8 @@
 #define RATE_WAYS        4    /* cells looked at for one client */
 
 /* bounds of time, ms */
-#define LINGER_MS        2000  /* reading on after an answer that ends early */
-#define LINGER_BYTES     262144 /* and at most this much */
+#define LINGER_MS        2000  /* silence after an answer that ended early */
+#define LINGER_ALL_MS    30000 /* and reading on at most this long */
 #define DRAIN_IDLE_MS    3000  /* idle clients of a draining worker keep this */
 #define ACCEPT_RETRY_MS  100   /* after EMFILE and its like */
 #define RESPAWN_MS       500   /* before a worker that died young is replaced */

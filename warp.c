@@ -12028,7 +12028,7 @@ conn_linger(struct conn *c)
 		conn_close(c);
 		return;
 	}
-	c->drained = 0;
+	c->linger_by_ms = now_ms + LINGER_ALL_MS;
 	loop_watch(&c->s.ch.w, POLLIN);
 	timer_set(&c->s.timer, LINGER_MS);
 }
@@ -12038,10 +12038,11 @@ conn_linger_read(struct conn *c)
 {
 	ssize_t got = side_fill(&c->s);
 
-	c->drained += c->s.in.n;
 	buf_free(&c->s.in);
-	if (got < 0 || c->drained > LINGER_BYTES)
+	if (got < 0 || now_ms > c->linger_by_ms)
 		conn_close(c);
+	else
+		timer_set(&c->s.timer, LINGER_MS);
 }
 
 /* What came is no request: said so, then the connection ends. */

@@ -691,7 +691,7 @@ struct conn {
 	uint8_t state;       /* enum conn_state */
 	uint32_t served;     /* requests so far */
 	uint32_t scanned;    /* of in, looking for the end of the head */
-	uint32_t drained;    /* bytes read while lingering */
+	int64_t linger_by_ms; /* reads on no longer than this */
 };
 
 enum flow_state { FLOW_OFF, FLOW_ON, FLOW_DONE, FLOW_CUT /* its taker left */ };

@@ -94,6 +94,18 @@ def test_answer_before_the_upload_ends(warp, backend):
     assert w.ask("/next").text == "app GET /next 0"
 
 
+def test_early_answer_survives_a_big_upload(warp, backend):
+    """A client that goes on sending megabytes before it looks still finds the answer: no reset on the way."""
+    b = backend([HEAD, reply("enough", "Connection: close"), CLOSE], [ECHO])
+    w = warp(conf(app=b))
+    with w.client() as c:
+        c.send(request("/up", "Transfer-Encoding: chunked", method="POST"))
+        for _ in range(60):
+            c.send(chunks(b"x" * 60000, last=False))
+            time.sleep(0.005)
+        assert c.response().text == "enough"
+
+
 # ---- back pressure and size -----------------------------------------------------
 
 @pytest.mark.limit(40)
