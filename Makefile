@@ -4,7 +4,9 @@
 #   make run      installs what the build needs, serves the demo on :8080
 #   make check    installs what the tests need, runs all of them
 #   make fuzz     every fuzz target for FUZZ_SECS seconds
-#   make bench    beside nginx and HAProxy; and what choosing a route costs
+#   make soak     random faults for SOAK_MINUTES, and what is left of them
+#   make bench    beside nginx and HAProxy; and what choosing a route and an
+#                 instance costs
 #   make size     where the bytes are
 #   make man      brings the manual's table of keys up to date
 #   make cross    ARCHS="arm64 ...": warp-cross.ARCH for small machines
@@ -19,6 +21,7 @@ PYTHON  = /usr/bin/python3
 PREFIX  = /usr/local
 DESTDIR =
 FUZZ_SECS = 60
+SOAK_MINUTES = 10
 ARCHS   = arm64 armhf mipsel mips64el i386 ppc64el s390x
 
 STD     = -std=c11
@@ -31,7 +34,7 @@ LEAN    = -fno-asynchronous-unwind-tables -fno-unwind-tables \
 SANE    = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
 	  -fno-sanitize-recover=undefined -Wno-maybe-uninitialized
 TINY    = -DRELAY_BYTES=2048 -DBLOCK_SMALL_BYTES=1600 -DBLOCKS_KEPT_SMALL=1 \
-	  -DBLOCKS_KEPT_LARGE=1
+	  -DBLOCKS_KEPT_LARGE=1 -DHELD_MAX=4
 
 # Debian's musl and BearSSL, straight: musl-gcc knows no static-pie. Where the
 # compiler's own libc is musl (Alpine, OpenWrt), it is simply asked.
@@ -117,7 +120,7 @@ build/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h $(HOUSE) | build
 	$(CLANG) $(INCLUDED) -O1 -g -fsanitize=fuzzer,address,undefined \
 	    -fno-sanitize-recover=undefined -o $@ $< $(LDFLAGS) -lbearssl
 
-build/route_bench: tests/bench/route_bench.c $(HOUSE) | build
+build/%_bench: tests/bench/%_bench.c $(HOUSE) | build
 	$(CC) $(INCLUDED) $(CFLAGS) -o $@ $< $(LDFLAGS) -lbearssl
 
 build:
@@ -126,8 +129,12 @@ build:
 fuzz: $(FUZZERS)
 	@for f in $(FUZZERS); do tests/fuzz/run $$f $(FUZZ_SECS) || exit 1; done
 
-bench: warp build/route_bench
+soak: warp
+	$(PYTHON) tests/soak/soak.py $(SOAK_MINUTES)
+
+bench: warp build/route_bench build/pick_bench
 	build/route_bench
+	build/pick_bench
 	cd tests/bench && WARP=../../warp $(PYTHON) bench.py --quick -o ../../build/bench-result.json
 
 size: warp
@@ -159,4 +166,4 @@ dist:
 clean:
 	rm -rf build warp warp-debug warp-tiny warp-cross.* warp-*.tar.gz
 
-.PHONY: all run check tests deps fuzz bench size man cross install dist clean needs-musl
+.PHONY: all run check tests deps fuzz soak bench size man cross install dist clean needs-musl

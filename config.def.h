@@ -37,6 +37,7 @@
 #define CAUSE_MAX        96    /* text of why a request failed */
 #define REQUEST_ID_MAX   64    /* of a trusted X-Request-Id; longer: made anew */
 #define ERROR_PAGE_MAX   65536 /* bytes of one file in error_dir */
+#define ENVFILE_MAX      65536 /* bytes of a process's envfile */
 #define ERROR_PAGES_MAX  64    /* files of error_dir that are looked at */
 #define CONFIG_FILE_MAX  4194304
 #define TOML_DEPTH_MAX   64   /* tables, dotted keys and arrays in each other */
@@ -47,6 +48,12 @@
 #define INSTANCES_MAX    1024 /* of all upstreams */
 #define INSTANCE_KEY_MAX 192  /* upstream name and address */
 #define INSTANCE_ADDRS   4    /* addresses of one name, tried in order */
+#define PROCS_MAX        256  /* replicas of all processes */
+#define PROC_NAME_MAX    64   /* name of one, with its number */
+#define PROC_NUMBER_MAX  8    /* of which the number of a replica has */
+#define PROC_LINES       8    /* of its output that are kept for status */
+#define WHY_MAX          160  /* text of a reason, or a line of output */
+#define ROUTE_HITS       1024 /* routes whose hits are counted */
 #define RATE_CELLS       4096 /* clients a rate limit remembers; power of 2 */
 #define RATE_WAYS        4    /* cells looked at for one client */
 
@@ -63,6 +70,50 @@
 #define READY_WAIT_MS    10000 /* new workers must accept within, or a reload
                                   is given up */
 #define LOG_FLUSH_MS     500   /* access lines wait at most this long */
+
+/* admin */
+#define VERBS_MAX     16    /* under way at one time, in each worker */
+#define VERB_MAX      400   /* bytes of one with its argument; below CTL_MAX */
+#define ADMIN_ROUTES  1000  /* that /status shows */
+#define PAGE_MAX      12288 /* bytes of the dashboard */
+
+/* the fleet */
+#ifndef HELD_MAX
+#define HELD_MAX         1024  /* requests waiting for one upstream, in each worker */
+#endif
+#define HOLD_PROCESS_MS  10000 /* hold_secs of an upstream with a process */
+#define HELD_AGAIN_MS    100   /* they try again, if nothing wakes them */
+#define RING_MAX         1024  /* turns of weighted round robin */
+#define SLOW_START_MS    100   /* weights are looked at again */
+#define IDLE_LIFE_MIN_MS 500   /* shorter idle lives say nothing */
+#define IDLE_MASS_MS     100   /* idle connections of different lives that close
+                                  within: a restart, which says nothing either */
+#define AVERAGE_PART     8     /* of an answer's time in the moving average */
+#define TIME_HALVES_MS   1000 /* least_time: averages of unasked instances do */
+#define TIME_GUESS_US    50000 /* least_time: until the first answer has come */
+#define MAINTENANCE_MS   200   /* a maintenance file is looked for again */
+#define MAINTENANCE_BYTES 65536 /* of it that are shown */
+#define MAINTENANCE_RETRY "60" /* seconds; its Retry-After */
+#define PROBE_HEAD_MAX   8192  /* bytes of a probe's answer that are looked at */
+#define PROBE_AGAIN_MS   500   /* until a starting instance is up */
+#define PROBE_FIRST_MS   10    /* and at first, doubling up to that */
+#define CHILD_LINE       4096  /* bytes of one line of output; PIPE_BUF */
+#define CHILD_LAST_MS    1000  /* a slow reader of the log gets for the last lines */
+#define OUTPUTS_MAX      (2 * PROCS_MAX) /* pipes of programs that run or ran */
+#define OUTPUT_READS     64    /* of an ended program's last words */
+#define ORPHAN_ROUNDS    20    /* of killing what programs left behind */
+#define ORPHAN_WAIT_MS   5     /* between two */
+#define FLIGHT_EPOCHS    4     /* programs of one instance that drain at one time */
+#define INHERIT_FILES    65536 /* descriptors closed one by one, on old kernels */
+#define PROBE_SPREAD_MS  100   /* the first probes of all start within */
+#define PROBE_JITTER     10    /* an interval is longer or shorter by 1 / so much */
+#define PROBE_TICK_MS    8     /* probes may be late by so much */
+#define PROBE_TICK_MAX_MS 8192 /* longest of the waits, each twice the one before */
+#define PROBE_TEXT_MAX   1024  /* bytes of a probe's path, host, method */
+#define STABLE_MS        10000 /* up so long: the backoff starts over */
+#define RUN_DIR          "/run/warp" /* sockets that warp chooses; else in /tmp */
+#define PORT_CHOSEN_MIN  20000 /* ports that warp chooses */
+#define PORT_CHOSEN_MAX  29999
 
 /* the loop */
 #define ACCEPT_BATCH  16  /* new clients per turn and listener */

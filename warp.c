@@ -14,6 +14,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <float.h>
 #include <grp.h>
 #include <limits.h>
 #include <math.h>
@@ -33,6 +34,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -45,8 +47,8 @@
 #include "warp.h"
 
 /* ==== base ===================================================================
- * Owns    nothing.
- * Offers  LEN, MIN, MAX, slices, text.
+ * Owns    the state of random_next.
+ * Offers  LEN, MIN, MAX, slices, text, hash64, mix64, random_next, fd_close.
  * Calls   libc only. */
 
 #define LEN(a)    (sizeof(a) / sizeof((a)[0]))
@@ -254,6 +256,49 @@ static struct slice
 text_slice(const struct text *t)
 {
 	return (struct slice){ t->p, t->n };
+}
+
+/* -1: there is none. */
+static void
+fd_close(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+/* 64 bits of a hash, never 0. */
+static uint64_t
+hash64(uint64_t h, const void *data, size_t n)
+{
+	const unsigned char *p = data;
+
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ p[i]) * 0x100000001b3u; /* FNV-1a */
+	h ^= h >> 32;
+	return h ? h : 1;
+}
+
+static uint64_t random_state[2]; /* seeded once in each worker */
+
+/* xorshift128+: ids must differ, not be secret. */
+static uint64_t
+random_next(void)
+{
+	uint64_t a = random_state[0], b = random_state[1];
+
+	random_state[0] = b;
+	a ^= a << 23;
+	random_state[1] = a ^ b ^ (a >> 17) ^ (b >> 26);
+	return random_state[1] + b;
+}
+
+/* Spreads what differs in any bit over all of them (splitmix64). */
+static uint64_t
+mix64(uint64_t h)
+{
+	h = (h ^ h >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	h = (h ^ h >> 27) * UINT64_C(0x94d049bb133111eb);
+	return h ^ h >> 31;
 }
 
 /* ==== arena ==================================================================
@@ -2006,6 +2051,24 @@ head_has(const struct head *h, enum field_id id, const char *token)
 	return false;
 }
 
+/* The value of that cookie in a Cookie field, without quotes; false: it is not
+ * there. RFC 6265 4.2.1. */
+static bool
+cookie_find(struct slice cookies, struct slice name, struct slice *value)
+{
+	struct slice pair, key;
+
+	while (slice_cut(&cookies, ';', &pair)) {
+		if (!slice_cut(&pair, '=', &key) || !pair.p || !slice_eq(slice_trim(key), name))
+			continue;
+		*value = slice_trim(pair);
+		if (value->n > 1 && value->p[0] == '"' && value->p[value->n - 1] == '"')
+			*value = (struct slice){ value->p + 1, value->n - 2 };
+		return true;
+	}
+	return false;
+}
+
 static bool
 name_is_kept(const struct field *f)
 {
@@ -3291,9 +3354,11 @@ proxy_write(struct text *t, int version, const struct ip *src, uint16_t sport,
 }
 
 /* ==== balance ================================================================
- * Owns    nothing: what it weighs is the worker's (current) or the board's.
- * Offers  balances[], balance_find, instance_failed, instance_worked.
- * Calls   base, clock. Every strategy is a row: name, alias, pick. */
+ * Owns    nothing: a roster is its upstream's.
+ * Offers  balances[], balance_find, instance_tried, instance_may, instance_full.
+ * Calls   base, clock. Every strategy is a row: name, alias, what its key is
+ *         made of, pick. Picks look at the roster alone: who is on it and what
+ *         becomes of who is picked, see roster. */
 
 #define TRIED_BITS 64 /* of exchange.tried; instance 64 shares a bit with 0 */
 
@@ -3303,123 +3368,308 @@ instance_tried(const struct instance *in, uint64_t tried)
 	return tried >> ((size_t)(in - in->up->instances) % TRIED_BITS) & 1;
 }
 
-/* Has an address and may be asked now, as far as this try is concerned. */
 static bool
-instance_usable(const struct instance *in, uint64_t tried)
+instance_full(const struct instance *in)
 {
-	return in->board && in->board->addrs.n > 0 && !instance_tried(in, tried);
+	return in->max_connections > 0 && in->board->in_flight >= in->max_connections;
 }
 
-/* When its breaker lets a trial through; 0: closed. The only instance of an
- * upstream is never shut out. */
-static int64_t
-instance_open_until(const struct instance *in)
-{
-	return in->up->n_instances > 1 ? in->board->open_until_ms : 0;
-}
-
-/* The breaker is half-open: the first to come is the trial, the others find
- * it open again until the trial's outcome is known. */
+/* As far as this request is concerned. */
 static bool
-instance_claim(const struct instance *in)
+instance_may(const struct instance *in, const struct pick *p)
 {
-	long long until = in->board->open_until_ms;
-
-	if (until == 0 || in->up->n_instances == 1)
-		return true;
-	return atomic_compare_exchange_strong(&in->board->open_until_ms, &until,
-	    now_ms + in->up->fail_ms);
+	return !instance_tried(in, p->tried) && !instance_full(in);
 }
 
-static void
-instance_failed(const struct instance *in)
-{
-	struct board_instance *b = in->board;
-	const struct upstream *up = in->up;
+/* ---- turns ---- */
 
-	b->failures++;
-	if (up->max_fails == 0)
-		return;
-	if (now_ms - b->window_ms > up->fail_ms) {
-		b->window_ms = now_ms;
-		b->fails = 0;
+/* What all weights can be divided by. */
+static uint32_t
+roster_unit(const struct roster *r)
+{
+	uint32_t unit = 0;
+
+	for (int i = 0; i < r->n; i++)
+		for (uint32_t a = r->weight[i], rest; a > 0; a = rest) {
+			rest = unit % a;
+			unit = a;
+		}
+	return unit;
+}
+
+/* Each one's turns in a round, in its `current`; how many these are. More than
+ * RING_MAX are scaled, but each keeps one. */
+static int
+roster_shares(struct roster *r)
+{
+	uint64_t unit = roster_unit(r), all = 0, turns;
+	int n = 0;
+
+	for (int i = 0; i < r->n; i++)
+		all += r->weight[i] / unit;
+	for (int i = 0; i < r->n; i++) {
+		turns = r->weight[i] / unit;
+		if (all > RING_MAX)
+			turns = MAX(turns * RING_MAX / all, 1);
+		r->turns[i] = (int)turns;
+		n += (int)turns;
 	}
-	if (++b->fails < up->max_fails && b->open_until_ms == 0)
-		return;
-	if (b->open_until_ms == 0 && up->n_instances > 1)
-		log_warn("upstream %s: %s failed %u times, left out for %u ms", up->name,
-		    in->addr.text, b->fails, up->fail_ms);
-	b->open_until_ms = now_ms + up->fail_ms;
+	return n;
 }
 
+/* Smooth weighted round robin: each gains its share, the richest pays all. */
 static void
-instance_worked(const struct instance *in)
+roster_deal(struct roster *r)
 {
-	struct board_instance *b = in->board;
-
-	if (b->open_until_ms != 0) {
-		if (in->up->n_instances > 1)
-			log_info("upstream %s: %s answers again", in->up->name, in->addr.text);
-		b->open_until_ms = 0;
+	r->n_ring = r->even ? r->n : roster_shares(r);
+	for (int i = 0; i < r->n; i++)
+		r->ready[i]->current = 0;
+	for (int k = 0; k < r->n_ring; k++) {
+		int best = r->even ? k : 0;
+		for (int i = 0; i < r->n && !r->even; i++) {
+			r->ready[i]->current += r->turns[i];
+			if (r->ready[i]->current > r->ready[best]->current)
+				best = i;
+		}
+		r->ready[best]->current -= r->n_ring;
+		r->ring[k] = (uint16_t)best;
 	}
-	if (b->fails != 0)
-		b->fails = 0;
 }
 
-/* All are open: the one that failed longest ago gets the trial. */
+/* After a new deal: at the same part of the round, with due or who follows
+ * him in the file. */
+static void
+roster_resume(struct roster *r, const struct instance *due, int at, int n)
+{
+	r->ring_at = r->even || n == 0 ? 0 : (int)((int64_t)at * r->n_ring / n);
+	if (!due)
+		return;
+	for (int i = 0; i < r->n_ring; i++) {
+		int k = (r->ring_at + i) % r->n_ring;
+		if (r->ready[r->ring[k]] >= due) {
+			r->ring_at = k;
+			return;
+		}
+	}
+}
+
+/* Whose turn it is. */
 static struct instance *
-balance_last_resort(struct upstream *up, uint64_t tried)
+pick_turn(struct roster *r, const struct pick *p)
+{
+	for (int i = 0; i < r->n_ring; i++) {
+		struct instance *in = r->ready[r->ring[r->ring_at]];
+		r->ring_at = r->ring_at + 1 < r->n_ring ? r->ring_at + 1 : 0;
+		if (instance_may(in, p))
+			return in;
+	}
+	return NULL;
+}
+
+/* ---- at random ---- */
+
+/* A place on the roster, by weight, but not that one; -1: none. */
+static int
+roster_draw(const struct roster *r, const struct pick *p, int but)
+{
+	uint64_t all = 0, at;
+	int last = -1;
+
+	for (int i = 0; i < r->n; i++)
+		if (i != but && instance_may(r->ready[i], p))
+			all += r->weight[i];
+	if (all == 0)
+		return -1;
+	at = random_next() % all;
+	for (int i = 0; i < r->n; i++) {
+		if (i == but || !instance_may(r->ready[i], p))
+			continue;
+		if (at < r->weight[i])
+			return i;
+		at -= r->weight[i];
+		last = i; /* others have filled up since */
+	}
+	return last;
+}
+
+static struct instance *
+pick_random(struct roster *r, const struct pick *p)
+{
+	int i = roster_draw(r, p, -1);
+
+	return i < 0 ? NULL : r->ready[i];
+}
+
+static double
+load_of(const struct instance *in)
+{
+	return in->board->in_flight;
+}
+
+/* The power of two choices. */
+static struct instance *
+pick_random_two(struct roster *r, const struct pick *p)
+{
+	int a = roster_draw(r, p, -1), b;
+
+	if (a < 0)
+		return NULL;
+	b = roster_draw(r, p, a);
+	if (b >= 0 && load_of(r->ready[b]) / r->weight[b] < load_of(r->ready[a]) / r->weight[a])
+		return r->ready[b];
+	return r->ready[a];
+}
+
+/* ---- the least ---- */
+
+/* Who costs least for its weight; of several, whose turn comes first. */
+static struct instance *
+roster_least(struct roster *r, const struct pick *p, double (*cost)(const struct instance *))
 {
 	struct instance *best = NULL;
+	double least = 0, c;
+	bool tied = false;
 
-	for (int i = 0; i < up->n_instances; i++) {
-		struct instance *in = &up->instances[i];
-		if (instance_usable(in, tried) &&
-		    (!best || in->board->open_until_ms < best->board->open_until_ms))
-			best = in;
+	for (int i = 0; i < r->n; i++) {
+		if (!instance_may(r->ready[i], p))
+			continue;
+		c = cost(r->ready[i]) / r->weight[i];
+		if (best && c >= least) {
+			tied |= c <= least;
+			continue;
+		}
+		best = r->ready[i];
+		least = c;
+		tied = false;
+	}
+	for (int i = 0; i < r->n_ring && tied; i++) {
+		int k = (r->ring_at + i) % r->n_ring, at = r->ring[k];
+		if (!instance_may(r->ready[at], p) || cost(r->ready[at]) / r->weight[at] > least)
+			continue;
+		r->ring_at = (k + 1) % r->n_ring;
+		return r->ready[at];
 	}
 	return best;
 }
 
-/* Smooth weighted round robin: each gains its weight, the richest pays all. */
 static struct instance *
-pick_round_robin(struct upstream *up, uint64_t tried)
+pick_least_conn(struct roster *r, const struct pick *p)
 {
-	struct instance *best = NULL;
-	int total = 0;
-
-	for (int i = 0; i < up->n_instances; i++) {
-		struct instance *in = &up->instances[i];
-		if (!instance_usable(in, tried) || instance_open_until(in) > now_ms)
-			continue;
-		in->current += (int)in->weight;
-		total += (int)in->weight;
-		if (!best || in->current > best->current)
-			best = in;
-	}
-	if (!best)
-		return balance_last_resort(up, tried);
-	best->current -= total;
-	return instance_claim(best) ? best : balance_last_resort(up, tried);
+	return roster_least(r, p, load_of);
 }
 
-/* pick returns an instance that is not in tried, NULL when there is none.
- * Strategies without a function are refused when the configuration is read. */
+#define HALVINGS_MAX 31
+
+/* How long a request would take there. Who has never answered goes first, but
+ * not with many at once. What was seen long ago counts for less and less, or
+ * one slow answer would shut an instance out for good. */
+static double
+time_of(const struct instance *in)
+{
+	const struct board_instance *b = in->board;
+	unsigned in_flight = b->in_flight;
+	long long used = b->used_ms;
+	unsigned us = b->average_us;
+
+	if (us == 0)
+		return (double)TIME_GUESS_US * in_flight;
+	if (in_flight == 0 && used > 0)
+		us >>= MIN(MAX(now_ms - used, 0) / TIME_HALVES_MS, HALVINGS_MAX);
+	return (double)us * (in_flight + 1);
+}
+
+static struct instance *
+pick_least_time(struct roster *r, const struct pick *p)
+{
+	return roster_least(r, p, time_of);
+}
+
+/* ---- by a key ---- */
+
+#define LN_TERMS  11 /* the last power of its series: 9 digits are good */
+#define LN_FROM   (2.0 / 3) /* to 4/3 it does best, above all near 1 */
+#define LN_2      0.69314718055994530942
+#define HASH_BITS 52 /* that a double has room for, and half a unit */
+
+/* Natural logarithm of x in (0, 1): libm would be linked for this alone. */
+static double
+ln(double x)
+{
+	double sum = 0, s, square;
+	int e = 0;
+
+	while (x < LN_FROM) {
+		x *= 2;
+		e--;
+	}
+	s = (x - 1) / (x + 1);
+	square = s * s;
+	for (int k = LN_TERMS; k > 0; k -= 2)
+		sum = sum * square + 1.0 / k;
+	return 2 * s * sum + e * LN_2;
+}
+
+/* Weighted rendezvous: each draws a number from the key and its own hash, the
+ * highest for its weight wins. Who leaves takes along only those he won. */
+static struct instance *
+pick_hash(struct roster *r, const struct pick *p)
+{
+	struct instance *best = NULL;
+	double most = 0, score;
+
+	for (int i = 0; i < r->n; i++) {
+		uint64_t draw = mix64(p->key ^ r->ready[i]->hash) >> (64 - HASH_BITS);
+		if (!instance_may(r->ready[i], p))
+			continue;
+		score = ((double)draw + 0.5) / (double)(UINT64_C(1) << HASH_BITS);
+		if (!r->even)
+			score = r->weight[i] / -ln(score);
+		if (!best || score > most) {
+			best = r->ready[i];
+			most = score;
+		}
+	}
+	return best;
+}
+
+/* Who the client's cookie says, if he is on the roster. */
+static struct instance *
+pick_stuck(struct roster *r, const struct pick *p)
+{
+	for (int i = 0; i < r->n && p->stuck; i++)
+		if (r->ready[i] == p->stuck && instance_may(p->stuck, p))
+			return p->stuck;
+	return pick_turn(r, p);
+}
+
+static struct instance *
+pick_first(struct roster *r, const struct pick *p)
+{
+	for (int i = 0; i < r->n; i++)
+		if (instance_may(r->ready[i], p))
+			return r->ready[i];
+	return NULL;
+}
+
+/* pick returns one of the roster that this request may be sent to; NULL when
+ * there is none. turns: it goes by the ring. */
 static const struct balance {
 	const char *name, *alias;
-	struct instance *(*pick)(struct upstream *, uint64_t tried);
+	enum pick_by by;
+	bool turns;
+	struct instance *(*pick)(struct roster *, const struct pick *);
 } balances[] = {
-	{ "round_robin", NULL, pick_round_robin },
-	{ "weighted", NULL, NULL },
-	{ "least_conn", "least_connections", NULL },
-	{ "random", NULL, NULL },
-	{ "random_two", NULL, NULL },
-	{ "ip_hash", NULL, NULL },
-	{ "uri_hash", NULL, NULL },
-	{ "header_hash", NULL, NULL },
-	{ "cookie", NULL, NULL },
-	{ "least_time", NULL, NULL },
-	{ "first", NULL, NULL },
+	{ "round_robin", NULL, BY_NOTHING, true, pick_turn },
+	{ "weighted", NULL, BY_NOTHING, false, pick_random },
+	{ "least_conn", "least_connections", BY_NOTHING, true, pick_least_conn },
+	{ "random", NULL, BY_NOTHING, false, pick_random },
+	{ "random_two", NULL, BY_NOTHING, false, pick_random_two },
+	{ "ip_hash", NULL, BY_IP, false, pick_hash },
+	{ "uri_hash", NULL, BY_URI, false, pick_hash },
+	{ "header_hash", NULL, BY_HEADER, false, pick_hash },
+	{ "cookie", NULL, BY_COOKIE, true, pick_stuck },
+	{ "least_time", NULL, BY_NOTHING, true, pick_least_time },
+	{ "first", NULL, BY_NOTHING, false, pick_first },
 };
 
 static const struct balance *
@@ -3915,7 +4165,8 @@ enum key_kind {
 	K_USERS,   /* { user = "hash" } */
 	K_TABLE,   /* a section of its own */
 	K_TABLES,  /* a list of them; its reader looks into it */
-	K_ANY,     /* of a key that is not supported yet */
+	K_OWN,     /* a table; its reader looks into it */
+	K_ANY,     /* its reader looks at it */
 	KINDS
 };
 
@@ -3946,6 +4197,7 @@ static const struct kind {
 	[K_USERS] = { "a table of users and passwords", NO_WORDS },
 	[K_TABLE] = { "a table", NO_WORDS },
 	[K_TABLES] = { "a list of tables", NO_WORDS },
+	[K_OWN] = { "a table", NO_WORDS },
 	[K_ANY] = { "a value", NO_WORDS },
 };
 
@@ -4031,7 +4283,8 @@ struct server_read {
 
 struct place {
 	struct slice host, socket, url;
-	uint32_t port, weight;
+	uint32_t port, weight, max_connections;
+	bool backup;
 };
 
 struct upstream_read {
@@ -4039,6 +4292,17 @@ struct upstream_read {
 	struct place place;
 	struct slice strategy, host_header;
 	int protocol;
+};
+
+struct process_read {
+	struct process out; /* first */
+	struct slice command, log;
+	struct slices args, depends_on;
+	const struct toml *table, *upstream; /* NULL: wrapped; serves none */
+	const char *where;         /* its section, as errors call it */
+	struct slice envfile_text; /* of the file that is there now */
+	struct pairs envfile;
+	bool ordered;              /* stands in conf.processes */
 };
 
 struct route_read {
@@ -4050,7 +4314,7 @@ struct route_read {
 
 struct admin_read {
 	struct addrs listen;
-	struct slice token;
+	struct slice token, expose;
 };
 
 /* clang-format off */
@@ -4132,11 +4396,13 @@ static const struct key upstream_keys[] = {
 	PLACE_KEYS(struct upstream_read, place.),
 	SUB("instances", K_TABLES, NOW, SEC_INSTANCE, "Several backends, instead."),
 	PLAIN("strategy", K_TEXT, AT(struct upstream_read, strategy), "round_robin",
-	    "How an instance is picked: round_robin (smooth, weighted). Later: weighted, "
+	    "How an instance is picked: round_robin (smooth, weighted), weighted (at random), "
 	    "least_conn, random, random_two, ip_hash, uri_hash, header_hash, cookie, "
 	    "least_time, first."),
-	SOON("hash_header", K_TEXT, LATER, NULL, NULL, "Header field of strategy header_hash."),
-	SOON("sticky_cookie", K_TEXT, LATER, NULL, NULL, "Cookie of strategy cookie."),
+	PLAIN("hash_header", K_TEXT, UPSTREAM(hash_header), NULL,
+	    "Header field of strategy header_hash."),
+	PLAIN("sticky_cookie", K_TEXT, UPSTREAM(sticky_cookie), "warp_instance",
+	    "Cookie of strategy cookie."),
 	WORDS("protocol", K_CHOICE, AT(struct upstream_read, protocol), "http",
 	    "http|https|uwsgi", "What is spoken to the backend. Later: https, uwsgi."),
 	SOON("modifier1", K_INT, LATER_OFF, "0", NULL, "Of the uwsgi packet."),
@@ -4154,8 +4420,8 @@ static const struct key upstream_keys[] = {
 	    "Longest wait between two writes of the request."),
 	KEY("retries", K_INT, UPSTREAM(retries), "2", 0, RETRIES_MAX,
 	    "Further instances tried for one request."),
-	SOON("hold_secs", K_SECS, LATER_OFF, "0", NULL,
-	    "A request waits this long for an instance to come up."),
+	KEY("hold_secs", K_SECS, UPSTREAM(hold_ms), NULL, 0, SECS_MAX,
+	    "A request waits this long for an instance to come up; 0, or 10 where there are processes."),
 	KEY("max_fails", K_INT, UPSTREAM(max_fails), "3", 0, INT32_MAX,
 	    "Failures within fail_timeout_secs that leave an instance out; 0: none do."),
 	KEY("fail_timeout_secs", K_SECS, UPSTREAM(fail_ms), "10", SECS_MIN, SECS_MAX,
@@ -4164,23 +4430,25 @@ static const struct key upstream_keys[] = {
 	    "Start each connection with a PROXY header."),
 	PLAIN("host_header", K_TEXT, AT(struct upstream_read, host_header), "preserve",
 	    "Host sent upstream: preserve (the client's), upstream (the backend's), or a text."),
-	SOON("slow_start_secs", K_SECS, LATER_OFF, "0", NULL,
+	KEY("slow_start_secs", K_SECS, UPSTREAM(slow_start_ms), "0", 0, SECS_MAX,
 	    "An instance that comes back gets its share over this time."),
-	SOON("maintenance", K_PATH, LATER, NULL, NULL,
+	PLAIN("maintenance", K_PATH, UPSTREAM(maintenance), NULL,
 	    "A file: while it exists it is the answer, with 503."),
 	SOON("subscription", K_TEXT, LATER, NULL, NULL,
 	    "Subscription server whose nodes are the instances."),
 	SUB("tls", K_TABLE, LATER, SEC_UPSTREAM_TLS, "TLS toward https backends."),
-	SUB("health", K_TABLE, LATER, SEC_HEALTH, "Probes."),
-	SUB("process", K_TABLE, LATER, SEC_UPSTREAM_PROCESS, "The program behind it, supervised."),
+	SUB("health", K_TABLE, NOW, SEC_HEALTH, "Probes."),
+	SUB("process", K_OWN, NOW, SEC_UPSTREAM_PROCESS, "The program behind it, supervised."),
 };
 
 static const struct key instance_keys[] = {
 	PLACE_KEYS(struct place, ),
 	KEY("weight", K_INT, AT(struct place, weight), "1", 1, WEIGHT_MAX,
 	    "Its share of the requests."),
-	SOON("backup", K_BOOL, LATER_OFF, "false", NULL, "Used only when all others are down."),
-	SOON("max_connections", K_INT, LATER_OFF, "0", NULL, "Requests at one time; 0: no limit."),
+	PLAIN("backup", K_BOOL, AT(struct place, backup), "false",
+	    "Used only when no other can be asked."),
+	KEY("max_connections", K_INT, AT(struct place, max_connections), "0", 0, CLIENTS_MAX,
+	    "Requests at one time, of all workers; more wait. 0: no limit."),
 };
 
 static const struct key upstream_tls_keys[] = {
@@ -4192,48 +4460,72 @@ static const struct key upstream_tls_keys[] = {
 };
 
 static const struct key health_keys[] = {
-	SOON("path", K_TEXT, LATER, NULL, NULL, "What to ask for; none: only connect."),
-	SOON("interval_secs", K_SECS, LATER, "10", NULL, "Time between probes."),
-	SOON("timeout_secs", K_SECS, LATER, "2", NULL, "A probe fails after this."),
-	SOON("unhealthy_threshold", K_INT, LATER, "3", NULL, "Failures in a row: down."),
-	SOON("healthy_threshold", K_INT, LATER, "2", NULL, "Passes in a row: up."),
-	SOON("expect_status", K_ANY, LATER, "200-399", NULL, "What passes."),
-	SOON("host", K_TEXT, LATER, NULL, NULL, "Host of the probe."),
-	SOON("method", K_TEXT, LATER, "GET", NULL, "Method of the probe."),
-	SOON("port", K_INT, LATER, NULL, NULL, "Another port to probe."),
-	SOON("jitter", K_BOOL, LATER, "true", NULL, "Spread probes in time."),
+	PLAIN("path", K_TEXT, UPSTREAM(health.path), NULL, "What to ask for; none: only connect."),
+	KEY("interval_secs", K_SECS, UPSTREAM(health.interval_ms), "10", SECS_MIN, SECS_MAX,
+	    "Time between probes."),
+	KEY("timeout_secs", K_SECS, UPSTREAM(health.timeout_ms), "2", SECS_MIN, SECS_MAX,
+	    "A probe fails after this."),
+	KEY("unhealthy_threshold", K_INT, UPSTREAM(health.unhealthy), "3", 1, INT32_MAX,
+	    "Failures in a row: down."),
+	KEY("healthy_threshold", K_INT, UPSTREAM(health.healthy), "2", 1, INT32_MAX,
+	    "Passes in a row: up."),
+	{ "expect_status", K_ANY, NOW, 0, 0, "200-399", 0, 0, NULL, SEC_ROOT,
+	    "What passes: a status, a range such as \"200-399\", or a list of these." },
+	PLAIN("host", K_TEXT, UPSTREAM(health.host), NULL, "Host of the probe; its address if not said."),
+	PLAIN("method", K_TEXT, UPSTREAM(health.method), "GET", "Method of the probe."),
+	KEY("port", K_INT, UPSTREAM(health.port), NULL, 1, PORT_MAX, "Another port to probe."),
+	PLAIN("jitter", K_BOOL, UPSTREAM(health.jitter), "true", "Spread probes in time."),
 };
 
+#define PROCESS(field) AT(struct process_read, out.field)
 static const struct key process_keys[] = {
-	SOON("command", K_TEXT, LATER, NULL, NULL, "Program; split into words without args."),
-	SOON("args", K_TEXTS, LATER, NULL, NULL, "Its arguments."),
-	SOON("env", K_ANY, LATER, NULL, NULL, "Added to the environment."),
-	SOON("envfile", K_PATH, LATER, NULL, NULL, "File of such additions."),
-	SOON("dir", K_PATH, LATER, NULL, NULL, "Directory to start in."),
-	SOON("user", K_TEXT, LATER, NULL, NULL, "User to run as."),
-	SOON("group", K_TEXT, LATER, NULL, NULL, "Group to run as."),
-	SOON("replicas", K_INT, LATER, "1", NULL, "How many to run."),
-	SOON("depends_on", K_TEXTS, LATER, NULL, NULL, "Started after these."),
-	SOON("restart", K_CHOICE, LATER, "always", "always|on_failure|never", "When to restart."),
-	SOON("backoff_secs", K_SECS, LATER, "0.5", NULL, "Wait before a restart, doubling."),
-	SOON("backoff_max_secs", K_SECS, LATER, "30", NULL, "Up to this."),
-	SOON("stop_signal", K_TEXT, LATER, "TERM", NULL, "How it is told to stop."),
-	SOON("stop_timeout_secs", K_SECS, LATER, "10", NULL, "Then it is killed."),
-	SOON("ready", K_CHOICE, LATER, "listen", "listen|health|exec", "When it counts as up."),
-	SOON("ready_timeout_secs", K_SECS, LATER, "60", NULL, "It must be up within."),
-	SOON("log", K_TEXT, LATER, "prefix", NULL, "Where its output goes."),
-	SUB("limits", K_TABLE, LATER, SEC_LIMITS, "Resource limits."),
-	SOON("oneshot", K_BOOL, LATER_OFF, "false", NULL, "Run to success, once."),
-	SOON("start_on", K_CHOICE, LATER, "boot", "boot|request", "When it is started."),
-	SOON("idle_stop_secs", K_SECS, LATER_OFF, "0", NULL, "Stopped after idling so long."),
+	PLAIN("command", K_TEXT, AT(struct process_read, command), NULL,
+	    "The program; without args split into words as a shell would, but no shell is run."),
+	PLAIN("args", K_TEXTS, AT(struct process_read, args), NULL,
+	    "Its arguments; {index}, {port} and {socket} are filled in."),
+	{ "env", K_ANY, NOW, 0, 0, NULL, 0, 0, NULL, SEC_ROOT,
+	    "A table added to its environment; {index}, {port} and {socket} as in args." },
+	PLAIN("envfile", K_PATH, PROCESS(envfile), NULL,
+	    "A file of NAME=value lines (systemd's format); env wins over it."),
+	PLAIN("dir", K_PATH, PROCESS(dir), NULL,
+	    "Directory to start in; the configuration file's if not said."),
+	PLAIN("user", K_TEXT, PROCESS(user), NULL, "User to run as."),
+	PLAIN("group", K_TEXT, PROCESS(group), NULL, "Group to run as; that of user if not said."),
+	KEY("replicas", K_INT, PROCESS(replicas), "1", 1, PROCS_MAX,
+	    "How many to run; each is an instance of its upstream."),
+	PLAIN("depends_on", K_TEXTS, AT(struct process_read, depends_on), NULL,
+	    "Started when these processes are ready, stopped before them."),
+	WORDS("restart", K_CHOICE, PROCESS(restart), "always", "always|on_failure|never",
+	    "When to start it again after it ended."),
+	KEY("backoff_secs", K_SECS, PROCESS(backoff_ms), "0.5", SECS_MIN, SECS_MAX,
+	    "Wait before that, doubling; after 10 s up it starts over."),
+	KEY("backoff_max_secs", K_SECS, PROCESS(backoff_max_ms), "30", SECS_MIN, SECS_MAX,
+	    "Longest wait."),
+	{ "stop_signal", K_ANY, NOW, 0, 0, "TERM", 0, 0, NULL, SEC_ROOT,
+	    "How its process group is told to stop: a signal's name or number." },
+	KEY("stop_timeout_secs", K_SECS, PROCESS(stop_ms), "10", SECS_MIN, SECS_MAX,
+	    "The group is killed after this."),
+	WORDS("ready", K_CHOICE, PROCESS(ready), "listen", "listen|health|exec",
+	    "It is ready when its instance accepts, when its health checks pass, or at once."),
+	KEY("ready_timeout_secs", K_SECS, PROCESS(ready_ms), "60", SECS_MIN, SECS_MAX,
+	    "Not ready by then: stopped, and started again."),
+	PLAIN("log", K_TEXT, AT(struct process_read, log), "prefix",
+	    "Its output: prefix (lines on warp's stderr, with its name), a file, syslog, null."),
+	SUB("limits", K_TABLE, NOW, SEC_LIMITS, "Resource limits."),
+	PLAIN("oneshot", K_BOOL, PROCESS(oneshot), "false",
+	    "Run to success once, before what depends on it."),
+	WORDS("start_on", K_CHOICE, PROCESS(start_on), "boot", "boot|request",
+	    "Started with warp, or by the first request for its upstream."),
+	KEY("idle_stop_secs", K_SECS, PROCESS(idle_stop_ms), "0", 0, SECS_MAX,
+	    "With start_on = \"request\": stopped after so long without a request; 0: never."),
 	SOON("subscribe_to", K_TEXTS, LATER, NULL, NULL, "Subscription servers to announce to."),
 	SOON("shared_sockets", K_ANY, LATER, NULL, NULL, "Numbers of [[shared_sockets]] it gets."),
 };
 
 static const struct key limits_keys[] = {
-	SOON("nofile", K_INT, LATER, NULL, NULL, "Open files."),
-	SOON("as_bytes", K_BYTES, LATER, NULL, NULL, "Address space."),
-	SOON("core", K_BYTES, LATER, NULL, NULL, "Core file."),
+	KEY("nofile", K_INT, PROCESS(nofile), NULL, 1, LIMIT_MAX, "Open files."),
+	KEY("as_bytes", K_BYTES, PROCESS(as_bytes), NULL, 1, LIMIT_MAX, "Address space."),
+	KEY("core", K_BYTES, PROCESS(core), NULL, 0, LIMIT_MAX, "Core file; 0: none."),
 };
 
 #define ROUTE(field) AT(struct route_read, out.field)
@@ -4396,7 +4688,8 @@ static const struct key admin_keys[] = {
 	    "Addresses of the admin interface, or off."),
 	PLAIN("token", K_SECRET, AT(struct admin_read, token), NULL,
 	    "What X-Admin-Token or Bearer must be over TCP; unix sockets need none."),
-	SOON("expose", K_TEXT, LATER, NULL, NULL, "Reachable through routes at this path."),
+	PLAIN("expose", K_TEXT, AT(struct admin_read, expose), NULL,
+	    "Also served to clients below this path, who need server.admin_token."),
 };
 
 /* name is what the manual calls it; upstreams.NAME is read for each NAME.
@@ -4420,10 +4713,14 @@ static const struct section sections[SECTIONS] = {
 	[SEC_INSTANCE] = SECTION("upstreams.NAME.instances", instance_keys, NOW, NULL,
 	    "One of several backends."),
 	[SEC_UPSTREAM_TLS] = SECTION("upstreams.NAME.tls", upstream_tls_keys, LATER, NULL, ""),
-	[SEC_HEALTH] = SECTION("upstreams.NAME.health", health_keys, LATER, NULL, ""),
-	[SEC_UPSTREAM_PROCESS] = SECTION("upstreams.NAME.process", process_keys, LATER, NULL, ""),
-	[SEC_PROCESS] = SECTION("processes.NAME", process_keys, LATER, NULL, ""),
-	[SEC_LIMITS] = SECTION("processes.NAME.limits", limits_keys, LATER, NULL, ""),
+	[SEC_HEALTH] = SECTION("upstreams.NAME.health", health_keys, NOW, NULL,
+	    "Probes of each instance."),
+	[SEC_UPSTREAM_PROCESS] = SECTION("upstreams.NAME.process", process_keys, NOW, NULL,
+	    "The program behind an upstream, started and watched by warp."),
+	[SEC_PROCESS] = SECTION("processes.NAME", process_keys, NOW, NULL,
+	    "A program that serves no upstream. The same keys."),
+	[SEC_LIMITS] = SECTION("processes.NAME.limits", limits_keys, NOW, NULL,
+	    "Resource limits of a process, and of upstreams.NAME.process."),
 	[SEC_ROUTE] = SECTION("routes", route_keys, NOW, NULL,
 	    "In order: the first whose conditions all hold takes the request. "
 	    "Each has exactly one action."),
@@ -4672,6 +4969,19 @@ kind_error(struct reader *r, const struct key *k, const struct toml *v)
 	    value_text(a, v));
 }
 
+/* That variable is ours: programs do not get it unless they are given it. */
+static void
+env_note(struct reader *r, const char *name)
+{
+	struct slices *old = &r->conf->env_names;
+	struct slices all = { arena_alloc(r->a, ((size_t)old->n + 1) * sizeof *all.v), old->n + 1 };
+
+	if (old->n > 0)
+		memcpy(all.v, old->v, (size_t)old->n * sizeof *all.v);
+	all.v[old->n] = arena_dup(r->a, slice_of(name));
+	*old = all;
+}
+
 /* What env:NAME or file:/path stands for; any other text is itself. */
 static bool
 text_follow(struct reader *r, const struct key *k, const struct toml *v, struct slice *out)
@@ -4683,6 +4993,7 @@ text_follow(struct reader *r, const struct key *k, const struct toml *v, struct 
 	*out = v->text;
 	if (slice_starts(v->text, S("env:"))) {
 		*out = slice_of(getenv(v->text.p + 4));
+		env_note(r, v->text.p + 4);
 		if (!out->p)
 			return value_error(r, k->name, v, "the environment has no %s",
 			    v->text.p + 4);
@@ -5049,6 +5360,13 @@ set_tables(struct reader *r, const struct key *k, const struct toml *v, void *to
 	return true;
 }
 
+static bool
+set_own(struct reader *r, const struct key *k, const struct toml *v, void *to)
+{
+	(void)to;
+	return v->kind == TOML_TABLE || kind_error(r, k, v);
+}
+
 static bool (*const setters[KINDS])(struct reader *, const struct key *, const struct toml *,
     void *) = {
 	[K_BOOL] = set_bool,
@@ -5070,6 +5388,7 @@ static bool (*const setters[KINDS])(struct reader *, const struct key *, const s
 	[K_PAIRS] = set_list,
 	[K_USERS] = set_users,
 	[K_TABLES] = set_tables,
+	[K_OWN] = set_own,
 };
 
 /* ---- sections ---- */
@@ -5364,12 +5683,13 @@ instance_add(struct reader *r, struct upstream *up, const struct toml *table,
 {
 	struct instance *in = &up->instances[up->n_instances];
 
-	*in = (struct instance){ .up = up, .weight = p->weight ? p->weight : 1 };
+	*in = (struct instance){ .up = up, .weight = p->weight ? p->weight : 1,
+		.backup = p->backup, .max_connections = p->max_connections, .replica = -1 };
 	if (place_read(r, table, p, &in->addr) && instance_key_fits(r, table, in))
 		up->n_instances++;
 }
 
-/* One address of its own, or instances. */
+/* One address of its own, or instances; with a process it needs none. */
 static void
 instances_read(struct reader *r, struct upstream *up, const struct toml *table,
     const struct place *own)
@@ -5377,7 +5697,11 @@ instances_read(struct reader *r, struct upstream *up, const struct toml *table,
 	static const char *const ways[] = { "instances", "host", "socket", "url" };
 	const struct toml *list = toml_get(table, "instances");
 	struct place p;
+	int all = 0, backups = 0;
 
+	if (toml_get(table, "process") && !list && !toml_get(table, "host") &&
+	    !toml_get(table, "port") && !toml_get(table, "socket") && !toml_get(table, "url"))
+		return;
 	if (!list && !toml_get(table, "port") &&
 	    !one_of(r, table, ways, LEN(ways), "host and port, socket, url, or instances"))
 		return;
@@ -5398,7 +5722,36 @@ instances_read(struct reader *r, struct upstream *up, const struct toml *table,
 		section_read(r, SEC_INSTANCE, arena_fmt(r->a, "%s.instances",
 		    r->where), t, &p);
 		instance_add(r, up, t, &p);
+		backups += p.backup;
+		all++;
 	}
+	if (all > 0 && backups == all)
+		table_error(r, list, "every instance is a backup: at least one must not be");
+}
+
+/* Keys that belong to one strategy, and are needed or useless. */
+static void
+strategy_keys(struct reader *r, const struct upstream *up, const struct toml *table)
+{
+	const struct toml *header = toml_get(table, "hash_header"),
+	    *cookie = toml_get(table, "sticky_cookie");
+	const char *name = up->balance->name;
+
+	if (up->balance->by == BY_HEADER && !header)
+		value_error(r, "hash_header", toml_get(table, "strategy"),
+		    "strategy %s needs it: the name of a header field", name);
+	if (header && up->balance->by != BY_HEADER)
+		value_error(r, "hash_header", header,
+		    "only strategy header_hash uses it, this one is %s", name);
+	else if (header && up->hash_header.p && !is_token(up->hash_header))
+		value_error(r, "hash_header", header,
+		    "expected the name of a header field, got '%s'", up->hash_header.p);
+	if (cookie && up->balance->by != BY_COOKIE)
+		value_error(r, "sticky_cookie", cookie,
+		    "only strategy cookie uses it, this one is %s", name);
+	else if (cookie && up->sticky_cookie.p && !is_token(up->sticky_cookie))
+		value_error(r, "sticky_cookie", cookie, "expected the name of a cookie, got '%s'",
+		    up->sticky_cookie.p);
 }
 
 static void
@@ -5409,10 +5762,10 @@ strategy_read(struct reader *r, struct upstream_read *u, const struct toml *tabl
 	const char *all = "";
 
 	u->out.balance = balance_find(u->strategy);
-	if (u->out.balance && !u->out.balance->pick)
-		value_error(r, "strategy", v, "%s: not supported yet", u->strategy.p);
-	if (u->out.balance)
+	if (u->out.balance) {
+		strategy_keys(r, &u->out, table);
 		return;
+	}
 	for (size_t i = 0; i < LEN(balances); i++) {
 		near_offer(&near, slice_of(balances[i].name));
 		near_offer(&near, slice_of(balances[i].alias));
@@ -5436,6 +5789,124 @@ host_header_read(struct reader *r, struct upstream_read *u, const struct toml *t
 		    u->host_header.p);
 }
 
+/* ---- health ---- */
+
+enum { STATUS_FIRST = 100, STATUS_LAST = 599 };
+
+/* A status, or from-to; false: it is neither. */
+static bool
+status_range_parse(struct slice s, struct status_range *out)
+{
+	struct slice piece;
+	int64_t from, to;
+
+	if (!slice_cut(&s, '-', &piece))
+		return false;
+	from = to = slice_uint(slice_trim(piece), STATUS_LAST);
+	if (s.p)
+		to = slice_uint(slice_trim(s), STATUS_LAST);
+	*out = (struct status_range){ (uint16_t)from, (uint16_t)to };
+	return from >= STATUS_FIRST && to >= from;
+}
+
+static bool
+expect_item(struct reader *r, const struct key *k, const struct toml *v,
+    struct status_range *out)
+{
+	struct slice s = S("");
+
+	if (v->kind == TOML_INTEGER)
+		s = slice_of(arena_fmt(r->a, "%lld", (long long)v->integer));
+	else if (v->kind == TOML_STRING && !text_get(r, k, v, &s))
+		return false;
+	return status_range_parse(s, out) || value_error(r, k->name, v,
+	    "expected a status from %d to %d, a range such as \"200-399\", or a list of these, "
+	    "got %s", STATUS_FIRST, STATUS_LAST, value_text(r->a, v));
+}
+
+/* v: what expect_status says; NULL: its preset. */
+static void
+expect_read(struct reader *r, struct health_conf *h, const struct toml *v)
+{
+	const struct key *k = key_find(SEC_HEALTH, S("expect_status"));
+	size_t n;
+
+	if (!v)
+		v = word_value(r->a, ONE_TEXT, slice_of(k->preset));
+	if (v->kind == TOML_ARRAY && v->count == 0) {
+		value_error(r, k->name, v, "an empty list: no answer would pass");
+		return;
+	}
+	v = list_first(v, &n);
+	h->expect = arena_alloc(r->a, n * sizeof *h->expect);
+	for (; n-- > 0; v = v->next)
+		h->n_expect += expect_item(r, k, v, &h->expect[h->n_expect]);
+}
+
+/* Keys that mean nothing without path. */
+static void
+health_needs_path(struct reader *r, const struct toml *table)
+{
+	static const char *const keys[] = { "expect_status", "host", "method" };
+	const struct toml *v;
+
+	for (size_t i = 0; i < LEN(keys); i++)
+		if ((v = toml_get(table, keys[i])))
+			value_error(r, keys[i], v, "needs path; without one a probe only connects");
+}
+
+/* What a probe's request is made of. */
+static void
+health_texts_check(struct reader *r, const struct health_conf *h, const struct toml *table)
+{
+	struct slice path = slice_of(h->path);
+
+	if (!path.p)
+		health_needs_path(r, table);
+	else if (!slice_starts(path, S("/")) || !all_are(path, CH_TARGET) ||
+	    path.n > PROBE_TEXT_MAX)
+		value_error(r, "path", toml_get(table, "path"),
+		    "expected a path that starts with / and holds no blanks, at most %d bytes",
+		    PROBE_TEXT_MAX);
+	if (h->host.p && (h->host.n == 0 || h->host.n > PROBE_TEXT_MAX || !is_host(h->host)))
+		value_error(r, "host", toml_get(table, "host"), "'%s' is no host", h->host.p);
+	if (!is_token(h->method) || h->method.n > PROBE_TEXT_MAX ||
+	    method_of(h->method) == M_CONNECT)
+		value_error(r, "method", toml_get(table, "method"),
+		    "'%s' is no method that a path can be asked with", h->method.p);
+}
+
+/* [upstreams.NAME.health], if there is one, behind the presets and single keys
+ * that section_read has set. */
+static void
+health_read(struct reader *r, struct upstream *up, const struct toml *upstream)
+{
+	const struct toml *table = toml_get(upstream, "health");
+	const char *outer = r->where;
+
+	if (!table || table->kind != TOML_TABLE)
+		return; /* said already */
+	r->where = arena_fmt(r->a, "%s.health", outer);
+	up->health.on = true;
+	health_texts_check(r, &up->health, table);
+	expect_read(r, &up->health, toml_get(table, "expect_status"));
+	for (int i = 0; i < up->n_instances && up->health.port > 0; i++) {
+		enum addr_kind kind = up->instances[i].addr.kind;
+		if (kind == ADDR_UNIX || kind == ADDR_ABSTRACT)
+			value_error(r, "port", toml_get(table, "port"),
+			    "%s is a unix socket, it has no port",
+			    up->instances[i].addr.text);
+	}
+	r->where = outer;
+}
+
+static void
+name_check(struct reader *r, const struct toml *table)
+{
+	if (table->key.n == 0 || strcspn(table->key.p, " /\t\r\n\"") != table->key.n)
+		table_error(r, table, "a name cannot be empty or hold blanks, quotes or slashes");
+}
+
 static void
 upstream_read(struct reader *r, struct upstream *out, const struct toml *table)
 {
@@ -5448,8 +5919,7 @@ upstream_read(struct reader *r, struct upstream *out, const struct toml *table)
 		    value_text(r->a, table));
 		return;
 	}
-	if (table->key.n == 0 || strcspn(table->key.p, " /\t\r\n\"") != table->key.n)
-		table_error(r, table, "a name cannot be empty or hold blanks, quotes or slashes");
+	name_check(r, table);
 	section_read(r, SEC_UPSTREAM, r->where, table, &u);
 	if (u.protocol > 0)
 		value_error(r, "protocol", toml_get(table, "protocol"), "not supported yet");
@@ -5457,6 +5927,7 @@ upstream_read(struct reader *r, struct upstream *out, const struct toml *table)
 	host_header_read(r, &u, table);
 	*out = u.out;
 	instances_read(r, out, table, &u.place);
+	health_read(r, out, table);
 }
 
 static void
@@ -5484,6 +5955,1056 @@ upstreams_read(struct reader *r, const struct toml *tables)
 	if (all > INSTANCES_MAX)
 		diag_add(&c->diags, DIAG_ERROR, tables->line, tables->col,
 		    "%d instances, at most %d fit", all, INSTANCES_MAX);
+}
+
+/* ==== processes ==============================================================
+ * Owns    nothing.
+ * Offers  processes_read, process_wrap, envfile_parse.
+ * Calls   base, arena, diag, toml, addr, keys, hints, values, upstreams. */
+
+/* A complaint about what a process says with key (NULL: as a whole). False, so
+ * that a failing check is one line. */
+__attribute__((format(printf, 5, 6))) static bool
+process_note(struct reader *r, const struct process_read *pr, enum diag_level level,
+    const char *key, const char *fmt, ...)
+{
+	struct conf *c = r->conf;
+	const struct toml *v = pr->table && key ? toml_get(pr->table, key) : NULL;
+	unsigned line = v ? v->vline : pr->table ? pr->table->line : 0;
+	unsigned col = v ? v->vcol : pr->table ? pr->table->col : 0;
+	const char *text;
+	va_list ap;
+
+	va_start(ap, fmt);
+	text = arena_vfmt(&c->arena, fmt, ap);
+	va_end(ap);
+	diag_add(&c->diags, level, line, col, "%s%s%s: %s", pr->where, key ? "." : "",
+	    key ? key : "", text);
+	return false;
+}
+
+#define process_error(r, pr, ...) process_note(r, pr, DIAG_ERROR, __VA_ARGS__)
+#define process_warn(r, pr, ...)  process_note(r, pr, DIAG_WARNING, __VA_ARGS__)
+
+static bool
+process_said(const struct process_read *pr, const char *key)
+{
+	return pr->table && toml_get(pr->table, key);
+}
+
+/* ---- words ---- */
+
+/* A command, split. */
+struct words {
+	struct slices out;  /* each with a NUL behind it */
+	struct text bytes;  /* of all of them */
+	size_t at;          /* where what is wrong begins */
+	struct slice shell; /* the first word that is more than text to a shell */
+};
+
+static bool
+is_space(char c)
+{
+	return is_blank(c) || c == '\n' || c == '\r';
+}
+
+/* What stands in quotes, of which the first is taken already, goes to `to`.
+ * False: the second never comes. */
+static bool
+quoted_take(struct text *to, struct slice *s, char quote)
+{
+	while (s->n > 0) {
+		char c = *s->p;
+		*s = slice_from(*s, 1);
+		if (c == quote)
+			return true;
+		if (quote == '"' && c == '\\' && s->n > 0 && memchr("\"\\$`\n", *s->p, 5)) {
+			c = *s->p;
+			*s = slice_from(*s, 1);
+			if (c == '\n')
+				continue;
+		}
+		text_char(to, c);
+	}
+	return false;
+}
+
+/* Takes a word off the front of *s. Returns NULL, or why it is none. */
+static const char *
+word_cut(struct words *w, struct slice *s)
+{
+	size_t from = w->bytes.n;
+	bool shell = false;
+	char c;
+
+	while (s->n > 0 && !is_space(c = *s->p)) {
+		*s = slice_from(*s, 1);
+		if (c == '\'' || c == '"') {
+			w->at = s->n;
+			if (!quoted_take(&w->bytes, s, c))
+				return "is never closed";
+			continue;
+		}
+		if (c == '\\') {
+			w->at = s->n;
+			if (s->n == 0)
+				return "has nothing behind it";
+			c = *s->p;
+			*s = slice_from(*s, 1);
+			if (c == '\n')
+				continue;
+		} else
+			shell = shell || strchr("|&;<>$`", c);
+		text_char(&w->bytes, c);
+	}
+	w->out.v[w->out.n] = (struct slice){ w->bytes.p + from, w->bytes.n - from };
+	text_char(&w->bytes, '\0');
+	if (shell && !w->shell.p)
+		w->shell = w->out.v[w->out.n];
+	w->out.n++;
+	return NULL;
+}
+
+/* As a shell would split s, which holds no NUL: quotes and backslashes mean
+ * what they mean there, nothing else does. Returns NULL, or what is wrong with
+ * the character at w->at. */
+static const char *
+words_split(struct arena *a, struct slice s, struct words *w)
+{
+	const char *why = NULL;
+	size_t n = s.n;
+
+	*w = (struct words){ .bytes = { arena_alloc(a, n + 1), 0, n + 1, false } };
+	w->out.v = arena_alloc(a, (n / 2 + 1) * sizeof *w->out.v);
+	while (!why && s.n > 0) {
+		if (is_space(*s.p))
+			s = slice_from(s, 1);
+		else if (slice_starts(s, S("\\\n")))
+			s = slice_from(s, 2);
+		else
+			why = word_cut(w, &s);
+	}
+	w->at = n - w->at - 1;
+	return why;
+}
+
+/* ---- envfile ---- */
+
+static bool
+is_env_name(struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (!isalnum((unsigned char)s.p[i]) && s.p[i] != '_')
+			return false;
+	return s.n > 0 && !isdigit((unsigned char)s.p[0]);
+}
+
+static bool
+pairs_have(const struct pairs *all, struct slice name)
+{
+	for (int i = 0; i < all->n; i++)
+		if (slice_eq(all->v[i].name, name))
+			return true;
+	return false;
+}
+
+/* There is room for one more. The last of a name wins. */
+static void
+pairs_put(struct pairs *all, struct pair pair)
+{
+	int i = 0;
+
+	while (i < all->n && !slice_eq(all->v[i].name, pair.name))
+		i++;
+	all->v[i] = pair;
+	all->n += i == all->n;
+}
+
+static bool
+is_newline(char c)
+{
+	return c == '\n' || c == '\r';
+}
+
+/* Blank lines and comments, before a name. */
+static void
+envfile_skip(struct slice *s)
+{
+	bool comment = false;
+
+	while (s->n > 0 && (comment || is_space(*s->p) || *s->p == '#' || *s->p == ';')) {
+		comment = !is_newline(*s->p) && (comment || !is_blank(*s->p));
+		*s = slice_from(*s, 1);
+	}
+}
+
+/* A value up to the end of its line goes to `to`. Quotes count until text
+ * without them has begun; blanks at both ends of that do not. False: a quote
+ * is not closed. */
+static bool
+envfile_value(struct slice *s, struct text *to)
+{
+	size_t end = to->n;
+	bool begun = false, escaped;
+	char c;
+
+	while (s->n > 0 && !is_newline(c = *s->p)) {
+		*s = slice_from(*s, 1);
+		if (!begun && (c == '"' || c == '\'')) {
+			if (!quoted_take(to, s, c))
+				return false;
+			end = to->n;
+			continue;
+		}
+		if (!begun && is_blank(c))
+			continue;
+		begun = true;
+		if ((escaped = c == '\\')) {
+			if (s->n == 0)
+				break;
+			c = *s->p;
+			*s = slice_from(*s, 1 + (size_t)slice_starts(*s, S("\r\n")));
+			if (is_newline(c))
+				continue;
+		}
+		text_char(to, c);
+		if (escaped || !is_blank(c))
+			end = to->n;
+	}
+	to->n = end;
+	return true;
+}
+
+/* One NAME=value at the front of *s; values are written to `values`. */
+static const char *
+envfile_pair(struct arena *a, struct slice *s, struct text *values, struct pair *out)
+{
+	size_t n = 0, from = values->n;
+	struct slice name;
+
+	while (n < s->n && s->p[n] != '=' && !is_newline(s->p[n]))
+		n++;
+	if (n == s->n || s->p[n] != '=')
+		return "expected NAME=value";
+	name = slice_trim((struct slice){ s->p, n });
+	if (slice_starts(name, S("export ")) || slice_starts(name, S("export\t")))
+		name = slice_trim(slice_from(name, sizeof "export"));
+	if (!is_env_name(name))
+		return "expected a name of letters, digits and _ before the =";
+	*s = slice_from(*s, n + 1);
+	if (!envfile_value(s, values))
+		return "a quote is never closed";
+	out->name = arena_dup(a, name);
+	out->value = (struct slice){ values->p + from, values->n - from };
+	text_char(values, '\0');
+	return NULL;
+}
+
+/* NAME=value lines, as systemd's EnvironmentFile= has them: # and ; start
+ * comments, a backslash joins lines, values may be quoted; `export ` before a
+ * name is skipped. Returns NULL, or why not, and the line. Texts are in a. */
+static const char *
+envfile_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *line)
+{
+	struct text values = { arena_alloc(a, text.n + 1), 0, text.n + 1, false };
+	struct slice rest = text;
+	struct pair pair;
+	const char *why = NULL, *at = text.p;
+	size_t most = 0;
+
+	for (size_t i = 0; i < text.n; i++)
+		most += text.p[i] == '=';
+	*out = (struct pairs){ arena_alloc(a, most * sizeof *out->v), 0 };
+	if (text.n > 0 && (at = memchr(text.p, '\0', text.n)))
+		why = "a NUL has no place here";
+	while (!why && (envfile_skip(&rest), rest.n > 0)) {
+		at = rest.p;
+		if (!(why = envfile_pair(a, &rest, &values, &pair)))
+			pairs_put(out, pair);
+	}
+	*line = 1;
+	for (const char *p = text.p; why && p < at; p++)
+		*line += *p == '\n';
+	return why;
+}
+
+/* Looks at the envfile, which the master reads again at each start. */
+static void
+envfile_look(struct reader *r, struct process_read *pr)
+{
+	const char *path = pr->out.envfile, *why;
+	unsigned line;
+
+	if (!path)
+		return;
+	if ((why = file_read(r->a, path, ENVFILE_MAX, &pr->envfile_text)))
+		process_warn(r, pr, "envfile", "cannot read %s: %s", path, why);
+	else if ((why = envfile_parse(r->a, pr->envfile_text, &pr->envfile, &line)))
+		process_warn(r, pr, "envfile", "%s:%u: %s", path, line, why);
+}
+
+/* ---- what one says ---- */
+
+/* The program and its arguments. */
+static bool
+command_read(struct reader *r, struct process_read *pr)
+{
+	struct words w = { .out = pr->args };
+	const char *why;
+	size_t n = 0;
+
+	if (!process_said(pr, "command"))
+		return process_error(r, pr, NULL, "command is missing");
+	if (!pr->command.p)
+		return false; /* said already */
+	pr->out.argv = arena_alloc(r->a, (pr->command.n + (size_t)pr->args.n + 2) *
+	    sizeof *pr->out.argv);
+	if (process_said(pr, "args"))
+		pr->out.argv[n++] = (char *)(uintptr_t)pr->command.p;
+	else if ((why = words_split(r->a, pr->command, &w)))
+		return process_error(r, pr, "command", "the %c at character %zu of it %s",
+		    pr->command.p[w.at], w.at + 1, why);
+	for (int i = 0; i < w.out.n; i++)
+		pr->out.argv[n++] = (char *)(uintptr_t)w.out.v[i].p;
+	if (n == 0 || !*pr->out.argv[0])
+		return process_error(r, pr, "command", "names no program");
+	if (w.shell.p)
+		process_warn(r, pr, "command", "no shell is run, so '%s' is passed on "
+		    "as it stands; command = \"sh\" with args = [\"-c\", ...] runs one", w.shell.p);
+	return true;
+}
+
+/* As short as reads back the same, and seen to be a float. */
+static const char *
+float_text(struct arena *a, double d)
+{
+	char b[32];
+
+	for (int digits = DBL_DIG; digits <= DBL_DECIMAL_DIG; digits++) {
+		snprintf(b, sizeof b, "%.*g", digits, d);
+		if (strtod(b, NULL) == d)
+			break;
+	}
+	return arena_fmt(a, "%s%s", b, isfinite(d) && !strpbrk(b, ".e") ? ".0" : "");
+}
+
+static bool
+env_value(struct reader *r, const struct toml *v, struct slice *out)
+{
+	struct arena *a = r->a;
+
+	switch (v->kind) {
+	case TOML_STRING:
+		return text_get(r, key_find(SEC_PROCESS, S("env")), v, out);
+	case TOML_INTEGER:
+		*out = slice_of(arena_fmt(a, "%lld", (long long)v->integer));
+		return true;
+	case TOML_FLOAT:
+		*out = slice_of(float_text(a, v->real));
+		return true;
+	case TOML_BOOLEAN:
+		*out = slice_of(v->boolean ? "true" : "false");
+		return true;
+	default:
+		return value_error(r, "env", v, "%.*s: expected a text, a number, true or false, "
+		    "got %s", (int)v->key.n, v->key.p, value_text(a, v));
+	}
+}
+
+/* With room for PORT. */
+static void
+env_read(struct reader *r, struct process_read *pr)
+{
+	const struct toml *env = pr->table ? toml_get(pr->table, "env") : NULL;
+	struct pairs *out = &pr->out.env;
+
+	out->v = arena_alloc(r->a, ((env ? env->count : 0) + 1) * sizeof *out->v);
+	if (env && env->kind != TOML_TABLE) {
+		value_error(r, "env", env, "expected a table of NAME = value, got %s",
+		    value_text(r->a, env));
+		return;
+	}
+	for (const struct toml *v = env ? env->first : NULL; v; v = v->next) {
+		struct pair *p = &out->v[out->n];
+		p->name = v->key;
+		if (!is_env_name(v->key))
+			value_error(r, "env", v, "'%.*s' is no name of a variable", (int)v->key.n,
+			    v->key.p);
+		else
+			out->n += env_value(r, v, &p->value);
+	}
+}
+
+static const struct {
+	const char *name;
+	int number;
+} signals[] = {
+	{ "TERM", SIGTERM }, { "INT", SIGINT }, { "QUIT", SIGQUIT }, { "HUP", SIGHUP },
+	{ "USR1", SIGUSR1 }, { "USR2", SIGUSR2 }, { "KILL", SIGKILL }, { "WINCH", SIGWINCH },
+	{ "ABRT", SIGABRT }, { "ALRM", SIGALRM }, { "CONT", SIGCONT }, { "PIPE", SIGPIPE },
+	{ "TSTP", SIGTSTP }, { "TTIN", SIGTTIN }, { "TTOU", SIGTTOU }, { "URG", SIGURG },
+};
+
+/* TERM, SIGTERM, 15 or "15". */
+static bool
+stop_signal_read(struct reader *r, struct process_read *pr)
+{
+	const struct toml *v = pr->table ? toml_get(pr->table, "stop_signal") : NULL;
+	struct slice said;
+	struct near near;
+	int64_t n;
+
+	pr->out.stop_signal = SIGTERM;
+	if (!v)
+		return true;
+	if (v->kind == TOML_STRING && !text_get(r, key_find(SEC_PROCESS, v->key), v, &said))
+		return false;
+	n = v->kind == TOML_INTEGER ? v->integer
+	    : v->kind == TOML_STRING ? slice_uint(said, NSIG - 1) : -1;
+	if (v->kind == TOML_STRING && slice_starts(said, S("SIG")))
+		said = slice_from(said, 3);
+	near = (struct near){ .word = v->kind == TOML_STRING ? said : S("") };
+	for (size_t i = 0; i < LEN(signals); i++) {
+		near_offer(&near, slice_of(signals[i].name));
+		if (slice_eq(near.word, slice_of(signals[i].name)))
+			n = signals[i].number;
+	}
+	if (n < 1 || n >= NSIG)
+		return process_error(r, pr, "stop_signal", "expected a signal such as "
+		    "TERM, INT, QUIT, HUP or USR1, or a number from 1 to %d, got %s%s", NSIG - 1,
+		    value_text(r->a, v), near_text(r->a, &near));
+	pr->out.stop_signal = (int)n;
+	return true;
+}
+
+/* Where its output goes. Words of other keys are no names of files. */
+static bool
+sink_read(struct reader *r, struct process_read *pr)
+{
+	static const char *const words[] = { [CHILD_PREFIX] = "prefix", [CHILD_SYSLOG] = "syslog",
+		[CHILD_NULL] = "null" };
+	static const char *const others[] = { "off", "none", "stdout", "stderr" };
+	struct near near = { .word = pr->log };
+	bool other = pr->log.n == 0;
+
+	pr->out.sink = CHILD_FILE;
+	for (size_t i = 0; i < LEN(words); i++) {
+		near_offer(&near, slice_of(words[i]));
+		if (words[i] && slice_eq(pr->log, slice_of(words[i]))) {
+			pr->out.sink = (enum child_sink)i;
+			return true;
+		}
+	}
+	for (size_t i = 0; i < LEN(others); i++)
+		other = other || slice_eq(pr->log, slice_of(others[i]));
+	if (other || near.best.n > 0)
+		return process_error(r, pr, "log", "expected prefix, syslog, null or a "
+		    "file (./%s for one of that name), got \"%s\"%s", pr->log.p, pr->log.p,
+		    near_text(r->a, &near));
+	pr->out.log_path = conf_path(r->conf, pr->log);
+	return true;
+}
+
+/* Some keys exclude others. */
+static void
+rules_check(struct reader *r, struct process_read *pr)
+{
+	struct process *p = &pr->out;
+
+	if (p->oneshot && p->up)
+		process_error(r, pr, "oneshot", "what serves an upstream goes on running; "
+		    "[processes.NAME] can be run once, before it (depends_on)");
+	else if (p->oneshot && p->start_on == START_REQUEST)
+		process_error(r, pr, "start_on", "oneshot and start_on = \"request\" "
+		    "exclude each other");
+	else if (p->start_on == START_REQUEST && !p->up)
+		process_error(r, pr, "start_on", "no request can start it: it serves no "
+		    "upstream");
+	if (p->oneshot && p->replicas > 1)
+		process_error(r, pr, "replicas", "oneshot and %d replicas exclude each "
+		    "other", p->replicas);
+	if (p->oneshot && process_said(pr, "restart") && p->restart == RESTART_ALWAYS)
+		process_error(r, pr, "restart", "oneshot is run to success once: "
+		    "expected \"on_failure\" or \"never\"");
+	if (p->idle_stop_ms > 0 && p->start_on != START_REQUEST)
+		process_error(r, pr, "idle_stop_secs", "needs start_on = \"request\", or "
+		    "nothing would start it again");
+	if (process_said(pr, "backoff_max_secs") && p->backoff_max_ms < p->backoff_ms)
+		process_error(r, pr, "backoff_max_secs", "%g is less than backoff_secs, "
+		    "which is %g", p->backoff_max_ms / (double)SECOND_MS,
+		    p->backoff_ms / (double)SECOND_MS);
+	if (p->user && !*p->user)
+		process_error(r, pr, "user", "must not be empty");
+	if (p->group && !*p->group)
+		process_error(r, pr, "group", "must not be empty");
+	if (p->ready == READY_HEALTH && p->up && !toml_get(pr->upstream, "health"))
+		process_error(r, pr, "ready", "\"health\" needs [upstreams.%s.health]",
+		    p->up->name);
+}
+
+/* What was not said follows from what was. */
+static void
+rules_apply(struct reader *r, struct process *p, bool restart_said)
+{
+	if (p->oneshot && !restart_said)
+		p->restart = RESTART_ON_FAILURE; /* tried again until it succeeds */
+	if (!p->up || p->oneshot)
+		p->ready = READY_EXEC; /* nothing of it can be asked */
+	p->backoff_max_ms = MAX(p->backoff_max_ms, p->backoff_ms);
+	if (!p->dir)
+		p->dir = r->conf->dir;
+}
+
+/* ---- this host ---- */
+
+static bool
+program_runs(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
+}
+
+/* PATH as the process will see it; NULL: nobody says. */
+static const char *
+process_path(const struct process_read *pr)
+{
+	const struct pairs *from[] = { &pr->out.env, &pr->envfile };
+
+	for (size_t i = 0; i < LEN(from); i++)
+		for (int k = 0; k < from[i]->n; k++)
+			if (slice_eq(from[i]->v[k].name, S("PATH")))
+				return from[i]->v[k].value.p;
+	return getenv("PATH");
+}
+
+/* With a slash from its dir, else in PATH. */
+static bool
+program_found(struct arena *a, const struct process_read *pr)
+{
+	const char *name = pr->out.argv[0], *path = process_path(pr);
+	struct slice rest = slice_of(path ? path : "/usr/local/bin:/bin:/usr/bin"), dir;
+
+	if (*name == '/')
+		return program_runs(name);
+	if (strchr(name, '/'))
+		return program_runs(arena_fmt(a, "%s/%s", pr->out.dir, name));
+	while (slice_cut(&rest, ':', &dir)) {
+		bool whole = dir.n > 0 && dir.p[0] == '/';
+		if (program_runs(arena_fmt(a, "%s%s%.*s/%s", whole ? "" : pr->out.dir,
+		    whole ? "" : "/", (int)dir.n, dir.p, name)))
+			return true;
+	}
+	return false;
+}
+
+/* What this host lacks: only a warning, the text may be meant for another. */
+static void
+host_check(struct reader *r, const struct process_read *pr)
+{
+	const struct process *p = &pr->out;
+	struct stat st;
+
+	if (stat(p->dir, &st) < 0 || !S_ISDIR(st.st_mode))
+		process_warn(r, pr, "dir", "this host has no directory %s", p->dir);
+	else if (p->argv && p->argv[0] && !strchr(p->argv[0], '{') && !program_found(r->a, pr))
+		process_warn(r, pr, "command", "this host has no program %s%s%s",
+		    p->argv[0], strchr(p->argv[0], '/') && *p->argv[0] != '/' ? " in " : "",
+		    strchr(p->argv[0], '/') && *p->argv[0] != '/' ? p->dir : "");
+	if (p->user && *p->user && !getpwnam(p->user))
+		process_warn(r, pr, "user", "this host has no user %s", p->user);
+	if (p->group && *p->group && !getgrnam(p->group))
+		process_warn(r, pr, "group", "this host has no group %s", p->group);
+}
+
+/* ---- instances ---- */
+
+static bool
+addr_is_unix(const struct addr *a)
+{
+	return a->kind == ADDR_UNIX || a->kind == ADDR_ABSTRACT;
+}
+
+/* s with each {index} replaced. */
+static struct slice
+index_fill(struct arena *a, struct slice s, int index)
+{
+	struct slice word = S("{index}");
+	const char *at;
+
+	while ((at = memmem(s.p, s.n, word.p, word.n)))
+		s = slice_of(arena_fmt(a, "%.*s%d%s", (int)(at - s.p), s.p, index,
+		    at + word.n));
+	return s;
+}
+
+/* The instance that a replica serves: {index} is filled in, its port is step
+ * above the one that was said. */
+static bool
+replica_place(struct reader *r, const struct process_read *pr, struct instance *in, int replica,
+    int step)
+{
+	struct addr *ad = &in->addr;
+	enum scheme scheme = ad->scheme;
+	struct slice text = slice_of(ad->text);
+	const char *why;
+
+	in->replica = replica;
+	if (addr_is_unix(ad))
+		text = index_fill(r->a, text, replica);
+	else if (step > 0 && ad->kind != ADDR_NONE && ad->port + step > PORT_MAX)
+		return table_error(r, toml_get(pr->upstream, "port"),
+		    "%d replicas from port %u on: the last port is %d", pr->out.replicas,
+		    ad->port, PORT_MAX);
+	else if (step > 0 && ad->kind != ADDR_NONE)
+		text = slice_of(arena_fmt(r->a, "%.*s:%d", (int)(strrchr(text.p, ':') - text.p),
+		    text.p, ad->port + step));
+	if (ad->kind == ADDR_NONE)
+		text = slice_of(ad->text = arena_fmt(r->a, "#%d", replica));
+	else if (!slice_eq(text, slice_of(ad->text)) && !addr_parse(r->a, text, ad, &why))
+		return table_error(r, pr->upstream, "%.*s: %s", (int)text.n, text.p, why);
+	ad->scheme = scheme;
+	return instance_key_fits(r, pr->upstream, in);
+}
+
+/* One address for all replicas, or none: an instance for each. */
+static void
+replicas_spread(struct reader *r, const struct process_read *pr)
+{
+	struct upstream *up = pr->out.up;
+	struct instance first = { .up = up, .weight = 1, .addr = { .fd = -1 } };
+	int n = pr->out.replicas;
+
+	if (up->n_instances == 1)
+		first = up->instances[0];
+	if (n > 1 && toml_get(pr->upstream, "url")) {
+		process_error(r, pr, "replicas", "%d replicas cannot share one url; give "
+		    "host and port (and it is port + 0 to %d), a socket with {index} in it, or no "
+		    "address: warp chooses", n, n - 1);
+		return;
+	}
+	if (n > 1 && addr_is_unix(&first.addr) && !strstr(first.addr.text, "{index}")) {
+		process_error(r, pr, "replicas", "%d replicas cannot share one socket; put "
+		    "{index} into its name, or give no address: warp chooses", n);
+		return;
+	}
+	up->instances = arena_alloc(r->a, (size_t)n * sizeof *up->instances);
+	up->n_instances = 0;
+	for (int i = 0; i < n; i++) {
+		up->instances[i] = first;
+		if (!replica_place(r, pr, &up->instances[i], i, i))
+			return;
+		up->n_instances++;
+	}
+}
+
+/* Which instance is served by which replica. */
+static void
+process_instances(struct reader *r, const struct process_read *pr)
+{
+	static const char *const ways[] = { "host", "port", "socket", "url" };
+	struct upstream *up = pr->out.up;
+	int replicas = pr->out.replicas;
+
+	if (!toml_get(pr->upstream, "instances")) {
+		for (size_t i = 0; i < LEN(ways) && up->n_instances == 0; i++)
+			if (toml_get(pr->upstream, ways[i]))
+				return; /* said already */
+		replicas_spread(r, pr);
+		return;
+	}
+	if (replicas > 1 && replicas != up->n_instances) {
+		process_error(r, pr, "replicas", "%d replicas and %d instances: say as many "
+		    "instances as replicas, or no instances at all", replicas, up->n_instances);
+		return;
+	}
+	for (int i = 0; i < up->n_instances; i++)
+		if (!replica_place(r, pr, &up->instances[i], replicas > 1 ? i : 0, 0))
+			return;
+}
+
+/* ---- placeholders ---- */
+
+/* Which of its keys has word in it; NULL: none. */
+static const char *
+process_mentions(const struct process_read *pr, struct slice word)
+{
+	const struct process *p = &pr->out;
+
+	for (char **arg = p->argv; *arg; arg++)
+		if (strstr(*arg, word.p))
+			return arg > p->argv && process_said(pr, "args") ? "args" : "command";
+	for (int i = 0; i < p->env.n; i++)
+		if (memmem(p->env.v[i].value.p, p->env.v[i].value.n, word.p, word.n))
+			return "env";
+	return NULL;
+}
+
+/* A port that nobody could guess is told as PORT, unless that is said. */
+static void
+port_tell(struct process_read *pr)
+{
+	struct process *p = &pr->out;
+	const struct addr *ad = &p->up->instances[0].addr;
+	bool told = ad->kind == ADDR_NONE ? !p->names_socket
+	                                  : p->wrapped && !addr_is_unix(ad);
+
+	if (!told || pairs_have(&p->env, S("PORT")) || pairs_have(&pr->envfile, S("PORT")))
+		return;
+	p->env.v[p->env.n++] = (struct pair){ S("PORT"), S("{port}") };
+	p->names_port = true;
+}
+
+/* Is there what {port} or {socket}, found in key, stands for? */
+static bool
+placeholder_check(struct reader *r, const struct process_read *pr, const char *key, bool port)
+{
+	const struct process *p = &pr->out;
+	const char *word = port ? "{port}" : "{socket}";
+	int n = p->up ? p->up->n_instances : 0;
+
+	if (!p->up)
+		return process_error(r, pr, key, "%s: it serves no upstream, so there is "
+		    "no address", word);
+	if (n > p->replicas)
+		return process_error(r, pr, key, "%s: its upstream has %d instances; "
+		    "write out which one is meant", word, n);
+	for (int i = 0; i < n; i++) {
+		const struct addr *ad = &p->up->instances[i].addr;
+		bool chosen = ad->kind == ADDR_NONE;
+		if (port && chosen && p->names_socket)
+			return process_error(r, pr, key, "{port}: with {socket} warp chooses "
+			    "a unix socket, which has no port");
+		if (port && addr_is_unix(ad))
+			return process_error(r, pr, key, "{port}: its instance is the unix "
+			    "socket %s, {socket} is its path", ad->text);
+		if (!port && !chosen && !addr_is_unix(ad))
+			return process_error(r, pr, key, "{socket}: its instance is %s, {port} "
+			    "is its port", ad->text);
+	}
+	return true;
+}
+
+static void
+placeholders_read(struct reader *r, struct process_read *pr)
+{
+	const char *port = process_mentions(pr, S("{port}"));
+	const char *socket = process_mentions(pr, S("{socket}"));
+
+	pr->out.names_port = port;
+	pr->out.names_socket = socket;
+	if (socket)
+		placeholder_check(r, pr, socket, false);
+	if (port)
+		placeholder_check(r, pr, port, true);
+	if (pr->out.up && pr->out.up->n_instances > 0)
+		port_tell(pr);
+}
+
+/* ---- one process ---- */
+
+static uint64_t
+print_text(uint64_t h, struct slice s)
+{
+	return hash64(hash64(h, &s.n, sizeof s.n), s.p, s.n);
+}
+
+/* Of what a running one was started with. */
+static uint64_t
+process_print(const struct process_read *pr)
+{
+	const struct process *p = &pr->out;
+	const char *const texts[] = { p->envfile, p->dir, p->user, p->group };
+	const int64_t limits[] = { p->nofile, p->as_bytes, p->core };
+	uint64_t h = hash64(0, limits, sizeof limits);
+
+	for (char **arg = p->argv; *arg; arg++)
+		h = print_text(h, slice_of(*arg));
+	for (int i = 0; i < p->env.n; i++)
+		h = print_text(print_text(h, p->env.v[i].name), p->env.v[i].value);
+	for (size_t i = 0; i < LEN(texts); i++)
+		h = print_text(h, slice_of(texts[i] ? texts[i] : ""));
+	return print_text(h, pr->envfile_text);
+}
+
+/* All of pr, whose upstream and section are known; argv: instead of a command,
+ * borrowed. */
+static void
+process_read(struct reader *r, struct process_read *pr, char **argv)
+{
+	enum section_id id = pr->out.up ? SEC_UPSTREAM_PROCESS : SEC_PROCESS;
+	struct process *p = &pr->out;
+	struct upstream *up = p->up;
+
+	r->where = pr->where;
+	if (pr->table && pr->table->kind != TOML_TABLE) {
+		table_error(r, pr->table, "expected a table, got %s", value_text(r->a, pr->table));
+		return;
+	}
+	if (!up)
+		name_check(r, pr->table);
+	p->line = pr->table ? pr->table->line : 0;
+	p->nofile = p->as_bytes = p->core = -1;
+	section_read(r, id, pr->where, pr->table, pr);
+	if (strlen(p->name) > PROC_NAME_MAX - PROC_NUMBER_MAX)
+		process_error(r, pr, NULL, "a name has at most %d bytes",
+		    PROC_NAME_MAX - PROC_NUMBER_MAX);
+	p->argv = argv;
+	if (!argv && !command_read(r, pr))
+		p->argv = NULL;
+	env_read(r, pr);
+	stop_signal_read(r, pr);
+	sink_read(r, pr);
+	rules_check(r, pr);
+	rules_apply(r, p, process_said(pr, "restart"));
+	envfile_look(r, pr);
+	host_check(r, pr);
+	if (up && pr->upstream) {
+		r->where = arena_fmt(r->a, "upstreams.%s", up->name);
+		process_instances(r, pr);
+	}
+	if (!p->argv)
+		return;
+	placeholders_read(r, pr);
+	p->print = process_print(pr);
+}
+
+/* ---- all of them ---- */
+
+struct process_list {
+	struct process_read *v; /* in the order of the file */
+	int n;
+};
+
+static void
+process_add(struct process_list *all, const struct toml *table, struct process_read pr)
+{
+	int i = all->n++;
+
+	pr.table = table;
+	for (; i > 0 && all->v[i - 1].table->line > table->line; i--)
+		all->v[i] = all->v[i - 1];
+	all->v[i] = pr;
+}
+
+/* The tables of processes. False: too many to go on. */
+static bool
+processes_collect(struct reader *r, struct process_list *all)
+{
+	struct conf *c = r->conf;
+	const struct toml *up = toml_get(c->tree, "upstreams"), *v;
+	const struct toml *own = toml_get(c->tree, "processes");
+
+	if (own && own->kind != TOML_TABLE) {
+		if (own->kind == TOML_ARRAY) /* else said already */
+			table_error(r, own, "expected [processes.NAME], got a list");
+		own = NULL;
+	}
+	if (own && own->count > PROCS_MAX)
+		return table_error(r, own, "%zu processes, at most %d fit", own->count, PROCS_MAX);
+	all->v = arena_alloc(r->a, ((size_t)c->n_upstreams + (own ? own->count : 0)) *
+	    sizeof *all->v);
+	up = c->n_upstreams > 0 ? up->first : NULL;
+	for (int i = 0; i < c->n_upstreams; i++, up = up->next)
+		if (up->kind == TOML_TABLE && (v = toml_get(up, "process")) &&
+		    v->kind == TOML_TABLE)
+			process_add(all, v, (struct process_read){ .upstream = up, .out = {
+			    .name = up->key.p, .up = &c->upstreams[i] }, .where =
+			    arena_fmt(r->a, "upstreams.%s.process", up->key.p) });
+	for (v = own ? own->first : NULL; v; v = v->next)
+		process_add(all, v, (struct process_read){ .out = { .name = v->key.p },
+		    .where = arena_fmt(r->a, "processes.%s", v->key.p) });
+	return true;
+}
+
+static struct process_read *
+process_find(const struct process_list *all, struct slice name)
+{
+	for (int i = 0; i < all->n; i++)
+		if (slice_eq(name, slice_of(all->v[i].out.name)))
+			return &all->v[i];
+	return NULL;
+}
+
+/* One name for one process, also with the number of its replica. */
+static void
+names_check(struct reader *r, const struct process_list *all)
+{
+	for (int i = 0; i < all->n; i++) {
+		const struct process_read *pr = &all->v[i], *other;
+		struct slice name = slice_of(pr->out.name);
+		const char *dot = strrchr(name.p, '.');
+		int64_t replica = dot ? slice_uint(slice_of(dot + 1), INT_MAX) : -1;
+
+		if ((other = process_find(all, name)) != pr)
+			process_error(r, pr->out.up ? other : pr, NULL,
+			    "the process of upstream %s has that name", name.p);
+		name.n = dot ? (size_t)(dot - name.p) : 0;
+		other = process_find(all, name);
+		if (other && other->out.replicas > MAX(replica, 1) && replica >= 0)
+			process_error(r, pr, NULL, "a replica of %s has that name",
+			    other->out.name);
+	}
+}
+
+static const struct upstream *
+upstream_find(const struct conf *c, struct slice name)
+{
+	for (int i = 0; i < c->n_upstreams; i++)
+		if (slice_eq(name, slice_of(c->upstreams[i].name)))
+			return &c->upstreams[i];
+	return NULL;
+}
+
+/* The process that name means to pr; NULL after saying why there is none. */
+static struct process *
+after_find(struct reader *r, const struct process_list *all, const struct process_read *pr,
+    struct slice name)
+{
+	struct process_read *found = process_find(all, name);
+	struct near near = { .word = name };
+
+	if (!found && upstream_find(r->conf, name)) {
+		process_error(r, pr, "depends_on", "upstream %s has no process", name.p);
+		return NULL;
+	}
+	for (int i = 0; i < all->n; i++)
+		near_offer(&near, slice_of(all->v[i].out.name));
+	if (!found)
+		process_error(r, pr, "depends_on", "there is no process '%s'%s", name.p,
+		    near_text(r->a, &near));
+	else if (found->out.start_on == START_REQUEST && pr->out.start_on == START_BOOT)
+		process_error(r, pr, "depends_on", "%s is started by a request, so this "
+		    "one would wait for one", name.p);
+	return found ? &found->out : NULL;
+}
+
+static void
+after_read(struct reader *r, const struct process_list *all, struct process_read *pr)
+{
+	struct process *p = &pr->out, *found;
+	int i;
+
+	p->after = arena_alloc(r->a, (size_t)pr->depends_on.n * sizeof *p->after);
+	for (int k = 0; k < pr->depends_on.n; k++) {
+		if (!(found = after_find(r, all, pr, pr->depends_on.v[k])))
+			continue;
+		for (i = 0; i < p->n_after && p->after[i] != found; i++)
+			;
+		p->after[i] = found;
+		p->n_after += i == p->n_after;
+	}
+}
+
+/* p goes behind all that it depends on into the start order; path leads to
+ * it. False after naming a cycle. */
+static bool
+order_visit(struct reader *r, struct process *p, struct process **path, int depth)
+{
+	struct process_read *pr = (struct process_read *)p;
+	struct conf *c = r->conf;
+	const char *text = p->name;
+
+	if (pr->ordered)
+		return true;
+	for (int i = depth - 1; i >= 0; i--) {
+		text = arena_fmt(r->a, "%s -> %s", path[i]->name, text);
+		if (path[i] == p)
+			return process_error(r, pr, "depends_on", "a cycle: %s", text);
+	}
+	path[depth] = p;
+	for (int i = 0; i < p->n_after; i++)
+		if (!order_visit(r, p->after[i], path, depth + 1))
+			return false;
+	pr->ordered = true;
+	c->processes[c->n_processes++] = p;
+	return true;
+}
+
+/* Dependencies first, otherwise as in the file. */
+static void
+processes_order(struct reader *r, const struct process_list *all)
+{
+	struct conf *c = r->conf;
+	struct process **path = arena_alloc(r->a, ((size_t)all->n + 1) * sizeof *path);
+
+	c->processes = arena_alloc(r->a, (size_t)all->n * sizeof *c->processes);
+	for (int i = 0; i < all->n; i++)
+		if (!order_visit(r, &all->v[i].out, path, 0))
+			return;
+}
+
+/* The board has so many records. */
+static void
+processes_count(struct reader *r, const struct process_list *all)
+{
+	const struct conf *c = r->conf;
+	int replicas = 0, instances = 0;
+
+	for (int i = 0; i < all->n; i++)
+		replicas += all->v[i].out.replicas;
+	for (int i = 0; i < c->n_upstreams; i++)
+		instances += c->upstreams[i].n_instances;
+	if (all->n > 0 && replicas > PROCS_MAX)
+		table_error(r, all->v[0].table, "%d processes with their replicas, at most %d fit",
+		    replicas, PROCS_MAX);
+	if (all->n > 0 && instances > INSTANCES_MAX && c->diags.errors == 0)
+		table_error(r, all->v[0].table,
+		    "%d instances with those of replicas, at most %d fit", instances,
+		    INSTANCES_MAX);
+}
+
+/* Where programs are supervised, requests wait for them: a program may serve an
+ * upstream that is not its own. */
+static void
+holds_preset(struct conf *c, const struct toml *tables)
+{
+	const struct toml *t = tables && tables->kind == TOML_TABLE ? tables->first : NULL;
+
+	for (int i = 0; t && i < c->n_upstreams; i++, t = t->next)
+		if (t->kind == TOML_TABLE && !toml_get(t, "hold_secs"))
+			c->upstreams[i].hold_ms = HOLD_PROCESS_MS;
+}
+
+/* All processes, and the instances that they serve; behind upstreams_read. */
+static void
+processes_read(struct reader *r)
+{
+	struct process_list all = { 0 };
+
+	if (!processes_collect(r, &all))
+		return;
+	if (all.n > 0)
+		holds_preset(r->conf, toml_get(r->conf->tree, "upstreams"));
+	for (int i = 0; i < all.n; i++) {
+		if (all.v[i].out.up)
+			all.v[i].out.up->process = &all.v[i].out;
+		process_read(r, &all.v[i], NULL);
+	}
+	r->where = "";
+	for (int i = 0; i < all.n; i++)
+		after_read(r, &all, &all.v[i]);
+	names_check(r, &all);
+	processes_count(r, &all);
+	processes_order(r, &all);
+}
+
+/* argv as the process behind up, which has one instance: what it says goes
+ * here. For `warp -- CMD`. */
+static void
+process_wrap(struct reader *r, struct upstream *up, char **argv)
+{
+	struct conf *c = r->conf;
+	struct process_read *pr = arena_alloc(r->a, sizeof *pr);
+
+	*pr = (struct process_read){ .where = up->name, .out = { .name = up->name, .up = up,
+	    .wrapped = true } };
+	up->process = &pr->out;
+	up->instances[0].replica = 0;
+	up->hold_ms = HOLD_PROCESS_MS;
+	process_read(r, pr, argv);
+	c->processes = arena_alloc(r->a, sizeof *c->processes);
+	c->processes[c->n_processes++] = &pr->out;
 }
 
 /* ==== routes =================================================================
@@ -5791,7 +7312,7 @@ routes_read(struct reader *r, const struct toml *list)
 	}
 	if (c->table.n == 0 && c->n_upstreams == 1)
 		route_only(c);
-	else if (c->table.n == 0 && c->diags.errors == 0)
+	else if (c->table.n == 0 && c->n_processes == 0 && c->diags.errors == 0)
 		diag_add(&c->diags, DIAG_ERROR, 0, 0, c->n_upstreams == 0
 		    ? "nothing to do: no [[routes]] and no [upstreams.NAME]"
 		    : "nothing to do: several upstreams and no [[routes]] to choose from them");
@@ -5800,8 +7321,9 @@ routes_read(struct reader *r, const struct toml *list)
 
 /* ==== conf ===================================================================
  * Owns    nothing: a configuration is its loader's.
- * Offers  conf_load, conf_simple, conf_free, conf_memory_bound.
- * Calls   base, arena, diag, toml, addr, route, values, upstreams, routes. */
+ * Offers  conf_load, conf_simple, conf_wrap, conf_free, conf_memory_bound.
+ * Calls   base, arena, diag, toml, addr, route, values, upstreams, processes,
+ *         routes. */
 
 extern char **environ;
 
@@ -5970,14 +7492,60 @@ admin_read(struct reader *r, const struct toml *table)
 
 	section_read(r, SEC_ADMIN, "admin", table, &ar);
 	c->admin = (struct admin_conf){ ar.listen.v, ar.listen.n,
-		!conf_said(c, "admin", "listen"), ar.listen.n == 0, ar.token };
+		!conf_said(c, "admin", "listen"), ar.listen.n == 0, ar.token, ar.expose };
 	for (int i = 0; i < ar.listen.n && ar.token.n == 0; i++)
 		if (ar.listen.v[i].kind == ADDR_INET || ar.listen.v[i].kind == ADDR_NAME) {
 			said_note(c, DIAG_WARNING, "admin", "listen",
-			    "without admin.token anybody who reaches %s commands warp",
+			    "without admin.token nobody can ask at %s: over TCP one is needed",
 			    ar.listen.v[i].text);
 			return;
 		}
+}
+
+/* admin.expose as routes see a path, without a slash at its end; empty: wrong. */
+static struct slice
+expose_path(struct conf *c)
+{
+	struct slice said = c->admin.expose;
+	struct path_view view;
+
+	while (said.n > 1 && said.p[said.n - 1] == '/')
+		said.n--;
+	if (slice_starts(said, S("/")) && said.n > 1 && said.n <= TARGET_MAX &&
+	    !strpbrk(said.p, "?#") && path_normalise(said, &view) == 0)
+		return arena_dup(&c->arena, view.path);
+	said_note(c, DIAG_ERROR, "admin", "expose",
+	    "expected a path such as \"/warp\", below \"/\", got \"%s\"", c->admin.expose.p);
+	return S("");
+}
+
+/* admin.expose becomes two routes in front of all: the path itself leads to
+ * what is below it, so that no longer word that starts alike is taken. */
+static void
+expose_lower(struct conf *c)
+{
+	const struct origin *o = conf_said(c, "admin", "expose");
+	struct route *old = c->table.routes, *rs;
+	struct slice below;
+
+	if (c->admin.expose.n == 0 && !o)
+		return;
+	if (c->server.admin_token.n == 0)
+		said_note(c, DIAG_ERROR, "admin", "expose",
+		    "needs server.admin_token: who asks there must give it");
+	if ((c->admin.expose = expose_path(c)).n == 0)
+		return;
+	below = slice_of(arena_fmt(&c->arena, "%s/", c->admin.expose.p));
+	rs = arena_alloc(&c->arena, ((size_t)c->table.n + 2) * sizeof *rs);
+	rs[0] = (struct route){ .line = o->value->line, .path_kind = PATH_EXACT,
+		.path = c->admin.expose, .action = ACT_REDIRECT, .status = 308,
+		.redirect = below, .buffer_request = -1 };
+	rs[1] = (struct route){ .line = o->value->line, .path_kind = PATH_PREFIX,
+		.path = below, .action = ACT_ADMIN, .buffer_request = -1 };
+	if (c->table.n > 0)
+		memcpy(rs + 2, old, (size_t)c->table.n * sizeof *rs);
+	c->table.routes = rs;
+	c->table.n += 2;
 }
 
 /* ---- the whole ---- */
@@ -6197,37 +7765,70 @@ conf_load(const char *file)
 	}
 	conf_read(&r, NULL);
 	upstreams_read(&r, toml_get(c->tree, "upstreams"));
+	processes_read(&r);
 	routes_read(&r, toml_get(c->tree, "routes"));
+	expose_lower(c);
 	return conf_finish(&r);
 }
 
-/* Without a file: everything goes to target. listen NULL: the environment's
- * or the preset. Never NULL: look at ->diags.errors. */
+/* Without a file: one upstream of that name, whose one instance has no address
+ * yet. listen NULL: the environment's or the preset. */
+static struct upstream *
+conf_bare(struct reader *r, const char *listen, const char *name)
+{
+	struct conf *c = r->conf;
+	struct toml none = { .kind = TOML_TABLE };
+	char *cwd = getcwd(NULL, 0);
+	struct upstream_read u = { .out = { .name = name } };
+	struct upstream *up = arena_alloc(r->a, sizeof *up);
+
+	c->dir = cwd ? arena_dup(r->a, slice_of(cwd)).p : "/";
+	free(cwd);
+	c->tree = toml_parse(r->a, S(""), &c->diags);
+	conf_read(r, listen);
+	section_read(r, SEC_UPSTREAM, name, NULL, &u);
+	strategy_read(r, &u, &none);
+	*up = u.out;
+	up->instances = arena_alloc(r->a, sizeof *up->instances);
+	up->instances[0] = (struct instance){ .up = up, .weight = 1, .replica = -1,
+		.addr = { .text = "#0", .fd = -1 } };
+	c->upstreams = up;
+	c->n_upstreams = 1;
+	r->where = name;
+	return up;
+}
+
+/* Without a file: everything goes to target. Never NULL: look at
+ * ->diags.errors. */
 static struct conf *
 conf_simple(const char *listen, const char *target)
 {
 	struct conf *c = conf_new();
 	struct reader r = { .conf = c, .a = &c->arena };
 	struct toml none = { .kind = TOML_TABLE };
-	char *cwd = getcwd(NULL, 0);
-	struct upstream_read u = { 0 };
+	struct upstream *up = conf_bare(&r, listen, "target");
 
-	c->dir = cwd ? arena_dup(&c->arena, slice_of(cwd)).p : "/";
-	free(cwd);
-	c->tree = toml_parse(&c->arena, S(""), &c->diags);
-	conf_read(&r, listen);
-	section_read(&r, SEC_UPSTREAM, "target", NULL, &u);
-	strategy_read(&r, &u, &none);
-	c->upstreams = arena_alloc(&c->arena, sizeof *c->upstreams);
-	c->n_upstreams = 1;
-	u.out.name = "target";
-	c->upstreams[0] = u.out;
-	c->upstreams[0].instances = arena_alloc(&c->arena, sizeof(struct instance));
-	r.where = "target";
-	c->upstreams[0].instances[0] = (struct instance){ .up = &c->upstreams[0], .weight = 1 };
-	if (addr_read(&r, &none, slice_of(target), &c->upstreams[0].instances[0].addr))
-		c->upstreams[0].n_instances = 1;
+	if (addr_read(&r, &none, slice_of(target), &up->instances[0].addr))
+		up->n_instances = 1;
 	routes_read(&r, NULL);
+	return conf_finish(&r);
+}
+
+/* Without a file: everything goes to the program argv, which borrows argv and
+ * listens on target; NULL: where warp chooses. Never NULL. */
+static struct conf *
+conf_wrap(const char *listen, const char *target, char **argv)
+{
+	struct conf *c = conf_new();
+	struct reader r = { .conf = c, .a = &c->arena };
+	struct toml none = { .kind = TOML_TABLE };
+	struct upstream *up = conf_bare(&r, listen, "app");
+
+	if (!target || addr_read(&r, &none, slice_of(target), &up->instances[0].addr))
+		up->n_instances = 1;
+	process_wrap(&r, up, argv);
+	routes_read(&r, NULL);
+	expose_lower(c);
 	return conf_finish(&r);
 }
 
@@ -6440,6 +8041,8 @@ print_action(FILE *to, const struct route *r)
 		fprintf(to, " -> upstream %s", r->upstream->name);
 	else if (r->action == ACT_REDIRECT)
 		fprintf(to, " -> %d %s", r->status, r->redirect.p);
+	else if (r->action == ACT_ADMIN)
+		fputs(" -> admin endpoints, for who gives server.admin_token", to);
 	else
 		fprintf(to, " -> %d, %zu bytes", r->status, r->body.n);
 	if (r->strip_prefix)
@@ -6473,6 +8076,63 @@ print_upstream(FILE *to, const struct upstream *up)
 	for (int i = 0; i < up->n_instances; i++)
 		fprintf(to, "    %-32s weight %u\n", up->instances[i].addr.text,
 		    up->instances[i].weight);
+}
+
+/* A word as a shell would take it. */
+static void
+print_word(FILE *to, const char *s)
+{
+	bool plain = *s && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	    "0123456789%+,-./:=@_{}") == strlen(s);
+
+	fputs(plain ? " " : " '", to);
+	for (; *s; s++)
+		fputs(*s == '\'' ? "'\\''" : (char[]){ *s, '\0' }, to);
+	fputs(plain ? "" : "'", to);
+}
+
+/* Who is served by which replica. */
+static void
+print_served(FILE *to, const struct process *p)
+{
+	for (int i = 0; p->up && i < p->up->n_instances; i++) {
+		const struct instance *in = &p->up->instances[i];
+		const char *chosen = p->names_socket ? "a unix socket" : "a port";
+
+		fprintf(to, "    %s", p->name);
+		if (p->replicas > 1)
+			fprintf(to, ".%d", in->replica);
+		if (in->addr.kind == ADDR_NONE)
+			fprintf(to, " serves %s that warp chooses\n", chosen);
+		else
+			fprintf(to, " serves %s\n", in->addr.text);
+	}
+}
+
+static void
+print_process(FILE *to, const struct process *p)
+{
+	static const char *const restarts[] = { "always", "on_failure", "never" };
+	static const char *const readies[] = { "listen", "health", "exec" };
+
+	fprintf(to, "process %s", p->name);
+	if (p->line > 0)
+		fprintf(to, " (line %u)", p->line);
+	fprintf(to, ": %d replica%s, restart %s, ready %s", p->replicas,
+	    p->replicas == 1 ? "" : "s", restarts[p->restart], readies[p->ready]);
+	if (p->oneshot)
+		fputs(", oneshot", to);
+	if (p->start_on == START_REQUEST)
+		fputs(", start on request", to);
+	if (p->idle_stop_ms > 0)
+		fprintf(to, ", stop after %g s idle", p->idle_stop_ms / (double)SECOND_MS);
+	for (int i = 0; i < p->n_after; i++)
+		fprintf(to, "%s%s", i == 0 ? ", after " : ", ", p->after[i]->name);
+	fputc(';', to);
+	for (char **arg = p->argv; *arg; arg++)
+		print_word(to, *arg);
+	fputc('\n', to);
+	print_served(to, p);
 }
 
 static void
@@ -6511,21 +8171,31 @@ conf_print_check(const struct conf *c, FILE *to)
 	}
 	for (int i = 0; i < c->n_upstreams; i++)
 		print_upstream(to, &c->upstreams[i]);
+	for (int i = 0; i < c->n_processes; i++)
+		print_process(to, c->processes[i]);
 	print_memory(to, c);
 }
 
 /* ---- /config ---- */
 
+/* What is not UTF-8 becomes U+FFFD: programs write what they like. */
 static void
 json_text(FILE *to, struct slice s)
 {
+	const unsigned char *p = (const unsigned char *)s.p, *end = p + s.n;
+	size_t n;
+
 	fputc('"', to);
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char ch = (unsigned char)s.p[i];
-		if (ch < ' ' || ch == 0x7f)
-			fprintf(to, "\\u%04x", ch);
+	for (; p < end; p += n) {
+		n = *p < 0x80 ? 1 : utf8_length(p, end);
+		if (*p < ' ' || *p == 0x7f)
+			fprintf(to, "\\u%04x", *p);
+		else if (*p == '"' || *p == '\\')
+			fprintf(to, "\\%c", *p);
+		else if (n > 0)
+			fwrite(p, 1, n, to);
 		else
-			fprintf(to, "%s%c", ch == '"' || ch == '\\' ? "\\" : "", ch);
+			n = fputs("\\ufffd", to) >= 0;
 	}
 	fputc('"', to);
 }
@@ -6550,6 +8220,13 @@ pair_is_secret(const struct toml *table)
 	enum field_id id = name && name->kind == TOML_STRING ? field_id_of(name->text) : F_OTHER;
 
 	return id == F_AUTHORIZATION || id == F_COOKIE || id == F_X_ADMIN_TOKEN;
+}
+
+/* env = { NAME = "value" } beside a command: who knows what is in it. */
+static bool
+env_is_secret(const struct toml *table, const struct toml *v)
+{
+	return slice_eq(v->key, S("env")) && toml_get(table, "command");
 }
 
 static void
@@ -6586,7 +8263,7 @@ json_value(FILE *to, const struct toml *v, bool secret)
 			fputs(": ", to);
 		}
 		json_value(to, c, secret || (table && key_is_secret(c->key)) ||
-		    (pair && slice_eq(c->key, S("value"))));
+		    (table && env_is_secret(v, c)) || (pair && slice_eq(c->key, S("value"))));
 		fputs(c->next ? ", " : "", to);
 	}
 	fputc(table ? '}' : ']', to);
@@ -6604,6 +8281,25 @@ json_preset(FILE *to, const struct key *k)
 		json_text(to, slice_of(k->preset));
 }
 
+/* A key, what it is, and who said so: { "value": 80, "from": "file:2" }.
+ * v is NULL for the preset. What a process gets in its environment is as
+ * secret as a password. */
+static void
+json_said(FILE *to, const struct key *k, const struct toml *v, const char *env)
+{
+	fprintf(to, "\"%s\": { \"value\": ", k->name);
+	if (v)
+		json_value(to, v, key_is_secret(slice_of(k->name)) || strcmp(k->name, "env") == 0);
+	else
+		json_preset(to, k);
+	if (env)
+		fprintf(to, ", \"from\": \"env:%s\" }", env);
+	else if (v)
+		fprintf(to, ", \"from\": \"file:%u\" }", v->vline);
+	else
+		fputs(", \"from\": \"preset\" }", to);
+}
+
 /* "server": { "http_port": { "value": 80, "from": "file:2" }, … */
 static void
 json_origins(FILE *to, const struct conf *c)
@@ -6619,19 +8315,68 @@ json_origins(FILE *to, const struct conf *c)
 		else
 			fputc(',', to);
 		section = o->section;
-		fprintf(to, "\n    \"%s\": { \"value\": ", o->key->name);
-		if (o->value)
-			json_value(to, o->value, o->key->kind == K_SECRET);
-		else
-			json_preset(to, o->key);
-		if (o->env)
-			fprintf(to, ", \"from\": \"env:%s\" }", o->env);
-		else if (o->value)
-			fprintf(to, ", \"from\": \"file:%u\" }", o->value->vline);
-		else
-			fputs(", \"from\": \"preset\" }", to);
+		fputs("\n    ", to);
+		json_said(to, o->key, o->value, o->env);
 	}
 	fputs(section ? "\n  },\n" : "", to);
+}
+
+/* A table or a list of tables that the rows of that section describe: what it
+ * says, and the presets of what it does not. The sections nest a few deep. */
+static void
+json_section(FILE *to, enum section_id id, const struct toml *t)
+{
+	const char *sep = "";
+
+	if (t->kind == TOML_ARRAY) {
+		fputs("[", to);
+		for (const struct toml *item = t->first; item; item = item->next) {
+			json_section(to, id, item);
+			fputs(item->next ? ",\n      " : "", to);
+		}
+		fputs("]", to);
+		return;
+	}
+	fputs("{", to);
+	for (size_t i = 0; i < sections[id].n; i++) {
+		const struct key *k = &sections[id].keys[i];
+		const struct toml *v = toml_get(t, k->name);
+		if (k->when != NOW || (!v && !k->preset))
+			continue;
+		fprintf(to, "%s\n      ", sep);
+		sep = ",";
+		if (k->kind == K_TABLE || k->kind == K_TABLES || k->kind == K_OWN) {
+			fprintf(to, "\"%s\": ", k->name);
+			json_section(to, k->sub, v);
+		} else
+			json_said(to, k, v, NULL);
+	}
+	fputs(" }", to);
+}
+
+/* `[upstreams.NAME]` and its like: each NAME. `[[routes]]`: the list. */
+static void
+json_sections(FILE *to, const struct conf *c, const char *name, enum section_id id)
+{
+	const struct toml *t = c->tree ? toml_get(c->tree, name) : NULL;
+
+	if (!t)
+		return;
+	fprintf(to, "  \"%s\": ", name);
+	if (t->kind == TOML_ARRAY)
+		json_section(to, id, t);
+	else {
+		fputs("{", to);
+		for (const struct toml *v = t->first; v; v = v->next) {
+			fputs("\n    ", to);
+			json_text(to, v->key);
+			fputs(": ", to);
+			json_section(to, id, v);
+			fputs(v->next ? "," : "", to);
+		}
+		fputs("\n  }", to);
+	}
+	fputs(",\n", to);
 }
 
 static void
@@ -6651,8 +8396,6 @@ json_instances(FILE *to, const struct upstream *up)
 static void
 conf_print_json(const struct conf *c, FILE *to)
 {
-	static const char *const trees[] = { "upstreams", "routes" };
-	const struct toml *v;
 
 	fputs("{\n  \"file\": ", to);
 	if (c->file)
@@ -6661,13 +8404,9 @@ conf_print_json(const struct conf *c, FILE *to)
 		fputs("null", to);
 	fputs(",\n", to);
 	json_origins(to, c);
-	for (size_t i = 0; i < LEN(trees); i++) {
-		if (!c->tree || !(v = toml_get(c->tree, trees[i])))
-			continue;
-		fprintf(to, "  \"%s\": ", trees[i]);
-		json_value(to, v, false);
-		fputs(",\n", to);
-	}
+	json_sections(to, c, "upstreams", SEC_UPSTREAM);
+	json_sections(to, c, "processes", SEC_PROCESS);
+	json_sections(to, c, "routes", SEC_ROUTE);
 	fputs("  \"instances\": {\n", to);
 	for (int i = 0; i < c->n_upstreams; i++) {
 		json_instances(to, &c->upstreams[i]);
@@ -6740,9 +8479,12 @@ pages_load(struct conf *cf)
 
 /* ==== board ==================================================================
  * Owns    the one mapping that master, workers and helpers share.
- * Offers  board_open, board_attach, board_addrs_set, board_addrs_get,
+ * Offers  board_open, board_adopt, board_attach, board_addrs_set, board_addrs_get,
+ *         board_hits_clear, board_changed, board_text_set, board_text_get,
  *         board_worker_gone, COUNT, rate_take.
  * Calls   base, clock, log, addr. Who writes what is said in warp.h. */
+
+#define ADDR_TEXT 128 /* bytes of an address with its port, or of a socket's path */
 
 static struct board *board;
 
@@ -6752,21 +8494,69 @@ static struct board *board;
 	    atomic_load_explicit(&(counter), memory_order_relaxed) + (n),        \
 	    memory_order_relaxed)
 
+static int board_fd = -1; /* for the next binary; -1: it cannot have it */
+
+/* Of all that has to be the same for two binaries to share one. */
+static uint64_t
+board_layout(void)
+{
+	const size_t parts[] = { sizeof(struct board), sizeof(struct board_instance),
+		sizeof(struct board_worker), sizeof(struct board_proc),
+		offsetof(struct board, instances), offsetof(struct board, flights),
+		offsetof(struct board_instance, run), offsetof(struct board_instance, in_flight),
+		offsetof(struct board_instance, health), offsetof(struct board_worker, codes),
+		RUN_DRAINING, HEALTH_DOWN, WORKER_DRAINING, INSTANCE_ADDRS, FLIGHT_EPOCHS };
+
+	return hash64(0, parts, sizeof parts);
+}
+
+static bool
+board_map(int fd)
+{
+	board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE,
+	    MAP_SHARED | (fd < 0 ? MAP_ANONYMOUS : 0), fd, 0);
+	return board != MAP_FAILED;
+}
+
 /* Before the first fork. Pages are taken as they are touched. */
 static void
 board_open(void)
 {
-	board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE,
-	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (board == MAP_FAILED)
+	board_fd = memfd_create("warp board", MFD_CLOEXEC);
+	if (board_fd >= 0 && ftruncate(board_fd, sizeof *board) < 0) {
+		close(board_fd);
+		board_fd = -1;
+	}
+	if (!board_map(board_fd))
 		die_memory();
+	board->layout = board_layout();
 	board->started_s = (long long)time(NULL);
 }
 
-/* The record of that key, or one that no living configuration names: those of
- * the generation before may still be draining. */
+/* The board of the binary before, if it looks alike: its workers still count
+ * there. What its master wrote, ours writes anew. */
+static bool
+board_adopt(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || st.st_size != sizeof *board || !board_map(fd))
+		return false;
+	if (board->layout != board_layout()) {
+		munmap(board, sizeof *board);
+		close(fd);
+		return false;
+	}
+	board_fd = fd;
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	for (size_t i = 0; i < PROCS_MAX && board->procs[i].name[0]; i++)
+		memset(&board->procs[i], 0, sizeof board->procs[i]);
+	return true;
+}
+
+/* The record of that key, or one that no worker can name any more. */
 static struct board_instance *
-board_record(const char *key, unsigned generation)
+board_record(const char *key)
 {
 	struct board_instance *unused = NULL;
 
@@ -6774,7 +8564,7 @@ board_record(const char *key, unsigned generation)
 		struct board_instance *b = &board->instances[i];
 		if (strcmp(b->key, key) == 0)
 			return b;
-		if (!unused && (!b->key[0] || (b->generation + 1 < generation && b->in_flight == 0)))
+		if (!unused && (!b->key[0] || (b->generation < board->oldest && b->in_flight == 0)))
 			unused = b;
 		if (!b->key[0])
 			break; /* records fill up from the front */
@@ -6786,25 +8576,55 @@ board_record(const char *key, unsigned generation)
 	return unused;
 }
 
+/* How many before it in its upstream have the same address: they are told
+ * apart, for each has a state of its own. */
+static int
+instance_twin(const struct instance *in)
+{
+	int n = 0;
+
+	for (const struct instance *i = in->up->instances; i < in; i++)
+		n += strcmp(i->addr.text, in->addr.text) == 0;
+	return n;
+}
+
+/* Writes what the board knows it by: name, address, and which of those with
+ * that address. False: too long. */
+static bool
+instance_key(const struct instance *in, char key[INSTANCE_KEY_MAX])
+{
+	struct text t = { key, 0, INSTANCE_KEY_MAX - 1, false };
+	int twin = instance_twin(in);
+
+	text_str(&t, in->up->name);
+	text_char(&t, ' ');
+	text_str(&t, in->addr.text);
+	if (twin > 0) {
+		text_char(&t, ' ');
+		text_uint(&t, (unsigned)twin + 1);
+	}
+	key[t.n] = '\0';
+	return !t.full;
+}
+
 /* Gives each instance its record, an old one if it has one. -1: too many
  * instances, or a key too long; logged. */
 static int
 board_attach(struct conf *cf)
 {
-	unsigned generation = ++board->generation;
+	unsigned generation = cf->attached = ++board->generation;
 
 	for (int u = 0; u < cf->n_upstreams; u++)
 		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
 			struct instance *in = &cf->upstreams[u].instances[i];
 			char key[INSTANCE_KEY_MAX];
-			int n = snprintf(key, sizeof key, "%s %s", in->up->name, in->addr.text);
 
-			if (n < 0 || (size_t)n >= sizeof key) {
+			if (!instance_key(in, key)) {
 				log_error("upstream %s: name and address are longer than %d bytes",
 				    in->up->name, INSTANCE_KEY_MAX - 2);
 				return -1;
 			}
-			if (!(in->board = board_record(key, generation))) {
+			if (!(in->board = board_record(key))) {
 				log_error("more than %d instances: make INSTANCES_MAX in config.h larger",
 				    INSTANCES_MAX);
 				return -1;
@@ -6853,6 +8673,95 @@ board_addrs_get(struct board_instance *b, unsigned i, union sock *sock, socklen_
 	return false;
 }
 
+/* Before workers of another configuration count there. */
+static void
+board_hits_clear(unsigned half)
+{
+	for (size_t i = 0; i < ROUTE_HITS; i++)
+		board->hits[half][i] = 0;
+}
+
+/* The standing of some instance is not what it was. */
+static void
+board_changed(void)
+{
+	board->epoch++;
+}
+
+/* One writer at a time. What does not fit is cut. */
+static void
+board_text_set(struct board_text *t, struct slice s)
+{
+	unsigned seq = t->seq | 1; /* odd already: a writer died here */
+	size_t n = MIN(s.n, sizeof t->s - 1);
+
+	t->seq = seq;
+	atomic_thread_fence(memory_order_release);
+	if (n > 0)
+		memcpy(t->s, s.p, n);
+	t->s[n] = '\0';
+	atomic_thread_fence(memory_order_release);
+	t->seq = seq + 1;
+}
+
+/* A copy of it; empty while it is being written without end. */
+static const char *
+board_text_get(const struct board_text *t, char out[WHY_MAX])
+{
+	for (int tries = 0; tries < 1000; tries++) {
+		unsigned seq = t->seq;
+		memcpy(out, t->s, WHY_MAX);
+		atomic_thread_fence(memory_order_acquire);
+		if (!(seq & 1) && t->seq == seq) {
+			out[WHY_MAX - 1] = '\0';
+			return out;
+		}
+	}
+	out[0] = '\0';
+	return out;
+}
+
+/* Where it is reached now: as configured, or where its process has moved to;
+ * "-" while that is nowhere. out may hold the text. */
+static const char *
+instance_address(const struct instance *in, char out[ADDR_TEXT])
+{
+	struct text t = { out, 0, ADDR_TEXT - 1, false };
+	socklen_t n;
+	union sock s;
+	struct ip ip;
+	uint16_t port;
+
+	if (in->replica < 0 || in->addr.kind == ADDR_NAME || !in->board)
+		return in->addr.text;
+	if (in->board->addrs.n == 0 || !board_addrs_get(in->board, 0, &s, &n))
+		return "-";
+	if (s.sa.sa_family == AF_UNIX) {
+		bool abstract = s.un.sun_path[0] == '\0';
+		text_str(&t, abstract ? "@" : "unix:");
+		text_add(&t, (struct slice){ s.un.sun_path + abstract,
+		    strnlen(s.un.sun_path + abstract, n - offsetof(struct sockaddr_un, sun_path) -
+		    (size_t)abstract) });
+	} else {
+		ip = ip_of_sock(&s, &port);
+		text_str(&t, ip_is_v4(&ip) ? "" : "[");
+		ip_text(&t, &ip);
+		text_str(&t, ip_is_v4(&ip) ? ":" : "]:");
+		text_uint(&t, port);
+	}
+	out[t.n] = '\0';
+	return out;
+}
+
+/* For messages: good until the next call. */
+static const char *
+instance_text(const struct instance *in)
+{
+	static char b[ADDR_TEXT];
+
+	return instance_address(in, b);
+}
+
 /* A worker left: what it counted is kept, its slot is free. */
 static void
 board_worker_gone(int slot)
@@ -6872,20 +8781,14 @@ board_worker_gone(int slot)
 	for (size_t i = 0; i < LEN(g->latency); i++)
 		COUNT(g->latency[i], w->latency[i]);
 	for (size_t i = 0; i < INSTANCES_MAX && board->instances[i].key[0]; i++)
-		board->instances[i].in_flight -= atomic_exchange(&board->flights[slot][i], 0);
+		for (size_t k = 0; k < FLIGHT_EPOCHS; k++) {
+			unsigned n = atomic_exchange(&board->flights[slot][i][k], 0);
+			board->instances[i].flights[k] -= n;
+			board->instances[i].in_flight -= n;
+		}
+	for (size_t i = 0; i < INSTANCES_MAX && board->instances[i].key[0]; i++)
+		board->instances[i].held -= atomic_exchange(&board->flights[slot][i][FLIGHT_EPOCHS], 0);
 	memset(w, 0, sizeof *w);
-}
-
-/* 64 bits of a hash, never 0. */
-static uint64_t
-hash64(uint64_t h, const void *data, size_t n)
-{
-	const unsigned char *p = data;
-
-	for (size_t i = 0; i < n; i++)
-		h = (h ^ p[i]) * 0x100000001b3u; /* FNV-1a */
-	h ^= h >> 32;
-	return h ? h : 1;
 }
 
 /* GCRA: each request costs period / requests of time; a client may be burst
@@ -6915,6 +8818,412 @@ rate_take(const struct rate_limit *r, uint64_t tag)
 		return (unsigned)((until - now - room + 999999) / 1000000);
 	cell->until_us = until;
 	return 0;
+}
+
+/* ==== roster =================================================================
+ * Owns    each upstream's roster: who may be asked now.
+ * Offers  instance_standing, standing_names, instance_why, instance_failed,
+ *         instance_worked, instance_timed, rosters_open, roster_refresh,
+ *         balance_pick, balance_stuck, stuck_value.
+ * Calls   base, clock, log, balance, board. The roster is made anew when the
+ *         board's epoch has moved or its own time has come; a pick is only a
+ *         look at it. */
+
+#define PERCENT   100
+#define STUCK_LEN 16 /* digits of the cookie's value */
+
+static const char *const standing_names[STANDINGS] = {
+	[STAND_UP]         = "up",
+	[STAND_TRIAL]      = "trial",
+	[STAND_FAILING]    = "failing",
+	[STAND_UNRESOLVED] = "unresolved",
+	[STAND_UNHEALTHY]  = "unhealthy",
+	[STAND_CHECKING]   = "checking",
+	[STAND_DRAINED]    = "drained",
+	[STAND_STARTING]   = "starting",
+	[STAND_DRAINING]   = "draining",
+	[STAND_OFF]        = "off",
+};
+
+/* When its breaker lets a trial through; 0: closed. The only instance of an
+ * upstream is never shut out. */
+static int64_t
+instance_open_until(const struct instance *in)
+{
+	return in->up->n_instances > 1 ? in->board->open_until_ms : 0;
+}
+
+static enum standing
+instance_standing(const struct instance *in)
+{
+	const struct board_instance *b = in->board;
+	int run = b->run, health = in->up->health.on ? b->health : HEALTH_UP;
+	int64_t until = instance_open_until(in);
+
+	if (b->addrs.n == 0)
+		return run == RUN_OFF ? STAND_OFF : run == RUN_STARTING ? STAND_STARTING
+		    : STAND_UNRESOLVED;
+	if (b->drained)
+		return STAND_DRAINED;
+	if (run == RUN_OFF)
+		return STAND_OFF;
+	if (run == RUN_STARTING || run == RUN_DRAINING)
+		return run == RUN_STARTING ? STAND_STARTING : STAND_DRAINING;
+	if (health == HEALTH_DOWN)
+		return STAND_UNHEALTHY;
+	if (health == HEALTH_UNKNOWN && in->up->process)
+		return STAND_CHECKING;
+	if (until == 0)
+		return STAND_UP;
+	return until > now_ms ? STAND_FAILING : STAND_TRIAL;
+}
+
+/* ---- in words ---- */
+
+static void
+why_failing(const struct instance *in, struct text *why)
+{
+	int64_t wait = instance_open_until(in) - now_ms;
+
+	text_uint(why, in->board->fails);
+	text_str(why, in->board->fails == 1 ? " failure" : " failures");
+	if (wait <= 0) {
+		text_str(why, ", the next request decides");
+		return;
+	}
+	text_str(why, ", tried again in ");
+	text_uint(why, (uint64_t)(wait + SECOND_MS - 1) / SECOND_MS);
+	text_str(why, " s");
+}
+
+/* "connect refused, 3 of 3, 12 s ago"; or, when it is on its way back, "passed
+ * 1 of 2, 3 s ago". */
+static void
+why_checks(const struct instance *in, struct text *why)
+{
+	const struct board_instance *b = in->board;
+	const struct health_conf *h = &in->up->health;
+	bool passes = b->check_fails == 0;
+	char said[WHY_MAX];
+
+	if (b->checked_ms == 0) {
+		text_str(why, "not checked yet");
+		return;
+	}
+	board_text_get(&b->check_why, said);
+	text_str(why, passes ? "passed" : said[0] ? said : "failed");
+	text_str(why, passes ? " " : ", ");
+	text_uint(why, passes ? MIN(b->check_passes, h->healthy)
+	                      : MIN(b->check_fails, h->unhealthy));
+	text_str(why, " of ");
+	text_uint(why, passes ? h->healthy : h->unhealthy);
+	text_str(why, ", ");
+	text_uint(why, (uint64_t)MAX(now_ms - b->checked_ms, 0) / SECOND_MS);
+	text_str(why, " s ago");
+}
+
+static void
+why_unresolved(const struct instance *in, struct text *why)
+{
+	text_str(why, in->addr.kind == ADDR_NAME ? "its name does not resolve"
+	                                         : "it has no address yet");
+}
+
+static const struct {
+	const char *text;
+	void (*say)(const struct instance *, struct text *);
+} standing_words[STANDINGS] = {
+	[STAND_UP]         = { "", NULL },
+	[STAND_TRIAL]      = { NULL, why_failing },
+	[STAND_FAILING]    = { NULL, why_failing },
+	[STAND_UNRESOLVED] = { NULL, why_unresolved },
+	[STAND_UNHEALTHY]  = { NULL, why_checks },
+	[STAND_CHECKING]   = { NULL, why_checks },
+	[STAND_DRAINED]    = { "drained by the operator", NULL },
+	[STAND_STARTING]   = { "its process is starting", NULL },
+	[STAND_DRAINING]   = { "its process is to be stopped", NULL },
+	[STAND_OFF]        = { "its process does not run", NULL },
+};
+
+/* Why it stands as it does; nothing while it is up. */
+static void
+instance_why(const struct instance *in, struct text *why)
+{
+	enum standing s = instance_standing(in);
+
+	if (standing_words[s].say)
+		standing_words[s].say(in, why);
+	else
+		text_str(why, standing_words[s].text);
+}
+
+/* ---- the breaker ---- */
+
+static void
+instance_failed(const struct instance *in)
+{
+	struct board_instance *b = in->board;
+	const struct upstream *up = in->up;
+	bool was_open = b->open_until_ms != 0;
+
+	b->failures++;
+	if (up->max_fails == 0)
+		return;
+	if (now_ms - b->window_ms > up->fail_ms) {
+		b->window_ms = now_ms;
+		b->fails = 0;
+	}
+	if (++b->fails < up->max_fails && !was_open)
+		return;
+	b->open_until_ms = now_ms + up->fail_ms;
+	if (was_open || up->n_instances == 1)
+		return;
+	log_warn("upstream %s: %s failed %u times, left out for %u ms", up->name,
+	    instance_text(in), b->fails, up->fail_ms);
+	board_changed();
+}
+
+static void
+instance_worked(const struct instance *in)
+{
+	struct board_instance *b = in->board;
+
+	if (b->open_until_ms != 0) {
+		b->open_until_ms = 0;
+		b->fails = 0;
+		if (in->up->n_instances > 1) {
+			log_info("upstream %s: %s answers again", in->up->name, instance_text(in));
+			b->up_since_ms = now_ms;
+			board_changed();
+		}
+	}
+}
+
+/* Its answer took us to come: into the moving average. */
+static void
+instance_timed(const struct instance *in, int64_t us)
+{
+	int64_t average = in->board->average_us;
+
+	us = MIN(MAX(us, 1), INT32_MAX);
+	if (average > 0)
+		us = MAX(average + (us - average) / AVERAGE_PART, 1);
+	in->board->average_us = (unsigned)us;
+}
+
+/* False: its breaker is half-open and another request is the trial. Whoever is
+ * the trial finds it open for all others until the outcome is known. */
+static bool
+instance_claim(const struct instance *in)
+{
+	long long until = in->board->open_until_ms;
+
+	if (until == 0 || in->up->n_instances == 1)
+		return true;
+	if (until > now_ms || !atomic_compare_exchange_strong(&in->board->open_until_ms,
+	    &until, now_ms + in->up->fail_ms))
+		return false;
+	board_changed();
+	return true;
+}
+
+/* ---- the roster ---- */
+
+/* Room for a round of turns. */
+static size_t
+roster_ring_max(const struct upstream *up)
+{
+	bool even = up->slow_start_ms == 0;
+
+	for (int i = 1; i < up->n_instances; i++)
+		even &= up->instances[i].weight == up->instances[0].weight;
+	return (size_t)up->n_instances + (even ? 0 : RING_MAX);
+}
+
+static void
+roster_open(struct upstream *up)
+{
+	struct roster *r = xcalloc(1, sizeof *r);
+	size_t n = (size_t)MAX(up->n_instances, 1);
+
+	r->ready = xcalloc(n, sizeof(struct instance *));
+	r->weight = xcalloc(n, sizeof *r->weight);
+	r->turns = xcalloc(n, sizeof *r->turns);
+	if (up->balance->turns)
+		r->ring = xcalloc(MAX(roster_ring_max(up), 1), sizeof *r->ring);
+	r->epoch = board->epoch - 1; /* to be made */
+	up->roster = r;
+}
+
+/* Once in each worker, which keeps them as long as it lives. */
+static void
+rosters_open(struct conf *cf)
+{
+	for (int u = 0; u < cf->n_upstreams; u++) {
+		struct upstream *up = &cf->upstreams[u];
+		for (int i = 0; i < up->n_instances; i++) {
+			struct instance *in = &up->instances[i];
+			in->hash = mix64(hash64((uint64_t)instance_twin(in) + 1, in->addr.text,
+			    strlen(in->addr.text)));
+		}
+		roster_open(up);
+	}
+}
+
+/* Its weight now, in hundredths; see slow_start_secs. */
+static uint32_t
+roster_weight(struct roster *r, const struct instance *in)
+{
+	int64_t slow = in->up->slow_start_ms, since = in->board->up_since_ms;
+	int64_t step = MAX(slow / PERCENT, SLOW_START_MS), part;
+
+	if (since == 0 || slow == 0 || now_ms - since >= slow)
+		return in->weight * PERCENT;
+	if (r->until_ms == 0 || now_ms + step < r->until_ms)
+		r->until_ms = now_ms + step;
+	part = MAX(now_ms - since, 0) * PERCENT / slow;
+	return in->weight * (uint32_t)MAX(part, 1);
+}
+
+/* Those who can be asked, of one kind. */
+static void
+roster_list(struct upstream *up, bool backup)
+{
+	struct roster *r = up->roster;
+
+	for (int i = 0; i < up->n_instances; i++) {
+		struct instance *in = &up->instances[i];
+		enum standing s = instance_standing(in);
+		int64_t until = instance_open_until(in);
+
+		if (s == STAND_FAILING && (r->until_ms == 0 || until < r->until_ms))
+			r->until_ms = until;
+		if (in->backup != backup || (s != STAND_UP && s != STAND_TRIAL))
+			continue;
+		r->weight[r->n] = roster_weight(r, in);
+		r->ready[r->n++] = in;
+	}
+}
+
+/* Who may be asked now; made anew only when that may have changed. */
+static void
+roster_refresh(struct upstream *up)
+{
+	struct roster *r = up->roster;
+	const struct instance *due = r->n_ring ? r->ready[r->ring[r->ring_at]] : NULL;
+	int at = r->ring_at, n = r->n_ring;
+
+	if (r->epoch == board->epoch && (r->until_ms == 0 || now_ms < r->until_ms))
+		return;
+	r->epoch = board->epoch; /* before anything is looked at */
+	r->until_ms = 0;
+	r->n = 0;
+	roster_list(up, false);
+	if (r->n == 0)
+		roster_list(up, true);
+	r->even = true;
+	for (int i = 1; i < r->n; i++)
+		r->even &= r->weight[i] == r->weight[0];
+	if (r->ring) {
+		roster_deal(r);
+		roster_resume(r, due, at, n);
+	}
+}
+
+/* ---- picking ---- */
+
+/* The least busy of the backups that this request may be sent to. */
+static struct instance *
+roster_backup(struct upstream *up, const struct pick *p)
+{
+	struct instance *best = NULL;
+
+	for (int i = 0; i < up->n_instances; i++) {
+		struct instance *in = &up->instances[i];
+		if (in->backup && instance_may(in, p) && instance_standing(in) == STAND_UP &&
+		    (!best || in->board->in_flight < best->board->in_flight))
+			best = in;
+	}
+	return best;
+}
+
+/* Of those whose breaker is open: who failed longest ago gets the trial. */
+static struct instance *
+roster_last_resort(struct upstream *up, const struct pick *p)
+{
+	for (int tries = 0; tries < up->n_instances; tries++) {
+		struct instance *best = NULL;
+		long long least = 0, until;
+
+		for (int i = 0; i < up->n_instances; i++) {
+			struct instance *in = &up->instances[i];
+			until = instance_open_until(in);
+			if (until == 0 || !instance_may(in, p) ||
+			    (best && until >= least) || instance_standing(in) > STAND_FAILING)
+				continue;
+			best = in;
+			least = until;
+		}
+		if (!best || atomic_compare_exchange_strong(&best->board->open_until_ms, &least,
+		    now_ms + up->fail_ms))
+			return best;
+	}
+	return NULL;
+}
+
+/* Nobody on the roster will do. Who is only full is worth waiting for; if the
+ * request has been everywhere, others may be asked for once. */
+static struct instance *
+roster_other(struct upstream *up, const struct pick *p)
+{
+	const struct roster *r = up->roster;
+	struct instance *in;
+
+	for (int i = 0; i < r->n; i++)
+		if (!instance_tried(r->ready[i], p->tried))
+			return NULL;
+	in = roster_backup(up, p);
+	return in ? in : roster_last_resort(up, p);
+}
+
+/* Who gets this request; NULL: nobody can be asked. */
+static struct instance *
+balance_pick(struct upstream *up, const struct pick *p)
+{
+	struct instance *in;
+
+	for (int tries = 0; tries <= up->n_instances; tries++) {
+		roster_refresh(up);
+		if (!(in = up->balance->pick(up->roster, p)))
+			return roster_other(up, p);
+		if (instance_claim(in))
+			return in;
+		up->roster->until_ms = now_ms; /* the trial is another's: look again */
+	}
+	return NULL;
+}
+
+/* What the cookie of strategy cookie says of an instance: the same in every
+ * worker, and after a restart. */
+static uint64_t
+stuck_value(const struct instance *in)
+{
+	return mix64(in->hash);
+}
+
+/* The instance that a cookie names; NULL: none (any more). */
+static struct instance *
+balance_stuck(struct upstream *up, struct slice value)
+{
+	char b[STUCK_LEN];
+
+	for (int i = 0; i < up->n_instances && value.n == STUCK_LEN; i++) {
+		struct text t = { b, 0, sizeof b, false };
+		text_hex(&t, stuck_value(&up->instances[i]), STUCK_LEN);
+		if (slice_eq(text_slice(&t), value))
+			return &up->instances[i];
+	}
+	return NULL;
 }
 
 /* ==== timer ==================================================================
@@ -7190,7 +9499,7 @@ parking_ready(struct watch *lot, short revents)
 		w->parked = false;
 		if (w->events)
 			loop_watch(w, w->events);
-		w->ready(w, (short)(ev[i].events & (POLLIN | POLLOUT | POLLERR | POLLHUP)));
+		w->ready(w, (short)(ev[i].events & (POLLIN | POLLOUT | POLLERR | POLLHUP | POLLRDHUP)));
 	}
 }
 
@@ -7751,7 +10060,7 @@ listen_close(struct listener *l, bool gone)
 
 /* ==== privilege ==============================================================
  * Owns    nothing.
- * Offers  privilege_drop.
+ * Offers  privilege_drop, identity_find, identity_groups, identity_take.
  * Calls   log. For good: there is no way back. */
 
 struct identity {
@@ -7762,7 +10071,7 @@ struct identity {
 };
 
 static int
-identity_user(const char *user, struct identity *id)
+identity_user(const char *who, const char *user, struct identity *id)
 {
 	int64_t n = slice_uint(slice_of(user), UINT32_MAX - 1);
 	struct passwd *pw = getpwnam(user);
@@ -7770,7 +10079,7 @@ identity_user(const char *user, struct identity *id)
 	if (!pw && n >= 0)
 		pw = getpwuid((uid_t)n);
 	if (!pw && n < 0) {
-		log_error("server.user: there is no user %s", user);
+		log_error("%s: there is no user %s", who, user);
 		return -1;
 	}
 	id->user = true;
@@ -7782,13 +10091,13 @@ identity_user(const char *user, struct identity *id)
 }
 
 static int
-identity_group(const char *group, struct identity *id)
+identity_group(const char *who, const char *group, struct identity *id)
 {
 	struct group *gr = getgrnam(group);
 	int64_t n = gr ? (int64_t)gr->gr_gid : slice_uint(slice_of(group), UINT32_MAX - 1);
 
 	if (n < 0) {
-		log_error("server.group: there is no group %s", group);
+		log_error("%s: there is no group %s", who, group);
 		return -1;
 	}
 	id->gid = (gid_t)n;
@@ -7796,16 +10105,17 @@ identity_group(const char *group, struct identity *id)
 	return 0;
 }
 
-/* Who [server] says that workers are; all zero: who they are already. */
+/* Who user and group (NULL: not said) are; all zero: who we are already. -1:
+ * there is no such, logged with who asks. */
 static int
-identity_find(const struct server_conf *sc, struct identity *id)
+identity_find(const char *who, const char *user, const char *group, struct identity *id)
 {
 	*id = (struct identity){ 0 };
-	if ((sc->user && identity_user(sc->user, id) < 0) ||
-	    (sc->group && identity_group(sc->group, id) < 0))
+	if ((user && identity_user(who, user, id) < 0) ||
+	    (group && identity_group(who, group, id) < 0))
 		return -1;
 	if (id->user && !id->group) {
-		log_error("server.user: %s has no account, so give server.group as well", sc->user);
+		log_error("%s: user %s has no account, so give a group as well", who, user);
 		return -1;
 	}
 	if ((!id->user || id->uid == geteuid()) && (!id->group || id->gid == getegid()))
@@ -7820,7 +10130,7 @@ identity_groups(const struct identity *id)
 	if (!id->group)
 		return 0;
 	if (id->name ? initgroups(id->name, id->gid) < 0 : setgroups(0, NULL) < 0)
-		return log_errno("server.user, server.group: only root may change them");
+		return log_errno("only root may change user and group");
 	return 0;
 }
 
@@ -7828,11 +10138,11 @@ static int
 identity_take(const struct identity *id)
 {
 	if (id->group && (setresgid(id->gid, id->gid, id->gid) < 0 || getegid() != id->gid))
-		return log_errno("server.group: group %u", (unsigned)id->gid);
+		return log_errno("group %u", (unsigned)id->gid);
 	if (id->user && (setresuid(id->uid, id->uid, id->uid) < 0 || geteuid() != id->uid))
-		return log_errno("server.user: user %u", (unsigned)id->uid);
+		return log_errno("user %u", (unsigned)id->uid);
 	if (id->user && id->uid != 0 && setuid(0) == 0) {
-		log_error("server.user: root could be had back");
+		log_error("root could be had back");
 		return -1;
 	}
 	return 0;
@@ -7844,7 +10154,7 @@ privilege_drop(const struct server_conf *sc)
 {
 	struct identity id;
 
-	if (identity_find(sc, &id) < 0 || identity_groups(&id) < 0)
+	if (identity_find("server", sc->user, sc->group, &id) < 0 || identity_groups(&id) < 0)
 		return -1;
 	if (sc->chroot && (chroot(sc->chroot) < 0 || chdir("/") < 0))
 		return log_errno("server.chroot: %s", sc->chroot);
@@ -7911,15 +10221,30 @@ logs_use(const struct log_conf *lc)
  * Owns    every upstream connection's memory, and those that are idle.
  * Offers  pool_open, pool_take, pool_give, upconn_connect, upconn_close.
  * Calls   base, log, addr, board, timer, loop, chan. What is taken is the
- *         taker's, who hands down whom to call when it is ready or due. */
+ *         taker's, who hands down whom to call when it is ready or due. How
+ *         long idle ones may be kept is learned from each backend. */
 
 #define CONNECT_AGAIN_MS 20 /* a unix listener's backlog is full */
+#define IDLE_MARGIN 10 /* part of a learned idle life that is not used */
+#define IDLE_STEPS  8  /* limits learned are 4..7 times a power of 2 */
+#define IDLE_APART  4  /* idle lives that differ by this part are different */
 
 static struct upconn *upconns_free;
 static struct upconn *upconns;
 static uint32_t n_upconns, max_upconns, max_idle, n_idle_all;
 static struct board_worker *me; /* this worker's counters */
 static bool draining;           /* finish what runs, take nothing new */
+static int ctl_fd = -1;         /* to the master */
+
+/* A message to the master; false: it does not take it now. */
+static bool
+master_tell(enum ctl_op op, const char *text)
+{
+	char b[1 + PROC_NAME_MAX];
+	int n = snprintf(b, sizeof b, "%c%s", op, text);
+
+	return send(ctl_fd, b, MIN((size_t)n, sizeof b - 1), MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
+}
 
 /* Room for one busy and one idle connection for each client. */
 static void
@@ -7972,12 +10297,49 @@ upconn_close(struct upconn *u)
 	COUNT(me->upstream_connections, -1u);
 }
 
+/* The backend closed a connection that had idled so long. Twice about the same,
+ * at different times, is its own limit, and the shortest seen counts; once, or
+ * several together, may be a restart. */
+static void
+idle_life_learn(struct instance *in, uint32_t life_ms)
+{
+	uint32_t longer = MAX(life_ms, in->closed_life_ms);
+	uint32_t shorter = MIN(life_ms, in->closed_life_ms);
+	bool together = now_ms - in->closed_ms <= IDLE_MASS_MS;
+	unsigned known = in->board->idle_life_ms;
+
+	if (!together && shorter >= IDLE_LIFE_MIN_MS && longer - shorter <= longer / IDLE_APART &&
+	    (known == 0 || shorter < known))
+		in->board->idle_life_ms = shorter;
+	in->closed_ms = now_ms;
+	in->closed_life_ms = life_ms;
+}
+
+/* How long its idle connections are kept: a tenth less than it keeps them
+ * itself. Rounded down to few different values, for each is a timer list. */
+static uint32_t
+idle_limit_ms(const struct instance *in)
+{
+	uint32_t life = in->board->idle_life_ms, ms = life - life / IDLE_MARGIN, unit = 1;
+
+	if (life == 0 || ms >= in->up->keepalive_ms)
+		return in->up->keepalive_ms;
+	while (ms / unit >= IDLE_STEPS)
+		unit *= 2;
+	return ms / unit * unit;
+}
+
 /* An idle connection must say nothing: end or rubbish, it goes. */
 static void
 pool_ready(struct watch *w, short revents)
 {
+	struct upconn *u = (struct upconn *)w;
+	char c;
+
 	(void)revents;
-	upconn_close((struct upconn *)w);
+	if (recv(w->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+		idle_life_learn(u->inst, (uint32_t)(now_ms - u->idle_since_ms));
+	upconn_close(u);
 }
 
 static void
@@ -7995,11 +10357,12 @@ pool_give(struct upconn *u)
 	u->s.x = NULL;
 	u->served++;
 	if (draining || in->n_idle >= in->up->keepalive || n_idle_all >= max_idle ||
-	    loop_is_ready(&u->s.ch.w)) {
+	    u->epoch != in->board->epoch || loop_is_ready(&u->s.ch.w)) {
 		upconn_close(u);
 		return;
 	}
 	u->state = UP_IDLE;
+	u->idle_since_ms = now_ms;
 	u->prev = NULL;
 	u->next = in->idle;
 	if (in->idle)
@@ -8010,7 +10373,7 @@ pool_give(struct upconn *u)
 	u->s.ch.w.ready = pool_ready;
 	u->s.timer.fire = pool_due;
 	loop_watch(&u->s.ch.w, POLLIN);
-	timer_set(&u->s.timer, in->up->keepalive_ms);
+	timer_set(&u->s.timer, idle_limit_ms(in));
 }
 
 /* Poll has told of those it watches in this very turn; a parked one may have
@@ -8026,7 +10389,9 @@ pool_is_alive(const struct upconn *u)
 	    (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
-/* The connection that was used last and is still open; NULL: none. */
+/* The connection that was used last and is still open; NULL: none. Those to
+ * where the instance was before, or that idle longer than is now known to be
+ * good, are closed. */
 static struct upconn *
 pool_take(struct instance *in)
 {
@@ -8034,6 +10399,11 @@ pool_take(struct instance *in)
 
 	for (; u; u = next) {
 		next = u->next;
+		if (u->epoch != in->board->epoch ||
+		    now_ms - u->idle_since_ms > (int64_t)idle_limit_ms(in)) {
+			upconn_close(u);
+			continue;
+		}
 		if (!pool_is_alive(u))
 			continue; /* its own event closes it */
 		pool_unlink(u);
@@ -8078,6 +10448,7 @@ static struct upconn *
 upconn_connect(struct instance *in, uint8_t addr_i)
 {
 	int fd, family, on = 1, why;
+	unsigned epoch = in->board->epoch; /* before its address is read */
 	union sock to = { 0 };
 	socklen_t to_n;
 	struct upconn *u;
@@ -8098,6 +10469,7 @@ upconn_connect(struct instance *in, uint8_t addr_i)
 	}
 	chan_open(&u->s.ch, fd, NULL);
 	u->addr_i = addr_i;
+	u->epoch = epoch;
 	if (upconn_dial(u))
 		return u;
 	why = errno;
@@ -8403,7 +10775,7 @@ VAR(upstream)
 VAR(instance)
 {
 	(void)h, (void)arg;
-	return slice_of(x->inst ? x->inst->addr.text : NULL);
+	return slice_of(x->inst ? instance_text(x->inst) : NULL);
 }
 
 /* up_us is set when the whole answer came. */
@@ -8896,18 +11268,501 @@ access_start(const struct conf *cf, atomic_ullong *dropped)
 		access_compile(pattern);
 }
 
+/* ==== usage ==================================================================
+ * Owns    a descriptor of /proc, opened while it can be.
+ * Offers  usage_open, usage_of.
+ * Calls   base. What a process has used of processor and memory. */
+
+#define STAT_BYTES 1024 /* of /proc/PID/stat */
+#define STAT_STATE 3    /* its fields, proc(5): the first behind the name, */
+#define STAT_UTIME 14   /* ticks, */
+#define STAT_STIME 15
+#define STAT_RSS   24   /* and pages */
+#ifndef OPEN_TREE_CLONE /* open_tree(2); not in every libc */
+#define OPEN_TREE_CLONE 1
+#endif
+
+struct usage {
+	bool known;
+	double cpu_s;
+	uint64_t rss; /* bytes */
+};
+
+static int proc_dir = -1; /* -1: there is none, and nothing is known */
+
+/* Before chroot and the change of user. Who is locked into a directory gets a
+ * mount of its own: from that no way leads back to the root, as one would from
+ * a descriptor of the directory. */
+static void
+usage_open(bool locked)
+{
+#ifdef SYS_open_tree /* Linux 5.2 */
+	if (locked) {
+		proc_dir = (int)syscall(SYS_open_tree, AT_FDCWD, "/proc",
+		    OPEN_TREE_CLONE | O_CLOEXEC);
+		return;
+	}
+#endif
+	proc_dir = locked ? -1 : open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* The fields of a stat line behind the name, which may hold anything. */
+static void
+usage_read(struct slice stat, struct usage *u)
+{
+	const char *at = memrchr(stat.p, ')', stat.n);
+	struct slice rest, word;
+	int64_t ticks = 0, v;
+
+	if (!at || (size_t)(at + 2 - stat.p) >= stat.n)
+		return;
+	rest = slice_from(stat, (size_t)(at + 2 - stat.p));
+	for (int i = STAT_STATE; i <= STAT_RSS && slice_cut(&rest, ' ', &word); i++) {
+		v = slice_uint(word, INT64_MAX);
+		if (i == STAT_UTIME || i == STAT_STIME)
+			ticks += MAX(v, 0);
+		u->known = i == STAT_RSS && v >= 0;
+	}
+	if (!u->known)
+		return;
+	u->cpu_s = (double)ticks / (double)sysconf(_SC_CLK_TCK);
+	u->rss = (uint64_t)slice_uint(word, INT64_MAX) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* pid 0 is nobody. */
+static struct usage
+usage_of(int pid)
+{
+	struct usage u = { 0 };
+	char path[32], b[STAT_BYTES];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof path, "%d/stat", pid);
+	if (pid <= 0 || proc_dir < 0 || (fd = openat(proc_dir, path, O_RDONLY | O_CLOEXEC)) < 0)
+		return u;
+	if ((n = read(fd, b, sizeof b)) > 0)
+		usage_read((struct slice){ b, (size_t)n }, &u);
+	close(fd);
+	return u;
+}
+
+/* ==== dashboard ==============================================================
+ * Owns    nothing.
+ * Offers  dashboard_print, dashboard_head.
+ * Calls   base, BearSSL's hash. The page at `/`: it asks for status every two
+ *         seconds and draws what it is told, as text and never as markup. It
+ *         asks nobody else, knows no secret, and may run no script but its own.
+ *         Its parts are apart because a string literal holds 4095 bytes. */
+
+/* clang-format off */
+static const char page_top[] =
+	"<!doctype html>\n"
+	"<html lang=en>\n"
+	"<meta charset=utf-8>\n"
+	"<meta name=viewport content='width=device-width, initial-scale=1'>\n"
+	"<link rel=icon href=data:,>\n"
+	"<title>warp</title>\n"
+	"<style>";
+
+static const char page_style[] =
+	":root { color-scheme: light dark; --bg: #f6f6f3; --card: #fff; --ink: #1d2126;\n"
+	  "--dim: #666d75; --line: #e3e3dd; --key: #2458c5; --good: #1b7f4b; --warn: #946200; "
+	      "--bad: #b7302b; }\n"
+	"@media (prefers-color-scheme: dark) { :root { --bg: #14171a; --card: #1c2024;\n"
+	  "--ink: #e5e7e9; --dim: #98a0a8; --line: #2c3238; --key: #86abff; --good: #5fc990; "
+	      "--warn: #e0b04a;\n"
+	  "--bad: #ff8a80; } }\n"
+	"* { box-sizing: border-box; }\n"
+	"body { margin: 0 auto; max-width: 72rem; padding: 1rem; background: var(--bg);\n"
+	  "color: var(--ink); font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }\n"
+	"header { display: flex; flex-wrap: wrap; align-items: baseline; gap: .2rem .8rem; }\n"
+	"h1 { font-size: 1.35rem; margin: 0; }\n"
+	"h2 { font-size: 1rem; margin: 1.8rem 0 .5rem; }\n"
+	"h3, p { font-size: 1rem; margin: 0; }\n"
+	"small, .dim, dt { color: var(--dim); font-size: .82rem; }\n"
+	"[hidden] { display: none !important; }\n"
+	".num { font-variant-numeric: tabular-nums; }\n"
+	".card, .tiles, form { background: var(--card); border: 1px solid var(--line);\n"
+	  "border-radius: 10px; margin-bottom: .7rem; }\n"
+	".tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr));\n"
+	  "margin-top: 1rem; }\n"
+	".tiles div { padding: .7rem .9rem; }\n"
+	".tiles b { display: block; font-size: 1.25rem; line-height: 1.3; }\n"
+	".top { padding: .6rem .9rem; display: flex; flex-wrap: wrap; gap: .2rem .8rem;\n"
+	  "align-items: baseline; }\n"
+	".row { display: grid; grid-template-columns: 6.5rem minmax(0, 1fr) 7.5rem 7.5rem auto;\n"
+	  "gap: .3rem 1rem; align-items: center; padding: .55rem .9rem;\n"
+	  "border-top: 1px solid var(--line); }\n"
+	".row.proc { grid-template-columns: 6.5rem minmax(0, 1fr) auto; }\n"
+	".row.route { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr) 6rem; }\n"
+	".card > .row:first-child { border: 0; }\n"
+	".route b, .acts { text-align: right; }\n"
+	".top .acts { margin-left: auto; }\n"
+	".state { font-size: .82rem; font-weight: 600; color: var(--warn); white-space: nowrap; }\n"
+	".state::before { content: ''; display: inline-block; width: .55em; height: .55em;\n"
+	  "border-radius: 50%; background: currentColor; margin-right: .5em; }\n"
+	".up, .done, .live { color: var(--good); }\n"
+	".off, .drained { color: var(--dim); }\n"
+	".failing, .unhealthy, .unresolved, .failed, .backoff, .lost { color: var(--bad); }\n"
+	"svg { display: block; width: 100%; height: 26px; border-bottom: 1px solid var(--line); }\n"
+	"polyline { fill: none; stroke: var(--key); stroke-width: 1.5;\n"
+	  "vector-effect: non-scaling-stroke; }\n"
+	"button, input { font: inherit; color: inherit; background: var(--bg); padding: .3rem "
+	    ".8rem;\n"
+	  "border: 1px solid var(--line); border-radius: 7px; min-height: 2.1rem; }\n"
+	"button { cursor: pointer; margin-left: .3rem; }\n"
+	"button:disabled { opacity: .5; cursor: wait; }\n"
+	":focus-visible { outline: 2px solid var(--key); outline-offset: 2px; }\n"
+	"pre { margin: 0; padding: .5rem .9rem; border-top: 1px solid var(--line); overflow-x: "
+	    "auto;\n"
+	  "max-height: 11rem; font: 12px/1.5 ui-monospace, monospace; color: var(--dim); }\n"
+	"form { padding: 1rem; margin-top: 1rem; }\n"
+	"#said { position: fixed; left: 50%; bottom: 1rem; transform: translateX(-50%); "
+	    "max-width: 90vw;\n"
+	  "background: var(--ink); color: var(--bg); padding: .5rem 1rem; border-radius: 8px; }\n"
+	"#said:empty { display: none; }\n"
+	"@media (max-width: 42rem) {\n"
+	  ".row, .row.proc { grid-template-columns: 1fr 1fr; }\n"
+	  ".row > .wide { grid-column: 1 / -1; order: 1; }\n"
+	  ".row > .num { order: 2; }\n"
+	  "button { min-height: 2.6rem; }\n"
+	  ".row.route { grid-template-columns: minmax(0, 1fr) auto; }\n"
+	  ".row > b.num { order: 0; }\n"
+	"}\n";
+
+static const char page_body[] =
+	"</style>\n"
+	"<header><h1>warp</h1> <span class='dim num' id=about></span>\n"
+	"<span class=state id=link>connecting</span></header>\n"
+	"<form id=ask hidden><p id=why></p>\n"
+	"<label for=token>Admin token</label>\n"
+	"<input id=token type=password autocomplete=current-password required>\n"
+	"<button>Show</button></form>\n"
+	"<main id=main hidden>\n"
+	"<div class='tiles num' id=tiles></div>\n"
+	"<section><h2>Upstreams</h2><div id=ups></div></section>\n"
+	"<section><h2>Processes</h2><div id=procs></div></section>\n"
+	"<section><h2>Routes</h2><div class=card id=routes></div></section>\n"
+	"<section><h2>Workers</h2><div class=card id=workers></div></section>\n"
+	"<section><h2>Certificates</h2><p class=dim id=certs></p></section>\n"
+	"</main>\n"
+	"<p id=said role=status aria-live=polite></p>\n"
+	"<script>";
+
+static const char page_script_1[] =
+	"'use strict';\n"
+	"const POLLS = 60, EVERY = 2000, SVG = 'http://www.w3.org/2000/svg';\n"
+	"const $ = id => document.getElementById(id), past = new Map(), made = new Map();\n"
+	"let seen, before, at, hush;\n"
+	/* The element of that key below parent, made once, so that the focus stays. */
+	"function el(parent, key, tag, cls) {\n"
+	  "key = parent.key + '/' + key;\n"
+	  "let e = made.get(key);\n"
+	  "if (!e) {\n"
+	    "e = tag === 'svg' ? document.createElementNS(SVG, tag) : "
+	        "document.createElement(tag);\n"
+	    "e.key = key;\n"
+	    "parent.append(e);\n"
+	    "made.set(key, e);\n"
+	  "}\n"
+	  "if (cls !== undefined && e.getAttribute('class') !== cls) e.setAttribute('class', "
+	      "cls);\n"
+	  "seen.add(key);\n"
+	  "return e;\n"
+	"}\n"
+	"function say(parent, key, tag, cls, text) {\n"
+	  "const e = el(parent, key, tag, cls);\n"
+	  "if (e.textContent !== String(text)) e.textContent = text;\n"
+	  "return e;\n"
+	"}\n"
+	"function sweep() {\n"
+	  "for (const [key, e] of made)\n"
+	    "if (!seen.has(key)) { e.remove(); made.delete(key); }\n"
+	"}\n"
+	"const join = (...all) => all.filter(x => x).join(' · ');\n"
+	"const count = n => n.toLocaleString('en');\n"
+	"const bytes = n => n < 1e6 ? Math.ceil(n / 1e3) + ' KB'\n"
+	  ": n < 1e9 ? (n / 1e6).toFixed(1) + ' MB' : (n / 1e9).toFixed(2) + ' GB';\n"
+	"const ms = n => (n < 10 ? n.toFixed(1) : Math.round(n)) + ' ms';\n"
+	"const ago = s => s < 90 ? Math.floor(s) + ' s' : s < 5400 ? Math.floor(s / 60) + ' min'\n"
+	  ": s < 129600 ? Math.floor(s / 3600) + ' h' : Math.floor(s / 86400) + ' d';\n"
+	"function note(key, value) {\n"
+	  "const list = past.get(key) || [];\n"
+	  "list.push(value);\n"
+	  "if (list.length > POLLS) list.shift();\n"
+	  "past.set(key, list);\n"
+	  "return list;\n"
+	"}\n"
+	/* How much a counter has grown a second; null: it was not seen before. */
+	"function rate(key, n) {\n"
+	  "const old = before.get(key);\n"
+	  "before.set(key, n);\n"
+	  "return old === undefined || old > n ? null : (n - old) / at.took;\n"
+	"}\n"
+	"function plot(parent, key, name, list, text) {\n"
+	  "const box = el(parent, key, 'div', 'num'), top = Math.max(...list, 1e-9);\n"
+	  "say(box, 't', 'small', '', name + ' ' + text);\n"
+	  "const svg = el(box, 's', 'svg');\n"
+	  "svg.setAttribute('viewBox', '0 0 59 26');\n"
+	  "svg.setAttribute('preserveAspectRatio', 'none');\n"
+	  "svg.setAttribute('aria-hidden', 'true');\n"
+	  "if (!svg.firstChild) svg.append(document.createElementNS(SVG, 'polyline'));\n"
+	  "svg.firstChild.setAttribute('points', list.map((v, i) =>\n"
+	    "(POLLS - list.length + i) + ',' + (24.5 - v / top * 22).toFixed(1)).join(' '));\n"
+	"}\n"
+	"function button(parent, key, text, about, verb, ask) {\n"
+	  "const b = say(parent, key, 'button', '', text);\n"
+	  "b.type = 'button';\n"
+	  "b.setAttribute('aria-label', text + ' ' + about);\n"
+	  "b.onclick = async () => {\n"
+	    "if (ask && !confirm(text + ' ' + about + '?')) return;\n"
+	    "b.disabled = true;\n"
+	    "tell(text + ' ' + about + ' …');\n"
+	    "try {\n"
+	      "const r = await get(verb.map(encodeURIComponent).join('/'), 'POST');\n"
+	      "tell(text + ' ' + about + ': ' + (await r.text()).trim());\n"
+	    "} catch (e) { tell(text + ' ' + about + ': ' + e.message); }\n"
+	    "b.disabled = false;\n"
+	    "b.focus();\n"
+	    "poll();\n"
+	  "};\n"
+	"}\n"
+	"function tell(text) {\n"
+	  "$('said').textContent = text;\n"
+	  "clearTimeout(hush);\n"
+	  "hush = setTimeout(() => $('said').textContent = '', 9000);\n"
+	"}\n"
+	"function get(path, method) {\n"
+	  "const token = sessionStorage.getItem('warp');\n"
+	  "return fetch(path, { method, headers: token ? { 'X-Admin-Token': token } : {} });\n"
+	"}\n"
+	"function used(row, p) {\n"
+	  "say(row, 'u', 'small', 'num', p.cpu_secs === null ? ''\n"
+	    ": p.cpu_secs.toFixed(1) + ' s cpu, ' + bytes(p.rss_bytes));\n"
+	"}\n";
+
+static const char page_script_2[] =
+	"function tile(key, name, value) {\n"
+	  "const d = el($('tiles'), key, 'div');\n"
+	  "say(d, 'v', 'b', '', value);\n"
+	  "say(d, 'n', 'small', '', name);\n"
+	"}\n"
+	"function instance(card, up, i) {\n"
+	  "const key = up.name + '/' + i.index, row = el(card, i.index, 'div', 'row');\n"
+	  "const r = rate(key, i.requests), s = rate(key + '!', i.latency_ms * i.requests);\n"
+	  "const h = i.health;\n"
+	  "say(row, 's', 'span', 'state ' + i.state, i.state);\n"
+	  "const mid = el(row, 'm', 'div', 'wide');\n"
+	  "say(mid, 'a', 'div', '', i.address + (i.backup ? ' (backup)' : ''));\n"
+	  "say(mid, 'd', 'small', 'num', join(i.in_flight + ' in flight', count(i.requests) + ' "
+	      "answers',\n"
+	    "i.failures > 0 && i.failures + ' failed', i.why, h && h.why));\n"
+	  "plot(row, 'l', 'Latency', note(key + ' l', r ? s / r : 0), r ? ms(s / r) : '–');\n"
+	  "plot(row, 'r', 'Rate', note(key + ' r', r || 0), (r || 0).toFixed(1) + '/s');\n"
+	  "const name = up.name + '/' + (i.address === '-' ? i.index : i.address);\n"
+	  "button(el(row, 'b', 'div', 'acts'), 'd', i.drained ? 'Enable' : 'Drain', name,\n"
+	    "[i.drained ? 'enable' : 'drain', up.name, i.index]);\n"
+	"}\n"
+	"function upstream(up) {\n"
+	  "const card = el($('ups'), up.name, 'div', 'card'), top = el(card, 'top', 'div', "
+	      "'top');\n"
+	  "say(top, 'n', 'h3', '', up.name);\n"
+	  "say(top, 's', 'small', '', join(up.strategy, up.hold_secs > 0 && 'holds ' + "
+	      "up.hold_secs + ' s',\n"
+	    "up.maintenance && 'maintenance file ' + up.maintenance));\n"
+	  "for (const i of up.instances) instance(card, up, i);\n"
+	"}\n"
+	"function proc(p) {\n"
+	  "const card = el($('procs'), p.process, 'div', 'card'), top = el(card, 'top', 'div', "
+	      "'top');\n"
+	  "say(top, 'n', 'h3', '', p.process);\n"
+	  "say(top, 's', 'small', '', p.upstream ? 'of upstream ' + p.upstream : '');\n"
+	  "const acts = el(top, 'a', 'div', 'acts');\n"
+	  "for (const [text, verb] of [['Restart', 'restart'], ['Stop', 'stop'], ['Start', "
+	      "'start']])\n"
+	    "button(acts, verb, text, p.process, [verb, p.process], verb === 'stop');\n"
+	  "const box = el(card, p.name, 'div'), row = el(box, 'r', 'div', 'row proc');\n"
+	  "say(row, 's', 'span', 'state ' + p.state, p.state);\n"
+	  "const mid = el(row, 'm', 'div', 'wide');\n"
+	  "say(mid, 'a', 'div', '', p.name + (p.pid ? ' · pid ' + p.pid : ''));\n"
+	  "say(mid, 'd', 'small', 'num', join('for ' + ago(p.since_secs), p.restarts > 0 && "
+	      "p.restarts + ' restarts', p.why));\n"
+	  "used(row, p);\n"
+	  "if (p.lines.length) {\n"
+	    "const pre = say(box, 'log', 'pre', '', p.lines.join('\\n'));\n"
+	    "pre.tabIndex = 0;\n"
+	    "pre.setAttribute('aria-label', 'last lines of ' + p.name);\n"
+	  "}\n"
+	"}\n"
+	"function show(s) {\n"
+	  "const r = rate('all', s.requests), bad = rate('bad', s.codes['5xx']);\n"
+	  "seen = new Set();\n"
+	  "say($('about'), '', 'span', '', s.version + ' · up ' + ago(s.uptime_secs) + ' · "
+	      "configuration '\n"
+	    "+ s.generation);\n"
+	  "tile('r', 'requests a second', (r || 0).toFixed(1));\n"
+	  "tile('e', 'of these 5xx', (bad || 0).toFixed(1));\n"
+	  "tile('c', 'connections', count(s.connections));\n"
+	  "tile('f', 'in flight', count(s.upstreams.flatMap(u => u.instances)\n"
+	    ".reduce((n, i) => n + i.in_flight, 0)));\n"
+	  "tile('a', 'requests', count(s.requests));\n"
+	  "s.upstreams.forEach(upstream);\n"
+	  "if (!s.upstreams.length) say($('ups'), 'none', 'p', 'dim', 'none');\n"
+	  "s.processes.forEach(proc);\n"
+	  "if (!s.processes.length) say($('procs'), 'none', 'p', 'dim', 'none');\n"
+	  "s.routes.forEach((t, i) => {\n"
+	    "const row = el($('routes'), i, 'div', 'row route');\n"
+	    "say(row, 'm', 'div', '', t.match);\n"
+	    "say(row, 'a', 'div', 'dim wide', t.action);\n"
+	    "say(row, 'h', 'b', 'num', t.hits === undefined ? '' : count(t.hits));\n"
+	  "});\n"
+	  "for (const w of s.workers) {\n"
+	    "const row = el($('workers'), w.pid, 'div', 'row proc');\n"
+	    "say(row, 's', 'span', 'state ' + (w.state === 'ready' ? 'up' : ''), w.state);\n"
+	    "say(row, 'd', 'div', 'num wide', 'pid ' + w.pid + ' · ' + count(w.requests) + ' "
+	        "requests · '\n"
+	      "+ w.connections + ' connections');\n"
+	    "used(row, w);\n"
+	  "}\n"
+	  "$('certs').textContent = s.certificates.map(c => c.names || c).join(', ') || 'none';\n"
+	  "sweep();\n"
+	"}\n"
+	"function link(cls, text) {\n"
+	  "$('link').className = 'state ' + cls;\n"
+	  "if ($('link').textContent !== text) $('link').textContent = text;\n"
+	"}\n";
+
+static const char page_script_3[] =
+	"async function poll() {\n"
+	  "try {\n"
+	    "const r = await get('status'), now = performance.now();\n"
+	    "if (r.status === 401 || r.status === 403) {\n"
+	      "$('why').textContent = (await r.text()).trim();\n"
+	      "$('ask').hidden = false;\n"
+	      "$('main').hidden = true;\n"
+	      "link('lost', 'locked');\n"
+	      "return;\n"
+	    "}\n"
+	    "if (!r.ok) throw Error(r.status + ' ' + r.statusText);\n"
+	    "const s = await r.json();\n"
+	    "at = { when: now, took: at ? Math.max((now - at.when) / 1000, 0.001) : 1 };\n"
+	    "$('ask').hidden = true;\n"
+	    "$('main').hidden = false;\n"
+	    "show(s);\n"
+	    "link('live', 'live');\n"
+	  "} catch (e) { link('lost', 'no answer: ' + e.message); }\n"
+	"}\n"
+	"before = new Map();\n"
+	"for (const id of ['tiles', 'ups', 'procs', 'routes', 'workers', 'about']) $(id).key = "
+	    "id;\n"
+	"$('ask').onsubmit = e => {\n"
+	  "e.preventDefault();\n"
+	  "sessionStorage.setItem('warp', $('token').value);\n"
+	  "$('token').value = '';\n"
+	  "poll();\n"
+	"};\n"
+	"setInterval(() => { if (!document.hidden && $('ask').hidden) poll(); }, EVERY);\n"
+	"poll();\n";
+
+static const char page_end[] =
+	"</script>\n"
+	"</html>\n";
+
+enum page_kind { PAGE_MARKUP, PAGE_STYLE, PAGE_SCRIPT, PAGE_KINDS };
+
+#define PIECE(name, kind) { { name, sizeof name - 1 }, kind }
+static const struct {
+	struct slice text;
+	enum page_kind kind;
+} page_parts[] = {
+	PIECE(page_top, PAGE_MARKUP), PIECE(page_style, PAGE_STYLE), PIECE(page_body, PAGE_MARKUP),
+	PIECE(page_script_1, PAGE_SCRIPT),
+	PIECE(page_script_2, PAGE_SCRIPT),
+	PIECE(page_script_3, PAGE_SCRIPT), PIECE(page_end, PAGE_MARKUP),
+};
+#undef PIECE
+/* clang-format on */
+
+_Static_assert(sizeof page_top + sizeof page_style + sizeof page_body + sizeof page_script_1 +
+    sizeof page_script_2 + sizeof page_script_3 +
+    sizeof page_end < PAGE_MAX, "the dashboard has become too long");
+
+#define NO_STORE "Cache-Control: no-store\r\n"
+
+static void
+dashboard_print(FILE *to)
+{
+	for (size_t i = 0; i < LEN(page_parts); i++)
+		fwrite(page_parts[i].text.p, 1, page_parts[i].text.n, to);
+}
+
+/* RFC 4648 4. */
+static void
+base64_add(struct text *t, const unsigned char *p, size_t n)
+{
+	static const char digits[] =
+	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+	for (size_t i = 0; i < n; i += 3) {
+		unsigned v = (unsigned)p[i] << 16 | (i + 1 < n ? (unsigned)p[i + 1] << 8 : 0) |
+		    (i + 2 < n ? p[i + 2] : 0);
+		text_char(t, digits[v >> 18]);
+		text_char(t, digits[v >> 12 & 63]);
+		text_char(t, i + 1 < n ? digits[v >> 6 & 63] : '=');
+		text_char(t, i + 2 < n ? digits[v & 63] : '=');
+	}
+}
+
+/* 'sha256-…' of what the page has of that kind: a policy names it by that. */
+static void
+page_hash(struct text *t, enum page_kind kind)
+{
+	unsigned char hash[br_sha256_SIZE];
+	br_sha256_context sha;
+
+	br_sha256_init(&sha);
+	for (size_t i = 0; i < LEN(page_parts); i++)
+		if (page_parts[i].kind == kind)
+			br_sha256_update(&sha, page_parts[i].text.p, page_parts[i].text.n);
+	br_sha256_out(&sha, hash);
+	text_str(t, "'sha256-");
+	base64_add(t, hash, sizeof hash);
+	text_str(t, "'");
+}
+
+/* Header lines of the page: nothing runs in it that warp did not write, nobody
+ * frames it, and it talks to warp alone. */
+static const char *
+dashboard_head(void)
+{
+	static char lines[512];
+	struct text t = { lines, 0, sizeof lines - 1, false };
+
+	text_str(&t, NO_STORE "X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+	    "Content-Security-Policy: default-src 'none'; connect-src 'self'; img-src data:; "
+	    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src ");
+	page_hash(&t, PAGE_STYLE);
+	text_str(&t, "; script-src ");
+	page_hash(&t, PAGE_SCRIPT);
+	text_str(&t, "\r\n");
+	lines[t.n] = '\0';
+	return lines;
+}
+
 /* ==== admin ==================================================================
  * Owns    nothing: an answer's body is its taker's.
  * Offers  admin_answer.
- * Calls   base, path, conf out (json_text), board. What /status and /metrics
- *         say is read off the board, whichever worker is asked. */
+ * Calls   base, path, conf out (json_text), hints, board, usage, dashboard. What
+ *         /status and /metrics say is read off the board, whichever worker is
+ *         asked. */
 
 #define TEXT_TYPE "text/plain; charset=utf-8"
 #define PROM_TYPE "text/plain; version=0.0.4; charset=utf-8"
+#define HTML_TYPE "text/html; charset=utf-8"
 #define US_PER_S  1e6
-#define ADMIN_ROUTES 1000 /* that /status shows */
 #define US_PER_MS 1e3
-
+#define KB        1024
 static const char *const code_names[] = { "aborted", "1xx", "2xx", "3xx", "4xx", "5xx" };
 static const char *const worker_states[] = {
 	[WORKER_FREE] = "free",
@@ -8991,36 +11846,64 @@ generation(void)
 	return board->reloads + 1;
 }
 
-/* What an instance is, and why if it is not up. */
-enum instance_state { INST_UP, INST_UNRESOLVED, INST_FAILING, INST_TRIAL };
-static const char *const instance_states[] = {
-	[INST_UP] = "up",
-	[INST_UNRESOLVED] = "unresolved",
-	[INST_FAILING] = "failing", /* its breaker is open */
-	[INST_TRIAL] = "trial",
+/* ---- instances and processes ---- */
+
+static const char *const run_names[] = {
+	[RUN_NONE] = "none",
+	[RUN_OFF] = "off",
+	[RUN_STARTING] = "starting",
+	[RUN_UP] = "up",
+	[RUN_DRAINING] = "draining",
+};
+static const char *const health_names[] = {
+	[HEALTH_UNKNOWN] = "unknown",
+	[HEALTH_UP] = "up",
+	[HEALTH_DOWN] = "down",
+};
+static const char *const proc_states[PROC_STATES] = {
+	[PROC_OFF] = "off",
+	[PROC_WAITING] = "waiting",
+	[PROC_STARTING] = "starting",
+	[PROC_UP] = "up",
+	[PROC_DRAINING] = "draining",
+	[PROC_STOPPING] = "stopping",
+	[PROC_BACKOFF] = "backoff",
+	[PROC_DONE] = "done",
+	[PROC_FAILED] = "failed",
 };
 
-static enum instance_state
-instance_state(const struct instance *in, struct text *why)
+/* The process that p is a replica of: web of web, or of web.1. NULL: it is of
+ * another configuration. */
+static const struct process *
+proc_of(const struct conf *cf, const char *name)
 {
-	long long until = instance_open_until(in);
+	struct slice s = slice_of(name), own;
 
-	if (in->board->addrs.n == 0) {
-		text_str(why, "its name does not resolve");
-		return INST_UNRESOLVED;
+	for (int i = 0; i < cf->n_processes; i++) {
+		own = slice_of(cf->processes[i]->name);
+		if (slice_eq(s, own) || (slice_starts(s, own) && name[own.n] == '.' &&
+		    slice_uint(slice_from(s, own.n + 1), PROCS_MAX) >= 0))
+			return cf->processes[i];
 	}
-	if (until == 0)
-		return INST_UP;
-	text_uint(why, in->board->fails);
-	text_str(why, " failures");
-	if (until <= now_ms) {
-		text_str(why, ", the next request decides");
-		return INST_TRIAL;
-	}
-	text_str(why, ", tried again in ");
-	text_uint(why, (uint64_t)(until - now_ms + SECOND_MS - 1) / SECOND_MS);
-	text_str(why, " s");
-	return INST_FAILING;
+	return NULL;
+}
+
+/* Seconds from then to now; nothing was then if it is 0. */
+static double
+secs_since(long long then_ms)
+{
+	return then_ms > 0 ? (double)MAX(now_ms - then_ms, 0) / SECOND_MS : 0;
+}
+
+/* As many as there are; used ones come first. */
+static size_t
+procs_count(void)
+{
+	size_t n = 0;
+
+	while (n < LEN(board->procs) && board->procs[n].name[0])
+		n++;
+	return n;
 }
 
 /* Mean time to the answer's head. */
@@ -9084,6 +11967,41 @@ js_uint(struct js *j, const char *key, uint64_t v)
 }
 
 static void
+js_real(struct js *j, const char *key, double v)
+{
+	js_key(j, key);
+	fprintf(j->to, "%.3f", v);
+}
+
+static void
+js_bool(struct js *j, const char *key, bool v)
+{
+	js_key(j, key);
+	fputs(v ? "true" : "false", j->to);
+}
+
+static void
+js_null(struct js *j, const char *key)
+{
+	js_key(j, key);
+	fputs("null", j->to);
+}
+
+static void
+js_usage(struct js *j, int pid)
+{
+	struct usage u = usage_of(pid);
+
+	if (u.known) {
+		js_real(j, "cpu_secs", u.cpu_s);
+		js_uint(j, "rss_bytes", u.rss);
+	} else {
+		js_null(j, "cpu_secs");
+		js_null(j, "rss_bytes");
+	}
+}
+
+static void
 js_text(struct js *j, const char *key, struct slice s)
 {
 	js_key(j, key);
@@ -9111,6 +12029,7 @@ status_worker(struct js *j, const struct board_worker *w)
 	js_text(j, "state", slice_of(worker_states[w->state]));
 	for (size_t i = 0; i < LEN(gauges); i++)
 		js_uint(j, gauges[i].name, gauge_of(w, gauges[i].at));
+	js_usage(j, w->pid);
 	js_uint(j, "requests", w->requests);
 	for (size_t i = 0; i < LEN(counters); i++)
 		js_uint(j, counters[i].name, counter_of(w, counters[i].at));
@@ -9129,24 +12048,50 @@ status_listeners(struct js *j, const char *kind, const struct addr *a, int n)
 }
 
 static void
+status_health(struct js *j, const struct board_instance *bi)
+{
+	char b[WHY_MAX];
+
+	js_open(j, "health", '{');
+	js_text(j, "state", slice_of(health_names[bi->health]));
+	js_text(j, "why", slice_of(board_text_get(&bi->check_why, b)));
+	if (bi->checked_ms > 0)
+		js_real(j, "checked_secs_ago", secs_since(bi->checked_ms));
+	else
+		js_null(j, "checked_secs_ago");
+	js_uint(j, "passes", bi->check_passes);
+	js_uint(j, "fails", bi->check_fails);
+	js_close(j, '}');
+}
+
+static void
 status_instance(struct js *j, const struct instance *in)
 {
-	char b[CAUSE_MAX];
+	char b[WHY_MAX], address[ADDR_TEXT];
 	struct text why = { b, 0, sizeof b, false };
 	const struct board_instance *bi = in->board;
 
+	instance_why(in, &why);
 	js_open(j, NULL, '{');
-	js_text(j, "address", slice_of(in->addr.text));
-	js_text(j, "state", slice_of(instance_states[instance_state(in, &why)]));
+	js_uint(j, "index", (uint64_t)(in - in->up->instances));
+	js_text(j, "address", slice_of(instance_address(in, address)));
+	js_text(j, "state", slice_of(standing_names[instance_standing(in)]));
 	js_text(j, "why", text_slice(&why));
+	js_bool(j, "drained", bi->drained);
+	js_text(j, "run", slice_of(run_names[bi->run]));
 	js_uint(j, "weight", in->weight);
+	js_bool(j, "backup", in->backup);
+	js_uint(j, "max_connections", in->max_connections);
 	js_uint(j, "addresses", bi->addrs.n);
 	js_uint(j, "in_flight", bi->in_flight);
 	js_uint(j, "requests", bi->requests);
 	js_uint(j, "failures", bi->failures);
-	js_key(j, "latency_ms");
-	fprintf(j->to, "%.3f", instance_latency_ms(in));
+	js_real(j, "latency_ms", instance_latency_ms(in));
+	js_real(j, "average_ms", bi->average_us / US_PER_MS);
+	js_uint(j, "idle_life_ms", bi->idle_life_ms);
 	js_codes(j, bi);
+	if (in->up->health.on)
+		status_health(j, bi);
 	js_close(j, '}');
 }
 
@@ -9156,6 +12101,11 @@ status_upstream(struct js *j, const struct upstream *up)
 	js_open(j, NULL, '{');
 	js_text(j, "name", slice_of(up->name));
 	js_text(j, "strategy", slice_of(up->balance->name));
+	js_real(j, "hold_secs", up->hold_ms / (double)SECOND_MS);
+	if (up->maintenance)
+		js_text(j, "maintenance", slice_of(up->maintenance));
+	else
+		js_null(j, "maintenance");
 	js_open(j, "instances", '[');
 	for (int i = 0; i < up->n_instances; i++)
 		status_instance(j, &up->instances[i]);
@@ -9163,44 +12113,121 @@ status_upstream(struct js *j, const struct upstream *up)
 	js_close(j, '}');
 }
 
-/* What one of print_conditions and print_action writes, as a member. */
+/* Its last words, oldest first. */
 static void
-status_printed(struct js *j, const char *key, void (*print)(FILE *, const struct route *),
-    const struct route *r, struct slice lead)
+status_lines(struct js *j, const struct board_proc *p)
+{
+	unsigned n = p->n_lines, from = n > PROC_LINES ? n - PROC_LINES : 0;
+	char b[WHY_MAX];
+
+	js_open(j, "lines", '[');
+	for (unsigned i = from; i != n; i++)
+		js_text(j, NULL, slice_of(board_text_get(&p->lines[i % PROC_LINES], b)));
+	js_close(j, ']');
+}
+
+static void
+status_proc(struct js *j, const struct conf *cf, const struct board_proc *p)
+{
+	const struct process *of = proc_of(cf, p->name);
+	char b[WHY_MAX];
+
+	js_open(j, NULL, '{');
+	js_text(j, "name", slice_of(p->name));
+	js_text(j, "process", slice_of(of ? of->name : p->name));
+	if (of && of->up)
+		js_text(j, "upstream", slice_of(of->up->name));
+	else
+		js_null(j, "upstream");
+	js_text(j, "state", slice_of(proc_states[p->state]));
+	js_text(j, "why", slice_of(board_text_get(&p->why, b)));
+	js_uint(j, "pid", (uint64_t)p->pid);
+	js_uint(j, "restarts", p->restarts);
+	js_real(j, "since_secs", secs_since(p->since_ms));
+	js_real(j, "uptime_secs", secs_since(p->started_ms));
+	js_usage(j, p->pid);
+	status_lines(j, p);
+	js_close(j, '}');
+}
+
+static void
+status_procs(struct js *j, const struct conf *cf)
+{
+	js_open(j, "processes", '[');
+	for (size_t i = 0; i < procs_count(); i++)
+		status_proc(j, cf, &board->procs[i]);
+	js_close(j, ']');
+}
+
+/* What one of print_conditions and print_action writes, without its lead; for
+ * free(). NULL: no memory. */
+static char *
+route_printed(void (*print)(FILE *, const struct route *), const struct route *r,
+    struct slice lead)
 {
 	char *p = NULL;
 	size_t n = 0;
 	FILE *f = open_memstream(&p, &n);
-	struct slice s;
 
 	if (!f)
-		return;
+		return NULL;
 	print(f, r);
-	if (fclose(f) == 0) {
-		s = (struct slice){ p, n };
-		s = slice_from(s, slice_starts(s, lead) ? lead.n : 0);
-		s.n -= s.n > 0 && s.p[s.n - 1] == '\n';
-		js_text(j, key, s);
+	if (fclose(f) != 0) {
+		free(p);
+		return NULL;
 	}
-	free(p);
+	if (n > 0 && p[n - 1] == '\n')
+		p[--n] = '\0';
+	if (slice_starts((struct slice){ p, n }, lead))
+		memmove(p, p + lead.n, n + 1 - lead.n);
+	return p;
+}
+
+static uint64_t
+route_hits(const struct conf *cf, int i)
+{
+	return board->hits[cf->hits_half][i];
 }
 
 static void
-status_routes(struct js *j, const struct route_table *t)
+status_route(struct js *j, const struct conf *cf, int i)
 {
-	int n = MIN(t->n, ADMIN_ROUTES);
+	const struct route *r = &cf->table.routes[i];
+	char *match = route_printed(print_conditions, r, S(" "));
+	char *action = route_printed(print_action, r, S(" -> "));
+
+	js_open(j, NULL, '{');
+	js_uint(j, "line", r->line);
+	js_text(j, "match", slice_of(match));
+	js_text(j, "action", slice_of(action));
+	if (i < ROUTE_HITS)
+		js_uint(j, "hits", route_hits(cf, i));
+	js_close(j, '}');
+	free(match);
+	free(action);
+}
+
+static void
+status_routes(struct js *j, const struct conf *cf)
+{
+	int n = MIN(cf->table.n, ADMIN_ROUTES);
 
 	js_open(j, "routes", '[');
-	for (int i = 0; i < n; i++) {
-		js_open(j, NULL, '{');
-		js_uint(j, "line", t->routes[i].line);
-		status_printed(j, "match", print_conditions, &t->routes[i], S(" "));
-		status_printed(j, "action", print_action, &t->routes[i], S(" -> "));
-		js_close(j, '}');
-	}
+	for (int i = 0; i < n; i++)
+		status_route(j, cf, i);
 	js_close(j, ']');
-	if (n < t->n)
-		js_uint(j, "routes_not_shown", (uint64_t)(t->n - n));
+	if (n < cf->table.n)
+		js_uint(j, "routes_not_shown", (uint64_t)(cf->table.n - n));
+}
+
+static void
+status_workers(struct js *j)
+{
+	js_open(j, "workers", '[');
+	for (size_t i = 0; i < LEN(board->workers); i++)
+		if (board->workers[i].pid > 0)
+			status_worker(j, &board->workers[i]);
+	js_close(j, ']');
 }
 
 static void
@@ -9211,6 +12238,7 @@ status_json(const struct conf *cf, FILE *to)
 	js_open(&j, NULL, '{');
 	js_text(&j, "version", slice_of(VERSION));
 	js_uint(&j, "pid", (uint64_t)getppid());
+	js_usage(&j, (int)getppid());
 	js_uint(&j, "uptime_secs", (uint64_t)MAX(now_s - board->started_s, 0));
 	js_uint(&j, "generation", generation());
 	js_uint(&j, "reloads", board->reloads);
@@ -9220,11 +12248,7 @@ status_json(const struct conf *cf, FILE *to)
 	for (size_t i = 0; i < LEN(counters); i++)
 		js_uint(&j, counters[i].name, counter_sum(counters[i].at));
 	js_codes(&j, NULL);
-	js_open(&j, "workers", '[');
-	for (size_t i = 0; i < LEN(board->workers); i++)
-		if (board->workers[i].pid > 0)
-			status_worker(&j, &board->workers[i]);
-	js_close(&j, ']');
+	status_workers(&j);
 	js_open(&j, "listeners", '[');
 	status_listeners(&j, "http", cf->server.listens, cf->server.n_listens);
 	status_listeners(&j, "admin", cf->admin.listens, cf->admin.n_listens);
@@ -9233,14 +12257,17 @@ status_json(const struct conf *cf, FILE *to)
 	for (int i = 0; i < cf->n_upstreams; i++)
 		status_upstream(&j, &cf->upstreams[i]);
 	js_close(&j, ']');
-	status_routes(&j, &cf->table);
+	status_procs(&j, cf);
+	status_routes(&j, cf);
+	js_open(&j, "certificates", '['); /* until there is TLS */
+	js_close(&j, ']');
 	js_close(&j, '}');
 	fputc('\n', to);
 }
 
 /* ---- /status?format=text: blanks part cells and nothing else ---- */
 
-/* s without blanks; `-` for nothing. */
+/* s without blanks, `-` for nothing; in a column of that width, or 0: the last. */
 static void
 cell(FILE *to, int width, const char *s)
 {
@@ -9250,63 +12277,143 @@ cell(FILE *to, int width, const char *s)
 		fputc((unsigned char)*s > ' ' ? *s : '_', to);
 	if (n == 0)
 		n = fputc('-', to) == '-';
-	fprintf(to, "%*s", MAX(width - n, 0), "");
+	fprintf(to, "%*s", MAX(width - n, width > 0), "");
 }
 
 /* The widest name and address, so that the columns stand below each other. */
 static void
 status_widths(const struct conf *cf, int *name, int *address)
 {
+	char b[ADDR_TEXT];
+
 	for (int u = 0; u < cf->n_upstreams; u++) {
 		const struct upstream *up = &cf->upstreams[u];
 		*name = MAX(*name, (int)strlen(up->name));
 		for (int i = 0; i < up->n_instances; i++)
-			*address = MAX(*address, (int)strlen(up->instances[i].addr.text));
+			*address = MAX(*address,
+			    (int)strlen(instance_address(&up->instances[i], b)));
 	}
 }
 
 static void
 table_instance(FILE *to, const struct instance *in, int name, int address)
 {
-	char b[CAUSE_MAX] = "";
+	char b[WHY_MAX], where[ADDR_TEXT];
 	struct text why = { b, 0, sizeof b - 1, false };
 	const struct board_instance *bi = in->board;
-	enum instance_state state = instance_state(in, &why);
 
+	instance_why(in, &why);
 	b[why.n] = '\0';
 	cell(to, name + 1, in->up->name);
-	cell(to, address + 1, in->addr.text);
-	fprintf(to, "%-10s %6u %9u %10llu %8llu %10.3f ", instance_states[state], in->weight,
-	    bi->in_flight, bi->requests, bi->failures, instance_latency_ms(in));
+	cell(to, address + 1, instance_address(in, where));
+	fprintf(to, "%-10s %-8s %6u %9u %10llu %8llu %10.3f ",
+	    standing_names[instance_standing(in)],
+	    in->up->health.on ? health_names[bi->health] : "-", in->weight, bi->in_flight,
+	    bi->requests, bi->failures, instance_latency_ms(in));
 	cell(to, 0, b);
 	fputc('\n', to);
 }
 
 static void
-status_text_table(const struct conf *cf, FILE *to)
+table_instances(const struct conf *cf, FILE *to)
 {
 	int name = (int)sizeof "UPSTREAM" - 1, address = (int)sizeof "INSTANCE" - 1;
 
+	status_widths(cf, &name, &address);
+	fprintf(to, "\n%-*s %-*s %-10s %-8s %6s %9s %10s %8s %10s %s\n", name, "UPSTREAM",
+	    address, "INSTANCE", "STANDING", "HEALTH", "WEIGHT", "IN_FLIGHT", "REQUESTS",
+	    "FAILURES", "LATENCY_MS", "WHY");
+	for (int u = 0; u < cf->n_upstreams; u++)
+		for (int i = 0; i < cf->upstreams[u].n_instances; i++)
+			table_instance(to, &cf->upstreams[u].instances[i], name, address);
+}
+
+/* `-` where a process has no value. */
+static void
+table_proc(FILE *to, const struct board_proc *p, int name)
+{
+	struct usage u = usage_of(p->pid);
+	char b[WHY_MAX];
+
+	cell(to, name + 1, p->name);
+	fprintf(to, "%-8s %7d %8u %8.0f ", proc_states[p->state], (int)p->pid, p->restarts,
+	    secs_since(p->since_ms));
+	if (u.known)
+		fprintf(to, "%9.2f %10llu ", u.cpu_s, (unsigned long long)(u.rss / KB));
+	else
+		fprintf(to, "%9s %10s ", "-", "-");
+	cell(to, 0, board_text_get(&p->why, b));
+	fputc('\n', to);
+}
+
+static void
+table_procs(FILE *to)
+{
+	int name = (int)sizeof "PROCESS" - 1;
+
+	if (procs_count() == 0)
+		return;
+	for (size_t i = 0; i < procs_count(); i++)
+		name = MAX(name, (int)strlen(board->procs[i].name));
+	fprintf(to, "\n%-*s %-8s %7s %8s %8s %9s %10s %s\n", name, "PROCESS", "STATE", "PID",
+	    "RESTARTS", "SINCE", "CPU_SECS", "RSS_KB", "WHY");
+	for (size_t i = 0; i < procs_count(); i++)
+		table_proc(to, &board->procs[i], name);
+}
+
+static void
+table_routes(const struct conf *cf, FILE *to)
+{
+	fprintf(to, "\n%-5s %6s %12s %-24s %s\n", "ROUTE", "LINE", "HITS", "ACTION", "MATCH");
+	for (int i = 0; i < MIN(cf->table.n, ADMIN_ROUTES); i++) {
+		const struct route *r = &cf->table.routes[i];
+		char *match = route_printed(print_conditions, r, S(" "));
+		char *action = route_printed(print_action, r, S(" -> "));
+		fprintf(to, "%-5d %6u ", i + 1, r->line);
+		if (i < ROUTE_HITS)
+			fprintf(to, "%12llu ", (unsigned long long)route_hits(cf, i));
+		else
+			fprintf(to, "%12s ", "-");
+		cell(to, (int)sizeof "upstream a-usual-name..", action ? action : "");
+		cell(to, 0, match ? match : "");
+		fputc('\n', to);
+		free(match);
+		free(action);
+	}
+}
+
+static void
+table_workers(FILE *to)
+{
+	fprintf(to, "\n%-10s %-8s %11s %10s %14s %14s %9s %10s\n", "WORKER", "STATE",
+	    "CONNECTIONS", "REQUESTS", "BYTES_IN", "BYTES_OUT", "CPU_SECS", "RSS_KB");
+	for (size_t i = 0; i < LEN(board->workers); i++) {
+		const struct board_worker *w = &board->workers[i];
+		struct usage u = usage_of(w->pid);
+		if (w->pid <= 0)
+			continue;
+		fprintf(to, "%-10d %-8s %11u %10llu %14llu %14llu ", w->pid,
+		    worker_states[w->state], w->connections, w->requests, w->bytes_in,
+		    w->bytes_out);
+		if (u.known)
+			fprintf(to, "%9.2f %10llu\n", u.cpu_s, (unsigned long long)(u.rss / KB));
+		else
+			fprintf(to, "%9s %10s\n", "-", "-");
+	}
+}
+
+static void
+status_text_table(const struct conf *cf, FILE *to)
+{
 	fprintf(to, "VERSION PID        UPTIME_SECS GENERATION CONNECTIONS REQUESTS\n"
 	    "%-7s %-10d %-11lld %-10u %-11llu %llu\n", VERSION, (int)getppid(),
 	    (long long)MAX(now_s - board->started_s, 0), generation(),
 	    (unsigned long long)gauge_sum(COUNTED(connections)),
 	    (unsigned long long)counter_sum(COUNTED(requests)));
-	fprintf(to, "\n%-10s %-8s %11s %10s %14s %14s\n", "WORKER", "STATE", "CONNECTIONS",
-	    "REQUESTS", "BYTES_IN", "BYTES_OUT");
-	for (size_t i = 0; i < LEN(board->workers); i++) {
-		const struct board_worker *w = &board->workers[i];
-		if (w->pid > 0)
-			fprintf(to, "%-10d %-8s %11u %10llu %14llu %14llu\n", w->pid,
-			    worker_states[w->state], w->connections, w->requests,
-			    w->bytes_in, w->bytes_out);
-	}
-	status_widths(cf, &name, &address);
-	fprintf(to, "\n%-*s %-*s %-10s %6s %9s %10s %8s %10s %s\n", name, "UPSTREAM", address,
-	    "INSTANCE", "STATE", "WEIGHT", "IN_FLIGHT", "REQUESTS", "FAILURES", "LATENCY_MS", "WHY");
-	for (int u = 0; u < cf->n_upstreams; u++)
-		for (int i = 0; i < cf->upstreams[u].n_instances; i++)
-			table_instance(to, &cf->upstreams[u].instances[i], name, address);
+	table_workers(to);
+	table_instances(cf, to);
+	table_procs(to);
+	table_routes(cf, to);
 }
 
 /* ---- /metrics: Prometheus text format 0.0.4 ---- */
@@ -9393,12 +12500,36 @@ inst_in_flight(const struct instance *in)
 }
 
 static double
+inst_average(const struct instance *in)
+{
+	return in->board->average_us / US_PER_S;
+}
+
+static double
 inst_up(const struct instance *in)
 {
-	char b[CAUSE_MAX];
-	struct text why = { b, 0, sizeof b, false };
+	return instance_standing(in) == STAND_UP;
+}
 
-	return instance_state(in, &why) == INST_UP;
+/* No checks, or none has ended yet: nothing is held against it. */
+static double
+inst_healthy(const struct instance *in)
+{
+	return instance_standing(in) != STAND_UNHEALTHY;
+}
+
+static double
+inst_drained(const struct instance *in)
+{
+	return in->board->drained;
+}
+
+static double
+inst_breaker(const struct instance *in)
+{
+	long long until = instance_open_until(in);
+
+	return until == 0 ? 0 : until <= now_ms ? 1 : 2;
 }
 
 static const struct {
@@ -9411,7 +12542,14 @@ static const struct {
 	{ "instance_response_seconds_total", "counter",
 	  "Sum of the times until the head of its answer.", inst_seconds },
 	{ "instance_in_flight", "gauge", "Requests now with the instance.", inst_in_flight },
-	{ "instance_up", "gauge", "1 when it resolves and its breaker is closed.", inst_up },
+	{ "instance_average_seconds", "gauge", "Moving average of the time to its answer.",
+	  inst_average },
+	{ "instance_up", "gauge", "1 when any request may go to it.", inst_up },
+	{ "instance_healthy", "gauge", "0 when its health checks fail.", inst_healthy },
+	{ "instance_drained", "gauge", "1 while the operator keeps requests from it.",
+	  inst_drained },
+	{ "instance_breaker", "gauge", "Its breaker: 0 closed, 1 half-open, 2 open.",
+	  inst_breaker },
 };
 
 /* An address that is given twice has one record: one sample. */
@@ -9422,6 +12560,20 @@ instance_is_twin(const struct instance *in)
 		if (i->board == in->board)
 			return true;
 	return false;
+}
+
+static void
+instance_labels(FILE *to, const struct instance *in)
+{
+	char b[ADDR_TEXT], name[ADDR_TEXT + sizeof " 1024"];
+	int twin = instance_twin(in);
+
+	label(to, "upstream", in->up->name);
+	fputc(',', to);
+	/* one that warp chooses keeps its place when its address changes */
+	snprintf(name, sizeof name, twin > 0 ? "%s %d" : "%s", in->addr.kind == ADDR_NONE
+	    ? in->addr.text : instance_address(in, b), twin + 1);
+	label(to, "instance", name);
 }
 
 static void
@@ -9437,11 +12589,132 @@ metrics_instances(const struct conf *cf, FILE *to, size_t m)
 			if (instance_is_twin(in))
 				continue;
 			fprintf(to, "warp_%s{", instance_metrics[m].name);
-			label(to, "upstream", in->up->name);
-			fputc(',', to);
-			label(to, "instance", in->addr.text);
+			instance_labels(to, in);
 			fprintf(to, "} %.15g\n", instance_metrics[m].get(in));
 		}
+}
+
+/* Answers of each instance by class; none: no answer came. */
+static void
+metrics_answers(const struct conf *cf, FILE *to)
+{
+	if (cf->n_upstreams == 0)
+		return;
+	metric_head(to, "instance_answers_total", "counter",
+	    "Answers by class; none: the request failed or was cut before one.");
+	for (int u = 0; u < cf->n_upstreams; u++)
+		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
+			const struct instance *in = &cf->upstreams[u].instances[i];
+			for (size_t k = 0; !instance_is_twin(in) && k < LEN(code_names); k++) {
+				fputs("warp_instance_answers_total{", to);
+				instance_labels(to, in);
+				fprintf(to, ",code=\"%s\"} %llu\n", k ? code_names[k] : "none",
+				    in->board->codes[k]);
+			}
+		}
+}
+
+static double
+proc_up(const struct board_proc *p, const struct usage *u)
+{
+	(void)u;
+	return p->state == PROC_UP;
+}
+
+static double
+proc_restarts(const struct board_proc *p, const struct usage *u)
+{
+	(void)u;
+	return p->restarts;
+}
+
+static double
+proc_cpu(const struct board_proc *p, const struct usage *u)
+{
+	(void)p;
+	return u->cpu_s;
+}
+
+static double
+proc_memory(const struct board_proc *p, const struct usage *u)
+{
+	(void)p;
+	return (double)u->rss;
+}
+
+static const struct {
+	const char *name, *type, *help;
+	double (*get)(const struct board_proc *, const struct usage *);
+	bool uses; /* needs what /proc knows of it */
+} proc_metrics[] = {
+	{ "process_up", "gauge", "1 when it runs and is ready.", proc_up, false },
+	{ "process_restarts_total", "counter", "Starts after the first.", proc_restarts, false },
+	{ "process_cpu_seconds_total", "counter", "Processor time of the running one.", proc_cpu,
+	  true },
+	{ "process_resident_memory_bytes", "gauge", "Memory of the running one.", proc_memory,
+	  true },
+};
+
+static void
+metrics_procs(FILE *to, size_t m)
+{
+	if (procs_count() == 0)
+		return;
+	metric_head(to, proc_metrics[m].name, proc_metrics[m].type, proc_metrics[m].help);
+	for (size_t i = 0; i < procs_count(); i++) {
+		const struct board_proc *p = &board->procs[i];
+		struct usage u = proc_metrics[m].uses ? usage_of(p->pid) : (struct usage){ 0 };
+		if (proc_metrics[m].uses && !u.known)
+			continue;
+		fprintf(to, "warp_%s{", proc_metrics[m].name);
+		label(to, "process", p->name);
+		fprintf(to, "} %.15g\n", proc_metrics[m].get(p, &u));
+	}
+}
+
+/* warp's own: the master, and each worker by its slot. */
+static void
+metrics_memory(FILE *to)
+{
+	struct usage u = usage_of((int)getppid());
+
+	if (!u.known)
+		return;
+	metric_head(to, "resident_memory_bytes", "gauge",
+	    "Memory of warp's own processes; what they share is in each.");
+	fprintf(to, "warp_resident_memory_bytes{role=\"master\",slot=\"\"} %llu\n",
+	    (unsigned long long)u.rss);
+	for (size_t i = 0; i < LEN(board->workers); i++)
+		if ((u = usage_of(board->workers[i].pid)).known)
+			fprintf(to,
+			    "warp_resident_memory_bytes{role=\"worker\",slot=\"%zu\"} %llu\n", i,
+			    (unsigned long long)u.rss);
+}
+
+static void
+metrics_cpu(FILE *to)
+{
+	struct usage u = usage_of((int)getppid());
+
+	if (!u.known)
+		return;
+	metric_head(to, "cpu_seconds_total", "counter", "Processor time of warp's own processes.");
+	fprintf(to, "warp_cpu_seconds_total{role=\"master\",slot=\"\"} %.2f\n", u.cpu_s);
+	for (size_t i = 0; i < LEN(board->workers); i++)
+		if ((u = usage_of(board->workers[i].pid)).known)
+			fprintf(to, "warp_cpu_seconds_total{role=\"worker\",slot=\"%zu\"} %.2f\n",
+			    i, u.cpu_s);
+}
+
+/* By place and line: a route has no name. */
+static void
+metrics_routes(const struct conf *cf, FILE *to)
+{
+	metric_head(to, "route_hits_total", "counter",
+	    "Requests that the route took, since its configuration was loaded.");
+	for (int i = 0; i < MIN(cf->table.n, MIN(ADMIN_ROUTES, ROUTE_HITS)); i++)
+		fprintf(to, "warp_route_hits_total{route=\"%d\",line=\"%u\"} %llu\n", i + 1,
+		    cf->table.routes[i].line, (unsigned long long)route_hits(cf, i));
 }
 
 static void
@@ -9475,6 +12748,12 @@ metrics(const struct conf *cf, FILE *to)
 		    counter_sum(counters[i].at));
 	for (size_t m = 0; m < LEN(instance_metrics); m++)
 		metrics_instances(cf, to, m);
+	metrics_answers(cf, to);
+	for (size_t m = 0; m < LEN(proc_metrics); m++)
+		metrics_procs(to, m);
+	metrics_routes(cf, to);
+	metrics_memory(to);
+	metrics_cpu(to);
 }
 
 /* ---- endpoints ---- */
@@ -9486,38 +12765,47 @@ print_ok(const struct conf *cf, FILE *to)
 	fputs("ok\n", to);
 }
 
+/* What stands behind a verb: /restart/NAME. */
+enum admin_takes { TAKES_NOTHING, TAKES_PROCESS, TAKES_INSTANCE, TAKES_KEY };
+
 /* A row answers GET with what print writes, or is a verb to be POSTed. */
 struct admin_end {
 	const char *path, *help;
 	const char *type;
 	void (*print)(const struct conf *, FILE *);      /* NULL: the list of these */
 	void (*print_text)(const struct conf *, FILE *); /* for ?format=text */
-	bool is_verb, later; /* later: the master does not know it yet */
+	bool is_verb;
+	enum admin_takes takes;
+	bool alone; /* also without what it takes */
+	bool later; /* not supported yet */
 };
 
-#define VERB(name, help)  { "/" name, help, .is_verb = true }
-#define LATER(name, help) { "/" name, help, .is_verb = true, .later = true }
+#define VERB(name, help, takes, alone) \
+	{ "/" name, help, TEXT_TYPE, NULL, NULL, true, takes, alone, false }
+#define READ(path, help, type, print, print_text) \
+	{ path, help, type, print, print_text, false, TAKES_NOTHING, true, false }
 
 static const struct admin_end admin_ends[] = {
-	{ "/", "this list", TEXT_TYPE, NULL, NULL, false, false },
-	{ "/status", "what is going on, as JSON; ?format=text: as tables",
-	  "application/json", status_json, status_text_table, false, false },
-	{ "/metrics", "the same for Prometheus", PROM_TYPE, metrics, NULL, false, false },
-	{ "/health", "ok", TEXT_TYPE, print_ok, NULL, false, false },
-	{ "/config", "the configuration in force, secrets masked", "application/json",
-	  conf_print_json, NULL, false, false },
-	VERB("reload", "read the configuration again"),
-	VERB("quit", "answer what was asked, then stop"),
-	VERB("stop", "stop now"),
-	VERB("upgrade", "run the binary that lies there now"),
-	LATER("restart", "NAME: a process"),
-	LATER("start", "NAME: a process"),
-	LATER("drain", "UPSTREAM/INSTANCE: no new requests"),
-	LATER("enable", "UPSTREAM/INSTANCE: requests again"),
-	LATER("purge", "KEY or PREFIX*: out of the cache"),
+	READ("/", "this list; to a browser: the dashboard", TEXT_TYPE, NULL, NULL),
+	READ("/status", "what is going on, as JSON; ?format=text: as tables",
+	    "application/json", status_json, status_text_table),
+	READ("/metrics", "the same for Prometheus", PROM_TYPE, metrics, NULL),
+	READ("/health", "ok", TEXT_TYPE, print_ok, NULL),
+	READ("/config", "the configuration in force, secrets masked", "application/json",
+	    conf_print_json, NULL),
+	VERB("reload", "read the configuration again", TAKES_NOTHING, true),
+	VERB("quit", "answer what was asked, then stop", TAKES_NOTHING, true),
+	VERB("stop", "stop now; /NAME: only that process", TAKES_PROCESS, true),
+	VERB("start", "/NAME: that process", TAKES_PROCESS, false),
+	VERB("restart", "/NAME: that process, one replica after the other", TAKES_PROCESS, false),
+	VERB("drain", "/UPSTREAM/INSTANCE: no new requests", TAKES_INSTANCE, false),
+	VERB("enable", "/UPSTREAM/INSTANCE: requests again", TAKES_INSTANCE, false),
+	VERB("upgrade", "run the binary that lies there now", TAKES_NOTHING, true),
+	{ "/purge", "/KEY or /PREFIX*: out of the cache", TEXT_TYPE, NULL, NULL, true, TAKES_KEY,
+	    false, true },
 };
 #undef VERB
-#undef LATER
+#undef READ
 
 static void
 print_ends(FILE *to)
@@ -9528,28 +12816,36 @@ print_ends(FILE *to)
 			    admin_ends[i].path, admin_ends[i].help);
 }
 
-/* NULL: there is none. What is to come takes a name behind it. */
+/* NULL: there is none. *arg is what stands behind it; p is NULL for nothing. */
 static const struct admin_end *
-admin_end_find(struct slice path)
+admin_end_find(struct slice path, struct slice *arg)
 {
 	for (size_t i = 0; i < LEN(admin_ends); i++) {
-		struct slice have = slice_of(admin_ends[i].path);
-		if (slice_eq(path, have) || (admin_ends[i].later && slice_starts(path, have) &&
-		    path.p[have.n] == '/'))
-			return &admin_ends[i];
+		const struct admin_end *e = &admin_ends[i];
+		struct slice have = slice_of(e->path);
+
+		*arg = (struct slice){ NULL, 0 };
+		if (slice_eq(path, have))
+			return e;
+		if (e->takes == TAKES_NOTHING || !slice_starts(path, have) || path.p[have.n] != '/')
+			continue;
+		*arg = slice_from(path, have.n + 1);
+		return e;
 	}
 	return NULL;
 }
 
-/* 200: e may answer. Who is not known learns nothing, not even what there is. */
+/* 200: e may answer. Who is not known learns nothing, not even what there is;
+ * the dashboard says nothing but how to ask. */
 static int
-admin_judge(const struct admin_request *rq, const struct conf *cf, const struct admin_end *e)
+admin_judge(const struct admin_request *rq, const struct admin_end *e)
 {
 	bool reads = rq->method == M_GET || rq->method == M_HEAD;
+	bool page = e == &admin_ends[0] && reads && rq->wants_html;
 
-	if (!rq->is_unix && cf->admin.token.n == 0)
+	if (!rq->is_unix && !page && rq->secret.n == 0)
 		return 403;
-	if (!rq->is_unix && !slice_eq_secret(rq->token, cf->admin.token))
+	if (!rq->is_unix && !page && !slice_eq_secret(rq->token, rq->secret))
 		return 401;
 	if (!e)
 		return 404;
@@ -9566,7 +12862,7 @@ admin_refuse(struct admin_reply *reply, const struct admin_end *e, FILE *to)
 		int status;
 		const char *text;
 	} why[] = {
-		{ 401, "give admin.token, as X-Admin-Token or as a Bearer token" },
+		{ 401, "give the admin token, as X-Admin-Token or as a Bearer token" },
 		{ 403, "admin.token is not set: without it only the unix socket answers" },
 		{ 404, "not found; there is" },
 		{ 405, "wrong method; there is" },
@@ -9579,22 +12875,158 @@ admin_refuse(struct admin_reply *reply, const struct admin_end *e, FILE *to)
 	if (reply->status == 404 || reply->status == 405)
 		print_ends(to);
 	if (reply->status == 401)
-		reply->extra = "WWW-Authenticate: Bearer\r\n";
+		reply->extra = NO_STORE "WWW-Authenticate: Bearer\r\n";
 	if (reply->status == 405)
-		reply->extra = e->is_verb ? "Allow: POST\r\n" : "Allow: GET, HEAD\r\n";
+		reply->extra = e->is_verb ? NO_STORE "Allow: POST\r\n"
+		                          : NO_STORE "Allow: GET, HEAD\r\n";
 }
+
+/* ---- verbs ---- */
+
+/* s without its percent signs, NUL behind it; false: malformed, or too long. */
+static bool
+arg_decode(struct slice s, char *out, size_t max)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s.n; i++, n++) {
+		int c = s.p[i] == '%' ? percent_value(slice_from(s, i)) : (unsigned char)s.p[i];
+		if (c < ' ' || n + 1 >= max)
+			return false;
+		i += s.p[i] == '%' ? 2 : 0;
+		out[n] = (char)c;
+	}
+	out[n] = '\0';
+	return true;
+}
+
+/* Says what is not there and what may have been meant; 404. */
+static int
+admin_no(FILE *to, const char *what, const struct near *near)
+{
+	struct arena a = { NULL };
+
+	fprintf(to, "no %s '%.*s'%s\n", what, (int)near->word.n, near->word.p, near_text(&a, near));
+	arena_free(&a);
+	return 404;
+}
+
+/* Does somebody call it so: as configured, in other words, or as status does? */
+static bool
+instance_is(const struct instance *in, struct slice name)
+{
+	struct arena a = { NULL };
+	char b[ADDR_TEXT];
+	struct addr addr;
+	const char *why;
+	bool is = slice_eq(name, slice_of(instance_address(in, b))) ||
+	    slice_eq(name, slice_of(in->addr.text)) ||
+	    slice_uint(name, INSTANCES_MAX) == in - in->up->instances ||
+	    (addr_parse(&a, name, &addr, &why) && strcmp(addr.text, in->addr.text) == 0);
+
+	arena_free(&a);
+	return is;
+}
+
+/* The verb for the instance in arg, UPSTREAM/INSTANCE; it goes to the master
+ * by its place. */
+static int
+verb_instance(const struct conf *cf, const struct admin_end *e, struct slice arg, char *out,
+    FILE *to)
+{
+	struct slice name = arg, up = arg;
+	struct near near;
+	char b[ADDR_TEXT];
+
+	slice_cut(&name, '/', &up);
+	near = (struct near){ .word = up };
+	for (int u = 0; u < cf->n_upstreams; u++) {
+		const struct upstream *x = &cf->upstreams[u];
+		near_offer(&near, slice_of(x->name));
+		if (!slice_eq(up, slice_of(x->name)))
+			continue;
+		near = (struct near){ .word = name.p ? name : S("") };
+		for (int i = 0; i < x->n_instances; i++) {
+			const struct instance *in = &x->instances[i];
+			near_offer(&near, slice_of(instance_address(in, b)));
+			if (name.p && instance_is(in, name)) {
+				snprintf(out, VERB_MAX, "%s %s/%d", e->path + 1, x->name, i);
+				return 200;
+			}
+		}
+		near.best.n = near.best.p == b ? 0 : near.best.n; /* b holds the last one */
+		fprintf(to, "upstream %s: ", x->name);
+		return admin_no(to, "instance", &near);
+	}
+	return admin_no(to, "upstream", &near);
+}
+
+/* A process by its name, with all its replicas. */
+static int
+verb_process(const struct conf *cf, const struct admin_end *e, struct slice arg, char *out,
+    FILE *to)
+{
+	struct near near = { .word = arg };
+	bool found = false;
+
+	for (int i = 0; i < cf->n_processes; i++) {
+		near_offer(&near, slice_of(cf->processes[i]->name));
+		found |= slice_eq(arg, slice_of(cf->processes[i]->name));
+	}
+	if (!found)
+		return admin_no(to, "process", &near);
+	snprintf(out, VERB_MAX, "%s %.*s", e->path + 1, (int)arg.n, arg.p);
+	return 200;
+}
+
+/* Writes what the master is to be told into out. 200, or the status of the
+ * refusal, which is then in to. */
+static int
+admin_verb(const struct admin_request *rq, const struct conf *cf, const struct admin_end *e,
+    struct slice arg, char *out, FILE *to)
+{
+	static const char *const names[] = { "", "/NAME", "/UPSTREAM/INSTANCE", "/KEY" };
+	char name[VERB_MAX / 2];
+
+	if (rq->cross_site) {
+		fputs("a page of another site had this sent: refused\n", to);
+		return 403;
+	}
+	if (arg.n == 0 && e->alone && !arg.p) {
+		snprintf(out, VERB_MAX, "%s", e->path + 1);
+		return 200;
+	}
+	if (arg.n == 0) {
+		fprintf(to, "%s needs a name: %s%s\n", e->path + 1, e->path, names[e->takes]);
+		return 400;
+	}
+	if (!arg_decode(arg, name, sizeof name)) {
+		fputs("the name is malformed or too long\n", to);
+		return 400;
+	}
+	return (e->takes == TAKES_PROCESS ? verb_process : verb_instance)(cf, e, slice_of(name),
+	    out, to);
+}
+
+/* ---- the answer ---- */
 
 static void
 admin_print(const struct admin_request *rq, const struct conf *cf, const struct admin_end *e,
     struct admin_reply *reply, FILE *to)
 {
+	bool text = query_has(rq->query, S("format"), S("text"));
+
 	reply->content_type = e->type;
-	if (e->print_text && query_has(rq->query, S("format"), S("text"))) {
+	if (e->print_text && text) {
 		reply->content_type = TEXT_TYPE;
 		e->print_text(cf, to);
 	} else if (e->print)
 		e->print(cf, to);
-	else {
+	else if (rq->wants_html && !text) {
+		reply->content_type = HTML_TYPE;
+		reply->extra = dashboard_head();
+		dashboard_print(to);
+	} else {
 		fputs("warp " VERSION "\n\n", to);
 		print_ends(to);
 	}
@@ -9605,32 +13037,36 @@ admin_print(const struct admin_request *rq, const struct conf *cf, const struct 
 static void
 admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin_reply *reply)
 {
-	const struct admin_end *e = admin_end_find(rq->path);
+	static char verb[VERB_MAX];
+	struct slice arg;
+	const struct admin_end *e = admin_end_find(rq->path, &arg);
 	FILE *to;
 
-	*reply = (struct admin_reply){ .status = admin_judge(rq, cf, e), .content_type = TEXT_TYPE };
-	if (reply->status == 200 && e->is_verb) {
-		reply->verb = e->path + 1;
-		return;
-	}
+	*reply = (struct admin_reply){ .status = admin_judge(rq, e), .content_type = TEXT_TYPE,
+		.extra = NO_STORE };
 	if (!(to = open_memstream(&reply->body, &reply->n))) {
 		reply->status = 503;
 		return;
 	}
-	if (reply->status == 200)
-		admin_print(rq, cf, e, reply, to);
-	else
+	if (reply->status != 200)
 		admin_refuse(reply, e, to);
-	if (fclose(to) != 0) { /* out of memory */
+	else if (!e->is_verb)
+		admin_print(rq, cf, e, reply, to);
+	else if ((reply->status = admin_verb(rq, cf, e, arg, verb, to)) == 200)
+		reply->verb = verb;
+	if (fclose(to) != 0) /* out of memory */
+		*reply = (struct admin_reply){ .status = 503, .content_type = TEXT_TYPE,
+			.body = reply->body };
+	if (reply->verb || reply->n == 0) {
 		free(reply->body);
-		*reply = (struct admin_reply){ .status = 503, .content_type = TEXT_TYPE };
+		reply->body = NULL;
 	}
 }
 
 /* ==== heads ==================================================================
  * Owns    the text of the head being written, and the heads being read.
  * Offers  heads_open, client_of, request_write, response_write, interim_write.
- * Calls   base, http, path, addr, clock. What one side said becomes what the
+ * Calls   base, http, path, addr, clock, roster. What one side said becomes what the
  *         other is told: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
 
 #define HTTP_PORT 80 /* not said in Host */
@@ -10096,6 +13532,17 @@ status_write(struct text *t, int status, struct slice reason)
 	text_add(t, S("\r\n"));
 }
 
+/* The client comes back to the instance that answers now. RFC 6265 4.1. */
+static void
+cookie_write(struct text *t, const struct instance *in)
+{
+	text_add(t, S("Set-Cookie: "));
+	text_add(t, in->up->sticky_cookie);
+	text_char(t, '=');
+	text_hex(t, stuck_value(in), STUCK_LEN);
+	text_add(t, S("; Path=/; HttpOnly; SameSite=Lax\r\n"));
+}
+
 /* The response head as the client is to see it. False: it does not fit. */
 static bool
 response_write(struct text *t, const struct exchange *x, struct head *h)
@@ -10115,6 +13562,8 @@ response_write(struct text *t, const struct exchange *x, struct head *h)
 	if (conf->middleware.via)
 		line_write(t, S("Via"), h->minor ? S("1.1 warp") : S("1.0 warp"));
 	pairs_write(t, &r->add_response_headers);
+	if (x->sticks)
+		cookie_write(t, x->inst);
 	if (x->down.chunk_out)
 		text_add(t, S("Transfer-Encoding: chunked\r\n"));
 	if (h->status == 101) {
@@ -10144,7 +13593,8 @@ interim_write(struct text *t, struct head *h)
  * Offers  answer_error, answer_write.
  * Calls   base, http, heads. What warp says when no backend does. */
 
-#define ERROR_TEXT_MAX 1024
+#define ERROR_CAUSE_MAX 2048
+#define ERROR_TEXT_MAX  (6 * ERROR_CAUSE_MAX) /* a character may become &amp; */
 
 static void
 html_add(struct text *t, const char *s)
@@ -10263,6 +13713,155 @@ answer_write(struct text *t, const struct exchange *x, const struct answer *a)
 	connection_write(t, x);
 	text_add(t, S("\r\n"));
 	return !t->full;
+}
+
+/* ==== maintenance ============================================================
+ * Owns    what the upstreams' maintenance files said last, and the directories
+ *         they are in.
+ * Offers  maintenance_open, maintenance_answer.
+ * Calls   base, clock, log. While the file is there it is the answer. It is
+ *         looked for when a request comes, at most every MAINTENANCE_MS. */
+
+/* A notice that hangs out, or does not. */
+struct notice {
+	int dir;            /* as it was before chroot; -1: it was not there */
+	int64_t looked_ms;  /* 0: never */
+	bool out;
+	int why;            /* errno, when it could not be looked for */
+	struct stat st;     /* of the file that body is from */
+	char *body;
+	size_t n;
+};
+
+static struct notice *notices; /* by upstream.index */
+
+/* Before chroot and before rights are dropped. */
+static void
+maintenance_open(const struct conf *cf)
+{
+	char dir[PATH_MAX];
+	const char *path;
+
+	notices = xcalloc((size_t)cf->n_upstreams + 1, sizeof *notices);
+	for (int i = 0; i < cf->n_upstreams; i++) {
+		notices[i].dir = -1;
+		if (!(path = cf->upstreams[i].maintenance))
+			continue;
+		snprintf(dir, sizeof dir, "%.*s/", (int)(strrchr(path, '/') - path), path);
+		notices[i].dir = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	}
+}
+
+/* Whether it exists; then *st is its, and *fd is -1 if it cannot be read. False:
+ * errno says why. */
+static bool
+notice_at(int dir, const char *path, int *fd, struct stat *st)
+{
+	if ((*fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)) >= 0)
+		return fstat(*fd, st) == 0;
+	return fstatat(dir, path, st, 0) == 0;
+}
+
+/* Outside of a chroot its path is gone anew where that is allowed: a directory
+ * on the way may be another one now. */
+static bool
+notice_find(const struct notice *no, const char *path, int *fd, struct stat *st)
+{
+	bool jailed = no->dir >= 0 && conf->server.chroot;
+
+	if (!jailed && notice_at(AT_FDCWD, path, fd, st))
+		return true;
+	if (no->dir < 0 || (!jailed && errno != EACCES))
+		return false;
+	return notice_at(no->dir, strrchr(path, '/') + 1, fd, st);
+}
+
+static bool
+notice_is_same(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+	    a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* Its text, as much as is shown of it; empty if it has none to give. */
+static void
+notice_read(struct notice *no, const char *path, int fd, const struct stat *st)
+{
+	ssize_t got = -1;
+
+	if (no->body && notice_is_same(st, &no->st))
+		return;
+	free(no->body);
+	no->body = xcalloc(1, MAINTENANCE_BYTES);
+	no->st = *st;
+	if (fd >= 0 && S_ISREG(st->st_mode))
+		got = read(fd, no->body, MAINTENANCE_BYTES);
+	no->n = got > 0 ? (size_t)got : 0;
+	if (got < 0)
+		log_warn("maintenance %s: not a file that can be read, only its status is shown",
+		    path);
+	else if (st->st_size > MAINTENANCE_BYTES)
+		log_warn("maintenance %s: more than %d bytes, the rest is not shown", path,
+		    MAINTENANCE_BYTES);
+}
+
+/* Looks for the file, if the last look is old enough. */
+static void
+notice_look(struct notice *no, const char *path)
+{
+	struct stat st;
+	int fd = -1, why;
+
+	if (no->looked_ms != 0 && now_ms - no->looked_ms < MAINTENANCE_MS)
+		return;
+	no->looked_ms = now_ms;
+	no->out = notice_find(no, path, &fd, &st);
+	why = no->out || errno == ENOENT || errno == ENOTDIR ? 0 : errno;
+	if (why != 0 && why != no->why)
+		log_errno("maintenance %s: cannot be looked for", path);
+	no->why = why;
+	if (no->out)
+		notice_read(no, path, fd, &st);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* By the name's end. */
+static struct slice
+notice_type(const char *path)
+{
+	const struct pair types[] = {
+		{ S(".html"), S("text/html; charset=utf-8") },
+		{ S(".json"), S("application/json") },
+	};
+	struct slice s = slice_of(path);
+
+	for (size_t i = 0; i < LEN(types); i++)
+		if (s.n > types[i].name.n && slice_eq(slice_from(s, s.n - types[i].name.n), types[i].name))
+			return types[i].value;
+	return S("text/plain; charset=utf-8");
+}
+
+/* True while up is under maintenance: *a is the answer then. Its body is a
+ * copy: the file may change while a slow client reads. */
+static bool
+maintenance_answer(const struct upstream *up, struct answer *a)
+{
+	struct notice *no = &notices[up->index];
+	char *copy;
+
+	if (!up->maintenance)
+		return false;
+	notice_look(no, up->maintenance);
+	if (!no->out)
+		return false;
+	copy = xcalloc(1, no->n + 1);
+	if (no->n > 0)
+		memcpy(copy, no->body, no->n);
+	*a = (struct answer){ .status = 503, .content_type = notice_type(up->maintenance),
+		.body = { copy, no->n }, .owned = copy,
+		.extra = S("Retry-After: " MAINTENANCE_RETRY "\r\n") };
+	return true;
 }
 
 /* ==== pipe ===================================================================
@@ -10692,19 +14291,8 @@ static const struct {
 static void (*upstream_door)(struct watch *, short); /* the front's */
 static void (*upstream_due)(struct timer *);
 static const struct exchange *req_of; /* whose head req is */
-static uint64_t random_state[2];
-
-/* xorshift128+: ids must differ, not be secret. */
-static uint64_t
-random_next(void)
-{
-	uint64_t a = random_state[0], b = random_state[1];
-
-	random_state[0] = b;
-	a ^= a << 23;
-	random_state[1] = a ^ b ^ (a >> 17) ^ (b >> 26);
-	return random_state[1] + b;
-}
+static bool held_news; /* some that wait may try again: see roster.go */
+static bool quiet_due; /* the master is to be told CTL_QUIET */
 
 /* Its head, parsed; again when another came between. */
 static struct head *
@@ -10783,19 +14371,241 @@ exchange_free(struct exchange *x)
 	block_give(x->block);
 }
 
-/* On the instance's record, and noted as this worker's. */
-static void
-flight_count(const struct instance *in, bool begins)
-{
-	size_t i = (size_t)(in->board - board->instances), slot = (size_t)(me - board->workers);
+/* ---- places on an instance ---- */
 
-	if (begins) {
-		in->board->in_flight++;
-		board->flights[slot][i]++;
-	} else {
-		board->flights[slot][i]--;
-		in->board->in_flight--;
+/* How many requests of this worker are with the instance, by parity of the
+ * epoch they began in. */
+static atomic_ushort *
+flights_of(const struct instance *in)
+{
+	return board->flights[me - board->workers][in->board - board->instances];
+}
+
+static void
+flight_end(const struct exchange *x, const struct instance *in)
+{
+	struct board_instance *b = in->board;
+
+	atomic_store_explicit(&b->used_ms, now_ms, memory_order_relaxed);
+	flights_of(in)[x->parity]--;
+	b->in_flight--;
+	if (--b->flights[x->parity] == 0 &&
+	    (b->run == RUN_DRAINING || b->epoch % FLIGHT_EPOCHS != x->parity))
+		quiet_due = true;
+}
+
+/* In the epoch that is: the program that listens there now, no other. */
+static void
+flight_epoch(struct exchange *x, struct board_instance *b)
+{
+	for (;;) {
+		unsigned epoch = b->epoch;
+		x->parity = epoch % FLIGHT_EPOCHS;
+		b->flights[x->parity]++;
+		if (b->epoch == epoch)
+			return;
+		if (--b->flights[x->parity] == 0)
+			quiet_due = true; /* the master may have seen it and waits */
 	}
+}
+
+/* A place for one more request. False: there is none, or the instance is to
+ * be stopped. The master says so first and looks at in_flight afterwards; here
+ * it is the other way round, so one of both sees what the other did. */
+static bool
+flight_begin(struct exchange *x, const struct instance *in)
+{
+	struct board_instance *b = in->board;
+	unsigned n = b->in_flight;
+
+	if (in->max_connections == 0)
+		b->in_flight++;
+	else
+		do
+			if (n >= in->max_connections)
+				return false;
+		while (!atomic_compare_exchange_weak(&b->in_flight, &n, n + 1));
+	flight_epoch(x, b);
+	flights_of(in)[x->parity]++;
+	atomic_store_explicit(&b->used_ms, now_ms, memory_order_relaxed);
+	if (b->run == RUN_NONE || b->run == RUN_UP)
+		return true;
+	flight_end(x, in);
+	return false;
+}
+
+/* ---- those that wait for an instance ---- */
+
+/* How many wait for this upstream, in all workers: counted on its first
+ * instance's record. */
+static void
+held_count(const struct upstream *up, bool joins)
+{
+	const struct instance *first = &up->instances[0];
+
+	if (joins) {
+		flights_of(first)[FLIGHT_EPOCHS]++;
+		first->board->held++;
+	} else {
+		first->board->held--;
+		flights_of(first)[FLIGHT_EPOCHS]--;
+	}
+}
+
+/* n more of them may try; the front sees to it when this turn is over. */
+static void
+hold_news(const struct upstream *up, unsigned n)
+{
+	struct roster *r = up->roster;
+
+	r->go = MIN(r->go + n, r->n_held);
+	held_news |= r->go > 0;
+}
+
+/* Nobody said anything for HELD_AGAIN_MS: the oldest has a look. */
+static void
+hold_due(struct timer *t)
+{
+	struct roster *r = (struct roster *)((char *)t - offsetof(struct roster, timer));
+
+	r->go = MAX(r->go, 1);
+	held_news = true;
+	timer_set(t, HELD_AGAIN_MS);
+}
+
+/* Back in the queue, on an instance, or answered: its try is over. */
+static void
+hold_tried(struct exchange *x)
+{
+	if (x->out)
+		x->route->upstream->roster->n_out--;
+	x->out = false;
+}
+
+/* To its place among them, in the order they came. */
+static void
+hold_join(struct exchange *x)
+{
+	struct roster *r = x->route->upstream->roster;
+	struct exchange *before = r->held_last;
+
+	hold_tried(x);
+	if (x->held_ms == 0)
+		x->held_ms = now_ms;
+	while (before && before->turn > x->turn)
+		before = before->held_prev;
+	x->held_prev = before;
+	x->held_next = before ? before->held_next : r->held;
+	*(before ? &before->held_next : &r->held) = x;
+	*(x->held_next ? &x->held_next->held_prev : &r->held_last) = x;
+	r->n_held++;
+	held_count(x->route->upstream, true);
+	r->timer.fire = hold_due;
+	timer_keep(&r->timer, HELD_AGAIN_MS);
+	x->state = X_HOLD;
+}
+
+/* Out of the queue, to try anew. */
+static void
+hold_leave(struct exchange *x)
+{
+	struct roster *r = x->route->upstream->roster;
+
+	*(x->held_prev ? &x->held_prev->held_next : &r->held) = x->held_next;
+	*(x->held_next ? &x->held_next->held_prev : &r->held_last) = x->held_prev;
+	x->held_prev = x->held_next = NULL;
+	held_count(x->route->upstream, false);
+	if (--r->n_held == 0)
+		timer_clear(&r->timer);
+	x->out = true;
+	r->n_out++;
+	x->state = X_PICK;
+	x->tried = 0;
+	x->tries = 0;
+	x->passed = false;
+}
+
+/* May be asked, if it has a place. */
+static bool
+instance_is_open(const struct instance *in)
+{
+	enum standing s = instance_standing(in);
+
+	return s == STAND_UP || s == STAND_TRIAL;
+}
+
+/* Some instance would take x, had it a place for it. */
+static bool
+hold_is_full(const struct exchange *x)
+{
+	const struct upstream *up = x->route->upstream;
+
+	for (int i = 0; i < up->n_instances; i++) {
+		const struct instance *in = &up->instances[i];
+		if (in->max_connections > 0 && instance_is_open(in) &&
+		    (x->passed || !instance_tried(in, x->tried)))
+			return true;
+	}
+	return false;
+}
+
+/* False: all its instances were stopped, or failed for good. */
+static bool
+upstream_can_come(const struct upstream *up)
+{
+	if (up->process && up->process->start_on == START_REQUEST)
+		return true;
+	for (int i = 0; i < up->n_instances; i++)
+		if (up->instances[i].board->run != RUN_OFF)
+			return true;
+	return false;
+}
+
+/* How long x may wait altogether. */
+static uint32_t
+hold_ms(const struct exchange *x)
+{
+	const struct upstream *up = x->route->upstream;
+
+	if (!upstream_can_come(up))
+		return 0;
+	return hold_is_full(x) ? MAX(up->hold_ms, up->connect_ms) : up->hold_ms;
+}
+
+static bool
+hold_is_over(const struct exchange *x)
+{
+	return now_ms - (x->held_ms ? x->held_ms : now_ms) >= hold_ms(x);
+}
+
+/* A process that starts on request is asked for, calmly. */
+static void
+hold_start(const struct upstream *up)
+{
+	struct roster *r = up->roster;
+
+	if (!up->process || up->process->start_on != START_REQUEST ||
+	    (r->asked_ms != 0 && now_ms - r->asked_ms < SECOND_MS))
+		return;
+	for (int i = 0; i < up->n_instances; i++)
+		if (up->instances[i].board->run == RUN_OFF) {
+			r->asked_ms = now_ms;
+			if (!master_tell(CTL_START, up->process->name))
+				log_errno("the master was not told to start %s", up->process->name);
+			return;
+		}
+}
+
+/* A place is free: for the oldest of this worker, or for those of the others,
+ * as likely as there are more of them. */
+static void
+hold_place(const struct upstream *up)
+{
+	unsigned all = up->instances[0].board->held, own = up->roster->n_held;
+
+	if (all > own && random_next() % all >= own && master_tell(CTL_WAKE, ""))
+		return;
+	hold_news(up, 1);
 }
 
 /* Lets go of the upstream connection: kept for others, or closed. */
@@ -10807,7 +14617,9 @@ upstream_leave(struct exchange *x, bool keep)
 	if (!u)
 		return;
 	x->u = NULL;
-	flight_count(x->inst, false);
+	flight_end(x, x->inst);
+	if (x->inst->max_connections > 0 && u->state == UP_BUSY)
+		hold_place(x->inst->up); /* one that refuses has none to give */
 	timer_clear(&u->s.timer);
 	if (keep)
 		pool_give(u);
@@ -10841,6 +14653,9 @@ exchange_over(struct exchange *x)
 	if (x->source == SOURCE_UPSTREAM)
 		x->bytes_out = x->down.body.total;
 	upstream_leave(x, false);
+	if (x->state == X_HOLD)
+		hold_leave(x);
+	hold_tried(x);
 	if (!x->admin) {
 		exchange_count(x);
 		if (access_on)
@@ -10918,6 +14733,7 @@ static enum step
 exchange_answer(struct exchange *x, const struct answer *a)
 {
 	upstream_leave(x, false);
+	hold_tried(x);
 	request_settle(x);
 	x->source = SOURCE_MEMORY;
 	x->status = a->status;
@@ -10987,11 +14803,82 @@ body_is_here(const struct exchange *x)
 	    (x->up.body.total == 0 && x->up.body.chunk == CHUNK_SIZE);
 }
 
+/* Whether it is a replica of the process: NAME, or NAME.i. */
+static bool
+proc_is_of(const struct board_proc *bp, const char *name)
+{
+	size_t n = strlen(name);
+
+	return strncmp(bp->name, name, n) == 0 && (!bp->name[n] ||
+	    (bp->name[n] == '.' && strspn(bp->name + n + 1, "0123456789") == strlen(bp->name + n + 1)));
+}
+
+/* How replicas that are not up ended, and their last words. */
+static void
+cause_of_process(struct text *t, const struct process *p)
+{
+	char why[WHY_MAX], line[WHY_MAX];
+
+	for (size_t i = 0; i < PROCS_MAX && board->procs[i].name[0]; i++) {
+		const struct board_proc *bp = &board->procs[i];
+		unsigned n = bp->n_lines;
+
+		if (!proc_is_of(bp, p->name) || bp->state == PROC_UP)
+			continue;
+		text_fmt(t, "; process %s", bp->name);
+		if (*board_text_get(&bp->why, why))
+			text_fmt(t, ": %s", why);
+		if (n > 0 && *board_text_get(&bp->lines[(n - 1) % PROC_LINES], line))
+			text_fmt(t, ", its last words: %s", line);
+	}
+}
+
+/* No instance answered. The page says why, where pages may. */
 static enum step
 exchange_failed(struct exchange *x, int status)
 {
-	return exchange_error(x, status, x->cause,
-	    status == 503 ? S("Retry-After: 1\r\n") : S(""));
+	static char buf[ERROR_CAUSE_MAX];
+	const struct process *p = x->route->upstream->process;
+	struct text t = { buf, 0, sizeof buf - 1, false };
+
+	text_str(&t, x->cause);
+	if (p && conf->server.show_errors)
+		cause_of_process(&t, p);
+	buf[t.n] = '\0';
+	return exchange_error(x, status, buf, status == 503 ? S("Retry-After: 1\r\n") : S(""));
+}
+
+/* x waits for an instance where that may help, else it is answered status. */
+static enum step
+exchange_hold(struct exchange *x, int status)
+{
+	struct upstream *up = x->route->upstream;
+
+	hold_start(up);
+	if (hold_is_over(x))
+		return exchange_failed(x, status);
+	if (x->held_ms == 0 && up->roster->n_held + up->roster->n_out >= HELD_MAX) {
+		snprintf(x->cause, sizeof x->cause, "upstream %s: too many requests wait",
+		    up->name);
+		return exchange_failed(x, 503);
+	}
+	x->held_status = status;
+	hold_join(x);
+	return STEP_WAIT;
+}
+
+static void
+exchange_tried(struct exchange *x, const struct instance *in)
+{
+	x->tried |= UINT64_C(1) << ((size_t)(in - in->up->instances) % TRIED_BITS);
+}
+
+static void
+instance_blame(const struct instance *in, const char *cause)
+{
+	instance_failed(in);
+	in->board->codes[0]++;
+	warn_calmly("upstream %s: %s %s", in->up->name, instance_text(in), cause);
 }
 
 /* The instance did not do it: another try where the retry rule allows one,
@@ -11007,10 +14894,10 @@ exchange_lost(struct exchange *x, enum lost why, const char *cause)
 
 	if (x->state >= X_ANSWER) {
 		warn_calmly("upstream %s: %s %s in the middle of an answer to %.*s",
-		    in->up->name, in->addr.text, cause, (int)MIN(x->target.n, 256), x->target.p);
+		    in->up->name, instance_text(in), cause, (int)MIN(x->target.n, 256), x->target.p);
 		return exchange_abort(x);
 	}
-	snprintf(x->cause, sizeof x->cause, "%s %s: %s", in->up->name, in->addr.text, cause);
+	snprintf(x->cause, sizeof x->cause, "%s %s: %s", in->up->name, instance_text(in), cause);
 	upstream_leave(x, false);
 	if (again && x->up.state == FLOW_CUT)
 		x->up.state = FLOW_ON;
@@ -11020,18 +14907,18 @@ exchange_lost(struct exchange *x, enum lost why, const char *cause)
 		x->state = X_PICK;
 		return STEP_AGAIN;
 	}
-	instance_failed(in);
-	in->board->codes[0]++;
-	warn_calmly("upstream %s: %s %s", in->up->name, in->addr.text, cause);
+	if (x->held_ms == 0 || why > LOST_CONNECT_TIMEOUT)
+		instance_blame(in, cause); /* else it is known to be away */
 	x->addr_i = 0;
-	x->tried |= UINT64_C(1) << ((size_t)(in - in->up->instances) % TRIED_BITS);
-	if (again && x->tries <= in->up->retries &&
-	    in->up->n_instances > 1) {
-		COUNT(me->retries, 1);
-		x->state = X_PICK;
-		return STEP_AGAIN;
-	}
-	return exchange_failed(x, losts[why].status);
+	exchange_tried(x, in);
+	x->lost += x->sent_any;
+	if (!again || x->lost > in->up->retries)
+		return exchange_failed(x, losts[why].status);
+	if (x->tries > in->up->retries || in->up->n_instances == 1)
+		return exchange_hold(x, losts[why].status);
+	COUNT(me->retries, 1);
+	x->state = X_PICK;
+	return STEP_AGAIN;
 }
 
 /* ---- steps toward the upstream ---- */
@@ -11046,38 +14933,147 @@ upstream_attach(struct exchange *x, struct upconn *u)
 	u->s.ch.w.ready = upstream_door;
 	u->s.timer.fire = upstream_due;
 	timer_clear(&u->s.timer);
-	flight_count(x->inst, true);
-	x->sent_any = false;
 	u->s.waits = WAIT_NOTHING;
 	x->connect_by_ms = now_ms +
 	    (x->route->connect_ms ? x->route->connect_ms : x->inst->up->connect_ms);
 }
 
+/* All lines of that name, in order; none is as good as any other value. */
+static uint64_t
+header_key(const struct head *h, struct slice name)
+{
+	uint64_t key = 0;
+
+	for (int i = 0; i < h->n; i++)
+		if (slice_ieq(h->f[i].name, name))
+			key = hash64(key, h->f[i].value.p, h->f[i].value.n);
+	return key;
+}
+
+static struct instance *
+cookie_instance(struct upstream *up, const struct head *h)
+{
+	struct slice value;
+
+	for (int i = 0; i < h->n; i++)
+		if (h->f[i].id == F_COOKIE && cookie_find(h->f[i].value, up->sticky_cookie, &value))
+			return balance_stuck(up, value);
+	return NULL;
+}
+
+/* What the strategy goes by, of this request. */
+static void
+pick_of(struct exchange *x, struct pick *p)
+{
+	struct upstream *up = x->route->upstream;
+	const struct head *h;
+
+	*p = (struct pick){ .tried = x->tried };
+	switch (up->balance->by) {
+	case BY_IP:
+		p->key = hash64(0, x->client.b, sizeof x->client.b);
+		break;
+	case BY_URI:
+		h = exchange_request(x);
+		p->key = hash64(hash64(0, h->path.p, h->path.n), h->query.p, h->query.n);
+		break;
+	case BY_HEADER:
+		p->key = header_key(exchange_request(x), up->hash_header);
+		break;
+	case BY_COOKIE:
+		p->stuck = cookie_instance(up, exchange_request(x));
+		break;
+	default:
+		break;
+	}
+}
+
+/* The instance for the next try; NULL: nobody can be asked. */
+static struct instance *
+exchange_pick(struct exchange *x)
+{
+	struct upstream *up = x->route->upstream;
+	struct instance *in;
+	struct pick p;
+
+	if (x->same)
+		return x->inst;
+	pick_of(x, &p);
+	in = balance_pick(up, &p);
+	/* one that is only full keeps its clients */
+	x->sticks = up->balance->by == BY_COOKIE && in != p.stuck &&
+	    !(p.stuck && instance_full(p.stuck));
+	return in;
+}
+
+/* Others waited before x came: it stands behind them, for their reason. */
+static enum step
+exchange_queue(struct exchange *x)
+{
+	const struct exchange *last = x->route->upstream->roster->held_last;
+
+	if (last)
+		memcpy(x->cause, last->cause, sizeof x->cause);
+	return exchange_hold(x, last ? last->held_status : 503);
+}
+
+/* There is nobody to ask now. */
+static enum step
+exchange_stuck(struct exchange *x)
+{
+	const char *name = x->route->upstream->name;
+
+	if (hold_is_full(x))
+		snprintf(x->cause, sizeof x->cause,
+		    "upstream %s: its instances have all the requests they may have", name);
+	else if (!x->cause[0])
+		snprintf(x->cause, sizeof x->cause, "upstream %s: no instance can be asked", name);
+	return exchange_hold(x, x->tries > 0 ? 502 : 503);
+}
+
+/* There is no connection to x->inst, for this reason. */
+static enum step
+exchange_undialled(struct exchange *x, int err)
+{
+	flight_end(x, x->inst);
+	if (err != EMFILE && err != ENFILE && err != ENOBUFS && err != ENOMEM)
+		return exchange_lost(x, LOST_CONNECT, strerror(err));
+	snprintf(x->cause, sizeof x->cause, "no descriptor left: %s", strerror(err));
+	warn_calmly("%s; raise the limit of open files", x->cause);
+	return exchange_failed(x, 503);
+}
+
 static enum step
 step_pick(struct exchange *x)
 {
+	static uint64_t turns;
 	struct upstream *up = x->route->upstream;
-	struct instance *in = x->same ? x->inst : up->balance->pick(up, x->tried);
+	struct instance *in;
 	struct upconn *u;
 
-	if (!in) {
-		if (!x->cause[0])
-			snprintf(x->cause, sizeof x->cause, "upstream %s: no instance can be asked",
-			    up->name);
-		return exchange_failed(x, x->tries > 0 ? 502 : 503);
+	if (x->turn == 0) {
+		x->turn = ++turns;
+		if (up->roster->n_held + up->roster->n_out > 0 && hold_ms(x) > 0)
+			return exchange_queue(x);
+	}
+	if (!(in = exchange_pick(x)))
+		return exchange_stuck(x);
+	if (!flight_begin(x, in)) {
+		x->same = false;
+		x->passed = true;
+		exchange_tried(x, in);
+		return STEP_AGAIN;
 	}
 	x->inst = in;
 	x->tries += !x->same;
+	x->sent_any = false;
 	u = x->same || up->keepalive == 0 || up->proxy_out ? NULL : pool_take(in);
 	x->same = false;
-	if (!u && !(u = upconn_connect(in, x->addr_i))) {
-		if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM)
-			return exchange_lost(x, LOST_CONNECT, strerror(errno));
-		snprintf(x->cause, sizeof x->cause, "no descriptor left: %s", strerror(errno));
-		warn_calmly("%s; raise the limit of open files", x->cause);
-		return exchange_failed(x, 503);
-	}
+	if (!u && !(u = upconn_connect(in, x->addr_i)))
+		return exchange_undialled(x, errno);
 	upstream_attach(x, u);
+	if (up->roster->n > 1)
+		hold_tried(x); /* others need not see how this one fares */
 	x->state = u->state == UP_BUSY ? X_SEND : X_CONNECT;
 	return u->state == UP_BUSY ? STEP_AGAIN : STEP_WAIT;
 }
@@ -11179,6 +15175,9 @@ step_send(struct exchange *x)
 	struct head *h;
 	enum step s;
 
+	hold_tried(x);
+	if (x->held_ms != 0) /* what it waited for is there: for all */
+		hold_news(x->inst->up, x->inst->up->roster->n_held);
 	req_of = NULL; /* a try before this one may have marked lines */
 	h = exchange_request(x);
 	head_out.n = 0;
@@ -11339,6 +15338,7 @@ exchange_respond(struct exchange *x, size_t n)
 	x->inst->board->requests++;
 	x->inst->board->codes[res.status / 100]++;
 	x->inst->board->latency_us += (unsigned long long)(now_us - x->up_start_us);
+	instance_timed(x->inst, now_us - x->up_start_us);
 	if (tunnel)
 		x->down.body.done = true;
 	x->down.state = FLOW_ON;
@@ -11445,7 +15445,8 @@ step_spool(struct exchange *x)
 	return c->ch.eof ? exchange_abort(x) : STEP_WAIT;
 }
 
-/* The master is asked, or all is over: nothing to do here. */
+/* The master is asked, it waits for an instance, or all is over: nothing to do
+ * here. */
 static enum step
 step_rest(struct exchange *x)
 {
@@ -11457,6 +15458,7 @@ static enum step (*const exchange_steps[X_STATES])(struct exchange *) = {
 	[X_START] = step_rest,
 	[X_SPOOL] = step_spool,
 	[X_PICK] = step_pick,
+	[X_HOLD] = step_rest,
 	[X_CONNECT] = step_connect,
 	[X_SEND] = step_send,
 	[X_WAIT] = step_wait,
@@ -11505,7 +15507,8 @@ client_arm(struct exchange *x)
 	    (!x->spool || x->state == X_SPOOL) && !(x->u && x->u->s.ch.out.n > 0) && !x->up.pipe;
 	bool out = c->ch.out.n > 0 || x->down.pipe;
 
-	side_watch(c, (short)((in ? POLLIN : 0) | (out ? POLLOUT : 0)));
+	side_watch(c, (short)((in ? POLLIN : 0) | (out ? POLLOUT : 0) |
+	    (x->state == X_HOLD ? POLLRDHUP : 0)));
 	if (x->state == X_TUNNEL)
 		side_deadline(c, WAIT_TUNNEL, conf->server.tunnel_ms, x->c_events | x->u_events);
 	else if (out)
@@ -11573,7 +15576,9 @@ static void
 exchange_client_event(struct exchange *x, short revents)
 {
 	struct side *c = &x->c->s;
-	bool gone = revents & (POLLERR | POLLHUP | POLLNVAL);
+	/* who closes while it waits for an instance is taken to have left for good */
+	bool gone = revents & (POLLERR | POLLHUP | POLLNVAL) ||
+	    (x->state == X_HOLD && revents & POLLRDHUP);
 
 	if (gone && x->state != X_TUNNEL) {
 		exchange_abort(x);
@@ -11650,11 +15655,145 @@ exchange_upstream_due(struct exchange *x)
 		exchange_run(x);
 }
 
+/* ==== admin front ============================================================
+ * Owns    the verbs that wait for the master's word.
+ * Offers  admin_serve, admin_told, admin_left.
+ * Calls   admin, auth, exchange. */
+
+/* The master knows a verb by its place here. It is free again when the master
+ * has answered, whether or not its client is still there. */
+static struct ask {
+	bool taken;
+	struct exchange *x; /* NULL: its client has left */
+	struct conn *c;
+} asks[VERBS_MAX];
+static int n_asks; /* taken */
+
+static enum step
+admin_error(struct exchange *x, int status, const char *text)
+{
+	return exchange_answer(x, &(struct answer){ .status = status,
+	    .content_type = S(TEXT_TYPE), .body = slice_of(text) });
+}
+
+static enum step
+admin_ask(struct exchange *x, const char *verb)
+{
+	char b[VERB_MAX + sizeof "V00 "];
+	int i, n;
+
+	for (i = 0; i < VERBS_MAX && asks[i].taken; i++)
+		;
+	if (i == VERBS_MAX)
+		return admin_error(x, 503, "too many commands are under way\n");
+	n = snprintf(b, sizeof b, "%c%d %s", CTL_VERB, i, verb);
+	if (send(ctl_fd, b, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		return admin_error(x, 503, "the master does not listen\n");
+	asks[i] = (struct ask){ true, x, x->c };
+	n_asks++;
+	x->state = X_ASK;
+	return STEP_AGAIN;
+}
+
+/* The value of the first field of that name; p is NULL: there is none. */
+static struct slice
+head_value(const struct head *h, struct slice name)
+{
+	for (int i = 0; i < h->n; i++)
+		if (slice_ieq(h->f[i].name, name))
+			return h->f[i].value;
+	return (struct slice){ NULL, 0 };
+}
+
+/* A browser says for whom it asks: in Sec-Fetch-Site, or, where it is older or
+ * the connection not secure, in Origin. */
+static bool
+is_cross_site(const struct head *h)
+{
+	struct slice site = head_value(h, S("Sec-Fetch-Site"));
+	struct slice origin = head_value(h, S("Origin"));
+	const char *at;
+
+	if (site.p)
+		return !slice_eq(site, S("same-origin")) && !slice_eq(site, S("none"));
+	if (!origin.p)
+		return false;
+	at = memmem(origin.p, origin.n, "://", 3);
+	return !at || !slice_ieq(slice_from(origin, (size_t)(at - origin.p) + 3), h->host);
+}
+
+/* path is what was asked for, below admin.expose if it came through a route:
+ * then server.admin_token is asked for, else admin.token. */
+static enum step
+admin_serve(struct exchange *x, const struct head *h, struct slice path, bool exposed)
+{
+	const struct field *token = head_field(h, F_X_ADMIN_TOKEN);
+	const struct field *accept = head_field(h, F_ACCEPT);
+	struct slice bearer = auth_credentials(h, "Bearer");
+	struct admin_request rq = {
+		.method = h->method, .path = path, .query = h->query,
+		.is_unix = !exposed && x->c->listener->addr.kind == ADDR_UNIX,
+		.wants_html = accept && memmem(accept->value.p, accept->value.n, "text/html", 9),
+		.cross_site = is_cross_site(h),
+		.token = token ? token->value : bearer,
+		.secret = exposed ? conf->server.admin_token : conf->admin.token,
+	};
+	struct admin_reply reply = { 0 };
+
+	admin_answer(&rq, conf, &reply);
+	if (reply.verb)
+		return admin_ask(x, reply.verb);
+	return exchange_answer(x, &(struct answer){ .status = reply.status,
+	    .content_type = slice_of(reply.content_type), .extra = slice_of(reply.extra),
+	    .body = { reply.body, reply.n }, .owned = reply.body });
+}
+
+/* The master's answer to a verb: its number, then "ok", or what is wrong.
+ * Returns who asked, NULL when it has left. */
+static struct conn *
+admin_told(struct slice word)
+{
+	struct slice number;
+	struct ask a;
+	bool good;
+	char *copy;
+	int64_t i;
+
+	slice_cut(&word, ' ', &number);
+	if ((i = slice_uint(number, VERBS_MAX - 1)) < 0 || !word.p || !asks[i].taken)
+		return NULL;
+	a = asks[i];
+	asks[i] = (struct ask){ 0 };
+	n_asks--;
+	if (!a.x)
+		return NULL;
+	good = slice_eq(word, S("ok"));
+	copy = xcalloc(1, word.n + 1);
+	memcpy(copy, word.p, word.n);
+	copy[word.n] = '\n';
+	if (exchange_answer(a.x, &(struct answer){ .status = good ? 200 : 409,
+	    .content_type = S(TEXT_TYPE), .body = { copy, word.n + 1 },
+	    .owned = copy }) != STEP_DONE)
+		exchange_run(a.x);
+	return a.c;
+}
+
+/* A connection is closed, its exchange went before it. */
+static void
+admin_left(const struct conn *c)
+{
+	for (int i = 0; n_asks > 0 && i < VERBS_MAX; i++)
+		if (asks[i].c == c) {
+			asks[i].x = NULL;
+			asks[i].c = NULL;
+		}
+}
+
 /* ==== gate ===================================================================
  * Owns    the seed of what must not be guessed.
- * Offers  gate_open, gate_enter.
- * Calls   route, auth, board, answers, exchange. A request with a whole head
- *         passes here once: which route, may it, and what then. */
+ * Offers  gate_open, gate_enter, admin_enter.
+ * Calls   route, auth, board, answers, exchange, admin front. A request with a
+ *         whole head passes here once: which route, may it, and what then. */
 
 static uint64_t rate_seed; /* equal in all workers: the board is shared */
 
@@ -11782,7 +15921,10 @@ static enum step
 gate_forward(struct exchange *x, const struct head *h)
 {
 	bool has_body = x->up.body.kind != BODY_NONE;
+	struct answer notice;
 
+	if (maintenance_answer(x->route->upstream, &notice))
+		return exchange_answer(x, &notice);
 	x->expect = has_body && h->minor > 0 && h->count[F_EXPECT] > 0;
 	x->upgrade = wants_upgrade(x, h);
 	if (x->upgrade && !x->route->websocket)
@@ -11819,6 +15961,18 @@ gate_guard(struct exchange *x, const struct head *h)
 	return STEP_WAIT;
 }
 
+/* One more for its route. A worker that drains counts nothing: its half of the
+ * hits may be another configuration's by now. */
+static void
+gate_count(const struct route *r)
+{
+	size_t i = (size_t)(r - conf->table.routes);
+
+	if (i < ROUTE_HITS && !draining)
+		atomic_fetch_add_explicit(&board->hits[conf->hits_half][i], 1,
+		    memory_order_relaxed);
+}
+
 static enum step
 gate_route(struct exchange *x, const struct head *h)
 {
@@ -11832,6 +15986,7 @@ gate_route(struct exchange *x, const struct head *h)
 	x->route = route_find(&conf->table, h, view.path, &x->client);
 	if (!x->route)
 		return exchange_error(x, conf->server.no_route_status, "no route matches", S(""));
+	gate_count(x->route);
 	if ((s = gate_guard(x, h)) != STEP_WAIT)
 		return s;
 	switch (x->route->action) {
@@ -11839,6 +15994,8 @@ gate_route(struct exchange *x, const struct head *h)
 		return gate_redirect(x, h);
 	case ACT_RESPOND:
 		return gate_respond(x);
+	case ACT_ADMIN:
+		return admin_serve(x, h, slice_from(view.path, conf->admin.expose.n), true);
 	default:
 		return gate_forward(x, h);
 	}
@@ -11869,52 +16026,11 @@ gate_enter(struct exchange *x)
 	return gate_route(x, h);
 }
 
-/* ==== admin front ============================================================
- * Owns    the one exchange that waits for the master's word.
- * Offers  admin_enter, admin_told.
- * Calls   admin, auth, exchange. */
-
-static struct exchange *asking; /* NULL: it has left, or nobody asks */
-static struct conn *asking_conn;
-static bool verb_asked;         /* the master's answer is to come */
-static int ctl_fd = -1; /* the master */
-
-static enum step
-admin_error(struct exchange *x, int status, const char *text)
-{
-	return exchange_answer(x, &(struct answer){ .status = status,
-	    .content_type = S("text/plain; charset=utf-8"), .body = slice_of(text) });
-}
-
-static enum step
-admin_ask(struct exchange *x, const char *verb)
-{
-	char b[64];
-	int n = snprintf(b, sizeof b, "%c%s", CTL_VERB, verb);
-
-	if (verb_asked)
-		return admin_error(x, 503, "another command is under way\n");
-	if (send(ctl_fd, b, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-		return admin_error(x, 503, "the master does not listen\n");
-	verb_asked = true;
-	asking = x;
-	asking_conn = x->c;
-	x->state = X_ASK;
-	return STEP_AGAIN;
-}
-
+/* The same for the admin listener, which has no routes. */
 static enum step
 admin_enter(struct exchange *x)
 {
 	struct head *h = exchange_request(x);
-	const struct field *token = head_field(h, F_X_ADMIN_TOKEN);
-	struct slice bearer = auth_credentials(h, "Bearer");
-	struct admin_request rq = {
-		.method = h->method, .path = h->path, .query = h->query,
-		.is_unix = x->c->listener->addr.kind == ADDR_UNIX,
-		.token = token ? token->value : bearer,
-	};
-	struct admin_reply reply = { 0 };
 
 	x->admin = true;
 	x->wants_close = !client_keeps(x, h);
@@ -11922,40 +16038,12 @@ admin_enter(struct exchange *x)
 	if (body_of_request(&x->up.body, h) < 0)
 		return exchange_error(x, 400, "bad framing", S(""));
 	x->body_whole = x->up.body.done;
-	admin_answer(&rq, conf, &reply);
-	if (reply.verb)
-		return admin_ask(x, reply.verb);
-	return exchange_answer(x, &(struct answer){ .status = reply.status,
-	    .content_type = slice_of(reply.content_type), .extra = slice_of(reply.extra),
-	    .body = { reply.body, reply.n }, .owned = reply.body });
-}
-
-/* The master's answer to the verb: "ok", or what is wrong. Returns who asked,
- * NULL when it has left. */
-static struct conn *
-admin_told(struct slice word)
-{
-	struct exchange *x = asking;
-	bool good = slice_eq(word, S("ok"));
-	char *copy;
-
-	verb_asked = false;
-	asking = NULL;
-	if (!x)
-		return NULL;
-	copy = xcalloc(1, word.n + 1);
-	memcpy(copy, word.p, word.n);
-	copy[word.n] = '\n';
-	if (exchange_answer(x, &(struct answer){ .status = good ? 200 : 409,
-	    .content_type = S("text/plain; charset=utf-8"),
-	    .body = { copy, word.n + 1 }, .owned = copy }) != STEP_DONE)
-		exchange_run(x);
-	return asking_conn;
+	return admin_serve(x, h, h->path, false);
 }
 
 /* ==== http front =============================================================
  * Owns    client connections and the listeners' watches.
- * Offers  front_open, front_drain, front_told, n_conns.
+ * Offers  front_open, front_drain, front_told, front_wake, front_settle, n_conns.
  * Calls   gate, admin front, exchange, access, loop. The doors: what poll and
  *         the timers say arrives here first. */
 
@@ -11988,8 +16076,7 @@ accept_due(struct timer *t)
 static void
 conn_close(struct conn *c)
 {
-	if (c == asking_conn)
-		asking = NULL; /* its exchange went before it */
+	admin_left(c);
 	side_close(&c->s);
 	c->state = CONN_FREE;
 	if (c->prev)
@@ -12313,6 +16400,60 @@ front_drain(void)
 	}
 }
 
+/* x has waited: it goes on, or is answered because it waited too long. Returns
+ * whether it has to wait on. */
+static bool
+front_go_on(struct exchange *x, bool over)
+{
+	struct conn *c = x->c;
+	bool waits;
+
+	hold_leave(x);
+	if (!over || exchange_failed(x, x->held_status) != STEP_DONE)
+		exchange_run(x);
+	waits = c->s.x == x && x->state == X_HOLD;
+	conn_go(c);
+	side_settle();
+	return waits;
+}
+
+/* The oldest first: who waited too long, and as many as may try again. When one
+ * has to wait on, so have those behind it. */
+static void
+front_release(struct roster *r)
+{
+	bool over;
+
+	while (r->held && ((over = hold_is_over(r->held)) || r->go > 0)) {
+		r->go -= !over;
+		if (front_go_on(r->held, over))
+			r->go = 0;
+	}
+	r->go = 0;
+}
+
+/* Those that wait, of all upstreams, get another look. */
+static void
+front_wake(const struct conf *cf)
+{
+	for (int i = 0; i < cf->n_upstreams; i++)
+		hold_news(&cf->upstreams[i], 1);
+}
+
+/* When a turn is over: what it has changed for those that wait. Returns ms
+ * until it wants to be called again; -1: when something happens. */
+static int
+front_settle(const struct conf *cf)
+{
+	while (held_news) {
+		held_news = false;
+		for (int i = 0; i < cf->n_upstreams; i++)
+			front_release(cf->upstreams[i].roster);
+	}
+	quiet_due = quiet_due && !master_tell(CTL_QUIET, "");
+	return quiet_due ? HELD_AGAIN_MS : -1;
+}
+
 static void
 front_told(struct slice word)
 {
@@ -12320,6 +16461,557 @@ front_told(struct slice word)
 
 	if (c)
 		conn_go(c);
+}
+
+/* ==== health =================================================================
+ * Owns    the probes: one for each instance whose upstream has checks.
+ * Offers  health_count, health_look, health_stop.
+ * Calls   base, log, http, addr, board, timer, loop, buf, chan, heads, admin
+ *         front. Only one worker checks, the one the master has told to. What
+ *         came of it stands on the board, so that the next one goes on there. */
+
+static struct probe *probes; /* NULL: this worker does not check */
+static int n_probes;
+static struct timer health_timer; /* for all probes; see health_arm */
+static bool health_untold; /* the master could not be told of a change */
+
+/* Probes that may run at one time. */
+static int
+health_count(const struct conf *cf)
+{
+	int n = 0;
+
+	for (int i = 0; i < cf->n_upstreams; i++)
+		n += cf->upstreams[i].health.on ? cf->upstreams[i].n_instances : 0;
+	return n;
+}
+
+/* Waits of few different lengths, so that they take few timer lists: the
+ * longest that is not too long, until it is near. */
+static uint32_t
+tick_ms(int64_t left_ms)
+{
+	uint32_t ms = PROBE_TICK_MS;
+
+	while (2 * ms <= PROBE_TICK_MAX_MS && 2 * (int64_t)ms <= left_ms)
+		ms *= 2;
+	return ms;
+}
+
+/* Wakes when the first of them is due, or before. */
+static void
+health_arm(void)
+{
+	int64_t next = INT64_MAX;
+
+	for (int i = 0; i < n_probes; i++)
+		next = MIN(next, probes[i].due_ms);
+	if (n_probes > 0)
+		timer_set(&health_timer, tick_ms(next - now_ms));
+}
+
+/* ---- what came of it ---- */
+
+/* Time from one probe to the next, in peace. first: any part of it, so that
+ * those that began together part. */
+static uint32_t
+interval_ms(const struct health_conf *h, bool first)
+{
+	uint32_t ms = h->interval_ms, off = ms / PROBE_JITTER;
+
+	if (!h->jitter)
+		return ms;
+	if (first)
+		return (uint32_t)(random_next() % ms) + 1;
+	return ms - off + (uint32_t)(random_next() % (2 * off + 1));
+}
+
+/* Its process has not been seen well yet: somebody waits for that. */
+static bool
+probe_hurries(const struct probe *p)
+{
+	const struct board_instance *b = p->in->board;
+
+	return (b->run == RUN_STARTING && b->health != HEALTH_UP) ||
+	    (b->run == RUN_UP && b->health == HEALTH_UNKNOWN);
+}
+
+/* Not asked now: its process does not run, or will not much longer. */
+static bool
+probe_pauses(const struct probe *p)
+{
+	int run = p->in->board->run;
+
+	return run == RUN_OFF || run == RUN_DRAINING;
+}
+
+/* Closes what is open; the next one starts an interval after the last began,
+ * or at once if that took longer. */
+static void
+probe_rest(struct probe *p)
+{
+	const struct health_conf *h = &p->in->up->health;
+	uint32_t wait = interval_ms(h, p->spreads);
+
+	side_close(&p->s);
+	p->state = PROBE_REST;
+	if (probe_hurries(p))
+		wait = MIN(h->interval_ms, (uint32_t)PROBE_AGAIN_MS);
+	else
+		p->spreads = false;
+	p->due_ms = MAX(now_ms, p->began_ms + wait);
+}
+
+/* The master wants to know of it, sooner or later. */
+static void
+health_tell(void)
+{
+	static const char news = CTL_HEALTH;
+
+	health_untold = send(ctl_fd, &news, 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0;
+}
+
+/* One that was away is back: slow_start_secs count from now. */
+static void
+health_set(struct board_instance *b, enum health to)
+{
+	if (to == HEALTH_UP && (b->health == HEALTH_DOWN || b->run != RUN_NONE))
+		b->up_since_ms = now_ms;
+	b->health = (int)to;
+	board_changed();
+	health_tell();
+}
+
+static void
+probe_passed(struct probe *p)
+{
+	struct instance *in = p->in;
+	struct board_instance *b = in->board;
+
+	if (!probe_pauses(p)) {
+		b->check_fails = 0;
+		b->check_passes++;
+		p->said = false;
+		board_text_set(&b->check_why, S(""));
+		b->checked_ms = now_ms;
+		if (b->health != HEALTH_UP && b->check_passes >= in->up->health.healthy) {
+			bool again = b->health == HEALTH_DOWN;
+			health_set(b, HEALTH_UP);
+			if (again)
+				log_info("upstream %s: %s is up again", in->up->name,
+				    instance_text(in));
+		}
+	}
+	probe_rest(p);
+}
+
+/* Takes note of why. One whose process has not been up yet is asked by nobody:
+ * it does not go down, it only does not come up. */
+__attribute__((format(printf, 2, 3))) static void
+probe_failed(struct probe *p, const char *fmt, ...)
+{
+	struct instance *in = p->in;
+	struct board_instance *b = in->board;
+	const struct health_conf *h = &in->up->health;
+	bool fresh = b->health == HEALTH_UNKNOWN && b->run != RUN_NONE;
+	char why[WHY_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, sizeof why, fmt, ap);
+	va_end(ap);
+	if (!probe_pauses(p)) {
+		b->check_passes = 0;
+		b->check_fails++;
+		board_text_set(&b->check_why, slice_of(why));
+		b->checked_ms = now_ms;
+		if (fresh && !p->said && b->check_fails >= h->unhealthy && b->run == RUN_UP) {
+			log_warn("upstream %s: %s runs, but its checks fail: %s (%u times)",
+			    in->up->name, instance_text(in), why, b->check_fails);
+			p->said = true;
+		}
+		if (!fresh && b->health != HEALTH_DOWN && b->check_fails >= h->unhealthy) {
+			health_set(b, HEALTH_DOWN);
+			log_warn("upstream %s: %s is down: %s (%u of %u)", in->up->name,
+			    instance_text(in), why, b->check_fails, h->unhealthy);
+		}
+	}
+	probe_rest(p);
+}
+
+/* Its time is over: what is it that did not come? */
+static void
+probe_late(struct probe *p)
+{
+	double s = (double)p->in->up->health.timeout_ms / SECOND_MS;
+
+	if (p->state == PROBE_CONNECT)
+		probe_failed(p, "no connection in %g s", s);
+	else if (p->s.in.n > 0 || p->skipped > 0)
+		probe_failed(p, "no whole answer in %g s", s);
+	else
+		probe_failed(p, "no answer in %g s", s);
+}
+
+/* ---- the answer ---- */
+
+static bool
+status_expected(const struct health_conf *h, int status)
+{
+	for (int i = 0; i < h->n_expect; i++)
+		if (status >= h->expect[i].from && status <= h->expect[i].to)
+			return true;
+	return false;
+}
+
+/* All that will come has come, and that was no whole head. */
+static void
+probe_cut(struct probe *p)
+{
+	probe_failed(p, p->s.in.n + p->skipped > 0 ? "closed within its answer"
+	                                            : "closed without an answer");
+}
+
+/* Looks at what is there: a final head decides, its body is not read. The
+ * parsed head (res) is shared with the exchanges: none keeps anything in it
+ * beyond the event it is parsed in, and this is an event of its own. */
+static void
+probe_parse(struct probe *p)
+{
+	const struct health_conf *h = &p->in->up->health;
+	struct buf *in = &p->s.in;
+	int n;
+
+	while ((n = response_parse(&res, buf_slice(in))) > 0) {
+		p->skipped += (uint32_t)n;
+		if (p->skipped > PROBE_HEAD_MAX)
+			break;
+		if (res.status >= 200 || res.status == 101) {
+			if (status_expected(h, res.status))
+				probe_passed(p);
+			else
+				probe_failed(p, "status %d", res.status);
+			return;
+		}
+		buf_eat(in, (size_t)n);
+	}
+	if (n < 0)
+		probe_failed(p, slice_starts(buf_slice(in), S("HTTP/")) ?
+		    "sent a malformed head" : "sent no HTTP");
+	else if (p->skipped + in->n > PROBE_HEAD_MAX)
+		probe_failed(p, "sent a head of more than %d bytes", PROBE_HEAD_MAX);
+	else if (p->s.ch.eof)
+		probe_cut(p);
+	else
+		loop_watch(&p->s.ch.w, p->s.ch.out.n > 0 ? POLLIN | POLLOUT : POLLIN);
+}
+
+/* Sends what waits, reads what came: one that no longer listens may have
+ * answered before. */
+static void
+probe_answer(struct probe *p)
+{
+	ssize_t got;
+
+	chan_flush(&p->s.ch);
+	got = side_fill(&p->s);
+	if (p->s.in.n > 0)
+		probe_parse(p);
+	else if (got < 0)
+		probe_cut(p);
+	else
+		loop_watch(&p->s.ch.w, p->s.ch.out.n > 0 ? POLLIN | POLLOUT : POLLIN);
+}
+
+/* ---- the question ---- */
+
+/* Its own name, as requests would say it; with the port that is asked. */
+static void
+probe_host_write(struct text *t, const struct probe *p)
+{
+	const struct health_conf *h = &p->in->up->health;
+	const struct addr *a = &p->in->addr;
+
+	text_str(t, "Host: ");
+	if (h->host.n > 0)
+		text_add(t, h->host);
+	else if (h->port > 0 && a->host)
+		text_fmt(t, strchr(a->host, ':') ? "[%s]:%u" : "%s:%u", a->host, h->port);
+	else
+		text_add(t, upstream_host(p->in));
+	text_str(t, "\r\n");
+}
+
+static void
+probe_request_write(struct text *t, const struct probe *p)
+{
+	static const struct ip nobody;
+	const struct upstream *up = p->in->up;
+
+	if (up->proxy_out != PROXY_OUT_NONE)
+		proxy_write(t, up->proxy_out == PROXY_OUT_V1 ? 1 : 2, &nobody, 0, &nobody, 0);
+	text_add(t, up->health.method);
+	text_char(t, ' ');
+	text_str(t, up->health.path);
+	text_str(t, " HTTP/1.1\r\n");
+	probe_host_write(t, p);
+	text_str(t, "User-Agent: warp/" VERSION " (health)\r\nConnection: close\r\n\r\n");
+}
+
+/* It accepts: that is all, or the beginning. The head being written is shared
+ * with the exchanges like the one being read. */
+static void
+probe_connected(struct probe *p)
+{
+	struct iovec v;
+
+	if (!p->in->up->health.path) {
+		probe_passed(p);
+		return;
+	}
+	head_out.n = 0;
+	head_out.full = false;
+	probe_request_write(&head_out, p);
+	v = (struct iovec){ head_out.p, head_out.n };
+	p->state = PROBE_ANSWER;
+	if (head_out.full)
+		probe_failed(p, "its request does not fit"); /* see PROBE_TEXT_MAX */
+	else if (chan_send(&p->s.ch, &v, 1, NULL) < 0)
+		probe_answer(p); /* what did it say? */
+	else
+		loop_watch(&p->s.ch.w, p->s.ch.out.n > 0 ? POLLIN | POLLOUT : POLLIN);
+}
+
+/* Where the instance is now; false: nowhere, and that has been said. */
+static bool
+probe_address(struct probe *p, union sock *to, socklen_t *n)
+{
+	struct board_instance *b = p->in->board;
+	uint32_t port = p->in->up->health.port;
+
+	if (b->addrs.n == 0 || !board_addrs_get(b, p->addr_i, to, n)) {
+		probe_failed(p, p->in->addr.kind == ADDR_NAME ? "its name does not resolve"
+		                                              : "it has no address yet");
+		return false;
+	}
+	if (port > 0 && to->sa.sa_family == AF_INET)
+		to->in.sin_port = htons((uint16_t)port);
+	else if (port > 0 && to->sa.sa_family == AF_INET6)
+		to->in6.sin6_port = htons((uint16_t)port);
+	else if (port > 0) {
+		probe_failed(p, "a unix socket has no port");
+		return false;
+	}
+	return true;
+}
+
+/* One connect to one address, on a socket of its own if none is open. 0 when
+ * it is there, else errno. */
+static int
+probe_dial(struct probe *p, const union sock *to, socklen_t n)
+{
+	int fd = p->s.ch.w.fd, done;
+
+	if (fd < 0) {
+		fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		if (fd < 0)
+			return errno;
+		chan_open(&p->s.ch, fd, p->s.ch.w.ready);
+	}
+	do
+		done = connect(fd, &to->sa, n);
+	while (done < 0 && errno == EINTR);
+	return done < 0 ? errno : 0;
+}
+
+/* That warp has no descriptor left is not the instance's fault: it counts for
+ * nothing. */
+static void
+probe_put_off(struct probe *p, int err)
+{
+	warn_calmly("upstream %s: %s is not checked now: %s", p->in->up->name,
+	    instance_text(p->in), strerror(err));
+	side_close(&p->s);
+	p->state = PROBE_REST;
+	p->due_ms = now_ms + PROBE_AGAIN_MS;
+}
+
+/* Connecting has ended, well or with errno err. True: there is one more
+ * address to try. */
+static bool
+probe_dialled(struct probe *p, int err)
+{
+	if (err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM)
+		probe_put_off(p, err);
+	else if (err == 0)
+		probe_connected(p);
+	else if (p->addr_i + 1u < p->in->board->addrs.n) {
+		side_close(&p->s);
+		p->addr_i++;
+		return true;
+	} else if (err == ECONNREFUSED)
+		probe_failed(p, "connect refused");
+	else
+		probe_failed(p, "connect: %s", strerror(err));
+	return false;
+}
+
+/* On the way to the instance's address, or to the next one if that refuses. */
+static void
+probe_connect(struct probe *p)
+{
+	union sock to;
+	socklen_t n;
+	int err;
+
+	p->state = PROBE_CONNECT;
+	p->due_ms = p->by_ms;
+	do {
+		if (!probe_address(p, &to, &n))
+			return;
+		err = probe_dial(p, &to, n);
+		if (err == EINPROGRESS) {
+			loop_watch(&p->s.ch.w, POLLOUT);
+			return;
+		}
+		if (err == EAGAIN) { /* the backlog of a unix socket is full */
+			p->due_ms = MIN(now_ms + CONNECT_AGAIN_MS, p->by_ms);
+			return;
+		}
+	} while (probe_dialled(p, err));
+}
+
+/* ---- all of them ---- */
+
+/* Poll has said something about the one that runs. */
+static void
+probe_ready(struct watch *w, short revents)
+{
+	struct probe *p = (struct probe *)w;
+	socklen_t n = sizeof errno;
+	int err = 0;
+
+	(void)revents;
+	if (p->state == PROBE_ANSWER)
+		probe_answer(p);
+	else {
+		if (getsockopt(w->fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
+			err = errno;
+		if (probe_dialled(p, err))
+			probe_connect(p);
+	}
+	side_settle();
+	health_arm();
+}
+
+/* A process that was stopped starts anew one day: nothing is known of it. */
+static void
+probe_forget(struct probe *p)
+{
+	struct board_instance *b = p->in->board;
+
+	if (b->health == HEALTH_UNKNOWN && b->check_passes + b->check_fails == 0)
+		return;
+	b->check_passes = b->check_fails = 0;
+	board_text_set(&b->check_why, S(""));
+	b->health = HEALTH_UNKNOWN;
+	board_changed();
+}
+
+static void
+probe_due(struct probe *p)
+{
+	if (p->state != PROBE_REST && now_ms >= p->by_ms)
+		probe_late(p);
+	else if (p->state != PROBE_REST)
+		probe_connect(p); /* that backlog again */
+	else if (probe_pauses(p)) {
+		if (p->in->board->run == RUN_OFF)
+			probe_forget(p);
+		p->due_ms = now_ms + p->in->up->health.interval_ms;
+	} else {
+		p->began_ms = now_ms;
+		p->by_ms = now_ms + p->in->up->health.timeout_ms;
+		p->addr_i = 0;
+		p->skipped = 0;
+		probe_connect(p);
+	}
+}
+
+static void
+health_due(struct timer *t)
+{
+	(void)t;
+	for (int i = 0; i < n_probes; i++)
+		if (probes[i].due_ms <= now_ms)
+			probe_due(&probes[i]);
+	side_settle();
+	if (health_untold)
+		health_tell();
+	health_arm();
+}
+
+/* A record that was checked before goes on where that ended; a fresh one is
+ * looked at promptly, though not all of them in the same moment. */
+static void
+probe_open(struct probe *p, struct instance *in)
+{
+	const struct health_conf *h = &in->up->health;
+	uint32_t spread = h->jitter ? (uint32_t)(random_next() % PROBE_SPREAD_MS) : 0;
+
+	*p = (struct probe){ .in = in };
+	chan_open(&p->s.ch, -1, probe_ready);
+	p->spreads = in->board->checked_ms == 0;
+	p->due_ms = now_ms + spread;
+	if (!p->spreads)
+		p->due_ms = MAX(p->due_ms, in->board->checked_ms + interval_ms(h, false));
+}
+
+/* Instances that are not checked (any more) keep no verdict. */
+static void
+health_start(const struct conf *cf)
+{
+	probes = xcalloc((size_t)MAX(health_count(cf), 1), sizeof *probes);
+	health_timer.fire = health_due;
+	for (int i = 0; i < cf->n_upstreams; i++)
+		for (int k = 0; k < cf->upstreams[i].n_instances; k++) {
+			struct instance *in = &cf->upstreams[i].instances[k];
+			if (in->up->health.on)
+				probe_open(&probes[n_probes++], in);
+			else if (in->board->health != HEALTH_UNKNOWN)
+				in->board->health = HEALTH_UNKNOWN;
+		}
+}
+
+/* The master's word: check from now on, or look now at those whose process has
+ * just started; a probe that runs may be of the one before. */
+static void
+health_look(const struct conf *cf)
+{
+	if (draining)
+		return; /* another one is told, or will be */
+	if (!probes)
+		health_start(cf);
+	for (int i = 0; i < n_probes; i++) {
+		struct probe *p = &probes[i];
+		if (!probe_hurries(p))
+			continue;
+		side_close(&p->s);
+		p->state = PROBE_REST;
+		p->due_ms = now_ms;
+		p->said = false;
+	}
+	health_due(&health_timer);
+}
+
+/* No more; what runs is dropped. */
+static void
+health_stop(void)
+{
+	for (int i = 0; i < n_probes; i++)
+		side_close(&probes[i].s);
+	n_probes = 0;
+	timer_clear(&health_timer);
 }
 
 /* ==== worker =================================================================
@@ -12374,6 +17066,7 @@ worker_ctl(struct watch *w, short revents)
 		if (!draining) {
 			front_drain();
 			pool_drain(conf);
+			health_stop();
 		}
 		break;
 	case CTL_STOP:
@@ -12384,6 +17077,12 @@ worker_ctl(struct watch *w, short revents)
 		break;
 	case CTL_VERB:
 		front_told((struct slice){ b + 1, (size_t)n - 1 });
+		break;
+	case CTL_WAKE:
+		front_wake(conf);
+		break;
+	case CTL_CHECK:
+		health_look(conf);
 		break;
 	default:
 		log_error("the master said something unknown: %d", b[0]);
@@ -12399,9 +17098,10 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	clock_turn();
 	blocks_open(cf->server.max_header_bytes);
 	scratch = block_take(BLOCK_LARGE);
-	loop_open((int)(3 * share) + n + 1);
+	loop_open((int)(3 * share) + n + 1 + health_count(cf));
 	pool_open(share);
 	heads_open(cf);
+	rosters_open(cf);
 	gate_open();
 	access_start(cf, &me->log_dropped);
 	ctl_fd = ctl;
@@ -12427,6 +17127,7 @@ _Noreturn static void
 worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 {
 	static const char ready = CTL_READY;
+	int wait_ms = -1;
 
 	log_who = "worker";
 	me = &board->workers[slot];
@@ -12434,8 +17135,9 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 	if (send(ctl, &ready, 1, MSG_NOSIGNAL) < 0)
 		_exit(EXIT_OTHER);
 	while (!worker_stops && (!draining || n_conns > 0)) {
-		loop_turn(access_due_ms());
+		loop_turn(wait_ms < 0 ? access_due_ms() : wait_ms);
 		access_flush(false);
+		wait_ms = front_settle(cf);
 	}
 	worker_flush();
 	_exit(0);
@@ -12520,6 +17222,17 @@ explain_guards(const struct route *r, const struct head *h, const struct conf *c
 		    "missing or wrong: 401");
 }
 
+static void
+explain_instance(const struct instance *in, int i, FILE *to)
+{
+	fprintf(to, "  %d %s weight %u", i, in->addr.text, in->weight);
+	if (in->backup)
+		fputs(", backup", to);
+	if (in->max_connections > 0)
+		fprintf(to, ", at most %u requests at one time", in->max_connections);
+	fputc('\n', to);
+}
+
 /* The head as the first candidate would get it. */
 static void
 explain_upstream(struct exchange *x, struct head *h, FILE *to)
@@ -12528,8 +17241,7 @@ explain_upstream(struct exchange *x, struct head *h, FILE *to)
 
 	fprintf(to, "upstream %s, %s; candidates:\n", up->name, up->balance->name);
 	for (int i = 0; i < up->n_instances; i++)
-		fprintf(to, "  %d %s weight %u\n", i, up->instances[i].addr.text,
-		    up->instances[i].weight);
+		explain_instance(&up->instances[i], i, to);
 	x->inst = &up->instances[0];
 	head_out.n = 0;
 	head_out.full = false;
@@ -12553,7 +17265,7 @@ explain_upstream(struct exchange *x, struct head *h, FILE *to)
 }
 
 static void
-explain_action(struct exchange *x, struct head *h, FILE *to)
+explain_action(struct exchange *x, struct head *h, const struct conf *cf, FILE *to)
 {
 	const struct route *r = x->route;
 
@@ -12564,6 +17276,9 @@ explain_action(struct exchange *x, struct head *h, FILE *to)
 	} else if (r->action == ACT_RESPOND)
 		fprintf(to, "answer %d with %zu bytes of %.*s\n", r->status, r->body.n,
 		    (int)r->content_type.n, r->content_type.p);
+	else if (r->action == ACT_ADMIN)
+		fprintf(to, "admin endpoints; token: %s\n", auth_token_ok(h,
+		    cf->server.admin_token) ? "good" : "missing or wrong: 401, but for the page /");
 	else
 		explain_upstream(x, h, to);
 }
@@ -12607,7 +17322,7 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 	if (!x.route)
 		return 0;
 	explain_guards(x.route, &req, cf, to);
-	explain_action(&x, &req, to);
+	explain_action(&x, &req, cf, to);
 	return 0;
 }
 
@@ -12628,7 +17343,7 @@ resolve_fixed(struct conf *cf)
 			struct instance *in = &cf->upstreams[u].instances[i];
 			if (in->addr.kind == ADDR_NAME)
 				names = true;
-			else
+			else if (in->replica < 0) /* else where its process listens */
 				board_addrs_set(in->board, &in->addr.sock, &in->addr.sock_n, 1);
 		}
 	return names;
@@ -12656,7 +17371,7 @@ resolve_one(const struct instance *in, int life, bool said)
 	union sock sock[INSTANCE_ADDRS];
 	socklen_t sock_n[INSTANCE_ADDRS];
 	char port[8];
-	unsigned n = 0;
+	unsigned n = 0, had = in->board->addrs.n;
 	int err;
 
 	snprintf(port, sizeof port, "%u", in->addr.port);
@@ -12678,6 +17393,8 @@ resolve_one(const struct instance *in, int life, bool said)
 	freeaddrinfo(list);
 	if (!resolve_is_same(&in->board->addrs, sock, sock_n, n))
 		board_addrs_set(in->board, sock, sock_n, n);
+	if ((had == 0) != (n == 0))
+		board_changed(); /* it can be asked from now on */
 	if (said)
 		log_info("upstream %s: %s resolves now", in->up->name, in->addr.host);
 	return true;
@@ -12756,11 +17473,2298 @@ resolve_start(const struct conf *cf, void (*shed)(void), int *life)
 	*life = sv[0];
 	return pid;
 }
+
+/* ==== endpoint ===============================================================
+ * Owns    nothing.
+ * Offers  replica_instance, endpoint_of, endpoint_unix, endpoint_tcp,
+ *         endpoint_dial, endpoint_is_free, endpoint_share, run_dir_remove.
+ * Calls   base, log, addr, listen, privilege. Where a replica listens: as the
+ *         configuration says, or as warp chooses. */
+
+#define SOCKET_SHARED 0660 /* its program's and the workers' */
+#define DIR_MODE      0755
+
+/* The instance behind after (NULL: the first) that this replica serves. */
+static struct instance *
+replica_instance(const struct process *ps, int index, const struct instance *after)
+{
+	struct upstream *up = ps->up;
+
+	for (int i = after ? (int)(after - up->instances) + 1 : 0; up && i < up->n_instances; i++)
+		if (up->instances[i].replica == index)
+			return &up->instances[i];
+	return NULL;
+}
+
+/* Nobody listens at that port of this host. */
+static bool
+port_is_free(uint16_t port)
+{
+	struct sockaddr_in any = { .sin_family = AF_INET, .sin_port = htons(port) };
+	int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool is_free = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+	    bind(fd, (struct sockaddr *)&any, sizeof any) == 0;
+
+	fd_close(fd);
+	return is_free;
+}
+
+/* One that none of the n others has either; 0: none is left. */
+static uint16_t
+port_choose(bool (*taken)(uint16_t))
+{
+	enum { PORTS = PORT_CHOSEN_MAX - PORT_CHOSEN_MIN + 1 };
+	unsigned at = (unsigned)now_us;
+
+	/* anywhere: what another warp has chosen may not be bound yet */
+	if (getrandom(&at, sizeof at, GRND_NONBLOCK) < 0)
+		log_debug("no randomness yet for a port");
+	for (unsigned i = 0; i < PORTS; i++) {
+		uint16_t port = (uint16_t)(PORT_CHOSEN_MIN + (at + i) % PORTS);
+		if (!taken(port) && port_is_free(port))
+			return port;
+	}
+	log_error("no free port from %d to %d", PORT_CHOSEN_MIN, PORT_CHOSEN_MAX);
+	return 0;
+}
+
+/* That port of the address in, or of this host. */
+static void
+endpoint_tcp(struct endpoint *e, const struct instance *in, uint16_t port)
+{
+	*e = (struct endpoint){ .port = port, .sock_n = sizeof e->sock.in };
+	e->sock.in = (struct sockaddr_in){ .sin_family = AF_INET,
+		.sin_addr = { htonl(INADDR_LOOPBACK) } };
+	if (in && in->addr.kind == ADDR_INET) {
+		e->sock = in->addr.sock;
+		e->sock_n = in->addr.sock_n;
+	}
+	if (e->sock.sa.sa_family == AF_INET6)
+		e->sock.in6.sin6_port = htons(port);
+	else
+		e->sock.in.sin_port = htons(port);
+}
+
+/* A directory of our own; in /tmp somebody may have been there before. */
+static bool
+dir_make(const char *path)
+{
+	struct stat st;
+
+	return (mkdir(path, DIR_MODE) == 0 || errno == EEXIST) && lstat(path, &st) == 0 &&
+	    S_ISDIR(st.st_mode) && st.st_uid == geteuid();
+}
+
+/* One inside it, for somebody else; nobody but us can have made it. */
+static bool
+dir_make_for(const char *path, const struct identity *as)
+{
+	struct stat st;
+
+	if ((mkdir(path, DIR_MODE) < 0 && errno != EEXIST) || lstat(path, &st) < 0 ||
+	    !S_ISDIR(st.st_mode))
+		return false;
+	return geteuid() != 0 ? st.st_uid == geteuid() : lchown(path, as->user ? as->uid : 0,
+	    as->group ? as->gid : 0) == 0;
+}
+
+/* Calls fn for each thing in the directory. */
+static void
+dir_each(const char *path, void (*fn)(const char *path))
+{
+	char name[PATH_MAX];
+	struct dirent *e;
+	DIR *d = opendir(path);
+
+	while (d && (e = readdir(d)))
+		if (e->d_name[0] != '.' &&
+		    (size_t)snprintf(name, sizeof name, "%s/%s", path, e->d_name) < sizeof name)
+			fn(name);
+	if (d)
+		closedir(d);
+}
+
+static void
+file_remove(const char *path)
+{
+	unlink(path); /* a directory stays: it is none of ours */
+}
+
+static void
+sockets_remove(const char *path)
+{
+	dir_each(path, file_remove);
+	rmdir(path);
+}
+
+static void
+run_dir_remove(const char *path)
+{
+	if (*path)
+		dir_each(path, sockets_remove);
+	if (*path)
+		rmdir(path);
+}
+
+static char run_dir_made[sizeof RUN_DIR + 32]; /* empty: not needed yet */
+
+/* Where sockets that warp chooses live; made on demand. */
+static const char *
+run_dir(void)
+{
+	static const char *const bases[] = { RUN_DIR, "/tmp/warp" };
+	char *dir = run_dir_made;
+
+	for (size_t i = 0; i < LEN(bases) && !*dir; i++) {
+		if (i > 0 || (mkdir(bases[i], DIR_MODE) < 0 && access(bases[i], W_OK) < 0))
+			snprintf(dir, sizeof run_dir_made, "%s-%d", bases[i], (int)getpid());
+		else
+			snprintf(dir, sizeof run_dir_made, "%s/%d", bases[i], (int)getpid());
+		if (!dir_make(dir))
+			*dir = '\0';
+	}
+	return dir;
+}
+
+/* A socket in a directory that the program may write to, with a name that
+ * nobody has: an old one may still drain. */
+static int
+endpoint_unix(struct endpoint *e, const char *label, const struct identity *as,
+    bool (*taken)(const char *))
+{
+	char dir[sizeof e->socket];
+	int n = snprintf(dir, sizeof dir, "%s/%s", run_dir(), label);
+
+	*e = (struct endpoint){ .sock_n = sizeof e->sock.un };
+	e->sock.un.sun_family = AF_UNIX;
+	if (n > 0 && (size_t)n < sizeof dir && dir_make_for(dir, as))
+		for (int i = 1; i < PROCS_MAX; i++) {
+			n = snprintf(e->socket, sizeof e->socket, "%s/%d.sock", dir, i);
+			if (n < 0 || (size_t)n >= sizeof e->socket)
+				break;
+			if (taken(e->socket) || access(e->socket, F_OK) == 0)
+				continue;
+			memcpy(e->sock.un.sun_path, e->socket, sizeof e->socket);
+			return 0;
+		}
+	log_error("process %s: no place for its socket in %s", label, dir);
+	*e = (struct endpoint){ 0 };
+	return -1;
+}
+
+/* As the configuration says; false: warp has to choose. */
+static bool
+endpoint_of(struct endpoint *e, const struct instance *in)
+{
+	*e = (struct endpoint){ 0 };
+	if (!in)
+		return true;
+	if (in->addr.kind == ADDR_NONE)
+		return false;
+	if (in->addr.kind == ADDR_UNIX || in->addr.kind == ADDR_ABSTRACT)
+		snprintf(e->socket, sizeof e->socket, "%s", in->addr.kind == ADDR_UNIX
+		    ? in->addr.sock.un.sun_path : in->addr.text);
+	else
+		e->port = in->addr.port;
+	if (in->addr.kind != ADDR_NAME) {
+		e->sock = in->addr.sock;
+		e->sock_n = in->addr.sock_n;
+	}
+	return true;
+}
+
+/* A connection to it on its way, or -1: errno says why not. EISCONN: it is
+ * there, and fd is closed. */
+static int
+endpoint_dial(const union sock *to, socklen_t n)
+{
+	int fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), done;
+
+	if (fd < 0)
+		return -1;
+	if ((done = connect(fd, &to->sa, n)) < 0 && errno == EINPROGRESS)
+		return fd;
+	/* a unix socket whose backlog is full listens */
+	if (done == 0 || (errno == EAGAIN && to->sa.sa_family == AF_UNIX))
+		errno = EISCONN;
+	done = errno;
+	close(fd);
+	errno = done;
+	return -1;
+}
+
+/* Before its program is started: nobody listens there, and a socket file that
+ * nobody listens at is gone. */
+static bool
+endpoint_is_free(const struct endpoint *e)
+{
+	struct addr a = { .kind = ADDR_UNIX, .text = e->socket, .sock = e->sock,
+		.sock_n = e->sock_n };
+	struct pollfd p = { .events = POLLOUT };
+	socklen_t n = sizeof errno;
+	int err = 0;
+
+	if (e->socket[0] == '/')
+		return unix_clear(&a) == 0;
+	if (e->sock_n == 0 || (p.fd = endpoint_dial(&e->sock, e->sock_n)) < 0)
+		return e->sock_n == 0 || errno != EISCONN;
+	if (poll(&p, 1, 1) <= 0 || getsockopt(p.fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
+		err = EINPROGRESS;
+	close(p.fd);
+	return err != 0;
+}
+
+/* The program's socket is opened to the workers, who may be somebody else. By
+ * descriptor, and only if it is the program's own socket: what lies at that
+ * path is in its hands. */
+static void
+endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *sc)
+{
+	struct identity workers;
+	char path[32];
+	struct stat st;
+	int fd;
+
+	if (geteuid() != 0 || e->socket[0] != '/' || identity_find("server", sc->user, sc->group,
+	    &workers) < 0 || (!workers.user && !workers.group))
+		return;
+	if ((fd = open(e->socket, O_PATH | O_NOFOLLOW | O_CLOEXEC)) < 0)
+		return;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	if (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_uid == owner &&
+	    (fchownat(fd, "", (uid_t)-1, workers.gid, AT_EMPTY_PATH) < 0 ||
+	    chmod(path, SOCKET_SHARED) < 0))
+		log_errno("%s: opening it to the workers", e->socket);
+	close(fd);
+}
+
+/* ==== child ==================================================================
+ * Owns    nothing.
+ * Offers  child_start.
+ * Calls   base, arena, log, privilege. From a process's configuration to a
+ *         running program with a clean slate. */
+
+#define EXIT_NOT_RUN   126 /* as a shell says it */
+#define EXIT_NOT_THERE 127
+#define FD_FIRST       3
+#define ENV_ADDED      3 /* by env_user */
+
+struct child_start {
+	const struct process *conf;
+	const char *label;
+	int index;
+	const struct endpoint *at;
+	struct arena *a;
+	int out;      /* its stdout and stderr */
+	pid_t parent;
+};
+
+/* text with {index}, {port} and {socket} filled in. */
+static char *
+child_text(const struct child_start *cs, struct slice text)
+{
+	char index[16], port[16];
+	const struct { struct slice name; const char *value; } vars[] = {
+		{ S("{index}"), index },
+		{ S("{port}"), port },
+		{ S("{socket}"), cs->at->socket },
+	};
+	struct text t = { arena_alloc(cs->a, text.n * sizeof cs->at->socket + 1), 0,
+		text.n * sizeof cs->at->socket + 1, false };
+	size_t i;
+
+	snprintf(index, sizeof index, "%d", cs->index);
+	snprintf(port, sizeof port, "%u", cs->at->port);
+	while (text.n > 0) {
+		for (i = 0; i < LEN(vars) && !slice_starts(text, vars[i].name); i++)
+			;
+		if (i == LEN(vars)) {
+			text_char(&t, *text.p);
+			text = slice_from(text, 1);
+			continue;
+		}
+		text_str(&t, vars[i].value);
+		text = slice_from(text, vars[i].name.n);
+	}
+	text_char(&t, '\0');
+	return t.p;
+}
+
+/* Of the environment: NAME=value instead of what NAME was. */
+static void
+env_put(char **env, size_t *n, char *entry)
+{
+	size_t name = strcspn(entry, "=") + 1;
+
+	for (size_t i = 0; i < *n; i++)
+		if (strncmp(env[i], entry, name) == 0) {
+			env[i] = entry;
+			return;
+		}
+	env[(*n)++] = entry;
+}
+
+static const struct slices *env_hidden; /* the configuration's own variables */
+
+/* What is warp's own business, and may be secret. */
+static bool
+env_is_ours(const char *entry)
+{
+	static const char *const names[] = { "WARP_INHERIT=", "WARP_UPGRADE_FROM=", "NOTIFY_SOCKET=",
+		"LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=", ENV_PREFIX };
+
+	for (size_t i = 0; i < LEN(names); i++)
+		if (strncmp(entry, names[i], strlen(names[i])) == 0)
+			return true;
+	for (int i = 0; env_hidden && i < env_hidden->n; i++)
+		if (strncmp(entry, env_hidden->v[i].p, env_hidden->v[i].n) == 0 &&
+		    entry[env_hidden->v[i].n] == '=')
+			return true;
+	return false;
+}
+
+/* Who has another user's rights looks for its files at that user's place. */
+static void
+env_user(const struct child_start *cs, char **env, size_t *n)
+{
+	struct passwd *pw = cs->conf->user ? getpwnam(cs->conf->user) : NULL;
+
+	if (!pw)
+		return;
+	env_put(env, n, arena_fmt(cs->a, "HOME=%s", pw->pw_dir));
+	env_put(env, n, arena_fmt(cs->a, "USER=%s", pw->pw_name));
+	env_put(env, n, arena_fmt(cs->a, "LOGNAME=%s", pw->pw_name));
+}
+
+/* warp's environment, then the envfile, then env. NULL: the file is wrong;
+ * said. */
+static char **
+child_env(const struct child_start *cs)
+{
+	const struct process *ps = cs->conf;
+	struct pairs file = { NULL, 0 };
+	struct slice text;
+	const char *why;
+	unsigned line = 0;
+	size_t n = 0, old = 0;
+	char **env;
+
+	if (ps->envfile && ((why = file_read(cs->a, ps->envfile, CONFIG_FILE_MAX, &text)) ||
+	    (why = envfile_parse(cs->a, text, &file, &line)))) {
+		log_error("process %s: %s:%u: %s", cs->label, ps->envfile, line, why);
+		return NULL;
+	}
+	while (environ[old])
+		old++;
+	env = arena_alloc(cs->a, (old + (size_t)file.n + (size_t)ps->env.n + ENV_ADDED + 1) *
+	    sizeof *env);
+	for (size_t i = 0; i < old; i++)
+		if (!env_is_ours(environ[i]))
+			env[n++] = environ[i];
+	env_user(cs, env, &n);
+	for (int i = 0; i < file.n; i++)
+		env_put(env, &n, arena_fmt(cs->a, "%s=%s", file.v[i].name.p, file.v[i].value.p));
+	for (int i = 0; i < ps->env.n; i++)
+		env_put(env, &n, arena_fmt(cs->a, "%s=%s", ps->env.v[i].name.p,
+		    child_text(cs, ps->env.v[i].value)));
+	return env;
+}
+
+/* In the child: what it must not have from us. */
+static void
+child_clean(int out)
+{
+	int null = open("/dev/null", O_RDONLY);
+	struct rlimit files;
+	sigset_t none;
+
+	for (int s = 1; s < NSIG; s++)
+		signal(s, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
+	    dup2(out, STDERR_FILENO) < 0)
+		_exit(EXIT_NOT_RUN);
+	/* ours all close on exec; this is for what we were started with */
+	if (syscall(SYS_close_range, FD_FIRST, ~0u, 0) == 0 || getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return;
+	for (int fd = FD_FIRST; fd < (int)MIN(files.rlim_cur, (rlim_t)INHERIT_FILES); fd++)
+		close(fd);
+}
+
+/* Soft and hard: n. */
+static const struct rlimit *
+limit_of(struct rlimit *r, int64_t n)
+{
+	r->rlim_cur = r->rlim_max = (rlim_t)n;
+	return r;
+}
+
+static int
+child_limits(const struct process *ps)
+{
+	struct rlimit r;
+
+	return (ps->nofile >= 0 && setrlimit(RLIMIT_NOFILE, limit_of(&r, ps->nofile)) < 0) ||
+	    (ps->as_bytes >= 0 && setrlimit(RLIMIT_AS, limit_of(&r, ps->as_bytes)) < 0) ||
+	    (ps->core >= 0 && setrlimit(RLIMIT_CORE, limit_of(&r, ps->core)) < 0) ? -1 : 0;
+}
+
+/* The last words of a child that could not become its program; they go where
+ * its output goes. */
+__attribute__((format(printf, 1, 2))) _Noreturn static void
+child_die(const char *fmt, ...)
+{
+	int err = errno;
+	va_list ap;
+
+	va_start(ap, fmt);
+	fputs("warp: ", stderr);
+	vfprintf(stderr, fmt, ap);
+	fprintf(stderr, ": %s\n", strerror(err));
+	fflush(stderr);
+	_exit(err == ENOENT ? EXIT_NOT_THERE : EXIT_NOT_RUN);
+}
+
+_Noreturn static void
+child_run(const struct child_start *cs, const struct identity *as, char **argv, char **env)
+{
+	const struct process *ps = cs->conf;
+
+	setpgid(0, 0);
+	child_clean(cs->out);
+	log_fd = STDERR_FILENO;
+	log_to_syslog = false;
+	if (child_limits(ps) < 0)
+		child_die("limits");
+	if (identity_groups(as) < 0 || identity_take(as) < 0)
+		_exit(EXIT_NOT_RUN);
+	if (chdir(ps->dir) < 0)
+		child_die("dir %s", ps->dir);
+	/* a change of user would have cleared it */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != cs->parent)
+		_exit(EXIT_NOT_RUN);
+	environ = env;
+	execvp(argv[0], argv);
+	child_die("cannot run %s", argv[0]);
+}
+
+/* Starts it; *out is the reading end of its output. -1: logged. */
+static pid_t
+child_start(const struct process *ps, const char *label, int index, const struct endpoint *at,
+    const struct identity *as, int *out)
+{
+	struct arena a = { NULL };
+	struct child_start cs = { .conf = ps, .label = label, .index = index, .at = at, .a = &a,
+		.parent = getpid() };
+	char **env = child_env(&cs), **argv;
+	size_t n = 0;
+	int fds[2];
+	pid_t pid = -1;
+
+	while (ps->argv[n])
+		n++;
+	argv = arena_alloc(&a, (n + 1) * sizeof *argv);
+	for (size_t i = 0; i < n; i++)
+		argv[i] = child_text(&cs, slice_of(ps->argv[i]));
+	if (env && pipe2(fds, O_CLOEXEC) == 0) {
+		cs.out = fds[1];
+		if ((pid = fork()) == 0)
+			child_run(&cs, as, argv, env);
+		if (pid < 0)
+			log_errno("process %s: fork", label);
+		else
+			setpgid(pid, pid); /* whoever comes first */
+		close(fds[1]);
+		fcntl(fds[0], F_SETFL, O_NONBLOCK);
+		*out = fds[0];
+		if (pid < 0)
+			close(fds[0]);
+	} else if (env)
+		log_errno("process %s", label);
+	arena_free(&a);
+	return pid;
+}
+
+/* ==== output =================================================================
+ * Owns    what programs write: each pipe until its end, also when its program
+ *         has ended before.
+ * Offers  output_open, output_close, outputs_watch, outputs_polled,
+ *         outputs_flush, outputs_reopen, outputs_shed, output_last.
+ * Calls   base, log, board, logfile. A line is one write, so lines never tear;
+ *         a log that takes none stops the program that writes, never warp. */
+
+#define CHILD_PIECE (CHILD_LINE - PROC_NAME_MAX - 4) /* with its name: one atomic write */
+
+static struct output *outputs;
+
+/* Where it goes; the file is opened anew. */
+static void
+output_aim(struct output *o, const struct process *ps)
+{
+	fd_close(o->file);
+	o->file = -1;
+	o->sink = ps->sink;
+	if (o->sink == CHILD_FILE && (o->file = open(ps->log_path, O_WRONLY | O_APPEND | O_CREAT |
+	    O_CLOEXEC | O_NONBLOCK, LOG_FILE_MODE)) < 0) /* it may be a pipe */
+		log_errno("process %s: log %s", o->label, ps->log_path);
+}
+
+static void
+output_free(struct output *o)
+{
+	struct output **at = &outputs;
+
+	while (*at != o)
+		at = &(*at)->next;
+	*at = o->next;
+	if (o->p)
+		o->p->output = NULL;
+	fd_close(o->fd);
+	fd_close(o->file);
+	free(o);
+}
+
+/* For a program of p; its pipe comes later. */
+static struct output *
+output_open(struct proc *p)
+{
+	struct output *o = xcalloc(1, sizeof *o), *oldest = NULL;
+	int n = 0;
+
+	for (struct output *i = outputs; i; i = i->next, n++)
+		oldest = i->p ? oldest : i;
+	if (n + 1 >= OUTPUTS_MAX && oldest)
+		output_free(oldest); /* the log has taken nothing for long */
+	*o = (struct output){ .p = p, .fd = -1, .file = -1, .next = outputs };
+	snprintf(o->label, sizeof o->label, "%s", p->label);
+	outputs = o;
+	output_aim(o, p->conf);
+	return o;
+}
+
+/* Where its lines are written; -1: that takes them always. */
+static int
+output_target(const struct output *o)
+{
+	if (o->sink == CHILD_FILE)
+		return o->file;
+	return o->sink == CHILD_PREFIX && !log_to_syslog ? log_fd : -1;
+}
+
+static bool
+output_flows(const struct output *o)
+{
+	struct pollfd p = { .fd = output_target(o), .events = POLLOUT };
+
+	return p.fd < 0 || poll(&p, 1, 0) > 0;
+}
+
+static void
+child_write(int fd, const char *label, struct slice line)
+{
+	char b[CHILD_LINE];
+	struct text t = { b, 0, sizeof b, false };
+
+	if (label) {
+		text_str(&t, label);
+		text_str(&t, ": ");
+	}
+	text_add(&t, line);
+	text_char(&t, '\n');
+	while (write(fd, t.p, t.n) < 0 && errno == EINTR)
+		; /* a full disk loses lines only */
+}
+
+/* Kept for status: without what a terminal would obey. */
+static void
+output_remember(struct board_proc *to, struct slice line)
+{
+	char b[WHY_MAX];
+	size_t n = MIN(line.n, sizeof b - 1);
+
+	for (size_t i = 0; i < n; i++)
+		b[i] = (unsigned char)line.p[i] < ' ' || line.p[i] == 0x7f ? ' ' : line.p[i];
+	board_text_set(&to->lines[to->n_lines % PROC_LINES], (struct slice){ b, n });
+	to->n_lines++;
+}
+
+static void
+output_line(struct output *o, struct slice line)
+{
+	if (line.n > 0 && line.p[line.n - 1] == '\r')
+		line.n--;
+	if (o->sink == CHILD_SYSLOG || (o->sink == CHILD_PREFIX && log_to_syslog))
+		syslog(LOG_INFO, "%s: %.*s", o->label, (int)line.n, line.p);
+	else if (o->sink == CHILD_PREFIX)
+		child_write(log_fd, o->label, line);
+	else if (o->sink == CHILD_FILE && o->file >= 0)
+		child_write(o->file, NULL, line);
+}
+
+/* The next line of what is here, from o->line + at; empty: none yet. ends: what
+ * is here is all there will be. */
+static struct slice
+output_next(const struct output *o, size_t at, bool ends)
+{
+	const char *p = o->line + at;
+	size_t n = MIN(o->n - at, (size_t)CHILD_PIECE);
+	const char *nl = n > 0 ? memchr(p, '\n', n) : NULL;
+
+	if (nl)
+		return (struct slice){ p, (size_t)(nl - p) + 1 };
+	return (struct slice){ p, ends || n == CHILD_PIECE ? n : 0 };
+}
+
+/* Whole lines go out, as long as the log takes them. */
+static void
+output_lines(struct output *o, bool ends)
+{
+	struct slice line;
+	size_t at = 0;
+
+	o->stuck = false;
+	while ((line = output_next(o, at, ends)).n > 0) {
+		if (!output_flows(o)) {
+			o->stuck = true;
+			break;
+		}
+		at += line.n;
+		line.n -= line.p[line.n - 1] == '\n';
+		output_line(o, line);
+	}
+	memmove(o->line, o->line + at, o->n - at);
+	o->n -= at;
+	o->seen -= MIN(at, o->seen);
+}
+
+/* Lines that came with the last read are remembered, whether or not the log
+ * takes them. */
+static void
+output_notice(struct output *o, bool ends)
+{
+	struct slice line;
+
+	while ((line = output_next(o, o->seen, ends)).n > 0) {
+		o->seen += line.n;
+		line.n -= line.p[line.n - 1] == '\n';
+		if (o->p && line.n > 0)
+			output_remember(o->p->board, line);
+	}
+}
+
+/* Reads once. False: nothing came, there is no room, or it is over. */
+static bool
+output_read(struct output *o)
+{
+	ssize_t n;
+
+	if (o->fd < 0 || o->n == sizeof o->line)
+		return false;
+	n = read(o->fd, o->line + o->n, sizeof o->line - o->n);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return false;
+	if (n <= 0) {
+		close(o->fd);
+		o->fd = -1;
+	} else
+		o->n += (size_t)n;
+	output_notice(o, o->fd < 0);
+	output_lines(o, o->fd < 0);
+	return n > 0;
+}
+
+/* Reads what there is, and is done with it, if the log takes it all. Whoever
+ * else still holds the pipe writes to nobody. */
+static void
+output_finish(struct output *o)
+{
+	for (int i = 0; i < OUTPUT_READS && output_read(o); i++)
+		;
+	if (o->stuck)
+		return;
+	fd_close(o->fd);
+	o->fd = -1;
+	output_notice(o, true);
+	output_lines(o, true);
+	if (!o->stuck)
+		output_free(o);
+}
+
+/* Its program has ended. What the log does not take now goes on without it. */
+static void
+output_close(struct output *o)
+{
+	struct proc *p = o->p;
+
+	output_finish(o);
+	if (p->output) {
+		p->output = NULL;
+		o->p = NULL;
+	}
+}
+
+/* The descriptors poll shall look at; *ask says whose. Returns how many. */
+static int
+outputs_watch(struct pollfd *fds, struct output **ask)
+{
+	int n = 0;
+
+	for (struct output *o = outputs; o; o = o->next) {
+		if (o->fd < 0 && !o->stuck)
+			continue;
+		ask[n] = o->stuck ? NULL : o;
+		fds[n] = (struct pollfd){ .fd = o->fd, .events = POLLIN };
+		if (o->stuck)
+			fds[n] = (struct pollfd){ .fd = output_target(o), .events = POLLOUT };
+		n++;
+	}
+	return n;
+}
+
+static void
+outputs_polled(const struct pollfd *fds, int n, struct output *const *ask)
+{
+	struct output *o, *next;
+
+	for (int i = 0; i < n; i++)
+		if (fds[i].revents && ask[i])
+			output_read(ask[i]);
+	for (o = outputs; o; o = next) {
+		next = o->next;
+		if (o->stuck)
+			output_lines(o, o->fd < 0);
+		if (!o->p && !o->stuck)
+			output_finish(o);
+	}
+}
+
+/* The last lines of all; the log has so long to take them. */
+static void
+outputs_flush(void)
+{
+	static struct pollfd fds[OUTPUTS_MAX];
+	static struct output *ask[OUTPUTS_MAX];
+	int64_t until = now_ms + CHILD_LAST_MS;
+	int n;
+
+	while (now_ms < until && (n = outputs_watch(fds, ask)) > 0) {
+		n = poll(fds, (nfds_t)n, CHILD_LAST_MS) > 0 ? n : 0;
+		clock_turn();
+		outputs_polled(fds, n, ask);
+	}
+}
+
+static void
+outputs_reopen(void)
+{
+	for (struct output *o = outputs; o; o = o->next)
+		if (o->sink == CHILD_FILE && o->p && o->p->conf)
+			output_aim(o, o->p->conf);
+}
+
+/* In a new child: what is the master's alone. */
+static void
+outputs_shed(void)
+{
+	for (struct output *o = outputs; o; o = o->next) {
+		fd_close(o->fd);
+		fd_close(o->file);
+	}
+}
+
+/* The last line of the program; empty: it said none. */
+static const char *
+output_last(const struct board_proc *b, char out[WHY_MAX])
+{
+	unsigned n = b->n_lines;
+
+	out[0] = '\0';
+	return n == 0 ? out : board_text_get(&b->lines[(n - 1) % PROC_LINES], out);
+}
+
+/* ==== proc ===================================================================
+ * Owns    the replicas of all processes.
+ * Offers  procs_take, procs_preview, procs_settle, procs_watch, procs_polled,
+ *         procs_due, procs_wait_ms, procs_reaped, procs_end, procs_shed,
+ *         proc_want, and for jobs: proc_find, proc_event, proc_beside.
+ * Calls   base, log, board, endpoint, child, output. A state x event table;
+ *         proc_enter alone assigns state. Wanted and actual are apart: what is
+ *         wanted is said by boot, requests and the operator. */
+
+static struct proc *procs[PROCS_MAX];
+static int n_procs;
+static bool procs_ending;   /* warp stops: nothing is started any more */
+static bool procs_news;     /* one got ready: held requests may go on */
+static bool procs_moved;    /* one is in another state: something may follow */
+static bool procs_look;     /* one was started: the checks shall look at once */
+static bool procs_hopeless; /* the wrapped command cannot be run at all */
+static int procs_wrapped = -1; /* exit status of the wrapped command */
+static const struct server_conf *procs_server; /* whom sockets are opened to */
+static uint32_t procs_drain_ms;
+
+static bool
+proc_runs(const struct proc *p)
+{
+	return p->pid > 0;
+}
+
+/* The one that stands for replica index of the process now. */
+static struct proc *
+proc_find(struct slice name, int index)
+{
+	for (int i = 0; i < n_procs; i++)
+		if (!procs[i]->leaves && !procs[i]->old && procs[i]->index == index &&
+		    slice_eq(name, slice_of(procs[i]->name)))
+			return procs[i];
+	return NULL;
+}
+
+/* ---- what others see ---- */
+
+static enum run
+proc_run(const struct proc *p)
+{
+	switch (p->state) {
+	case PROC_UP:
+		return RUN_UP;
+	case PROC_DRAINING:
+		return RUN_DRAINING;
+	case PROC_WAITING:
+	case PROC_STARTING:
+	case PROC_BACKOFF:
+		return RUN_STARTING;
+	case PROC_STOPPING:
+		return p->again || p->broken ? RUN_STARTING : RUN_OFF;
+	default:
+		return RUN_OFF;
+	}
+}
+
+/* Onto the records of its instances. One that is to take the place of another,
+ * or that leaves, is nobody's instance: others may have them already. */
+static void
+proc_publish(const struct proc *p)
+{
+	for (int i = 0; i < p->n_on && !p->old && !p->leaves; i++)
+		p->on[i]->run = proc_run(p);
+	board_changed();
+}
+
+static void
+proc_enter(struct proc *p, enum proc_state state, uint32_t limit_ms)
+{
+	procs_moved |= p->state != state;
+	p->state = state;
+	p->due_ms = limit_ms > 0 ? now_ms + limit_ms : 0;
+	p->board->state = state;
+	p->board->since_ms = now_ms;
+	proc_publish(p);
+}
+
+__attribute__((format(printf, 2, 3))) static void
+proc_why(struct proc *p, const char *fmt, ...)
+{
+	char b[WHY_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(b, sizeof b, fmt, ap);
+	va_end(ap);
+	board_text_set(&p->board->why, slice_of(b));
+}
+
+/* ---- starting ---- */
+
+static bool
+port_is_ours(uint16_t port)
+{
+	for (int i = 0; i < n_procs; i++)
+		if (procs[i]->at.port == port)
+			return true;
+	return false;
+}
+
+static bool
+socket_is_ours(const char *path)
+{
+	for (int i = 0; i < n_procs; i++)
+		if (strcmp(procs[i]->at.socket, path) == 0)
+			return true;
+	return false;
+}
+
+static int
+proc_identity(const struct proc *p, struct identity *as)
+{
+	char who[PROC_NAME_MAX + 16];
+
+	snprintf(who, sizeof who, "process %s", p->label);
+	return identity_find(who, p->conf->user, p->conf->group, as);
+}
+
+/* Where it shall listen: as configured, unless the old one is there; else
+ * where it was; else somewhere new. */
+static int
+proc_place(struct proc *p, const struct identity *as)
+{
+	const struct process *ps = p->conf;
+	struct endpoint said;
+	uint16_t port;
+
+	if (!p->old && endpoint_of(&said, replica_instance(ps, p->index, NULL))) {
+		p->at = said;
+		p->chosen = false;
+		return 0;
+	}
+	if (p->chosen && p->at.sock_n > 0 && (p->at.port == 0) == ps->names_socket)
+		return 0;
+	p->chosen = true;
+	p->at = (struct endpoint){ 0 };
+	if (ps->names_socket) {
+		int err = endpoint_unix(&said, p->label, as, socket_is_ours);
+		p->at = said;
+		return err;
+	}
+	if ((port = port_choose(port_is_ours)) == 0)
+		return -1;
+	endpoint_tcp(&p->at, replica_instance(ps, p->index, NULL), port);
+	return 0;
+}
+
+/* The board says where it listens; what was there is not there any more. */
+static void
+proc_bind(struct proc *p)
+{
+	struct instance *in = NULL;
+
+	for (int i = 0; i < p->n_on; i++) {
+		if (!(in = replica_instance(p->conf, p->index, in)))
+			return;
+		if (p->chosen)
+			board_addrs_set(p->on[i], &p->at.sock, &p->at.sock_n, 1);
+		else if (in->addr.kind != ADDR_NAME)
+			board_addrs_set(p->on[i], &in->addr.sock, &in->addr.sock_n, 1);
+		p->on[i]->epoch++;
+		p->on[i]->idle_life_ms = 0;
+		p->on[i]->open_until_ms = 0;
+		p->on[i]->fails = 0;
+	}
+}
+
+static void
+proc_unchecked(struct proc *p)
+{
+	for (int i = 0; i < p->n_on; i++) {
+		p->on[i]->health = HEALTH_UNKNOWN;
+		p->on[i]->check_passes = p->on[i]->check_fails = 0;
+		p->on[i]->checked_ms = 0;
+	}
+	procs_look = true;
+}
+
+/* Of the configured addresses of its instances. */
+static uint64_t
+place_print(const struct process *ps, int index)
+{
+	struct instance *in = NULL;
+	uint64_t h = 0;
+
+	while ((in = replica_instance(ps, index, in)))
+		h = hash64(h, in->addr.text, strlen(in->addr.text) + 1);
+	return h;
+}
+
+static void
+proc_backoff(struct proc *p)
+{
+	uint32_t wait = p->backoff_ms;
+
+	if (p->old) { /* the job that wanted it decides */
+		proc_enter(p, PROC_FAILED, 0);
+		return;
+	}
+	if (p->started_ms > 0 && now_ms - p->started_ms >= STABLE_MS)
+		wait = p->conf->backoff_ms;
+	p->backoff_ms = MIN(2 * wait, p->conf->backoff_max_ms);
+	proc_enter(p, PROC_BACKOFF, wait);
+}
+
+/* It runs; now it has to get ready. */
+static void
+proc_await(struct proc *p)
+{
+	p->probe_ms = p->conf->ready != READY_EXEC && p->n_on > 0 ? now_ms : 0;
+	p->probe_wait_ms = PROBE_FIRST_MS;
+	proc_enter(p, PROC_STARTING, p->conf->oneshot ? 0 : p->conf->ready_ms);
+}
+
+/* Where it shall listen is somebody already. */
+static void
+proc_occupied(struct proc *p)
+{
+	char b[sizeof p->at.socket];
+
+	snprintf(b, sizeof b, "port %u", p->at.port);
+	proc_why(p, "another program is at %s", *p->at.socket ? p->at.socket : b);
+	log_error("process %s: another program is at %s (`ss -lntxp` names it)", p->label,
+	    *p->at.socket ? p->at.socket : b);
+}
+
+/* It did not even start. */
+static void
+proc_stillborn(struct proc *p)
+{
+	p->pid = 0;
+	p->spawns++;
+	if (p->output)
+		output_free(p->output);
+	proc_backoff(p);
+}
+
+/* What it depends on is ready: it becomes a program. */
+static void
+proc_spawn(struct proc *p)
+{
+	struct identity as;
+
+	p->again = p->broken = p->idles = false;
+	p->started_ms = 0;
+	if (p->waited)
+		proc_why(p, "%s", "");
+	p->waited = false;
+	p->output = output_open(p);
+	if (proc_identity(p, &as) < 0) {
+		proc_why(p, "cannot be started as user %s, group %s",
+		    p->conf->user ? p->conf->user : "-", p->conf->group ? p->conf->group : "-");
+		proc_stillborn(p);
+		return;
+	}
+	if (proc_place(p, &as) < 0) {
+		proc_why(p, "has no place to listen, the log says why");
+		proc_stillborn(p);
+		return;
+	}
+	if (!endpoint_is_free(&p->at)) {
+		proc_occupied(p);
+		proc_stillborn(p);
+		return;
+	}
+	if ((p->pid = child_start(p->conf, p->label, p->index, &p->at, &as, &p->output->fd)) < 0) {
+		proc_why(p, "cannot be started, the log says why");
+		proc_stillborn(p);
+		return;
+	}
+	p->uid = as.user ? as.uid : geteuid();
+	p->print = p->conf->print;
+	p->place = place_print(p->conf, p->index);
+	p->started_ms = now_ms;
+	p->board->started_ms = now_ms;
+	p->board->pid = p->pid;
+	p->board->restarts = p->spawns++;
+	proc_await(p);
+	if (!p->old) {
+		proc_bind(p);
+		proc_unchecked(p);
+	}
+}
+
+/* ---- ready ---- */
+
+/* Every instance has passed its checks, or has none. */
+static bool
+proc_is_healthy(const struct proc *p)
+{
+	if (!p->conf || !p->conf->up || !p->conf->up->health.on)
+		return true;
+	for (int i = 0; i < p->n_on; i++)
+		if (p->on[i]->health != HEALTH_UP)
+			return false;
+	return true;
+}
+
+static bool
+proc_is_ready(const struct proc *p)
+{
+	if (p->conf->oneshot)
+		return false;
+	if (p->n_on == 0 || p->conf->ready == READY_EXEC)
+		return true;
+	return p->conf->ready == READY_HEALTH && !p->old && proc_is_healthy(p);
+}
+
+static void
+probe_close(struct proc *p)
+{
+	fd_close(p->probe);
+	p->probe = -1;
+	p->probe_ms = 0;
+}
+
+/* The configuration does not have it any more: it stops when the workers that
+ * still do have left. */
+static void
+proc_leave(struct proc *p, unsigned generation)
+{
+	p->conf = NULL;
+	p->leaves = true;
+	p->wanted = p->again = false;
+	p->generation = generation;
+	p->old = NULL;
+	probe_close(p);
+	if (p->state == PROC_STARTING || p->state == PROC_UP)
+		p->due_ms = 0;
+}
+
+/* The new one stands: requests go there from now on, the old one finishes. */
+static void
+proc_take_over(struct proc *p)
+{
+	struct proc *old = p->old;
+
+	p->old = NULL;
+	proc_leave(old, 0);
+	old->replaced = true;
+	snprintf(old->board->name, sizeof old->board->name, "%.*s.old", PROC_NAME_MAX - 5, old->label);
+	if (old->n_on > 0)
+		old->parity = old->on[0]->epoch % FLIGHT_EPOCHS;
+	proc_bind(p);
+	log_info("process %s: pid %d takes over from pid %d", p->label, (int)p->pid, (int)old->pid);
+}
+
+/* When it is looked at next whether it idles; 0: never. */
+static uint32_t
+proc_idle_ms(const struct proc *p)
+{
+	return p->conf->start_on == START_REQUEST ? p->conf->idle_stop_ms : 0;
+}
+
+static void
+proc_mark_up(struct proc *p)
+{
+	bool first = p->spawns == 1 && !p->old;
+
+	probe_close(p);
+	if (p->old)
+		proc_take_over(p);
+	endpoint_share(&p->at, p->uid, procs_server);
+	for (int i = 0; i < p->n_on; i++)
+		p->on[i]->up_since_ms = first ? 0 : now_ms;
+	log_info("process %s is ready after %.1f s, pid %d", p->label,
+	    (double)(now_ms - p->started_ms) / SECOND_MS, (int)p->pid);
+	procs_news = procs_look = true;
+	proc_enter(p, PROC_UP, proc_idle_ms(p));
+}
+
+/* ---- stopping ---- */
+
+static void
+proc_stop(struct proc *p)
+{
+	probe_close(p);
+	if (p->leaves)
+		p->n_on = 0; /* other instances may have its records from now on */
+	kill(-p->pid, p->stop_signal);
+	kill(-p->pid, SIGCONT); /* one that was stopped could not obey */
+	proc_enter(p, PROC_STOPPING, p->stop_ms);
+}
+
+static void
+proc_kill(struct proc *p)
+{
+	log_warn("process %s did not stop in %g s: killed", p->label, p->stop_ms / (double)SECOND_MS);
+	kill(-p->pid, SIGKILL);
+	p->due_ms = 0;
+}
+
+/* Nothing is in flight on it. */
+static bool
+proc_is_quiet(const struct proc *p)
+{
+	for (int i = 0; i < p->n_on; i++)
+		if (p->replaced ? p->on[i]->flights[p->parity] > 0 : p->on[i]->in_flight > 0)
+			return false;
+	return true;
+}
+
+/* While the only instance drains, requests are held: not for too long. */
+static uint32_t
+drain_limit(const struct proc *p)
+{
+	const struct upstream *up = p->conf ? p->conf->up : NULL;
+
+	if (up && p->again && up->n_instances == p->n_on && up->hold_ms > 0)
+		return MIN(procs_drain_ms, MAX(up->hold_ms / 2, 1));
+	return procs_drain_ms;
+}
+
+static void
+proc_drain(struct proc *p)
+{
+	proc_enter(p, PROC_DRAINING, drain_limit(p));
+	if (procs_ending || proc_is_quiet(p))
+		proc_stop(p);
+}
+
+static void
+proc_cut(struct proc *p)
+{
+	log_warn("process %s: requests are still in flight; it is stopped all the same", p->label);
+	proc_stop(p);
+}
+
+/* One that runs needs it. */
+static bool
+proc_is_needed(const struct proc *p)
+{
+	for (int i = 0; i < n_procs; i++) {
+		const struct process *ps = procs[i]->conf;
+		for (int k = 0; ps && proc_runs(procs[i]) && k < ps->n_after; k++)
+			if (ps->after[k] == p->conf)
+				return true;
+	}
+	return false;
+}
+
+/* Nobody asked for it for idle_stop_secs. */
+static void
+proc_idle(struct proc *p)
+{
+	int64_t used = p->started_ms, due;
+
+	for (int i = 0; i < p->n_on; i++)
+		used = MAX(used, p->on[i]->used_ms);
+	due = used + p->conf->idle_stop_ms;
+	if (due > now_ms || !proc_is_quiet(p) || proc_is_needed(p)) {
+		p->due_ms = MAX(due, now_ms + 1);
+		if (due <= now_ms)
+			p->due_ms = now_ms + p->conf->idle_stop_ms;
+		return;
+	}
+	log_info("process %s: no request for %g s, stopped", p->label,
+	    p->conf->idle_stop_ms / (double)SECOND_MS);
+	p->wanted = false;
+	p->idles = true;
+	proc_why(p, "idle");
+	proc_drain(p);
+}
+
+static void
+proc_late(struct proc *p)
+{
+	char why[WHY_MAX] = "";
+
+	if (p->conf->ready == READY_HEALTH && p->n_on > 0)
+		board_text_get(&p->on[0]->check_why, why);
+	proc_why(p, "not ready in %g s%s%s", p->conf->ready_ms / (double)SECOND_MS, *why ? ": " : "",
+	    why);
+	log_error("process %s is not ready after ready_timeout_secs (%g s)%s%s: stopped", p->label,
+	    p->conf->ready_ms / (double)SECOND_MS, *why ? ": " : "", why);
+	p->broken = true;
+	proc_stop(p);
+}
+
+static void
+proc_off(struct proc *p)
+{
+	proc_enter(p, PROC_OFF, 0);
+}
+
+static void
+proc_wait(struct proc *p)
+{
+	if (p->state != PROC_BACKOFF)
+		p->backoff_ms = p->conf->backoff_ms;
+	proc_enter(p, PROC_WAITING, 0);
+}
+
+static void
+proc_again(struct proc *p)
+{
+	p->again = true;
+	proc_publish(p);
+}
+
+/* ---- its end ---- */
+
+/* "exited with status 1 after 0.3 s" */
+static void
+proc_epitaph(const struct proc *p, char out[WHY_MAX])
+{
+	double lived = (double)(now_ms - p->started_ms) / SECOND_MS;
+	int status = p->status;
+
+	if (WIFSIGNALED(status))
+		snprintf(out, WHY_MAX, "killed by signal %d (%s) after %.1f s", WTERMSIG(status),
+		    strsignal(WTERMSIG(status)), lived);
+	else
+		snprintf(out, WHY_MAX, "exited with status %d after %.1f s", WEXITSTATUS(status),
+		    lived);
+}
+
+/* Its output is read to the end, what is left of its group is killed. */
+static void
+proc_bury(struct proc *p)
+{
+	char why[WHY_MAX], words[WHY_MAX];
+	bool told = p->state == PROC_STOPPING && !p->broken;
+
+	probe_close(p);
+	kill(-p->pid, SIGKILL); /* what is left of its group */
+	if (p->output)
+		output_close(p->output);
+	proc_epitaph(p, why);
+	output_last(p->board, words);
+	if (!p->broken && !p->idles)
+		proc_why(p, "%s", why);
+	if (told || (p->conf && p->conf->restart != RESTART_ALWAYS && p->status == 0))
+		log_info("process %s (pid %d) %s", p->label, (int)p->pid, why);
+	else
+		log_error("process %s (pid %d) %s%s%s", p->label, (int)p->pid, why,
+		    *words ? "; its last words: " : "", words);
+	if (p->conf && p->conf->wrapped)
+		procs_wrapped = WIFSIGNALED(p->status) ? 128 + WTERMSIG(p->status)
+		    : WEXITSTATUS(p->status);
+	p->pid = 0;
+	p->board->pid = 0;
+	p->board->started_ms = 0;
+}
+
+/* It ended unasked: another start by the rule of its configuration. */
+static void
+proc_ended(struct proc *p)
+{
+	bool good = p->status == 0, again;
+
+	proc_bury(p);
+	if (p->leaves || !p->conf || !p->wanted || procs_ending) {
+		proc_enter(p, PROC_OFF, 0);
+		return;
+	}
+	if (p->conf->wrapped && p->spawns == 1 && procs_wrapped >= EXIT_NOT_RUN &&
+	    procs_wrapped <= EXIT_NOT_THERE)
+		procs_hopeless = true;
+	again = p->conf->restart == RESTART_ALWAYS || (p->conf->restart == RESTART_ON_FAILURE && !good);
+	if (p->conf->oneshot && good)
+		proc_enter(p, PROC_DONE, 0);
+	else if (again || p->again || p->old)
+		proc_backoff(p);
+	else
+		proc_enter(p, good ? PROC_DONE : PROC_FAILED, 0);
+}
+
+/* It was told to end, and did. */
+static void
+proc_stopped(struct proc *p)
+{
+	proc_bury(p);
+	if (p->leaves || !p->conf || procs_ending)
+		proc_enter(p, PROC_OFF, 0);
+	else if (p->broken && p->wanted)
+		proc_backoff(p);
+	else
+		proc_enter(p, p->again && p->wanted ? PROC_WAITING : PROC_OFF, 0);
+}
+
+/* Who reacts to what; an empty cell: nobody. */
+static void (*const proc_do[PROC_STATES][PROC_EVENTS])(struct proc *) = {
+	[PROC_OFF]      = { [PE_START] = proc_wait },
+	[PROC_WAITING]  = { [PE_DEPS] = proc_spawn, [PE_STOP] = proc_off },
+	[PROC_STARTING] = { [PE_READY] = proc_mark_up, [PE_EXIT] = proc_ended, [PE_DUE] = proc_late,
+		[PE_STOP] = proc_stop },
+	[PROC_UP]       = { [PE_EXIT] = proc_ended, [PE_DUE] = proc_idle, [PE_STOP] = proc_drain },
+	[PROC_DRAINING] = { [PE_QUIET] = proc_stop, [PE_DUE] = proc_cut, [PE_EXIT] = proc_stopped,
+		[PE_START] = proc_again },
+	[PROC_STOPPING] = { [PE_EXIT] = proc_stopped, [PE_DUE] = proc_kill, [PE_START] = proc_again },
+	[PROC_BACKOFF]  = { [PE_DUE] = proc_wait, [PE_START] = proc_wait, [PE_STOP] = proc_off },
+	[PROC_DONE]     = { [PE_START] = proc_wait, [PE_STOP] = proc_off },
+	[PROC_FAILED]   = { [PE_START] = proc_wait, [PE_STOP] = proc_off },
+};
+
+static void
+proc_event(struct proc *p, enum proc_event ev)
+{
+	void (*act)(struct proc *) = proc_do[p->state][ev];
+
+	if (act)
+		act(p);
+}
+
+/* ---- all of them ---- */
+
+/* A place on the board for a new one; NULL: there is none, logged. */
+static struct proc *
+proc_new(const struct process *ps, int index)
+{
+	struct proc *p;
+	struct board_proc *b = NULL;
+
+	for (size_t i = 0; i < LEN(board->procs) && !b; i++)
+		if (!board->procs[i].name[0])
+			b = &board->procs[i];
+	if (!b || n_procs == PROCS_MAX) {
+		log_error("process %s: more than %d replicas; make PROCS_MAX in config.h larger",
+		    ps->name, PROCS_MAX);
+		return NULL;
+	}
+	p = procs[n_procs++] = xcalloc(1, sizeof *p);
+	*p = (struct proc){ .index = index, .probe = -1, .board = b };
+	memset(b, 0, sizeof *b);
+	snprintf(p->name, sizeof p->name, "%s", ps->name);
+	snprintf(b->name, sizeof b->name, "%s", ps->name); /* proc_attach says more */
+	return p;
+}
+
+/* The last record moves into the gap: readers stop at the first free one. */
+static void
+board_proc_free(struct board_proc *b)
+{
+	struct board_proc *last = b;
+
+	while (last + 1 < board->procs + PROCS_MAX && last[1].name[0])
+		last++;
+	for (int i = 0; i < n_procs; i++)
+		if (procs[i]->board == last)
+			procs[i]->board = b;
+	if (last != b)
+		memcpy(b, last, sizeof *b);
+	last->name[0] = '\0';
+}
+
+static void (*proc_forgotten)(const struct proc *); /* the jobs' */
+
+static void
+proc_free(struct proc *p)
+{
+	for (int i = 0; i < n_procs; i++)
+		if (procs[i]->old == p) {
+			proc_leave(procs[i], 0);
+			procs[i]->replaced = true;
+		}
+	proc_forgotten(p);
+	for (int i = 0; i < n_procs; i++)
+		if (procs[i] == p)
+			procs[i] = procs[--n_procs];
+	if (p->output)
+		output_close(p->output);
+	fd_close(p->probe);
+	if (p->chosen && p->at.socket[0] == '/')
+		unlink(p->at.socket); /* ENOENT: its program has done it */
+	board_proc_free(p->board);
+	free(p->on);
+	free(p);
+}
+
+/* From now on that configuration says what it is. */
+static void
+proc_attach(struct proc *p, const struct process *ps)
+{
+	struct instance *in = NULL;
+	int n = 0;
+
+	p->conf = ps;
+	snprintf(p->label, sizeof p->label, ps->replicas > 1 ? "%s.%d" : "%s", ps->name, p->index);
+	snprintf(p->board->name, sizeof p->board->name, "%s", p->label);
+	p->stop_signal = ps->stop_signal;
+	p->stop_ms = ps->stop_ms;
+	if (p->backoff_ms == 0)
+		p->backoff_ms = ps->backoff_ms;
+	while ((in = replica_instance(ps, p->index, in)))
+		n++;
+	free(p->on);
+	p->on = xcalloc((size_t)n, sizeof(struct board_instance *));
+	for (p->n_on = 0; (in = replica_instance(ps, p->index, in)); )
+		p->on[p->n_on++] = in->board;
+}
+
+static const struct process *
+process_of(const struct conf *cf, struct slice name)
+{
+	for (int i = 0; i < cf->n_processes; i++)
+		if (slice_eq(name, slice_of(cf->processes[i]->name)))
+			return cf->processes[i];
+	return NULL;
+}
+
+/* A program that runs, and whose place nobody else has, goes on under cf. */
+static void
+procs_keep(const struct conf *cf, unsigned generation)
+{
+	for (int i = 0; i < n_procs; i++) {
+		struct proc *p = procs[i];
+		const struct process *ps = process_of(cf, slice_of(p->name));
+
+		if (p->leaves)
+			continue;
+		if (!ps || p->index >= ps->replicas ||
+		    (proc_runs(p) && p->place != place_print(ps, p->index)))
+			proc_leave(p, generation);
+		else
+			proc_attach(p, ps);
+	}
+	/* the one that was to take its place goes with it */
+	for (int i = 0; i < n_procs; i++)
+		if (procs[i]->old && procs[i]->old->leaves) {
+			proc_leave(procs[i], 0);
+			procs[i]->replaced = true;
+		}
+}
+
+/* It has a new configuration, maybe a new reason to run or to stop. */
+static void
+proc_retune(struct proc *p)
+{
+	uint32_t idle_ms = proc_idle_ms(p);
+
+	proc_publish(p);
+	if (p->output)
+		output_aim(p->output, p->conf);
+	if (p->state == PROC_UP)
+		p->due_ms = idle_ms > 0 ? now_ms + idle_ms : 0;
+	if (p->conf->start_on == START_BOOT && !p->wanted && !p->stopped) {
+		p->wanted = true;
+		proc_event(p, PE_START);
+	}
+}
+
+/* cf is in force: what it has and what runs become the same thing. Changed
+ * ones are restarted by changed. */
+static void
+procs_take(const struct conf *cf, unsigned generation, void (*changed)(const char *name))
+{
+	procs_server = &cf->server;
+	env_hidden = &cf->env_names;
+	procs_drain_ms = cf->server.shutdown_ms;
+	procs_keep(cf, generation);
+	for (int i = 0; i < cf->n_processes; i++) {
+		const struct process *ps = cf->processes[i];
+		bool stale = false;
+
+		for (int k = 0; k < ps->replicas; k++) {
+			struct proc *p = proc_find(slice_of(ps->name), k);
+			if (p) {
+				stale |= p->print != ps->print && proc_runs(p) && p->wanted;
+				proc_retune(p);
+				continue;
+			}
+			if (!(p = proc_new(ps, k)))
+				return;
+			proc_attach(p, ps);
+			p->wanted = ps->start_on == START_BOOT;
+			proc_off(p);
+			if (p->wanted)
+				proc_event(p, PE_START);
+		}
+		if (stale)
+			changed(ps->name);
+	}
+}
+
+/* Before the workers of cf start: their instances stand as what serves them
+ * does, or will. */
+static void
+procs_preview(const struct conf *cf)
+{
+	for (int u = 0; u < cf->n_upstreams; u++)
+		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
+			const struct instance *in = &cf->upstreams[u].instances[i];
+			const struct process *ps = in->up->process;
+			struct proc *p = ps ? proc_find(slice_of(ps->name), in->replica) : NULL;
+
+			if (!ps)
+				in->board->run = RUN_NONE;
+			else if (!p || p->place != place_print(ps, in->replica))
+				in->board->run = p || ps->start_on == START_BOOT ? RUN_STARTING : RUN_OFF;
+		}
+	board_changed();
+}
+
+/* A request waits for it, or the operator wants it: with all it depends on. */
+static void
+process_want(const struct process *ps)
+{
+	for (int i = 0; i < ps->replicas; i++) {
+		struct proc *p = proc_find(slice_of(ps->name), i);
+		if (!p || procs_ending)
+			continue;
+		p->wanted = true;
+		proc_event(p, PE_START);
+	}
+}
+
+/* ---- dependencies ---- */
+
+static bool
+process_is_ready(const struct process *ps)
+{
+	for (int i = 0; i < ps->replicas; i++) {
+		const struct proc *p = proc_find(slice_of(ps->name), i);
+		if (p && p->state != PROC_UP && p->state != PROC_DONE && p->state != PROC_DRAINING)
+			return false;
+	}
+	return true;
+}
+
+static bool
+proc_may_start(struct proc *p)
+{
+	const struct process *dep = NULL;
+
+	for (int i = 0; i < p->conf->n_after && !dep; i++)
+		if (!process_is_ready(p->conf->after[i]))
+			dep = p->conf->after[i];
+	if (!dep)
+		return true;
+	if (dep->start_on == START_REQUEST)
+		process_want(dep);
+	proc_why(p, "waits for %s", dep->name);
+	p->waited = true;
+	return false;
+}
+
+/* What is due by the state of the others. */
+static void
+proc_settle(struct proc *p, unsigned oldest)
+{
+	enum proc_state was = p->state;
+
+	if (p->leaves && !proc_runs(p))
+		return; /* to be freed */
+	if (procs_ending && !proc_runs(p) && was != PROC_OFF)
+		proc_enter(p, PROC_OFF, 0);
+	else if (procs_ending && !proc_is_needed(p))
+		proc_event(p, PE_STOP);
+	else if (was == PROC_WAITING && proc_may_start(p))
+		proc_event(p, PE_DEPS);
+	else if (was == PROC_STARTING && p->conf && proc_is_ready(p))
+		proc_event(p, PE_READY);
+	else if (was == PROC_DRAINING && proc_is_quiet(p))
+		proc_event(p, PE_QUIET);
+	else if (p->leaves && (p->replaced || oldest >= p->generation) &&
+	    (was == PROC_UP || was == PROC_STARTING))
+		proc_event(p, PE_STOP);
+}
+
+/* Until nothing more follows from anything. oldest: generation of the oldest
+ * worker. False: nothing did. */
+static bool
+procs_settle(unsigned oldest)
+{
+	bool any = false;
+
+	do {
+		any |= procs_moved;
+		procs_moved = false;
+		for (int i = 0; i < n_procs; i++)
+			proc_settle(procs[i], oldest);
+		for (int i = n_procs - 1; i >= 0; i--)
+			if (procs[i]->leaves && !proc_runs(procs[i])) {
+				proc_free(procs[i]);
+				i = n_procs; /* it may have taken others with it */
+				procs_moved = true;
+			}
+	} while (procs_moved);
+	return any;
+}
+
+/* ---- descriptors and deadlines ---- */
+
+/* What procs_watch asked poll about, in its order. */
+static struct proc *proc_watched[PROCS_MAX];
+
+/* Probes under way. Returns how many. */
+static int
+procs_watch(struct pollfd *fds)
+{
+	int n = 0;
+
+	for (int i = 0; i < n_procs; i++)
+		if (procs[i]->probe >= 0) {
+			proc_watched[n] = procs[i];
+			fds[n++] = (struct pollfd){ .fd = procs[i]->probe, .events = POLLOUT };
+		}
+	return n;
+}
+
+/* Tries again later, soon at first. */
+static void
+probe_again(struct proc *p)
+{
+	fd_close(p->probe);
+	p->probe = -1;
+	p->probe_ms = now_ms + p->probe_wait_ms;
+	p->probe_wait_ms = MIN(2 * p->probe_wait_ms, (uint32_t)PROBE_AGAIN_MS);
+}
+
+/* It accepts. That is enough, or its checks have to pass as well: the checker
+ * must be able to connect. */
+static void
+probe_good(struct proc *p)
+{
+	if (p->conf->ready == READY_LISTEN || p->old) {
+		proc_event(p, PE_READY);
+		return;
+	}
+	probe_close(p);
+	endpoint_share(&p->at, p->uid, procs_server);
+	procs_look = true;
+}
+
+/* Its connection is there, or failed. One to itself is none: a port in the
+ * kernel's own range can meet itself. */
+static void
+probe_done(struct proc *p)
+{
+	union sock here = { 0 }, there = { 0 };
+	socklen_t here_n = sizeof here, there_n = sizeof there, n = sizeof errno;
+	int err = 0;
+
+	if (getsockopt(p->probe, SOL_SOCKET, SO_ERROR, &err, &n) < 0 || err != 0 ||
+	    getsockname(p->probe, &here.sa, &here_n) < 0 ||
+	    getpeername(p->probe, &there.sa, &there_n) < 0 ||
+	    (here_n == there_n && memcmp(&here, &there, here_n) == 0)) {
+		probe_again(p);
+		return;
+	}
+	probe_good(p);
+}
+
+/* Does it accept? At the next of its instances, or where it alone is. */
+static void
+probe_start(struct proc *p)
+{
+	union sock to = p->at.sock;
+	socklen_t n = p->at.sock_n;
+	struct board_instance *b = p->on[p->probe_i++ % (unsigned)p->n_on];
+
+	p->probe_ms = 0;
+	if ((p->n_on > 1 || n == 0) && !board_addrs_get(b, p->probe_i / (unsigned)p->n_on, &to, &n)) {
+		probe_again(p);
+		return;
+	}
+	if ((p->probe = endpoint_dial(&to, n)) >= 0)
+		return;
+	if (errno == EISCONN)
+		probe_good(p);
+	else
+		probe_again(p);
+}
+
+/* fds are those of procs_watch, after poll. */
+static void
+procs_polled(const struct pollfd *fds, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (fds[i].revents && proc_watched[i]->probe == fds[i].fd)
+			probe_done(proc_watched[i]);
+}
+
+static void
+procs_due(void)
+{
+	for (int i = 0; i < n_procs; i++) {
+		struct proc *p = procs[i];
+		if (p->probe_ms > 0 && p->probe_ms <= now_ms && p->state == PROC_STARTING)
+			probe_start(p);
+		if (p->due_ms > 0 && p->due_ms <= now_ms) {
+			p->due_ms = 0;
+			proc_event(p, PE_DUE);
+		}
+	}
+}
+
+/* The next deadline; 0: there is none. */
+static int64_t
+procs_next_ms(void)
+{
+	int64_t next = 0;
+
+	for (int i = 0; i < n_procs; i++) {
+		const int64_t due[] = { procs[i]->due_ms, procs[i]->probe_ms };
+		for (size_t k = 0; k < LEN(due); k++)
+			if (due[k] > 0 && (next == 0 || due[k] < next))
+				next = due[k];
+	}
+	return next;
+}
+
+/* False: that child is no process of ours. */
+static bool
+procs_reaped(pid_t pid, int status)
+{
+	for (int i = 0; i < n_procs; i++)
+		if (procs[i]->pid == pid) {
+			procs[i]->status = status;
+			proc_event(procs[i], PE_EXIT);
+			return true;
+		}
+	return false;
+}
+
+static int
+procs_running(void)
+{
+	int n = 0;
+
+	for (int i = 0; i < n_procs; i++)
+		n += proc_runs(procs[i]);
+	return n;
+}
+
+static void
+procs_end(void)
+{
+	procs_ending = true;
+	for (int i = 0; i < n_procs; i++)
+		procs[i]->wanted = procs[i]->again = false;
+}
+
+/* In a new child: what is the master's alone. */
+static void
+procs_shed(void)
+{
+	for (int i = 0; i < n_procs; i++)
+		fd_close(procs[i]->probe);
+	outputs_shed();
+}
+
+/* What programs left behind: we are their reaper, so they are our children
+ * now, or will be when what is between has died. Called when all that was
+ * started has ended. */
+static void
+orphans_kill(void)
+{
+	char path[64], pids[4096];
+	struct slice rest, word;
+	int fd;
+	ssize_t n;
+
+	snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+	for (int round = 0; round < ORPHAN_ROUNDS; round++) {
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		n = fd >= 0 ? read(fd, pids, sizeof pids) : 0;
+		fd_close(fd);
+		if (n <= 0)
+			return;
+		while (n > 0 && pids[n - 1] != ' ')
+			n--; /* a number that was cut */
+		for (rest = (struct slice){ pids, (size_t)n }; slice_cut(&rest, ' ', &word); )
+			if (slice_uint(word, INT_MAX) > 1)
+				kill((pid_t)slice_uint(word, INT_MAX), SIGKILL);
+		poll(NULL, 0, ORPHAN_WAIT_MS);
+		while (waitpid(-1, NULL, WNOHANG) > 0)
+			;
+	}
+}
+
+/* ---- binary upgrade ---- */
+
+enum { KEEP_WANTED = 1, KEEP_LEAVES = 2, KEEP_CHOSEN = 4, KEEP_STOPPED = 8 };
+
+/* What the next binary takes over: a line for each. No words may hold blanks:
+ * socket paths of ours and names do not. */
+static void
+procs_inherit_write(struct text *t)
+{
+	for (int i = 0; i < n_procs; i++) {
+		const struct proc *p = procs[i];
+		text_fmt(t, "proc %d %d %s %d %d %d %u %llu %llu %lld %u %d %u %s\n",
+		    p->output ? MAX(p->output->fd, 0) : 0,
+		    (int)p->pid, p->name, p->index, (int)p->state,
+		    (p->wanted ? KEEP_WANTED : 0) | (p->leaves ? KEEP_LEAVES : 0) |
+		    (p->chosen ? KEEP_CHOSEN : 0) | (p->stopped ? KEEP_STOPPED : 0), p->at.port,
+		    (unsigned long long)p->print, (unsigned long long)p->place,
+		    (long long)(now_ms - p->started_ms), p->spawns, p->stop_signal, p->stop_ms,
+		    p->chosen && *p->at.socket ? p->at.socket : "-");
+	}
+}
+
+static void
+procs_inherit_each(void (*fn)(int fd))
+{
+	for (int i = 0; i < n_procs; i++)
+		if (procs[i]->output && procs[i]->output->fd >= 0)
+			fn(procs[i]->output->fd);
+}
+
+/* proc_resume says where its lines go. */
+static void
+inherit_output(struct proc *p, int fd)
+{
+	static const struct process prefixed = { .sink = CHILD_PREFIX };
+
+	if (fd <= 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return;
+	p->conf = &prefixed;
+	p->output = output_open(p);
+	p->output->fd = fd;
+	p->conf = NULL;
+}
+
+/* Of a port proc_resume says at which address. */
+static void
+inherit_endpoint(struct endpoint *e, uint16_t port, struct slice path)
+{
+	e->port = port;
+	if (port > 0 || path.n < 2 || path.n >= sizeof e->socket)
+		return;
+	run_dir(); /* to be removed at the end */
+	memcpy(e->socket, path.p, path.n);
+	e->sock.un.sun_family = AF_UNIX;
+	memcpy(e->sock.un.sun_path, path.p, path.n);
+	e->sock_n = sizeof e->sock.un;
+}
+
+/* A line behind "proc ". Its endpoint, if it was chosen, is known again. */
+static void
+procs_inherit_line(struct slice line)
+{
+	enum { OUT, PID, INDEX, STATE, FLAGS, PORT, PRINT, PLACE, AGE, SPAWNS, SIGNAL, STOP_MS, NUMBERS };
+	static const struct process none = { .replicas = 1 };
+	uint64_t v[NUMBERS];
+	struct slice word, name = S("");
+	struct process as = none;
+	char label[PROC_NAME_MAX];
+	struct proc *p;
+
+	for (int i = 0; i < NUMBERS; i++) {
+		if (i == INDEX && !slice_cut(&line, ' ', &name))
+			return;
+		if (!slice_cut(&line, ' ', &word))
+			return;
+		v[i] = strtoull(word.p, NULL, 10); /* a blank ends it */
+	}
+	snprintf(label, sizeof label, "%.*s", (int)name.n, name.p);
+	as.name = label;
+	if (!(p = proc_new(&as, (int)v[INDEX])))
+		return;
+	p->state = v[STATE] < PROC_STATES ? (enum proc_state)v[STATE] : PROC_OFF;
+	p->pid = (pid_t)v[PID];
+	snprintf(p->label, sizeof p->label, "%s", label);
+	inherit_output(p, (int)v[OUT]);
+	p->wanted = v[FLAGS] & KEEP_WANTED;
+	p->leaves = v[FLAGS] & KEEP_LEAVES;
+	p->chosen = v[FLAGS] & KEEP_CHOSEN;
+	p->stopped = v[FLAGS] & KEEP_STOPPED;
+	p->print = v[PRINT];
+	p->place = v[PLACE];
+	p->started_ms = MAX(now_ms - (int64_t)v[AGE], 1);
+	p->spawns = (unsigned)v[SPAWNS];
+	p->stop_signal = (int)v[SIGNAL];
+	p->stop_ms = (uint32_t)v[STOP_MS];
+	if (p->chosen)
+		inherit_endpoint(&p->at, (uint16_t)v[PORT], line);
+}
+
+/* One that runs goes on where it was. */
+static void
+proc_resume(struct proc *p)
+{
+	p->again = p->wanted && p->state >= PROC_DRAINING;
+	p->board->pid = p->pid;
+	p->board->started_ms = p->started_ms;
+	p->board->restarts = p->spawns - 1;
+	if (p->output)
+		output_aim(p->output, p->conf);
+	if (!p->chosen)
+		endpoint_of(&p->at, replica_instance(p->conf, p->index, NULL));
+	else if (p->at.port > 0)
+		endpoint_tcp(&p->at, replica_instance(p->conf, p->index, NULL), p->at.port);
+	proc_bind(p);
+	proc_unchecked(p);
+	if (p->state == PROC_STARTING)
+		proc_await(p);
+	else
+		proc_enter(p, p->state, p->state == PROC_UP ? proc_idle_ms(p)
+		    : p->state == PROC_DRAINING ? procs_drain_ms : p->stop_ms);
+}
+
+/* After procs_take: those that the binary before started. What leaves does so
+ * when the workers of that binary have gone: generation is ours. */
+static void
+procs_resume(unsigned generation)
+{
+	for (int i = 0; i < n_procs; i++) {
+		struct proc *p = procs[i];
+		bool runs = proc_runs(p);
+
+		if (p->leaves || !p->conf) {
+			p->leaves = true;
+			p->generation = generation;
+			p->board->pid = p->pid;
+			proc_enter(p, p->state == PROC_STOPPING ? PROC_STOPPING : PROC_UP,
+			    p->state == PROC_STOPPING ? p->stop_ms : 0);
+		} else if (runs)
+			proc_resume(p);
+		else
+			proc_enter(p, p->wanted && p->state <= PROC_BACKOFF ? PROC_WAITING
+			    : p->state, 0);
+		if (runs && waitpid(p->pid, &p->status, WNOHANG) != 0)
+			proc_event(p, PE_EXIT); /* on the way */
+	}
+}
+
+/* ==== jobs ===================================================================
+ * Owns    what operators asked of processes and is not done yet.
+ * Offers  job_add, jobs_step, jobs_busy.
+ * Calls   proc. A restart goes replica by replica: drain, stop, start, ready;
+ *         a lone one that can listen elsewhere is started beside the old. */
+
+#define JOBS_MAX 32
+
+static struct job jobs[JOBS_MAX];
+static void (*job_told)(const struct asker *, const char *text); /* the master's */
+
+/* The next deadline; 0: there is none. */
+static int64_t
+jobs_next_ms(void)
+{
+	int64_t next = 0;
+
+	for (int i = 0; i < JOBS_MAX; i++)
+		if (jobs[i].due_ms > 0 && (next == 0 || jobs[i].due_ms < next))
+			next = jobs[i].due_ms + 1;
+	return next;
+}
+
+static bool
+jobs_busy(void)
+{
+	for (int i = 0; i < JOBS_MAX; i++)
+		if (jobs[i].name[0])
+			return true;
+	return false;
+}
+
+/* That one is no more; what stands in its place counts. */
+static void
+job_forget(const struct proc *p)
+{
+	for (int i = 0; i < JOBS_MAX; i++) {
+		if (jobs[i].fresh == p)
+			jobs[i].fresh = NULL;
+		if (jobs[i].proc == p)
+			jobs[i].proc = NULL;
+	}
+}
+
+static void
+job_end(struct job *j, const char *text)
+{
+	if (j->fresh && j->fresh->old) { /* it never got ready */
+		proc_leave(j->fresh, 0);
+		j->fresh->replaced = true;
+	}
+	if (strcmp(text, "ok") != 0)
+		log_error("%s: %s", j->name, text);
+	job_told(&j->asker, text);
+	*j = (struct job){ 0 };
+}
+
+__attribute__((format(printf, 2, 3))) static void
+job_fail(struct job *j, const char *fmt, ...)
+{
+	char b[2 * WHY_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(b, sizeof b, fmt, ap);
+	va_end(ap);
+	job_end(j, b);
+}
+
+/* A verb for all replicas of a process. A restart that is under way already
+ * begins anew; any other verb replaces it. False: too many. */
+static bool
+job_add(const char *name, enum job_kind kind, const struct asker *asker)
+{
+	struct job *j = NULL;
+
+	for (int i = 0; i < JOBS_MAX; i++)
+		if (strcmp(jobs[i].name, name) == 0 || (!j && !jobs[i].name[0]))
+			j = &jobs[i];
+	if (!j)
+		return false;
+	if (j->name[0])
+		job_end(j, "another command for it came in between");
+	*j = (struct job){ .kind = kind, .asker = *asker };
+	snprintf(j->name, sizeof j->name, "%s", name);
+	return true;
+}
+
+/* The lone instance of its upstream, which can listen somewhere else. */
+static bool
+proc_can_move(const struct proc *p)
+{
+	const struct process *ps = p->conf;
+	const struct instance *in = replica_instance(ps, p->index, NULL);
+
+	return p->state == PROC_UP && ps->replicas == 1 && (ps->names_port || ps->names_socket) &&
+	    in && ps->up->n_instances == 1 && in->addr.kind != ADDR_NAME &&
+	    in->addr.kind != ADDR_ABSTRACT;
+}
+
+/* So long it may take with p, all in all. */
+static void
+job_limit(struct job *j, const struct proc *p)
+{
+	j->due_ms = now_ms + procs_drain_ms + p->stop_ms + p->conf->ready_ms;
+}
+
+/* Starts the restart of one replica. */
+static void
+job_restart(struct job *j, struct proc *p)
+{
+	j->begun = true;
+	j->proc = p;
+	j->starts = p->spawns;
+	job_limit(j, p);
+	p->wanted = true;
+	p->stopped = false;
+	if (proc_can_move(p) && (j->fresh = proc_new(p->conf, p->index))) {
+		j->fresh->old = p;
+		proc_attach(j->fresh, p->conf);
+		j->fresh->wanted = true;
+		proc_off(j->fresh);
+		proc_event(j->fresh, PE_START);
+		return;
+	}
+	p->again = proc_runs(p);
+	proc_event(p, proc_runs(p) ? PE_STOP : PE_START);
+}
+
+/* The new one beside the old. True: that is over. */
+static bool
+job_fresh(struct job *j)
+{
+	struct proc *p = j->fresh;
+	char why[WHY_MAX], words[WHY_MAX];
+
+	if (!p->old && p->state != PROC_FAILED) { /* it took over */
+		j->fresh = NULL;
+		return true;
+	}
+	if (p->state == PROC_FAILED) {
+		board_text_get(&p->board->why, why);
+		output_last(p->board, words);
+		job_fail(j, "the new one did not get ready, the old one goes on: %s%s%s", why,
+		    *words ? "; its last words: " : "", words);
+	}
+	return false;
+}
+
+/* One replica: nothing left to do, or not yet. */
+static bool
+job_restarted(struct job *j, struct proc *p)
+{
+	char why[WHY_MAX];
+
+	if (now_ms > j->due_ms) {
+		job_fail(j, "%s takes too long: %s", p->label,
+		    board_text_get(&p->board->why, why));
+		return false;
+	}
+	if (j->fresh)
+		return job_fresh(j);
+	if (j->proc != p) { /* a reload has put another one there */
+		j->proc = p;
+		j->starts = 0;
+	}
+	if (p->spawns == j->starts)
+		return false;
+	if (p->state == PROC_DONE || (p->state == PROC_UP && proc_is_healthy(p)))
+		return true;
+	if (p->state == PROC_BACKOFF || p->state == PROC_FAILED)
+		job_fail(j, "%s does not start: %s", p->label, board_text_get(&p->board->why, why));
+	else if (!p->wanted)
+		job_fail(j, "%s was stopped meanwhile", p->label);
+	return false;
+}
+
+static void
+job_step_restart(struct job *j)
+{
+	struct proc *p;
+
+	while (j->name[0] && (p = proc_find(slice_of(j->name), j->next))) {
+		bool asleep = p->state == PROC_OFF && p->conf->start_on == START_REQUEST;
+		if (!j->begun && !asleep)
+			job_restart(j, p);
+		if (!asleep && !job_restarted(j, p))
+			return;
+		j->next++;
+		j->begun = false;
+	}
+	if (j->name[0])
+		job_end(j, j->next > 0 ? "ok" : "the configuration does not have it any more");
+}
+
+static void
+job_step_start(struct job *j)
+{
+	char why[WHY_MAX];
+	struct proc *p;
+	bool all = true;
+
+	for (int i = 0; (p = proc_find(slice_of(j->name), i)); i++) {
+		if (!j->begun) {
+			job_limit(j, p);
+			p->wanted = true;
+			p->stopped = false;
+			proc_event(p, PE_START);
+		}
+		if (j->begun && (p->state == PROC_BACKOFF || p->state == PROC_FAILED ||
+		    now_ms > j->due_ms)) {
+			job_fail(j, "%s does not start: %s", p->label,
+			    board_text_get(&p->board->why, why));
+			return;
+		}
+		all &= p->state == PROC_UP || p->state == PROC_DONE;
+	}
+	j->begun = true;
+	if (all)
+		job_end(j, "ok");
+}
+
+static void
+job_step_stop(struct job *j)
+{
+	struct proc *p;
+	bool all = true;
+
+	for (int i = 0; (p = proc_find(slice_of(j->name), i)); i++) {
+		if (!j->begun) {
+			p->wanted = p->again = false;
+			p->stopped = true;
+			proc_event(p, PE_STOP);
+		}
+		all &= !proc_runs(p);
+	}
+	j->begun = true;
+	if (all)
+		job_end(j, "ok");
+}
+
+/* Goes on with what can go on. */
+static void
+jobs_step(void)
+{
+	static void (*const steps[])(struct job *) = {
+		[JOB_RESTART] = job_step_restart,
+		[JOB_START] = job_step_start,
+		[JOB_STOP] = job_step_stop,
+	};
+
+	for (int i = 0; i < JOBS_MAX; i++)
+		if (jobs[i].name[0])
+			steps[jobs[i].kind](&jobs[i]);
+}
+
 /* ==== master =================================================================
  * Owns    the configuration, listening sockets, workers, resolver, signals.
  * Offers  master_run.
- * Calls   conf, listen, logfile, board, resolve, worker. Never touches
- *         traffic. A generation is one configuration's workers: the newest
+ * Calls   conf, listen, logfile, board, resolve, worker, proc, jobs. Never
+ *         touches traffic. A generation is one configuration's workers: the newest
  *         serves, older ones drain; a reload is a generation that gets ready
  *         before the one before it is told to drain. */
 
@@ -12769,7 +19773,7 @@ resolve_start(const struct conf *cf, void (*shed)(void), int *life)
 #define STOP_WAIT_MS   1000 /* for workers told to stop */
 #define ENV_INHERIT    "WARP_INHERIT"
 #define ENV_OLD        "WARP_UPGRADE_FROM"
-#define INHERIT_MAX    65536
+#define INHERIT_MAX    120000 /* the kernel's limit is 131072 */
 
 enum master_state { M_STARTING, M_RUNNING, M_RELOADING, M_DRAINING, M_STOPPING, MASTER_STATES };
 
@@ -12782,6 +19786,7 @@ enum master_event {
 	EV_READY,   /* all workers of the newest generation accept */
 	EV_DEATH,   /* one of them died before that */
 	EV_LATE,    /* the deadline of this state is over */
+	EV_DRAINED, /* no worker is left */
 	MASTER_EVENTS
 };
 
@@ -12795,6 +19800,7 @@ struct start {
 	char **argv;
 	const char *file;            /* NULL: simple mode */
 	const char *listen, *target; /* of simple mode */
+	char **wrapped;              /* of `-- CMD`; NULL: none */
 	const char *pid_file;
 	int notify_fd;  /* -n, or -1 */
 	int daemon_fd;  /* the waiting parent of -d, or -1 */
@@ -12816,8 +19822,9 @@ static struct {
 	int64_t resolver_again_ms, resolver_wait_ms;
 	int signals;                   /* signalfd */
 	int pid_fd, notify_fd, daemon_fd;
-	int asker;                     /* slot whose client waits for a verb; -1 */
-	bool reload_again;
+	struct asker asker;            /* of a reload or an upgrade */
+	pid_t checker;                 /* worker that does the health checks; 0: none */
+	bool reload_again, upgrade_again; /* when that can be */
 	char exe[PATH_MAX];
 	int code;                      /* exit status to be */
 } m;
@@ -12867,13 +19874,23 @@ worker_tell(const struct worker *w, char op, const char *text)
 	/* one that does not listen is dying: it is reaped, or killed when late */
 }
 
-/* The result of a verb, to the worker that asked. */
+/* The result of a verb, to the worker that asked, if it is still there. */
+static void
+verb_told(const struct asker *a, const char *text)
+{
+	char b[CTL_MAX];
+
+	if (a->pid == 0 || m.workers[a->slot].pid != a->pid)
+		return;
+	snprintf(b, sizeof b, "%u %s", a->id, text);
+	worker_tell(&m.workers[a->slot], CTL_VERB, b);
+}
+
 static void
 asker_told(const char *text)
 {
-	if (m.asker >= 0)
-		worker_tell(&m.workers[m.asker], CTL_VERB, text);
-	m.asker = -1;
+	verb_told(&m.asker, text);
+	m.asker.pid = 0;
 }
 
 static void
@@ -12925,13 +19942,6 @@ listener_of(struct listeners *ls, const struct addr *a)
 	return NULL;
 }
 
-static void
-fd_close(int fd)
-{
-	if (fd >= 0)
-		close(fd);
-}
-
 /* Closes the sockets of ls that are not among keep. */
 static void
 listeners_shed(const struct listeners *ls, struct listeners *keep)
@@ -12960,7 +19970,8 @@ stdio_release(void)
 static void
 child_shed(struct listeners *keep)
 {
-	const int mine[] = { m.signals, m.resolver_life, m.pid_fd, m.notify_fd, m.daemon_fd };
+	const int mine[] = { m.signals, m.resolver_life, m.pid_fd, m.notify_fd, m.daemon_fd,
+		board_fd };
 
 	for (int i = 0; i < WORKER_SLOTS; i++)
 		if (m.workers[i].pid > 0)
@@ -12970,6 +19981,9 @@ child_shed(struct listeners *keep)
 	listeners_shed(&m.had, keep);
 	for (size_t i = 0; i < LEN(mine); i++)
 		fd_close(mine[i]);
+	procs_shed();
+	if (getenv(ENV_OLD))
+		close(atoi(getenv(ENV_OLD)));
 	if (m.daemon_fd >= 0)
 		stdio_release(); /* the log still has its copy, until the start is over */
 }
@@ -12986,15 +20000,20 @@ resolver_shed(void)
 _Noreturn static void
 worker_child(struct conf *cf, struct listeners *ls, int slot, int ctl, pid_t parent)
 {
-	static const int ignored[] = { SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGPIPE };
+	/* TERM as well: it may be for the whole group, the master says what follows */
+	static const int ignored[] = { SIGINT, SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE };
 	sigset_t none;
 
 	child_shed(ls);
 	logs_use(&cf->log);
+	if (cf != m.conf)
+		logs_close(&m.conf->log);
+	usage_open(cf->server.chroot != NULL);
 	for (size_t i = 0; i < LEN(ignored); i++)
 		signal(ignored[i], SIG_IGN);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	maintenance_open(cf);
 	if (privilege_drop(&cf->server) < 0)
 		_exit(EXIT_OTHER);
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
@@ -13026,7 +20045,7 @@ worker_start(struct conf *cf, struct listeners *ls, unsigned generation)
 	board->workers[slot].state = WORKER_STARTING;
 	board->workers[slot].pid = pid;
 	m.workers[slot] = (struct worker){ .pid = pid, .ctl = sv[0], .generation = generation,
-		.started_ms = now_ms };
+		.attached = cf->attached, .started_ms = now_ms };
 	log_debug("worker %d of generation %u started", (int)pid, generation);
 	return 0;
 }
@@ -13282,7 +20301,8 @@ static void
 files_raise(const struct conf *cf)
 {
 	struct rlimit r;
-	rlim_t want = 2 * (rlim_t)cf->server.max_connections + FILES_SPARE;
+	rlim_t want = 2 * (rlim_t)cf->server.max_connections + (rlim_t)health_count(cf) +
+	    FILES_SPARE;
 
 	if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur >= want)
 		return;
@@ -13298,6 +20318,18 @@ files_raise(const struct conf *cf)
 		    (unsigned long long)want, (unsigned long long)r.rlim_cur);
 }
 
+/* The board's records that nobody alive can name may serve others. */
+static void
+board_age(void)
+{
+	unsigned oldest = m.conf->attached;
+
+	for (int i = 0; i < WORKER_SLOTS; i++)
+		if (m.workers[i].pid > 0)
+			oldest = MIN(oldest, m.workers[i].attached);
+	board->oldest = oldest;
+}
+
 /* Everything a configuration needs before its workers can be forked. */
 static int
 generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
@@ -13306,18 +20338,32 @@ generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
 		return -1;
 	if (listeners_open(to, have, cf) < 0)
 		return -1;
+	board_age();
 	if (board_attach(cf) < 0)
 		return -1;
+	procs_preview(cf);
 	files_raise(cf);
 	resolver_first(cf);
 	return 0;
+}
+
+/* The configuration says something else of a program that runs. */
+static void
+proc_changed(const char *name)
+{
+	static const struct asker nobody;
+
+	log_info("process %s has changed: restarted", name);
+	if (!job_add(name, JOB_RESTART, &nobody))
+		log_error("process %s: too many restarts at one time", name);
 }
 
 /* The configuration as it is said now, with its pages. */
 static struct conf *
 start_load(const struct start *s)
 {
-	struct conf *cf = s->file ? conf_load(s->file) : conf_simple(s->listen, s->target);
+	struct conf *cf = s->wrapped ? conf_wrap(s->listen, s->target, s->wrapped)
+	    : s->file ? conf_load(s->file) : conf_simple(s->listen, s->target);
 
 	if (cf->diags.errors == 0)
 		pages_load(cf);
@@ -13341,6 +20387,7 @@ reload_commit(void)
 	m.state = M_RUNNING;
 	m.respawn_ms = 0;
 	listeners_chmod(&m.ls, (mode_t)m.conf->server.socket_mode);
+	procs_take(m.conf, m.generation, proc_changed);
 	board->reloads++;
 	workers_drain(m.generation);
 	if (!m.reload_again)
@@ -13362,6 +20409,7 @@ reload_cancel(const char *why)
 	m.next = NULL;
 	m.state = M_RUNNING;
 	board_attach(m.conf);
+	procs_take(m.conf, m.generation, proc_changed);
 	files_raise(m.conf);
 	resolver_start(m.conf);
 	if (!m.reload_again)
@@ -13404,6 +20452,8 @@ reload_begin(void)
 		return;
 	}
 	m.next = cf;
+	cf->hits_half = !m.conf->hits_half;
+	board_hits_clear(cf->hits_half);
 	m.newest++;
 	m.state = M_RELOADING;
 	if (generation_open(cf, &m.next_ls, &m.ls) < 0)
@@ -13428,6 +20478,9 @@ inherit_each(void (*fn)(int fd))
 			fn(m.workers[i].ctl);
 	if (m.pid_fd >= 0)
 		fn(m.pid_fd);
+	if (board_fd >= 0)
+		fn(board_fd);
+	procs_inherit_each(fn);
 }
 
 static void
@@ -13452,9 +20505,12 @@ inherit_write(struct text *t)
 		    m.ls.v[i].addr.text);
 	for (int i = 0; i < WORKER_SLOTS; i++)
 		if (m.workers[i].pid > 0)
-			text_fmt(t, "worker %d %d -\n", m.workers[i].ctl, (int)m.workers[i].pid);
+			text_fmt(t, "worker %d %d %d\n", m.workers[i].ctl, (int)m.workers[i].pid, i);
+	if (board_fd >= 0)
+		text_fmt(t, "board %d 0 -\n", board_fd);
 	if (m.pid_fd >= 0)
 		text_fmt(t, "pid %d 0 -\n", m.pid_fd);
+	procs_inherit_write(t);
 	text_char(t, '\0');
 	return !t->full;
 }
@@ -13532,6 +20588,10 @@ upgrade_exec(void)
 static void
 upgrade(void)
 {
+	if ((m.upgrade_again = jobs_busy())) {
+		log_info("upgrade: follows when the restart of a process is done");
+		return;
+	}
 	if (!upgrade_check() || !upgrade_trial()) {
 		log_error("upgrade: %s cannot run this configuration; going on", m.exe);
 		asker_told("the new binary cannot run this configuration, the log says why");
@@ -13553,6 +20613,28 @@ upgrade_later(void)
 	asker_told("a start or reload is under way, try again");
 }
 
+/* What the binary before gets back: what it gave, but its programs as they are
+ * now. */
+static const char *
+upgrade_lines(const char *given)
+{
+	static char lines[INHERIT_MAX];
+	struct text t = { lines, 0, sizeof lines, false };
+	struct slice rest = slice_of(given), line;
+
+	if (!m.conf)
+		return given; /* they were not taken yet */
+	while (slice_cut(&rest, '\n', &line))
+		if (!slice_starts(line, S("proc "))) {
+			text_add(&t, line);
+			text_char(&t, '\n');
+		}
+	procs_inherit_write(&t);
+	text_char(&t, '\0');
+	procs_inherit_each(fd_keep);
+	return t.full ? given : lines;
+}
+
 /* A new binary that cannot start gives way to the one before it. Returns if
  * there is none. */
 static void
@@ -13566,6 +20648,9 @@ upgrade_back(char **argv)
 		return;
 	log_error("upgrade failed: back to the binary before");
 	workers_kill(m.newest);
+	lines = upgrade_lines(lines);
+	rest = slice_of(lines);
+	setenv(ENV_INHERIT, lines, 1); /* else it is as it was */
 	while (slice_cut(&rest, '\n', &line))
 		if (slice_cut(&line, ' ', &word) && slice_cut(&line, ' ', &word) &&
 		    slice_uint(word, INT_MAX) >= 0)
@@ -13593,24 +20678,32 @@ exe_find(const char *argv0)
 
 /* One line of WARP_INHERIT. */
 static void
-inherit_line(struct slice line, int *slot)
+inherit_line(struct slice line)
 {
 	struct slice what, a, b;
 	struct listener *l = &m.had.v[m.had.n];
 	const char *why;
 	int fd, more;
+	int64_t slot;
 
-	if (!slice_cut(&line, ' ', &what) || !slice_cut(&line, ' ', &a) ||
-	    !slice_cut(&line, ' ', &b) || !line.p)
+	if (!slice_cut(&line, ' ', &what))
+		return;
+	if (slice_eq(what, S("proc"))) {
+		procs_inherit_line(line);
+		return;
+	}
+	if (!slice_cut(&line, ' ', &a) || !slice_cut(&line, ' ', &b) || !line.p)
 		return;
 	fd = (int)slice_uint(a, INT_MAX);
 	more = (int)slice_uint(b, INT_MAX);
 	if (fd < 0 || more < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
 		return;
-	if (slice_eq(what, S("worker")) && *slot < WORKER_SLOTS) {
-		m.workers[*slot] = (struct worker){ .pid = more, .ctl = fd, .ready = true };
-		board->workers[*slot].state = WORKER_READY;
-		board->workers[(*slot)++].pid = more;
+	if (slice_eq(what, S("worker"))) {
+		if ((slot = slice_uint(line, WORKER_SLOTS - 1)) < 0)
+			return;
+		m.workers[slot] = (struct worker){ .pid = more, .ctl = fd, .ready = true };
+		board->workers[slot].state = WORKER_READY;
+		board->workers[slot].pid = more;
 	} else if (slice_eq(what, S("pid"))) {
 		m.pid_fd = fd;
 	} else if (slice_eq(what, S("listen")) && m.had.n < LISTENERS_MAX &&
@@ -13624,15 +20717,28 @@ inherit_line(struct slice line, int *slot)
 	}
 }
 
-/* Sockets and workers of the binary before this one. */
+/* The board first: workers stand on it. */
+static void
+inherit_board(void)
+{
+	struct slice rest = slice_of(getenv(ENV_INHERIT)), line, word;
+
+	while (slice_cut(&rest, '\n', &line))
+		if (slice_cut(&line, ' ', &word) && slice_eq(word, S("board")) &&
+		    slice_cut(&line, ' ', &word) && slice_uint(word, INT_MAX) >= 0 &&
+		    board_adopt((int)slice_uint(word, INT_MAX)))
+			return;
+	board_open();
+}
+
+/* Sockets, workers and programs of the binary before this one. */
 static void
 inherit_read(void)
 {
 	struct slice rest = slice_of(getenv(ENV_INHERIT)), line;
-	int slot = 0;
 
 	while (slice_cut(&rest, '\n', &line))
-		inherit_line(line, &slot);
+		inherit_line(line);
 }
 
 #define SYSTEMD_FIRST_FD 3
@@ -13786,6 +20892,7 @@ logs_reopen(void)
 	logs_close(&m.conf->log);
 	m.conf->log = lc;
 	logs_use(&lc);
+	outputs_reopen();
 	if (m.resolver > 0)
 		resolver_start(m.conf); /* it has the old files */
 	log_info("logs reopened");
@@ -13850,6 +20957,7 @@ master_stop(void)
 	m.deadline_ms = now_ms + STOP_WAIT_MS;
 	for (int i = 0; i < WORKER_SLOTS; i++)
 		worker_tell(&m.workers[i], CTL_STOP, "");
+	procs_end();
 }
 
 static void
@@ -13908,7 +21016,7 @@ static void (*const master_do[MASTER_STATES][MASTER_EVENTS])(void) = {
 	[M_RELOADING] = { [EV_RELOAD] = reload_later, [EV_UPGRADE] = upgrade_later,
 		[EV_QUIT] = master_drain, [EV_STOP] = master_stop,
 		[EV_READY] = reload_commit, [EV_DEATH] = reload_died, [EV_LATE] = reload_late },
-	[M_DRAINING] = { [EV_STOP] = master_stop },
+	[M_DRAINING] = { [EV_STOP] = master_stop, [EV_DRAINED] = master_stop },
 	[M_STOPPING] = { [EV_LATE] = stop_late },
 };
 
@@ -13937,8 +21045,6 @@ worker_gone(struct worker *w, int status)
 	else if (!was.killed && !was.draining && m.state != M_STOPPING && (status || was.generation))
 		log_error("worker %d left with status %d", (int)was.pid, WEXITSTATUS(status));
 	close(was.ctl);
-	if (m.asker == slot)
-		m.asker = -1;
 	*w = (struct worker){ 0 };
 	board_worker_gone(slot);
 	if (was.killed || was.draining)
@@ -13958,6 +21064,8 @@ children_reap(void)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid == m.resolver)
 			resolver_gone();
+		if (procs_reaped(pid, status))
+			continue;
 		for (int i = 0; i < WORKER_SLOTS; i++)
 			if (m.workers[i].pid == pid) {
 				worker_gone(&m.workers[i], status);
@@ -13982,9 +21090,29 @@ master_signal(void)
 			master_event((enum master_event)events[si.ssi_signo]);
 }
 
-/* What an operator asked over the admin socket of that worker. */
-static void
-master_verb(int slot, struct slice verb)
+/* UPSTREAM/INSTANCE: by its address, or its place from 0. NULL: there is none. */
+static struct instance *
+instance_find(struct conf *cf, struct slice name)
+{
+	struct slice up, text = name;
+	int64_t place;
+
+	if (!slice_cut(&text, '/', &up) || !text.p)
+		return NULL;
+	place = slice_uint(text, INT_MAX);
+	for (int u = 0; u < cf->n_upstreams; u++)
+		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
+			struct instance *in = &cf->upstreams[u].instances[i];
+			if (slice_eq(up, slice_of(in->up->name)) &&
+			    (place == i || slice_eq(text, slice_of(in->addr.text))))
+				return in;
+		}
+	return NULL;
+}
+
+/* A verb that the master itself obeys; false: it is none. */
+static bool
+asked_master(struct slice verb, const struct asker *a)
 {
 	static const struct {
 		const char *name;
@@ -13997,21 +21125,100 @@ master_verb(int slot, struct slice verb)
 		{ "stop", EV_STOP, false },
 	};
 
-	if (m.asker >= 0) {
-		worker_tell(&m.workers[slot], CTL_VERB, "another command is under way");
-		return;
-	}
-	m.asker = slot;
 	for (size_t i = 0; i < LEN(verbs); i++) {
 		if (!slice_eq(verb, slice_of(verbs[i].name)))
 			continue;
-		if (!verbs[i].later)
-			asker_told("ok");
+		if (verbs[i].later && m.asker.pid > 0) {
+			verb_told(a, "another command is under way");
+			return true;
+		}
+		if (verbs[i].later)
+			m.asker = *a;
+		else
+			verb_told(a, "ok");
 		if (!master_event(verbs[i].event))
 			asker_told("warp is stopping");
-		return;
+		return true;
 	}
-	asker_told("unknown command");
+	return false;
+}
+
+/* restart, start or stop with the name of a process. */
+static bool
+asked_process(struct slice verb, struct slice name, const struct asker *a)
+{
+	static const char *const names[] = {
+		[JOB_RESTART] = "restart", [JOB_START] = "start", [JOB_STOP] = "stop",
+	};
+	const struct process *ps = process_of(m.conf, name);
+
+	for (size_t i = 0; i < LEN(names); i++) {
+		if (!slice_eq(verb, slice_of(names[i])))
+			continue;
+		if (!ps)
+			verb_told(a, "there is no such process");
+		else if (m.state > M_RELOADING)
+			verb_told(a, "warp is stopping");
+		else if (!job_add(ps->name, (enum job_kind)i, a))
+			verb_told(a, "too many commands are under way");
+		return true;
+	}
+	return false;
+}
+
+/* drain or enable with UPSTREAM/INSTANCE. */
+static bool
+asked_instance(struct slice verb, struct slice name, const struct asker *a)
+{
+	bool drain = slice_eq(verb, S("drain"));
+	struct instance *in = instance_find(m.conf, name);
+
+	if (!drain && !slice_eq(verb, S("enable")))
+		return false;
+	if (in) {
+		in->board->drained = drain;
+		log_info("upstream %s: %s is %s by the operator", in->up->name, in->addr.text,
+		    drain ? "drained" : "enabled");
+		board_changed();
+		procs_news = true;
+	}
+	verb_told(a, in ? "ok" : "there is no such instance");
+	return true;
+}
+
+/* What an operator asked over the admin socket of that worker: a number that
+ * names the asking request, a verb, maybe a name. */
+static void
+master_verb(int slot, struct slice text)
+{
+	struct asker a = { .slot = slot, .pid = m.workers[slot].pid };
+	struct slice id, verb;
+
+	if (!slice_cut(&text, ' ', &id) || !slice_cut(&text, ' ', &verb))
+		return;
+	a.id = (unsigned)slice_uint(id, INT_MAX);
+	if (text.n == 0 ? !asked_master(verb, &a)
+	    : !asked_process(verb, text, &a) && !asked_instance(verb, text, &a))
+		verb_told(&a, "unknown command");
+}
+
+/* Somebody waits for a process that is not there. */
+static void
+worker_wants(struct slice name)
+{
+	const struct process *ps = process_of(m.conf, name);
+
+	if (ps && ps->start_on == START_REQUEST && m.state < M_STOPPING)
+		process_want(ps);
+}
+
+/* All but the one that says so. */
+static void
+workers_wake(const struct worker *but)
+{
+	for (int i = 0; i < WORKER_SLOTS; i++)
+		if (&m.workers[i] != but)
+			worker_tell(&m.workers[i], CTL_WAKE, "");
 }
 
 static void
@@ -14022,10 +21229,12 @@ worker_says(struct worker *w)
 
 	if (n <= 0)
 		return; /* it is dying: SIGCHLD says how */
-	if (b[0] == CTL_VERB) {
+	if (b[0] == CTL_VERB)
 		master_verb((int)(w - m.workers), (struct slice){ b + 1, (size_t)n - 1 });
-		return;
-	}
+	else if (b[0] == CTL_START)
+		worker_wants((struct slice){ b + 1, (size_t)n - 1 });
+	else if (b[0] == CTL_WAKE)
+		workers_wake(w);
 	if (b[0] != CTL_READY)
 		return;
 	w->ready = true;
@@ -14051,6 +21260,8 @@ master_wait(void)
 
 	due = sooner(due, m.resolver_again_ms);
 	due = sooner(due, m.respawn_ms);
+	due = sooner(due, procs_next_ms());
+	due = sooner(due, jobs_next_ms());
 	for (int i = 0; i < WORKER_SLOTS; i++)
 		due = sooner(due, m.workers[i].pid > 0 ? m.workers[i].kill_at_ms : 0);
 	return due == 0 ? -1 : (int)MIN(MAX(due - now_ms, 0), INT_MAX);
@@ -14088,17 +21299,68 @@ master_due(void)
 			worker_late(&m.workers[i]);
 	if (is_due(m.resolver_again_ms))
 		resolver_start(m.conf);
+	procs_due();
 	if (is_due(m.deadline_ms))
 		master_event(EV_LATE);
 }
 
 /* ---- life ---- */
 
+static unsigned
+workers_oldest(void)
+{
+	unsigned oldest = m.generation;
+
+	for (int i = 0; i < WORKER_SLOTS; i++)
+		if (m.workers[i].pid > 0)
+			oldest = MIN(oldest, m.workers[i].generation);
+	return oldest;
+}
+
+/* One worker of the serving generation does the health checks. It is told
+ * again when it shall look at once. */
+static void
+checker_name(void)
+{
+	struct worker *w = NULL;
+
+	for (int i = 0; i < WORKER_SLOTS; i++) {
+		struct worker *v = &m.workers[i];
+		if (v->pid > 0 && v->ready && !v->draining && v->generation == m.generation &&
+		    (!w || v->pid == m.checker))
+			w = v;
+	}
+	if (!w || (w->pid == m.checker && !procs_look))
+		return;
+	m.checker = w->pid;
+	procs_look = false;
+	worker_tell(w, CTL_CHECK, "");
+}
+
+/* What follows from what has happened. */
+static void
+master_settle(void)
+{
+	procs_settle(workers_oldest());
+	do
+		jobs_step();
+	while (procs_settle(workers_oldest()));
+	if (procs_news)
+		workers_wake(NULL);
+	procs_news = false;
+	checker_name();
+	if (m.state == M_DRAINING && workers_alive() == 0)
+		master_event(EV_DRAINED);
+	if (procs_hopeless && m.state < M_STOPPING)
+		master_event(EV_STOP);
+}
+
 static void
 master_turn(void)
 {
-	struct pollfd p[1 + WORKER_SLOTS];
-	int slots[1 + WORKER_SLOTS], n = 0;
+	static struct pollfd p[1 + WORKER_SLOTS + PROCS_MAX + OUTPUTS_MAX];
+	static struct output *ask[OUTPUTS_MAX];
+	int slots[1 + WORKER_SLOTS], n = 0, workers, until;
 
 	p[n++] = (struct pollfd){ .fd = m.signals, .events = POLLIN };
 	for (int i = 0; i < WORKER_SLOTS; i++)
@@ -14106,11 +21368,19 @@ master_turn(void)
 			slots[n] = i;
 			p[n++] = (struct pollfd){ .fd = m.workers[i].ctl, .events = POLLIN };
 		}
-	n = poll(p, (nfds_t)n, master_wait()) > 0 ? n : 0;
+	workers = n;
+	until = workers + procs_watch(p + n);
+	n = until + outputs_watch(p + until, ask);
+	if (poll(p, (nfds_t)n, master_wait()) <= 0)
+		n = 0;
 	clock_turn();
-	for (int i = 1; i < n; i++)
+	for (int i = 1; i < MIN(n, workers); i++)
 		if (p[i].revents & POLLIN && m.workers[slots[i]].ctl == p[i].fd)
 			worker_says(&m.workers[slots[i]]);
+	if (n > 0) {
+		procs_polled(p + workers, until - workers);
+		outputs_polled(p + until, n - until, ask);
+	}
 	if (n > 0 && p[0].revents)
 		master_signal();
 	master_due();
@@ -14118,6 +21388,9 @@ master_turn(void)
 		m.reload_again = false;
 		reload_begin();
 	}
+	master_settle();
+	if (m.upgrade_again && m.state == M_RUNNING && !jobs_busy())
+		upgrade();
 }
 
 static void
@@ -14143,9 +21416,14 @@ master_start(struct conf *cf)
 	m.generation = m.newest = 1;
 	m.notify_fd = m.start->notify_fd;
 	m.daemon_fd = m.start->daemon_fd;
-	board_open();
+	job_told = verb_told;
+	proc_forgotten = job_forget;
 	clock_turn();
+	inherit_board();
+	board_hits_clear(cf->hits_half);
 	master_signals();
+	if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
+		log_errno("what programs leave behind is not reaped");
 	inherit_read();
 	systemd_read(cf);
 	if (logs_open(&cf->log) < 0)
@@ -14159,6 +21437,8 @@ master_start(struct conf *cf)
 	files_raise(cf);
 	if (board_attach(cf) < 0)
 		return EXIT_OTHER;
+	procs_take(cf, m.generation, proc_changed);
+	procs_resume(m.generation);
 	resolver_first(cf);
 	m.deadline_ms = now_ms + READY_WAIT_MS;
 	return workers_start(cf, &m.ls, m.generation) < 0 ? EXIT_OTHER : 0;
@@ -14169,14 +21449,19 @@ static int
 master_run(const struct start *s, struct conf *cf)
 {
 	m.start = s;
-	m.resolver_life = m.pid_fd = m.notify_fd = m.daemon_fd = m.asker = -1;
+	m.resolver_life = m.pid_fd = m.notify_fd = m.daemon_fd = -1;
 	if ((m.code = master_start(cf)) != 0) {
 		upgrade_back(m.start->argv);
 		master_stop();
 	}
 	children_reap(); /* those that ended before signals were watched */
-	while (workers_alive() > 0 || m.state < M_DRAINING)
+	while (workers_alive() > 0 || procs_running() > 0 || m.state < M_STOPPING)
 		master_turn();
+	orphans_kill();
+	outputs_flush();
+	run_dir_remove(run_dir_made);
+	if (procs_wrapped >= 0 && m.code == 0)
+		m.code = procs_wrapped;
 	if (m.pid_fd >= 0 && s->pid_file)
 		unlink(s->pid_file);
 	return m.code;
@@ -14189,22 +21474,27 @@ static const char usage_text[] =
     "usage: warp -c FILE             run with a configuration (or $WARPDRIVE_CONFIG, or\n"
     "                                " CONFIG_PATH ")\n"
     "       warp [-l ADDR] -u ADDR   without one: listen on ADDR (:8080), pass on to ADDR\n"
+    "       warp [-l ADDR] [-u ADDR] -- CMD ARG...\n"
+    "                                run CMD with $PORT (or that of -u), pass on to it\n"
     "       warp -t [-c FILE]        check the configuration and show what it means\n"
     "       warp -e 'METHOD URL' [-H 'Name: v']... [-a CLIENT_IP]\n"
     "                                explain what would become of a request\n"
     "       warp -s VERB [ARG]       tell the running warp: status, reload, quit, stop,\n"
-    "                                upgrade\n"
+    "                                upgrade; restart, start or stop NAME (a process);\n"
+    "                                drain or enable UPSTREAM/INSTANCE\n"
     "  -d  into the background, once it accepts    -p FILE  pid file\n"
     "  -n FD  a newline to FD once it accepts      -D  every configuration key\n"
     "  -V  version                                 -h  this help\n"
     "Signals: HUP reload, QUIT drain and leave, TERM stop, USR1 reopen logs, USR2 upgrade.\n"
-    "Exit status: 0 clean, 1 configuration, 2 usage, 3 cannot listen, 4 anything else.\n";
+    "Exit status: 0 clean, 1 configuration, 2 usage, 3 cannot listen, 4 anything else;\n"
+    "with --, that of CMD (128+n for a signal).\n";
 
 #define HEADERS_MAX 64 /* -H */
 
 struct options {
 	const char *file, *listen, *target, *explain, *verb, *arg, *client, *pid_file, *keys;
 	const char *headers[HEADERS_MAX];
+	char **wrapped; /* behind --; NULL: no such thing */
 	int n_headers, notify_fd;
 	bool check, daemon, list_keys;
 };
@@ -14220,10 +21510,12 @@ static int
 version(void)
 {
 	printf("warp %s\n"
-	       "built in: http/1.0 http/1.1 websocket proxy-protocol v1 v2\n"
-	       "not in this build: tls gzip cache uwsgi static files process supervision\n"
-	       "board for %d workers, %d instances; configuration %s, admin socket %s\n",
-	    VERSION, WORKERS_MAX, INSTANCES_MAX, CONFIG_PATH, ADMIN_SOCKET);
+	       "built in: http/1.0 http/1.1 websocket proxy-protocol v1 v2, health checks,\n"
+	       "process supervision, status page and metrics\n"
+	       "not in this build: tls http/2 gzip cache uwsgi static files, other dialects\n"
+	       "board for %d workers, %d instances, %d processes; configuration %s,\n"
+	       "admin socket %s\n",
+	    VERSION, WORKERS_MAX, INSTANCES_MAX, PROCS_MAX, CONFIG_PATH, ADMIN_SOCKET);
 	return 0;
 }
 
@@ -14284,29 +21576,39 @@ option_read(struct options *o, int c)
 	return -1;
 }
 
+/* What excludes or needs each other. -1: go on; else the exit status. */
+static int
+options_check(const struct options *o)
+{
+	if (o->wrapped && (!*o->wrapped || !**o->wrapped))
+		return usage("-- needs the command to run behind it", "");
+	if (o->wrapped && o->file)
+		return usage("-c and --: a configuration says itself what to run", "");
+	if (o->listen && !o->target && !o->wrapped)
+		return usage("-l needs -u: a configuration says itself where to listen", "");
+	if (o->file && o->target)
+		return usage("-c and -u: give one of them", "");
+	return -1;
+}
+
 /* -1: go on; else the exit status. */
 static int
 options_read(struct options *o, int argc, char **argv)
 {
 	int c, done = options_long(argv + 1);
-	bool wrap = false;
 
 	opterr = 0;
-	while (done < 0 && optind < argc && !wrap) {
+	while (done < 0 && optind < argc && !o->wrapped) {
 		if ((c = getopt(argc, argv, "+c:l:u:te:H:a:s:dp:n:DVh")) != -1)
 			done = option_read(o, c);
-		else if ((wrap = strcmp(argv[optind - 1], "--") == 0))
-			done = usage("not supported yet: -- COMMAND", "");
+		else if (strcmp(argv[optind - 1], "--") == 0)
+			o->wrapped = argv + optind;
 		else if ((o->verb || o->list_keys) && !o->arg)
 			o->arg = argv[optind++];
 		else
 			done = usage("one word too many: ", argv[optind]);
 	}
-	if (done < 0 && o->listen && !o->target)
-		done = usage("-l needs -u: a configuration says itself where to listen", "");
-	if (done < 0 && o->file && o->target)
-		done = usage("-c and -u: give one of them", "");
-	return done;
+	return done < 0 ? options_check(o) : done;
 }
 
 /* Where the configuration comes from: -c, then the environment, then a file
@@ -14319,7 +21621,7 @@ options_source(struct options *o)
 
 	if (o->file || o->target)
 		return true;
-	if (getenv("WARPDRIVE_CONFIG")) {
+	if (getenv("WARPDRIVE_CONFIG") && !o->wrapped) {
 		o->file = getenv("WARPDRIVE_CONFIG");
 		return true;
 	}
@@ -14330,15 +21632,16 @@ options_source(struct options *o)
 		o->target = target;
 		return true;
 	}
-	if (access(CONFIG_PATH, F_OK) == 0)
+	if (!o->wrapped && access(CONFIG_PATH, F_OK) == 0)
 		o->file = CONFIG_PATH;
-	return o->file != NULL;
+	return o->file || o->wrapped;
 }
 
 static struct conf *
 options_conf(const struct options *o)
 {
-	return start_load(&(struct start){ .file = o->file, .listen = o->listen, .target = o->target });
+	return start_load(&(struct start){ .file = o->file, .listen = o->listen,
+		.target = o->target, .wrapped = o->wrapped });
 }
 
 /* -t: every error and warning, then what the configuration means. */
@@ -14358,6 +21661,7 @@ check(const struct options *o)
 /* ---- -s ---- */
 
 #define VERB_WAIT_S 30   /* a reload takes READY_WAIT_MS at most */
+#define VERB_LONG_S 300  /* processes take their time to stop and to get ready */
 #define VERB_LINE   4096 /* bytes of the request, and of an answer's header line */
 
 /* The admin address of cf; the preset one if a broken file hides it; NULL: it
@@ -14376,9 +21680,9 @@ verb_addr(struct conf *cf)
 }
 
 static int
-verb_connect(const struct addr *a)
+verb_connect(const struct addr *a, bool with_arg)
 {
-	struct timeval limit = { .tv_sec = VERB_WAIT_S };
+	struct timeval limit = { .tv_sec = with_arg ? VERB_LONG_S : VERB_WAIT_S };
 	int fd = socket(a->sock.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), err;
 
 	if (fd < 0)
@@ -14416,7 +21720,8 @@ verb_send(int fd, const struct conf *cf, const struct options *o)
 	return !t.full && write(fd, t.p, t.n) == (ssize_t)t.n;
 }
 
-/* Prints the answer's body. True: it was a 2xx. */
+/* Prints the answer's body, what is wrong as an error of ours. True: it was a
+ * 2xx. */
 static bool
 verb_print(FILE *f)
 {
@@ -14430,6 +21735,8 @@ verb_print(FILE *f)
 		body = strcmp(b, "\r\n") == 0;
 	if (!body)
 		fprintf(stderr, "warp: no answer; the log of the running warp may say why\n");
+	if (body && !good)
+		fputs("warp: ", stderr);
 	while ((got = fread(b, 1, sizeof b, f)) > 0)
 		fwrite(b, 1, got, good ? stdout : stderr);
 	return good && body;
@@ -14451,7 +21758,7 @@ verb(const struct options *o)
 		conf_free(cf);
 		return EXIT_OTHER;
 	}
-	if ((fd = verb_connect(a)) < 0) {
+	if ((fd = verb_connect(a, o->arg)) < 0) {
 		fprintf(stderr, "warp: no warp listens on %s: is it running? (connect: %s)\n", a->text,
 		    strerror(errno));
 		conf_free(cf);
@@ -14504,7 +21811,8 @@ run(const struct options *o, char **argv)
 {
 	static char file[PATH_MAX];
 	struct start s = { .argv = argv, .file = o->file, .listen = o->listen, .target = o->target,
-		.pid_file = o->pid_file, .notify_fd = o->notify_fd, .daemon_fd = -1 };
+		.wrapped = o->wrapped, .pid_file = o->pid_file, .notify_fd = o->notify_fd,
+		.daemon_fd = -1 };
 	struct conf *cf = options_conf(o);
 	bool upgraded = getenv("WARP_INHERIT") != NULL;
 	int err;

@@ -361,6 +361,7 @@ struct admin_conf {
 	bool is_default; /* the preset socket: a live owner is only a warning */
 	bool off;
 	struct slice token;
+	struct slice expose; /* path prefix; empty: not reachable through routes */
 };
 
 enum host_header { HOST_PRESERVE, HOST_UPSTREAM, HOST_TEXT };
@@ -369,19 +370,92 @@ enum proxy_out { PROXY_OUT_NONE, PROXY_OUT_V1, PROXY_OUT_V2 };
 struct upstream;
 struct upconn;
 struct board_instance;
+struct roster;
 
 /* One backend of an upstream. The second half is the worker's own. */
 struct instance {
 	struct upstream *up;
-	struct addr addr;
+	struct addr addr;     /* kind ADDR_NONE: warp chooses it, see board; text is
+	                         then "#0", its place */
 	unsigned weight;
+	bool backup;          /* only when no other can be asked */
+	uint32_t max_connections; /* requests at one time; 0: any */
+	int replica;          /* of up->process that serves it; -1: no process does */
+	uint64_t hash;        /* of its address (or place): what rendezvous and
+	                         cookies know it by */
 	struct board_instance *board; /* shared; NULL before board_attach */
-	int current;                  /* smooth weighted round robin */
+	int current;                  /* while turns are dealt; see roster.ring */
 	struct upconn *idle;          /* newest first */
 	unsigned n_idle;
+	int64_t closed_ms;            /* when it last closed an idle connection */
+	uint32_t closed_life_ms;      /* that had idled so long; 0: in a restart */
 };
 
 struct balance; /* a strategy: row of balances[] */
+
+/* What a strategy's key is made of. */
+enum pick_by { BY_NOTHING, BY_IP, BY_URI, BY_HEADER, BY_COOKIE };
+
+/* What a request brings along to be given an instance. */
+struct pick {
+	uint64_t tried;         /* bit per instance: not these */
+	uint64_t key;           /* of hash strategies */
+	struct instance *stuck; /* the one its cookie names; NULL: none */
+};
+
+/* Statuses from..to, both included. */
+struct status_range {
+	uint16_t from, to;
+};
+
+/* `[upstreams.NAME.health]` */
+struct health_conf {
+	bool on;          /* there is such a section */
+	const char *path; /* NULL: a connection is enough */
+	uint32_t interval_ms, timeout_ms;
+	uint32_t unhealthy, healthy; /* in a row */
+	struct status_range *expect;
+	int n_expect;
+	struct slice host, method;   /* host empty: the instance's address */
+	uint32_t port;               /* 0: the instance's */
+	bool jitter;
+};
+
+enum restart_rule { RESTART_ALWAYS, RESTART_ON_FAILURE, RESTART_NEVER };
+enum ready_rule { READY_LISTEN, READY_HEALTH, READY_EXEC };
+enum start_rule { START_BOOT, START_REQUEST };
+enum child_sink { CHILD_PREFIX, CHILD_FILE, CHILD_SYSLOG, CHILD_NULL };
+
+/* `[processes.NAME]`, or `[upstreams.NAME.process]`. {index}, {port} and
+ * {socket} still stand in argv and env. */
+struct process {
+	const char *name;        /* its own, or the upstream's */
+	unsigned line;
+	struct upstream *up;     /* NULL: it serves none */
+	char **argv;             /* NULL behind the last */
+	struct pairs env;
+	const char *envfile;     /* absolute; NULL: none */
+	const char *dir;         /* absolute */
+	const char *user, *group; /* NULL: as warp */
+	int replicas;
+	struct process **after;  /* depends_on */
+	int n_after;
+	enum restart_rule restart;
+	uint32_t backoff_ms, backoff_max_ms;
+	int stop_signal;
+	uint32_t stop_ms;
+	enum ready_rule ready;
+	uint32_t ready_ms;
+	enum child_sink sink;
+	const char *log_path;    /* CHILD_FILE */
+	int64_t nofile, as_bytes, core; /* limits; -1: as they are */
+	bool oneshot;
+	enum start_rule start_on;
+	uint32_t idle_stop_ms;   /* 0: never */
+	bool names_port, names_socket; /* argv or env have {port}, {socket} */
+	bool wrapped;            /* of `warp -- CMD`: warp leaves with its status */
+	uint64_t print;          /* of all that makes a restart needed when it changes */
+};
 
 /* `[upstreams.NAME]` */
 struct upstream {
@@ -398,11 +472,18 @@ struct upstream {
 	enum host_header host_header;
 	struct slice host_text;
 	enum proxy_out proxy_out;
+	uint32_t hold_ms;
+	uint32_t slow_start_ms;
+	const char *maintenance;  /* absolute; NULL: none */
+	struct slice hash_header, sticky_cookie;
+	struct health_conf health;
+	struct process *process;  /* NULL: none */
+	struct roster *roster;    /* the worker's own; NULL elsewhere */
 };
 
 enum host_kind { HOST_ANY, HOST_EXACT, HOST_WILD };
 enum path_kind { PATH_ANY, PATH_PREFIX, PATH_EXACT, PATH_REGEX };
-enum action { ACT_UPSTREAM, ACT_REDIRECT, ACT_RESPOND, ACTIONS };
+enum action { ACT_UPSTREAM, ACT_REDIRECT, ACT_RESPOND, ACT_ADMIN, ACTIONS };
 
 /* requests in per_ms, with a burst on top; kept on the board (GCRA). */
 struct rate_limit {
@@ -495,9 +576,14 @@ struct conf {
 	struct middleware_conf middleware;
 	struct log_conf log;
 	struct admin_conf admin;
+	struct slices env_names; /* variables that "env:NAME" texts name */
 	struct upstream *upstreams;
 	int n_upstreams;
+	struct process **processes; /* in start order */
+	int n_processes;
+	unsigned attached; /* generation of the board when its instances were */
 	struct route_table table;
+	unsigned hits_half; /* of board.hits: where its workers count */
 	struct error_page *pages;
 	int n_pages;
 	struct origin *origins; /* of all scalar keys of top-level sections */
@@ -515,18 +601,94 @@ struct board_addrs {
 	socklen_t sock_n[INSTANCE_ADDRS];
 };
 
-/* One instance, whatever generation of configuration names it. Key and addrs
- * are the master's and resolver's, the rest any worker's. */
+/* A short text that one process writes and others read; odd seq: being
+ * written. */
+struct board_text {
+	atomic_uint seq;
+	char s[WHY_MAX];
+};
+
+/* What an instance's process does for it. */
+enum run {
+	RUN_NONE,     /* it has none */
+	RUN_OFF,      /* stopped, failed, or not wanted yet */
+	RUN_STARTING,
+	RUN_UP,
+	RUN_DRAINING  /* no new requests; stopped when the last has ended */
+};
+
+/* What becomes of a request that would go to an instance. */
+enum standing {
+	STAND_UP,
+	STAND_TRIAL,      /* its breaker lets one request through */
+	STAND_FAILING,    /* its breaker is open */
+	STAND_UNRESOLVED, /* no address yet */
+	STAND_UNHEALTHY,  /* its checks fail */
+	STAND_CHECKING,   /* its process runs, its checks have not passed yet */
+	STAND_DRAINED,    /* by the operator */
+	STAND_STARTING,   /* its process is */
+	STAND_DRAINING,   /* its process is to be stopped */
+	STAND_OFF,        /* its process does not run */
+	STANDINGS
+};
+
+enum health { HEALTH_UNKNOWN, HEALTH_UP, HEALTH_DOWN };
+
+/* One instance, whatever generation of configuration names it. Key, addrs,
+ * epoch, run and drained are the master's (addrs of names the resolver's),
+ * checks are the checking worker's, the rest any worker's. */
 struct board_instance {
 	char key[INSTANCE_KEY_MAX]; /* upstream name, space, address; "" is free */
 	struct board_addrs addrs;
+	atomic_uint epoch;          /* of addrs, when a process moves to another one:
+	                               connections of an older one are not reused */
+	atomic_int run;             /* enum run */
+	atomic_bool drained;        /* by the operator */
+	atomic_llong up_since_ms;   /* it came back then; 0: it was never away */
 	atomic_uint in_flight;      /* exchanges on it now */
+	atomic_uint flights[FLIGHT_EPOCHS]; /* of these by the epoch they began in */
+	atomic_uint held;           /* of an upstream's first: requests that wait for it */
+	atomic_llong used_ms;       /* when the last one began or ended */
 	atomic_uint fails;          /* in the running window */
 	atomic_uint generation;     /* of the last configuration that names it */
 	atomic_llong window_ms;     /* start of that window */
 	atomic_llong open_until_ms; /* breaker: not picked before; 0: closed */
 	atomic_ullong requests, failures, latency_us; /* sums */
 	atomic_ullong codes[6];     /* answers by class; [0]: none came */
+	atomic_uint average_us;     /* moving average of the time to the answer */
+	atomic_uint idle_life_ms;   /* after which it closes idle connections, as
+	                               seen; 0: not seen */
+	atomic_int health;          /* enum health */
+	atomic_uint check_passes, check_fails; /* in a row */
+	atomic_llong checked_ms;    /* when the last probe ended; 0: none did */
+	struct board_text check_why; /* of the last failure; empty: it passed */
+};
+
+enum proc_state {
+	PROC_OFF,      /* not wanted: by the operator, or nobody asked yet */
+	PROC_WAITING,  /* for what it depends on */
+	PROC_STARTING, /* runs, not ready */
+	PROC_UP,
+	PROC_DRAINING, /* ready, but to be stopped when nothing is in flight */
+	PROC_STOPPING, /* told to stop */
+	PROC_BACKOFF,  /* ended; started again when the wait is over */
+	PROC_DONE,     /* ended as it should: oneshot, or restart = never */
+	PROC_FAILED,   /* ended, and is not started again */
+	PROC_STATES
+};
+
+/* One replica of a process, for status. Writer: the master. */
+struct board_proc {
+	char name[PROC_NAME_MAX];  /* web, or web.1; "" is free */
+	atomic_int state;          /* enum proc_state */
+	atomic_int pid;            /* 0: none */
+	atomic_uint restarts;
+	atomic_llong since_ms;     /* it is in this state */
+	atomic_llong started_ms;   /* the running one; 0: none runs */
+	struct board_text why;     /* how the last one ended, or why it waits */
+	struct board_text lines[PROC_LINES]; /* its last words; a ring */
+	atomic_uint n_lines;       /* all that there were; the next goes to
+	                              lines[n_lines % PROC_LINES] */
 };
 
 /* One worker slot. Writer: that worker (state and pid: the master). */
@@ -549,14 +711,21 @@ struct board_rate {
 };
 
 struct board {
+	uint64_t layout;      /* see board_layout */
 	atomic_llong started_s; /* wall clock */
 	atomic_uint generation, reloads;
+	atomic_uint oldest; /* generation that a worker alive may name */
 	struct board_worker workers[WORKERS_MAX * 2]; /* new and draining ones */
 	struct board_worker gone;     /* sums of those that left; by the master */
+	atomic_uint epoch;            /* grows when the standing of an instance has
+	                                 changed: workers look again */
 	struct board_instance instances[INSTANCES_MAX];
+	struct board_proc procs[PROCS_MAX]; /* used ones first */
+	atomic_ullong hits[2][ROUTE_HITS]; /* of routes; see conf.hits_half */
 	struct board_rate rates[RATE_CELLS];
-	/* exchanges by worker slot and instance: what a killed one leaves behind */
-	atomic_ushort flights[WORKERS_MAX * 2][INSTANCES_MAX];
+	/* exchanges by worker slot and instance, and the held ones: what a killed
+	 * worker leaves behind */
+	atomic_ushort flights[WORKERS_MAX * 2][INSTANCES_MAX][FLIGHT_EPOCHS + 1];
 };
 
 /* ==== timer, loop ========================================================= */
@@ -622,6 +791,26 @@ struct side {
 struct conn;
 struct exchange;
 
+/* Who of an upstream may be asked, as this worker knows it, and the requests
+ * that wait until somebody may. */
+struct roster {
+	struct instance **ready; /* as of epoch; room for all */
+	uint32_t *weight;        /* theirs now; see slow_start_secs */
+	int *turns;              /* theirs in a round of the ring */
+	int n;
+	bool even;               /* all weights are equal */
+	uint16_t *ring;          /* turns of round robin: places in ready */
+	int n_ring, ring_at;
+	unsigned epoch;          /* of the board, when ready was made */
+	int64_t until_ms;        /* made anew then; 0: when the board changes */
+	struct exchange *held, *held_last; /* oldest first */
+	unsigned n_held;
+	struct timer timer;      /* the held ones try again */
+	unsigned n_out;          /* that do so now */
+	unsigned go;             /* so many more may, when the turn is over */
+	int64_t asked_ms;        /* when the master was last asked for the process */
+};
+
 enum upconn_state { UP_FREE, UP_CONNECTING, UP_BUSY, UP_IDLE };
 
 /* A connection to an instance: connecting, carrying an exchange, or idle in
@@ -633,6 +822,8 @@ struct upconn {
 	enum upconn_state state;
 	uint32_t served;       /* exchanges completed on it */
 	uint8_t addr_i;        /* which of the instance's addresses */
+	unsigned epoch;        /* of the instance, when it was opened */
+	int64_t idle_since_ms;
 	bool retry_connect;    /* a unix backlog is full: connect again soon */
 };
 
@@ -647,16 +838,19 @@ enum conn_state {
 	CONN_STATES
 };
 
-/* What the admin listener is asked. Slices are the request's. */
+/* What the admin endpoints are asked. Slices are the request's. */
 struct admin_request {
 	enum method method;
-	struct slice path, query;
+	struct slice path, query; /* path: below admin.expose, percent-encoded */
 	bool is_unix;        /* came over a unix socket: needs no token */
+	bool wants_html;
+	bool cross_site;     /* a page of another site has it sent */
 	struct slice token;  /* X-Admin-Token or Bearer; may be empty */
+	struct slice secret; /* what that must be; empty: nobody may ask */
 };
 
 /* Its answer: body is the caller's to free. With verb set there is none yet:
- * the master is to be told. */
+ * the master is to be told that text, which is good until the next answer. */
 struct admin_reply {
 	int status;
 	const char *content_type;
@@ -740,6 +934,7 @@ enum exchange_state {
 	X_START,
 	X_SPOOL,   /* collecting the request body */
 	X_PICK,    /* an instance and a connection to it are due */
+	X_HOLD,    /* no instance now: waits for one */
 	X_CONNECT, /* waiting for the upstream connection */
 	X_SEND,    /* the head is due there */
 	X_WAIT,    /* request on its way, no answer yet */
@@ -794,7 +989,132 @@ struct exchange {
 	bool admin;             /* for the admin listener */
 	int64_t connect_by_ms;  /* no more attempts after */
 	uint16_t interims;      /* 1xx answers so far */
+	int64_t held_ms;        /* waits since; 0: it never did */
+	struct exchange *held_prev, *held_next;
+	uint64_t turn;          /* grows from one request to the next */
+	int held_status;        /* the answer when it has waited too long */
+	uint32_t lost;          /* times that it was lost on the way, sent */
+	bool passed;            /* an instance had no place for it */
+	uint8_t parity;         /* of the epoch of inst in which it began */
+	bool out;               /* waited, and tries again */
+	bool sticks;            /* the answer sets the cookie of its instance */
 	char cause[CAUSE_MAX];  /* why 502, 503, 504, in words */
+};
+
+/* ==== health ============================================================== */
+
+enum probe_state { PROBE_REST, PROBE_CONNECT, PROBE_ANSWER };
+
+/* The checks of one instance, and the one that runs now. Owned by the worker
+ * that checks, from health_start until it leaves. */
+struct probe {
+	struct side s;        /* first; fd -1 while it rests */
+	struct instance *in;
+	enum probe_state state;
+	int64_t due_ms;       /* rests until then; or looks again */
+	int64_t began_ms, by_ms; /* the one that runs, and when it is too late */
+	uint8_t addr_i;       /* which of the instance's addresses */
+	uint32_t skipped;     /* bytes of 1xx answers */
+	bool spreads;         /* the next rest is any part of an interval */
+	bool said;            /* the log has that it runs, but fails */
+};
+
+/* ==== proc ================================================================ */
+
+/* Where a replica listens: what {port} and {socket} stand for. */
+struct endpoint {
+	uint16_t port;     /* 0: a socket, or none */
+	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	union sock sock;   /* as the board has it; sock_n 0: the resolver knows */
+	socklen_t sock_n;
+};
+
+enum proc_event {
+	PE_START,  /* it shall run */
+	PE_DEPS,   /* what it depends on is ready */
+	PE_READY,
+	PE_EXIT,
+	PE_QUIET,  /* nothing is in flight any more */
+	PE_DUE,    /* the deadline of its state is over */
+	PE_STOP,   /* it shall not run */
+	PROC_EVENTS
+};
+
+/* What a program writes, from its start until the end of its pipe, which may
+ * be later than its own. */
+struct output {
+	struct output *next;
+	struct proc *p;             /* NULL: it has ended */
+	char label[PROC_NAME_MAX];
+	int fd;                     /* -1: at its end */
+	enum child_sink sink;
+	int file;                   /* CHILD_FILE; -1 */
+	bool stuck;                 /* lines wait here for the log */
+	size_t n, seen;             /* bytes of line; remembered of these */
+	char line[CHILD_LINE];
+};
+
+/* One replica of a process. Lives in the master, over reloads, until what the
+ * configuration says of it is gone and it has stopped. */
+struct proc {
+	const struct process *conf; /* of the configuration in force; NULL: it leaves */
+	char name[PROC_NAME_MAX];   /* of the process */
+	char label[PROC_NAME_MAX];  /* web, or web.1 where there are several */
+	int index;                  /* which replica */
+	enum proc_state state;
+	bool wanted;                /* shall run */
+	bool stopped;               /* the operator has said that it shall not */
+	bool again;                 /* stopped only to be started anew */
+	bool broken;                /* it was stopped because it did not get ready */
+	bool idles;                 /* it was stopped because nobody asked */
+	bool waited;                /* its why says for what */
+	bool leaves;                /* freed once it has stopped */
+	bool replaced;              /* another one has its instances */
+	pid_t pid;                  /* its process group too; 0: none */
+	uid_t uid;
+	int status;                 /* how it ended, as wait says */
+	unsigned spawns;            /* so often it was started */
+	struct output *output;      /* NULL: it does not run */
+	struct endpoint at;
+	bool chosen;                /* at is warp's choice */
+	struct board_instance **on; /* records of its instances */
+	int n_on;
+	unsigned parity;            /* replaced: of their epoch when it served them */
+	uint64_t print, place;      /* of what it was started with: conf->print, and
+	                               its configured addresses */
+	unsigned generation;        /* that it left */
+	struct proc *old;           /* it is to take the place of that one */
+	int64_t started_ms, due_ms; /* 0: none */
+	uint32_t backoff_ms;
+	int stop_signal;            /* copies, good when conf is gone */
+	uint32_t stop_ms;
+	int probe;                  /* connecting to see whether it is ready; -1 */
+	int64_t probe_ms;           /* the next one; 0: none */
+	uint32_t probe_wait_ms;
+	unsigned probe_i;           /* whose turn it is of its instances */
+	struct board_proc *board;
+};
+
+/* Who asked for something over the admin socket. */
+struct asker {
+	int slot;
+	pid_t pid;   /* 0: nobody */
+	unsigned id; /* of the asking request there */
+};
+
+enum job_kind { JOB_RESTART, JOB_START, JOB_STOP };
+
+/* A verb on a process, replica by replica. */
+struct job {
+	char name[PROC_NAME_MAX]; /* "" is free */
+	enum job_kind kind;
+	int next;                 /* replica in hand */
+	bool begun;               /* it is */
+	struct proc *proc;        /* that it was then */
+	int64_t due_ms;           /* given up then; 0: never */
+	struct proc *fresh;       /* beside it, JOB_RESTART; NULL: none */
+	unsigned starts;          /* of it, when that began */
+	struct asker asker;
 };
 
 /* ==== master ============================================================== */
@@ -806,7 +1126,13 @@ enum ctl_op {
 	CTL_DRAIN = 'D',  /* master: finish what runs, then leave */
 	CTL_STOP = 'S',   /* master: leave now */
 	CTL_LOGS = 'L',   /* master: new log descriptors */
-	CTL_VERB = 'V'    /* worker: the admin asked for this verb */
+	CTL_VERB = 'V',   /* worker: the admin asked; master: what came of it.
+	                     A number names who asked: "V3 restart web", "V3 ok" */
+	CTL_CHECK = 'H',  /* master: you do the health checks; look at once */
+	CTL_WAKE = 'W',   /* held requests may try again; from a worker: of the others */
+	CTL_START = 'B',  /* worker: a request waits for this process: "Bweb" */
+	CTL_QUIET = 'Z',  /* worker: the last request on a draining instance ended */
+	CTL_HEALTH = 'U'  /* worker: the health of an instance has changed */
 };
 
 /* A worker process, as the master sees it. */
@@ -814,6 +1140,7 @@ struct worker {
 	pid_t pid;     /* 0: slot is free */
 	int ctl;       /* our end of the socketpair */
 	unsigned generation;
+	unsigned attached; /* its configuration's */
 	bool ready, draining;
 	bool killed;   /* by us: how it ends is no news */
 	int64_t started_ms, kill_at_ms;

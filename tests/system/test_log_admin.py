@@ -306,12 +306,12 @@ def test_only_a_socket_file_needs_no_token(warp):
 @pytest.mark.parametrize("method, target, status, allow", [
     ("GET", "/", 200, None), ("HEAD", "/status", 200, None), ("GET", "/nope", 404, None), ("GET", "/status/", 404, None),
     ("POST", "/status", 405, "GET, HEAD"), ("DELETE", "/health", 405, "GET, HEAD"), ("GET", "/reload", 405, "POST"),
-    ("POST", "/restart/app", 501, None), ("POST", "/purge/x", 501, None), ("POST", "/drain/app/0", 501, None)])
+    ("GET", "/restart/app", 405, "POST"), ("POST", "/restart/app", 404, None), ("POST", "/purge/x", 501, None)])
 def test_endpoints(warp, method, target, status, allow):
     w = start(warp, logged({"respond": {"status": 200}}))
     got = admin_of(w).ask(target, method=method)
     assert got.status == status and got.get("allow") == allow
-    if status == 404:
+    if status == 404 and method == "GET":
         assert all(x in got.text for x in ("/status", "/metrics", "/health", "/config", "/reload"))
     if status == 501:
         assert got.text == "not supported yet\n"
@@ -376,7 +376,7 @@ def test_status_text(busy):
         tables[head.split()[0]] = [dict(zip(head.split(), r.split())) for r in rows]
     assert tables["VERSION"][0]["REQUESTS"] == "7" and tables["VERSION"][0]["PID"] == str(busy.pid)
     assert len(tables["WORKER"]) == 2
-    assert [(i["UPSTREAM"], i["STATE"], i["FAILURES"]) for i in tables["UPSTREAM"]] == [
+    assert [(i["UPSTREAM"], i["STANDING"], i["FAILURES"]) for i in tables["UPSTREAM"]] == [
         ("app", "up", "0"), ("dead", "up", "2"), ("hang", "up", "0")]
 
 
@@ -391,7 +391,7 @@ def test_breaker_and_names_show_why(warp, backend):
     app, names = admin_of(w).status()["upstreams"]
     good, failing = app["instances"]
     assert good["state"] == "up" and failing["state"] == "failing"
-    assert re.fullmatch(r"1 failures, tried again in \d+ s", failing["why"])
+    assert re.fullmatch(r"1 failure, tried again in \d+ s", failing["why"])
     assert names["instances"][0]["state"] == "unresolved" and "resolve" in names["instances"][0]["why"]
     up = {k: v for k, v in admin_of(w).metrics().items() if k.startswith("warp_instance_up")}
     assert sorted(up.values()) == [0, 0, 1]
@@ -469,7 +469,7 @@ def test_counters_never_go_back(busy):
     eventually(lambda: [x["state"] for x in busy.admin.status()["workers"]] == ["ready"] * 2, "a new worker")
     last = busy.admin.metrics()
     for k in before:
-        if re.search(r"_total|_bucket|_sum|_count", k):
+        if re.search(r"_total|_bucket|_sum|_count", k) and not re.search("cpu_seconds|route_hits", k):  # of who is there now
             assert before[k] <= after[k] <= last[k], k
     assert last["warp_request_seconds_count"] == 7
     eventually(lambda: busy.admin.metrics()["warp_connections"] == 1, "only who asks, nobody of the killed worker")
@@ -519,7 +519,7 @@ def test_command_line_verbs(warp, run):
     p = run("-s", "reload", "-c", w.file)
     assert p.returncode == 0 and p.stdout == "ok\n"
     p = run("-s", "restart", "app", "-c", w.file)
-    assert p.returncode == 4 and "not supported yet" in p.stderr
+    assert p.returncode == 4 and "warp: no process 'app'" in p.stderr
     p = run("-s", "stop", "-c", w.file)
     assert p.returncode == 0
     assert w.wait() == 0

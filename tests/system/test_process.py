@@ -935,7 +935,7 @@ def test_user_and_group(warp):
 @root_only
 def test_number_without_account(warp, run):
     p = run("-c", "warp.toml", conf=complete(says("ok", user="54321"), free_port()))
-    assert p.returncode == 4 and "server.group" in p.stderr, "which group is not guessed"
+    assert p.returncode == 4 and "give a group" in p.stderr, "which group is not guessed"
     w = warp(says("ok", user="54321", group="54322"))
     child, = w.children()
     assert set(status_of(child, "Uid")) == {"54321"} and set(status_of(child, "Gid")) == {"54322"}

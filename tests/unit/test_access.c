@@ -589,7 +589,8 @@ test_off(void **state)
 static struct admin_reply
 ask(enum method method, const char *path, const char *query, bool is_unix, const char *token)
 {
-	struct admin_request rq = { method, slice_of(path), slice_of(query), is_unix, slice_of(token) };
+	struct admin_request rq = { .method = method, .path = slice_of(path), .query = slice_of(query),
+		.is_unix = is_unix, .token = slice_of(token), .secret = test_conf.admin.token };
 	struct admin_reply reply;
 
 	admin_answer(&rq, &test_conf, &reply);
@@ -601,16 +602,16 @@ static const struct {
 	enum method method;
 	int status;
 	const char *want; /* text of the body, or the verb */
-} asks[] = {
+} asked[] = {
 	{ "index", "/", NULL, M_GET, 200, "/metrics" },
 	{ "health", "/health", NULL, M_GET, 200, "ok\n" },
 	{ "HEAD", "/health", NULL, M_HEAD, 200, "ok\n" },
 	{ "with token", "/health", "s3cret", M_GET, 200, "ok\n" },
 	{ "unix needs none, and a wrong one is no harm", "/health", NULL, M_GET, 200, "ok\n" },
-	{ "no token", "/health", "", M_GET, 401, "admin.token" },
-	{ "wrong token", "/health", "s3creT", M_GET, 401, "admin.token" },
-	{ "longer", "/health", "s3crets3cret", M_GET, 401, "admin.token" },
-	{ "who has no token does not learn what there is", "/nope", "x", M_GET, 401, "admin.token" },
+	{ "no token", "/health", "", M_GET, 401, "admin token" },
+	{ "wrong token", "/health", "s3creT", M_GET, 401, "admin token" },
+	{ "longer", "/health", "s3crets3cret", M_GET, 401, "admin token" },
+	{ "who has no token does not learn what there is", "/nope", "x", M_GET, 401, "admin token" },
 	{ "unknown", "/nope", NULL, M_GET, 404, "/status" },
 	{ "longer path", "/healthy", NULL, M_GET, 404, "/status" },
 	{ "below", "/reload/x", NULL, M_POST, 404, "/status" },
@@ -623,8 +624,9 @@ static const struct {
 	{ "quit", "/quit", "s3cret", M_POST, 200, "quit" },
 	{ "stop", "/stop", NULL, M_POST, 200, "stop" },
 	{ "upgrade", "/upgrade", NULL, M_POST, 200, "upgrade" },
-	{ "later", "/restart", NULL, M_POST, 501, "not supported yet" },
-	{ "later, with a name", "/restart/app", NULL, M_POST, 501, "not supported yet" },
+	{ "a name is missing", "/restart", NULL, M_POST, 400, "needs a name" },
+	{ "an unknown name", "/restart/app", NULL, M_POST, 404, "no process 'app'" },
+	{ "later, with a name", "/purge/app", NULL, M_POST, 501, "not supported yet" },
 	{ "later, by GET", "/purge/x", NULL, M_GET, 405, "wrong method" },
 };
 
@@ -633,11 +635,11 @@ test_admin_asks(void **state)
 {
 	(void)state;
 	test_conf.admin.token = S("s3cret");
-	for (size_t i = 0; i < LEN(asks); i++) {
-		struct admin_reply r = ask(asks[i].method, asks[i].path, "", !asks[i].token,
-		    asks[i].token);
-		if (r.status != asks[i].status || !strstr(r.verb ? r.verb : r.body, asks[i].want))
-			fail_msg("%s: %d %s", asks[i].reason, r.status, r.verb ? r.verb : r.body);
+	for (size_t i = 0; i < LEN(asked); i++) {
+		struct admin_reply r = ask(asked[i].method, asked[i].path, "", !asked[i].token,
+		    asked[i].token);
+		if (r.status != asked[i].status || !strstr(r.verb ? r.verb : r.body, asked[i].want))
+			fail_msg("%s: %d %s", asked[i].reason, r.status, r.verb ? r.verb : r.body);
 		assert_true(!r.verb || (!r.body && r.n == 0));
 		assert_true(r.verb || strlen(r.body) == r.n);
 		assert_int_equal(r.status == 405, r.extra && strstr(r.extra, "Allow: "));
@@ -677,7 +679,7 @@ test_admin_numbers(void **state)
 	(void)state;
 	for (int i = 0; i < 3; i++)
 		two[i] = (struct instance){ .up = &u, .board = &board->instances[MIN(i, 1)],
-			.addr = { .text = i ? "a\"\\" : "127.0.0.1:3000" } };
+			.addr = { .kind = ADDR_NAME, .text = i ? "a\"\\" : "127.0.0.1:3000" } };
 	board->instances[0].in_flight = 2;
 	board->instances[0].addrs.n = board->instances[1].addrs.n = 1;
 	board->instances[1].requests = 8;

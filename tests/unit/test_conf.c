@@ -187,6 +187,15 @@ static const struct row errors[] = {
 	{ "[upstreams.\"a b\"]\nsocket = \"/x\"\n", "1:12: error: upstreams.a b: a name cannot be empty or hold blanks" },
 	{ "[upstreams]\na = 1\n", "2:1: error: upstreams.a: expected a table, got 1" },
 	{ UP "strategy = \"round_robbin\"\n", "4:12: error: upstreams.app.strategy: expected one of round_robin weighted least_conn random random_two ip_hash uri_hash header_hash cookie least_time first, got 'round_robbin', did you mean 'round_robin'?" },
+	{ UP "strategy = \"header_hash\"\n", "4:12: error: upstreams.app.hash_header: strategy header_hash needs it: the name of a header field" },
+	{ UP "strategy = \"header_hash\"\nhash_header = \"X Y\"\n", "5:15: error: upstreams.app.hash_header: expected the name of a header field, got 'X Y'" },
+	{ UP "strategy = \"header_hash\"\nhash_header = \"\"\n", "5:15: error: upstreams.app.hash_header: expected the name of a header field, got ''" },
+	{ UP "strategy = \"header_hash\"\nhash_header = 1\n", "5:15: error: upstreams.app.hash_header: expected a text, got 1" },
+	{ UP "hash_header = \"X\"\n", "4:15: error: upstreams.app.hash_header: only strategy header_hash uses it, this one is round_robin" },
+	{ UP "strategy = \"least_connections\"\nsticky_cookie = \"c\"\n", "5:17: error: upstreams.app.sticky_cookie: only strategy cookie uses it, this one is least_conn" },
+	{ UP "strategy = \"cookie\"\nsticky_cookie = \"a;b\"\n", "5:17: error: upstreams.app.sticky_cookie: expected the name of a cookie, got 'a;b'" },
+	{ "[[upstreams.a.instances]]\nurl = \"x:1\"\nbackup = true\n[[upstreams.a.instances]]\nurl = \"x:2\"\nbackup = true\n",
+	    "1:15: error: upstreams.a: every instance is a backup: at least one must not be" },
 	{ UP "protocol = \"htp\"\n", "upstreams.app.protocol: expected one of http https uwsgi, got the text \"htp\", did you mean 'http'?" },
 	{ UP "proxy_protocol = \"v3\"\n", "expected one of off v1 v2, got the text \"v3\"" },
 	{ UP "host_header = \"a b\"\n", "4:15: error: upstreams.app.host_header: 'a b' is no host" },
@@ -307,8 +316,6 @@ static const struct row later[] = {
 	{ UP "[cache]\nsize_bytes = 1\n", "4:2: error: cache: not supported yet" },
 	{ UP "[cache]\nredis_url = \"redis://x\"\n", "4:2: error: cache: not supported yet" },
 	{ UP "[postgres]\nurl = \"postgres://x\"\n", "4:2: error: postgres: not supported yet" },
-	{ UP "[processes]\nweb = { command = \"x\" }\n", "4:2: error: processes: not supported yet" },
-	{ UP "[processes.web]\ncommand = \"x\"\n", "error: processes: not supported yet" },
 	{ UP "[webserver]\nupstream = \"localhost:1\"\n", "4:2: error: webserver: not supported yet" },
 	{ UP "[webserver]\n", "4:2: error: webserver: not supported yet" },
 	{ UP "[[hosts]]\ndomain_name = \"x\"\n", "4:3: error: hosts: not supported yet" },
@@ -320,28 +327,15 @@ static const struct row later[] = {
 	{ "python_version = \"3\"\n" UP, "error: python_version: not supported yet" },
 	{ "[server]\nhttps_listen = [\":443\"]\n" UP, "2:16: error: server.https_listen: not supported yet" },
 	{ "[server]\nlisten = [\"https://0.0.0.0:443\"]\n" UP, "not supported yet" },
-	{ UP "health = { path = \"/\" }\n", "4:1: error: upstreams.app.health: not supported yet" },
-	{ UP "[upstreams.app.health]\npath = \"/\"\n", "upstreams.app.health: not supported yet" },
-	{ UP "process.command = \"x\"\n", "4:1: error: upstreams.app.process: not supported yet" },
 	{ UP "tls = { verify = false }\n", "upstreams.app.tls: not supported yet" },
 	{ UP "subscription = \":1\"\n", "4:16: error: upstreams.app.subscription: not supported yet" },
-	{ UP "hold_secs = 5\n", "4:13: error: upstreams.app.hold_secs: not supported yet" },
-	{ UP "maintenance = \"/x\"\n", "upstreams.app.maintenance: not supported yet" },
-	{ UP "slow_start_secs = 1\n", "upstreams.app.slow_start_secs: not supported yet" },
-	{ UP "hash_header = \"X\"\n", "upstreams.app.hash_header: not supported yet" },
-	{ UP "sticky_cookie = \"X\"\n", "upstreams.app.sticky_cookie: not supported yet" },
 	{ UP "params = { A = \"b\" }\n", "upstreams.app.params: not supported yet" },
 	{ UP "modifier1 = 5\n", "upstreams.app.modifier1: not supported yet" },
 	{ UP "protocol = \"uwsgi\"\n", "4:12: error: upstreams.app.protocol: not supported yet" },
 	{ UP "protocol = \"https\"\n", "upstreams.app.protocol: not supported yet" },
-	{ UP "strategy = \"least_conn\"\n", "4:12: error: upstreams.app.strategy: least_conn: not supported yet" },
-	{ UP "strategy = \"least_connections\"\n", "not supported yet" },
-	{ UP "strategy = \"ip_hash\"\n", "not supported yet" },
 	{ "[upstreams.a]\nurl = \"https://x:1\"\n", "2:1: error: upstreams.a: x:1: https and wss upstreams are not supported yet" },
 	{ "[upstreams.a]\nurl = \"wss://x:1\"\n", "not supported yet" },
 	{ "[upstreams.a]\nurl = \"uwsgi://x:1\"\n", "uwsgi upstreams are not supported yet" },
-	{ "[[upstreams.a.instances]]\nsocket = \"/x\"\nbackup = true\n", "3:10: error: upstreams.a.instances.backup: not supported yet" },
-	{ "[[upstreams.a.instances]]\nsocket = \"/x\"\nmax_connections = 9\n", "upstreams.a.instances.max_connections: not supported yet" },
 	{ "[[routes]]\nstatic_dir = \"/x\"\n", "2:14: error: routes.static_dir: not supported yet" },
 	{ ROUTE_TO_APP "index = \"x\"\n", "routes.index: not supported yet" },
 	{ ROUTE_TO_APP "fallback = \"x\"\n", "routes.fallback: not supported yet" },
@@ -353,7 +347,6 @@ static const struct row later[] = {
 	{ UP "[middleware]\nx_sendfile_root = \"/\"\n", "middleware.x_sendfile_root: not supported yet" },
 	{ UP "[middleware]\ngzip_compression_enabled = true\n", "middleware.gzip_compression_enabled: not supported yet" },
 	{ UP "[middleware]\ngzip_types = [\"a\"]\n", "middleware.gzip_types: not supported yet" },
-	{ UP "[admin]\nexpose = \"/x\"\n", "5:10: error: admin.expose: not supported yet" },
 };
 
 /* Asking for what is off anyway is no error. */
@@ -417,7 +410,7 @@ static const struct row warnings[] = {
 	{ ROUTE_TO_APP "basic_auth = { joe = \"secret\" }\n", "6:22: warning: the password of joe is plain text" },
 	{ "[server]\nuser = \"warp-no-such-user\"\n" UP, "2:8: warning: server.user: this host has no user warp-no-such-user" },
 	{ "[server]\ngroup = \"warp-no-such-group\"\n" UP, "2:9: warning: server.group: this host has no group warp-no-such-group" },
-	{ "[admin]\nlisten = \"127.0.0.1:99\"\n" UP, "2:10: warning: admin.listen: without admin.token anybody" },
+	{ "[admin]\nlisten = \"127.0.0.1:99\"\n" UP, "2:10: warning: admin.listen: without admin.token nobody" },
 };
 
 static void
@@ -603,6 +596,43 @@ test_upstream_values(void **state)
 	assert_int_equal(b->index, 1);
 	assert_int_equal(b->line, 14);
 	conf_free(c);
+}
+
+/* Every strategy by all its names, and what belongs to it; what instances say. */
+static void
+test_strategies(void **state)
+{
+	struct conf *c = load_good("[upstreams.a]\nstrategy = \"cookie\"\n"
+	    "[[upstreams.a.instances]]\nurl = \"x:1\"\nweight = 2\nmax_connections = 7\n"
+	    "[[upstreams.a.instances]]\nurl = \"x:2\"\nbackup = true\n"
+	    "[upstreams.b]\nurl = \"x:1\"\nstrategy = \"header_hash\"\nhash_header = \"X-User\"\n"
+	    "[[routes]]\npath_prefix = \"/b\"\nupstream = \"b\"\n[[routes]]\nupstream = \"a\"\n");
+	const struct upstream *a = &c->upstreams[0], *b = &c->upstreams[1];
+	char text[256];
+
+	(void)state;
+	assert_string_equal(a->balance->name, "cookie");
+	assert_string_equal(a->sticky_cookie.p, "warp_instance");
+	assert_int_equal(a->instances[0].weight, 2);
+	assert_int_equal(a->instances[0].max_connections, 7);
+	assert_false(a->instances[0].backup);
+	assert_true(a->instances[1].backup);
+	assert_int_equal(a->instances[1].max_connections, 0);
+	assert_int_equal(a->instances[1].replica, -1);
+	assert_string_equal(b->hash_header.p, "X-User");
+	conf_free(c);
+	for (size_t i = 0; i < 2 * LEN(balances); i++) {
+		const struct balance *s = &balances[i / 2];
+		const char *name = i % 2 ? s->alias : s->name;
+
+		if (!name)
+			continue;
+		snprintf(text, sizeof text, "[upstreams.a]\nurl = \"x:1\"\nstrategy = \"%s\"\n%s",
+		    name, s->by == BY_HEADER ? "hash_header = \"X\"\n" : "");
+		c = load_good(text);
+		assert_ptr_equal(c->upstreams[0].balance, s);
+		conf_free(c);
+	}
 }
 
 static bool
@@ -909,7 +939,7 @@ test_print_json(void **state)
 	expect_in(text, "\"admin_token\": { \"value\": \"***\", \"from\": \"file:2\" }");
 	expect_in(text, "\"worker_threads\": { \"value\": 1, \"from\": \"preset\" }");
 	expect_in(text, "\"level\": { \"value\": \"debug\", \"from\": \"env:WARPDRIVE_LOG_LEVEL\" }");
-	expect_in(text, "\"basic_auth\": {\"joe\": \"***\"}");
+	expect_in(text, "\"basic_auth\": { \"value\": {\"joe\": \"***\"}, \"from\": \"file:");
 	expect_in(text, "{\"name\": \"Authorization\", \"value\": \"***\"}, {\"name\": \"X-Q\", \"value\": \"a\\\"b\"}");
 	expect_in(text, "\"app\": [\"127.0.0.1:3000\"]");
 	assert_null(strstr(text, "s3cret"));
@@ -1008,6 +1038,7 @@ main(void)
 		cmocka_unit_test(test_server_values),
 		cmocka_unit_test(test_places),
 		cmocka_unit_test(test_upstream_values),
+		cmocka_unit_test(test_strategies),
 		cmocka_unit_test(test_route_values),
 		cmocka_unit_test(test_environment),
 		cmocka_unit_test(test_env_and_file_texts),
