@@ -1,0 +1,376 @@
+#!/usr/bin/python3
+"""warp under random faults, and what is left of them: soak.py [MINUTES]  (10)
+
+    WARP=./warp-debug soak.py 0.3     another binary
+    SEED=7 soak.py                    the same faults again (their moments differ)
+
+One warp, three upstreams: `rolling` (three replicas, chosen ports), `single` (blue and green,
+a socket), `fixed` (one port, checked, held over restarts), and a process that serves nobody.
+Clients ask all the time: plain ones, some that leave in the midst of an answer, some that read
+slowly, some that send bodies. Meanwhile processes get kill -9 and SIGSTOP, workers are killed,
+-s restart is said, the configuration changes, the binary is upgraded.
+
+Then the faults stop, the load stops, and it is counted: requests in flight and held, clients,
+descriptors of the master and the workers, their memory, processes; and after warp's end what it
+left behind. A good client that saw an error counts as well, unless a worker was killed under it
+or its own backend was frozen. Prints a line of figures; exit status 1 if one of them is bad.
+"""
+import collections
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "system"))
+import lib  # noqa: E402
+import supervised as sup  # noqa: E402
+from lib import Client, ProtocolError, eventually, free_port, request  # noqa: E402
+
+BIG = 300000           # bytes of a body, and of the answer to it
+GROWTH = 4 << 20       # bytes master and workers may have grown by, each
+FIELDS = ("answers", "errors", "aborted", "slow", "kills", "freezes", "restarts", "reloads", "worker_kills", "upgrades")
+
+
+class Soak:
+    def __init__(self, directory, seed):
+        self.dir, self.random = directory, random.Random(seed)
+        self.counts = collections.Counter()
+        self.errors, self.lock = [], threading.Lock()
+        self.faults_over, self.load_over = threading.Event(), threading.Event()
+        self.kills_at = []                 # when workers were killed
+        self.generation, self.port = 0, free_port()
+        self.w = lib.Warp(self.conf(), (), directory)
+        for up in ("rolling", "single", "fixed"):
+            eventually(lambda: all(i["state"] == "up" for i in sup.instances(self.w, up)), up + " is up", 20 * lib.SLOW)
+
+    def conf(self):
+        """It differs from the last one: by a variable of one process, or by nothing that matters."""
+        g = self.generation
+        app, common = self.app, {"hold_secs": 20, "read_timeout_secs": 15, "retries": 5}
+        return lib.toml_file({
+            "server": {"worker_threads": 2, "keepalive_timeout_secs": 20, "shutdown_timeout_secs": 5},
+            "admin": {"listen": ["@DIR@/admin"]},
+            "upstreams": {
+                "rolling": {"process": app("rolling", "port={port}", replicas=3, env={"G": str(g // 3)}),
+                            "strategy": "least_conn", **common},
+                "single": {"process": app("single", "socket={socket}", env={"G": str(g // 4)}), **common},
+                "fixed": {"instances": [{"host": "127.0.0.1", "port": self.port, "max_connections": 50}],
+                          "process": app("fixed", "port={port}"), **common,
+                          "health": {"path": "/health", "interval_secs": 0.5, "timeout_secs": 1}}},
+            "processes": {"cron": app("cron")},
+            "routes": [{"path_prefix": "/rolling", "strip_prefix": True, "upstream": "rolling"},
+                       {"path_prefix": "/single", "strip_prefix": True, "upstream": "single"},
+                       {"path_prefix": "/fixed", "strip_prefix": True, "upstream": "fixed", "description": "generation %d" % g}]})
+
+    @staticmethod
+    def app(name, *words, **keys):
+        return {**sup.app(name, *words, "journal=/dev/null", log="null"), "backoff_secs": 0.05, "backoff_max_secs": 0.3,
+                "stop_timeout_secs": 2, **keys}
+
+    def count(self, what, n=1):
+        with self.lock:
+            self.counts[what] += n
+
+    def error(self, began, what):
+        """An error a client saw, unless a worker it may have been at was killed meanwhile."""
+        with self.lock:
+            if any(began - 1 <= t for t in self.kills_at):
+                self.counts["excused"] += 1
+            else:
+                self.counts["errors"] += 1
+                self.errors.append("%.1f s: %s" % (time.monotonic() - self.began, what))
+
+    # ---- clients ----
+
+    def plain(self, rnd):
+        """Asks on one connection, a hundred times at most."""
+        with Client(self.w.port, timeout=60) as c:
+            for _ in range(100):
+                began = time.monotonic()
+                if self.load_over.is_set():
+                    return
+                try:
+                    up = rnd.choice(("rolling", "single", "fixed"))
+                    m = c.ask("/%s/" % up, timeout=60)
+                    if m.status != 200 or not m.text.startswith(up + " "):
+                        self.error(began, "%s: %d %r" % (up, m.status, m.text[:200]))
+                    self.count("answers")
+                    if "close" in m.tokens("connection"):
+                        return
+                except (OSError, EOFError, TimeoutError, ProtocolError) as e:
+                    self.error(began, repr(e))
+                    return
+
+    def bodies(self, rnd):
+        """A body and an answer that do not fit into any socket's buffer. POST: 502 is fair when its backend dies."""
+        with Client(self.w.port, timeout=60) as c, contextlib.suppress(OSError, EOFError):
+            m = c.ask("/rolling/", method="POST", body=b"x" * BIG, timeout=60)
+            assert m.status in (200, 502, 503, 504), m
+            m = c.ask("/single/big?%d" % BIG, timeout=60)
+            assert m.status in (200, 502, 503, 504), m
+
+    def aborts(self, rnd):
+        """Leaves: before the request is whole, with it just sent, in the midst of the answer. By a reset where nothing
+        is written any more: who only closes may have closed its half, and is owed the answer until read_timeout_secs."""
+        with contextlib.suppress(OSError, EOFError, TimeoutError):
+            c = Client(self.w.port, timeout=20)
+            what = rnd.randrange(4)
+            up = rnd.choice(("rolling", "single", "fixed"))
+            if what == 0:
+                c.send(request("/%s/" % up)[:rnd.randrange(1, 30)])
+            elif what == 1:
+                c.send(request("/%s/hang" % up))
+                time.sleep(rnd.random() * 0.05)
+            elif what == 2:
+                c.send(request("/%s/big?%d" % (up, 20 * BIG)))
+                c.head(20)
+            else:
+                c.send(request("/%s/" % up, "Content-Length: 100000", method="POST") + b"x" * 1000)
+            (c.rst if what == 1 else rnd.choice((c.rst, c.close)))()
+            self.count("aborted")
+
+    def slow(self, rnd):
+        """Reads a large answer in small sips."""
+        with contextlib.suppress(OSError, EOFError, TimeoutError):
+            with Client(self.w.port, timeout=20, rcvbuf=4096) as c:
+                c.send(request("/%s/big?%d" % (rnd.choice(("rolling", "single")), BIG)))
+                while not self.load_over.is_set() and c.fill(20) and len(c.buf) < BIG:
+                    time.sleep(0.002)
+            self.count("slow")
+
+    def client(self, kind, seed, pause):
+        rnd = random.Random(seed)
+        while not self.load_over.is_set():
+            try:
+                kind(rnd)
+            except OSError as e:          # connecting: the listener is never away
+                self.error(time.monotonic(), repr(e))
+            self.load_over.wait(pause)
+
+    # ---- faults ----
+
+    def some_process(self):
+        with contextlib.suppress(OSError, EOFError, AssertionError):
+            return self.random.choice([p["pid"] for p in sup.procs(self.w).values() if p["pid"]] or [None])
+
+    def kill(self):
+        if pid := self.some_process():
+            with contextlib.suppress(ProcessLookupError):
+                sup.kill(pid, signal.SIGKILL)
+                self.count("kills")
+
+    def freeze(self):
+        if pid := self.some_process():
+            with contextlib.suppress(ProcessLookupError):
+                sup.kill(pid, signal.SIGSTOP)
+                self.count("freezes")
+                time.sleep(self.random.random() * 1.5)
+                sup.kill(pid, signal.SIGCONT)
+
+    def restart(self):
+        sup.verb(self.w, "restart", self.random.choice(("rolling", "single", "fixed", "cron")), ok=None)
+        self.count("restarts")
+
+    def reload(self):
+        self.generation += 1
+        self.w.write(self.conf())
+        sup.verb(self.w, "reload")
+        self.count("reloads")
+
+    def kill_worker(self):
+        pids = sup.workers(self.w)
+        with self.lock:
+            self.kills_at.append(time.monotonic())
+        with contextlib.suppress(ProcessLookupError, IndexError):
+            sup.kill(self.random.choice(pids))
+            self.count("worker_kills")
+        eventually(lambda: len([x for x in sup.status(self.w)["workers"] if x["state"] == "ready"]) == 2, "two workers", 20 * lib.SLOW)
+        with self.lock:
+            self.kills_at.append(time.monotonic())
+
+    def upgrade(self):
+        sup.upgrade(self.w)
+        self.count("upgrades")
+
+    def faults(self):
+        what = [self.kill] * 6 + [self.freeze] * 3 + [self.restart] * 3 + [self.reload] * 3 + [self.kill_worker] * 2 + [self.upgrade]
+        first = [self.kill, self.restart, self.reload, self.kill_worker, self.upgrade, self.freeze]   # each once, however short
+        while not self.faults_over.is_set():
+            fault = first.pop() if first else self.random.choice(what)
+            try:
+                fault()
+            except AssertionError as e:
+                with self.lock:
+                    self.counts["faults_failed"] += 1
+                    self.errors.append("%s: %s" % (fault.__name__, str(e)[:500]))
+            self.faults_over.wait(self.random.random() * 0.8)
+
+    # ---- figures ----
+
+    def own(self):
+        """Process ids of the master and its workers."""
+        return [self.w.pid] + sorted(sup.workers(self.w))
+
+    def figures(self):
+        """Descriptors and private memory, each as (master, the largest of the workers). Without connections, which are
+        counted elsewhere, and without pipes: a worker keeps those it once spliced with, the master has each child's output."""
+        held = {x["pid"]: x["connections"] + x["upstream_connections"] for x in sup.status(self.w)["workers"]}
+        master, *others = self.own()
+
+        def fds(pid):
+            n = 0
+            for fd in os.listdir("/proc/%d/fd" % pid):
+                with contextlib.suppress(FileNotFoundError):
+                    n += pid == master or not os.readlink("/proc/%d/fd/%s" % (pid, fd)).startswith("pipe:")
+            return n - held.get(pid, 0)
+
+        def dirty(pid):
+            with open("/proc/%d/smaps_rollup" % pid) as f:
+                return int(re.search(r"(?m)^Private_Dirty:\s+(\d+) kB", f.read())[1]) << 10
+        return {"fds": (fds(master), max(map(fds, others))), "memory": (dirty(master), max(map(dirty, others)))}
+
+    def calm(self):
+        """Nothing in flight, no client but the one that asks, everything up: or what is not."""
+        s = sup.status(self.w)
+        inst = [(u["name"], i) for u in s["upstreams"] for i in u["instances"]]
+        bad = ["%s %s: %d in flight" % (n, i["address"], i["in_flight"]) for n, i in inst if i["in_flight"]]
+        bad += ["%s %s is %s" % (n, i["address"], i["state"]) for n, i in inst if i["state"] != "up"]
+        bad += ["%s: %d held" % (u["name"], u["held"]) for u in s["upstreams"] if u.get("held")]
+        bad += ["%s is %s" % (p["name"], p["state"]) for p in s["processes"] if p["state"] != "up"]
+        bad += ["worker %d has %d clients" % (x["pid"], x["connections"]) for x in s["workers"] if x["connections"] > 1]
+        bad += ["worker %d is %s" % (x["pid"], x["state"]) for x in s["workers"] if x["state"] != "ready"]
+        bad += ["%d workers" % len(s["workers"])] if len(s["workers"]) != 2 else []
+        bad += ["%d processes" % len(s["processes"])] if len(s["processes"]) != 6 else []
+        return bad
+
+    def warm(self):
+        """Every path once, on each worker, so that what is kept for later is there when it is measured."""
+        rnd = random.Random(1)
+        threads = [threading.Thread(target=kind, args=(rnd,)) for kind in (self.plain, self.bodies, self.slow, self.aborts) * 5]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+
+    def settle(self):
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: not self.calm(), "", 30 * lib.SLOW)
+        return self.calm()
+
+    def run(self, seconds):
+        self.began = time.monotonic()
+        self.warm()
+        seen = []
+        for step in (self.reload, self.upgrade):      # workers of either hold a descriptor or two more
+            step()
+            self.warm()
+            if not_calm := self.settle():
+                return ["not calm before the faults: " + ", ".join(not_calm)]
+            seen.append(self.figures())
+        before = {k: tuple(map(max, seen[0][k], seen[1][k])) for k in seen[0]}
+        kinds = [(self.plain, 0.0)] * 4 + [(self.bodies, 0.1)] + [(self.aborts, 0.02)] * 2 + [(self.slow, 0.1)]
+        load = [threading.Thread(target=self.client, args=(k, i, pause), daemon=True) for i, (k, pause) in enumerate(kinds)]
+        fault = threading.Thread(target=self.faults, daemon=True)
+        for t in load + [fault]:
+            t.start()
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and self.w.proc.poll() is None:
+            time.sleep(min(5, left))
+            if sys.stdout.isatty():
+                print("\r%4d s left, %s" % (left, self.line()), end="", flush=True)
+        bad = []
+        self.faults_over.set()
+        fault.join(120 * lib.SLOW)
+        self.load_over.set()
+        for t in load:
+            t.join(90)
+        if any(t.is_alive() for t in load + [fault]):
+            bad.append("a client or the faults did not come to an end")
+        if self.w.proc.poll() is not None:
+            return bad + ["warp is gone, status %s:\n%s" % (self.w.proc.returncode, self.w.stderr[-3000:])]
+        bad += self.settle()
+        self.warm()
+        bad += self.settle()
+        bad += self.left(before)
+        if self.counts["errors"] or self.counts["faults_failed"]:
+            bad += ["seen by clients: " + e for e in self.errors[:10]]
+        return bad
+
+    def left(self, before):
+        """What has grown, and zombies."""
+        bad, names = [], ("the master", "a worker")
+        grown = lambda: [(who, a, b) for who, a, b in zip(names, self.figures()["fds"], before["fds"]) if a > b]
+        end = time.monotonic() + 10 * lib.SLOW
+        while (more := grown()) and time.monotonic() < end:       # a probe, or a connection that is just being closed
+            time.sleep(0.05)
+        bad += ["%s has %d descriptors, had %d" % g for g in more]
+        self.before, self.after = before, self.figures()
+        for who, a, b in zip(names, self.after["memory"], before["memory"]):
+            if a > b + GROWTH and not lib.SANITIZED:
+                bad.append("%s has %d KB of memory, had %d" % (who, a >> 10, b >> 10))
+        zombies = [c for c in self.w.children() if not sup.alive(c)]
+        return bad + (["zombies: %s" % zombies] if zombies else [])
+
+    def line(self):
+        return ", ".join("%d %s" % (self.counts[f], f.replace("_", " ")) for f in FIELDS)
+
+    def growth(self):
+        if not hasattr(self, "after"):
+            return ""
+        kb = lambda f: tuple(x >> 10 for x in f["memory"])
+        return "; descriptors %s -> %s, private KB %s -> %s (master, largest worker)" % (
+            self.before["fds"], self.after["fds"], kb(self.before), kb(self.after))
+
+    def stop(self):
+        """Ends warp; what is left of it."""
+        mine = set(self.own()) | {p["pid"] for p in sup.procs(self.w).values() if p["pid"]}
+        try:
+            self.w.stop(timeout=30 * lib.SLOW)
+        except AssertionError as e:
+            return [str(e)[:2000]]
+        time.sleep(0.1)
+        left = [p for p in mine if sup.alive(p)] + ours(self.dir)
+        return ["processes left behind: %s" % left] if left else []
+
+
+def ours(directory):
+    """Processes whose directory it is."""
+    out = []
+    for p in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.readlink("/proc/%s/cwd" % p) == directory and int(p) != os.getpid():
+                out.append(int(p))
+    return out
+
+
+def main():
+    minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10
+    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 30))
+    directory = tempfile.mkdtemp(prefix="warp-soak-")
+    soak, bad = Soak(directory, seed), ["it did not come to an end"]
+    try:
+        bad = soak.run(60 * minutes)
+    finally:
+        if soak.w.proc.poll() is None:
+            bad += soak.stop()
+    print("soak: %g min, seed %d: %s, %d excused%s" % (minutes, seed, soak.line(), soak.counts["excused"], soak.growth()))
+    if bad:
+        with open(os.path.join(directory, "stderr"), "w") as f:
+            f.write(soak.w.stderr)
+        print("\n".join("soak: BAD: " + b for b in bad))
+        print("soak: warp's log is %s/stderr" % directory)
+        return 1
+    shutil.rmtree(directory)
+    print("soak: nothing is left over")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
