@@ -17747,6 +17747,7 @@ endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *
 #define EXIT_NOT_RUN   126 /* as a shell says it */
 #define EXIT_NOT_THERE 127
 #define FD_FIRST       3
+#define SIGNAL_SET     8 /* bytes of the kernel's signal mask */
 #define ENV_ADDED      3 /* by env_user */
 
 struct child_start {
@@ -17874,12 +17875,14 @@ child_env(const struct child_start *cs)
 static void
 child_clean(int out)
 {
+	static const long preset[8]; /* the kernel's struct: all zero is SIG_DFL */
 	int null = open("/dev/null", O_RDONLY);
 	struct rlimit files;
 	sigset_t none;
 
 	for (int s = 1; s < NSIG; s++)
-		signal(s, SIG_DFL);
+		if (signal(s, SIG_DFL) == SIG_ERR) /* libc's own, or never caught: ask the kernel */
+			syscall(SYS_rt_sigaction, s, preset, NULL, SIGNAL_SET);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
