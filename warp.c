@@ -10236,11 +10236,13 @@ static struct board_worker *me; /* this worker's counters */
 static bool draining;           /* finish what runs, take nothing new */
 static int ctl_fd = -1;         /* to the master */
 
+#define CTL_MAX 512 /* bytes of a message to or from the master */
+
 /* A message to the master; false: it does not take it now. */
 static bool
 master_tell(enum ctl_op op, const char *text)
 {
-	char b[1 + PROC_NAME_MAX];
+	char b[CTL_MAX];
 	int n = snprintf(b, sizeof b, "%c%s", op, text);
 
 	return send(ctl_fd, b, MIN((size_t)n, sizeof b - 1), MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
@@ -12552,16 +12554,6 @@ static const struct {
 	  inst_breaker },
 };
 
-/* An address that is given twice has one record: one sample. */
-static bool
-instance_is_twin(const struct instance *in)
-{
-	for (const struct instance *i = in->up->instances; i < in; i++)
-		if (i->board == in->board)
-			return true;
-	return false;
-}
-
 static void
 instance_labels(FILE *to, const struct instance *in)
 {
@@ -12586,8 +12578,6 @@ metrics_instances(const struct conf *cf, FILE *to, size_t m)
 	for (int u = 0; u < cf->n_upstreams; u++)
 		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
 			const struct instance *in = &cf->upstreams[u].instances[i];
-			if (instance_is_twin(in))
-				continue;
 			fprintf(to, "warp_%s{", instance_metrics[m].name);
 			instance_labels(to, in);
 			fprintf(to, "} %.15g\n", instance_metrics[m].get(in));
@@ -12605,7 +12595,7 @@ metrics_answers(const struct conf *cf, FILE *to)
 	for (int u = 0; u < cf->n_upstreams; u++)
 		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
 			const struct instance *in = &cf->upstreams[u].instances[i];
-			for (size_t k = 0; !instance_is_twin(in) && k < LEN(code_names); k++) {
+			for (size_t k = 0; k < LEN(code_names); k++) {
 				fputs("warp_instance_answers_total{", to);
 				instance_labels(to, in);
 				fprintf(to, ",code=\"%s\"} %llu\n", k ? code_names[k] : "none",
@@ -15679,15 +15669,15 @@ admin_error(struct exchange *x, int status, const char *text)
 static enum step
 admin_ask(struct exchange *x, const char *verb)
 {
-	char b[VERB_MAX + sizeof "V00 "];
-	int i, n;
+	char b[VERB_MAX + sizeof "00 "];
+	int i;
 
 	for (i = 0; i < VERBS_MAX && asks[i].taken; i++)
 		;
 	if (i == VERBS_MAX)
 		return admin_error(x, 503, "too many commands are under way\n");
-	n = snprintf(b, sizeof b, "%c%d %s", CTL_VERB, i, verb);
-	if (send(ctl_fd, b, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+	snprintf(b, sizeof b, "%d %s", i, verb);
+	if (!master_tell(CTL_VERB, b))
 		return admin_error(x, 503, "the master does not listen\n");
 	asks[i] = (struct ask){ true, x, x->c };
 	n_asks++;
@@ -16566,9 +16556,7 @@ probe_rest(struct probe *p)
 static void
 health_tell(void)
 {
-	static const char news = CTL_HEALTH;
-
-	health_untold = send(ctl_fd, &news, 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0;
+	health_untold = !master_tell(CTL_HEALTH, "");
 }
 
 /* One that was away is back: slow_start_secs count from now. */
@@ -17018,8 +17006,6 @@ health_stop(void)
  * Owns    the process that carries traffic.
  * Offers  worker_run.
  * Calls   everything of the services. Told what to do by the master. */
-
-#define CTL_MAX 512 /* bytes of one message */
 
 static struct watch ctl_watch;
 static bool worker_stops;
@@ -17850,7 +17836,7 @@ child_env(const struct child_start *cs)
 	size_t n = 0, old = 0;
 	char **env;
 
-	if (ps->envfile && ((why = file_read(cs->a, ps->envfile, CONFIG_FILE_MAX, &text)) ||
+	if (ps->envfile && ((why = file_read(cs->a, ps->envfile, ENVFILE_MAX, &text)) ||
 	    (why = envfile_parse(cs->a, text, &file, &line)))) {
 		log_error("process %s: %s:%u: %s", cs->label, ps->envfile, line, why);
 		return NULL;
@@ -18289,8 +18275,9 @@ output_last(const struct board_proc *b, char out[WHY_MAX])
 /* ==== proc ===================================================================
  * Owns    the replicas of all processes.
  * Offers  procs_take, procs_preview, procs_settle, procs_watch, procs_polled,
- *         procs_due, procs_wait_ms, procs_reaped, procs_end, procs_shed,
- *         proc_want, and for jobs: proc_find, proc_event, proc_beside.
+ *         procs_due, procs_next_ms, procs_reaped, procs_running, procs_end,
+ *         procs_shed, procs_resume, process_of, process_want, orphans_kill, and
+ *         for jobs: proc_find, proc_new, proc_attach, proc_event, proc_leave.
  * Calls   base, log, board, endpoint, child, output. A state x event table;
  *         proc_enter alone assigns state. Wanted and actual are apart: what is
  *         wanted is said by boot, requests and the operator. */
@@ -18406,6 +18393,17 @@ proc_identity(const struct proc *p, struct identity *as)
 	return identity_find(who, p->conf->user, p->conf->group, as);
 }
 
+/* One of ours has not left that place yet. */
+static bool
+proc_is_there(const struct endpoint *e)
+{
+	for (int i = 0; i < n_procs; i++)
+		if (proc_runs(procs[i]) && e->sock_n > 0 && procs[i]->at.sock_n == e->sock_n &&
+		    memcmp(&procs[i]->at.sock, &e->sock, e->sock_n) == 0)
+			return true;
+	return false;
+}
+
 /* Where it shall listen: as configured, unless the old one is there; else
  * where it was; else somewhere new. */
 static int
@@ -18415,7 +18413,8 @@ proc_place(struct proc *p, const struct identity *as)
 	struct endpoint said;
 	uint16_t port;
 
-	if (!p->old && endpoint_of(&said, replica_instance(ps, p->index, NULL))) {
+	if (!p->old && endpoint_of(&said, replica_instance(ps, p->index, NULL)) &&
+	    !(p->chosen && proc_is_there(&said))) {
 		p->at = said;
 		p->chosen = false;
 		return 0;
@@ -21093,23 +21092,19 @@ master_signal(void)
 			master_event((enum master_event)events[si.ssi_signo]);
 }
 
-/* UPSTREAM/INSTANCE: by its address, or its place from 0. NULL: there is none. */
+/* UPSTREAM/PLACE, as the worker says it; NULL: a reload has taken it away. */
 static struct instance *
-instance_find(struct conf *cf, struct slice name)
+instance_find(struct conf *cf, struct slice text)
 {
-	struct slice up, text = name;
+	struct slice up;
 	int64_t place;
 
-	if (!slice_cut(&text, '/', &up) || !text.p)
-		return NULL;
+	slice_cut(&text, '/', &up);
 	place = slice_uint(text, INT_MAX);
 	for (int u = 0; u < cf->n_upstreams; u++)
-		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
-			struct instance *in = &cf->upstreams[u].instances[i];
-			if (slice_eq(up, slice_of(in->up->name)) &&
-			    (place == i || slice_eq(text, slice_of(in->addr.text))))
-				return in;
-		}
+		if (slice_eq(up, slice_of(cf->upstreams[u].name)))
+			return place >= 0 && place < cf->upstreams[u].n_instances
+			    ? &cf->upstreams[u].instances[place] : NULL;
 	return NULL;
 }
 

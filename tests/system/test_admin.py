@@ -353,16 +353,7 @@ def test_page(warp):
     assert a.ask("/", "X-Admin-Token: t").text == text.text
 
 
-# ---- with processes: these run when the supervisor is there ----------------------------
-
-def supervises():
-    """Whether this warp runs processes: a configuration with one starts, and status lists it."""
-    import tempfile
-    from lib import run_warp
-    with tempfile.TemporaryDirectory() as d:
-        p = run_warp("-t", "-c", "w.toml", cwd=d, conf=(d + "/w.toml", PROCESS % ""))
-        return p.returncode == 0 and "sleeper" in p.stdout
-
+# ---- with processes ------------------------------------------------------------------
 
 PROCESS = """[admin]
 listen = "@DIR@/admin.sock"
@@ -376,7 +367,6 @@ respond = { status = 200 }
 """
 
 
-@pytest.mark.skipif(not supervises(), reason="processes are not merged yet")
 def test_processes(warp, run):
     w = warp(PROCESS % "")
     a = admin_of(w)

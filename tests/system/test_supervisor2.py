@@ -505,6 +505,20 @@ def test_restart_of_one_at_another_address(warp, host):
     assert int(w.ask().text) == proc(w)["pid"] != pid
 
 
+def test_killed_while_the_old_one_finishes(warp):
+    """The new one was beside the old, who still has the configured port: it comes back where it was, at once."""
+    w = warp(fleet(app("web", PORT), host="127.0.0.1", port=free_port()))
+    old = wait_state(w, "up")["pid"]
+    with in_flight(w, "/wait") as got:
+        verb(w, "restart", "web")
+        new = proc(w)["pid"]
+        os.kill(new, signal.SIGKILL)
+        pid = int(w.ask().text.split()[1])
+        assert pid not in (old, new) and not re.search("another program", w.stderr), w.stderr
+    assert got and got[0].status == 200
+    gone([old])
+
+
 def test_a_stranger_at_its_port(warp, backend):
     """Who answers there is not the process: it is not ready."""
     b = backend()
