@@ -26,7 +26,7 @@ ARCHS   = arm64 armhf mipsel mips64el i386 ppc64el s390x
 
 STD     = -std=c11
 WARN    = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror
-CFLAGS  = -O2
+CFLAGS  = -Os
 LEAN    = -fno-asynchronous-unwind-tables -fno-unwind-tables \
 	  -ffunction-sections -fdata-sections
 # gcc sees uninitialised variables in sanitized code that are none (its manual
