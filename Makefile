@@ -40,13 +40,16 @@ TINY    = -DRELAY_BYTES=2048 -DBLOCK_SMALL_BYTES=1600 -DBLOCKS_KEPT_SMALL=1 \
 # compiler's own libc is musl (Alpine, OpenWrt), it is simply asked.
 TRIPLET := $(shell $(CC) -print-multiarch 2>/dev/null)
 MUSL    := $(subst gnuabi64,musl,$(subst gnu,musl,$(TRIPLET)))
+# Sorted by alignment, the many small variables share a few pages instead of
+# dirtying one beside each large array.
+LINK     = -Wl,-z,relro,-z,now,--gc-sections,--sort-section=alignment,-s
 L        = $(ROOT)/usr/lib/$(MUSL)
 G        = $(ROOT)/usr/lib/$(TRIPLET)
 GCC_INC := $(shell $(CC) -print-file-name=include 2>/dev/null)
-STATIC   = -static-pie -nostdlib -Wl,--no-dynamic-linker,-z,text,-z,relro,-z,now,--gc-sections,-s
+STATIC   = -static-pie -nostdlib -Wl,--no-dynamic-linker,-z,text $(LINK)
 ifneq (,$(findstring musl,$(shell $(CC) -dumpmachine 2>/dev/null)))
-RELEASE  = $(CC) $(STD) $(WARN) $(CFLAGS) $(LEAN) $(CPPFLAGS) -fPIE -static-pie \
-	   -Wl,-z,relro,-z,now,--gc-sections,-s -o $@ warp.c $(LDFLAGS) -lbearssl
+RELEASE  = $(CC) $(STD) $(WARN) $(CFLAGS) $(LEAN) $(CPPFLAGS) -fPIE -static-pie $(LINK) \
+	   -o $@ warp.c $(LDFLAGS) -lbearssl
 else
 RELEASE  = $(CC) -nostdinc -isystem $(ROOT)/usr/include/$(MUSL) -isystem $(GCC_INC) \
 	   -isystem $(ROOT)/usr/include/bearssl $(STD) $(WARN) $(CFLAGS) $(LEAN) $(CPPFLAGS) \
