@@ -36,13 +36,14 @@ SANE    = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
 TINY    = -DRELAY_BYTES=2048 -DBLOCK_SMALL_BYTES=1600 -DBLOCKS_KEPT_SMALL=1 \
 	  -DBLOCKS_KEPT_LARGE=1 -DHELD_MAX=4
 
+# Sorted by alignment, the many small variables share a few pages instead of
+# dirtying one beside each large array.
+LINK     = -Wl,-z,relro,-z,now,--gc-sections,--sort-section=alignment,-s
+
 # Debian's musl and BearSSL, straight: musl-gcc knows no static-pie. Where the
 # compiler's own libc is musl (Alpine, OpenWrt), it is simply asked.
 TRIPLET := $(shell $(CC) -print-multiarch 2>/dev/null)
 MUSL    := $(subst gnuabi64,musl,$(subst gnu,musl,$(TRIPLET)))
-# Sorted by alignment, the many small variables share a few pages instead of
-# dirtying one beside each large array.
-LINK     = -Wl,-z,relro,-z,now,--gc-sections,--sort-section=alignment,-s
 L        = $(ROOT)/usr/lib/$(MUSL)
 G        = $(ROOT)/usr/lib/$(TRIPLET)
 GCC_INC := $(shell $(CC) -print-file-name=include 2>/dev/null)

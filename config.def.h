@@ -18,7 +18,8 @@
                              more cache than it saves system calls */
 #endif
 #ifndef BLOCK_SMALL_BYTES
-#define BLOCK_SMALL_BYTES 4096 /* an exchange with its head; a page */
+#define BLOCK_SMALL_BYTES 4080 /* an exchange with its head; musl makes a page
+                                  of it, and 4672 bytes of 4096 */
 #endif
 #ifndef BLOCKS_KEPT_SMALL
 #define BLOCKS_KEPT_SMALL 128 /* free blocks kept for the next request */
@@ -26,6 +27,7 @@
 #ifndef BLOCKS_KEPT_LARGE
 #define BLOCKS_KEPT_LARGE 8
 #endif
+#define BLOCKS_REST_MS   200   /* and given back when nobody took them for so long */
 #define SPLICE_PIPES     64     /* bodies spliced at once; others are copied */
 #define SPLICE_BYTES     262144 /* of one pipe, in the kernel */
 #define SPLICE_MIN       65536  /* what is left of a body that is worth it */

@@ -9595,7 +9595,7 @@ loop_turn(int wait_ms)
  * Owns    free blocks of two sizes, and the scratch block that every read
  *         goes into first.
  * Offers  block_take, block_give, buf_free, scratch_*.
- * Calls   base. A block belongs to a connection only while bytes wait in it:
+ * Calls   base, timer. A block belongs to a connection only while bytes wait in it:
  *         on the usual way nothing but the scratch block is touched. */
 
 #define HEADROOM 16 /* before what is read: for a chunk's size line */
@@ -9603,6 +9603,7 @@ loop_turn(int wait_ms)
 
 static struct block *blocks_free[BLOCK_CLASSES];
 static unsigned n_blocks_free[BLOCK_CLASSES];
+static unsigned n_blocks_spare[BLOCK_CLASSES]; /* of these: not taken since the last look */
 static uint32_t block_bytes[BLOCK_CLASSES] = {
 	[BLOCK_SMALL] = BLOCK_SMALL_BYTES,
 	[BLOCK_LARGE] = RELAY_BYTES,
@@ -9626,6 +9627,7 @@ block_take(enum block_class k)
 	if (b) {
 		blocks_free[k] = b->next;
 		n_blocks_free[k]--;
+		n_blocks_spare[k] = MIN(n_blocks_spare[k], n_blocks_free[k]);
 		return b;
 	}
 	if (!(b = malloc(block_bytes[k])))
@@ -9634,6 +9636,29 @@ block_take(enum block_class k)
 	b->klass = (uint8_t)k;
 	return b;
 }
+
+/* A look at the free blocks, again and again while there are some: those that
+ * nobody took since the last one go back to the system. */
+static void
+blocks_shed(struct timer *t)
+{
+	unsigned left = 0;
+
+	for (size_t k = 0; k < BLOCK_CLASSES; k++) {
+		for (unsigned i = 0; i < n_blocks_spare[k]; i++) {
+			struct block *b = blocks_free[k];
+			blocks_free[k] = b->next;
+			free(b);
+		}
+		n_blocks_free[k] -= n_blocks_spare[k];
+		n_blocks_spare[k] = n_blocks_free[k];
+		left += n_blocks_free[k];
+	}
+	if (left > 0)
+		timer_set(t, BLOCKS_REST_MS);
+}
+
+static struct timer blocks_timer = { .fire = blocks_shed };
 
 static void
 block_give(struct block *b)
@@ -9649,6 +9674,8 @@ block_give(struct block *b)
 	b->next = blocks_free[b->klass];
 	blocks_free[b->klass] = b;
 	n_blocks_free[b->klass]++;
+	if (!blocks_timer.list)
+		timer_set(&blocks_timer, BLOCKS_REST_MS);
 }
 
 static char *

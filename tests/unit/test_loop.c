@@ -463,6 +463,33 @@ test_blocks_kept(void **state)
 	block_give(NULL);
 }
 
+/* What was in use at one time goes back at the second look after; one that is
+ * taken and given all the time stays. */
+static void
+test_blocks_rest(void **state)
+{
+	struct block *b[3];
+
+	(void)state;
+	for (size_t i = 0; i < LEN(b); i++)
+		b[i] = block_take(BLOCK_SMALL);
+	for (size_t i = 0; i < LEN(b); i++)
+		block_give(b[i]);
+	for (int look = 0; look < 3; look++) {
+		assert_true(n_blocks_free[BLOCK_SMALL] >= 1);
+		block_give(block_take(BLOCK_SMALL));
+		assert_non_null(blocks_timer.list);
+		now_ms += BLOCKS_REST_MS;
+		timers_run();
+	}
+	assert_int_equal(n_blocks_free[BLOCK_SMALL], 1);
+	assert_int_equal(n_blocks_free[BLOCK_LARGE], 0);
+	now_ms += BLOCKS_REST_MS;
+	timers_run();
+	assert_int_equal(n_blocks_free[BLOCK_SMALL], 0);
+	assert_null(blocks_timer.list);
+}
+
 /* ---- spool ---- */
 
 static char spool_byte(uint64_t at) { return (char)(at * 7 + at / 251); }
@@ -598,6 +625,7 @@ main(void)
 		cmocka_unit_test_setup(test_buf, blocks_setup),
 		cmocka_unit_test_setup(test_buf_settle, blocks_setup),
 		cmocka_unit_test_setup(test_blocks_kept, blocks_setup),
+		cmocka_unit_test_setup(test_blocks_rest, blocks_setup),
 		cmocka_unit_test_setup(test_spool, blocks_setup),
 		cmocka_unit_test(test_frame),
 		cmocka_unit_test(test_frame_room),
