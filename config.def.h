@@ -11,6 +11,8 @@
 #define CONFIG_PATH  "/etc/warp.toml" /* read when nothing else is said */
 #define ADMIN_SOCKET "/run/warp.sock" /* preset of admin.listen */
 #define SPOOL_DIR    "/tmp"           /* request bodies that outgrow memory */
+#define ACME_DIR     "/var/lib/warp/acme" /* preset of tls.acme_directory */
+#define ACME_URL     "https://acme-v02.api.letsencrypt.org/directory"
 
 /* memory: each is an upper bound, taken lazily */
 #ifndef RELAY_BYTES
@@ -44,6 +46,7 @@
 #define ERROR_PAGES_MAX  64    /* files of error_dir that are looked at */
 #define CONFIG_FILE_MAX  4194304
 #define TOML_DEPTH_MAX   64   /* tables, dotted keys and arrays in each other */
+#define JSON_DEPTH_MAX   32   /* arrays and objects in each other */
 #define PATH_PAD         8     /* zero bytes before a normalised path */
 
 /* board: fixed, so that it can be mapped before the first fork */
@@ -57,8 +60,36 @@
 #define PROC_LINES       8    /* of its output that are kept for status */
 #define WHY_MAX          160  /* text of a reason, or a line of output */
 #define ROUTE_HITS       1024 /* routes whose hits are counted */
+#define SESSIONS_MAX     16384 /* TLS sessions that may be remembered; 136 bytes each */
+#define SESSION_SECS     3600  /* how long */
+#ifndef TLS_BUFS_KEPT
+#define TLS_BUFS_KEPT    8     /* free pairs of record buffers, 33 KB each */
+#endif
+#define TLS_HANDSHAKES_MAX 256 /* in hand in one worker; the oldest makes way */
+#define TLS_RSA_MIN      2048  /* bits of RSA keys in a chain that is believed */
+#define ACME_NAMES_MAX   32    /* names of one certificate by ACME */
+#define ACME_NAME_MAX    256   /* bytes of one */
+#define ACME_TOKEN_MAX   192   /* of a challenge's token, and of its answer */
 #define RATE_CELLS       4096 /* clients a rate limit remembers; power of 2 */
 #define RATE_WAYS        4    /* cells looked at for one client */
+
+/* ACME */
+#define BUILD_DATE       20261121 /* a clock that is before that is wrong */
+#define ACME_ANSWER_MAX  262144 /* bytes of an answer of the CA's */
+#define ACME_TRAILERS_MAX 4096  /* of which behind its chunks */
+#define ACME_CONNECT_MS  10000  /* to one address */
+#define ACME_REQUEST_MS  30000
+#define ACME_PROOF_MS    120000 /* the CA looks at a challenge, or signs */
+#define ACME_JOB_MS      300000 /* all of it */
+#define ACME_POLL_MS     500    /* first look whether the CA is done; doubles */
+#define ACME_POLL_MAX_MS 8000
+#define ACME_NONCES      10     /* that the CA may refuse for one request */
+#define ACME_RETRY_MS    5000   /* after a failure; doubles */
+#define ACME_RETRY_MOST_MS 3600000
+#define ACME_RETRY_MAX_S 604800 /* longest Retry-After that is obeyed */
+#define ACME_LIMITED_S   3600   /* after rateLimited, if it does not say how long */
+#define ACME_ASK_S       21600  /* the CA is asked when to renew; RFC 9773 4.3.2 */
+#define ACME_LOOK_MS     30000  /* the wall clock may have been set meanwhile */
 
 /* bounds of time, ms */
 #define LINGER_MS        2000  /* silence after an answer that ended early */
@@ -72,13 +103,14 @@
 #define DNS_RETRY_SECS   2     /* a name that did not resolve */
 #define READY_WAIT_MS    10000 /* new workers must accept within, or a reload
                                   is given up */
+#define CERTS_WATCH_SECS 5     /* files of certificates are looked at again */
 #define LOG_FLUSH_MS     500   /* access lines wait at most this long */
 
 /* admin */
 #define VERBS_MAX     16    /* under way at one time, in each worker */
 #define VERB_MAX      400   /* bytes of one with its argument; below CTL_MAX */
 #define ADMIN_ROUTES  1000  /* that /status shows */
-#define PAGE_MAX      12288 /* bytes of the dashboard */
+#define PAGE_MAX      13312 /* bytes of the dashboard */
 
 /* the fleet */
 #ifndef HELD_MAX

@@ -61,7 +61,8 @@ FAST
 
 /* ==== base ===================================================================
  * Owns    the state of random_next.
- * Offers  LEN, MIN, MAX, slices, text, hash64, mix64, random_next, fd_close.
+ * Offers  LEN, MIN, MAX, slices, text, hash64, mix64, random_next, fd_close,
+ *         base64_value.
  * Calls   libc only. */
 
 #define LEN(a)    (sizeof(a) / sizeof((a)[0]))
@@ -271,6 +272,14 @@ text_slice(const struct text *t)
 	return (struct slice){ t->p, t->n };
 }
 
+/* What a digit of base64 stands for; -1: it is none. RFC 4648 4. */
+static int
+base64_value(char c)
+{
+	return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26
+	    : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
 /* -1: there is none. */
 static void
 fd_close(int fd)
@@ -318,7 +327,7 @@ FAST_END
 
 /* ==== arena ==================================================================
  * Owns    blocks that are freed together.
- * Offers  arena_alloc, arena_dup, arena_fmt, arena_free. Never fails: a
+ * Offers  arena_alloc, arena_dup, arena_fmt, arena_free, file_read. Never fails: a
  *         configuration that does not fit in memory ends the program.
  * Calls   base. */
 
@@ -422,9 +431,48 @@ arena_free(struct arena *a)
 	}
 }
 
+/* The whole of a file of at most max bytes, NUL behind it; NULL or why not. */
+/* Not a pipe or a device, reading which could take for ever. */
+static bool
+file_is_plain(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) < 0 || S_ISREG(st.st_mode);
+}
+
+static const char *
+file_read(struct arena *a, const char *path, size_t max, struct slice *out)
+{
+	FILE *f = fopen(path, "re");
+	char *p = NULL;
+	size_t n = 0, cap = 0;
+	const char *why = NULL;
+
+	if (!f)
+		return strerror(errno);
+	while (!feof(f) && !ferror(f) && n <= max) {
+		if (n == cap) {
+			cap = cap ? cap * 2 : 4096;
+			if (!(p = realloc(p, cap)))
+				die_memory();
+		}
+		n += fread(p + n, 1, cap - n, f);
+	}
+	if (ferror(f))
+		why = strerror(errno);
+	else if (n > max)
+		why = "the file is too long";
+	else
+		*out = arena_dup(a, (struct slice){ p, n });
+	free(p);
+	fclose(f); /* only read from */
+	return why;
+}
+
 /* ==== clock ==================================================================
  * Owns    now_ms, now_us, now_s and the Date text, read once a turn.
- * Offers  clock_turn, clock_date, clock_format.
+ * Offers  clock_turn, clock_is_right, clock_date, clock_format.
  * Calls   base. */
 
 static int64_t now_ms; /* monotonic */
@@ -443,6 +491,24 @@ clock_turn(void)
 	now_ms = now_us / 1000;
 	clock_gettime(CLOCK_REALTIME, &t);
 	now_s = t.tv_sec;
+}
+
+/* The day this program is of, wall clock. */
+static int64_t
+clock_built_s(void)
+{
+	struct tm tm = { .tm_year = BUILD_DATE / 10000 - 1900,
+		.tm_mon = BUILD_DATE / 100 % 100 - 1, .tm_mday = BUILD_DATE % 100 };
+
+	return (int64_t)timegm(&tm);
+}
+
+/* Certificates mean nothing to a host that does not know the day: a router's
+ * clock begins in 1970 until somebody has told it. */
+static bool
+clock_is_right(void)
+{
+	return now_s >= clock_built_s();
 }
 
 /* The value of Date for now_s. RFC 9110 5.6.7. */
@@ -1803,6 +1869,7 @@ static const struct {
 	[F_USER_AGENT]        = { { "User-Agent", 10 }, 0 },
 	[F_VIA]               = { { "Via", 3 }, FIELD_KEPT },
 	[F_X_ADMIN_TOKEN]     = { { "X-Admin-Token", 13 }, FIELD_KEPT },
+	[F_X_CLIENT_CERT_SUBJECT] = { { "X-Client-Cert-Subject", 21 }, FIELD_KEPT },
 	[F_X_FORWARDED_FOR]   = { { "X-Forwarded-For", 15 }, FIELD_KEPT },
 	[F_X_FORWARDED_HOST]  = { { "X-Forwarded-Host", 16 }, FIELD_KEPT },
 	[F_X_FORWARDED_PORT]  = { { "X-Forwarded-Port", 16 }, FIELD_KEPT },
@@ -1823,7 +1890,7 @@ static const struct slice kept_prefixes[] = { { "Content-", 8 }, { "X-Forwarded-
 
 /* Length, first letter and last but one tell all names of http_fields[] apart;
  * should a new one fall on a taken slot, the compiler says so. */
-#define FIELD_SLOT(n, first, near_last) (((n) + (first) * 33u + (near_last) * 39u) % 64u)
+#define FIELD_SLOT(n, first, near_last) (((n) + (first) * 39u + (near_last) * 35u) % 64u)
 
 /* clang-format off */
 static const uint8_t field_slots[64] = {
@@ -1851,6 +1918,7 @@ static const uint8_t field_slots[64] = {
 	[FIELD_SLOT(10, 'u', 'n')] = F_USER_AGENT,
 	[FIELD_SLOT(3, 'v', 'i')] = F_VIA,
 	[FIELD_SLOT(13, 'x', 'e')] = F_X_ADMIN_TOKEN,
+	[FIELD_SLOT(21, 'x', 'c')] = F_X_CLIENT_CERT_SUBJECT,
 	[FIELD_SLOT(15, 'x', 'o')] = F_X_FORWARDED_FOR,
 	[FIELD_SLOT(16, 'x', 's')] = F_X_FORWARDED_HOST,
 	[FIELD_SLOT(16, 'x', 'r')] = F_X_FORWARDED_PORT,
@@ -3176,7 +3244,7 @@ addr_url(struct arena *a, struct slice s, const struct addr_scheme *sc, struct a
 	if (!addr_inet(a, s, sc->port, out, why))
 		return false;
 	*why = "a URL names its host";
-	return !out->any;
+	return !out->any || sc->scheme == SCHEME_HTTPS; /* which can be listened on */
 }
 
 /* Parses s; its texts are in a. False: *why says what was expected. */
@@ -4161,6 +4229,1887 @@ crypt_sha(struct slice password, struct slice hash)
 	return slice_eq_secret(text_slice(&t), word);
 }
 
+/* ==== json ===================================================================
+ * Owns    nothing: the tree is in the caller's arena.
+ * Offers  json_parse, json_get, json_text.
+ * Calls   base, arena, toml (utf8_add, utf8_length), http (hex_value). RFC
+ *         8259, strict; what writes JSON is in admin. */
+
+struct json_reader {
+	struct arena *arena;
+	const char *p, *end;
+};
+
+static void
+json_blanks(struct json_reader *r)
+{
+	while (r->p < r->end && (*r->p == ' ' || *r->p == '\t' || *r->p == '\n' || *r->p == '\r'))
+		r->p++;
+}
+
+/* Steps over c, and the blanks before it, if it is what comes next. */
+static bool
+json_sign(struct json_reader *r, char c)
+{
+	json_blanks(r);
+	if (r->p == r->end || *r->p != c)
+		return false;
+	r->p++;
+	return true;
+}
+
+/* Four hexadecimal digits; -1: there are none. */
+static int32_t
+json_unit(struct slice *rest)
+{
+	int32_t c = 0;
+	int v;
+
+	if (rest->n < 4)
+		return -1;
+	for (int i = 0; i < 4; i++) {
+		if ((v = hex_value(rest->p[i])) < 0)
+			return -1;
+		c = c * 16 + v;
+	}
+	*rest = slice_from(*rest, 4);
+	return c;
+}
+
+/* What follows \u: a character, or both halves of one. Half a pair is no
+ * character, and nothing that UTF-8 could say. */
+static bool
+json_unicode(struct slice *rest, struct text *t)
+{
+	enum { HIGH = 0xd800, LOW = 0xdc00, PAIRS_END = 0xe000, PLANE_1 = 0x10000 };
+	int32_t c = json_unit(rest), low;
+
+	if (c < 0 || (c >= LOW && c < PAIRS_END))
+		return false;
+	if (c >= HIGH && c < LOW) {
+		if (!slice_starts(*rest, S("\\u")))
+			return false;
+		*rest = slice_from(*rest, 2);
+		low = json_unit(rest);
+		if (low < LOW || low >= PAIRS_END)
+			return false;
+		c = PLANE_1 + (c - HIGH) * (PAIRS_END - LOW) + (low - LOW);
+	}
+	utf8_add(t, (uint32_t)c);
+	return true;
+}
+
+/* What follows a backslash. */
+static bool
+json_escape(struct slice *rest, struct text *t)
+{
+	static const char letters[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
+	const char *at;
+	char c;
+
+	if (rest->n == 0)
+		return false;
+	c = rest->p[0];
+	*rest = slice_from(*rest, 1);
+	if (c == 'u')
+		return json_unicode(rest, t);
+	at = memchr(letters, c, sizeof letters - 1);
+	if (at)
+		text_char(t, meant[at - letters]);
+	return at != NULL;
+}
+
+/* The text between two quotes, of which there are none in it. */
+static bool
+json_decode(struct slice rest, struct text *t)
+{
+	size_t n;
+
+	while (rest.n > 0) {
+		if (rest.p[0] == '\\') {
+			rest = slice_from(rest, 1);
+			if (!json_escape(&rest, t))
+				return false;
+			continue;
+		}
+		n = utf8_length((const unsigned char *)rest.p,
+		    (const unsigned char *)rest.p + rest.n);
+		if (n == 0 || (unsigned char)rest.p[0] < ' ')
+			return false;
+		text_add(t, (struct slice){ rest.p, n });
+		rest = slice_from(rest, n);
+	}
+	return true;
+}
+
+/* Behind the opening quote. What is decoded is never longer than it was. */
+static bool
+json_string(struct json_reader *r, struct slice *out)
+{
+	const char *start = r->p;
+	struct text t = { 0 };
+
+	while (r->p < r->end && *r->p != '"')
+		r->p += *r->p == '\\' && r->end - r->p > 1 ? 2 : 1;
+	if (r->p == r->end)
+		return false;
+	t.cap = (size_t)(r->p - start);
+	t.p = arena_alloc(r->arena, t.cap + 1);
+	r->p++;
+	if (!json_decode((struct slice){ start, t.cap }, &t))
+		return false;
+	*out = text_slice(&t);
+	return true;
+}
+
+static size_t
+json_digits(struct json_reader *r)
+{
+	const char *start = r->p;
+
+	while (r->p < r->end && *r->p >= '0' && *r->p <= '9')
+		r->p++;
+	return (size_t)(r->p - start);
+}
+
+static bool
+json_number(struct json_reader *r, struct slice *out)
+{
+	const char *start = r->p, *digits;
+
+	if (*r->p == '-')
+		r->p++;
+	digits = r->p;
+	if (json_digits(r) == 0 || (*digits == '0' && r->p - digits > 1))
+		return false;
+	if (r->p < r->end && *r->p == '.') {
+		r->p++;
+		if (json_digits(r) == 0)
+			return false;
+	}
+	if (r->p < r->end && lower(*r->p) == 'e') {
+		r->p++;
+		if (r->p < r->end && (*r->p == '+' || *r->p == '-'))
+			r->p++;
+		if (json_digits(r) == 0)
+			return false;
+	}
+	*out = arena_dup(r->arena, (struct slice){ start, (size_t)(r->p - start) });
+	return true;
+}
+
+/* null, true or false. */
+static bool
+json_word(struct json_reader *r, struct json *v)
+{
+	static const struct {
+		struct slice word;
+		enum json_kind kind;
+	} words[] = {
+		{ { "null", 4 }, JSON_NULL },
+		{ { "true", 4 }, JSON_BOOL },
+		{ { "false", 5 }, JSON_BOOL },
+	};
+	struct slice rest = { r->p, (size_t)(r->end - r->p) };
+
+	for (size_t i = 0; i < LEN(words); i++)
+		if (slice_starts(rest, words[i].word)) {
+			v->kind = words[i].kind;
+			v->boolean = words[i].word.p[0] == 't';
+			r->p += words[i].word.n;
+			return true;
+		}
+	return false;
+}
+
+/* A value, or the bracket that opens one; NULL: neither. */
+static struct json *
+json_begin(struct json_reader *r)
+{
+	struct json *v;
+
+	json_blanks(r);
+	if (r->p == r->end)
+		return NULL;
+	v = arena_alloc(r->arena, sizeof *v);
+	switch (*r->p) {
+	case '{':
+	case '[':
+		v->kind = *r->p++ == '{' ? JSON_OBJECT : JSON_ARRAY;
+		return v;
+	case '"':
+		v->kind = JSON_STRING;
+		r->p++;
+		return json_string(r, &v->text) ? v : NULL;
+	case 'n':
+	case 't':
+	case 'f':
+		return json_word(r, v) ? v : NULL;
+	default:
+		v->kind = JSON_NUMBER;
+		return json_number(r, &v->text) ? v : NULL;
+	}
+}
+
+/* A value with all that is in it; NULL: malformed, or too deep. */
+static struct json *
+json_value_at(struct json_reader *r, int depth)
+{
+	struct json *v = json_begin(r), *child;
+	char close;
+
+	if (!v || (v->kind != JSON_OBJECT && v->kind != JSON_ARRAY))
+		return v;
+	close = v->kind == JSON_OBJECT ? '}' : ']';
+	if (depth > JSON_DEPTH_MAX)
+		return NULL;
+	if (json_sign(r, close))
+		return v;
+	do {
+		struct slice name = { NULL, 0 };
+		if (v->kind == JSON_OBJECT &&
+		    (!json_sign(r, '"') || !json_string(r, &name) || !json_sign(r, ':')))
+			return NULL;
+		if (!(child = json_value_at(r, depth + 1)))
+			return NULL;
+		child->name = name;
+		if (v->last)
+			v->last->next = child;
+		else
+			v->first = child;
+		v->last = child;
+	} while (json_sign(r, ','));
+	return json_sign(r, close) ? v : NULL;
+}
+
+/* NULL: it is malformed, too deep, or something stands behind it. */
+static struct json *
+json_parse(struct arena *a, struct slice text)
+{
+	struct json_reader r = { a, text.p, NULL };
+	struct json *v;
+
+	if (text.n == 0)
+		return NULL;
+	r.end = text.p + text.n;
+	v = json_value_at(&r, 1);
+	json_blanks(&r);
+	return r.p == r.end ? v : NULL;
+}
+
+/* The member of that name, the last one if there are several. NULL: there is
+ * none, or v is no object. */
+static const struct json *
+json_get(const struct json *v, const char *name)
+{
+	const struct json *found = NULL;
+
+	if (!v || v->kind != JSON_OBJECT)
+		return NULL;
+	for (const struct json *m = v->first; m; m = m->next)
+		if (slice_eq(m->name, slice_of(name)))
+			found = m;
+	return found;
+}
+
+/* The member of that name if it is a string; else empty. */
+static struct slice
+json_text(const struct json *v, const char *name)
+{
+	const struct json *m = json_get(v, name);
+
+	return m && m->kind == JSON_STRING ? m->text : S("");
+}
+
+/* ==== der ====================================================================
+ * Owns    nothing: what it makes is in the caller's arena.
+ * Offers  key_new, key_point, key_pem, csr_der, cert_make_pem.
+ * Calls   base, arena, BearSSL. Keys of P-256, and what is said of them: X.690,
+ *         RFC 2986, 5280, 5480, 8737. */
+
+enum der_tag {
+	DER_INTEGER = 0x02,
+	DER_BITS = 0x03,
+	DER_OCTETS = 0x04,
+	DER_UTF8 = 0x0c,
+	DER_UTC_TIME = 0x17,
+	DER_TIME = 0x18,
+	DER_SEQUENCE = 0x30,
+	DER_SET = 0x31,
+	DER_DNS_NAME = 0x82, /* [2] of a GeneralName */
+	DER_0 = 0xa0,
+	DER_3 = 0xa3
+};
+
+enum {
+	EC_KEY_BYTES = 32,       /* of a private key of P-256 */
+	EC_POINT_BYTES = 65,     /* of the public one: 4, x, y */
+	SIGNATURE_MAX = 80,   /* of an ECDSA signature on P-256: 72 */
+	SERIAL_BYTES = 16,
+	DER_HEADER_MAX = 4,   /* tag and length */
+	DER_ROOM = 1024,      /* of all but the names */
+	DER_MAX = 65535,      /* content that two bytes of length can tell */
+	DNS_NAME_MAX = 253,   /* RFC 1035 2.3.4, as text */
+	ACME_HASH = 32        /* RFC 8737 3 */
+};
+
+/* `MADE` certificates: good from the past for clocks that are wrong. */
+#define MADE_BEFORE_S (2 * DAY_S)
+#define MADE_FOR_S    (30 * DAY_S)
+
+/* Written from its end to its front: a length is known when it is due. The
+ * bytes are those from at on. */
+struct der {
+	unsigned char *p;
+	size_t at, cap;
+	bool full;
+};
+
+/* ecdsa-with-SHA256; RFC 5758 3.2. */
+static const unsigned char der_ecdsa_sha256[] = { 0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+	0x3d, 0x04, 0x03, 0x02 };
+/* What stands before the point of a public key of P-256; RFC 5480 2. */
+static const unsigned char der_p256[] = { 0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48,
+	0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03,
+	0x42, 0x00 };
+/* extensionRequest; RFC 2985 5.4.2. */
+static const unsigned char der_requested[] = { 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d,
+	0x01, 0x09, 0x0e };
+static const unsigned char der_alt_name[] = { 0x06, 0x03, 0x55, 0x1d, 0x11 };
+/* id-pe-acmeIdentifier, critical; RFC 8737 3. */
+static const unsigned char der_acme[] = { 0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01,
+	0x1f, 0x01, 0x01, 0xff };
+/* CN=warp */
+static const unsigned char der_warp[] = { 0x30, 0x0f, 0x31, 0x0d, 0x30, 0x0b, 0x06, 0x03, 0x55,
+	0x04, 0x03, DER_UTF8, 0x04, 'w', 'a', 'r', 'p' };
+static const unsigned char der_version_1[] = { DER_INTEGER, 1, 0 };
+static const unsigned char der_version_3[] = { DER_0, 3, DER_INTEGER, 1, 2 };
+
+static struct der
+der_new(struct arena *a, size_t cap)
+{
+	return (struct der){ arena_alloc(a, cap), cap, cap, false };
+}
+
+/* In front of what is there. */
+static void
+der_put(struct der *d, const void *p, size_t n)
+{
+	if (n > d->at) {
+		d->full = true;
+		return;
+	}
+	d->at -= n;
+	memcpy(d->p + d->at, p, n);
+}
+
+/* How much is there. */
+static size_t
+der_n(const struct der *d)
+{
+	return d->cap - d->at;
+}
+
+/* Makes all that came since there were `since` bytes the content of a tag. */
+static void
+der_wrap(struct der *d, unsigned tag, size_t since)
+{
+	size_t n = der_n(d) - since;
+	unsigned char b[DER_HEADER_MAX] = { (unsigned char)tag };
+	size_t len = 2;
+
+	if (n > DER_MAX)
+		d->full = true;
+	if (n <= INT8_MAX) {
+		b[1] = (unsigned char)n;
+	} else if (n <= UINT8_MAX) {
+		b[1] = 0x81; /* one byte of length */
+		b[2] = (unsigned char)n;
+		len = 3;
+	} else {
+		b[1] = 0x82;
+		b[2] = (unsigned char)(n >> 8 & UINT8_MAX);
+		b[3] = (unsigned char)(n & UINT8_MAX);
+		len = 4;
+	}
+	der_put(d, b, len);
+}
+
+/* ---- keys ---- */
+
+static bool
+random_fill(void *p, size_t n)
+{
+	ssize_t got;
+
+	do
+		got = getrandom(p, n, 0);
+	while (got < 0 && errno == EINTR);
+	return got == (ssize_t)n;
+}
+
+/* A new key of P-256, its number in x. */
+static bool
+key_new(br_ec_private_key *out, unsigned char x[EC_KEY_BYTES])
+{
+	unsigned char seed[EC_KEY_BYTES], b[BR_EC_KBUF_PRIV_MAX_SIZE];
+	br_hmac_drbg_context rng;
+	size_t n;
+
+	if (!random_fill(seed, sizeof seed))
+		return false;
+	br_hmac_drbg_init(&rng, &br_sha256_vtable, seed, sizeof seed);
+	n = br_ec_keygen(&rng.vtable, br_ec_get_default(), out, b, BR_EC_secp256r1);
+	if (n != EC_KEY_BYTES)
+		return false;
+	memcpy(x, b, EC_KEY_BYTES);
+	out->x = x;
+	return true;
+}
+
+/* Its public half, uncompressed. */
+static bool
+key_point(const br_ec_private_key *key, unsigned char q[EC_POINT_BYTES])
+{
+	unsigned char b[BR_EC_KBUF_PUB_MAX_SIZE];
+
+	if (br_ec_compute_pub(br_ec_get_default(), NULL, b, key) != EC_POINT_BYTES)
+		return false;
+	memcpy(q, b, EC_POINT_BYTES);
+	return true;
+}
+
+static struct slice
+pem_of(struct arena *a, const char *what, const void *der, size_t n)
+{
+	size_t len = br_pem_encode(NULL, der, n, what, BR_PEM_LINE64);
+	char *p = arena_alloc(a, len + 1); /* it writes a NUL behind */
+
+	br_pem_encode(p, der, n, what, BR_PEM_LINE64);
+	return (struct slice){ p, len };
+}
+
+/* PKCS#8; empty: that is no key of P-256. */
+static struct slice
+key_pem(struct arena *a, const br_ec_private_key *key)
+{
+	unsigned char q[EC_POINT_BYTES], *der;
+	br_ec_public_key pub = { key->curve, q, sizeof q };
+	size_t n;
+
+	if (key->curve != BR_EC_secp256r1 || !key_point(key, q) ||
+	    (n = br_encode_ec_pkcs8_der(NULL, key, &pub)) == 0)
+		return S("");
+	der = arena_alloc(a, n);
+	br_encode_ec_pkcs8_der(der, key, &pub);
+	return pem_of(a, BR_ENCODE_PEM_PKCS8, der, n);
+}
+
+/* ---- what is signed ---- */
+
+/* SubjectPublicKeyInfo. */
+static bool
+der_key(struct der *d, const br_ec_private_key *key)
+{
+	unsigned char q[EC_POINT_BYTES];
+
+	if (!key_point(key, q))
+		return false;
+	der_put(d, q, sizeof q);
+	der_put(d, der_p256, sizeof der_p256);
+	return true;
+}
+
+/* The extension with all names, the first in front. RFC 5280 4.2.1.6. */
+static void
+der_names(struct der *d, const struct slices *names)
+{
+	size_t start = der_n(d), since;
+
+	for (int i = names->n - 1; i >= 0; i--) {
+		since = der_n(d);
+		der_put(d, names->v[i].p, names->v[i].n);
+		der_wrap(d, DER_DNS_NAME, since);
+	}
+	der_wrap(d, DER_SEQUENCE, start);
+	der_wrap(d, DER_OCTETS, start);
+	der_put(d, der_alt_name, sizeof der_alt_name);
+	der_wrap(d, DER_SEQUENCE, start);
+}
+
+/* NULL: all can stand in a certificate, in cap bytes with all the rest. */
+static const char *
+der_room(const struct slices *names, size_t *cap)
+{
+	*cap = DER_ROOM;
+	if (names->n == 0)
+		return "there is no name to put into it";
+	for (int i = 0; i < names->n; i++) {
+		struct slice s = names->v[i];
+		if (s.n == 0 || s.n > DNS_NAME_MAX)
+			return "a name is empty, or longer than 253 bytes";
+		for (size_t k = 0; k < s.n; k++)
+			if (s.p[k] <= ' ' || s.p[k] >= 0x7f)
+				return "a name has characters that DNS names do not have";
+		*cap += s.n + DER_HEADER_MAX;
+	}
+	return *cap > DER_MAX ? "there are too many names" : NULL;
+}
+
+/* The body, how it is signed, and the signature. */
+static const char *
+der_sign(struct arena *a, const br_ec_private_key *key, const struct der *body, struct slice *out)
+{
+	struct der d = der_new(a, der_n(body) + DER_ROOM);
+	unsigned char hash[br_sha256_SIZE], signature[SIGNATURE_MAX];
+	br_sha256_context sha;
+	size_t n;
+
+	br_sha256_init(&sha);
+	br_sha256_update(&sha, body->p + body->at, der_n(body));
+	br_sha256_out(&sha, hash);
+	n = br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), &br_sha256_vtable, hash, key,
+	    signature);
+	if (n == 0)
+		return "the key cannot sign";
+	der_put(&d, signature, n);
+	der_put(&d, "", 1); /* no unused bits */
+	der_wrap(&d, DER_BITS, 0);
+	der_put(&d, der_ecdsa_sha256, sizeof der_ecdsa_sha256);
+	der_put(&d, body->p + body->at, der_n(body));
+	der_wrap(&d, DER_SEQUENCE, 0);
+	*out = (struct slice){ (const char *)d.p + d.at, der_n(&d) };
+	return d.full || body->full ? "there are too many names" : NULL;
+}
+
+/* A certificate signing request for key, with those names and no subject. NULL,
+ * or why not. RFC 2986 4. */
+static const char *
+csr_der(struct arena *a, const br_ec_private_key *key, const struct slices *names,
+    struct slice *der)
+{
+	size_t cap;
+	const char *why = der_room(names, &cap);
+	struct der d;
+
+	if (why)
+		return why;
+	d = der_new(a, cap);
+	der_names(&d, names);
+	der_wrap(&d, DER_SEQUENCE, 0);
+	der_wrap(&d, DER_SET, 0);
+	der_put(&d, der_requested, sizeof der_requested);
+	der_wrap(&d, DER_SEQUENCE, 0);
+	der_wrap(&d, DER_0, 0);
+	if (!der_key(&d, key))
+		return "that is no key of P-256";
+	der_wrap(&d, DER_SEQUENCE, der_n(&d)); /* an empty subject */
+	der_put(&d, der_version_1, sizeof der_version_1);
+	der_wrap(&d, DER_SEQUENCE, 0);
+	return der_sign(a, key, &d, der);
+}
+
+/* Two digits of the year until 2049, four from then on. RFC 5280 4.1.2.5. */
+static void
+der_time(struct der *d, time_t when)
+{
+	char b[sizeof "YYYYmmddHHMMSSZ"];
+	struct tm tm;
+	size_t since = der_n(d), skip;
+
+	gmtime_r(&when, &tm);
+	strftime(b, sizeof b, "%Y%m%d%H%M%SZ", &tm);
+	skip = tm.tm_year >= 50 && tm.tm_year < 150 ? 2 : 0; /* 1950 to 2049 */
+	der_put(d, b + skip, strlen(b) - skip);
+	der_wrap(d, skip ? DER_UTC_TIME : DER_TIME, since);
+}
+
+/* Extensions: the names and, for tls-alpn-01, the hash it is asked for. */
+static void
+der_extensions(struct der *d, const struct slices *names, const unsigned char *acme_hash)
+{
+	if (acme_hash) {
+		der_put(d, acme_hash, ACME_HASH);
+		der_wrap(d, DER_OCTETS, 0);
+		der_wrap(d, DER_OCTETS, 0);
+		der_put(d, der_acme, sizeof der_acme);
+		der_wrap(d, DER_SEQUENCE, 0);
+	}
+	der_names(d, names);
+	der_wrap(d, DER_SEQUENCE, 0);
+	der_wrap(d, DER_3, 0);
+}
+
+/* What is signed of a certificate, back to front. False: no key, or nothing
+ * random to be had. RFC 5280 4.1. */
+static bool
+der_cert(struct der *d, const br_ec_private_key *key, const struct slices *names,
+    const unsigned char *acme_hash)
+{
+	unsigned char serial[SERIAL_BYTES];
+	time_t now = time(NULL);
+	size_t since;
+
+	if (!random_fill(serial, sizeof serial))
+		return false;
+	serial[0] = (unsigned char)((serial[0] & 0x7f) | 0x40); /* positive, and all of it said */
+	der_extensions(d, names, acme_hash);
+	if (!der_key(d, key))
+		return false;
+	der_put(d, der_warp, sizeof der_warp);
+	since = der_n(d);
+	der_time(d, now + MADE_FOR_S);
+	der_time(d, now - MADE_BEFORE_S);
+	der_wrap(d, DER_SEQUENCE, since);
+	der_put(d, der_warp, sizeof der_warp);
+	der_put(d, der_ecdsa_sha256, sizeof der_ecdsa_sha256);
+	since = der_n(d);
+	der_put(d, serial, sizeof serial);
+	der_wrap(d, DER_INTEGER, since);
+	der_put(d, der_version_3, sizeof der_version_3);
+	der_wrap(d, DER_SEQUENCE, 0);
+	return true;
+}
+
+/* A new key and a certificate that it has signed itself, as PEM, the key first.
+ * With acme_hash (32 bytes) it answers tls-alpn-01. NULL, or why not. */
+static const char *
+cert_make_pem(struct arena *a, const struct slices *names, const unsigned char *acme_hash,
+    struct slice *pem)
+{
+	unsigned char x[EC_KEY_BYTES];
+	br_ec_private_key key;
+	struct slice der, k, c;
+	struct der d;
+	size_t cap;
+	const char *why = der_room(names, &cap);
+
+	if (why)
+		return why;
+	d = der_new(a, cap);
+	if (!key_new(&key, x) || !der_cert(&d, &key, names, acme_hash))
+		return "there is nothing random to make a key of";
+	if ((why = der_sign(a, &key, &d, &der)))
+		return why;
+	k = key_pem(a, &key);
+	c = pem_of(a, "CERTIFICATE", der.p, der.n);
+	pem->p = arena_fmt(a, "%s%s", k.p, c.p);
+	pem->n = k.n + c.n;
+	return NULL;
+}
+
+/* ==== jose ===================================================================
+ * Owns    nothing: texts are in the caller's arena.
+ * Offers  b64url, b64url_decode, json_quoted, jwk_text, jwk_thumbprint,
+ *         jws_ecdsa, jws_mac.
+ * Calls   base, arena, der, BearSSL. JSON that is signed: RFC 7515, 7517, 7638. */
+
+enum { JOSE_SIGNATURE = 2 * EC_KEY_BYTES }; /* ES256: r, s; RFC 7518 3.4 */
+
+/* Without padding; a NUL follows. RFC 4648 5. */
+static struct slice
+b64url(struct arena *a, struct slice s)
+{
+	static const char digits[] =
+	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+	size_t cap = s.n / 3 * 4 + 4;
+	struct text t = { arena_alloc(a, cap), 0, cap, false };
+
+	for (size_t i = 0; i < s.n; i += 3) {
+		size_t n = MIN(s.n - i, (size_t)3);
+		uint32_t v = 0;
+		for (size_t k = 0; k < 3; k++)
+			v = v << 8 | (k < n ? (unsigned char)s.p[i + k] : 0);
+		for (size_t k = 0; k <= n; k++)
+			text_char(&t, digits[v >> (18 - 6 * k) & 63]);
+	}
+	return text_slice(&t);
+}
+
+/* What s stands for; operators also paste it with padding, or in the other
+ * alphabet. False: it is neither. */
+static bool
+b64url_decode(struct arena *a, struct slice s, struct slice *out)
+{
+	struct text t = { arena_alloc(a, s.n + 1), 0, s.n, false };
+	uint32_t bits = 0;
+
+	while (s.n > 0 && s.p[s.n - 1] == '=')
+		s.n--;
+	for (size_t i = 0; i < s.n; i++) {
+		char c = s.p[i] == '-' ? '+' : s.p[i] == '_' ? '/' : s.p[i];
+		int v = base64_value(c);
+		if (v < 0)
+			return false;
+		bits = bits << 6 | (uint32_t)v;
+		if (i % 4 > 0)
+			text_char(&t, (char)(bits >> (6 - 2 * (i % 4)) & 0xff));
+	}
+	*out = text_slice(&t);
+	return s.n % 4 != 1;
+}
+
+/* s as a JSON string, with its quotes; s is UTF-8. RFC 8259 7. */
+static const char *
+json_quoted(struct arena *a, struct slice s)
+{
+	size_t cap = s.n * sizeof "\\u0000" + 3;
+	struct text t = { arena_alloc(a, cap), 0, cap, false };
+
+	text_char(&t, '"');
+	for (size_t i = 0; i < s.n; i++) {
+		if ((unsigned char)s.p[i] < ' ') {
+			text_str(&t, "\\u");
+			text_hex(&t, (unsigned char)s.p[i], 4);
+			continue;
+		}
+		if (s.p[i] == '"' || s.p[i] == '\\')
+			text_char(&t, '\\');
+		text_char(&t, s.p[i]);
+	}
+	text_char(&t, '"');
+	return t.p;
+}
+
+/* The public half of key, in the order in which it is hashed. Empty: key is
+ * none of P-256. RFC 7638 3.2. */
+static struct slice
+jwk_text(struct arena *a, const br_ec_private_key *key)
+{
+	unsigned char q[EC_POINT_BYTES];
+	struct slice x = { (char *)q + 1, EC_KEY_BYTES };
+	struct slice y = { (char *)q + 1 + EC_KEY_BYTES, EC_KEY_BYTES };
+
+	if (key->curve != BR_EC_secp256r1 || !key_point(key, q))
+		return S("");
+	return slice_of(arena_fmt(a, "{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"%s\",\"y\":\"%s\"}",
+	    b64url(a, x).p, b64url(a, y).p));
+}
+
+static struct slice
+jwk_thumbprint(struct arena *a, struct slice jwk)
+{
+	unsigned char hash[br_sha256_SIZE];
+	br_sha256_context sha;
+
+	br_sha256_init(&sha);
+	br_sha256_update(&sha, jwk.p, jwk.n);
+	br_sha256_out(&sha, hash);
+	return b64url(a, (struct slice){ (char *)hash, sizeof hash });
+}
+
+/* header and payload as they are signed. RFC 7515 5.1. */
+static struct slice
+jws_signed(struct arena *a, struct slice header, struct slice payload)
+{
+	return slice_of(arena_fmt(a, "%s.%s", b64url(a, header).p, b64url(a, payload).p));
+}
+
+/* The flattened form. RFC 7515 7.2.2. */
+static struct slice
+jws_text(struct arena *a, struct slice header, struct slice payload, const void *signature,
+    size_t n)
+{
+	return slice_of(arena_fmt(a, "{\"protected\":\"%s\",\"payload\":\"%s\","
+	    "\"signature\":\"%s\"}", b64url(a, header).p, b64url(a, payload).p,
+	    b64url(a, (struct slice){ signature, n }).p));
+}
+
+/* ES256. Empty: the key cannot sign. */
+static struct slice
+jws_ecdsa(struct arena *a, const br_ec_private_key *key, struct slice header, struct slice payload)
+{
+	struct slice text = jws_signed(a, header, payload);
+	unsigned char hash[br_sha256_SIZE], signature[JOSE_SIGNATURE];
+	br_sha256_context sha;
+
+	br_sha256_init(&sha);
+	br_sha256_update(&sha, text.p, text.n);
+	br_sha256_out(&sha, hash);
+	if (key->curve != BR_EC_secp256r1 || br_ecdsa_sign_raw_get_default()(br_ec_get_default(),
+	    &br_sha256_vtable, hash, key, signature) != sizeof signature)
+		return S("");
+	return jws_text(a, header, payload, signature, sizeof signature);
+}
+
+/* HS256. */
+static struct slice
+jws_mac(struct arena *a, struct slice key, struct slice header, struct slice payload)
+{
+	struct slice text = jws_signed(a, header, payload);
+	unsigned char mac[br_sha256_SIZE];
+	br_hmac_key_context k;
+	br_hmac_context h;
+
+	br_hmac_key_init(&k, &br_sha256_vtable, key.p, key.n);
+	br_hmac_init(&h, &k, 0);
+	br_hmac_update(&h, text.p, text.n);
+	br_hmac_out(&h, mac);
+	return jws_text(a, header, payload, mac, sizeof mac);
+}
+
+/* ==== certs ==================================================================
+ * Owns    nothing: a set of certificates is its loader's.
+ * Offers  pem_next, x509_split, certs_load, certs_pair, certs_pack,
+ *         certs_unpack, certs_are_less, certs_keep, certs_free, certs_print,
+ *         cert_covers, cert_date.
+ * Calls   base, arena, der. Whatever a file holds, its lengths are not
+ *         believed. RFC 7468, RFC 5280. */
+
+#define PEM_DASHES S("-----")
+#define PEM_BEGIN  S("-----BEGIN ")
+#define PEM_END    S("-----END ")
+
+/* One object of a PEM text. */
+struct pem {
+	struct slice name; /* CERTIFICATE, EC PRIVATE KEY, ...; in the text */
+	struct slice der;  /* in the arena */
+	bool encrypted;    /* as openssl did before PKCS#8 */
+};
+
+/* One line without its end and the blanks there. */
+static bool
+pem_line(struct slice *rest, struct slice *line)
+{
+	if (!slice_cut(rest, '\n', line))
+		return false;
+	if (slice_starts(*line, S("\xef\xbb\xbf"))) /* some editors begin a file so */
+		*line = slice_from(*line, 3);
+	while (line->n > 0 && is_blank(*line->p))
+		*line = slice_from(*line, 1);
+	while (line->n > 0 && (is_blank(line->p[line->n - 1]) || line->p[line->n - 1] == '\r'))
+		line->n--;
+	return true;
+}
+
+/* What stands between mark and dashes, if line is that. */
+static bool
+pem_mark(struct slice line, struct slice mark, struct slice *name)
+{
+	if (!slice_starts(line, mark) || !slice_ends(line, PEM_DASHES) ||
+	    line.n < mark.n + PEM_DASHES.n)
+		return false;
+	*name = (struct slice){ line.p + mark.n, line.n - mark.n - PEM_DASHES.n };
+	return true;
+}
+
+/* The bytes that a body stands for; blanks in it mean nothing. */
+static bool
+pem_decode(struct arena *a, struct slice body, struct slice *out)
+{
+	size_t room = body.n / 4 * 3 + 3, n = 0, digits = 0, pads = 0;
+	unsigned char *p = arena_alloc(a, room);
+	uint32_t bits = 0;
+
+	for (size_t i = 0; i < body.n; i++) {
+		int v = base64_value(body.p[i]);
+		if (is_blank(body.p[i]) || body.p[i] == '\r' || body.p[i] == '\n')
+			continue;
+		pads += body.p[i] == '=';
+		if (pads > 2 || (v < 0 && body.p[i] != '=') || (v >= 0 && pads > 0))
+			return false;
+		if (v < 0)
+			continue;
+		bits = bits << 6 | (uint32_t)v;
+		if (++digits % 4 != 1)
+			p[n++] = (unsigned char)(bits >> (6 - 2 * ((digits - 1) % 4)) & 0xff);
+	}
+	*out = (struct slice){ (char *)p, n };
+	return digits % 4 != 1 && n > 0;
+}
+
+/* Takes the next object off the front of *rest: 1, 0 at the end, -1 when it is
+ * damaged. Other text around objects means nothing. */
+static int
+pem_next(struct arena *a, struct slice *rest, struct pem *out)
+{
+	struct slice line, name, body;
+
+	*out = (struct pem){ .encrypted = false };
+	do
+		if (!pem_line(rest, &line))
+			return 0;
+	while (!pem_mark(line, PEM_BEGIN, &out->name));
+	body = *rest;
+	for (;;) {
+		if (!pem_line(rest, &line))
+			return -1; /* the file is cut short */
+		if (pem_mark(line, PEM_END, &name))
+			break;
+		if (slice_starts(line, S("Proc-Type:")) && slice_ends(line, S("ENCRYPTED")))
+			out->encrypted = true;
+	}
+	body.n = (size_t)(line.p - body.p);
+	if (!slice_eq(name, out->name))
+		return -1;
+	return out->encrypted || pem_decode(a, body, &out->der) ? 1 : -1;
+}
+
+/* No more objects than this are in text. */
+static size_t
+pem_count(struct slice text)
+{
+	struct slice line, name;
+	size_t n = 0;
+
+	while (pem_line(&text, &line))
+		n += pem_mark(line, PEM_BEGIN, &name);
+	return n;
+}
+
+static bool
+pem_is_cert(const struct pem *o)
+{
+	return slice_eq(o->name, S("CERTIFICATE")) || slice_eq(o->name, S("X509 CERTIFICATE"));
+}
+
+/* ---- inside a certificate ---- */
+
+enum {
+	ASN1_BOOLEAN = 0x01,
+	ASN1_INTEGER = 0x02,
+	ASN1_OCTETS = 0x04,
+	ASN1_OID = 0x06,
+	ASN1_UTF8 = 0x0c,
+	ASN1_PRINTABLE = 0x13,
+	ASN1_T61 = 0x14,
+	ASN1_IA5 = 0x16,
+	ASN1_SEQUENCE = 0x30,
+	ASN1_SET = 0x31,
+	ASN1_LONG_TAG = 0x1f,      /* further bytes of the tag follow: not in here */
+	ASN1_LONG = 0x80,          /* so many bytes of length follow */
+	ASN1_LENGTH_BYTES = 3,
+	X509_VERSION = 0xa0,
+	X509_EXTENSIONS = 0xa3,
+	X509_DNS_NAME = 0x82,
+	X509_KEY_ID = 0x80
+};
+
+/* Object identifiers, encoded. */
+#define OID_CN        S("\x55\x04\x03")
+#define OID_O         S("\x55\x04\x0a")
+#define OID_ALT_NAMES S("\x55\x1d\x11")
+#define OID_ISSUER_ID S("\x55\x1d\x23")
+
+/* Parts of a certificate, as they stand there. */
+struct x509 {
+	struct slice serial, issuer, subject, extensions;
+};
+
+/* Takes the next element off the front of *rest; false when there is none, or
+ * none that is whole. X.690 8.1. */
+static bool
+asn1_next(struct slice *rest, unsigned *tag, struct slice *in)
+{
+	const unsigned char *p = (const unsigned char *)rest->p;
+	size_t head = 2, n, bytes;
+
+	if (rest->n < head || (p[0] & ASN1_LONG_TAG) == ASN1_LONG_TAG)
+		return false;
+	n = p[1];
+	if (n >= ASN1_LONG) {
+		bytes = n - ASN1_LONG;
+		if (bytes == 0 || bytes > ASN1_LENGTH_BYTES || rest->n < head + bytes)
+			return false;
+		for (n = 0; bytes > 0; bytes--)
+			n = n << 8 | p[head++];
+	}
+	if (n > rest->n - head)
+		return false;
+	*tag = p[0];
+	*in = (struct slice){ rest->p + head, n };
+	*rest = slice_from(*rest, head + n);
+	return true;
+}
+
+/* The same, if it is a `want`; else *rest stays. */
+static bool
+asn1_take(struct slice *rest, unsigned want, struct slice *in)
+{
+	struct slice left = *rest, got;
+	unsigned tag;
+
+	if (!asn1_next(&left, &tag, &got) || tag != want)
+		return false;
+	*rest = left;
+	*in = got;
+	return true;
+}
+
+/* RFC 5280 4.1. */
+static bool
+x509_split(struct slice der, struct x509 *out)
+{
+	struct slice cert, rest, skip;
+	unsigned tag;
+
+	*out = (struct x509){ .serial = { NULL, 0 } };
+	if (!asn1_take(&der, ASN1_SEQUENCE, &cert) || !asn1_take(&cert, ASN1_SEQUENCE, &rest))
+		return false;
+	asn1_take(&rest, X509_VERSION, &skip);
+	if (!asn1_take(&rest, ASN1_INTEGER, &out->serial) ||
+	    !asn1_take(&rest, ASN1_SEQUENCE, &skip) || /* signature's algorithm */
+	    !asn1_take(&rest, ASN1_SEQUENCE, &out->issuer) ||
+	    !asn1_take(&rest, ASN1_SEQUENCE, &skip) || /* validity */
+	    !asn1_take(&rest, ASN1_SEQUENCE, &out->subject) ||
+	    !asn1_take(&rest, ASN1_SEQUENCE, &skip)) /* public key */
+		return false;
+	while (asn1_next(&rest, &tag, &skip))
+		if (tag == X509_EXTENSIONS)
+			asn1_take(&skip, ASN1_SEQUENCE, &out->extensions);
+	return true;
+}
+
+/* The value of an extension; false: it is not there. */
+static bool
+x509_extension(const struct x509 *x, struct slice oid, struct slice *value)
+{
+	struct slice rest = x->extensions, ext, id, critical;
+
+	while (asn1_take(&rest, ASN1_SEQUENCE, &ext)) {
+		if (!asn1_take(&ext, ASN1_OID, &id) || !slice_eq(id, oid))
+			continue;
+		asn1_take(&ext, ASN1_BOOLEAN, &critical);
+		return asn1_take(&ext, ASN1_OCTETS, value);
+	}
+	return false;
+}
+
+/* The last attribute oid of a distinguished name, as text; empty: none. */
+static struct slice
+x509_attribute(struct arena *a, struct slice dn, struct slice oid)
+{
+	static const unsigned texts[] = { ASN1_UTF8, ASN1_PRINTABLE, ASN1_T61, ASN1_IA5 };
+	struct slice set, pair, id, value, found = S("");
+	unsigned tag;
+	char *p;
+
+	while (asn1_take(&dn, ASN1_SET, &set))
+		while (asn1_take(&set, ASN1_SEQUENCE, &pair)) {
+			if (!asn1_take(&pair, ASN1_OID, &id) || !slice_eq(id, oid) ||
+			    !asn1_next(&pair, &tag, &value))
+				continue;
+			for (size_t i = 0; i < LEN(texts); i++)
+				if (tag == texts[i])
+					found = value;
+		}
+	found = arena_dup(a, found);
+	p = (char *)(uintptr_t)found.p;
+	for (size_t i = 0; i < found.n; i++)
+		if ((unsigned char)p[i] < ' ' || p[i] == 0x7f)
+			p[i] = '?';
+	return found;
+}
+
+/* Whose name it is, for people: organisation and common name. */
+static struct slice
+x509_who(struct arena *a, struct slice dn)
+{
+	struct slice o = x509_attribute(a, dn, OID_O), cn = x509_attribute(a, dn, OID_CN);
+
+	if (o.n > 0 && cn.n > 0)
+		return slice_of(arena_fmt(a, "%s, %s", o.p, cn.p));
+	return o.n > 0 ? o : cn.n > 0 ? cn : S("somebody without a name");
+}
+
+/* A name that a client may ask for, in lower case; empty: it is none. */
+static struct slice
+x509_host(struct arena *a, struct slice name)
+{
+	char *p;
+
+	for (size_t i = 0; i < name.n; i++)
+		if (name.p[i] <= ' ' || name.p[i] > '~')
+			return S("");
+	name = arena_dup(a, name);
+	p = (char *)(uintptr_t)name.p;
+	for (size_t i = 0; i < name.n; i++)
+		p[i] = lower(p[i]);
+	return name;
+}
+
+/* Its dNSNames, or without any its common name. RFC 6125 6.4.4. */
+static struct slices
+x509_names(struct arena *a, const struct x509 *x)
+{
+	struct slice value, list = S(""), rest, name;
+	struct slices out = { NULL, 0 };
+	size_t most = 1;
+	unsigned tag;
+
+	if (x509_extension(x, OID_ALT_NAMES, &value))
+		asn1_take(&value, ASN1_SEQUENCE, &list);
+	for (rest = list; asn1_next(&rest, &tag, &name); )
+		most += tag == X509_DNS_NAME;
+	out.v = arena_alloc(a, most * sizeof *out.v);
+	for (rest = list; asn1_next(&rest, &tag, &name); )
+		if (tag == X509_DNS_NAME && (name = x509_host(a, name)).n > 0)
+			out.v[out.n++] = name;
+	if (most == 1 && (name = x509_host(a, x509_attribute(a, x->subject, OID_CN))).n > 0)
+		out.v[out.n++] = name;
+	return out;
+}
+
+/* ---- one certificate with its key ---- */
+
+#define CERT_FILE_MAX   1048576
+#define RSA_SLOW_BITS   3072 /* beyond, a handshake costs six times as much */
+#define RSA_WEAK_BITS   2048
+#define RSA_FACTOR_MAX  260  /* bytes; BearSSL's limit for 4096 bits and some */
+#define DAYS_TO_1970    719528 /* BearSSL counts days from the year 0 */
+#define PEM_LINES       64     /* bytes of the two lines around an object */
+#define CERT_PACK_MARK  "warp certificates 1"
+
+/* Certificates being read, and who hears what is wrong with them. */
+struct certs_reader {
+	struct arena *a;
+	void (*say)(void *to, enum diag_level level, int pair, const char *text);
+	void *to;
+	int pair;
+	bool mild; /* what is wrong is no error: there is another way */
+};
+
+/* Always false, so that a failing check is one line. */
+__attribute__((format(printf, 3, 4))) static bool
+certs_say(const struct certs_reader *r, enum diag_level level, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!r->say)
+		return false;
+	va_start(ap, fmt);
+	r->say(r->to, r->mild ? DIAG_WARNING : level, r->pair, arena_vfmt(r->a, fmt, ap));
+	va_end(ap);
+	return false;
+}
+
+/* A day, as certificates and people count them. */
+static const char *
+cert_date(struct arena *a, int64_t s)
+{
+	time_t t = (time_t)s;
+	struct tm tm;
+
+	if (!gmtime_r(&t, &tm))
+		return "a day that no calendar has";
+	return arena_fmt(a, "%04d-%02d-%02d", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday);
+}
+
+/* All certificates in text, leaf first, in whatever order they stand. */
+static bool
+cert_chain(const struct certs_reader *r, struct cert *c, struct slice text)
+{
+	struct pem o;
+	int got;
+
+	c->chain = arena_alloc(r->a, pem_count(text) * sizeof *c->chain);
+	while ((got = pem_next(r->a, &text, &o)) > 0)
+		if (pem_is_cert(&o) && o.der.n > 0)
+			c->chain[c->n_chain++] = (br_x509_certificate){
+				(unsigned char *)(uintptr_t)o.der.p, o.der.n };
+	if (got < 0)
+		return certs_say(r, DIAG_ERROR, "%s is damaged: '%.*s' in it has no end or is no "
+		    "base64", c->cert_file, (int)MIN(o.name.n, (size_t)40), o.name.p);
+	return c->n_chain > 0 || certs_say(r, DIAG_ERROR, "%s holds no certificate (PEM, "
+	    "-----BEGIN CERTIFICATE-----)", c->cert_file);
+}
+
+/* The first private key in text. */
+static bool
+cert_key_find(const struct certs_reader *r, const struct cert *c, struct slice text,
+    struct pem *key)
+{
+	int got;
+
+	while ((got = pem_next(r->a, &text, key)) > 0)
+		if (slice_ends(key->name, S("PRIVATE KEY")))
+			break;
+	if (got < 0)
+		return certs_say(r, DIAG_ERROR, "%s is damaged: '%.*s' in it has no end or is no "
+		    "base64", c->key_file, (int)MIN(key->name.n, (size_t)40), key->name.p);
+	if (got == 0)
+		return certs_say(r, DIAG_ERROR, "%s holds no private key (PEM, "
+		    "-----BEGIN PRIVATE KEY-----)", c->key_file);
+	if (key->encrypted || slice_starts(key->name, S("ENCRYPTED")))
+		return certs_say(r, DIAG_ERROR, "the key in %s is encrypted, and warp cannot ask "
+		    "for the passphrase; decrypt it: openssl pkey -in %s -out NEWFILE",
+		    c->key_file, c->key_file);
+	return true;
+}
+
+/* A number without its leading zeros, in the arena. */
+static unsigned char *
+number_dup(struct arena *a, const unsigned char *p, size_t *n)
+{
+	while (*n > 0 && *p == 0) {
+		p++;
+		(*n)--;
+	}
+	return (unsigned char *)(uintptr_t)arena_dup(a, (struct slice){ (const char *)p, *n }).p;
+}
+
+/* Its two factors, and what is derived of them. */
+static void
+rsa_dup(struct arena *a, br_rsa_private_key *to, const br_rsa_private_key *from)
+{
+	*to = *from;
+	to->p = number_dup(a, from->p, &to->plen);
+	to->q = number_dup(a, from->q, &to->qlen);
+	to->dp = number_dup(a, from->dp, &to->dplen);
+	to->dq = number_dup(a, from->dq, &to->dqlen);
+	to->iq = number_dup(a, from->iq, &to->iqlen);
+}
+
+/* The bits of a curve that warp can use; 0: another one. */
+static unsigned
+curve_bits(int curve)
+{
+	return curve == BR_EC_secp256r1 ? 256 : curve == BR_EC_secp384r1 ? 384
+	    : curve == BR_EC_secp521r1 ? 521 : 0;
+}
+
+static bool
+cert_key(const struct certs_reader *r, struct cert *c, struct slice der)
+{
+	br_skey_decoder_context d;
+
+	br_skey_decoder_init(&d);
+	br_skey_decoder_push(&d, der.p, der.n);
+	c->key_type = br_skey_decoder_key_type(&d);
+	if (c->key_type == BR_KEYTYPE_RSA) {
+		rsa_dup(r->a, &c->rsa, br_skey_decoder_get_rsa(&d));
+		c->key_bits = c->rsa.n_bitlen;
+	} else if (c->key_type == BR_KEYTYPE_EC) {
+		c->ec = *br_skey_decoder_get_ec(&d);
+		c->ec.x = number_dup(r->a, c->ec.x, &c->ec.xlen);
+		c->key_bits = curve_bits(c->ec.curve);
+	}
+	if (c->key_bits == 0 || (c->key_type == BR_KEYTYPE_EC &&
+	    (c->ec.xlen == 0 || c->ec.xlen > (c->key_bits + 7) / 8)))
+		return certs_say(r, DIAG_ERROR, "the key in %s cannot be used: warp knows RSA up "
+		    "to 4096 bits and the curves P-256, P-384, P-521 (best: P-256, as by "
+		    "openssl ecparam -name prime256v1 -genkey -noout)", c->key_file);
+	if (c->key_type == BR_KEYTYPE_RSA && (c->rsa.plen == 0 || c->rsa.qlen == 0 ||
+	    c->rsa.plen > RSA_FACTOR_MAX || c->rsa.qlen > RSA_FACTOR_MAX ||
+	    !(c->rsa.p[c->rsa.plen - 1] & 1) || !(c->rsa.q[c->rsa.qlen - 1] & 1)))
+		return certs_say(r, DIAG_ERROR, "the key in %s is no RSA key that can be used",
+		    c->key_file);
+	return true;
+}
+
+/* The public half that belongs to the key is the one of the certificate. */
+static bool
+cert_has_key(const struct cert *c, const br_x509_pkey *pk)
+{
+	unsigned char b[2 * RSA_FACTOR_MAX]; /* of EC less */
+	br_ec_public_key pub;
+	const unsigned char *p;
+	size_t n, left;
+
+	if (pk->key_type != c->key_type)
+		return false;
+	if (c->key_type == BR_KEYTYPE_EC)
+		return pk->key.ec.curve == c->ec.curve &&
+		    (n = br_ec_compute_pub(br_ec_get_default(), &pub, b, &c->ec)) > 0 &&
+		    n == pk->key.ec.qlen && memcmp(b, pk->key.ec.q, n) == 0;
+	/* the default one, of 31 bits, has no room for 4096 bits in BearSSL 0.6 */
+	n = br_rsa_i15_compute_modulus(NULL, &c->rsa);
+	if (n == 0 || n > sizeof b)
+		return false;
+	n = br_rsa_i15_compute_modulus(b, &c->rsa);
+	p = pk->key.rsa.n;
+	for (left = pk->key.rsa.nlen; left > 0 && *p == 0; left--)
+		p++;
+	return n > 0 && n == left && memcmp(b, p, n) == 0;
+}
+
+static const br_x509_pkey *
+x509_key(br_x509_decoder_context *d, const br_x509_certificate *x)
+{
+	br_x509_decoder_init(d, NULL, NULL);
+	br_x509_decoder_push(d, x->data, x->data_len);
+	return br_x509_decoder_get_pkey(d);
+}
+
+/* BearSSL's days and seconds as the wall clock has them. */
+static int64_t
+x509_time(uint32_t days, uint32_t seconds)
+{
+	return ((int64_t)days - DAYS_TO_1970) * DAY_S + seconds;
+}
+
+/* The key does not belong to the leaf: to which one, then? */
+static bool
+cert_mismatch(const struct certs_reader *r, const struct cert *c)
+{
+	br_x509_decoder_context d;
+	const br_x509_pkey *pk;
+
+	for (size_t i = 1; i < c->n_chain; i++)
+		if ((pk = x509_key(&d, &c->chain[i])) && cert_has_key(c, pk))
+			return certs_say(r, DIAG_ERROR, "the chain in %s is in the wrong order: "
+			    "the key in %s belongs to certificate %zu, which must be the first",
+			    c->cert_file, c->key_file, i + 1);
+	return certs_say(r, DIAG_ERROR, "%s and %s do not belong together: the key is not that of "
+	    "the certificate", c->cert_file, c->key_file);
+}
+
+/* Key, dates and signer of the leaf. */
+static bool
+cert_leaf(const struct certs_reader *r, struct cert *c)
+{
+	br_x509_decoder_context d;
+	const br_x509_pkey *pk = x509_key(&d, &c->chain[0]);
+	struct slice value, id, der = { (char *)c->chain[0].data, c->chain[0].data_len };
+	struct x509 x;
+
+	if (!pk || !x509_split(der, &x))
+		return certs_say(r, DIAG_ERROR, "the first certificate in %s cannot be read "
+		    "(BearSSL's error %d)", c->cert_file, br_x509_decoder_last_error(&d));
+	if (!cert_has_key(c, pk))
+		return cert_mismatch(r, c);
+	c->from_s = x509_time(d.notbefore_days, d.notbefore_seconds);
+	c->until_s = x509_time(d.notafter_days, d.notafter_seconds);
+	c->issuer_key_type = br_x509_decoder_get_signer_key_type(&d);
+	c->names = x509_names(r->a, &x);
+	c->issuer = x509_who(r->a, x.issuer);
+	c->serial = arena_dup(r->a, x.serial);
+	if (x509_extension(&x, OID_ISSUER_ID, &value) &&
+	    asn1_take(&value, ASN1_SEQUENCE, &id) && asn1_take(&id, X509_KEY_ID, &value))
+		c->issuer_id = arena_dup(r->a, value);
+	return true;
+}
+
+/* What certs_pack sends: the key and the chain, and nothing else of the files. */
+static void
+cert_pem(struct arena *a, struct cert *c, const struct pem *key)
+{
+	struct slice k = pem_of(a, arena_dup(a, key->name).p, key->der.p, key->der.n), one;
+	size_t room = k.n;
+	struct text t;
+
+	for (size_t i = 0; i < c->n_chain; i++)
+		room += 2 * c->chain[i].data_len + PEM_LINES;
+	t = (struct text){ arena_alloc(a, room), 0, room, false };
+	text_add(&t, k);
+	for (size_t i = 0; i < c->n_chain; i++) {
+		one = pem_of(a, "CERTIFICATE", c->chain[i].data, c->chain[i].data_len);
+		text_add(&t, one);
+	}
+	c->pem = text_slice(&t);
+}
+
+/* Each certificate of a chain is signed by the next. RFC 5246 7.4.2. */
+static void
+cert_order(const struct certs_reader *r, const struct cert *c)
+{
+	struct x509 x, next;
+
+	for (size_t i = 0; i + 1 < c->n_chain; i++) {
+		const br_x509_certificate *v = &c->chain[i];
+		if (!x509_split((struct slice){ (char *)v[0].data, v[0].data_len }, &x) ||
+		    !x509_split((struct slice){ (char *)v[1].data, v[1].data_len }, &next))
+			certs_say(r, DIAG_WARNING, "certificate %zu or %zu in %s cannot be read",
+			    i + 1, i + 2, c->cert_file);
+		else if (!slice_eq(x.issuer, next.subject))
+			certs_say(r, DIAG_WARNING, "the chain in %s is out of order: '%s' was "
+			    "signed by '%s', but '%s' follows", c->cert_file,
+			    x509_who(r->a, x.subject).p, x509_who(r->a, x.issuer).p,
+			    x509_who(r->a, next.subject).p);
+	}
+}
+
+/* What is no error, yet hardly meant. */
+static void
+cert_judge(const struct certs_reader *r, const struct cert *c)
+{
+	int64_t now = (int64_t)time(NULL);
+
+	cert_order(r, c);
+	if (c->until_s < now)
+		certs_say(r, DIAG_WARNING, "the certificate in %s has expired on %s; renew it",
+		    c->cert_file, cert_date(r->a, c->until_s));
+	if (c->from_s > now)
+		certs_say(r, DIAG_WARNING, "the certificate in %s is not valid before %s; is this "
+		    "host's clock right?", c->cert_file, cert_date(r->a, c->from_s));
+	if (c->names.n == 0)
+		certs_say(r, DIAG_WARNING, "the certificate in %s names no host: clients will "
+		    "refuse it", c->cert_file);
+	if (c->key_type == BR_KEYTYPE_RSA && c->key_bits > RSA_SLOW_BITS)
+		certs_say(r, DIAG_WARNING, "the RSA key in %s has %u bits: handshakes are slow, a "
+		    "P-256 key is as strong and ten times faster", c->key_file, c->key_bits);
+	if (c->key_type == BR_KEYTYPE_RSA && c->key_bits < RSA_WEAK_BITS)
+		certs_say(r, DIAG_WARNING, "the RSA key in %s has only %u bits: clients will "
+		    "refuse it", c->key_file, c->key_bits);
+	if (c->key_type == BR_KEYTYPE_EC && c->ec.curve == BR_EC_secp521r1)
+		certs_say(r, DIAG_WARNING, "the key in %s is on P-521, which few clients take; "
+		    "use P-256", c->key_file);
+}
+
+/* The texts of the two files (one file: the same text) become c. */
+static bool
+cert_read(const struct certs_reader *r, struct cert *c, struct slice cert_text,
+    struct slice key_text)
+{
+	struct pem key;
+
+	if (!cert_chain(r, c, cert_text) || !cert_key_find(r, c, key_text, &key) ||
+	    !cert_key(r, c, key.der) || !cert_leaf(r, c))
+		return false;
+	cert_pem(r->a, c, &key);
+	cert_judge(r, c);
+	return true;
+}
+
+/* 2: the certificate names it; 1: a wildcard of it does; 0: it does not. A
+ * wildcard stands for exactly one label. RFC 6125 6.4.3. */
+static int
+cert_covers(const struct cert *c, struct slice name)
+{
+	struct slice left = name, label, wild;
+	int found = 0;
+
+	if (!slice_cut(&left, '.', &label) || label.n == 0)
+		left = S("");
+	for (int i = 0; i < c->names.n; i++) {
+		if (slice_eq(c->names.v[i], name))
+			return 2;
+		wild = c->names.v[i];
+		if (left.n > 0 && slice_starts(wild, S("*.")) &&
+		    slice_eq(slice_from(wild, 2), left))
+			found = 1;
+	}
+	return found;
+}
+
+/* ---- files ---- */
+
+static bool
+cert_file_read(const struct certs_reader *r, const char *file, struct slice *out)
+{
+	const char *why = file_is_plain(file) ? file_read(r->a, file, CERT_FILE_MAX, out)
+	    : "it is no file"; /* and might never end */
+
+	return !why || certs_say(r, DIAG_ERROR, "cannot read %s: %s", file, why);
+}
+
+/* Both files of c. */
+static bool
+cert_load(const struct certs_reader *r, struct cert *c)
+{
+	struct slice cert, key;
+	struct stat st;
+
+	if (!cert_file_read(r, c->cert_file, &cert))
+		return false;
+	key = cert;
+	if (strcmp(c->cert_file, c->key_file) != 0 && !cert_file_read(r, c->key_file, &key))
+		return false;
+	if (!cert_read(r, c, cert, key))
+		return false;
+	if (stat(c->key_file, &st) == 0 && (st.st_mode & (S_IRWXG | S_IRWXO)))
+		certs_say(r, DIAG_WARNING, "the key in %s can be read by others; chmod 600 %s",
+		    c->key_file, c->key_file);
+	return true;
+}
+
+static void
+certs_free(struct cert_set *set)
+{
+	struct arena a;
+
+	if (!set)
+		return;
+	a = set->arena;
+	arena_free(&a);
+	free(set);
+}
+
+static struct cert_set *
+certs_new(struct arena **a, int room)
+{
+	struct cert_set *set = xcalloc(1, sizeof *set);
+
+	*a = &set->arena;
+	set->v = arena_alloc(&set->arena, (size_t)room * sizeof *set->v);
+	return set;
+}
+
+/* The next of a set; its file names are copied. */
+static struct cert *
+certs_add(struct cert_set *set, enum cert_origin origin, const char *cert, const char *key)
+{
+	struct cert *c = &set->v[set->n];
+
+	*c = (struct cert){ .origin = origin };
+	c->cert_file = arena_dup(&set->arena, slice_of(cert)).p;
+	c->key_file = arena_dup(&set->arena, slice_of(key)).p;
+	return c;
+}
+
+/* Where it comes from, in words. */
+static const char *
+cert_name(const struct cert *c)
+{
+	return c->cert_file ? c->cert_file : "the one that warp has signed itself";
+}
+
+/* Two of the same key type for one name: the second is never chosen. */
+static void
+certs_twins(struct certs_reader *r, const struct cert_set *set)
+{
+	for (int i = 1; i < set->n; i++)
+		for (int k = 0; k < i; k++) {
+			const struct cert *c = &set->v[i], *first = &set->v[k];
+			const struct slice *name = NULL;
+			for (int j = 0; j < c->names.n && !name; j++)
+				for (int o = 0; o < first->names.n && !name; o++)
+					if (slice_eq(c->names.v[j], first->names.v[o]))
+						name = &c->names.v[j];
+			r->pair = c->origin == CERT_FILE ? i : -1;
+			if (name && c->key_type == first->key_type)
+				certs_say(r, DIAG_WARNING, "%s and %s are both for %s: the first "
+				    "is used", cert_name(first), cert_name(c), name->p);
+		}
+}
+
+/* How many of the names it is for. */
+static int
+cert_covered(const struct cert *c, const struct slices *names)
+{
+	int n = 0;
+
+	for (int i = 0; i < names->n; i++)
+		n += cert_covers(c, names->v[i]) == 2;
+	return n;
+}
+
+/* It is for these names and no others. */
+static bool
+cert_is_for(const struct cert *c, const struct slices *names)
+{
+	return cert_covered(c, names) == names->n && c->names.n == names->n;
+}
+
+/* Where the certificate by ACME is, key and chain in one. */
+static const char *
+acme_file(struct arena *a, const struct tls_conf *t)
+{
+	return arena_fmt(a, "%s/%s.pem", t->acme_dir, t->domains.v[0].p);
+}
+
+/* The certificate by ACME, if there is one for any of the names. True: it is for
+ * all of them, so that no other is needed. */
+static bool
+certs_acme(struct certs_reader *r, struct cert_set *set, const struct tls_conf *t)
+{
+	const char *file = acme_file(r->a, t);
+	struct cert *c = certs_add(set, CERT_ACME, file, file);
+	bool good;
+
+	if (access(file, F_OK) < 0 && errno == ENOENT)
+		return false;
+	r->mild = true;
+	good = cert_load(r, c);
+	if (good && !cert_is_for(c, &t->domains))
+		certs_say(r, DIAG_WARNING, "%s is not for exactly the names of tls.domains: a "
+		    "new one will be asked for", file);
+	r->mild = false;
+	if (!good || cert_covered(c, &t->domains) == 0)
+		return false;
+	set->n++;
+	return cert_covered(c, &t->domains) == t->domains.n;
+}
+
+/* Until ACME has got one: signed by itself. */
+static bool
+certs_made(const struct certs_reader *r, struct cert_set *set, const struct tls_conf *t)
+{
+	struct cert *c = certs_add(set, CERT_MADE, "what warp signs itself",
+	    "what warp signs itself");
+	const char *why;
+	struct slice pem;
+
+	if ((why = cert_make_pem(r->a, &t->domains, NULL, &pem)))
+		return certs_say(r, DIAG_ERROR, "no certificate can be made for %s: %s",
+		    t->domains.v[0].p, why);
+	if (!cert_read(r, c, pem, pem))
+		return false;
+	c->cert_file = c->key_file = NULL;
+	set->n++;
+	return true;
+}
+
+/* All certificates that t names, or NULL when one cannot be used. What is
+ * wrong is said with the pair it is about; -1: the one by ACME. */
+static struct cert_set *
+certs_load(const struct tls_conf *t,
+    void (*say)(void *to, enum diag_level level, int pair, const char *text), void *to)
+{
+	struct certs_reader r = { .say = say, .to = to };
+	struct cert_set *set = certs_new(&r.a, t->n_files + 2);
+	bool good = true;
+
+	for (; r.pair < t->n_files; r.pair++) {
+		const struct cert_files *f = &t->files[r.pair];
+		struct cert *c = certs_add(set, CERT_FILE, f->cert, f->key);
+		if (cert_load(&r, c))
+			set->n++;
+		else
+			good = false;
+	}
+	r.pair = -1;
+	if (good && t->domains.n > 0 && !certs_acme(&r, set, t))
+		good = certs_made(&r, set, t);
+	if (good && set->n == 0 && t->domains.n == 0)
+		good = certs_say(&r, DIAG_ERROR, "there is no certificate");
+	if (good) {
+		certs_twins(&r, set);
+		return set;
+	}
+	certs_free(set);
+	return NULL;
+}
+
+/* The set of one, as a client of upstreams needs it. */
+static struct cert_set *
+certs_pair(const char *cert, const char *key,
+    void (*say)(void *to, enum diag_level level, int pair, const char *text), void *to)
+{
+	struct cert_files f = { .cert = cert, .key = key };
+	struct tls_conf t = { .files = &f, .n_files = 1 };
+
+	return certs_load(&t, say, to);
+}
+
+/* A number that is another one when a file that t names has changed. */
+static uint64_t
+certs_print(const struct tls_conf *t)
+{
+	struct arena a = { NULL };
+	uint64_t h = 1;
+
+	for (int i = 0; i <= 2 * t->n_files; i++) {
+		const char *file = i == 2 * t->n_files
+		    ? (t->domains.n > 0 ? acme_file(&a, t) : NULL)
+		    : i % 2 ? t->files[i / 2].key : t->files[i / 2].cert;
+		struct stat st;
+		if (file && stat(file, &st) == 0) {
+			int64_t of[] = { i, (int64_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
+				(int64_t)st.st_size, (int64_t)st.st_ino };
+			h = hash64(h, of, sizeof of);
+		}
+	}
+	arena_free(&a);
+	return h;
+}
+
+/* ---- from the master to its workers, who may not open the files ---- */
+
+/* One text; for each certificate a line of its origin and the lengths of file
+ * names and PEM, then these. */
+static struct slice
+certs_pack(const struct cert_set *set, struct arena *a)
+{
+	struct text t = { NULL, 0, sizeof CERT_PACK_MARK, false };
+
+	for (int i = 0; i < set->n; i++)
+		t.cap += 4 * sizeof "18446744073709551615" + slice_of(set->v[i].cert_file).n +
+		    slice_of(set->v[i].key_file).n + set->v[i].pem.n;
+	t.p = arena_alloc(a, ++t.cap);
+	text_str(&t, CERT_PACK_MARK "\n");
+	for (int i = 0; i < set->n; i++) {
+		const struct cert *c = &set->v[i];
+		text_fmt(&t, "%d %zu %zu %zu\n", (int)c->origin, slice_of(c->cert_file).n,
+		    slice_of(c->key_file).n, c->pem.n);
+		text_str(&t, c->cert_file);
+		text_str(&t, c->key_file);
+		text_add(&t, c->pem);
+	}
+	return text_slice(&t);
+}
+
+/* Takes n bytes off the front of *rest. */
+static bool
+slice_take(struct slice *rest, int64_t n, struct slice *out)
+{
+	if (n < 0 || (uint64_t)n > rest->n)
+		return false;
+	*out = (struct slice){ rest->p, (size_t)n };
+	*rest = slice_from(*rest, (size_t)n);
+	return true;
+}
+
+/* One certificate off the front of *rest. */
+static bool
+cert_unpack(struct certs_reader *r, struct slice *rest, struct cert *c)
+{
+	struct slice line, word, cert, key, pem;
+	int64_t v[4];
+
+	if (!slice_cut(rest, '\n', &line) || !rest->p)
+		return false;
+	for (size_t i = 0; i < LEN(v); i++)
+		if (!slice_cut(&line, ' ', &word) || (v[i] = slice_uint(word, INT32_MAX)) < 0)
+			return false;
+	if (line.p || v[0] > CERT_MADE || !slice_take(rest, v[1], &cert) ||
+	    !slice_take(rest, v[2], &key) || !slice_take(rest, v[3], &pem))
+		return false;
+	c->origin = (enum cert_origin)v[0];
+	c->cert_file = cert.n > 0 ? arena_dup(r->a, cert).p : NULL;
+	c->key_file = key.n > 0 ? arena_dup(r->a, key).p : NULL;
+	return cert_read(r, c, pem, pem);
+}
+
+/* The set that was packed; NULL: packed is none. */
+static struct cert_set *
+certs_unpack(struct slice packed)
+{
+	struct certs_reader r = { .say = NULL };
+	struct slice mark, rest = packed;
+	struct cert_set *set;
+	bool good = slice_cut(&rest, '\n', &mark) && slice_eq(mark, S(CERT_PACK_MARK)) && rest.p;
+	size_t room = good ? pem_count(rest) : 0;
+
+	if (!good)
+		return NULL;
+	set = certs_new(&r.a, (int)MIN(room, (size_t)INT_MAX) + 1);
+	while (good && rest.n > 0 && (size_t)set->n <= room)
+		if ((good = cert_unpack(&r, &rest, &set->v[set->n])))
+			set->n++;
+	if (good && rest.n == 0 && set->n > 0)
+		return set;
+	certs_free(set);
+	return NULL;
+}
+
+/* A certificate by ACME does not give way to one that warp signs itself. */
+static bool
+certs_are_less(const struct cert_set *old, const struct cert_set *new)
+{
+	bool had = false, has = false;
+
+	for (int i = 0; i < old->n; i++)
+		had |= old->v[i].origin == CERT_ACME;
+	for (int i = 0; i < new->n; i++)
+		has |= new->v[i].origin == CERT_ACME;
+	return had && !has;
+}
+
+/* A set that is to take the place of old keeps what ACME has got for any of the
+ * names, should its file be gone or be another one's: set, or what is to be used
+ * instead of it. */
+static struct cert_set *
+certs_keep(struct cert_set *set, const struct cert_set *old, const struct slices *domains)
+{
+	struct arena a = { NULL };
+	struct cert_set both = { .n = 0 }, *joined;
+
+	if (!set || !old || domains->n == 0 || !certs_are_less(old, set))
+		return set;
+	both.v = arena_alloc(&a, (size_t)(old->n + set->n) * sizeof *both.v);
+	for (int i = 0; i < set->n; i++)
+		if (set->v[i].origin == CERT_FILE)
+			both.v[both.n++] = set->v[i];
+	for (int i = 0; i < old->n; i++)
+		if (old->v[i].origin == CERT_ACME && cert_covered(&old->v[i], domains) > 0)
+			both.v[both.n++] = old->v[i];
+	for (int i = 0; i < set->n; i++)
+		if (set->v[i].origin != CERT_FILE)
+			both.v[both.n++] = set->v[i];
+	joined = both.n > set->n ? certs_unpack(certs_pack(&both, &a)) : NULL;
+	arena_free(&a);
+	if (!joined)
+		return set;
+	certs_free(set);
+	return joined;
+}
+
+/* ==== trust ==================================================================
+ * Owns    nothing: anchors are in the caller's arena.
+ * Offers  trust_load.
+ * Calls   base, arena, certs. */
+
+#define TRUST_FILE_MAX 8388608
+#define TRUST_DN_MAX   2048
+
+/* Where systems keep the certificates that they trust. */
+static const char *const trust_files[] = {
+	"/etc/ssl/certs/ca-certificates.crt", /* Debian, Alpine, OpenWrt */
+	"/etc/ssl/cert.pem",                  /* Alpine, BSD */
+	"/etc/pki/tls/certs/ca-bundle.crt",   /* Red Hat */
+};
+
+/* A distinguished name that the decoder hands out in pieces. */
+static void
+trust_dn(void *to, const void *p, size_t n)
+{
+	text_add(to, (struct slice){ p, n });
+}
+
+/* der as an anchor; false: BearSSL does not know what its key is. */
+static bool
+trust_add(struct arena *a, struct slice der, br_x509_trust_anchor *out)
+{
+	br_x509_decoder_context d;
+	char name[TRUST_DN_MAX];
+	struct text dn = { name, 0, sizeof name, false };
+	const br_x509_pkey *pk;
+
+	br_x509_decoder_init(&d, trust_dn, &dn);
+	br_x509_decoder_push(&d, der.p, der.n);
+	if (!(pk = br_x509_decoder_get_pkey(&d)) || dn.full)
+		return false;
+	*out = (br_x509_trust_anchor){ .pkey = *pk };
+	out->dn.data = (unsigned char *)(uintptr_t)arena_dup(a, text_slice(&dn)).p;
+	out->dn.len = dn.n;
+	out->flags = br_x509_decoder_isCA(&d) ? BR_X509_TA_CA : 0;
+	if (pk->key_type == BR_KEYTYPE_EC) {
+		out->pkey.key.ec.q = (unsigned char *)(uintptr_t)arena_dup(a,
+		    (struct slice){ (char *)pk->key.ec.q, pk->key.ec.qlen }).p;
+		return curve_bits(pk->key.ec.curve) > 0;
+	}
+	out->pkey.key.rsa.n = number_dup(a, pk->key.rsa.n, &out->pkey.key.rsa.nlen);
+	out->pkey.key.rsa.e = number_dup(a, pk->key.rsa.e, &out->pkey.key.rsa.elen);
+	return true;
+}
+
+/* Reads file (NULL: the system's own) into *out. NULL, or why not. */
+static const char *
+trust_load(struct arena *a, const char *file, struct trust **out)
+{
+	struct arena scratch = { NULL };
+	struct trust *t = arena_alloc(a, sizeof *t);
+	struct slice text = S("");
+	const char *why = NULL;
+	struct pem o;
+	int got;
+
+	for (size_t i = 0; !file && i < LEN(trust_files); i++)
+		if (access(trust_files[i], R_OK) == 0)
+			file = trust_files[i];
+	if (!file)
+		return "this host has no bundle of trusted certificates; install ca-certificates "
+		    "or name a file";
+	t->file = arena_dup(a, slice_of(file)).p;
+	why = file_is_plain(file) ? file_read(&scratch, file, TRUST_FILE_MAX, &text)
+	    : "it is no file";
+	if (why)
+		why = arena_fmt(a, "cannot read %s: %s", file, why);
+	t->v = arena_alloc(a, pem_count(text) * sizeof *t->v);
+	while ((got = pem_next(&scratch, &text, &o)) > 0)
+		if (pem_is_cert(&o) && trust_add(a, o.der, &t->v[t->n]))
+			t->n++;
+	if (!why && got < 0)
+		why = arena_fmt(a, "%s is damaged: '%.*s' in it has no end or is no base64", file,
+		    (int)MIN(o.name.n, (size_t)40), o.name.p);
+	else if (!why && t->n == 0)
+		why = arena_fmt(a, "%s holds no certificate that can be used (PEM)", file);
+	arena_free(&scratch);
+	*out = t;
+	return why;
+}
+
 /* ==== keys ===================================================================
  * Owns    nothing: tables of every section and key, the operator's vocabulary.
  * Offers  sections[], key_find.
@@ -4302,7 +6251,15 @@ struct addrs {
 struct server_read {
 	struct server_conf out;
 	uint32_t http_port, https_port; /* 0: not said */
-	struct addrs listen;
+	struct addrs listen, https_listen;
+};
+
+struct tls_read {
+	struct tls_conf out;
+	bool enabled;
+	const char *cert, *key, *client_ca_file, *acme_ca_file;
+	struct slices domains;
+	int client_verify;
 };
 
 struct place {
@@ -4316,6 +6273,7 @@ struct upstream_read {
 	struct place place;
 	struct slice strategy, host_header;
 	int protocol;
+	const char *ca_file, *cert, *key; /* of its tls */
 };
 
 struct process_read {
@@ -4361,8 +6319,9 @@ static const struct key server_keys[] = {
 	KEY("https_port", K_INT, AT(struct server_read, https_port), NULL, 1, PORT_MAX,
 	    "Port for TLS; not bound unless [tls] is enabled."),
 	PLAIN("listen", K_ADDRS, AT(struct server_read, listen), NULL,
-	    "Addresses to listen on."),
-	SOON("https_listen", K_ADDRS, LATER, NULL, NULL, "Addresses to listen on for TLS."),
+	    "Addresses to listen on; https://... for TLS."),
+	PLAIN("https_listen", K_ADDRS, AT(struct server_read, https_listen), NULL,
+	    "Addresses to listen on for TLS; not bound unless [tls] is enabled."),
 	KEY("worker_threads", K_INT, SERVER(workers), "1", 1, WORKERS_MAX,
 	    "Worker processes; one for each core is plenty."),
 	PLAIN("user", K_TEXT, SERVER(user), NULL, "User that workers run as."),
@@ -4413,7 +6372,8 @@ static const struct key server_keys[] = {
 	PLAIN("host", K_TEXT, AT(type, in host), NULL, "Name or address of the backend."), \
 	KEY("port", K_INT, AT(type, in port), NULL, 1, PORT_MAX, "Its port."), \
 	PLAIN("socket", K_TEXT, AT(type, in socket), NULL, "Its unix socket, instead."), \
-	PLAIN("url", K_TEXT, AT(type, in url), NULL, "Its address as http:// or ws://, instead.")
+	PLAIN("url", K_TEXT, AT(type, in url), NULL, \
+	    "Its address as http://, https://, ws:// or wss://, instead.")
 
 #define UPSTREAM(field) AT(struct upstream_read, out.field)
 static const struct key upstream_keys[] = {
@@ -4428,7 +6388,7 @@ static const struct key upstream_keys[] = {
 	PLAIN("sticky_cookie", K_TEXT, UPSTREAM(sticky_cookie), "warp_instance",
 	    "Cookie of strategy cookie."),
 	WORDS("protocol", K_CHOICE, AT(struct upstream_read, protocol), "http",
-	    "http|https|uwsgi", "What is spoken to the backend. Later: https, uwsgi."),
+	    "http|https|uwsgi", "What is spoken to the backend. Later: uwsgi."),
 	SOON("modifier1", K_INT, LATER_OFF, "0", NULL, "Of the uwsgi packet."),
 	SOON("modifier2", K_INT, LATER_OFF, "0", NULL, "Of the uwsgi packet."),
 	SOON("params", K_ANY, LATER, NULL, NULL, "Variables added to the uwsgi packet."),
@@ -4460,7 +6420,7 @@ static const struct key upstream_keys[] = {
 	    "A file: while it exists it is the answer, with 503."),
 	SOON("subscription", K_TEXT, LATER, NULL, NULL,
 	    "Subscription server whose nodes are the instances."),
-	SUB("tls", K_TABLE, LATER, SEC_UPSTREAM_TLS, "TLS toward https backends."),
+	SUB("tls", K_TABLE, NOW, SEC_UPSTREAM_TLS, "TLS toward https backends."),
 	SUB("health", K_TABLE, NOW, SEC_HEALTH, "Probes."),
 	SUB("process", K_OWN, NOW, SEC_UPSTREAM_PROCESS, "The program behind it, supervised."),
 };
@@ -4476,11 +6436,16 @@ static const struct key instance_keys[] = {
 };
 
 static const struct key upstream_tls_keys[] = {
-	SOON("verify", K_BOOL, LATER, "true", NULL, "Check the backend's certificate."),
-	SOON("ca_file", K_PATH, LATER, NULL, NULL, "Whom to trust for that."),
-	SOON("server_name", K_TEXT, LATER, NULL, NULL, "Name to ask for and to check."),
-	SOON("cert", K_PATH, LATER, NULL, NULL, "Client certificate."),
-	SOON("key", K_PATH, LATER, NULL, NULL, "Its key."),
+	PLAIN("verify", K_BOOL, UPSTREAM(tls.verify), "true",
+	    "Refuse a backend whose certificate is not good, or not for its name."),
+	PLAIN("ca_file", K_PATH, AT(struct upstream_read, ca_file), NULL,
+	    "Whom to trust for that, PEM; the system's bundle if not said."),
+	PLAIN("server_name", K_TEXT, UPSTREAM(tls.server_name), NULL,
+	    "Name to ask for (SNI) and to check; the instance's host if not said."),
+	PLAIN("cert", K_PATH, AT(struct upstream_read, cert), NULL,
+	    "Certificate chain to show to the backend, PEM."),
+	PLAIN("key", K_PATH, AT(struct upstream_read, key), NULL,
+	    "Its key, PEM; in the file of cert if not said."),
 };
 
 static const struct key health_keys[] = {
@@ -4634,34 +6599,53 @@ static const struct key rate_keys[] = {
 	    "What is counted: each client address."),
 };
 
+#define TLS(field) AT(struct tls_read, out.field)
 static const struct key tls_keys[] = {
-	SOON("enabled", K_BOOL, LATER_OFF, "false", NULL, "Serve TLS."),
-	SOON("cert", K_PATH, LATER, NULL, NULL, "Certificate chain, PEM."),
-	SOON("key", K_PATH, LATER, NULL, NULL, "Its key, PEM."),
-	SUB("certs", K_TABLES, LATER, SEC_CERT, "Several, chosen by name."),
-	SOON("domains", K_TEXTS, LATER, NULL, NULL, "Names to get certificates for."),
-	SOON("acme_directory", K_PATH, LATER, NULL, NULL, "Where ACME state and keys live."),
-	SOON("acme_url", K_TEXT, LATER, NULL, NULL, "The ACME server; Let's Encrypt."),
-	SOON("acme_email", K_TEXT, LATER, NULL, NULL, "Contact of the account."),
-	SOON("acme_ca_file", K_PATH, LATER, NULL, NULL, "Whom to trust as ACME server."),
-	SUB("acme_eab", K_TABLE, LATER, SEC_EAB, "External account binding."),
-	SOON("redirect", K_BOOL, LATER_OFF, "true", NULL, "Redirect http to https."),
-	SOON("hsts_secs", K_INT, LATER_OFF, "0", NULL, "Strict-Transport-Security."),
-	SOON("session_cache", K_INT, LATER_OFF, NULL, NULL, "Sessions remembered."),
-	SOON("client_ca_file", K_PATH, LATER, NULL, NULL, "Who may sign client certificates."),
-	SOON("client_verify", K_CHOICE, LATER, "require", "require|optional", "Ask for them."),
-	SOON("strict_sni", K_BOOL, LATER_OFF, "false", NULL, "Refuse unknown names."),
-	SOON("legacy", K_BOOL, LATER_OFF, "false", NULL, "Old protocol versions."),
+	PLAIN("enabled", K_BOOL, AT(struct tls_read, enabled), "false",
+	    "Serve TLS at https_port and https_listen."),
+	PLAIN("cert", K_PATH, AT(struct tls_read, cert), NULL,
+	    "Certificate chain, PEM, the server's own first."),
+	PLAIN("key", K_PATH, AT(struct tls_read, key), NULL,
+	    "Its key, PEM; in the file of cert if not said."),
+	SUB("certs", K_TABLES, NOW, SEC_CERT,
+	    "More of them, chosen by the name that the client asks for."),
+	PLAIN("domains", K_TEXTS, AT(struct tls_read, domains), NULL,
+	    "Names to get one certificate for, by ACME."),
+	PLAIN("acme_directory", K_PATH, TLS(acme_dir), ACME_DIR,
+	    "Where the ACME account's key and the certificate live."),
+	PLAIN("acme_url", K_TEXT, TLS(acme_url), ACME_URL,
+	    "Directory of the ACME server; Let's Encrypt's."),
+	PLAIN("acme_email", K_TEXT, TLS(acme_email), NULL, "Contact of the account."),
+	PLAIN("acme_ca_file", K_PATH, AT(struct tls_read, acme_ca_file), NULL,
+	    "Whom to trust as ACME server, PEM; the system's bundle if not said."),
+	SUB("acme_eab", K_TABLE, NOW, SEC_EAB,
+	    "External account binding, for ACME servers that ask for it."),
+	PLAIN("redirect", K_BOOL, TLS(redirect), "true",
+	    "Answer http with a redirect (308) to https."),
+	KEY("hsts_secs", K_INT, TLS(hsts_secs), "0", 0, INT32_MAX,
+	    "Send Strict-Transport-Security with this max-age; 0: do not."),
+	KEY("session_cache", K_INT, TLS(sessions), "2048", 0, SESSIONS_MAX,
+	    "Sessions remembered, by all workers together; 0: none."),
+	PLAIN("client_ca_file", K_PATH, AT(struct tls_read, client_ca_file), NULL,
+	    "Clients must show a certificate that one of these has signed, PEM."),
+	WORDS("client_verify", K_CHOICE, AT(struct tls_read, client_verify), "require",
+	    "require|optional", "Whether a client may come without one."),
+	PLAIN("strict_sni", K_BOOL, TLS(strict_sni), "false",
+	    "Refuse clients that ask for a name in no certificate; else they get the first."),
+	PLAIN("legacy", K_BOOL, TLS(legacy), "false",
+	    "Also speak TLS 1.0 and 1.1, CBC and RSA key exchange, for very old clients."),
 };
 
 static const struct key cert_keys[] = {
-	SOON("cert", K_PATH, LATER, NULL, NULL, "Certificate chain, PEM."),
-	SOON("key", K_PATH, LATER, NULL, NULL, "Its key, PEM."),
+	PLAIN("cert", K_PATH, AT(struct cert_files, cert), NULL,
+	    "Certificate chain, PEM, the server's own first."),
+	PLAIN("key", K_PATH, AT(struct cert_files, key), NULL,
+	    "Its key, PEM; in the file of cert if not said."),
 };
 
 static const struct key eab_keys[] = {
-	SOON("kid", K_TEXT, LATER, NULL, NULL, "Key identifier."),
-	SOON("hmac", K_SECRET, LATER, NULL, NULL, "HMAC key."),
+	PLAIN("kid", K_TEXT, TLS(eab_kid), NULL, "Key identifier, as the CA says it."),
+	PLAIN("hmac", K_SECRET, TLS(eab_hmac), NULL, "Its key, base64url, as the CA says it."),
 };
 
 static const struct key cache_keys[] = {
@@ -4736,7 +6720,8 @@ static const struct section sections[SECTIONS] = {
 	    "Backends that routes name: host and port, socket, url, or instances."),
 	[SEC_INSTANCE] = SECTION("upstreams.NAME.instances", instance_keys, NOW, NULL,
 	    "One of several backends."),
-	[SEC_UPSTREAM_TLS] = SECTION("upstreams.NAME.tls", upstream_tls_keys, LATER, NULL, ""),
+	[SEC_UPSTREAM_TLS] = SECTION("upstreams.NAME.tls", upstream_tls_keys, NOW, NULL,
+	    "For instances that are spoken to by https or wss."),
 	[SEC_HEALTH] = SECTION("upstreams.NAME.health", health_keys, NOW, NULL,
 	    "Probes of each instance."),
 	[SEC_UPSTREAM_PROCESS] = SECTION("upstreams.NAME.process", process_keys, NOW, NULL,
@@ -4751,9 +6736,10 @@ static const struct section sections[SECTIONS] = {
 	[SEC_RESPOND] = SECTION("routes.respond", respond_keys, NOW, NULL,
 	    "An answer of warp's own."),
 	[SEC_RATE] = SECTION("routes.rate_limit", rate_keys, NOW, NULL, "Of all workers together."),
-	[SEC_TLS] = SECTION("tls", tls_keys, LATER, "enabled", ""),
-	[SEC_CERT] = SECTION("tls.certs", cert_keys, LATER, NULL, ""),
-	[SEC_EAB] = SECTION("tls.acme_eab", eab_keys, LATER, NULL, ""),
+	[SEC_TLS] = SECTION("tls", tls_keys, NOW, NULL, "TLS toward clients, and ACME."),
+	[SEC_CERT] = SECTION("tls.certs", cert_keys, NOW, NULL,
+	    "One certificate of several, with its key."),
+	[SEC_EAB] = SECTION("tls.acme_eab", eab_keys, NOW, NULL, "Both keys are needed."),
 	[SEC_CACHE] = SECTION("cache", cache_keys, LATER, "size_bytes", ""),
 	[SEC_POSTGRES] = SECTION("postgres", postgres_keys, LATER, NULL, ""),
 	[SEC_MIDDLEWARE] = SECTION("middleware", middleware_keys, NOW, NULL,
@@ -4879,36 +6865,34 @@ struct reader {
 	const char *where; /* section in hand, as errors call it */
 	const char *env;   /* the variable whose text is in hand, NULL: the file's */
 	const struct toml *secret; /* the first that stands in the file itself */
+	struct trusted *trusted;
 };
 
-/* The whole of a file of at most max bytes, NUL behind it; NULL or why not. */
-static const char *
-file_read(struct arena *a, const char *path, size_t max, struct slice *out)
-{
-	FILE *f = fopen(path, "re");
-	char *p = NULL;
-	size_t n = 0, cap = 0;
-	const char *why = NULL;
+/* A bundle of certificates that was read, or cannot be. */
+struct trusted {
+	struct trusted *next;
+	const char *asked; /* NULL: the system's */
+	struct trust *trust;
+	const char *why;   /* it cannot be; NULL: it is good */
+};
 
-	if (!f)
-		return strerror(errno);
-	while (!feof(f) && !ferror(f) && n <= max) {
-		if (n == cap) {
-			cap = cap ? cap * 2 : 4096;
-			if (!(p = realloc(p, cap)))
-				die_memory();
-		}
-		n += fread(p + n, 1, cap - n, f);
+/* Each bundle is read once. NULL: *why says what is wrong with it. */
+static struct trust *
+trust_get(struct reader *r, const char *file, const char **why)
+{
+	struct trusted *t = r->trusted;
+
+	while (t && slice_of(t->asked).n + slice_of(file).n > 0 &&
+	    !slice_eq(slice_of(t->asked), slice_of(file)))
+		t = t->next;
+	if (!t) {
+		t = arena_alloc(r->a, sizeof *t);
+		*t = (struct trusted){ .next = r->trusted, .asked = file };
+		t->why = trust_load(r->a, file, &t->trust);
+		r->trusted = t;
 	}
-	if (ferror(f))
-		why = strerror(errno);
-	else if (n > max)
-		why = "the file is too long";
-	else
-		*out = arena_dup(a, (struct slice){ p, n });
-	free(p);
-	fclose(f); /* only read from */
-	return why;
+	*why = t->why;
+	return t->why ? NULL : t->trust;
 }
 
 /* path as it is if absolute, else below the configuration's directory. */
@@ -5185,6 +7169,9 @@ set_text(struct reader *r, const struct key *k, const struct toml *v, void *to)
 		return false;
 	if (s.n == 0 && k->kind != K_TEXT)
 		return value_error(r, k->name, v, "must not be empty");
+	if (k->kind == K_PATH && memchr(s.p, '\n', s.n)) /* which may be a secret */
+		return value_error(r, k->name, v, "expected a path, got a text of several lines; "
+		    "the path itself is meant, without file: or env:");
 	if (k->kind == K_PATH)
 		s = slice_of(conf_path(r->conf, s));
 	if (k->size == sizeof s)
@@ -5567,7 +7554,8 @@ section_read(struct reader *r, enum section_id id, const char *where, const stru
 		}
 		if ((env = key_from_env(r, id, k, obj)))
 			v = env;
-		if (scalars && kinds[k->kind].words != NO_WORDS)
+		if (scalars && (kinds[k->kind].words != NO_WORDS || k->kind == K_TABLE ||
+		    k->kind == K_TABLES))
 			r->conf->origins[r->conf->n_origins++] = (struct origin){ sections[id].name,
 				k, env ? env_name(r->a, id, k) : NULL, v };
 	}
@@ -5579,8 +7567,10 @@ section_read(struct reader *r, enum section_id id, const char *where, const stru
 
 /* ==== upstreams ==============================================================
  * Owns    nothing.
- * Offers  upstreams_read.
- * Calls   base, arena, diag, addr, balance, values. */
+ * Offers  upstreams_read, upstream_tls_read, name_is_dns.
+ * Calls   base, arena, diag, addr, balance, certs, values. */
+
+#define DNS_LABEL_MAX 63 /* RFC 1035 2.3.4 */
 
 __attribute__((format(printf, 3, 4))) static bool
 table_error(struct reader *r, const struct toml *at, const char *fmt, ...)
@@ -5622,10 +7612,10 @@ one_of(struct reader *r, const struct toml *table, const char *const *names, siz
 static bool
 addr_check(struct reader *r, const struct toml *at, struct addr *out)
 {
-	if (out->scheme == SCHEME_HTTPS || out->scheme == SCHEME_UWSGI)
-		return table_error(r, at, "%s: %s not supported yet", out->text,
-		    out->scheme == SCHEME_HTTPS ? "https and wss upstreams are"
-		                                : "uwsgi upstreams are");
+	if (out->scheme == SCHEME_UWSGI)
+		return table_error(r, at, "%s: uwsgi upstreams are not supported yet", out->text);
+	if (out->any)
+		return table_error(r, at, "%s: a URL names its host", out->text);
 	if (out->kind == ADDR_FD)
 		return table_error(r, at, "%s: a descriptor is no upstream", out->text);
 	if (out->kind != ADDR_UNIX && out->kind != ADDR_ABSTRACT && out->port == 0)
@@ -5813,6 +7803,26 @@ host_header_read(struct reader *r, struct upstream_read *u, const struct toml *t
 		    u->host_header.p);
 }
 
+/* Labels of letters, digits and dashes: what certificates are for. RFC 1123 2.1. */
+static bool
+name_is_dns(struct slice name)
+{
+	struct slice rest = name, label;
+
+	if (name.n == 0 || name.n >= ACME_NAME_MAX - 2)
+		return false;
+	while (slice_cut(&rest, '.', &label)) {
+		if (label.n == 0 || label.n > DNS_LABEL_MAX || label.p[0] == '-' ||
+		    label.p[label.n - 1] == '-')
+			return false;
+		for (size_t i = 0; i < label.n; i++)
+			if (!isalnum((unsigned char)label.p[i]) && label.p[i] != '-' &&
+			    label.p[i] != '_')
+				return false;
+	}
+	return true;
+}
+
 /* ---- health ---- */
 
 enum { STATUS_FIRST = 100, STATUS_LAST = 599 };
@@ -5924,6 +7934,142 @@ health_read(struct reader *r, struct upstream *up, const struct toml *upstream)
 	r->where = outer;
 }
 
+/* ---- tls ---- */
+
+enum { PROTOCOL_HTTP, PROTOCOL_HTTPS, PROTOCOL_UWSGI }; /* words of its key */
+
+/* Instances that say no scheme get that of protocol; the others agree. */
+static void
+protocol_lower(struct reader *r, struct upstream *up, const struct upstream_read *u,
+    const struct toml *table)
+{
+	const struct toml *said = toml_get(table, "protocol");
+
+	up->scheme = u->protocol == PROTOCOL_HTTPS ? SCHEME_HTTPS : SCHEME_NONE;
+	if (u->protocol == PROTOCOL_UWSGI)
+		value_error(r, "protocol", said, "not supported yet");
+	for (int i = 0; i < up->n_instances; i++) {
+		struct addr *a = &up->instances[i].addr;
+		if (a->scheme == SCHEME_NONE)
+			a->scheme = up->scheme;
+		else if (said && (a->scheme == SCHEME_HTTPS) != (up->scheme == SCHEME_HTTPS))
+			value_error(r, "protocol", said, "the url of %s says another one",
+			    a->text);
+	}
+}
+
+static bool
+upstream_is_https(const struct upstream *up)
+{
+	bool is = up->scheme == SCHEME_HTTPS;
+
+	for (int i = 0; i < up->n_instances; i++)
+		is |= up->instances[i].addr.scheme == SCHEME_HTTPS;
+	return is;
+}
+
+/* Who complains about a client certificate, and where. */
+struct upstream_said {
+	struct conf *c;
+	const struct toml *at;
+	const char *where;
+};
+
+static void
+upstream_say(void *to, enum diag_level level, int pair, const char *text)
+{
+	const struct upstream_said *s = to;
+
+	(void)pair; /* there is only one */
+	diag_add(&s->c->diags, level, s->at->vline, s->at->vcol, "%s.cert: %s", s->where, text);
+}
+
+static void
+upstream_client_cert(struct reader *r, struct upstream *up, const struct upstream_read *u,
+    const struct toml *table)
+{
+	struct upstream_said said = { r->conf, toml_get(table, "cert"), r->where };
+
+	if (u->key && !u->cert)
+		value_error(r, "key", toml_get(table, "key"), "needs cert");
+	else if (u->cert)
+		up->tls.client = certs_pair(u->cert, u->key ? u->key : u->cert, upstream_say,
+		    &said);
+}
+
+/* A name that certificates can be for is needed. */
+static void
+upstream_names_check(struct reader *r, const struct upstream *up, const struct toml *at)
+{
+	if (up->n_instances == 0 && !up->tls.server_name)
+		table_error(r, at, "an address that warp chooses has no name that its certificate "
+		    "can be checked for: set tls.server_name");
+	for (int i = 0; i < up->n_instances && !up->tls.server_name; i++) {
+		const struct addr *a = &up->instances[i].addr;
+		if (a->scheme != SCHEME_HTTPS)
+			continue;
+		if (a->kind == ADDR_UNIX || a->kind == ADDR_ABSTRACT)
+			table_error(r, at, "%s has no name that its certificate can be checked "
+			    "for: set tls.server_name", a->text);
+		else if (a->kind == ADDR_INET)
+			diag_add(&r->conf->diags, DIAG_WARNING, at->line, at->col,
+			    "%s: %s is an address, but only names are looked for in its "
+			    "certificate: set tls.server_name", r->where, a->text);
+	}
+}
+
+/* Whom to trust, for which name, and as whom. */
+static void
+upstream_verify(struct reader *r, struct upstream *up, const struct upstream_read *u,
+    const struct toml *upstream, const struct toml *table)
+{
+	const char *outer = r->where, *why;
+
+	upstream_names_check(r, up, upstream);
+	up->tls.trust = trust_get(r, u->ca_file, &why);
+	r->where = arena_fmt(r->a, "%s.tls", outer);
+	if (why && u->ca_file)
+		value_error(r, "ca_file", toml_get(table, "ca_file"), "%s", why);
+	r->where = outer;
+	if (why && !u->ca_file)
+		table_error(r, upstream, "https backends cannot be verified: %s", why);
+}
+
+/* [upstreams.NAME.tls] behind what section_read has set; it need not be there. */
+static void
+upstream_tls_read(struct reader *r, struct upstream *up, const struct upstream_read *u,
+    const struct toml *upstream)
+{
+	const struct toml *table = toml_get(upstream, "tls"), *verify;
+	const char *outer = r->where;
+	struct ip ip;
+
+	if (table && table->kind != TOML_TABLE)
+		return; /* said already */
+	if (!upstream_is_https(up)) {
+		if (table)
+			diag_add(&r->conf->diags, DIAG_WARNING, table->line, table->col,
+			    "%s.tls: not used, as no instance is spoken to by https (see "
+			    "protocol)", outer);
+		return;
+	}
+	if (up->tls.verify)
+		upstream_verify(r, up, u, upstream, table);
+	if (!table)
+		return;
+	r->where = arena_fmt(r->a, "%s.tls", outer);
+	if (up->tls.server_name && (!name_is_dns(slice_of(up->tls.server_name)) ||
+	    ip_parse(slice_of(up->tls.server_name), &ip)))
+		value_error(r, "server_name", toml_get(table, "server_name"),
+		    "'%s' is no name of a host", up->tls.server_name);
+	if (!up->tls.verify && (verify = toml_get(table, "verify")))
+		diag_add(&r->conf->diags, DIAG_WARNING, verify->vline, verify->vcol,
+		    "%s.verify: anybody on the way can pose as this backend; better name its "
+		    "certificate in ca_file", r->where);
+	upstream_client_cert(r, up, u, table);
+	r->where = outer;
+}
+
 static void
 name_check(struct reader *r, const struct toml *table)
 {
@@ -5934,7 +8080,8 @@ name_check(struct reader *r, const struct toml *table)
 static void
 upstream_read(struct reader *r, struct upstream *out, const struct toml *table)
 {
-	struct upstream_read u = { .out = { .index = out->index, .line = table->line } };
+	struct upstream_read u = { .out = { .index = out->index, .line = table->line,
+		.tls.verify = true } };
 
 	u.out.name = table->key.p;
 	r->where = arena_fmt(r->a, "upstreams.%s", u.out.name);
@@ -5945,12 +8092,12 @@ upstream_read(struct reader *r, struct upstream *out, const struct toml *table)
 	}
 	name_check(r, table);
 	section_read(r, SEC_UPSTREAM, r->where, table, &u);
-	if (u.protocol > 0)
-		value_error(r, "protocol", toml_get(table, "protocol"), "not supported yet");
 	strategy_read(r, &u, table);
 	host_header_read(r, &u, table);
 	*out = u.out;
 	instances_read(r, out, table, &u.place);
+	protocol_lower(r, out, &u, table);
+	upstream_tls_read(r, out, &u, table);
 	health_read(r, out, table);
 }
 
@@ -6596,7 +8743,8 @@ static void
 replicas_spread(struct reader *r, const struct process_read *pr)
 {
 	struct upstream *up = pr->out.up;
-	struct instance first = { .up = up, .weight = 1, .addr = { .fd = -1 } };
+	struct instance first = { .up = up, .weight = 1,
+		.addr = { .fd = -1, .scheme = up->scheme } };
 	int n = pr->out.replicas;
 
 	if (up->n_instances == 1)
@@ -7346,8 +9494,10 @@ routes_read(struct reader *r, const struct toml *list)
 /* ==== conf ===================================================================
  * Owns    nothing: a configuration is its loader's.
  * Offers  conf_load, conf_simple, conf_wrap, conf_free, conf_memory_bound.
- * Calls   base, arena, diag, toml, addr, route, values, upstreams, processes,
- *         routes. */
+ * Calls   base, arena, diag, toml, addr, route, certs, values, upstreams,
+ *         processes, routes. */
+
+#define HTTPS_PORT 443
 
 extern char **environ;
 
@@ -7387,44 +9537,82 @@ said_note(struct conf *c, enum diag_level level, const char *section, const char
 
 /* Adds a to the listeners, once. */
 static void
-listen_add(struct conf *c, const struct addr *a)
+listen_add(struct conf *c, const struct addr *a, const char *key)
 {
 	struct server_conf *s = &c->server;
 
 	for (int i = 0; i < s->n_listens; i++)
-		if (strcmp(s->listens[i].text, a->text) == 0)
+		if (strcmp(s->listens[i].text, a->text) == 0) {
+			if ((s->listens[i].scheme == SCHEME_HTTPS) != (a->scheme == SCHEME_HTTPS))
+				said_note(c, DIAG_ERROR, "server", key,
+				    "%s cannot be for http and https", a->text);
 			return;
-	if (a->scheme == SCHEME_HTTPS || a->scheme == SCHEME_UWSGI) {
-		said_note(c, DIAG_ERROR, "server", "listen", "%s: not supported yet", a->text);
+		}
+	if (a->scheme == SCHEME_UWSGI) {
+		said_note(c, DIAG_ERROR, "server", key, "%s: not supported yet", a->text);
 		return;
 	}
 	s->listens[s->n_listens++] = *a;
 }
 
-/* http_port and listen become one list; forced is -l's address. */
+/* The same, if TLS is on. */
+static void
+listen_add_tls(struct conf *c, const struct addr *a, const char *key)
+{
+	struct addr https = *a;
+
+	https.scheme = SCHEME_HTTPS;
+	if (a->scheme == SCHEME_HTTP || a->scheme == SCHEME_UWSGI)
+		said_note(c, DIAG_ERROR, "server", key, "%s is not said to be https", a->text);
+	else if (c->tls.on)
+		listen_add(c, &https, key);
+	else
+		said_note(c, DIAG_WARNING, "server", key, "%snot bound, as %s",
+		    strcmp(key, "https_port") == 0 ? "" : arena_fmt(&c->arena, "%s: ", a->text),
+		    c->tls.enabled ? "[tls] has neither cert nor domains"
+		                   : "TLS is not enabled (tls.enabled)");
+}
+
+static void
+listen_add_port(struct conf *c, const char *text, const char *key)
+{
+	const char *why;
+	struct addr a;
+
+	if (!addr_parse(&c->arena, slice_of(text), &a, &why))
+		diag_add(&c->diags, DIAG_ERROR, 0, 0, "cannot listen on %s: %s", text, why);
+	else if (a.scheme == SCHEME_HTTPS || strcmp(key, "https_port") == 0)
+		listen_add_tls(c, &a, key);
+	else
+		listen_add(c, &a, key);
+}
+
+/* All that is to be listened on becomes one list; forced is -l's address, in
+ * place of those for http. */
 static void
 listens_lower(struct conf *c, const struct server_read *sr, const char *forced)
 {
-	uint32_t port = sr->http_port;
-	const char *why, *text = forced;
-	struct addr a;
+	struct arena *a = &c->arena;
 
-	c->server.listens = arena_alloc(&c->arena,
-	    ((size_t)sr->listen.n + 1) * sizeof *c->server.listens);
-	c->server.listen_is_default = !forced && port == 0 && sr->listen.n == 0;
-	if (c->server.listen_is_default)
-	{
-		port = PORT_PRESET;
-		c->server.listen_is_default = true;
-	}
-	if (!forced && port > 0)
-		text = arena_fmt(&c->arena, ":%u", port);
-	if (text && addr_parse(&c->arena, slice_of(text), &a, &why))
-		listen_add(c, &a);
-	else if (text)
-		diag_add(&c->diags, DIAG_ERROR, 0, 0, "cannot listen on %s: %s", text, why);
+	c->server.listens = arena_alloc(a,
+	    ((size_t)sr->listen.n + (size_t)sr->https_listen.n + 3) * sizeof *c->server.listens);
+	if (forced)
+		listen_add_port(c, forced, "listen");
+	else if (sr->http_port > 0)
+		listen_add_port(c, arena_fmt(a, ":%u", sr->http_port), "http_port");
 	for (int i = 0; !forced && i < sr->listen.n; i++)
-		listen_add(c, &sr->listen.v[i]);
+		if (sr->listen.v[i].scheme == SCHEME_HTTPS)
+			listen_add_tls(c, &sr->listen.v[i], "listen");
+		else
+			listen_add(c, &sr->listen.v[i], "listen");
+	if (sr->https_port > 0)
+		listen_add_port(c, arena_fmt(a, ":%u", sr->https_port), "https_port");
+	for (int i = 0; i < sr->https_listen.n; i++)
+		listen_add_tls(c, &sr->https_listen.v[i], "https_listen");
+	if (!forced && c->server.n_listens == 0 && c->diags.errors == 0) {
+		c->server.listen_is_default = true;
+		listen_add_port(c, arena_fmt(a, ":%d", PORT_PRESET), "http_port");
+	}
 }
 
 static void
@@ -7436,9 +9624,6 @@ server_read(struct reader *r, const struct toml *table, const char *forced)
 	section_read(r, SEC_SERVER, "server", table, &sr);
 	c->server = sr.out;
 	listens_lower(c, &sr, forced);
-	if (sr.https_port > 0)
-		said_note(c, DIAG_WARNING, "server", "https_port",
-		    "not bound, as TLS is not enabled (it is not supported yet)");
 	if (c->server.user && !getpwnam(c->server.user))
 		said_note(c, DIAG_WARNING, "server", "user", "this host has no user %s",
 		    c->server.user);
@@ -7447,6 +9632,181 @@ server_read(struct reader *r, const struct toml *table, const char *forced)
 		    c->server.group);
 	if (!c->server.user && geteuid() == 0)
 		diag_add(&c->diags, DIAG_WARNING, 0, 0, "workers run as root; set server.user");
+}
+
+/* ---- [tls] ---- */
+
+/* The names that ACME is asked for, in lower case, each once. */
+static void
+domains_lower(struct conf *c, const struct slices *said)
+{
+	struct slices *out = &c->tls.domains;
+
+	out->v = arena_alloc(&c->arena, (size_t)said->n * sizeof *out->v);
+	for (int i = 0; i < said->n; i++) {
+		struct slice name = x509_host(&c->arena, said->v[i]);
+		bool twice = false;
+		for (int k = 0; k < out->n; k++)
+			twice |= slice_eq(out->v[k], name);
+		if (slice_starts(name, S("*.")))
+			said_note(c, DIAG_ERROR, "tls", "domains", "%s: a wildcard is proved by "
+			    "DNS, which warp does not write; name each host", name.p);
+		else if (!name_is_dns(name) || memchr(name.p, '_', name.n) ||
+		    !strpbrk(name.p, "abcdefghijklmnopqrstuvwxyz"))
+			said_note(c, DIAG_ERROR, "tls", "domains", "'%s' is no name of a host",
+			    said->v[i].p);
+		else if (!twice)
+			out->v[out->n++] = name;
+	}
+	if (out->n > ACME_NAMES_MAX)
+		said_note(c, DIAG_ERROR, "tls", "domains", "%d names, at most %d fit in a "
+		    "certificate", out->n, ACME_NAMES_MAX);
+}
+
+/* One more pair of files; key NULL: the same one holds both. */
+static void
+files_add(struct tls_conf *t, const struct cert_files *f, unsigned line, unsigned col)
+{
+	struct cert_files *out = &t->files[t->n_files++];
+
+	*out = *f;
+	out->key = f->key ? f->key : f->cert;
+	out->line = line;
+	out->col = col;
+}
+
+/* cert and key, then certs. */
+static void
+files_lower(struct reader *r, const struct tls_read *tr, const struct toml *table)
+{
+	struct conf *c = r->conf;
+	const struct toml *certs = table ? toml_get(table, "certs") : NULL, *v;
+	const struct origin *o = conf_said(c, "tls", "cert");
+	size_t n = certs && certs->kind == TOML_ARRAY ? certs->count : 0;
+	struct cert_files f = { tr->cert, tr->key, 0, 0 };
+
+	c->tls.files = arena_alloc(r->a, (n + 1) * sizeof *c->tls.files);
+	if (tr->cert)
+		files_add(&c->tls, &f, o && !o->env ? o->value->vline : 0,
+		    o && !o->env ? o->value->vcol : 0);
+	else if (tr->key)
+		said_note(c, DIAG_ERROR, "tls", "key", "needs tls.cert, the certificate");
+	r->where = "tls.certs";
+	for (v = n > 0 ? certs->first : NULL; v; v = v->next) {
+		if (v->kind != TOML_TABLE)
+			continue; /* said already */
+		f = (struct cert_files){ .cert = NULL };
+		section_read(r, SEC_CERT, "tls.certs", v, &f);
+		if (f.cert)
+			files_add(&c->tls, &f, toml_get(v, "cert")->vline,
+			    toml_get(v, "cert")->vcol);
+		else if (!toml_get(v, "cert"))
+			table_error(r, v, "expected cert, the certificate");
+	}
+	r->where = "";
+}
+
+static bool
+is_base64url(struct slice s)
+{
+	return s.n > 0 && strspn(s.p, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	    "0123456789-_=") == s.n;
+}
+
+/* What the ACME server is told must be something it can understand. */
+static void
+acme_check(struct conf *c)
+{
+	const struct tls_conf *t = &c->tls;
+	const char *at = t->acme_email.n > 0 ? memchr(t->acme_email.p, '@', t->acme_email.n) : NULL;
+
+	if (!slice_starts(t->acme_url, S("https://")) || t->acme_url.n == 8 ||
+	    strpbrk(t->acme_url.p, " \t\r\n\"\\"))
+		said_note(c, DIAG_ERROR, "tls", "acme_url",
+		    "expected the https:// URL of an ACME directory, got \"%s\"", t->acme_url.p);
+	if (t->acme_email.p && (!at || at == t->acme_email.p || !at[1] ||
+	    strpbrk(t->acme_email.p, " \t\r\n\",;:<>\\")))
+		said_note(c, DIAG_ERROR, "tls", "acme_email", "'%s' is no mail address",
+		    t->acme_email.p);
+	if ((t->eab_kid.n > 0) != (t->eab_hmac.n > 0))
+		said_note(c, DIAG_ERROR, "tls", "acme_eab", "%s is missing: the CA gives both",
+		    t->eab_kid.n > 0 ? "hmac" : "kid");
+	if (t->eab_hmac.n > 0 && !is_base64url(t->eab_hmac))
+		said_note(c, DIAG_ERROR, "tls", "acme_eab", "hmac is no base64url text");
+}
+
+/* The bundle at a key of [tls]; NULL after saying why not. */
+static struct trust *
+tls_trust(struct reader *r, const char *key, const char *file)
+{
+	const char *why;
+	struct trust *t = trust_get(r, file, &why);
+
+	if (why)
+		said_note(r->conf, DIAG_ERROR, "tls", key, "%s", why);
+	return t;
+}
+
+/* What the keys say; the certificates themselves are tls_load's. */
+static void
+tls_read(struct reader *r, const struct toml *table)
+{
+	struct conf *c = r->conf;
+	struct tls_read tr = { .enabled = false };
+
+	section_read(r, SEC_TLS, "tls", table, &tr);
+	c->tls = tr.out;
+	c->tls.enabled = tr.enabled;
+	c->tls.client_optional = tr.client_verify != 0;
+	domains_lower(c, &tr.domains);
+	files_lower(r, &tr, table);
+	acme_check(c);
+	if (conf_said(c, "tls", "client_verify") && !tr.client_ca_file)
+		said_note(c, DIAG_ERROR, "tls", "client_verify",
+		    "needs client_ca_file: who may sign certificates of clients");
+	c->tls.on = tr.enabled && (c->tls.n_files > 0 || c->tls.domains.n > 0);
+	if (!c->tls.on)
+		return;
+	if (tr.client_ca_file)
+		c->tls.clients = tls_trust(r, "client_ca_file", tr.client_ca_file);
+	if (c->tls.domains.n > 0)
+		c->tls.acme_trust = tls_trust(r, "acme_ca_file", tr.acme_ca_file);
+}
+
+static void
+tls_say(void *to, enum diag_level level, int pair, const char *text)
+{
+	struct conf *c = to;
+
+	if (pair < 0)
+		said_note(c, level, "tls", "domains", "%s", text);
+	else
+		diag_add(&c->diags, level, c->tls.files[pair].line, c->tls.files[pair].col,
+		    "tls: %s", text);
+}
+
+/* Behind [server]: what TLS is served at, and with which certificates. */
+static void
+tls_load(struct conf *c)
+{
+	const struct server_conf *s = &c->server;
+	const struct addr *first = NULL;
+
+	for (int i = s->n_listens - 1; i >= 0; i--)
+		if (s->listens[i].scheme == SCHEME_HTTPS)
+			first = &s->listens[i];
+	if (c->tls.enabled && !c->tls.on)
+		said_note(c, DIAG_WARNING, "tls", "enabled", "TLS is not served: set cert and key, "
+		    "[[tls.certs]] or domains");
+	if (!c->tls.on)
+		return;
+	if (!first)
+		said_note(c, DIAG_ERROR, "tls", "enabled", "there is no address to serve TLS at: "
+		    "set server.https_port, for example to 443");
+	else
+		c->tls.redirect_port = first->port > 0 ? first->port : HTTPS_PORT;
+	c->tls.print = certs_print(&c->tls);
+	c->tls.set = certs_load(&c->tls, tls_say, c);
 }
 
 /* ---- [log] ---- */
@@ -7517,6 +9877,11 @@ admin_read(struct reader *r, const struct toml *table)
 	section_read(r, SEC_ADMIN, "admin", table, &ar);
 	c->admin = (struct admin_conf){ ar.listen.v, ar.listen.n,
 		!conf_said(c, "admin", "listen"), ar.listen.n == 0, ar.token, ar.expose };
+	for (int i = 0; i < ar.listen.n; i++)
+		if (ar.listen.v[i].scheme == SCHEME_HTTPS)
+			said_note(c, DIAG_ERROR, "admin", "listen", "%s: the admin interface is "
+			    "served without TLS; admin.expose can be asked over https",
+			    ar.listen.v[i].text);
 	for (int i = 0; i < ar.listen.n && ar.token.n == 0; i++)
 		if (ar.listen.v[i].kind == ADDR_INET || ar.listen.v[i].kind == ADDR_NAME) {
 			said_note(c, DIAG_WARNING, "admin", "listen",
@@ -7729,9 +10094,11 @@ conf_read(struct reader *r, const char *forced_listen)
 
 	r->where = "";
 	root_check(r, root);
+	tls_read(r, root_table(r, root, SEC_TLS));
 	server_read(r, root_table(r, root, SEC_SERVER), forced_listen);
 	section_read(r, SEC_MIDDLEWARE, "middleware", root_table(r, root, SEC_MIDDLEWARE),
 	    &r->conf->middleware);
+	tls_load(r->conf);
 	log_read(r, root_table(r, root, SEC_LOG));
 	admin_read(r, root_table(r, root, SEC_ADMIN));
 	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
@@ -7803,7 +10170,7 @@ conf_bare(struct reader *r, const char *listen, const char *name)
 	struct conf *c = r->conf;
 	struct toml none = { .kind = TOML_TABLE };
 	char *cwd = getcwd(NULL, 0);
-	struct upstream_read u = { .out = { .name = name } };
+	struct upstream_read u = { .out = { .name = name, .tls.verify = true } };
 	struct upstream *up = arena_alloc(r->a, sizeof *up);
 
 	c->dir = cwd ? arena_dup(r->a, slice_of(cwd)).p : "/";
@@ -7830,10 +10197,12 @@ conf_simple(const char *listen, const char *target)
 	struct conf *c = conf_new();
 	struct reader r = { .conf = c, .a = &c->arena };
 	struct toml none = { .kind = TOML_TABLE };
+	struct upstream_read u = { .protocol = PROTOCOL_HTTP };
 	struct upstream *up = conf_bare(&r, listen, "target");
 
 	if (addr_read(&r, &none, slice_of(target), &up->instances[0].addr))
 		up->n_instances = 1;
+	upstream_tls_read(&r, up, &u, &none);
 	routes_read(&r, NULL);
 	return conf_finish(&r);
 }
@@ -7846,10 +10215,12 @@ conf_wrap(const char *listen, const char *target, char **argv)
 	struct conf *c = conf_new();
 	struct reader r = { .conf = c, .a = &c->arena };
 	struct toml none = { .kind = TOML_TABLE };
+	struct upstream_read u = { .protocol = PROTOCOL_HTTP };
 	struct upstream *up = conf_bare(&r, listen, "app");
 
 	if (!target || addr_read(&r, &none, slice_of(target), &up->instances[0].addr))
 		up->n_instances = 1;
+	upstream_tls_read(&r, up, &u, &none);
 	process_wrap(&r, up, argv);
 	routes_read(&r, NULL);
 	expose_lower(c);
@@ -7864,6 +10235,9 @@ conf_free(struct conf *c)
 	for (int i = 0; i < c->table.n; i++)
 		if (c->table.routes[i].path_kind == PATH_REGEX)
 			regfree(&c->table.routes[i].regex);
+	for (int i = 0; i < c->n_upstreams; i++)
+		certs_free(c->upstreams[i].tls.client);
+	certs_free(c->tls.set);
 	arena_free(&c->arena);
 	free(c);
 }
@@ -7872,7 +10246,7 @@ conf_free(struct conf *c)
  * Owns    nothing.
  * Offers  conf_print_keys, conf_print_man, conf_print_check, conf_print_json,
  *         conf_memory_bound.
- * Calls   base, http, keys, values, conf. */
+ * Calls   base, http, certs, keys, values, upstreams, conf. */
 
 /* ---- -D and the manual ---- */
 
@@ -7967,12 +10341,25 @@ memory_large(const struct conf *c)
 	    HEAD_ADDED_MAX;
 }
 
+/* Some upstream is spoken to with TLS. */
+static bool
+conf_has_https(const struct conf *cf)
+{
+	for (int u = 0; u < cf->n_upstreams; u++)
+		for (int i = 0; i < cf->upstreams[u].n_instances; i++)
+			if (cf->upstreams[u].instances[i].addr.scheme == SCHEME_HTTPS)
+				return true;
+	return false;
+}
+
 /* A client that says nothing, with its share of the upstream connections and
  * of the poll array. */
 static uint64_t
-memory_idle(void)
+memory_idle(const struct conf *c)
 {
-	return sizeof(struct conn) + 2 * sizeof(struct upconn) +
+	uint64_t tls = (c->tls.on ? 1u : 0) + (conf_has_https(c) ? 2u : 0);
+
+	return sizeof(struct conn) + 2 * sizeof(struct upconn) + tls * sizeof(struct tls) +
 	    3 * (sizeof(struct pollfd) + sizeof(struct watch *));
 }
 
@@ -7983,12 +10370,13 @@ static uint64_t
 memory_busy(const struct conf *c)
 {
 	enum { SMALL = 3, LARGE = 5 };
-	uint64_t spool = 0;
+	uint64_t spool = 0, tls = (c->tls.on ? 1u : 0) + (conf_has_https(c) ? 1u : 0);
 
 	for (int i = 0; i < c->table.n; i++)
 		if (c->table.routes[i].buffer_request > 0)
 			spool = MAX(spool, (uint64_t)c->table.routes[i].buffer_request);
-	return SMALL * (uint64_t)BLOCK_SMALL_BYTES + LARGE * memory_large(c) + spool;
+	return SMALL * (uint64_t)BLOCK_SMALL_BYTES + LARGE * memory_large(c) + spool +
+	    tls * sizeof(struct tls_bufs);
 }
 
 /* What a worker has before its first client. */
@@ -8009,7 +10397,7 @@ conf_memory_bound(const struct conf *c)
 	uint64_t share = (c->server.max_connections + workers - 1) / workers;
 
 	return sizeof(struct board) + workers * (memory_worker(c) +
-	    share * (memory_idle() + memory_busy(c)));
+	    share * (memory_idle(c) + memory_busy(c)));
 }
 
 /* ---- -t ---- */
@@ -8089,6 +10477,32 @@ print_action(FILE *to, const struct route *r)
 	fputs("\n", to);
 }
 
+/* What stands in front of an address that TLS is spoken at. */
+static const char *
+scheme_text(const struct addr *a)
+{
+	return a->scheme == SCHEME_HTTPS ? "https://" : "";
+}
+
+/* Each certificate: whose, by whom, until when. */
+static void
+print_certs(FILE *to, const struct cert_set *set)
+{
+	static const char *const origins[] = { "", " (ACME)", " (signed by itself)" };
+	struct arena a = { NULL };
+
+	for (int i = 0; set && i < set->n; i++) {
+		const struct cert *c = &set->v[i];
+		fprintf(to, "certificate%s %s", origins[c->origin], c->cert_file ? c->cert_file
+		    : "until ACME has got one");
+		for (int k = 0; k < c->names.n; k++)
+			fprintf(to, "%s %s", k == 0 ? ":" : ",", c->names.v[k].p);
+		fprintf(to, "; %s %u, by %s, until %s\n", c->key_type == BR_KEYTYPE_EC ? "EC"
+		    : "RSA", c->key_bits, c->issuer.p, cert_date(&a, c->until_s));
+	}
+	arena_free(&a);
+}
+
 static void
 print_upstream(FILE *to, const struct upstream *up)
 {
@@ -8098,8 +10512,13 @@ print_upstream(FILE *to, const struct upstream *up)
 	    up->write_ms / (double)SECOND_MS, up->retries, up->keepalive,
 	    up->keepalive_ms / (double)SECOND_MS);
 	for (int i = 0; i < up->n_instances; i++)
-		fprintf(to, "    %-32s weight %u\n", up->instances[i].addr.text,
-		    up->instances[i].weight);
+		fprintf(to, "    %s%-*s weight %u\n", scheme_text(&up->instances[i].addr),
+		    32 - (int)strlen(scheme_text(&up->instances[i].addr)),
+		    up->instances[i].addr.text, up->instances[i].weight);
+	if (upstream_is_https(up) && up->tls.trust)
+		fprintf(to, "    verified by the %zu certificates in %s%s%s\n", up->tls.trust->n,
+		    up->tls.trust->file, up->tls.server_name ? ", for the name " : "",
+		    up->tls.server_name ? up->tls.server_name : "");
 }
 
 /* A word as a shell would take it. */
@@ -8167,10 +10586,30 @@ print_memory(FILE *to, const struct conf *c)
 	fprintf(to, "memory: at most %llu MB: %u clients x %llu KB, if all are busy and no peer "
 	    "reads (%llu bytes each while idle); %d worker%s x %llu KB; shared %llu KB\n",
 	    (unsigned long long)((conf_memory_bound(c) + mb - 1) / mb), c->server.max_connections,
-	    (unsigned long long)((memory_idle() + memory_busy(c)) / 1024),
-	    (unsigned long long)memory_idle(), c->server.workers,
+	    (unsigned long long)((memory_idle(c) + memory_busy(c)) / 1024),
+	    (unsigned long long)memory_idle(c), c->server.workers,
 	    c->server.workers == 1 ? "" : "s", (unsigned long long)(memory_worker(c) / 1024),
 	    (unsigned long long)(sizeof(struct board) / 1024));
+}
+
+/* How TLS is served, for `-t`. */
+static void
+print_tls(FILE *to, const struct tls_conf *t)
+{
+	if (!t->on)
+		return;
+	fprintf(to, "TLS 1.2%s, sessions %u", t->legacy ? " and older, with old ciphers" : "",
+	    t->sessions);
+	if (t->redirect)
+		fprintf(to, ", http goes to https");
+	if (t->hsts_secs > 0)
+		fprintf(to, ", HSTS %u s", t->hsts_secs);
+	if (t->strict_sni)
+		fprintf(to, ", unknown names are refused");
+	if (t->clients)
+		fprintf(to, ", clients %s show a certificate by one of the %zu in %s",
+		    t->client_optional ? "may" : "must", t->clients->n, t->clients->file);
+	fputc('\n', to);
 }
 
 /* What a good configuration comes to, for `-t`. */
@@ -8180,7 +10619,9 @@ conf_print_check(const struct conf *c, FILE *to)
 	const struct server_conf *s = &c->server;
 
 	for (int i = 0; i < s->n_listens; i++)
-		fprintf(to, "listen %s\n", s->listens[i].text);
+		fprintf(to, "listen %s%s\n", scheme_text(&s->listens[i]), s->listens[i].text);
+	print_tls(to, &c->tls);
+	print_certs(to, c->tls.set);
 	for (int i = 0; i < c->admin.n_listens; i++)
 		fprintf(to, "admin %s\n", c->admin.listens[i].text);
 	fprintf(to, "workers %d, clients %u; head %g s, body %g s, keepalive %g s, write %g s, "
@@ -8204,9 +10645,9 @@ conf_print_check(const struct conf *c, FILE *to)
 
 /* What is not UTF-8 becomes U+FFFD: programs write what they like. */
 static void
-json_text(FILE *to, struct slice s)
+json_quote(FILE *to, struct slice s)
 {
-	const unsigned char *p = (const unsigned char *)s.p, *end = p + s.n;
+	const unsigned char *p = (const unsigned char *)(s.n > 0 ? s.p : ""), *end = p + s.n;
 	size_t n;
 
 	fputc('"', to);
@@ -8263,7 +10704,7 @@ json_scalar(FILE *to, const struct toml *v)
 	else if (v->kind == TOML_FLOAT && isfinite(v->real))
 		fprintf(to, "%.15g", v->real);
 	else
-		json_text(to, v->text);
+		json_quote(to, v->text);
 }
 
 /* v with all below it. A configuration that loaded is never deep. */
@@ -8283,7 +10724,7 @@ json_value(FILE *to, const struct toml *v, bool secret)
 	fputc(table ? '{' : '[', to);
 	for (const struct toml *c = v->first; c; c = c->next) {
 		if (table) {
-			json_text(to, c->key);
+			json_quote(to, c->key);
 			fputs(": ", to);
 		}
 		json_value(to, c, secret || (table && key_is_secret(c->key)) ||
@@ -8302,7 +10743,7 @@ json_preset(FILE *to, const struct key *k)
 	else if (kinds[k->kind].words == ONE_VALUE)
 		fputs(k->preset, to);
 	else
-		json_text(to, slice_of(k->preset));
+		json_quote(to, slice_of(k->preset));
 }
 
 /* A key, what it is, and who said so: { "value": 80, "from": "file:2" }.
@@ -8393,7 +10834,7 @@ json_sections(FILE *to, const struct conf *c, const char *name, enum section_id 
 		fputs("{", to);
 		for (const struct toml *v = t->first; v; v = v->next) {
 			fputs("\n    ", to);
-			json_text(to, v->key);
+			json_quote(to, v->key);
 			fputs(": ", to);
 			json_section(to, id, v);
 			fputs(v->next ? "," : "", to);
@@ -8407,10 +10848,10 @@ static void
 json_instances(FILE *to, const struct upstream *up)
 {
 	fputs("    ", to);
-	json_text(to, slice_of(up->name));
+	json_quote(to, slice_of(up->name));
 	fputs(": [", to);
 	for (int i = 0; i < up->n_instances; i++) {
-		json_text(to, slice_of(up->instances[i].addr.text));
+		json_quote(to, slice_of(up->instances[i].addr.text));
 		fputs(i + 1 < up->n_instances ? ", " : "", to);
 	}
 	fputc(']', to);
@@ -8423,7 +10864,7 @@ conf_print_json(const struct conf *c, FILE *to)
 
 	fputs("{\n  \"file\": ", to);
 	if (c->file)
-		json_text(to, slice_of(c->file));
+		json_quote(to, slice_of(c->file));
 	else
 		fputs("null", to);
 	fputs(",\n", to);
@@ -8505,7 +10946,8 @@ pages_load(struct conf *cf)
  * Owns    the one mapping that master, workers and helpers share.
  * Offers  board_open, board_adopt, board_attach, board_addrs_set, board_addrs_get,
  *         board_hits_clear, board_changed, board_text_set, board_text_get,
- *         board_worker_gone, COUNT, rate_take.
+ *         board_worker_gone, COUNT, rate_take, challenge_set, challenge_answer,
+ *         challenge_of.
  * Calls   base, clock, log, addr. Who writes what is said in warp.h. */
 
 #define ADDR_TEXT 128 /* bytes of an address with its port, or of a socket's path */
@@ -8798,6 +11240,9 @@ board_worker_gone(int slot)
 	COUNT(g->bytes_out, w->bytes_out);
 	COUNT(g->retries, w->retries);
 	COUNT(g->refused, w->refused);
+	COUNT(g->handshakes, w->handshakes);
+	COUNT(g->resumed, w->resumed);
+	COUNT(g->handshakes_failed, w->handshakes_failed);
 	COUNT(g->latency_us, w->latency_us);
 	COUNT(g->log_dropped, w->log_dropped);
 	for (size_t i = 0; i < LEN(g->codes); i++)
@@ -8842,6 +11287,74 @@ rate_take(const struct rate_limit *r, uint64_t tag)
 		return (unsigned)((until - now - room + 999999) / 1000000);
 	cell->until_us = until;
 	return 0;
+}
+
+/* What the CA is to find when it asks for domain: at `/.well-known/…/token`
+ * that answer or, without a token, in the handshake. Without a domain the
+ * record is free again. One writer. False: too long, the record is free. */
+static bool
+challenge_set(int i, const char *domain, const char *token, const char *answer)
+{
+	struct board_challenge *c = &board->challenges[i];
+	unsigned seq = c->seq | 1; /* odd already: a writer died here */
+	bool good = !domain || (strlen(domain) < sizeof c->domain &&
+	    strlen(token) < sizeof c->token && strlen(answer) < sizeof c->answer);
+
+	c->seq = seq;
+	atomic_thread_fence(memory_order_release);
+	memset(c->domain, 0, sizeof c->domain);
+	memset(c->token, 0, sizeof c->token);
+	memset(c->answer, 0, sizeof c->answer);
+	if (domain && good) {
+		memcpy(c->domain, domain, strlen(domain));
+		memcpy(c->token, token, strlen(token));
+		memcpy(c->answer, answer, strlen(answer));
+	}
+	atomic_thread_fence(memory_order_release);
+	c->seq = seq + 1;
+	return good;
+}
+
+/* Record c has that token, and that domain if one is given: then out is its
+ * answer. What is just being written is not there yet, for the CA is asked to
+ * look when it is. */
+static bool
+challenge_is(const struct board_challenge *c, struct slice domain, struct slice token,
+    char out[ACME_TOKEN_MAX])
+{
+	unsigned seq = c->seq;
+	bool is;
+
+	if (seq & 1)
+		return false;
+	is = c->domain[0] && slice_eq(token, (struct slice){ c->token,
+	    strnlen(c->token, sizeof c->token) }) && (domain.n == 0 ||
+	    slice_eq(domain, (struct slice){ c->domain, strnlen(c->domain, sizeof c->domain) }));
+	memcpy(out, c->answer, sizeof c->answer);
+	out[sizeof c->answer - 1] = '\0';
+	atomic_thread_fence(memory_order_acquire);
+	return is && c->seq == seq;
+}
+
+/* What http-01 is to be told; false: no such token is live. RFC 8555 8.3. */
+static bool
+challenge_answer(struct slice token, char out[ACME_TOKEN_MAX])
+{
+	for (size_t i = 0; token.n > 0 && i < LEN(board->challenges); i++)
+		if (challenge_is(&board->challenges[i], S(""), token, out))
+			return true;
+	return false;
+}
+
+/* What the handshake of tls-alpn-01 is to prove for domain; false: nothing.
+ * RFC 8737. */
+static bool
+challenge_of(struct slice domain, char out[ACME_TOKEN_MAX])
+{
+	for (size_t i = 0; domain.n > 0 && i < LEN(board->challenges); i++)
+		if (challenge_is(&board->challenges[i], domain, S(""), out))
+			return true;
+	return false;
 }
 
 /* ==== roster =================================================================
@@ -9359,7 +11872,8 @@ timers_next_ms(void)
 
 /* ==== loop ===================================================================
  * Owns    the poll array, and the epoll set where quiet descriptors are parked.
- * Offers  loop_open, loop_watch, loop_unwatch, loop_is_ready, loop_turn.
+ * Offers  loop_open, loop_watch, loop_unwatch, loop_inside, loop_is_ready,
+ *         loop_turn.
  * Calls   base, clock, log, timer.
  *
  * Watching, changing and removing are memory writes: that is poll's strength.
@@ -9377,6 +11891,7 @@ static int n_polls;
 static struct watch parking = { .fd = -1, .slot = -1 };
 static struct watch quiet;      /* sentinel: those in poll, longest quiet first */
 static struct watch unpolled;   /* sentinel: those in neither, oldest first */
+static struct watch insides;    /* sentinel: those in poll that are ready whatever it says */
 static uint32_t loop_turns;
 
 static void
@@ -9437,7 +11952,7 @@ loop_unwatch(struct watch *w)
 static void
 loop_watch(struct watch *w, short events)
 {
-	if (w->parked && w->events == events)
+	if (w->parked && w->events == events && !w->inside)
 		return;
 	w->parked = false;
 	w->events = events;
@@ -9452,14 +11967,27 @@ loop_watch(struct watch *w, short events)
 		poll_fds[w->slot] = (struct pollfd){ .fd = w->fd };
 	}
 	poll_fds[w->slot].events = events;
-	quiet_touch(w);
+	if (w->inside && events & POLLIN)
+		quiet_append(&insides, w, loop_turns);
+	else
+		quiet_touch(w);
 }
 
-/* Poll saw something on w in this turn that was not handled yet. */
+/* Bytes were read for w and wait above poll, or no longer: while they do, w is
+ * ready whenever it is watched for reading. */
+static void
+loop_inside(struct watch *w, bool are)
+{
+	w->inside = are;
+	if (are && w->slot >= 0 && w->events & POLLIN)
+		quiet_append(&insides, w, loop_turns);
+}
+
+/* There is something on w that was not handled yet. */
 static bool
 loop_is_ready(const struct watch *w)
 {
-	return w->slot >= 0 && poll_fds[w->slot].revents != 0;
+	return w->inside || (w->slot >= 0 && poll_fds[w->slot].revents != 0);
 }
 
 /* Watched without cost from now on, once: what epoll told is disarmed and need
@@ -9530,7 +12058,7 @@ parking_ready(struct watch *lot, short revents)
 static void *
 map_zeroed(size_t n)
 {
-	void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *p = mmap(NULL, MAX(n, 1u), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (p == MAP_FAILED)
 		die_memory();
@@ -9543,6 +12071,7 @@ loop_open(int watches)
 	poll_fds = map_zeroed((size_t)(watches + 1) * sizeof *poll_fds);
 	poll_owners = map_zeroed((size_t)(watches + 1) * sizeof *poll_owners);
 	quiet.prev = quiet.next = &quiet;
+	insides.prev = insides.next = &insides;
 	unpolled.prev = unpolled.next = &unpolled;
 	parking.fd = epoll_create1(EPOLL_CLOEXEC);
 	parking.ready = parking_ready;
@@ -9570,6 +12099,27 @@ loop_dispatch(int ready)
 	}
 }
 
+/* Those that have something to read inside, which poll has not called. */
+static void
+loop_insides(void)
+{
+	struct watch now = { .fd = -1 }, *w;
+
+	if (insides.next == &insides)
+		return;
+	now.next = insides.next;
+	now.prev = insides.prev;
+	now.next->prev = now.prev->next = &now;
+	insides.prev = insides.next = &insides;
+	while ((w = now.next) != &now) {
+		short revents = poll_fds[w->slot].revents;
+
+		poll_fds[w->slot].revents = 0; /* it is handled with this */
+		quiet_touch(w);
+		w->ready(w, (short)(revents | POLLIN));
+	}
+}
+
 /* Waits at most wait_ms (-1: for ever), then calls whoever is ready or due. */
 static void
 loop_turn(int wait_ms)
@@ -9578,6 +12128,8 @@ loop_turn(int wait_ms)
 
 	if (due >= 0 && (wait_ms < 0 || due < wait_ms))
 		wait_ms = due;
+	if (insides.next != &insides)
+		wait_ms = 0;
 	ready = poll(poll_fds, (nfds_t)n_polls, park_wait(wait_ms));
 	clock_turn();
 	loop_turns++;
@@ -9586,6 +12138,7 @@ loop_turn(int wait_ms)
 		parking_ready(&parking, 0);
 		ready--;
 	}
+	loop_insides();
 	loop_dispatch(ready);
 	timers_run();
 	park_quiet();
@@ -9741,10 +12294,1325 @@ buf_settle(struct buf *f)
 		scratch_leave(f->b);
 }
 
+/* ==== tls ====================================================================
+ * Owns    the engines of all TLS connections, record buffers between uses, and
+ *         the certificates that handshakes are given.
+ * Offers  tls_open, tls_certs_use, tls_server, tls_client, tls_shake, tls_take,
+ *         tls_writev, tls_push, tls_pending, tls_close, tls_free, tls_oldest,
+ *         tls_why.
+ * Calls   base, arena, log, board, certs, buf. BearSSL's engine does no I/O:
+ *         what it wants to read and write is looked after here. A connection
+ *         has record buffers only while bytes lie in them, and what verifies a
+ *         peer only during its handshake. */
+
+#define TLS_RECORD 0x16 /* first byte of a handshake record */
+#define TLS_ALERT  0x15 /* and of one that closes */
+#define TLS_RECORD_HEAD 5
+#define TLS_LEAF_MAX 4096 /* bytes of a peer's certificate that are kept for words */
+#define TLS_SEED 32
+#define TLS_RECORD_MAX 16384
+#define TLS_SHAKE_READS 4 /* in one turn */
+#define TLS_FLIGHT 4096 /* bytes of records that go together; longer ones alone */
+#define SUBJECT_MAX 512 /* bytes of a client certificate's subject */
+#define EC_SIGNATURE_MAX 139 /* bytes, in ASN.1 */
+#define TLS_ALPN_ACME "acme-tls/1" /* RFC 8737 */
+
+/* What checks a peer's certificates, lent to a handshake. */
+struct tls_verify {
+	const br_x509_class *vtable; /* first */
+	union {
+		const br_x509_class *vtable;
+		br_x509_minimal_context minimal;
+		br_x509_decoder_context key; /* any: only that is looked for */
+	} x;
+	const char *name; /* that the certificate must have; NULL: any */
+	bool any;         /* everybody is believed */
+	unsigned n;       /* certificates so far */
+	unsigned verdict;
+	size_t leaf_n;    /* of the first one */
+	unsigned char leaf[TLS_LEAF_MAX];
+};
+
+/* Whom a client connection is for. */
+struct tls_peer {
+	const char *name;          /* asked for and checked; NULL: neither */
+	const struct trust *trust; /* NULL: anybody is believed */
+	const struct cert *client; /* shown if asked for; NULL: none */
+	br_ssl_session_parameters *session; /* to go on with, and kept there; NULL: none */
+};
+
+enum shake { SHAKE_DONE, SHAKE_WAITS, SHAKE_FAILED, SHAKE_PLAIN /* that is no TLS */ };
+
+static const struct tls_conf *tls_conf; /* this worker's */
+static struct cert_set *tls_certs;      /* that new handshakes use */
+static struct tls *tls_slots, *tls_free_slots;
+static uint32_t n_tls_slots, max_tls_slots;
+static struct tls_bufs *tls_bufs_free;
+static unsigned n_tls_bufs_free;
+static struct tls handshakes; /* sentinel: servers' in hand, oldest first */
+static unsigned n_handshakes;
+static uint64_t tls_settings; /* that a session depends on */
+static br_ssl_server_context server_made; /* what all servers begin as */
+static br_ssl_client_context client_made;
+
+/* ---- the socket below ---- */
+
+/* What it takes of v: 0, nothing now; -1, never again. */
+static ssize_t
+socket_put(struct chan *ch, struct iovec *v, int n)
+{
+	struct msghdr m = { .msg_iov = v, .msg_iovlen = (size_t)n };
+	ssize_t put;
+
+	do
+		put = n == 1 ? send(ch->w.fd, v[0].iov_base, v[0].iov_len, MSG_NOSIGNAL)
+		             : sendmsg(ch->w.fd, &m, MSG_NOSIGNAL);
+	while (put < 0 && errno == EINTR);
+	if (put >= 0)
+		return put;
+	if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
+		return 0;
+	ch->broken = true;
+	return -1;
+}
+
+/* What it has: 0, nothing now; -1, its end, or it failed. */
+static ssize_t
+socket_get(struct chan *ch, void *to, size_t room)
+{
+	ssize_t got;
+
+	do
+		got = recv(ch->w.fd, to, room, 0);
+	while (got < 0 && errno == EINTR);
+	if (got > 0)
+		return got;
+	if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return 0;
+	ch->broken |= got < 0;
+	ch->eof = true;
+	return -1;
+}
+
+/* ---- memory ---- */
+
+/* The engine has no byte between records: its buffers go to whoever has some.
+ * BearSSL 0.6 needs no more for that than its two pointers. */
+static void
+tls_wake(struct tls *t)
+{
+	struct tls_bufs *b = tls_bufs_free;
+
+	if (t->bufs)
+		return;
+	if (b) {
+		tls_bufs_free = b->next;
+		n_tls_bufs_free--;
+	} else if (!(b = malloc(sizeof *b)))
+		die_memory();
+	t->bufs = b;
+	t->c.eng.ibuf = b->in;
+	t->c.eng.obuf = b->out;
+}
+
+static void
+tls_bufs_give(struct tls *t)
+{
+	if (!t->bufs)
+		return;
+	if (n_tls_bufs_free >= TLS_BUFS_KEPT)
+		free(t->bufs);
+	else {
+		t->bufs->next = tls_bufs_free;
+		tls_bufs_free = t->bufs;
+		n_tls_bufs_free++;
+	}
+	t->bufs = NULL;
+	t->c.eng.ibuf = t->c.eng.obuf = NULL; /* whoever forgets to wake it crashes */
+}
+
+/* Gives the buffers back, if nothing lies in them. */
+static void
+tls_rest(struct tls *t)
+{
+	size_t n;
+
+	if (t->state != TLS_OPEN || t->have > 0 || t->left ||
+	    br_ssl_engine_current_state(&t->c.eng) != (BR_SSL_RECVREC | BR_SSL_SENDAPP))
+		return;
+	if (br_ssl_engine_recvrec_buf(&t->c.eng, &n) == t->bufs->in && n == TLS_RECORD_HEAD)
+		tls_bufs_give(t);
+}
+
+static struct tls *
+tls_new(struct chan *ch)
+{
+	struct tls *t = tls_free_slots;
+
+	if (t)
+		tls_free_slots = t->next;
+	else if (n_tls_slots < max_tls_slots)
+		t = &tls_slots[n_tls_slots++];
+	else
+		return NULL;
+	memset((char *)t + sizeof t->c, 0, sizeof *t - sizeof t->c);
+	ch->tls = t;
+	t->ch = ch;
+	return t;
+}
+
+/* No certificate of the set is needed by this handshake any more. */
+static void
+tls_certs_leave(struct tls *t)
+{
+	struct cert_set *set = t->set;
+
+	t->set = NULL;
+	t->cert = NULL;
+	if (set && --set->handshakes == 0 && set->replaced)
+		certs_free(set);
+}
+
+/* The handshake is over, one way or the other. */
+static void
+tls_shaken(struct tls *t)
+{
+	if (t->next) {
+		t->prev->next = t->next;
+		t->next->prev = t->prev;
+		t->prev = t->next = NULL;
+		n_handshakes--;
+	}
+	tls_certs_leave(t);
+	free(t->verify);
+	t->verify = NULL;
+}
+
+/* Forgets all of it; the descriptor stays. */
+static void
+tls_free(struct chan *ch)
+{
+	struct tls *t = ch->tls;
+
+	if (!t)
+		return;
+	ch->tls = NULL;
+	tls_shaken(t);
+	tls_bufs_give(t);
+	free(t->subject);
+	free(t->left);
+	memset(t, 0, sizeof *t); /* it had keys */
+	t->next = tls_free_slots;
+	tls_free_slots = t;
+}
+
+/* The server's handshake that lasts longest; NULL: there is room for one more. */
+static struct chan *
+tls_oldest(void)
+{
+	return n_handshakes < TLS_HANDSHAKES_MAX ? NULL : handshakes.next->ch;
+}
+
+/* ---- what both sides speak ---- */
+
+/* Those that need no instruction of the CPU's first where it has none. */
+static void
+tls_suites(br_ssl_engine_context *e)
+{
+	static const uint16_t fast[] = {
+		BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+		BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	};
+	static const uint16_t plain[] = {
+		BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+		BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	};
+	bool aes = br_aes_x86ni_ctr_get_vtable() || br_aes_pwr8_ctr_get_vtable();
+
+	br_ssl_engine_set_suites(e, aes ? fast : plain, LEN(fast));
+}
+
+static void
+tls_algorithms(br_ssl_engine_context *e)
+{
+	br_ssl_engine_set_versions(e, BR_TLS12, BR_TLS12);
+	tls_suites(e);
+	br_ssl_engine_set_hash(e, br_sha256_ID, &br_sha256_vtable);
+	br_ssl_engine_set_hash(e, br_sha384_ID, &br_sha384_vtable);
+	br_ssl_engine_set_hash(e, br_sha512_ID, &br_sha512_vtable);
+	br_ssl_engine_set_prf_sha256(e, &br_tls12_sha256_prf);
+	br_ssl_engine_set_prf_sha384(e, &br_tls12_sha384_prf);
+	br_ssl_engine_set_default_ec(e);
+	br_ssl_engine_set_default_aes_gcm(e);
+	br_ssl_engine_set_default_chapol(e);
+	br_ssl_engine_add_flags(e, BR_OPT_NO_RENEGOTIATION);
+}
+
+/* What was usual before 2015, behind all that is better. tls.legacy. */
+static void
+tls_legacy(br_ssl_engine_context *e)
+{
+	static const uint16_t old[] = {
+		BR_TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256,
+		BR_TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384,
+		BR_TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, BR_TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA,
+		BR_TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA, BR_TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA,
+		BR_TLS_RSA_WITH_AES_128_GCM_SHA256, BR_TLS_RSA_WITH_AES_256_GCM_SHA384,
+		BR_TLS_RSA_WITH_AES_128_CBC_SHA256, BR_TLS_RSA_WITH_AES_256_CBC_SHA256,
+		BR_TLS_RSA_WITH_AES_128_CBC_SHA, BR_TLS_RSA_WITH_AES_256_CBC_SHA,
+	};
+	uint16_t all[BR_MAX_CIPHER_SUITES];
+	size_t n = e->suites_num;
+
+	memcpy(all, e->suites_buf, n * sizeof *all);
+	memcpy(all + n, old, sizeof old);
+	br_ssl_engine_set_suites(e, all, n + LEN(old));
+	br_ssl_engine_set_versions(e, BR_TLS10, BR_TLS12);
+	br_ssl_engine_set_hash(e, br_md5_ID, &br_md5_vtable);
+	br_ssl_engine_set_hash(e, br_sha1_ID, &br_sha1_vtable);
+	br_ssl_engine_set_prf10(e, &br_tls10_prf);
+	br_ssl_engine_set_default_aes_cbc(e);
+}
+
+/* Buffers and entropy: the last before an engine is started. False: the host
+ * has no random numbers. */
+static bool
+tls_ready(struct tls *t)
+{
+	unsigned char seed[TLS_SEED];
+
+	tls_wake(t);
+	br_ssl_engine_set_buffers_bidi(&t->c.eng, t->bufs->in, sizeof t->bufs->in, t->bufs->out,
+	    sizeof t->bufs->out);
+	if (getrandom(seed, sizeof seed, 0) != sizeof seed)
+		return false;
+	br_ssl_engine_inject_entropy(&t->c.eng, seed, sizeof seed);
+	return true;
+}
+
+/* ---- who the peer is ---- */
+
+static void
+verify_start_chain(const br_x509_class **ctx, const char *name)
+{
+	struct tls_verify *v = (struct tls_verify *)ctx;
+
+	(void)name; /* that is SNI's, where an address is none */
+	if (!v->any)
+		v->x.vtable->start_chain(&v->x.vtable, v->name);
+}
+
+static void
+verify_start_cert(const br_x509_class **ctx, uint32_t n)
+{
+	struct tls_verify *v = (struct tls_verify *)ctx;
+
+	if (!v->any)
+		v->x.vtable->start_cert(&v->x.vtable, n);
+}
+
+static void
+verify_append(const br_x509_class **ctx, const unsigned char *p, size_t n)
+{
+	struct tls_verify *v = (struct tls_verify *)ctx;
+	size_t k = v->n == 0 ? MIN(n, sizeof v->leaf - v->leaf_n) : 0;
+
+	memcpy(v->leaf + v->leaf_n, p, k);
+	v->leaf_n += k;
+	if (!v->any)
+		v->x.vtable->append(&v->x.vtable, p, n);
+	else if (v->n == 0)
+		br_x509_decoder_push(&v->x.key, p, n);
+}
+
+static void
+verify_end_cert(const br_x509_class **ctx)
+{
+	struct tls_verify *v = (struct tls_verify *)ctx;
+
+	v->n++;
+	if (!v->any)
+		v->x.vtable->end_cert(&v->x.vtable);
+}
+
+static unsigned
+verify_end_chain(const br_x509_class **ctx)
+{
+	struct tls_verify *v = (struct tls_verify *)ctx;
+
+	return v->verdict = v->any ? (unsigned)br_x509_decoder_last_error(&v->x.key)
+	                           : v->x.vtable->end_chain(&v->x.vtable);
+}
+
+static const br_x509_pkey *
+verify_get_pkey(const br_x509_class *const *ctx, unsigned *usages)
+{
+	struct tls_verify *v = (struct tls_verify *)(uintptr_t)ctx;
+
+	if (!v->any)
+		return v->x.vtable->get_pkey(&v->x.vtable, usages);
+	if (usages)
+		*usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
+	return br_x509_decoder_get_pkey(&v->x.key);
+}
+
+static const br_x509_class verify_class = {
+	sizeof(struct tls_verify), verify_start_chain, verify_start_cert, verify_append,
+	verify_end_cert, verify_end_chain, verify_get_pkey,
+};
+
+/* Lends t what checks its peer against trust; NULL: anybody will do. */
+static void
+tls_verify(struct tls *t, const struct trust *trust, const char *name)
+{
+	struct tls_verify *v = calloc(1, sizeof *v);
+	int64_t now = now_s;
+
+	if (!v)
+		die_memory();
+	t->verify = v;
+	v->vtable = &verify_class;
+	v->name = name;
+	v->any = !trust;
+	br_ssl_engine_set_default_rsavrfy(&t->c.eng);
+	br_ssl_engine_set_default_ecdsa(&t->c.eng);
+	br_ssl_engine_set_x509(&t->c.eng, &v->vtable);
+	if (!trust) {
+		br_x509_decoder_init(&v->x.key, NULL, NULL);
+		return;
+	}
+	br_x509_minimal_init(&v->x.minimal, &br_sha256_vtable, trust->v, trust->n);
+	br_x509_minimal_set_rsa(&v->x.minimal, br_rsa_pkcs1_vrfy_get_default());
+	br_x509_minimal_set_ecdsa(&v->x.minimal, br_ec_get_default(), br_ecdsa_vrfy_asn1_get_default());
+	br_x509_minimal_set_hash(&v->x.minimal, br_sha256_ID, &br_sha256_vtable);
+	br_x509_minimal_set_hash(&v->x.minimal, br_sha384_ID, &br_sha384_vtable);
+	br_x509_minimal_set_hash(&v->x.minimal, br_sha512_ID, &br_sha512_vtable);
+	br_x509_minimal_set_minrsa(&v->x.minimal, TLS_RSA_MIN / 8);
+	br_x509_minimal_set_time(&v->x.minimal, (uint32_t)(now / DAY_S + DAYS_TO_1970),
+	    (uint32_t)(now % DAY_S));
+}
+
+/* ---- the server's certificate ---- */
+
+enum { RANK_OTHER, RANK_FIRST, RANK_WILD, RANK_EXACT };
+
+/* How well a certificate suits the name: the first, and its twin of another key
+ * type, are for names that are in none. */
+static int
+cert_rank(const struct cert_set *set, const struct cert *c, struct slice name)
+{
+	int covers = name.n > 0 ? cert_covers(c, name) : 0;
+
+	if (covers > 0)
+		return covers > 1 ? RANK_EXACT : RANK_WILD;
+	return c == set->v || (set->v[0].names.n > 0 && cert_covers(c, set->v[0].names.v[0]) > 1)
+	    ? RANK_FIRST : RANK_OTHER;
+}
+
+/* The rank of the certificate that is shown for the name. */
+static int
+cert_best(const struct cert_set *set, struct slice name)
+{
+	int best = RANK_OTHER;
+
+	for (int i = 0; i < set->n; i++)
+		best = MAX(best, cert_rank(set, &set->v[i], name));
+	return best;
+}
+
+/* One of that rank for the name, with a key of that type on one of the curves. */
+static const struct cert *
+cert_choose(const struct cert_set *set, struct slice name, int rank, int key_type,
+    uint32_t curves)
+{
+	for (int i = 0; i < set->n; i++) {
+		const struct cert *c = &set->v[i];
+		if (c->key_type == key_type && cert_rank(set, c, name) == rank &&
+		    (key_type == BR_KEYTYPE_RSA || curves >> c->ec.curve & 1))
+			return c;
+	}
+	return NULL;
+}
+
+/* Is the name one of the set's? No name is. */
+static bool
+name_is_served(const struct cert_set *set, struct slice name)
+{
+	for (int i = 0; i < set->n && name.n > 0; i++)
+		if (cert_covers(&set->v[i], name) > 0)
+			return true;
+	return name.n == 0;
+}
+
+/* What the client asked for, in lower case. */
+static struct slice
+tls_name(const br_ssl_engine_context *e, char out[256])
+{
+	size_t n = 0;
+
+	for (; n < 255 && e->server_name[n]; n++)
+		out[n] = lower(e->server_name[n]);
+	return (struct slice){ out, n };
+}
+
+/* A hash for the signature that the client knows; 0: none. */
+static unsigned
+hash_choose(uint32_t hashes, bool ec)
+{
+	static const int order[] = { br_sha256_ID, br_sha384_ID, br_sha512_ID, br_sha1_ID };
+
+	for (size_t i = 0; i < LEN(order); i++)
+		if (hashes >> (order[i] + (ec ? 8 : 0)) & 1)
+			return (unsigned)order[i];
+	return 0;
+}
+
+/* The key type that a suite needs; the one it is signed with. 0: neither. */
+static int
+suite_key_type(uint16_t translated)
+{
+	switch (translated >> 12) {
+	case BR_SSLKEYX_RSA:
+	case BR_SSLKEYX_ECDHE_RSA:
+		return BR_KEYTYPE_RSA;
+	case BR_SSLKEYX_ECDHE_ECDSA:
+		return BR_KEYTYPE_EC;
+	default:
+		return 0;
+	}
+}
+
+/* A certificate that proves to an ACME server that the name is ours, while it
+ * wants to know. It is this handshake's alone. NULL: nobody does. RFC 8737 3. */
+static const struct cert *
+cert_of_challenge(struct tls *t, struct slice name)
+{
+	struct slices names = { &name, 1 };
+	struct certs_reader r = { .say = NULL };
+	char answer[ACME_TOKEN_MAX];
+	unsigned char hash[br_sha256_SIZE];
+	br_sha256_context sha;
+	struct cert_set *set;
+	struct slice pem;
+
+	if (!challenge_of(name, answer))
+		return NULL;
+	br_sha256_init(&sha);
+	br_sha256_update(&sha, answer, strlen(answer));
+	br_sha256_out(&sha, hash);
+	set = certs_new(&r.a, 1);
+	certs_add(set, CERT_MADE, "", "");
+	if (cert_make_pem(r.a, &names, hash, &pem) || !cert_read(&r, &set->v[0], pem, pem)) {
+		certs_free(set);
+		return NULL;
+	}
+	set->n = 1;
+	tls_certs_leave(t);
+	t->set = set;
+	set->handshakes = 1;
+	set->replaced = true;
+	return &set->v[0];
+}
+
+static bool
+tls_is_challenge(const struct tls *t)
+{
+	const char *alpn = br_ssl_engine_get_selected_protocol((br_ssl_engine_context *)(uintptr_t)&t->c.eng);
+
+	return alpn && strcmp(alpn, TLS_ALPN_ACME) == 0;
+}
+
+/* The first of the client's suites that a certificate of that rank fits; `only`
+ * is the one to be shown, if there is one. */
+static bool
+policy_fit(struct tls *t, const br_ssl_server_context *cc, struct slice name, int rank,
+    const struct cert *only, br_ssl_server_choices *out)
+{
+	uint32_t hashes = br_ssl_server_get_client_hashes(cc);
+	uint32_t curves = br_ssl_server_get_client_curves(cc);
+	const br_suite_translated *suites;
+	size_t n;
+
+	suites = br_ssl_server_get_client_suites(cc, &n);
+	for (size_t i = 0; i < n; i++) {
+		int key = suite_key_type(suites[i][1]);
+		unsigned hash = hash_choose(hashes, key == BR_KEYTYPE_EC);
+		const struct cert *c = only ? only : cert_choose(t->set, name, rank, key, curves);
+		if (!c || c->key_type != key)
+			continue;
+		if (cc->eng.session.version < BR_TLS12) /* what these prescribe */
+			hash = key == BR_KEYTYPE_EC ? br_sha1_ID : 0;
+		else if (hash == 0 && suites[i][1] >> 12 != BR_SSLKEYX_RSA)
+			continue;
+		t->cert = c;
+		*out = (br_ssl_server_choices){ suites[i][0], 0xff00 + hash, c->chain, c->n_chain };
+		return true;
+	}
+	return false;
+}
+
+/* The name decides before the suite does. */
+static int
+policy_choose(const br_ssl_server_policy_class **ctx, const br_ssl_server_context *cc,
+    br_ssl_server_choices *out)
+{
+	struct tls *t = (struct tls *)((char *)ctx - offsetof(struct tls, policy));
+	char text[256];
+	struct slice name = tls_name(&cc->eng, text);
+	bool challenge = tls_is_challenge(t);
+	const struct cert *only = challenge ? cert_of_challenge(t, name) : NULL;
+
+	if (challenge ? !only : tls_conf->strict_sni && !name_is_served(t->set, name)) {
+		t->unserved = true;
+		return 0;
+	}
+	for (int rank = RANK_EXACT; rank >= RANK_OTHER; rank--)
+		if (policy_fit(t, cc, name, rank, only, out))
+			return 1;
+	return 0;
+}
+
+static uint32_t
+policy_do_keyx(const br_ssl_server_policy_class **ctx, unsigned char *data, size_t *n)
+{
+	struct tls *t = (struct tls *)((char *)ctx - offsetof(struct tls, policy));
+
+	return br_rsa_ssl_decrypt(br_rsa_private_get_default(), &t->cert->rsa, data, *n);
+}
+
+static size_t
+policy_do_sign(const br_ssl_server_policy_class **ctx, unsigned algo, unsigned char *data,
+    size_t hash_n, size_t room)
+{
+	static const unsigned char *const oids[] = {
+		[br_sha1_ID] = BR_HASH_OID_SHA1, [br_sha256_ID] = BR_HASH_OID_SHA256,
+		[br_sha384_ID] = BR_HASH_OID_SHA384, [br_sha512_ID] = BR_HASH_OID_SHA512,
+	};
+	static const br_hash_class *const classes[] = {
+		[br_sha1_ID] = &br_sha1_vtable, [br_sha256_ID] = &br_sha256_vtable,
+		[br_sha384_ID] = &br_sha384_vtable, [br_sha512_ID] = &br_sha512_vtable,
+	};
+	const struct tls *t = (const struct tls *)((char *)ctx - offsetof(struct tls, policy));
+	const struct cert *c = t->cert;
+	unsigned id = algo & 0xff;
+	unsigned char hash[64];
+
+	if (hash_n > sizeof hash || id >= LEN(oids))
+		return 0;
+	memcpy(hash, data, hash_n);
+	if (c->key_type == BR_KEYTYPE_RSA) {
+		size_t n = (c->rsa.n_bitlen + 7) / 8;
+		return n <= room && br_rsa_pkcs1_sign_get_default()(id ? oids[id] : NULL, hash,
+		    hash_n, &c->rsa, data) ? n : 0;
+	}
+	if (room < EC_SIGNATURE_MAX || !classes[id])
+		return 0;
+	return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), classes[id], hash, &c->ec, data);
+}
+
+static const br_ssl_server_policy_class policy_class = {
+	sizeof(struct tls), policy_choose, policy_do_keyx, policy_do_sign,
+};
+
+/* ---- sessions, shared by all workers ---- */
+
+/* A session is good for the name it was made for, under the same settings. The
+ * name is not known yet when BearSSL looks for the session: see tls_shake_end. */
+static uint64_t
+session_scope(const br_ssl_engine_context *e)
+{
+	char text[256];
+	struct slice name = tls_name(e, text);
+
+	return hash64(0, name.p, name.n);
+}
+
+static struct board_session *
+session_slot(const br_ssl_session_parameters *p)
+{
+	return &board->sessions[hash64(0, p->session_id, sizeof p->session_id) % tls_conf->sessions];
+}
+
+static void
+session_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *cc,
+    const br_ssl_session_parameters *p)
+{
+	struct board_session *s = session_slot(p);
+	unsigned seq = s->seq, mine = (seq & 1) + seq + 1;
+
+	(void)ctx;
+	if (seq & 1 && s->until_s > now_s)
+		return; /* another one writes, or was killed in it: this is only a cache */
+	mine |= 1;
+	if (!atomic_compare_exchange_strong(&s->seq, &seq, mine))
+		return;
+	s->scope = session_scope(&cc->eng);
+	s->settings = tls_settings;
+	s->until_s = now_s + SESSION_SECS;
+	s->params = *p;
+	s->seq = mine + 1;
+}
+
+static int
+session_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *cc,
+    br_ssl_session_parameters *p)
+{
+	const struct board_session *s = session_slot(p);
+	unsigned seq = s->seq;
+	br_ssl_session_parameters got = s->params;
+	uint64_t scope = s->scope;
+	bool good = s->until_s > now_s && s->settings == tls_settings;
+
+	(void)ctx;
+	atomic_thread_fence(memory_order_acquire);
+	if (seq & 1 || s->seq != seq || !good || got.session_id_len != p->session_id_len ||
+	    memcmp(got.session_id, p->session_id, sizeof got.session_id) != 0)
+		return 0;
+	((struct tls *)cc)->scope = scope;
+	*p = got;
+	return 1;
+}
+
+static const br_ssl_session_cache_class session_class = {
+	sizeof(br_ssl_session_cache_class *), session_save, session_load,
+};
+
+/* ---- beginning ---- */
+
+/* New handshakes get these; the ones before are freed with the last handshake
+ * that may still use them. */
+static void
+tls_certs_use(struct cert_set *set)
+{
+	struct cert_set *old = tls_certs;
+
+	tls_certs = set;
+	if (!old || old == set)
+		return;
+	old->replaced = true;
+	if (old->handshakes == 0)
+		certs_free(old);
+}
+
+/* Which algorithms is found out once: asking the CPU what it can do costs 20 us
+ * in a virtual machine. The operating system's random numbers are added to each
+ * context by hand, so BearSSL need not look for some itself. */
+static void
+tls_make(void)
+{
+	static const char *protocols[] = { "http/1.1", TLS_ALPN_ACME };
+	br_ssl_engine_context *e = &server_made.eng;
+
+	br_ssl_server_zero(&server_made);
+	tls_algorithms(e);
+	br_ssl_engine_add_flags(e, BR_OPT_ENFORCE_SERVER_PREFERENCES);
+	br_ssl_engine_set_protocol_names(e, protocols, tls_conf->domains.n > 0 ? 2 : 1);
+	if (tls_conf->legacy)
+		tls_legacy(e);
+	e->rng_os_rand_done = 1;
+	br_ssl_client_zero(&client_made);
+	tls_algorithms(&client_made.eng);
+	client_made.eng.rng_os_rand_done = 1;
+}
+
+/* Room for that many connections with TLS at one time. */
+static void
+tls_open(const struct tls_conf *tc, uint32_t most)
+{
+	tls_conf = tc;
+	tls_certs = tc->set;
+	handshakes.prev = handshakes.next = &handshakes;
+	tls_settings = hash64(tc->strict_sni, &tc->legacy, sizeof tc->legacy);
+	max_tls_slots = most;
+	if (most == 0)
+		return;
+	tls_slots = map_zeroed((size_t)most * sizeof *tls_slots);
+	tls_make();
+}
+
+/* Clients must show a certificate, or may. */
+static void
+tls_ask_client(struct tls *t)
+{
+	tls_verify(t, tls_conf->clients, NULL);
+	br_ssl_server_set_trust_anchor_names_alt(&t->c.server, tls_conf->clients->v,
+	    tls_conf->clients->n);
+	if (tls_conf->client_optional)
+		br_ssl_engine_add_flags(&t->c.eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
+}
+
+/* ch, just accepted, is to speak TLS; n bytes at p came already. A session that
+ * is gone on with shows no certificate, so who has to show one cannot. */
+static bool
+tls_server(struct chan *ch, const char *p, size_t n)
+{
+	static const br_ssl_session_cache_class *cache = &session_class;
+	struct tls *t = tls_new(ch);
+
+	if (!t || n > sizeof t->bufs->in)
+		return false;
+	t->prev = handshakes.prev;
+	t->next = &handshakes;
+	t->prev->next = handshakes.prev = t;
+	n_handshakes++;
+	t->c.server = server_made;
+	t->policy = &policy_class;
+	br_ssl_server_set_policy(&t->c.server, &t->policy);
+	t->set = tls_certs;
+	t->set->handshakes++;
+	if (tls_conf->clients)
+		tls_ask_client(t);
+	else if (tls_conf->sessions > 0)
+		br_ssl_server_set_cache(&t->c.server, &cache);
+	if (!tls_ready(t) || !br_ssl_server_reset(&t->c.server))
+		return false;
+	memcpy(t->bufs->in, p, n);
+	t->have = (uint32_t)n;
+	return true;
+}
+
+/* ch, just connected, is to speak TLS with that peer, who outlives it. */
+static bool
+tls_client(struct chan *ch, const struct tls_peer *peer)
+{
+	struct tls *t = tls_new(ch);
+	bool resume = peer->session && peer->session->session_id_len > 0;
+	const struct cert *cert = peer->client;
+	struct ip ip;
+
+	if (!t)
+		return false;
+	t->is_client = true;
+	t->session = peer->session;
+	t->c.client = client_made;
+	tls_verify(t, peer->trust, peer->name);
+	if (cert && cert->key_type == BR_KEYTYPE_RSA)
+		br_ssl_client_set_single_rsa(&t->c.client, cert->chain, cert->n_chain, &cert->rsa,
+		    br_rsa_pkcs1_sign_get_default());
+	else if (cert)
+		br_ssl_client_set_single_ec(&t->c.client, cert->chain, cert->n_chain, &cert->ec,
+		    BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN, (unsigned)cert->issuer_key_type,
+		    br_ec_get_default(), br_ecdsa_sign_asn1_get_default());
+	if (resume)
+		br_ssl_engine_set_session_parameters(&t->c.eng, peer->session);
+	return tls_ready(t) && br_ssl_client_reset(&t->c.client,
+	    peer->name && !ip_parse(slice_of(peer->name), &ip) ? peer->name : NULL, resume);
+}
+
+/* ---- bytes ---- */
+
+/* The records of a handshake go together: one packet that wakes the peer once
+ * (15 of 110 us for a resumed one). False: some are not with the kernel. */
+static bool
+tls_push_flight(struct chan *ch)
+{
+	static unsigned char b[TLS_FLIGHT];
+	struct tls *t = ch->tls;
+	unsigned char *p;
+	ssize_t put;
+	size_t n = 0, k;
+
+	while ((p = br_ssl_engine_sendrec_buf(&t->c.eng, &k)) && k <= sizeof b - n) {
+		memcpy(b + n, p, k);
+		n += k;
+		br_ssl_engine_sendrec_ack(&t->c.eng, k);
+	}
+	if (n == 0 || (put = socket_put(ch, &(struct iovec){ b, n }, 1)) == (ssize_t)n)
+		return true;
+	if (put >= 0) {
+		t->left_n = (uint32_t)(n - (size_t)put);
+		if (!(t->left = malloc(t->left_n)))
+			die_memory();
+		memcpy(t->left, b + put, t->left_n);
+	}
+	return false;
+}
+
+/* What was left of such records. */
+static bool
+tls_push_left(struct chan *ch)
+{
+	struct tls *t = ch->tls;
+	ssize_t put = socket_put(ch, &(struct iovec){ t->left, t->left_n }, 1);
+
+	if (put <= 0)
+		return false;
+	t->left_n -= (uint32_t)put;
+	memmove(t->left, t->left + put, t->left_n);
+	if (t->left_n > 0)
+		return false;
+	free(t->left);
+	t->left = NULL;
+	return true;
+}
+
+/* Sends the records that are due. False: the kernel takes no more now, or
+ * never again (see broken). */
+static bool
+tls_push(struct chan *ch)
+{
+	struct tls *t = ch->tls;
+	unsigned char *p;
+	ssize_t put;
+	size_t n;
+
+	if (ch->broken || (t->left && !tls_push_left(ch)) ||
+	    (t->state == TLS_HANDSHAKE && !tls_push_flight(ch)))
+		return false;
+	while ((p = br_ssl_engine_sendrec_buf(&t->c.eng, &n))) {
+		if ((put = socket_put(ch, &(struct iovec){ p, n }, 1)) <= 0)
+			return false;
+		br_ssl_engine_sendrec_ack(&t->c.eng, (size_t)put);
+	}
+	return true;
+}
+
+/* One recv behind p, where the engine wants its next bytes: what comes beyond
+ * them is part of the next record. False: nothing came; see eof, broken. */
+static bool
+tls_recv(struct chan *ch, unsigned char *p, unsigned *reads)
+{
+	struct tls *t = ch->tls;
+	size_t room = (size_t)(t->bufs->in + sizeof t->bufs->in - p);
+	ssize_t got;
+
+	if (*reads == 0)
+		return false;
+	--*reads;
+	if ((got = socket_get(ch, p, room)) <= 0) {
+		ch->broken |= got < 0; /* no close_notify came: it is cut off */
+		return false;
+	}
+	if ((size_t)got < room)
+		*reads = 0; /* that was all */
+	t->have = (uint32_t)got;
+	t->have_at = (uint32_t)(p - t->bufs->in);
+	return true;
+}
+
+/* Gives the engine what it waits for: what came along with the record before,
+ * else what the socket has. False: nothing more now. */
+static bool
+tls_feed(struct chan *ch, unsigned *reads)
+{
+	struct tls *t = ch->tls;
+	unsigned char *in = t->bufs->in, *p;
+	size_t room;
+
+	if (!(p = br_ssl_engine_recvrec_buf(&t->c.eng, &room)))
+		return false;
+	if (t->have == 0 && !tls_recv(ch, p, reads))
+		return false;
+	if (!t->spoken && !t->is_client && in[t->have_at] != TLS_RECORD)
+		return false; /* see tls_shake */
+	if (p != in + t->have_at)
+		memmove(p, in + t->have_at, t->have);
+	room = MIN(room, t->have);
+	t->have -= (uint32_t)room;
+	t->have_at = (uint32_t)(p - in + (ptrdiff_t)room);
+	t->spoken = true;
+	br_ssl_engine_recvrec_ack(&t->c.eng, room);
+	return true;
+}
+
+/* The engine is closed, or the peer has said that it will say no more: that it
+ * may not want to hear our answer does not matter. */
+static void
+tls_closed(struct chan *ch)
+{
+	struct tls *t = ch->tls;
+
+	tls_push(ch);
+	t->err = br_ssl_engine_last_error(&t->c.eng);
+	t->state = TLS_ENDED;
+	ch->eof = true;
+	ch->broken = t->err != 0;
+}
+
+/* Plain text of what is here and what some readings bring. Returns its bytes,
+ * 0 when there are none now, -1 at the end or on failure. What stays in the
+ * engine is not seen by poll: the loop is told. */
+static ssize_t
+tls_take(struct chan *ch, char *to, size_t room)
+{
+	br_ssl_engine_context *e = &ch->tls->c.eng;
+	unsigned state, reads = RELAY_BYTES / TLS_RECORD_MAX + 1;
+	size_t n = 0, k;
+	bool more = true;
+
+	tls_wake(ch->tls);
+	while (more && n < room) {
+		state = br_ssl_engine_current_state(e);
+		if (state & BR_SSL_RECVAPP) {
+			unsigned char *p = br_ssl_engine_recvapp_buf(e, &k);
+			k = MIN(k, room - n);
+			memcpy(to + n, p, k);
+			br_ssl_engine_recvapp_ack(e, k);
+			n += k;
+		} else if (state & BR_SSL_CLOSED || e->shutdown_recv) {
+			tls_closed(ch);
+			more = false;
+		} else
+			more = state & BR_SSL_RECVREC ? tls_feed(ch, &reads) : tls_push(ch);
+	}
+	state = br_ssl_engine_current_state(e);
+	if (state & BR_SSL_SENDREC && !ch->eof)
+		tls_push(ch);
+	loop_inside(&ch->w, n > 0 && (state & BR_SSL_RECVAPP || ch->tls->have > 0 || ch->eof));
+	if (n > 0)
+		ch->eof = ch->broken = false; /* the next reading says so */
+	tls_rest(ch->tls);
+	return n > 0 ? (ssize_t)n : ch->eof || ch->broken ? -1 : 0;
+}
+
+/* Sends what fits of v, in as few records as may be, and says how much that
+ * was. -1: the peer is gone. */
+static ssize_t
+tls_writev(struct chan *ch, const struct iovec *v, int n)
+{
+	struct tls *t = ch->tls;
+	ssize_t taken = 0;
+	unsigned char *p;
+	size_t room;
+
+	tls_wake(t);
+	for (int i = 0; i < n; i++)
+		for (size_t at = 0; at < v[i].iov_len; at += room) {
+			if (!tls_push(ch))
+				goto out;
+			if (!(p = br_ssl_engine_sendapp_buf(&t->c.eng, &room))) {
+				ch->broken = true; /* it has been closed */
+				goto out;
+			}
+			room = MIN(room, v[i].iov_len - at);
+			memcpy(p, (const char *)v[i].iov_base + at, room);
+			br_ssl_engine_sendapp_ack(&t->c.eng, room);
+			taken += (ssize_t)room;
+		}
+	br_ssl_engine_flush(&t->c.eng, 0);
+	tls_push(ch);
+	tls_rest(t);
+out:
+	return ch->broken ? -1 : taken;
+}
+
+/* Some of what was written is not with the kernel yet. */
+static bool
+tls_pending(const struct tls *t)
+{
+	return t->left || (t->bufs &&
+	    br_ssl_engine_current_state(&t->c.eng) & BR_SSL_SENDREC);
+}
+
+/* Nothing more will be written: the peer is told so, if it still listens. */
+static void
+tls_close(struct chan *ch)
+{
+	struct tls *t = ch->tls;
+
+	if (ch->broken || t->state != TLS_OPEN || tls_pending(t))
+		return;
+	tls_wake(t);
+	br_ssl_engine_close(&t->c.eng);
+	tls_push(ch);
+}
+
+/* ---- handshakes ---- */
+
+/* The kind of a part of a name: by its short name, or as 1.2.3. RFC 4514 2.3. */
+static void
+dn_kind_write(struct text *t, struct slice oid)
+{
+	static const struct {
+		struct slice oid;
+		const char *name;
+	} kinds_known[] = {
+		{ { "\x55\x04\x03", 3 }, "CN" }, { { "\x55\x04\x0a", 3 }, "O" },
+		{ { "\x55\x04\x0b", 3 }, "OU" }, { { "\x55\x04\x06", 3 }, "C" },
+		{ { "\x55\x04\x07", 3 }, "L" }, { { "\x55\x04\x08", 3 }, "ST" },
+		{ { "\x55\x04\x05", 3 }, "serialNumber" },
+		{ { "\x2a\x86\x48\x86\xf7\x0d\x01\x09\x01", 9 }, "emailAddress" },
+		{ { "\x09\x92\x26\x89\x93\xf2\x2c\x64\x01\x01", 10 }, "UID" },
+		{ { "\x09\x92\x26\x89\x93\xf2\x2c\x64\x01\x19", 10 }, "DC" },
+	};
+	uint64_t part = 0;
+	bool first = true;
+
+	for (size_t i = 0; i < LEN(kinds_known); i++)
+		if (slice_eq(oid, kinds_known[i].oid)) {
+			text_str(t, kinds_known[i].name);
+			return;
+		}
+	for (size_t i = 0; i < oid.n; i++) {
+		unsigned char c = (unsigned char)oid.p[i];
+		part = part << 7 | (c & 0x7f);
+		if (c & 0x80)
+			continue;
+		if (first)
+			text_fmt(t, "%u.%llu", part < 80 ? (unsigned)part / 40 : 2,
+			    (unsigned long long)(part < 80 ? part % 40 : part - 80));
+		else
+			text_fmt(t, ".%llu", (unsigned long long)part);
+		first = false;
+		part = 0;
+	}
+}
+
+/* So that no two values look alike. RFC 4514 2.4. */
+static void
+dn_value_write(struct text *t, struct slice value)
+{
+	for (size_t k = 0; k < value.n; k++) {
+		char c = value.p[k];
+		bool edge = k == 0 || k + 1 == value.n;
+		if (c < ' ' || c > '~')
+			text_fmt(t, "\\%02X", (unsigned char)c);
+		else if (strchr(",+\"\\<>;=", c) || (c == ' ' && edge) || (c == '#' && k == 0))
+			text_fmt(t, "\\%c", c);
+		else
+			text_char(t, c);
+	}
+}
+
+/* A distinguished name as RFC 4514 writes it, the last part first. */
+static void
+dn_write(struct text *t, struct slice dn)
+{
+	struct slice set, pair, id, value;
+	const char *between;
+	unsigned tag;
+
+	if (!asn1_take(&dn, ASN1_SET, &set))
+		return;
+	dn_write(t, dn);
+	between = t->n > 0 ? "," : "";
+	while (asn1_take(&set, ASN1_SEQUENCE, &pair)) {
+		if (!asn1_take(&pair, ASN1_OID, &id) || !asn1_next(&pair, &tag, &value))
+			continue;
+		text_str(t, between);
+		dn_kind_write(t, id);
+		text_char(t, '=');
+		dn_value_write(t, value);
+		between = "+";
+	}
+}
+
+/* Whose certificate that is, for applications; NULL: it cannot be read. */
+static char *
+leaf_subject(const struct tls_verify *v)
+{
+	char b[SUBJECT_MAX];
+	struct text t = { b, 0, sizeof b - 1, false };
+	struct x509 x;
+
+	if (!x509_split((struct slice){ (const char *)v->leaf, v->leaf_n }, &x))
+		return NULL;
+	dn_write(&t, x.subject);
+	b[t.n] = '\0';
+	return t.full ? NULL : strdup(b);
+}
+
+/* Tells the peer why, where BearSSL only closes: as long as nothing is encrypted
+ * an alert is seven plain bytes. RFC 5246 7.2.2. */
+static void
+tls_alert(struct chan *ch)
+{
+	static const struct {
+		int err;
+		unsigned char alert;
+	} alerts[] = {
+		{ BR_ERR_X509_EXPIRED, 45 }, { BR_ERR_X509_NOT_TRUSTED, 48 },
+		{ BR_ERR_X509_UNSUPPORTED, 43 }, { BR_ERR_X509_EMPTY_CHAIN, 40 },
+		{ BR_ERR_NO_CLIENT_AUTH, 40 }, { BR_ERR_UNSUPPORTED_VERSION, 70 },
+		{ BR_ERR_BAD_HANDSHAKE, 50 },
+	};
+	const struct tls *t = ch->tls;
+	unsigned char b[] = { TLS_ALERT, 3, 3, 0, 2, 2, 0 };
+	bool x509 = t->err >= BR_ERR_X509_OK && t->err <= BR_ERR_X509_NOT_TRUSTED;
+
+	if (t->c.eng.out.vtable != &br_sslrec_out_clear_vtable)
+		return;
+	if (x509)
+		b[6] = 42; /* bad_certificate */
+	for (size_t i = 0; i < LEN(alerts); i++)
+		if (alerts[i].err == t->err)
+			b[6] = alerts[i].alert;
+	if (b[6] && send(ch->w.fd, b, sizeof b, MSG_NOSIGNAL) < 0)
+		ch->broken = true;
+}
+
+/* It has come to an end: a good one? A certificate that need not be shown must
+ * be a good one if it is. */
+static enum shake
+tls_shake_end(struct chan *ch)
+{
+	struct tls *t = ch->tls;
+	struct tls_verify *v = t->verify;
+
+	if (v && v->n > 0 && v->verdict != 0) {
+		t->err = (int)v->verdict;
+		return SHAKE_FAILED;
+	}
+	if (v && v->n > 0 && !t->is_client && !(t->subject = leaf_subject(v))) {
+		t->err = BR_ERR_X509_BAD_DN;
+		return SHAKE_FAILED;
+	}
+	if (t->session)
+		br_ssl_engine_get_session_parameters(&t->c.eng, t->session);
+	t->resumed = !t->is_client && !t->cert;
+	if (t->resumed && t->scope != session_scope(&t->c.eng)) {
+		session_slot(&t->c.eng.session)->until_s = 0; /* the next try begins anew */
+		br_ssl_engine_close(&t->c.eng);
+		tls_push(ch);
+		t->err = BR_ERR_RESUME_MISMATCH; /* RFC 6066 3 */
+		return SHAKE_FAILED;
+	}
+	t->state = TLS_OPEN;
+	tls_shaken(t);
+	loop_inside(&ch->w, t->have > 0 ||
+	    br_ssl_engine_current_state(&t->c.eng) & BR_SSL_RECVAPP);
+	return SHAKE_DONE;
+}
+
+/* Goes on with the handshake as far as it goes now. WAITS: for writing if
+ * ch waits, else for reading. When DONE, what came behind it is there to be read. */
+static enum shake
+tls_shake(struct chan *ch)
+{
+	struct tls *t = ch->tls;
+	unsigned state, reads = TLS_SHAKE_READS;
+
+	for (;;) {
+		state = br_ssl_engine_current_state(&t->c.eng);
+		if (state & BR_SSL_CLOSED) {
+			tls_closed(ch);
+			tls_alert(ch);
+			return SHAKE_FAILED;
+		}
+		ch->waits = tls_pending(t) && !tls_push(ch);
+		if (ch->broken)
+			return SHAKE_FAILED;
+		if (ch->waits)
+			return SHAKE_WAITS;
+		if (state & BR_SSL_SENDREC)
+			continue; /* what was sent may have been the last of it */
+		if (state & BR_SSL_SENDAPP)
+			return tls_shake_end(ch);
+		if (state & BR_SSL_RECVREC && !tls_feed(ch, &reads))
+			return ch->broken ? SHAKE_FAILED : t->have > 0 ? SHAKE_PLAIN : SHAKE_WAITS;
+	}
+}
+
+/* ---- words ---- */
+
+static const struct {
+	int err;
+	const char *why;
+} tls_whys[] = {
+	{ BR_ERR_UNSUPPORTED_VERSION, "it does not speak TLS 1.2" },
+	{ BR_ERR_BAD_VERSION, "it does not speak TLS" },
+	{ BR_ERR_BAD_LENGTH, "it sent a bad record" },
+	{ BR_ERR_TOO_LARGE, "it sent a record that is too large" },
+	{ BR_ERR_BAD_MAC, "it sent a record that was tampered with" },
+	{ BR_ERR_UNKNOWN_TYPE, "it sent a record of an unknown kind" },
+	{ BR_ERR_UNEXPECTED, "it sent a message out of order" },
+	{ BR_ERR_BAD_HANDSHAKE, "it sent a malformed handshake" },
+	{ BR_ERR_BAD_CIPHER_SUITE, "it chose a cipher suite that was not offered" },
+	{ BR_ERR_BAD_SIGNATURE, "its signature is wrong" },
+	{ BR_ERR_BAD_FINISHED, "the handshake was tampered with" },
+	{ BR_ERR_RESUME_MISMATCH, "it goes on with another name's session" },
+	{ BR_ERR_NO_CLIENT_AUTH, "no certificate was shown" },
+	{ BR_ERR_X509_EMPTY_CHAIN, "no certificate was shown" },
+	{ BR_ERR_X509_BAD_DN, "its certificate is too large, or its subject too long" },
+	{ BR_ERR_X509_NOT_CA, "its chain has a link that is no authority" },
+	{ BR_ERR_X509_DN_MISMATCH, "its chain is out of order" },
+	{ BR_ERR_X509_CRITICAL_EXTENSION, "its certificate has an extension that is not known" },
+	{ BR_ERR_X509_FORBIDDEN_KEY_USAGE, "its certificate is not meant for this" },
+	{ BR_ERR_X509_WEAK_PUBLIC_KEY, "its key is too short" },
+	{ BR_ERR_X509_UNSUPPORTED, "its certificate is signed in a way that is not supported" },
+	{ BR_ERR_X509_BAD_SIGNATURE, "a signature in its chain is wrong" },
+	{ BR_ERR_X509_TIME_UNKNOWN, "the time is not known" },
+	{ BR_ERR_RECV_FATAL_ALERT + 40, "it says that there is no common cipher suite" },
+	{ BR_ERR_RECV_FATAL_ALERT + 42, "it refuses the certificate" },
+	{ BR_ERR_RECV_FATAL_ALERT + 43, "it does not support the certificate's kind" },
+	{ BR_ERR_RECV_FATAL_ALERT + 45, "it says that the certificate has expired" },
+	{ BR_ERR_RECV_FATAL_ALERT + 46, "it refuses the certificate" },
+	{ BR_ERR_RECV_FATAL_ALERT + 48, "it does not know who signed the certificate" },
+	{ BR_ERR_RECV_FATAL_ALERT + 70, "it does not speak TLS 1.2" },
+	{ BR_ERR_RECV_FATAL_ALERT + 112, "it does not know the name" },
+	{ BR_ERR_RECV_FATAL_ALERT + 116, "it wants a client certificate" },
+	{ BR_ERR_SEND_FATAL_ALERT + 40, "there is no common cipher suite" },
+	{ BR_ERR_SEND_FATAL_ALERT + 70, "it offers no TLS 1.2" },
+	{ BR_ERR_SEND_FATAL_ALERT + 112, "it asks for a name that is not served" },
+};
+
+/* About the peer's certificate, with what stands in it. */
+static bool
+tls_why_cert(const struct tls_verify *v, int err, char *out, size_t n)
+{
+	struct arena a = { NULL };
+	struct slices names;
+	struct x509 x;
+	bool said = true;
+
+	if (v->leaf_n == 0 || !x509_split((struct slice){ (const char *)v->leaf, v->leaf_n }, &x))
+		return false;
+	names = x509_names(&a, &x);
+	if (err == BR_ERR_X509_BAD_SERVER_NAME)
+		snprintf(out, n, "its certificate is for %.*s%s, not for %s",
+		    names.n ? (int)names.v[0].n : 7, names.n ? names.v[0].p : "no name",
+		    names.n > 1 ? " and others" : "", v->name ? v->name : "us");
+	else if (err == BR_ERR_X509_NOT_TRUSTED)
+		snprintf(out, n, "its certificate is not trusted: nobody in the CA file signed for %s",
+		    x509_who(&a, x.issuer).p);
+	else if (err == BR_ERR_X509_EXPIRED)
+		snprintf(out, n, "a certificate of its chain (%.*s, by %s) has expired or is not yet valid",
+		    names.n ? (int)names.v[0].n : 7, names.n ? names.v[0].p : "no name",
+		    x509_who(&a, x.issuer).p);
+	else
+		said = false;
+	arena_free(&a);
+	return said;
+}
+
+/* Why TLS failed, for the log. */
+static void
+tls_why(const struct chan *ch, char *out, size_t n)
+{
+	const struct tls *t = ch->tls;
+
+	if (t->unserved) {
+		snprintf(out, n, "it asks for %.100s, which is not served",
+		    t->c.eng.server_name[0] ? t->c.eng.server_name : "no name");
+		return;
+	}
+	if (t->err == 0) {
+		snprintf(out, n, "it closed the connection");
+		return;
+	}
+	if (t->verify && tls_why_cert(t->verify, t->err, out, n))
+		return;
+	for (size_t i = 0; i < LEN(tls_whys); i++)
+		if (tls_whys[i].err == t->err) {
+			snprintf(out, n, "%s (%d)", tls_whys[i].why, t->err);
+			return;
+		}
+	if (t->err > BR_ERR_RECV_FATAL_ALERT && t->err < BR_ERR_SEND_FATAL_ALERT)
+		snprintf(out, n, "it ended the handshake with alert %d", t->err - BR_ERR_RECV_FATAL_ALERT);
+	else
+		snprintf(out, n, "BearSSL's error %d", t->err);
+}
+
 /* ==== chan ===================================================================
  * Owns    what a chan owns: its descriptor and unsent bytes.
- * Offers  chan_open, chan_close, chan_send, chan_flush, side_fill, side_settle.
- * Calls   base, loop, buf. The only reads and writes of a connection. */
+ * Offers  chan_open, chan_send, chan_flush, chan_forget, chan_shutdown,
+ *         side_fill, side_tls, side_settle, side_close.
+ * Calls   base, loop, buf, tls. The only reads and writes of a connection; above
+ *         it nobody knows whether there is TLS on it. */
 
 /* The side whose `in` lies in the scratch block now. */
 static struct side *scratch_side;
@@ -9755,9 +13623,29 @@ chan_open(struct chan *ch, int fd, void (*ready)(struct watch *, short))
 	*ch = (struct chan){ .w = { .fd = fd, .slot = -1, .ready = ready } };
 }
 
+/* Drops what was not sent. */
+static void
+chan_forget(struct chan *ch)
+{
+	buf_free(&ch->out);
+	ch->waits = false;
+}
+
+/* Nothing more will be written. With TLS the peer may say nothing more either. */
+static int
+chan_shutdown(struct chan *ch)
+{
+	if (ch->tls)
+		tls_close(ch);
+	return shutdown(ch->w.fd, SHUT_WR);
+}
+
 static void
 side_close(struct side *s)
 {
+	if (s->ch.tls && !s->ch.eof && !s->ch.waits)
+		tls_close(&s->ch);
+	tls_free(&s->ch);
 	loop_unwatch(&s->ch.w);
 	timer_clear(&s->timer);
 	if (scratch_side == s)
@@ -9776,6 +13664,21 @@ side_settle(void)
 	if (scratch_side)
 		buf_settle(&scratch_side->in);
 	scratch_side = NULL;
+}
+
+/* Reads once. Returns bytes read, 0 when nothing came, -1 at the end or on
+ * failure: see eof, broken. */
+static ssize_t
+chan_read(struct chan *ch, char *to, size_t room)
+{
+	ssize_t got;
+
+	if (ch->tls) {
+		got = tls_take(ch, to, room);
+		ch->waits = ch->out.n > 0 || tls_pending(ch->tls);
+		return got;
+	}
+	return socket_get(ch, to, room);
 }
 
 /* Makes room for at least one more byte behind s->in; false: head_max is
@@ -9817,21 +13720,37 @@ side_fill(struct side *s)
 	if (!side_room(s))
 		return 0;
 	room = in->b->cap - in->off - in->n - TAILROOM;
-	do
-		got = recv(s->ch.w.fd, buf_p(in) + in->n, MIN(room, (size_t)RELAY_BYTES), 0);
-	while (got < 0 && errno == EINTR);
-	if (got > 0) {
+	got = chan_read(&s->ch, buf_p(in) + in->n, MIN(room, (size_t)RELAY_BYTES));
+	if (got > 0)
 		in->n += (uint32_t)got;
-		return got;
-	}
-	if (in->n == 0)
+	else if (in->n == 0)
 		buf_free(in);
-	if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-		return 0;
-	if (got < 0)
-		s->ch.broken = true;
-	s->ch.eof = true;
-	return -1;
+	return got;
+}
+
+/* What was read of s belongs to TLS, which begins here, as the server. False:
+ * there is no room for it. */
+static bool
+side_tls(struct side *s)
+{
+	struct slice in = buf_slice(&s->in);
+	bool good = tls_server(&s->ch, in.p, in.n);
+
+	buf_free(&s->in);
+	return good;
+}
+
+/* The peer speaks no TLS: from now on neither does s, and what came is read. */
+static void
+side_plain(struct side *s)
+{
+	struct tls *t = s->ch.tls;
+
+	if (side_room(s) && t->bufs) {
+		memcpy(buf_p(&s->in), t->bufs->in + t->have_at, MIN(t->have, (uint32_t)RELAY_BYTES));
+		s->in.n = MIN(t->have, (uint32_t)RELAY_BYTES);
+	}
+	tls_free(&s->ch);
 }
 
 /* All of v in one piece, if that is short: the copy takes less time than the
@@ -9856,24 +13775,11 @@ iov_gather(struct iovec *one, const struct iovec *v, int n)
 static ssize_t
 chan_writev(struct chan *ch, struct iovec *v, int n)
 {
-	struct msghdr m = { .msg_iov = v, .msg_iovlen = (size_t)n };
 	struct iovec one;
-	ssize_t put;
 
-	if (n > 1 && iov_gather(&one, v, n)) {
-		v = &one;
-		n = 1;
-	}
-	do
-		put = n == 1 ? send(ch->w.fd, v[0].iov_base, v[0].iov_len, MSG_NOSIGNAL)
-		             : sendmsg(ch->w.fd, &m, MSG_NOSIGNAL);
-	while (put < 0 && errno == EINTR);
-	if (put >= 0)
-		return put;
-	if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
-		return 0;
-	ch->broken = true;
-	return -1;
+	if (ch->tls)
+		return tls_writev(ch, v, n);
+	return n > 1 && iov_gather(&one, v, n) ? socket_put(ch, &one, 1) : socket_put(ch, v, n);
 }
 
 /* Skips put bytes of v; returns the first piece that is left. */
@@ -9919,7 +13825,7 @@ chan_keep(struct chan *ch, struct iovec *v, int n, struct buf *owner)
 
 /* Sends v[0 .. n), which together fit a large block, or keeps what is left.
  * owner: the buf whose block the last piece lies in and that is otherwise used
- * up, or NULL. Only while out is empty. -1: the peer is gone. */
+ * up, or NULL. Only while nothing waits. -1: the peer is gone. */
 static int
 chan_send(struct chan *ch, struct iovec *v, int n, struct buf *owner)
 {
@@ -9931,6 +13837,7 @@ chan_send(struct chan *ch, struct iovec *v, int n, struct buf *owner)
 	i = iov_skip(v, n, (size_t)put);
 	if (i < n && !chan_keep(ch, v + i, n - i, owner))
 		ch->broken = true;
+	ch->waits = i < n || (ch->tls && tls_pending(ch->tls));
 	return ch->broken ? -1 : 0;
 }
 
@@ -9941,13 +13848,19 @@ chan_flush(struct chan *ch)
 	struct iovec v;
 	ssize_t put;
 
-	if (ch->out.n == 0)
+	if (!ch->waits)
 		return true;
-	v = (struct iovec){ buf_p(&ch->out), ch->out.n };
-	put = chan_writev(ch, &v, 1);
-	if (put > 0)
-		buf_eat(&ch->out, (size_t)put);
-	return ch->out.n == 0;
+	if (ch->out.n > 0) {
+		v = (struct iovec){ buf_p(&ch->out), ch->out.n };
+		put = chan_writev(ch, &v, 1);
+		if (put > 0)
+			buf_eat(&ch->out, (size_t)put);
+	} else
+		tls_push(ch);
+	ch->waits = ch->out.n > 0 || (ch->tls && tls_pending(ch->tls));
+	if (ch->tls && !ch->waits)
+		tls_rest(ch->tls);
+	return !ch->waits;
 }
 
 /* ==== listen =================================================================
@@ -10410,10 +14323,12 @@ static void
 pool_ready(struct watch *w, short revents)
 {
 	struct upconn *u = (struct upconn *)w;
+	ssize_t got;
 	char c;
 
 	(void)revents;
-	if (recv(w->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+	got = recv(w->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
+	if (got == 0 || (got > 0 && u->s.ch.tls && c == TLS_ALERT))
 		idle_life_learn(u->inst, (uint32_t)(now_ms - u->idle_since_ms));
 	upconn_close(u);
 }
@@ -10518,6 +14433,16 @@ upconn_dial(struct upconn *u)
 	return done == 0 || errno == EINPROGRESS || u->retry_connect;
 }
 
+/* Whom a TLS connection to the instance is for. */
+static struct tls_peer
+instance_peer(struct instance *in)
+{
+	const struct upstream_tls *ut = &in->up->tls;
+
+	return (struct tls_peer){ ut->server_name ? ut->server_name : in->addr.host,
+		ut->verify ? ut->trust : NULL, ut->client ? &ut->client->v[0] : NULL, &in->session };
+}
+
 /* A new connection to the instance's address number addr_i, on its way or
  * (state UP_BUSY) there already. NULL: failed at once, errno says why. */
 static struct upconn *
@@ -10568,16 +14493,6 @@ struct auth_seen {
 };
 static struct auth_seen auth_cache[AUTH_CACHE];
 static unsigned auth_next;
-
-static int
-base64_value(char c)
-{
-	static const char digits[] =
-	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	const char *at = c ? strchr(digits, c) : NULL;
-
-	return at ? (int)(at - digits) : -1;
-}
 
 /* Appends what s encodes; false when it is not base64. RFC 4648 4. */
 static bool
@@ -11521,7 +15436,7 @@ static const char page_body[] =
 	"<section><h2>Processes</h2><div id=procs></div></section>\n"
 	"<section><h2>Routes</h2><div class=card id=routes></div></section>\n"
 	"<section><h2>Workers</h2><div class=card id=workers></div></section>\n"
-	"<section><h2>Certificates</h2><p class=dim id=certs></p></section>\n"
+	"<section><h2>Certificates</h2><div class=card id=certs></div></section>\n"
 	"</main>\n"
 	"<p id=said role=status aria-live=polite></p>\n"
 	"<script>";
@@ -11701,7 +15616,7 @@ static const char page_script_2[] =
 	      "+ w.connections + ' connections');\n"
 	    "used(row, w);\n"
 	  "}\n"
-	  "$('certs').textContent = s.certificates.map(c => c.names || c).join(', ') || 'none';\n"
+	  "certs(s);\n"
 	  "sweep();\n"
 	"}\n"
 	"function link(cls, text) {\n"
@@ -11710,6 +15625,26 @@ static const char page_script_2[] =
 	"}\n";
 
 static const char page_script_3[] =
+	"function certs(s) {\n"
+	  "const box = $('certs'), a = s.acme, day = t => t ? t.slice(0, 10) : '';\n"
+	  "s.certificates.forEach((c, i) => {\n"
+	    "const row = el(box, i, 'div', 'row proc'), d = c.days_left;\n"
+	    "say(row, 's', 'span', 'state ' + (d < 0 ? 'failed' : d < 14 ? '' : 'up'),\n"
+	      "d < 0 ? 'expired' : d + (d === 1 ? ' day left' : ' days left'));\n"
+	    "const mid = el(row, 'm', 'div', 'wide');\n"
+	    "say(mid, 'n', 'div', '', c.names.join(', '));\n"
+	    "say(mid, 'i', 'small', 'num', join(c.origin, c.issuer && 'by ' + c.issuer, c.key));\n"
+	    "say(row, 'u', 'small', 'num', 'until ' + day(c.until));\n"
+	  "});\n"
+	  "if (a.state !== 'off') {\n"
+	    "const row = el(box, 'acme', 'div', 'row proc');\n"
+	    "say(row, 's', 'span', 'state ' + (a.state === 'waiting' ? 'up' : a.state), a.state);\n"
+	    "const mid = el(row, 'm', 'div', 'wide');\n"
+	    "say(mid, 'n', 'div', '', 'ACME');\n"
+	    "say(mid, 'w', 'small', '', a.why);\n"
+	    "say(row, 'u', 'small', 'num', a.next && 'next ' + a.next.slice(0, 16));\n"
+	  "} else if (!s.certificates.length) say(box, 'none', 'p', 'row dim', 'none');\n"
+	"}\n"
 	"async function poll() {\n"
 	  "try {\n"
 	    "const r = await get('status'), now = performance.now();\n"
@@ -11730,8 +15665,8 @@ static const char page_script_3[] =
 	  "} catch (e) { link('lost', 'no answer: ' + e.message); }\n"
 	"}\n"
 	"before = new Map();\n"
-	"for (const id of ['tiles', 'ups', 'procs', 'routes', 'workers', 'about']) $(id).key = "
-	    "id;\n"
+	"for (const id of ['tiles', 'ups', 'procs', 'routes', 'workers', 'certs', 'about'])\n"
+	  "$(id).key = id;\n"
 	"$('ask').onsubmit = e => {\n"
 	  "e.preventDefault();\n"
 	  "sessionStorage.setItem('warp', $('token').value);\n"
@@ -11829,7 +15764,7 @@ dashboard_head(void)
 /* ==== admin ==================================================================
  * Owns    nothing: an answer's body is its taker's.
  * Offers  admin_answer.
- * Calls   base, path, conf out (json_text), hints, board, usage, dashboard. What
+ * Calls   base, path, certs, conf out (json_quote), hints, board, usage, dashboard. What
  *         /status and /metrics say is read off the board, whichever worker is
  *         asked. */
 
@@ -11862,6 +15797,12 @@ static const struct fact counters[] = {
 	{ "accepted", "accepted_total", "Client connections accepted.", COUNTED(accepted) },
 	{ "refused", "accept_failures_total", "Accepts that failed for want of descriptors or memory.",
 	  COUNTED(refused) },
+	{ "handshakes", "tls_handshakes_total", "TLS handshakes of clients that succeeded.",
+	  COUNTED(handshakes) },
+	{ "resumed", "tls_resumed_total", "Of these, sessions that were resumed.",
+	  COUNTED(resumed) },
+	{ "handshakes_failed", "tls_handshakes_failed_total",
+	  "TLS handshakes of clients that failed.", COUNTED(handshakes_failed) },
 	{ "retries", "retries_total", "Requests tried again on another instance.", COUNTED(retries) },
 	{ "bytes_in", "received_bytes_total", "Bytes of request bodies.", COUNTED(bytes_in) },
 	{ "bytes_out", "sent_bytes_total", "Bytes of response bodies.", COUNTED(bytes_out) },
@@ -11991,6 +15932,55 @@ instance_latency_ms(const struct instance *in)
 	return n > 0 ? (double)in->board->latency_us / (double)n / US_PER_MS : 0;
 }
 
+/* ---- certificates ---- */
+
+static const char *const cert_origins[] = {
+	[CERT_FILE] = "file",
+	[CERT_ACME] = "acme",
+	[CERT_MADE] = "self-signed",
+};
+static const char *const acme_states[] = {
+	[ACME_OFF] = "off",
+	[ACME_WAITING] = "waiting",
+	[ACME_ASKING] = "asking",
+	[ACME_FAILED] = "failed",
+};
+
+static const char *
+time_text(int64_t s, char out[TIME_TEXT])
+{
+	time_t t = (time_t)s;
+	struct tm tm;
+
+	if (!gmtime_r(&t, &tm) || strftime(out, TIME_TEXT, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+		out[0] = '\0'; /* no calendar has it */
+	return out;
+}
+
+/* Whole days that it is good for; below 0: it was. */
+static int
+cert_days_left(const struct cert *c)
+{
+	int64_t left = c->until_s - now_s, days = left / DAY_S - (left % DAY_S < 0);
+
+	return (int)MAX(MIN(days, INT_MAX), INT_MIN);
+}
+
+/* `EC 256`. */
+static const char *
+cert_key_text(const struct cert *c, char sep, char out[sizeof "RSA 4294967295"])
+{
+	snprintf(out, sizeof "RSA 4294967295", "%s%c%u",
+	    c->key_type == BR_KEYTYPE_EC ? "EC" : "RSA", sep, c->key_bits);
+	return out;
+}
+
+static int
+certs_count(const struct conf *cf)
+{
+	return cf->tls.on && cf->tls.set ? cf->tls.set->n : 0;
+}
+
 /* ---- JSON ---- */
 
 /* An object being written: more says whether a comma is due. */
@@ -12057,6 +16047,13 @@ js_bool(struct js *j, const char *key, bool v)
 }
 
 static void
+js_int(struct js *j, const char *key, int64_t v)
+{
+	js_key(j, key);
+	fprintf(j->to, "%lld", (long long)v);
+}
+
+static void
 js_null(struct js *j, const char *key)
 {
 	js_key(j, key);
@@ -12081,7 +16078,19 @@ static void
 js_text(struct js *j, const char *key, struct slice s)
 {
 	js_key(j, key);
-	json_text(j->to, s);
+	json_quote(j->to, s);
+}
+
+/* A time of the wall clock as RFC 3339 has it; 0: null. */
+static void
+js_time(struct js *j, const char *key, int64_t s)
+{
+	char b[TIME_TEXT];
+
+	if (s == 0)
+		js_null(j, key);
+	else
+		js_text(j, key, slice_of(time_text(s, b)));
 }
 
 /* Answers by class; of an instance: [0] counts those that never came. */
@@ -12118,7 +16127,7 @@ status_listeners(struct js *j, const char *kind, const struct addr *a, int n)
 	for (int i = 0; i < n; i++) {
 		js_open(j, NULL, '{');
 		js_text(j, "address", slice_of(a[i].text));
-		js_text(j, "kind", slice_of(kind));
+		js_text(j, "kind", a[i].scheme == SCHEME_HTTPS ? S("https") : slice_of(kind));
 		js_close(j, '}');
 	}
 }
@@ -12307,6 +16316,43 @@ status_workers(struct js *j)
 }
 
 static void
+status_cert(struct js *j, const struct cert *c)
+{
+	char b[sizeof "RSA 4294967295"];
+
+	js_open(j, NULL, '{');
+	js_open(j, "names", '[');
+	for (int i = 0; i < c->names.n; i++)
+		js_text(j, NULL, c->names.v[i]);
+	js_close(j, ']');
+	js_text(j, "issuer", c->issuer);
+	js_text(j, "origin", slice_of(cert_origins[c->origin]));
+	js_text(j, "key", slice_of(cert_key_text(c, ' ', b)));
+	js_time(j, "from", c->from_s);
+	js_time(j, "until", c->until_s);
+	js_int(j, "days_left", cert_days_left(c));
+	js_close(j, '}');
+}
+
+/* What there is, and how what is still to come gets on. */
+static void
+status_certs(struct js *j, const struct conf *cf)
+{
+	const struct board_acme *acme = &board->acme;
+	char b[WHY_MAX];
+
+	js_open(j, "certificates", '[');
+	for (int i = 0; i < certs_count(cf); i++)
+		status_cert(j, &cf->tls.set->v[i]);
+	js_close(j, ']');
+	js_open(j, "acme", '{');
+	js_text(j, "state", slice_of(acme_states[acme->state]));
+	js_time(j, "next", acme->next_s);
+	js_text(j, "why", slice_of(board_text_get(&acme->why, b)));
+	js_close(j, '}');
+}
+
+static void
 status_json(const struct conf *cf, FILE *to)
 {
 	struct js j = { .to = to };
@@ -12335,8 +16381,7 @@ status_json(const struct conf *cf, FILE *to)
 	js_close(&j, ']');
 	status_procs(&j, cf);
 	status_routes(&j, cf);
-	js_open(&j, "certificates", '['); /* until there is TLS */
-	js_close(&j, ']');
+	status_certs(&j, cf);
 	js_close(&j, '}');
 	fputc('\n', to);
 }
@@ -12478,6 +16523,62 @@ table_workers(FILE *to)
 	}
 }
 
+/* All names but the first, as one cell. */
+static void
+cell_names(FILE *to, const struct slices *names)
+{
+	for (int i = 1; i < names->n; i++) {
+		if (i > 1)
+			fputc(',', to);
+		for (size_t k = 0; k < names->v[i].n; k++)
+			fputc((unsigned char)names->v[i].p[k] > ' ' ? names->v[i].p[k] : '_', to);
+	}
+	fputs(names->n > 1 ? " " : "- ", to);
+}
+
+static void
+table_cert(FILE *to, const struct cert *c, int name)
+{
+	char b[TIME_TEXT], key[sizeof "RSA 4294967295"];
+
+	cell(to, name + 1, c->names.n > 0 ? c->names.v[0].p : "");
+	fprintf(to, "%-11s %-8s %-20s %9d ", cert_origins[c->origin], cert_key_text(c, '-', key),
+	    time_text(c->until_s, b), cert_days_left(c));
+	cell_names(to, &c->names);
+	cell(to, 0, c->issuer.n > 0 ? c->issuer.p : "");
+	fputc('\n', to);
+}
+
+static void
+table_certs(const struct conf *cf, FILE *to)
+{
+	int name = (int)sizeof "CERTIFICATE" - 1;
+
+	if (certs_count(cf) == 0)
+		return;
+	for (int i = 0; i < certs_count(cf); i++)
+		if (cf->tls.set->v[i].names.n > 0)
+			name = MAX(name, (int)cf->tls.set->v[i].names.v[0].n);
+	fprintf(to, "\n%-*s %-11s %-8s %-20s %9s %s %s\n", name, "CERTIFICATE", "ORIGIN", "KEY",
+	    "UNTIL", "DAYS_LEFT", "OTHER_NAMES", "ISSUER");
+	for (int i = 0; i < certs_count(cf); i++)
+		table_cert(to, &cf->tls.set->v[i], name);
+}
+
+static void
+table_acme(FILE *to)
+{
+	const struct board_acme *acme = &board->acme;
+	char b[WHY_MAX], next[TIME_TEXT];
+
+	if (acme->state == ACME_OFF)
+		return;
+	fprintf(to, "\n%-8s %-20s %s\n%-8s %-20s ", "ACME", "NEXT", "WHY",
+	    acme_states[acme->state], acme->next_s > 0 ? time_text(acme->next_s, next) : "-");
+	cell(to, 0, board_text_get(&acme->why, b));
+	fputc('\n', to);
+}
+
 static void
 status_text_table(const struct conf *cf, FILE *to)
 {
@@ -12490,6 +16591,8 @@ status_text_table(const struct conf *cf, FILE *to)
 	table_instances(cf, to);
 	table_procs(to);
 	table_routes(cf, to);
+	table_certs(cf, to);
+	table_acme(to);
 }
 
 /* ---- /metrics: Prometheus text format 0.0.4 ---- */
@@ -12793,6 +16896,41 @@ metrics_workers(FILE *to)
 	}
 }
 
+/* One before it has the same labels. */
+static bool
+cert_is_twin(const struct cert_set *set, int i)
+{
+	const struct cert *c = &set->v[i];
+	struct slice name = c->names.n > 0 ? c->names.v[0] : S("");
+
+	for (const struct cert *b = set->v; b < c; b++)
+		if (b->key_type == c->key_type && b->key_bits == c->key_bits &&
+		    b->origin == c->origin &&
+		    slice_eq(name, b->names.n > 0 ? b->names.v[0] : S("")))
+			return true;
+	return false;
+}
+
+static void
+metrics_certs(const struct conf *cf, FILE *to)
+{
+	const struct cert_set *set = cf->tls.set;
+	char b[sizeof "RSA 4294967295"];
+
+	if (certs_count(cf) == 0)
+		return;
+	metric_head(to, "certificate_expiry_seconds", "gauge",
+	    "When the certificate expires, Unix time; by its first name.");
+	for (int i = 0; i < set->n; i++) {
+		if (cert_is_twin(set, i))
+			continue;
+		fputs("warp_certificate_expiry_seconds{", to);
+		label(to, "name", set->v[i].names.n > 0 ? set->v[i].names.v[0].p : "");
+		fprintf(to, ",key=\"%s\",origin=\"%s\"} %lld\n", cert_key_text(&set->v[i], ' ', b),
+		    cert_origins[set->v[i].origin], (long long)set->v[i].until_s);
+	}
+}
+
 static void
 metrics(const struct conf *cf, FILE *to)
 {
@@ -12816,6 +16954,7 @@ metrics(const struct conf *cf, FILE *to)
 	for (size_t m = 0; m < LEN(proc_metrics); m++)
 		metrics_procs(to, m);
 	metrics_routes(cf, to);
+	metrics_certs(cf, to);
 	metrics_memory(to);
 	metrics_cpu(to);
 }
@@ -13129,11 +17268,13 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
 
 /* ==== heads ==================================================================
  * Owns    the text of the head being written, and the heads being read.
- * Offers  heads_open, client_of, request_write, response_write, interim_write.
+ * Offers  heads_open, conn_is_tls, scheme_of, client_of, request_write,
+ *         response_write, interim_write.
  * Calls   base, http, path, addr, clock, roster. What one side said becomes what the
  *         other is told: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
 
-#define HTTP_PORT 80 /* not said in Host */
+#define HTTP_PORT  80 /* not said in Host */
+#define HTTPS_PORT 443
 
 static const struct conf *conf;  /* this worker's */
 static struct head req, res;     /* parsed last; see exchange_request */
@@ -13145,6 +17286,19 @@ heads_open(const struct conf *cf)
 	conf = cf;
 	head_out.cap = cf->server.max_header_bytes + HEAD_ADDED_MAX;
 	head_out.p = map_zeroed(head_out.cap);
+}
+
+static bool
+conn_is_tls(const struct conn *c)
+{
+	return c->s.ch.tls != NULL;
+}
+
+/* What c speaks, as URLs call it. */
+static struct slice
+scheme_of(const struct conn *c)
+{
+	return conn_is_tls(c) ? S("https") : S("http");
 }
 
 static void
@@ -13329,7 +17483,7 @@ forward_chain(const struct forward *fw, struct slice name, enum field_id id, str
 
 /* for=, host= and proto= of RFC 7239 4; v6 and odd hosts are quoted. */
 static void
-forwarded_write(struct text *t, const struct ip *peer, struct slice host)
+forwarded_write(struct text *t, const struct ip *peer, struct slice host, struct slice proto)
 {
 	if (ip_is_none(peer))
 		text_add(t, S("for=unknown"));
@@ -13344,7 +17498,8 @@ forwarded_write(struct text *t, const struct ip *peer, struct slice host)
 		text_add(t, host);
 		text_str(t, quote ? "\"" : "");
 	}
-	text_add(t, S(";proto=http"));
+	text_add(t, S(";proto="));
+	text_add(t, proto);
 }
 
 #define FORWARD_TEXT 512 /* one address and one host */
@@ -13359,7 +17514,7 @@ forward_write(const struct forward *fw)
 	if (conf->middleware.forward_headers) {
 		ip_text(&t, &c->peer);
 		forward_chain(fw, S("X-Forwarded-For"), F_X_FORWARDED_FOR, text_slice(&t));
-		forward_line(fw, S("X-Forwarded-Proto"), F_X_FORWARDED_PROTO, S("http"));
+		forward_line(fw, S("X-Forwarded-Proto"), F_X_FORWARDED_PROTO, scheme_of(c));
 		forward_line(fw, S("X-Forwarded-Host"), F_X_FORWARDED_HOST, fw->x->host);
 		if (c->listener->port > 0)
 			text_uint(&pt, c->listener->port);
@@ -13371,9 +17526,21 @@ forward_write(const struct forward *fw)
 	}
 	if (conf->middleware.forwarded) {
 		t.n = 0;
-		forwarded_write(&t, &c->peer, fw->x->host);
+		forwarded_write(&t, &c->peer, fw->x->host, scheme_of(c));
 		forward_chain(fw, S("Forwarded"), F_FORWARDED, t.full ? S("") : text_slice(&t));
 	}
+}
+
+/* Whom the client's certificate names. What no field may say is left out. */
+static void
+subject_write(const struct forward *fw)
+{
+	const struct tls *tls = fw->x->c->s.ch.tls;
+	struct slice subject = slice_of(tls ? tls->subject : NULL);
+
+	if (subject.n > 0 && is_field_value(subject) &&
+	    !forward_skips(fw, S("X-Client-Cert-Subject")))
+		line_write(fw->t, S("X-Client-Cert-Subject"), subject);
 }
 
 #define TWIN_MAX 64 /* bytes of a name that may be a twin */
@@ -13409,6 +17576,7 @@ request_drop(struct head *h, const struct exchange *x, bool trusted)
 	head_hop_by_hop(h);
 	head_drop_twins(h, x->route);
 	head_drop(h, F_HOST);
+	head_drop(h, F_X_CLIENT_CERT_SUBJECT);
 	for (size_t i = 0; i < LEN(forwards); i++)
 		if (!trusted || conf->middleware.forward_headers)
 			head_drop(h, forwards[i]);
@@ -13499,10 +17667,11 @@ static struct slice
 upstream_host(const struct instance *in)
 {
 	const struct addr *a = &in->addr;
+	uint16_t usual = a->scheme == SCHEME_HTTPS ? HTTPS_PORT : HTTP_PORT;
 
 	if (!a->host)
 		return S("localhost");
-	return slice_of(a->port == HTTP_PORT && !strchr(a->host, ':') ? a->host : a->text);
+	return slice_of(a->port == usual && !strchr(a->host, ':') ? a->host : a->text);
 }
 
 static void
@@ -13564,6 +17733,7 @@ request_write(struct text *t, const struct exchange *x, struct head *h)
 	host_write(t, x, fw.edited);
 	fields_write(t, h);
 	forward_write(&fw);
+	subject_write(&fw);
 	if (conf->middleware.via)
 		line_write(t, S("Via"), h->minor ? S("1.1 warp") : S("1.0 warp"));
 	if (conf->server.request_id && !forward_skips(&fw, S("X-Request-Id")))
@@ -13607,6 +17777,29 @@ cookie_write(struct text *t, const struct instance *in)
 	text_add(t, S("; Path=/; HttpOnly; SameSite=Lax\r\n"));
 }
 
+#define HSTS_NAME S("Strict-Transport-Security")
+
+static bool
+hsts_is_due(const struct exchange *x)
+{
+	return conf->tls.hsts_secs > 0 && conn_is_tls(x->c);
+}
+
+/* Never without TLS: RFC 6797 7.2. A route may say it otherwise. */
+static void
+hsts_write(struct text *t, const struct exchange *x)
+{
+	const struct route *r = x->route;
+
+	if (!hsts_is_due(x) ||
+	    (r && is_named(HSTS_NAME, &r->add_response_headers, &r->remove_response_headers)))
+		return;
+	text_add(t, HSTS_NAME);
+	text_add(t, S(": max-age="));
+	text_uint(t, conf->tls.hsts_secs);
+	text_add(t, S("\r\n"));
+}
+
 /* The response head as the client is to see it. False: it does not fit. */
 static bool
 response_write(struct text *t, const struct exchange *x, struct head *h)
@@ -13618,6 +17811,8 @@ response_write(struct text *t, const struct exchange *x, struct head *h)
 		head_drop(h, F_CONTENT_LENGTH);
 	if (!x->down.chunk_out)
 		head_drop(h, F_TRAILER);
+	if (hsts_is_due(x))
+		head_drop_name(h, HSTS_NAME);
 	head_edit(h, &r->add_response_headers, &r->remove_response_headers);
 	status_write(t, h->status, h->reason);
 	fields_write(t, h);
@@ -13625,6 +17820,7 @@ response_write(struct text *t, const struct exchange *x, struct head *h)
 		line_write(t, S("Date"), clock_date());
 	if (conf->middleware.via)
 		line_write(t, S("Via"), h->minor ? S("1.1 warp") : S("1.0 warp"));
+	hsts_write(t, x);
 	pairs_write(t, &r->add_response_headers);
 	if (x->sticks)
 		cookie_write(t, x->inst);
@@ -13772,6 +17968,7 @@ answer_write(struct text *t, const struct exchange *x, const struct answer *a)
 		text_add(t, S("\r\n"));
 	}
 	text_add(t, a->extra);
+	hsts_write(t, x);
 	if (x->route)
 		pairs_write(t, &x->route->add_response_headers);
 	connection_write(t, x);
@@ -14111,10 +18308,10 @@ flow_take(struct flow *f, const struct side *from, struct iovec *v, size_t *eate
 
 /* Nothing is in hand, and enough is still to come in one piece. */
 static bool
-flow_may_splice(const struct flow *f, const struct side *from)
+flow_may_splice(const struct flow *f, const struct side *from, const struct chan *to)
 {
 	return f->body.kind == BODY_LENGTH && f->body.left >= SPLICE_MIN && !f->chunk_out &&
-	    from->in.n == 0 && from->ch.w.fd >= 0;
+	    from->in.n == 0 && from->ch.w.fd >= 0 && !from->ch.tls && !to->tls;
 }
 
 /* The pipe's bytes first, then at most one reading. */
@@ -14149,11 +18346,11 @@ flow_relay(struct flow *f, struct side *from, struct chan *to, const struct text
 	size_t eaten;
 	int n, k;
 
-	if (!f->pipe && !head && *ready && to->out.n == 0 && flow_may_splice(f, from))
+	if (!f->pipe && !head && *ready && !to->waits && flow_may_splice(f, from, to))
 		f->pipe = pipe_take();
 	if (f->pipe)
 		return flow_splice(f, from, to, ready);
-	while (to->out.n == 0) {
+	while (!to->waits) {
 		n = 0;
 		if (from->in.n == 0 && !f->body.done && *ready) {
 			*ready = false;
@@ -14187,11 +18384,11 @@ flow_tunnel(struct flow *f, struct side *from, struct chan *to, bool *ready)
 	if (r == RELAY_WAIT || r == RELAY_REFUSED)
 		return r;
 	f->body.done = true;
-	if (to->out.n > 0)
+	if (to->waits)
 		return RELAY_WAIT;
 	if (from->ch.broken)
 		return RELAY_BAD;
-	shutdown(to->w.fd, SHUT_WR); /* fails only when it is gone already */
+	chan_shutdown(to); /* fails only when it is gone already */
 	return RELAY_DONE;
 }
 
@@ -14331,6 +18528,7 @@ enum step { STEP_WAIT, STEP_AGAIN, STEP_DONE };
 enum lost {
 	LOST_CONNECT, /* refused, no route, no such socket */
 	LOST_CONNECT_TIMEOUT,
+	LOST_TLS, /* no handshake, or with the wrong one */
 	LOST_WRITE_TIMEOUT,
 	LOST_READ_TIMEOUT,
 	LOST_CLOSED,  /* before the answer's head was whole */
@@ -14343,6 +18541,7 @@ static const struct {
 } losts[LOSTS] = {
 	[LOST_CONNECT]         = { 502, true },
 	[LOST_CONNECT_TIMEOUT] = { 504, true },
+	[LOST_TLS]             = { 502, true },
 	[LOST_WRITE_TIMEOUT]   = { 504, false },
 	[LOST_READ_TIMEOUT]    = { 504, false },
 	[LOST_CLOSED]          = { 502, true },
@@ -14810,7 +19009,7 @@ exchange_answer(struct exchange *x, const struct answer *a)
 	head_out.full = false;
 	if (draining)
 		x->keep = false;
-	if (x->c->s.ch.out.n > 0 || !answer_write(&head_out, x, a) ||
+	if (x->c->s.ch.waits || !answer_write(&head_out, x, a) ||
 	    memory_send(x, &head_out) < 0)
 		return exchange_abort(x);
 	return STEP_AGAIN;
@@ -14979,7 +19178,8 @@ exchange_lost(struct exchange *x, enum lost why, const char *cause)
 	if (!again || x->lost > in->up->retries)
 		return exchange_failed(x, losts[why].status);
 	if (x->tries > in->up->retries || in->up->n_instances == 1)
-		return exchange_hold(x, losts[why].status);
+		return why == LOST_TLS ? exchange_failed(x, 502)
+		                       : exchange_hold(x, losts[why].status);
 	COUNT(me->retries, 1);
 	x->state = X_PICK;
 	return STEP_AGAIN;
@@ -15138,8 +19338,83 @@ step_pick(struct exchange *x)
 	upstream_attach(x, u);
 	if (up->roster->n > 1)
 		hold_tried(x); /* others need not see how this one fares */
-	x->state = u->state == UP_BUSY ? X_SEND : X_CONNECT;
+	x->state = X_CONNECT;
 	return u->state == UP_BUSY ? STEP_AGAIN : STEP_WAIT;
+}
+
+static void
+proxy_line(struct exchange *x)
+{
+	struct ip to = { { 0 } };
+	uint16_t port = 0;
+	union sock here = { 0 };
+	socklen_t n = sizeof here;
+
+	if (x->inst->up->proxy_out == PROXY_OUT_NONE)
+		return;
+	if (getsockname(x->c->s.ch.w.fd, &here.sa, &n) == 0)
+		to = ip_of_sock(&here, &port);
+	proxy_write(&head_out, x->inst->up->proxy_out == PROXY_OUT_V1 ? 1 : 2, &x->client,
+	    x->c->peer_port, &to, port);
+}
+
+/* TLS shall be spoken from here on; a PROXY header goes before it. */
+static bool
+upstream_tls(struct exchange *x)
+{
+	struct tls_peer peer = instance_peer(x->inst);
+	struct chan *ch = &x->u->s.ch;
+	struct iovec v;
+
+	if (x->inst->up->proxy_out != PROXY_OUT_NONE) {
+		head_out.n = 0;
+		head_out.full = false;
+		proxy_line(x);
+		v = (struct iovec){ head_out.p, head_out.n };
+		if (chan_send(ch, &v, 1, NULL) < 0 || ch->waits)
+			return false;
+	}
+	return tls_client(ch, &peer);
+}
+
+/* Its certificate cannot be judged yet: the request waits, nobody is blamed. */
+static enum step
+exchange_early(struct exchange *x)
+{
+	snprintf(x->cause, sizeof x->cause, "%s %s: this host's clock is wrong",
+	    x->inst->up->name, instance_text(x->inst));
+	warn_calmly("%s: it is before the day warp was built; https upstreams wait until it is set",
+	    x->cause);
+	upstream_leave(x, false);
+	return exchange_hold(x, 503);
+}
+
+/* The connection is there: the request can go, after the TLS handshake. */
+static enum step
+upstream_connected(struct exchange *x)
+{
+	struct chan *ch = &x->u->s.ch;
+	char why[WHY_MAX];
+
+	if (x->inst->addr.scheme == SCHEME_HTTPS && !ch->tls) {
+		if (x->inst->up->tls.trust && !clock_is_right())
+			return exchange_early(x);
+		if (!upstream_tls(x))
+			return exchange_lost(x, LOST_TLS, "TLS cannot begin");
+	}
+	if (ch->tls && ch->tls->state == TLS_HANDSHAKE)
+		switch (tls_shake(ch)) {
+		case SHAKE_WAITS:
+			return STEP_WAIT;
+		case SHAKE_DONE:
+			break;
+		default:
+			x->inst->session.session_id_len = 0;
+			tls_why(ch, why, sizeof why);
+			return exchange_lost(x, LOST_TLS, why);
+		}
+	x->state = X_SEND;
+	return STEP_AGAIN;
 }
 
 /* Poll has said something about the connection on its way. */
@@ -15149,6 +19424,8 @@ step_connect(struct exchange *x)
 	socklen_t n = sizeof errno;
 	int err = 0;
 
+	if (x->u->state == UP_BUSY)
+		return upstream_connected(x);
 	if (!x->u_events)
 		return STEP_WAIT;
 	if (getsockopt(x->u->s.ch.w.fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
@@ -15157,8 +19434,7 @@ step_connect(struct exchange *x)
 		return exchange_lost(x, LOST_CONNECT, strerror(err));
 	x->u->state = UP_BUSY;
 	x->u->s.hup = false;
-	x->state = X_SEND;
-	return STEP_AGAIN;
+	return upstream_connected(x);
 }
 
 /* The request body is none, or more than it may be. */
@@ -15217,22 +19493,6 @@ exchange_up(struct exchange *x, const struct text *head)
 	}
 }
 
-static void
-proxy_line(struct exchange *x)
-{
-	struct ip to = { { 0 } };
-	uint16_t port = 0;
-	union sock here = { 0 };
-	socklen_t n = sizeof here;
-
-	if (x->inst->up->proxy_out == PROXY_OUT_NONE)
-		return;
-	if (getsockname(x->c->s.ch.w.fd, &here.sa, &n) == 0)
-		to = ip_of_sock(&here, &port);
-	proxy_write(&head_out, x->inst->up->proxy_out == PROXY_OUT_V1 ? 1 : 2, &x->client,
-	    x->c->peer_port, &to, port);
-}
-
 static enum step
 step_send(struct exchange *x)
 {
@@ -15246,7 +19506,8 @@ step_send(struct exchange *x)
 	h = exchange_request(x);
 	head_out.n = 0;
 	head_out.full = false;
-	proxy_line(x);
+	if (!x->u->s.ch.tls) /* else it went before the handshake */
+		proxy_line(x);
 	if (!request_write(&head_out, x, h))
 		return exchange_error(x, head_out.full ? 431 : 400,
 		    "the request does not fit after rewriting", S(""));
@@ -15274,7 +19535,7 @@ exchange_release(struct exchange *x)
 		return;
 	x->up_us = (uint32_t)MIN(now_us - x->up_start_us, UINT32_MAX);
 	upstream_leave(x, x->reusable && x->up.state != FLOW_ON && x->up.state != FLOW_CUT &&
-	    u->s.in.n == 0 && u->s.ch.out.n == 0 && !u->s.ch.eof && !u->s.hup);
+	    u->s.in.n == 0 && !u->s.ch.waits && !u->s.ch.eof && !u->s.hup);
 	if (x->up.state == FLOW_ON)
 		x->up.state = FLOW_CUT; /* nobody takes the rest of the request */
 }
@@ -15282,10 +19543,10 @@ exchange_release(struct exchange *x)
 static enum step
 exchange_memory_down(struct exchange *x)
 {
-	while (x->c->s.ch.out.n == 0 && x->memory.n > 0)
+	while (!x->c->s.ch.waits && x->memory.n > 0)
 		if (memory_send(x, NULL) < 0)
 			return exchange_abort(x);
-	return x->c->s.ch.out.n == 0 && x->memory.n == 0 ? exchange_over(x) : STEP_WAIT;
+	return !x->c->s.ch.waits && x->memory.n == 0 ? exchange_over(x) : STEP_WAIT;
 }
 
 /* The response body goes on; head first, if given. */
@@ -15309,7 +19570,7 @@ exchange_down(struct exchange *x, const struct text *head)
 		default:
 			break;
 		}
-	return x->down.state == FLOW_DONE && to->out.n == 0 ? exchange_over(x) : STEP_WAIT;
+	return x->down.state == FLOW_DONE && !to->waits ? exchange_over(x) : STEP_WAIT;
 }
 
 static enum step
@@ -15422,7 +19683,7 @@ step_wait(struct exchange *x)
 	if ((s = exchange_up(x, NULL)) != STEP_WAIT)
 		return s;
 	u = &x->u->s;
-	if (x->c->s.ch.out.n > 0)
+	if (x->c->s.ch.waits)
 		return STEP_WAIT;
 	if (x->u_ready) {
 		x->u_ready = false;
@@ -15457,7 +19718,7 @@ step_tunnel(struct exchange *x)
 			return exchange_over(x);
 		if (r == RELAY_REFUSED) { /* its last words may still be on their way */
 			u->ch.broken = false;
-			buf_free(&u->ch.out);
+			chan_forget(&u->ch);
 			x->up.state = FLOW_CUT;
 			x->u_ready = true;
 		} else if (r == RELAY_DONE)
@@ -15568,8 +19829,8 @@ client_arm(struct exchange *x)
 	bool reads = x->state == X_SPOOL || x->state == X_TUNNEL || x->state == X_WAIT ||
 	    (x->state == X_ANSWER && x->u);
 	bool in = reads && (x->up.state == FLOW_ON || x->state == X_SPOOL) && !c->ch.eof &&
-	    (!x->spool || x->state == X_SPOOL) && !(x->u && x->u->s.ch.out.n > 0) && !x->up.pipe;
-	bool out = c->ch.out.n > 0 || x->down.pipe;
+	    (!x->spool || x->state == X_SPOOL) && !(x->u && x->u->s.ch.waits) && !x->up.pipe;
+	bool out = c->ch.waits || x->down.pipe;
 
 	side_watch(c, (short)((in ? POLLIN : 0) | (out ? POLLOUT : 0) |
 	    (x->state == X_HOLD ? POLLRDHUP : 0)));
@@ -15593,9 +19854,9 @@ upstream_arm(struct exchange *x)
 {
 	struct side *u = &x->u->s;
 	const struct upstream *up = x->inst->up;
-	bool idle_client = x->c->s.ch.out.n == 0 && !x->down.pipe;
+	bool idle_client = !x->c->s.ch.waits && !x->down.pipe;
 	bool in = idle_client && !u->ch.eof && (x->state == X_WAIT || x->down.state == FLOW_ON);
-	bool out = u->ch.out.n > 0 || x->up.pipe || (x->spool && x->up.state == FLOW_ON && x->state >= X_WAIT);
+	bool out = u->ch.waits || x->up.pipe || (x->spool && x->up.state == FLOW_ON && x->state >= X_WAIT);
 	bool reads = in && x->up.state != FLOW_ON && x->state != X_TUNNEL;
 
 	if (x->state == X_CONNECT) {
@@ -15603,7 +19864,7 @@ upstream_arm(struct exchange *x)
 			timer_set(&u->timer, CONNECT_AGAIN_MS);
 			return;
 		}
-		loop_watch(&u->ch.w, POLLOUT);
+		loop_watch(&u->ch.w, !u->ch.tls || u->ch.waits ? POLLOUT : POLLIN);
 		side_deadline(u, WAIT_CONNECT, route_ms(x->route->connect_ms, up->connect_ms), 0);
 		return;
 	}
@@ -15670,12 +19931,12 @@ exchange_upstream_event(struct exchange *x, short revents)
 	u->hup |= (revents & (POLLERR | POLLHUP | POLLNVAL)) != 0;
 	x->u_events = revents;
 	x->u_ready = revents & (POLLIN | POLLHUP | POLLERR);
-	if (revents & POLLOUT && x->state != X_CONNECT && (u->ch.out.n > 0 || x->up.pipe)) {
+	if (revents & POLLOUT && x->state != X_CONNECT && (u->ch.waits || x->up.pipe)) {
 		x->c_ready = chan_flush(&u->ch) && x->up.state == FLOW_ON;
 		if (u->ch.broken) { /* it may have answered before it left */
 			x->up.state = FLOW_CUT;
 			u->ch.broken = false;
-			buf_free(&u->ch.out);
+			chan_forget(&u->ch);
 		}
 	}
 	exchange_run(x);
@@ -15688,7 +19949,7 @@ exchange_client_due(struct exchange *x)
 
 	if (x->state == X_TUNNEL)
 		s = exchange_over(x);
-	else if (x->c->s.ch.out.n == 0 && x->state < X_ANSWER)
+	else if (!x->c->s.ch.waits && x->state < X_ANSWER)
 		s = exchange_error(x, 408, "the request body did not come", S(""));
 	else
 		s = exchange_abort(x);
@@ -15704,10 +19965,9 @@ exchange_upstream_late(struct exchange *x)
 			return exchange_lost(x, LOST_CONNECT_TIMEOUT, "does not accept in time");
 		if (!upconn_dial(x->u))
 			return exchange_lost(x, LOST_CONNECT, strerror(errno));
-		x->state = x->u->state == UP_BUSY ? X_SEND : X_CONNECT;
 		return STEP_AGAIN;
 	}
-	if (x->u->s.ch.out.n > 0 || x->up.pipe)
+	if (x->u->s.ch.waits || x->up.pipe)
 		return exchange_lost(x, LOST_WRITE_TIMEOUT, "does not take the request in time");
 	return exchange_lost(x, LOST_READ_TIMEOUT, "does not answer in time");
 }
@@ -15856,8 +20116,8 @@ admin_left(const struct conn *c)
 /* ==== gate ===================================================================
  * Owns    the seed of what must not be guessed.
  * Offers  gate_open, gate_enter, admin_enter.
- * Calls   route, auth, board, answers, exchange, admin front. A request with a
- *         whole head passes here once: which route, may it, and what then. */
+ * Calls   route, auth, certs, tls, board, answers, exchange, admin front. A request
+ *         with a whole head passes here once: which route, may it, and what then. */
 
 static uint64_t rate_seed; /* equal in all workers: the board is shared */
 
@@ -16037,6 +20297,147 @@ gate_count(const struct route *r)
 		    memory_order_relaxed);
 }
 
+/* ---- before any route ---- */
+
+/* host may be asked for on a connection that asked for that name, if at all: it
+ * is that name, or the certificate that was shown for it is host's as well. An
+ * address cannot be asked for. */
+static bool
+host_is_served(const struct cert_set *set, struct slice asked, struct slice host)
+{
+	bool v6 = host.n > 2 && host.p[0] == '[' && host.p[host.n - 1] == ']';
+	struct ip ip;
+	int best;
+
+	if (host.n == 0 || slice_eq(asked, host))
+		return true; /* without a Host there is none to reach in secret */
+	if (asked.n == 0 &&
+	    ip_parse(v6 ? (struct slice){ host.p + 1, host.n - 2 } : host, &ip))
+		return true;
+	best = cert_best(set, asked);
+	for (int i = 0; i < set->n; i++)
+		if (cert_rank(set, &set->v[i], asked) == best && cert_covers(&set->v[i], host) > 0)
+			return true;
+	return false;
+}
+
+/* Where certificates decide who may see what, a connection made for one host
+ * does not lead to another. RFC 9110 7.4. */
+static bool
+gate_misdirects(const struct exchange *x)
+{
+	const struct tls *tls = x->c->s.ch.tls;
+	char name[256];
+
+	if (!tls || !conf->tls.set || (!conf->tls.strict_sni && !conf->tls.clients))
+		return false;
+	return !host_is_served(conf->tls.set, tls_name(&tls->c.eng, name), host_normal(x->host));
+}
+
+/* A good certificate is shown for that host, not the one that warp has signed
+ * itself until ACME has got another. */
+static bool
+host_has_cert(const struct cert_set *set, struct slice host)
+{
+	int best = set ? cert_best(set, host) : RANK_OTHER;
+
+	if (conf->tls.strict_sni && best < RANK_WILD)
+		return false; /* its handshake would be refused */
+	for (int i = 0; set && i < set->n; i++)
+		if (cert_rank(set, &set->v[i], host) == best && set->v[i].origin != CERT_MADE)
+			return true;
+	return false;
+}
+
+/* A trusted proxy says that its client came by https: to send it there again
+ * would never end. */
+static bool
+came_by_https(const struct exchange *x, const struct head *h)
+{
+	return conf->server.trusted.n > 0 && cidrs_have(&conf->server.trusted, &x->c->peer) &&
+	    h->count[F_X_FORWARDED_PROTO] == 1 &&
+	    slice_ieq(head_field(h, F_X_FORWARDED_PROTO)->value, S("https"));
+}
+
+/* Plain http, where https is spoken as well. Behind a unix socket (no port)
+ * is a proxy, which knows by itself what it serves. */
+static bool
+gate_to_https(const struct exchange *x, const struct head *h)
+{
+	const struct tls_conf *t = &conf->tls;
+
+	return t->on && t->redirect && t->redirect_port > 0 && !conn_is_tls(x->c) &&
+	    x->c->listener->port > 0 && (h->form == TARGET_ORIGIN || h->form == TARGET_ABSOLUTE) &&
+	    !came_by_https(x, h) && host_has_cert(t->set, host_normal(x->host));
+}
+
+/* The URL of the same by https. */
+static void
+https_write(struct text *t, const struct exchange *x, const struct head *h)
+{
+	struct slice host = host_normal(x->host);
+
+	text_add(t, S("https://"));
+	text_add(t, host);
+	if (conf->tls.redirect_port != HTTPS_PORT) {
+		text_char(t, ':');
+		text_uint(t, conf->tls.redirect_port);
+	}
+	text_add(t, h->form == TARGET_ORIGIN ? h->target : h->path);
+	if (h->form != TARGET_ORIGIN && h->has_query) {
+		text_char(t, '?');
+		text_add(t, h->query);
+	}
+}
+
+static enum step
+gate_secure(struct exchange *x, const struct head *h)
+{
+	static char buf[TARGET_MAX + HOST_MAX];
+	struct text t = { buf, 0, sizeof buf, false };
+
+	if (host_normal(x->host).n == 0)
+		return exchange_error(x, 400, "it says no Host, which https needs", S(""));
+	text_add(&t, S("Location: "));
+	https_write(&t, x, h);
+	text_add(&t, S("\r\n"));
+	if (t.full)
+		return exchange_error(x, 414, "the redirect to https is too long", S(""));
+	return exchange_error(x, 308, "", text_slice(&t));
+}
+
+/* A CA asks whether the host is ours: whatever the routes say. STEP_WAIT: no
+ * question of ours. RFC 8555 8.3. */
+static enum step
+gate_challenge(struct exchange *x, const struct head *h)
+{
+	struct slice dir = S("/.well-known/acme-challenge/");
+	char b[ACME_TOKEN_MAX], *copy;
+	size_t n;
+
+	if ((h->method != M_GET && h->method != M_HEAD) || !slice_starts(h->path, dir) ||
+	    !challenge_answer(slice_from(h->path, dir.n), b))
+		return STEP_WAIT;
+	n = strlen(b);
+	copy = xcalloc(1, n + 1);
+	memcpy(copy, b, n);
+	return exchange_answer(x, &(struct answer){ .status = 200, .body = { copy, n },
+	    .content_type = S("application/octet-stream"), .owned = copy });
+}
+
+/* What is answered for any route. STEP_WAIT: nothing of that. */
+static enum step
+gate_before(struct exchange *x, const struct head *h)
+{
+	enum step s = gate_challenge(x, h);
+
+	if (s != STEP_WAIT)
+		return s;
+	if (gate_misdirects(x))
+		return exchange_error(x, 421, "this connection was made for another host", S(""));
+	return gate_to_https(x, h) ? gate_secure(x, h) : STEP_WAIT;
+}
+
 static enum step
 gate_route(struct exchange *x, const struct head *h)
 {
@@ -16072,6 +20473,7 @@ gate_enter(struct exchange *x)
 	struct head *h = exchange_request(x);
 	int err = body_of_request(&x->up.body, h);
 	const struct field *expect = head_field(h, F_EXPECT);
+	enum step s;
 
 	x->wants_close = !client_keeps(x, h);
 	x->keep = !x->wants_close && !draining && err >= 0;
@@ -16087,7 +20489,7 @@ gate_enter(struct exchange *x)
 	if (h->form == TARGET_ASTERISK)
 		return exchange_answer(x, &(struct answer){ .status = 204,
 		    .extra = S("Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n") });
-	return gate_route(x, h);
+	return (s = gate_before(x, h)) != STEP_WAIT ? s : gate_route(x, h);
 }
 
 /* The same for the admin listener, which has no routes. */
@@ -16142,6 +20544,7 @@ conn_close(struct conn *c)
 {
 	admin_left(c);
 	side_close(&c->s);
+	COUNT(me->handshakes_failed, c->state == CONN_TLS);
 	c->state = CONN_FREE;
 	if (c->prev)
 		c->prev->next = c->next;
@@ -16175,10 +20578,11 @@ static void
 conn_linger(struct conn *c)
 {
 	buf_free(&c->s.in);
-	if (shutdown(c->s.ch.w.fd, SHUT_WR) < 0) {
+	if (chan_shutdown(&c->s.ch) < 0) {
 		conn_close(c);
 		return;
 	}
+	tls_free(&c->s.ch); /* what comes is not looked at */
 	c->linger_by_ms = now_ms + LINGER_ALL_MS;
 	loop_watch(&c->s.ch.w, POLLIN);
 	timer_set(&c->s.timer, LINGER_MS);
@@ -16208,6 +20612,61 @@ conn_refuse(struct conn *c, int status, const char *cause)
 	x->minor = 1;
 	if (exchange_error(x, status, cause, S("")) != STEP_DONE)
 		exchange_run(x);
+}
+
+/* Goes on with the TLS handshake; the first request may have come along. */
+static void
+conn_shake(struct conn *c)
+{
+	static time_t said_s;
+	char why[WHY_MAX], ip[INET6_ADDRSTRLEN];
+	struct text t = { ip, 0, sizeof ip, false };
+
+	switch (tls_shake(&c->s.ch)) {
+	case SHAKE_DONE:
+		COUNT(me->handshakes, 1);
+		COUNT(me->resumed, c->s.ch.tls->resumed);
+		c->state = CONN_IDLE;
+		if (side_fill(&c->s) < 0)
+			conn_close(c);
+		return;
+	case SHAKE_WAITS:
+		loop_watch(&c->s.ch.w, c->s.ch.waits ? POLLOUT : POLLIN);
+		timer_keep(&c->s.timer, conf->server.header_ms); /* for all of it */
+		return;
+	case SHAKE_PLAIN:
+		side_plain(&c->s);
+		conn_refuse(c, 400, "plain HTTP was sent to an https port");
+		return;
+	case SHAKE_FAILED:
+		ip_text(&t, &c->peer);
+		if (c->s.ch.tls->err && said_s != now_s) { /* scanners never end */
+			said_s = now_s;
+			tls_why(&c->s.ch, why, sizeof why);
+			log_info("no TLS with %.*s: %s", (int)t.n, t.p, why);
+		}
+		conn_close(c);
+	}
+}
+
+/* TLS begins on c. Whoever is in a handshake for longest makes way for it. */
+static void
+conn_tls(struct conn *c)
+{
+	struct chan *oldest = tls_oldest();
+
+	if (oldest) {
+		warn_calmly("%d TLS handshakes are under way: the oldest are dropped",
+		    TLS_HANDSHAKES_MAX);
+		conn_close((struct conn *)oldest);
+	}
+	c->state = CONN_TLS;
+	if (side_tls(&c->s)) {
+		timer_set(&c->s.timer, conf->server.header_ms);
+		return;
+	}
+	warn_calmly("no room for one more TLS connection");
+	conn_close(c);
 }
 
 /* Part of a head: more must come, in time. */
@@ -16252,6 +20711,8 @@ conn_proxy(struct conn *c)
 	}
 	buf_eat(&c->s.in, (size_t)n);
 	c->state = CONN_IDLE;
+	if (c->listener->tls)
+		conn_tls(c);
 	return true;
 }
 
@@ -16303,6 +20764,12 @@ conn_go(struct conn *c)
 			conn_linger(c);
 			return;
 		}
+		if (c->state == CONN_TLS) {
+			conn_shake(c);
+			if (c->state == CONN_TLS)
+				return;
+			continue;
+		}
 		if (c->s.in.n == 0) {
 			conn_rest(c);
 			return;
@@ -16316,16 +20783,17 @@ static void
 conn_ready(struct watch *w, short revents)
 {
 	struct conn *c = (struct conn *)w;
+	ssize_t got = 1;
 
 	if (c->s.x) {
 		exchange_client_event(c->s.x, revents);
 	} else if (c->state == CONN_LINGER) {
 		conn_linger_read(c);
-		side_settle();
-		return;
-	} else if (side_fill(&c->s) < 0)
+		got = 0;
+	} else if (c->state != CONN_TLS && (got = side_fill(&c->s)) < 0)
 		conn_close(c);
-	conn_go(c);
+	if (got != 0 || !c->s.timer.list) /* part of a record lets no deadline start anew */
+		conn_go(c);
 	side_settle();
 }
 
@@ -16387,6 +20855,10 @@ conn_open(struct listener *l, int fd, const union sock *peer)
 	n_conns++;
 	COUNT(me->connections, 1);
 	COUNT(me->accepted, 1);
+	if (l->tls && c->state == CONN_IDLE)
+		conn_tls(c);
+	if (c->state == CONN_FREE)
+		return;
 	conn_ready(&c->s.ch.w, POLLIN); /* the request is often here already */
 }
 
@@ -16709,6 +21181,8 @@ probe_late(struct probe *p)
 
 	if (p->state == PROBE_CONNECT)
 		probe_failed(p, "no connection in %g s", s);
+	else if (p->state == PROBE_SHAKE)
+		probe_failed(p, "no TLS handshake in %g s", s);
 	else if (p->s.in.n > 0 || p->skipped > 0)
 		probe_failed(p, "no whole answer in %g s", s);
 	else
@@ -16765,7 +21239,7 @@ probe_parse(struct probe *p)
 	else if (p->s.ch.eof)
 		probe_cut(p);
 	else
-		loop_watch(&p->s.ch.w, p->s.ch.out.n > 0 ? POLLIN | POLLOUT : POLLIN);
+		loop_watch(&p->s.ch.w, p->s.ch.waits ? POLLIN | POLLOUT : POLLIN);
 }
 
 /* Sends what waits, reads what came: one that no longer listens may have
@@ -16782,7 +21256,7 @@ probe_answer(struct probe *p)
 	else if (got < 0)
 		probe_cut(p);
 	else
-		loop_watch(&p->s.ch.w, p->s.ch.out.n > 0 ? POLLIN | POLLOUT : POLLIN);
+		loop_watch(&p->s.ch.w, p->s.ch.waits ? POLLIN | POLLOUT : POLLIN);
 }
 
 /* ---- the question ---- */
@@ -16805,13 +21279,22 @@ probe_host_write(struct text *t, const struct probe *p)
 }
 
 static void
-probe_request_write(struct text *t, const struct probe *p)
+probe_proxy_write(struct text *t, const struct probe *p)
 {
 	static const struct ip nobody;
 	const struct upstream *up = p->in->up;
 
 	if (up->proxy_out != PROXY_OUT_NONE)
 		proxy_write(t, up->proxy_out == PROXY_OUT_V1 ? 1 : 2, &nobody, 0, &nobody, 0);
+}
+
+static void
+probe_request_write(struct text *t, const struct probe *p)
+{
+	const struct upstream *up = p->in->up;
+
+	if (!p->s.ch.tls)
+		probe_proxy_write(t, p);
 	text_add(t, up->health.method);
 	text_char(t, ' ');
 	text_str(t, up->health.path);
@@ -16820,28 +21303,91 @@ probe_request_write(struct text *t, const struct probe *p)
 	text_str(t, "User-Agent: warp/" VERSION " (health)\r\nConnection: close\r\n\r\n");
 }
 
-/* It accepts: that is all, or the beginning. The head being written is shared
- * with the exchanges like the one being read. */
-static void
-probe_connected(struct probe *p)
+/* Sends what write makes of it. The head being written is shared with the
+ * exchanges like the one being read. */
+static bool
+probe_send(struct probe *p, void (*write)(struct text *, const struct probe *))
 {
 	struct iovec v;
 
+	head_out.n = 0;
+	head_out.full = false;
+	write(&head_out, p);
+	v = (struct iovec){ head_out.p, head_out.n };
+	return !head_out.full && (v.iov_len == 0 || chan_send(&p->s.ch, &v, 1, NULL) == 0);
+}
+
+/* It accepts, and TLS is spoken where it shall be: that is all, or the question
+ * is asked. */
+static void
+probe_ask(struct probe *p)
+{
 	if (!p->in->up->health.path) {
 		probe_passed(p);
 		return;
 	}
-	head_out.n = 0;
-	head_out.full = false;
-	probe_request_write(&head_out, p);
-	v = (struct iovec){ head_out.p, head_out.n };
 	p->state = PROBE_ANSWER;
-	if (head_out.full)
-		probe_failed(p, "its request does not fit"); /* see PROBE_TEXT_MAX */
-	else if (chan_send(&p->s.ch, &v, 1, NULL) < 0)
-		probe_answer(p); /* what did it say? */
+	if (!probe_send(p, probe_request_write)) {
+		if (head_out.full)
+			probe_failed(p, "its request does not fit"); /* see PROBE_TEXT_MAX */
+		else
+			probe_answer(p); /* what did it say? */
+		return;
+	}
+	loop_watch(&p->s.ch.w, p->s.ch.waits ? POLLIN | POLLOUT : POLLIN);
+}
+
+/* Goes on with the handshake. */
+static void
+probe_shake(struct probe *p)
+{
+	char why[WHY_MAX];
+
+	switch (tls_shake(&p->s.ch)) {
+	case SHAKE_DONE:
+		probe_ask(p);
+		return;
+	case SHAKE_WAITS:
+		loop_watch(&p->s.ch.w, p->s.ch.waits ? POLLOUT : POLLIN);
+		return;
+	default:
+		tls_why(&p->s.ch, why, sizeof why);
+		probe_failed(p, "TLS: %s", why);
+	}
+}
+
+/* That warp has no descriptor left is not the instance's fault: it counts for
+ * nothing. */
+static void
+probe_put_off(struct probe *p, const char *why)
+{
+	warn_calmly("upstream %s: %s is not checked now: %s", p->in->up->name,
+	    instance_text(p->in), why);
+	side_close(&p->s);
+	p->state = PROBE_REST;
+	p->due_ms = now_ms + PROBE_AGAIN_MS;
+}
+
+/* It accepts: TLS begins, if that is what it speaks. */
+static void
+probe_connected(struct probe *p)
+{
+	struct tls_peer peer = instance_peer(p->in);
+
+	if (p->in->addr.scheme != SCHEME_HTTPS) {
+		probe_ask(p);
+		return;
+	}
+	if (peer.trust && !clock_is_right()) {
+		probe_put_off(p, "this host's clock is wrong");
+		return;
+	}
+	peer.session = NULL; /* who is asked for the certificate shall show it */
+	p->state = PROBE_SHAKE;
+	if (probe_send(p, probe_proxy_write) && tls_client(&p->s.ch, &peer))
+		probe_shake(p);
 	else
-		loop_watch(&p->s.ch.w, p->s.ch.out.n > 0 ? POLLIN | POLLOUT : POLLIN);
+		probe_put_off(p, "there is no room for TLS");
 }
 
 /* Where the instance is now; false: nowhere, and that has been said. */
@@ -16886,25 +21432,13 @@ probe_dial(struct probe *p, const union sock *to, socklen_t n)
 	return done < 0 ? errno : 0;
 }
 
-/* That warp has no descriptor left is not the instance's fault: it counts for
- * nothing. */
-static void
-probe_put_off(struct probe *p, int err)
-{
-	warn_calmly("upstream %s: %s is not checked now: %s", p->in->up->name,
-	    instance_text(p->in), strerror(err));
-	side_close(&p->s);
-	p->state = PROBE_REST;
-	p->due_ms = now_ms + PROBE_AGAIN_MS;
-}
-
 /* Connecting has ended, well or with errno err. True: there is one more
  * address to try. */
 static bool
 probe_dialled(struct probe *p, int err)
 {
 	if (err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM)
-		probe_put_off(p, err);
+		probe_put_off(p, strerror(err));
 	else if (err == 0)
 		probe_connected(p);
 	else if (p->addr_i + 1u < p->in->board->addrs.n) {
@@ -16956,6 +21490,8 @@ probe_ready(struct watch *w, short revents)
 	(void)revents;
 	if (p->state == PROBE_ANSWER)
 		probe_answer(p);
+	else if (p->state == PROBE_SHAKE)
+		probe_shake(p);
 	else {
 		if (getsockopt(w->fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
 			err = errno;
@@ -17083,6 +21619,7 @@ health_stop(void)
 
 static struct watch ctl_watch;
 static bool worker_stops;
+static struct cert_set **worker_set; /* where the configuration has it */
 
 static void
 worker_logs(const struct msghdr *m)
@@ -17090,13 +21627,57 @@ worker_logs(const struct msghdr *m)
 	const struct cmsghdr *cm = CMSG_FIRSTHDR(m);
 	int fds[2]; /* access, error */
 
-	if (!cm || cm->cmsg_type != SCM_RIGHTS || cm->cmsg_len != CMSG_LEN(sizeof fds))
+	if (!cm || cm->cmsg_type != SCM_RIGHTS || cm->cmsg_len != CMSG_LEN(sizeof fds)) {
+		log_error("the new log files did not arrive, raise the limit of open files; "
+		    "the old ones are written on");
 		return;
+	}
 	memcpy(fds, CMSG_DATA(cm), sizeof fds);
 	access_fd(fds[0]);
 	if (log_fd != STDERR_FILENO)
 		close(log_fd);
 	log_fd = fds[1];
+}
+
+/* The certificates that are in force from now on, in a file that cannot change.
+ * Those before stay when there is anything wrong with it. */
+static void
+worker_certs(const struct msghdr *m)
+{
+	const struct cmsghdr *cm = CMSG_FIRSTHDR(m);
+	struct cert_set *set = NULL;
+	struct stat st;
+	void *p;
+	int fd = -1;
+
+	if (cm && cm->cmsg_type == SCM_RIGHTS && cm->cmsg_len == CMSG_LEN(sizeof fd))
+		memcpy(&fd, CMSG_DATA(cm), sizeof fd);
+	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size > 0 && (p = mmap(NULL,
+	    (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) != MAP_FAILED) {
+		set = certs_unpack((struct slice){ p, (size_t)st.st_size });
+		munmap(p, (size_t)st.st_size);
+	}
+	if (fd >= 0)
+		close(fd);
+	if (!set) {
+		log_error("new certificates did not arrive: raise the limit of open files; those "
+		    "before stay in use until they do");
+		master_tell(CTL_CERTS, "");
+		return;
+	}
+	tls_certs_use(set);
+	*worker_set = set; /* the configuration shows it */
+}
+
+/* Finishes what runs, and nothing else. */
+static void
+worker_leave(void)
+{
+	if (draining)
+		return;
+	front_drain();
+	pool_drain(conf);
+	health_stop();
 }
 
 /* A message from the master; its end means that it died, and a worker does
@@ -17123,17 +21704,16 @@ worker_ctl(struct watch *w, short revents)
 	}
 	switch (b[0]) {
 	case CTL_DRAIN:
-		if (!draining) {
-			front_drain();
-			pool_drain(conf);
-			health_stop();
-		}
+		worker_leave();
 		break;
 	case CTL_STOP:
 		worker_stops = true;
 		break;
 	case CTL_LOGS:
 		worker_logs(&m);
+		break;
+	case CTL_CERTS:
+		worker_certs(&m);
 		break;
 	case CTL_VERB:
 		front_told((struct slice){ b + 1, (size_t)n - 1 });
@@ -17160,10 +21740,13 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	scratch = block_take(BLOCK_LARGE);
 	loop_open((int)(3 * share) + n + 1 + health_count(cf));
 	pool_open(share);
+	tls_open(&cf->tls, cf->tls.on || conf_has_https(cf)
+	    ? 3 * share + (uint32_t)health_count(cf) : 0);
 	heads_open(cf);
 	rosters_open(cf);
 	gate_open();
 	access_start(cf, &me->log_dropped);
+	worker_set = &cf->tls.set;
 	ctl_fd = ctl;
 	ctl_watch = (struct watch){ .fd = ctl, .slot = -1, .ready = worker_ctl };
 	loop_watch(&ctl_watch, POLLIN);
@@ -17206,9 +21789,22 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 /* ==== explain ================================================================
  * Owns    nothing.
  * Offers  explain.
- * Calls   route, heads. `warp -e`: what would become of a request, unsent. */
+ * Calls   route, heads, gate. `warp -e`: what would become of a request, unsent. */
 
 #define EXPLAIN_MAX 32768 /* bytes of the request made of the arguments */
+
+/* The URL of a request that goes over TLS. */
+static bool
+explain_is_tls(struct slice request)
+{
+	struct slice url = slice_trim(request), method;
+
+	if (memchr(url.p, ' ', url.n))
+		slice_cut(&url, ' ', &method);
+	url = slice_trim(url);
+	return slice_ieq((struct slice){ url.p, MIN(url.n, S("https://").n) }, S("https://")) ||
+	    slice_ieq((struct slice){ url.p, MIN(url.n, S("wss://").n) }, S("wss://"));
+}
 
 /* `METHOD URL` and lines to a request head. False: it does not fit. */
 static bool
@@ -17343,14 +21939,40 @@ explain_action(struct exchange *x, struct head *h, const struct conf *cf, FILE *
 		explain_upstream(x, h, to);
 }
 
+/* The connection that the request would come on. */
+static void
+explain_conn(struct conn *c, const struct conf *cf, bool over_tls)
+{
+	static struct listener listener;
+	static struct tls tls;
+
+	for (int i = cf->server.n_listens - 1; i >= 0; i--)
+		if ((cf->server.listens[i].scheme == SCHEME_HTTPS) == over_tls)
+			listener.port = cf->server.listens[i].port; /* in the end the first */
+	if (over_tls)
+		c->s.ch.tls = &tls;
+	c->listener = &listener;
+}
+
+/* Plain http is sent to https before any route is looked at. */
+static bool
+explain_secure(const struct exchange *x, const struct head *h, FILE *to)
+{
+	if (!gate_to_https(x, h))
+		return false;
+	head_out.n = 0;
+	https_write(&head_out, x, h);
+	fprintf(to, "tls.redirect: 308 to %.*s\n", (int)head_out.n, head_out.p);
+	return true;
+}
+
 /* Says what would become of the request. 0, or 2: it is no request. */
 static int
 explain(struct conf *cf, const char *request, const char *const *headers, int n,
     const char *client, FILE *to)
 {
 	static char buf[EXPLAIN_MAX];
-	static struct listener listener;
-	static struct conn c = { .listener = &listener };
+	static struct conn c;
 	static struct exchange x;
 	struct text t = { buf, 0, sizeof buf, false };
 	struct path_view view;
@@ -17364,7 +21986,7 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 		c.peer = (struct ip){ { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1 } };
 	heads_open(cf);
 	clock_turn();
-	listener.port = cf->server.n_listens ? cf->server.listens[0].port : 0;
+	explain_conn(&c, cf, explain_is_tls(slice_of(request)));
 	if (!explain_request(&t, slice_of(request), headers, n) ||
 	    (err = request_parse(&req, text_slice(&t))) <= 0) {
 		fprintf(stderr, "warp: -e: expected 'METHOD URL', and -H 'Name: value'\n");
@@ -17378,8 +22000,8 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 	x = (struct exchange){ .c = &c, .host = req.host, .minor = 1, .client = client_of(&c.peer, &req) };
 	x.up.body.done = true;
 	snprintf(x.id, sizeof x.id, "(made for each request)");
-	x.route = explain_routes(cf, &req, view.path, &x.client, to);
-	if (!x.route)
+	if (explain_secure(&x, &req, to) ||
+	    !(x.route = explain_routes(cf, &req, view.path, &x.client, to)))
 		return 0;
 	explain_guards(x.route, &req, cf, to);
 	explain_action(&x, &req, cf, to);
@@ -17529,6 +22151,1050 @@ resolve_start(const struct conf *cf, void (*shed)(void), int *life)
 	if (pid < 0) {
 		close(sv[0]);
 		return log_errno("resolver");
+	}
+	*life = sv[0];
+	return pid;
+}
+
+/* ==== acme ===================================================================
+ * Owns    the helper process that gets a certificate, and all that is in it.
+ * Offers  acme_start, acme_time.
+ * Calls   base, log, http, json, jose, der, certs, board, tls, chan, privilege.
+ *         The helper may block, and opens no files: keys and anchors are in its
+ *         memory, a pipe takes what came of it. RFC 8555, 8737, 9773. */
+
+#define ACME_HTTP  S("http-01")
+#define ACME_TLS   S("tls-alpn-01")
+#define ACME_ERROR "urn:ietf:params:acme:error:"
+
+/* What the CA offers at its directory. RFC 8555 7.1.1, 9773 4. */
+enum acme_url { URL_NONCE, URL_ACCOUNT, URL_ORDER, URL_RENEWAL, ACME_URLS };
+
+/* What the helper is to do, and with what. All of it is the master's. */
+struct acme_task {
+	const struct tls_conf *t;
+	const br_ec_private_key *account;
+	const struct cert *cert; /* that is to be replaced; NULL: none */
+	bool ask;                /* only when it shall be replaced */
+	bool plain, tls;         /* there are such listeners */
+};
+
+/* Where a URL leads to. */
+struct acme_place {
+	const char *host, *port, *authority; /* authority: as in Host */
+	struct slice path;
+};
+
+/* What the CA said. */
+struct acme_answer {
+	int status;
+	struct slice body, location;
+	const struct json *json; /* NULL: it is none */
+	int64_t retry_s;         /* of Retry-After; -1: not said */
+};
+
+/* The connection to the CA; ch.w.fd is -1 while there is none. */
+struct acme_ca {
+	struct chan ch;
+	const char *host, *port;
+	bool heard; /* something, since the request was sent */
+};
+
+/* One job, from the directory to the certificate. */
+struct acme {
+	const struct acme_task *task;
+	struct arena arena;
+	int life;                /* closed by the master: nobody waits for us */
+	int64_t by_ms, end_ms;   /* of this request; of the job */
+	struct slice urls[ACME_URLS];
+	struct slice jwk, thumb, kid, nonce;
+	bool wants_eab;
+	struct slice order;      /* its URL */
+	struct acme_ca ca;
+	struct head head;
+	struct text in;          /* what came of an answer */
+	char why[LOG_LINE / 2];  /* of the failure */
+	const char *advice;
+	int64_t retry_s;         /* not before so long; -1: not said */
+};
+
+/* Always false, so that a failing step is one line. */
+__attribute__((format(printf, 2, 3))) static bool
+acme_fail(struct acme *j, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(j->why, sizeof j->why, fmt, ap);
+	va_end(ap);
+	for (char *p = j->why; *p; p++)
+		if ((unsigned char)*p < ' ')
+			*p = ' '; /* the master reads lines */
+	return false;
+}
+
+/* ---- time ---- */
+
+/* A date as format says, in UTC; -1: it is none. */
+static int64_t
+acme_time_as(const char *s, const char *format, const char **end)
+{
+	struct tm tm = { .tm_mday = 1 };
+
+	*end = strptime(s, format, &tm);
+	return *end ? (int64_t)timegm(&tm) : -1;
+}
+
+/* 2026-11-21T10:00:00.5+01:00 as wall clock; -1: it is no date. RFC 3339 5.6. */
+static int64_t
+acme_time(const char *s)
+{
+	const char *at;
+	int64_t t = acme_time_as(s, "%Y-%m-%dT%H:%M:%S", &at), h, min;
+
+	if (!at || t < 0)
+		return -1;
+	if (*at == '.')
+		at += 1 + strspn(at + 1, "0123456789");
+	if (*at == 'Z' || *at == 'z')
+		return at[1] ? -1 : t;
+	if ((*at != '+' && *at != '-') || strlen(at) != sizeof "+hh:mm" - 1 || at[3] != ':')
+		return -1;
+	h = slice_uint((struct slice){ at + 1, 2 }, 23);
+	min = slice_uint((struct slice){ at + 4, 2 }, 59);
+	if (h < 0 || min < 0)
+		return -1;
+	h = h * HOUR_S + min * MINUTE_S;
+	return *at == '+' ? t - h : t + h;
+}
+
+/* The seconds that Retry-After says from now on; -1: nothing. RFC 9110 10.2.3. */
+static int64_t
+acme_retry(struct slice value, int64_t now)
+{
+	int64_t s = slice_uint(value, INT32_MAX);
+	const char *end;
+
+	if (s < 0 && value.n == DATE_LEN) {
+		char b[DATE_LEN + 1] = { 0 };
+		memcpy(b, value.p, DATE_LEN);
+		s = acme_time_as(b, "%a, %d %b %Y %H:%M:%S GMT", &end);
+		s = s < 0 ? -1 : MAX(s - now, 0);
+	}
+	return MIN(s, (int64_t)ACME_RETRY_MAX_S);
+}
+
+/* What fd (-1: nothing) has to say until then; 0: nothing. The helper ends with
+ * the master's interest in it. */
+static short
+acme_poll(const struct acme *j, int fd, short events, int64_t until_ms)
+{
+	struct pollfd p[2] = { { .fd = j->life, .events = POLLIN },
+		{ .fd = fd, .events = events } };
+
+	for (;;) {
+		clock_turn();
+		if (now_ms >= until_ms)
+			return 0;
+		if (poll(p, 2, (int)MIN(until_ms - now_ms, INT_MAX)) < 0 && errno != EINTR)
+			_exit(EXIT_OTHER);
+		if (p[0].revents)
+			_exit(0);
+		if (p[1].revents)
+			return p[1].revents;
+	}
+}
+
+/* Between two questions for the same thing. */
+static bool
+acme_pause(struct acme *j, int64_t ms)
+{
+	clock_turn();
+	if (now_ms + ms >= j->end_ms)
+		return acme_fail(j, "not done within %d minutes",
+		    ACME_JOB_MS / SECOND_MS / MINUTE_S);
+	acme_poll(j, -1, 0, now_ms + ms);
+	return true;
+}
+
+/* ---- the connection ---- */
+
+/* https://host[:port]/path; false: it is something else. */
+static bool
+acme_place(struct arena *a, struct slice url, struct acme_place *to)
+{
+	struct slice rest = url, host, port;
+	size_t n = 0;
+	bool v6;
+
+	for (size_t i = 0; i < url.n; i++)
+		if (url.p[i] <= ' ' || url.p[i] > '~' || url.p[i] == '@')
+			return false;
+	if (!slice_starts(url, S("https://")))
+		return false;
+	rest = slice_from(url, 8);
+	while (n < rest.n && rest.p[n] != '/' && rest.p[n] != '?')
+		n++;
+	if (!addr_split((struct slice){ rest.p, n }, &host, &port, &v6) || host.n == 0 ||
+	    (port.n > 0 && slice_uint(port, UINT16_MAX) < 0))
+		return false;
+	to->authority = arena_dup(a, (struct slice){ rest.p, n }).p;
+	to->host = arena_dup(a, host).p;
+	to->port = port.n > 0 ? arena_dup(a, port).p : "443";
+	to->path = n < rest.n ? slice_from(rest, n) : S("/");
+	return true;
+}
+
+static void
+acme_hang_up(struct acme *j)
+{
+	struct chan *ch = &j->ca.ch;
+
+	if (ch->w.fd < 0)
+		return;
+	tls_close(ch);
+	tls_free(ch);
+	close(ch->w.fd);
+	ch->w.fd = -1;
+}
+
+/* A connection to one address; -1: errno says why not. */
+static int
+acme_dial_one(const struct acme *j, const struct addrinfo *ai)
+{
+	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int err = 0, on = 1;
+	socklen_t n = sizeof err;
+
+	if (fd < 0)
+		return -1;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	if (connect(fd, ai->ai_addr, ai->ai_addrlen) == 0)
+		return fd;
+	if (errno != EINPROGRESS)
+		err = errno;
+	else if (!acme_poll(j, fd, POLLOUT, MIN(j->by_ms, now_ms + ACME_CONNECT_MS)))
+		err = ETIMEDOUT;
+	else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
+		err = errno;
+	if (err == 0)
+		return fd;
+	close(fd);
+	errno = err;
+	return -1;
+}
+
+/* To the first of its addresses that answers; -1: none does, see why. */
+static int
+acme_dial(struct acme *j, const struct acme_place *to)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list;
+	int err = getaddrinfo(to->host, to->port, &hints, &list), fd = -1;
+
+	if (err != 0) {
+		j->advice = "is tls.acme_url right, and does this host resolve names?";
+		acme_fail(j, "%s does not resolve: %s", to->host, gai_strerror(err));
+		return -1;
+	}
+	clock_turn();
+	errno = ETIMEDOUT;
+	for (const struct addrinfo *ai = list; ai && fd < 0 && now_ms < j->by_ms; ai = ai->ai_next)
+		fd = acme_dial_one(j, ai);
+	err = errno;
+	freeaddrinfo(list);
+	if (fd >= 0)
+		return fd;
+	j->advice = "is tls.acme_url right, and may this host connect to it?";
+	acme_fail(j, "%s cannot be reached: %s", to->authority, strerror(err));
+	return -1;
+}
+
+/* It failed, or the peer said nothing for too long. */
+static bool
+acme_lost(struct acme *j, const char *doing)
+{
+	const struct chan *ch = &j->ca.ch;
+	char why[WHY_MAX] = "it closed the connection";
+
+	if (!ch->broken && !ch->eof)
+		snprintf(why, sizeof why, "it took longer than %d s", ACME_REQUEST_MS / SECOND_MS);
+	else if (ch->tls && ch->tls->err != 0)
+		tls_why(ch, why, sizeof why);
+	return acme_fail(j, "%s %s: %s", j->ca.host, doing, why);
+}
+
+static bool
+acme_shake(struct acme *j)
+{
+	struct chan *ch = &j->ca.ch;
+	enum shake got;
+
+	while ((got = tls_shake(ch)) == SHAKE_WAITS)
+		if (!acme_poll(j, ch->w.fd, ch->waits ? POLLIN | POLLOUT : POLLIN, j->by_ms))
+			break;
+	if (got == SHAKE_DONE)
+		return true;
+	j->advice = "is tls.acme_url right, and does tls.acme_ca_file (without it: the system's "
+	    "bundle) hold who signed for that server?";
+	return acme_lost(j, "fails the TLS handshake");
+}
+
+/* A connection to that place: the one that there is, or another. */
+static bool
+acme_connect(struct acme *j, const struct acme_place *to)
+{
+	struct acme_ca *ca = &j->ca;
+	struct tls_peer peer = { .name = to->host, .trust = j->task->t->acme_trust };
+	int fd;
+
+	ca->heard = false;
+	if (ca->ch.w.fd >= 0 && strcmp(ca->host, to->host) == 0 && strcmp(ca->port, to->port) == 0)
+		return true;
+	acme_hang_up(j);
+	if ((fd = acme_dial(j, to)) < 0)
+		return false;
+	chan_open(&ca->ch, fd, NULL);
+	ca->host = to->host;
+	ca->port = to->port;
+	if (!tls_client(&ca->ch, &peer)) {
+		close(fd);
+		ca->ch.w.fd = -1;
+		return acme_fail(j, "TLS cannot be started: this host has no random numbers");
+	}
+	return acme_shake(j);
+}
+
+/* ---- requests ---- */
+
+static bool
+acme_send(struct acme *j, struct slice s)
+{
+	struct chan *ch = &j->ca.ch;
+	ssize_t put;
+
+	while (s.n > 0 || tls_pending(ch->tls)) {
+		put = tls_writev(ch, &(struct iovec){ (char *)(uintptr_t)s.p, s.n }, s.n > 0);
+		if (put < 0)
+			return acme_lost(j, "does not take the request");
+		s = slice_from(s, (size_t)put);
+		if ((s.n > 0 || tls_pending(ch->tls)) &&
+		    !acme_poll(j, ch->w.fd, POLLOUT, j->by_ms))
+			return acme_lost(j, "does not take the request");
+	}
+	return true;
+}
+
+/* More of the answer: its bytes; 0: that was all; -1: see why. */
+static ssize_t
+acme_recv(struct acme *j)
+{
+	struct chan *ch = &j->ca.ch;
+	struct text *in = &j->in;
+	ssize_t got;
+
+	if (in->n == in->cap) {
+		acme_fail(j, "%s answers with more than %zu bytes", j->ca.host, in->cap);
+		return -1;
+	}
+	while ((got = chan_read(ch, in->p + in->n, in->cap - in->n)) == 0)
+		if (!acme_poll(j, ch->w.fd, ch->waits ? POLLIN | POLLOUT : POLLIN, j->by_ms))
+			break;
+	if (got > 0) {
+		j->ca.heard = true;
+		in->n += (size_t)got;
+		return got;
+	}
+	if (got < 0 && ch->eof && !ch->broken)
+		return 0;
+	acme_lost(j, "does not answer");
+	return -1;
+}
+
+/* The head of an answer, at the front of in; interim ones are passed over. */
+static int
+acme_head(struct acme *j)
+{
+	int n;
+
+	for (;;) {
+		n = response_parse(&j->head, text_slice(&j->in));
+		if (n > 0 && j->head.status >= 200)
+			return n;
+		if (n > 0) {
+			j->in.n -= (size_t)n;
+			memmove(j->in.p, j->in.p + n, j->in.n);
+		} else if (n < 0 || acme_recv(j) <= 0) {
+			if (n < 0)
+				acme_fail(j, "%s does not speak HTTP", j->ca.host);
+			else if (j->ca.ch.eof)
+				acme_lost(j, "does not answer");
+			return -1;
+		}
+	}
+}
+
+/* Of the n bytes that came at p, how many are content, which is then at p; -1:
+ * they are malformed. */
+static ssize_t
+acme_content(struct body *b, char *p, size_t n)
+{
+	char space[ACME_TRAILERS_MAX];
+	struct text trailers = { space, 0, sizeof space, false };
+	size_t content;
+
+	if (b->kind != BODY_CHUNKED)
+		return (ssize_t)body_take(b, n);
+	return chunk_decode(b, p, n, &content, &trailers) < 0 || trailers.full ? -1
+	    : (ssize_t)content;
+}
+
+/* What follows the head, which has `at` bytes. */
+static bool
+acme_body(struct acme *j, enum method m, size_t at, struct slice *out)
+{
+	struct text *in = &j->in;
+	size_t start = at; /* what came and was not looked at begins there */
+	struct body b;
+	ssize_t n;
+
+	if (body_of_response(&b, &j->head, m) < 0)
+		return acme_fail(j, "%s does not say how long its answer is", j->ca.host);
+	for (;;) {
+		if ((n = acme_content(&b, in->p + start, in->n - start)) < 0)
+			return acme_fail(j, "%s answers with malformed chunks", j->ca.host);
+		in->n = start += (size_t)n;
+		if (b.done)
+			break;
+		if ((n = acme_recv(j)) == 0 && b.kind == BODY_CLOSE)
+			break;
+		if (n == 0)
+			acme_lost(j, "cuts its answer short");
+		if (n <= 0)
+			return false;
+	}
+	*out = arena_dup(&j->arena, (struct slice){ in->p + at, start - at });
+	return true;
+}
+
+/* That field of the answer; empty: there is none. */
+static struct slice
+acme_field(struct acme *j, const char *name)
+{
+	struct slice s = head_value(&j->head, slice_of(name));
+
+	return s.p ? arena_dup(&j->arena, s) : S("");
+}
+
+/* Reads the answer to a request that was sent. */
+static bool
+acme_read(struct acme *j, enum method m, struct acme_answer *an)
+{
+	struct slice nonce;
+	int at;
+
+	j->in.n = 0;
+	if ((at = acme_head(j)) < 0)
+		return false;
+	clock_turn();
+	*an = (struct acme_answer){ .status = j->head.status, .location = acme_field(j, "Location"),
+		.retry_s = acme_retry(acme_field(j, "Retry-After"), now_s) };
+	nonce = acme_field(j, "Replay-Nonce");
+	if (!acme_body(j, m, (size_t)at, &an->body))
+		return false;
+	if (nonce.n > 0)
+		j->nonce = nonce;
+	an->json = json_parse(&j->arena, an->body);
+	if (j->head.minor == 0 || head_has(&j->head, F_CONNECTION, "close") || j->ca.ch.eof)
+		acme_hang_up(j);
+	return true;
+}
+
+/* One request with its answer. A connection that was kept may have been closed
+ * meanwhile: then on another one. */
+static bool
+acme_ask(struct acme *j, enum method m, struct slice url, struct slice body, struct acme_answer *an)
+{
+	static const char *const names[METHODS] = {
+		[M_GET] = "GET", [M_HEAD] = "HEAD", [M_POST] = "POST",
+	};
+	struct acme_place to;
+	struct slice text;
+	bool kept;
+
+	*an = (struct acme_answer){ .retry_s = -1 };
+	if (!acme_place(&j->arena, url, &to))
+		return acme_fail(j, "the CA names '%.*s' as the place to go on, which is no https "
+		    "URL", (int)MIN(url.n, (size_t)WHY_MAX), url.p);
+	text = slice_of(arena_fmt(&j->arena, "%s %.*s HTTP/1.1\r\nHost: %s\r\nUser-Agent: warp/"
+	    VERSION "\r\n%sContent-Length: %zu\r\n\r\n%.*s", names[m], (int)to.path.n,
+	    to.path.p, to.authority, m == M_POST ? "Content-Type: application/jose+json\r\n" : "",
+	    body.n, (int)body.n, body.p));
+	do {
+		clock_turn();
+		j->by_ms = MIN(now_ms + ACME_REQUEST_MS, j->end_ms);
+		kept = j->ca.ch.w.fd >= 0;
+		if (acme_connect(j, &to) && acme_send(j, text) && acme_read(j, m, an)) {
+			j->advice = NULL; /* of what was overcome */
+			return true;
+		}
+		acme_hang_up(j);
+	} while (kept && !j->ca.heard && now_ms < j->by_ms);
+	return false;
+}
+
+/* ---- what the CA refuses ---- */
+
+/* By the type of its error; RFC 8555 6.7. */
+static const struct {
+	const char *type, *advice;
+} acme_advices[] = {
+	{ "rateLimited", "the CA gives no more of them for a while" },
+	{ "caa", "a CAA record of the domain keeps this CA from signing" },
+	{ "connection", "the CA must reach this host by that name, from the outside: port 80 for "
+	    "http-01, port 443 for tls-alpn-01" },
+	{ "dns", "does the name lead to this host, for everybody?" },
+	{ "unauthorized", "does the name lead to this host, with nothing before warp that answers "
+	    "in its place?" },
+	{ "incorrectResponse", "does the name lead to this host, with nothing before warp that "
+	    "answers in its place?" },
+	{ "tls", "does the name lead to this host, with nothing before warp that speaks TLS in its "
+	    "place?" },
+	{ "rejectedIdentifier", "this CA signs for no such name: see tls.domains" },
+	{ "unsupportedIdentifier", "this CA signs for no such name: see tls.domains" },
+	{ "externalAccountRequired", "this CA wants tls.acme_eab" },
+	{ "unsupportedContact", "see tls.acme_email" },
+	{ "invalidContact", "see tls.acme_email" },
+	{ "accountDoesNotExist", "the CA does not know account.key any more: remove it" },
+	{ "userActionRequired", "the CA wants its terms to be read and agreed to" },
+};
+
+/* What v, an error of the CA's, says: always false. about: the name that it is
+ * about, or empty. RFC 7807. */
+static bool
+acme_refused(struct acme *j, const struct json *v, struct slice about, int64_t retry_s)
+{
+	struct slice type = json_text(v, "type"), detail = json_text(v, "detail"), name;
+	const struct json *sub = json_get(v, "subproblems");
+	const char *more = "";
+
+	if (slice_starts(type, S(ACME_ERROR)))
+		type = slice_from(type, sizeof ACME_ERROR - 1);
+	if (sub && sub->kind == JSON_ARRAY && sub->first) {
+		name = json_text(json_get(sub->first, "identifier"), "value");
+		more = arena_fmt(&j->arena, "; %s: %s", name.p, json_text(sub->first, "detail").p);
+	}
+	j->retry_s = MAX(retry_s, j->retry_s);
+	for (size_t i = 0; i < LEN(acme_advices); i++)
+		if (slice_eq(type, slice_of(acme_advices[i].type)))
+			j->advice = acme_advices[i].advice;
+	if (slice_eq(type, S("rateLimited")) && j->retry_s < 0)
+		j->retry_s = ACME_LIMITED_S;
+	return acme_fail(j, "%s%sthe CA says: %s (%s)%s", about.p, about.n > 0 ? ": " : "",
+	    detail.n > 0 ? detail.p : "nothing more", type.n > 0 ? type.p : "no type", more);
+}
+
+static bool
+acme_is_error(const struct acme_answer *an, const char *type)
+{
+	return slice_eq(json_text(an->json, "type"), slice_of(type));
+}
+
+/* It answered with an error, or with something else. */
+static bool
+acme_bad(struct acme *j, const char *what, const struct acme_answer *an)
+{
+	if (an->json && json_get(an->json, "type"))
+		return acme_refused(j, an->json, S(""), an->retry_s);
+	j->retry_s = MAX(an->retry_s, j->retry_s);
+	return acme_fail(j, "the CA answers %s with status %d%s", what, an->status,
+	    an->status < 400 ? " and nothing that can be used" : "");
+}
+
+static bool
+acme_nonce(struct acme *j)
+{
+	struct acme_answer an;
+
+	if (!acme_ask(j, M_HEAD, j->urls[URL_NONCE], S(""), &an))
+		return false;
+	return j->nonce.n > 0 || acme_bad(j, "newNonce", &an);
+}
+
+/* A signed request; an empty payload is what GET would be. True: it was obeyed.
+ * RFC 8555 6.2, 6.5. */
+static bool
+acme_post(struct acme *j, const char *what, struct slice url, struct slice payload,
+    struct acme_answer *an)
+{
+	const char *key = j->kid.n > 0
+	    ? arena_fmt(&j->arena, "\"kid\":%s", json_quoted(&j->arena, j->kid))
+	    : arena_fmt(&j->arena, "\"jwk\":%s", j->jwk.p);
+	struct slice header, jws;
+
+	for (int i = 0; i < ACME_NONCES; i++) {
+		if (j->nonce.n == 0 && !acme_nonce(j))
+			return false;
+		header = slice_of(arena_fmt(&j->arena, "{\"alg\":\"ES256\",\"nonce\":%s,"
+		    "\"url\":%s,%s}", json_quoted(&j->arena, j->nonce),
+		    json_quoted(&j->arena, url), key));
+		j->nonce = S("");
+		jws = jws_ecdsa(&j->arena, j->task->account, header, payload);
+		if (jws.n == 0)
+			return acme_fail(j, "account.key cannot sign");
+		if (!acme_ask(j, M_POST, url, jws, an))
+			return false;
+		if (an->status < 300)
+			return true;
+		if (!acme_is_error(an, ACME_ERROR "badNonce"))
+			break;
+	}
+	return acme_bad(j, what, an);
+}
+
+/* ---- account ---- */
+
+/* RFC 8555 7.1.1. */
+static bool
+acme_directory(struct acme *j)
+{
+	static const char *const names[ACME_URLS] = {
+		[URL_NONCE] = "newNonce", [URL_ACCOUNT] = "newAccount", [URL_ORDER] = "newOrder",
+		[URL_RENEWAL] = "renewalInfo",
+	};
+	const struct json *v;
+	struct acme_answer an;
+
+	if (!acme_ask(j, M_GET, j->task->t->acme_url, S(""), &an))
+		return false;
+	for (int i = 0; i < ACME_URLS; i++) {
+		j->urls[i] = json_text(an.json, names[i]);
+		if (i != URL_RENEWAL && (an.status != 200 || j->urls[i].n == 0)) {
+			j->advice = "tls.acme_url must be the URL of an ACME directory";
+			return acme_bad(j, "for its directory", &an);
+		}
+	}
+	v = json_get(json_get(an.json, "meta"), "externalAccountRequired");
+	j->wants_eab = v && v->boolean;
+	return true;
+}
+
+/* The account of the CA's customer that ours belongs to; NULL: see why. RFC
+ * 8555 7.3.4. */
+static const char *
+acme_binding(struct acme *j)
+{
+	const struct tls_conf *t = j->task->t;
+	struct slice key, header;
+
+	if (t->eab_kid.n == 0)
+		return "";
+	if (!b64url_decode(&j->arena, t->eab_hmac, &key)) {
+		acme_fail(j, "tls.acme_eab: hmac is no base64url text");
+		return NULL;
+	}
+	header = slice_of(arena_fmt(&j->arena, "{\"alg\":\"HS256\",\"kid\":%s,\"url\":%s}",
+	    json_quoted(&j->arena, t->eab_kid), json_quoted(&j->arena, j->urls[URL_ACCOUNT])));
+	return arena_fmt(&j->arena, ",\"externalAccountBinding\":%s",
+	    jws_mac(&j->arena, key, header, j->jwk).p);
+}
+
+/* Finds or makes the account. RFC 8555 7.3. */
+static bool
+acme_account(struct acme *j)
+{
+	struct slice email = j->task->t->acme_email;
+	const char *eab = acme_binding(j), *contact = "";
+	struct acme_answer an;
+
+	if (!eab)
+		return false;
+	if (j->wants_eab && !*eab) {
+		j->advice = "set tls.acme_eab to the kid and hmac that the CA gives";
+		return acme_fail(j, "the CA serves only customers that it knows");
+	}
+	if (email.n > 0)
+		contact = arena_fmt(&j->arena, ",\"contact\":[%s]", json_quoted(&j->arena,
+		    slice_of(arena_fmt(&j->arena, "mailto:%s", email.p))));
+	if (!acme_post(j, "newAccount", j->urls[URL_ACCOUNT], slice_of(arena_fmt(&j->arena,
+	    "{\"termsOfServiceAgreed\":true%s%s}", contact, eab)), &an))
+		return false;
+	j->kid = an.location;
+	return j->kid.n > 0 || acme_bad(j, "newAccount", &an);
+}
+
+/* ---- order ---- */
+
+/* The name that ARI knows the certificate by; empty: it has none. RFC 9773 4.1. */
+static struct slice
+acme_cert_id(struct arena *a, const struct cert *c)
+{
+	if (!c || c->issuer_id.n == 0 || c->serial.n == 0)
+		return S("");
+	return slice_of(arena_fmt(a, "%s.%s", b64url(a, c->issuer_id).p, b64url(a, c->serial).p));
+}
+
+/* The names, as newOrder wants them. */
+static const char *
+acme_identifiers(struct acme *j)
+{
+	const struct slices *names = &j->task->t->domains;
+	const char *all = "";
+
+	for (int i = 0; i < names->n; i++)
+		all = arena_fmt(&j->arena, "%s%s{\"type\":\"dns\",\"value\":%s}", all,
+		    i > 0 ? "," : "", json_quoted(&j->arena, names->v[i]));
+	return all;
+}
+
+/* RFC 8555 7.4. A CA that cannot tell the certificate to be replaced gets the
+ * order without it. */
+static bool
+acme_order(struct acme *j, struct acme_answer *an)
+{
+	struct slice id = acme_cert_id(&j->arena, j->task->cert);
+	const char *replaces = "";
+
+	if (id.n > 0 && j->urls[URL_RENEWAL].n > 0)
+		replaces = arena_fmt(&j->arena, ",\"replaces\":%s", json_quoted(&j->arena, id));
+	while (!acme_post(j, "newOrder", j->urls[URL_ORDER], slice_of(arena_fmt(&j->arena,
+	    "{\"identifiers\":[%s]%s}", acme_identifiers(j), replaces)), an)) {
+		if (!*replaces || an->status < 400 || an->status >= 500 || j->retry_s >= 0)
+			return false;
+		replaces = "";
+	}
+	j->order = an->location;
+	return j->order.n > 0 || acme_bad(j, "newOrder", an);
+}
+
+/* ---- challenges ---- */
+
+/* An authorization's challenge of that type; NULL: it has none. */
+static const struct json *
+acme_challenge(const struct json *auth, struct slice type)
+{
+	const struct json *list = json_get(auth, "challenges");
+
+	for (const struct json *c = list ? list->first : NULL; c; c = c->next)
+		if (slice_eq(json_text(c, "type"), type))
+			return c;
+	return NULL;
+}
+
+/* Which of them warp can meet. */
+static const struct json *
+acme_choose(struct acme *j, const struct json *auth, struct slice name)
+{
+	const struct acme_task *k = j->task;
+	const struct json *c = k->plain ? acme_challenge(auth, ACME_HTTP) : NULL;
+
+	if (!c && k->tls)
+		c = acme_challenge(auth, ACME_TLS);
+	if (c)
+		return c;
+	j->advice = k->plain ? "this CA cannot be used with warp"
+	    : "let warp listen for http as well (server.http_port = 80): http-01 needs that";
+	acme_fail(j, "%s: the CA offers no challenge that warp can meet (%s)", name.p,
+	    k->plain && k->tls ? "http-01, tls-alpn-01" : k->plain ? "http-01" : "tls-alpn-01");
+	return NULL;
+}
+
+/* Lays out the answer, and tells the CA to look. */
+static bool
+acme_publish(struct acme *j, int i, const struct json *auth, struct slice name)
+{
+	const struct json *c = acme_choose(j, auth, name);
+	struct slice token = json_text(c, "token"), url = json_text(c, "url");
+	struct acme_answer an;
+	bool http;
+
+	if (!c)
+		return false;
+	http = slice_eq(json_text(c, "type"), ACME_HTTP);
+	for (size_t k = 0; k < token.n; k++)
+		if (base64_value(token.p[k]) < 0 && token.p[k] != '-' && token.p[k] != '_')
+			token.n = 0;
+	if (token.n == 0 || !challenge_set(i, name.p, http ? token.p : "",
+	    arena_fmt(&j->arena, "%s.%s", token.p, j->thumb.p)))
+		return acme_fail(j, "%s: the CA's token is no token, or too long", name.p);
+	log_info("%s: proving it with %s", name.p, http ? "http-01" : "tls-alpn-01");
+	return acme_post(j, "to the challenge", url, S("{}"), &an);
+}
+
+/* How long to wait before the i-th next look, as the CA says or longer each time. */
+static bool
+acme_pace(struct acme *j, int i, const struct acme_answer *an)
+{
+	int64_t ms = MIN((int64_t)ACME_POLL_MS << MIN(i, 10), (int64_t)ACME_POLL_MAX_MS);
+
+	return acme_pause(j, an->retry_s > 0 ? an->retry_s * SECOND_MS : ms);
+}
+
+/* Waits until the CA has made up its mind about an authorization or order: its
+ * status is none of those (at most two) any more. */
+static bool
+acme_await(struct acme *j, struct slice url, const char *const busy[2], struct acme_answer *an)
+{
+	struct slice status;
+
+	clock_turn();
+	for (int64_t until = now_ms + ACME_PROOF_MS, i = 0; ; i++) {
+		if (!acme_post(j, "a look at the order", url, S(""), an))
+			return false;
+		status = json_text(an->json, "status");
+		if (!slice_eq(status, slice_of(busy[0])) && !slice_eq(status, slice_of(busy[1])))
+			return true;
+		if (now_ms >= until)
+			return acme_fail(j, "the CA has been thinking for %d s and says '%s' still",
+			    ACME_PROOF_MS / SECOND_MS, status.p);
+		if (!acme_pace(j, (int)i, an))
+			return false;
+	}
+}
+
+/* The CA has looked. */
+static bool
+acme_judged(struct acme *j, const struct json *auth, struct slice name)
+{
+	struct slice status = json_text(auth, "status");
+	const struct json *list = json_get(auth, "challenges");
+
+	if (slice_eq(status, S("valid")))
+		return true;
+	for (const struct json *c = list ? list->first : NULL; c; c = c->next)
+		if (json_get(c, "error"))
+			return acme_refused(j, json_get(c, "error"), name, -1);
+	return acme_fail(j, "%s: the CA says that its authorization is %s", name.p,
+	    status.n > 0 ? status.p : "nothing");
+}
+
+/* Proves the names of an order, all at one time. RFC 8555 7.5. */
+static bool
+acme_prove(struct acme *j, const struct json *order)
+{
+	static const char *const busy[2] = { "pending", "processing" };
+	const struct json *list = json_get(order, "authorizations"), *v;
+	struct slice asked[ACME_NAMES_MAX], names[ACME_NAMES_MAX], status;
+	struct acme_answer an;
+	int n = 0;
+
+	for (v = list ? list->first : NULL; v; v = v->next) {
+		if (n == ACME_NAMES_MAX)
+			return acme_fail(j, "the CA wants more than %d proofs", ACME_NAMES_MAX);
+		if (v->kind != JSON_STRING)
+			return acme_fail(j, "the CA's order has an authorization that is no URL");
+		if (!acme_post(j, "for an authorization", v->text, S(""), &an))
+			return false;
+		status = json_text(an.json, "status");
+		names[n] = json_text(json_get(an.json, "identifier"), "value");
+		if (slice_eq(status, S("valid")))
+			continue;
+		if (!slice_eq(status, S("pending")))
+			return acme_judged(j, an.json, names[n]);
+		asked[n] = v->text;
+		if (!acme_publish(j, n, an.json, names[n]))
+			return false;
+		n++;
+	}
+	for (int i = 0; i < n; i++)
+		if (!acme_await(j, asked[i], busy, &an) || !acme_judged(j, an.json, names[i]))
+			return false;
+	return true;
+}
+
+static void
+acme_clear(void)
+{
+	for (int i = 0; i < ACME_NAMES_MAX; i++)
+		challenge_set(i, NULL, NULL, NULL);
+}
+
+/* ---- certificate ---- */
+
+/* The order's state is the one that is due. */
+static bool
+acme_is(struct acme *j, const struct acme_answer *an, const char *due)
+{
+	struct slice status = json_text(an->json, "status");
+
+	if (slice_eq(status, slice_of(due)))
+		return true;
+	if (json_get(an->json, "error"))
+		return acme_refused(j, json_get(an->json, "error"), S(""), an->retry_s);
+	return acme_fail(j, "the CA says that the order is %s, not %s",
+	    status.n > 0 ? status.p : "nothing", due);
+}
+
+/* Has the CA sign for key. RFC 8555 7.4. */
+static bool
+acme_finish(struct acme *j, const br_ec_private_key *key, struct acme_answer *an)
+{
+	static const char *const pending[2] = { "pending", "pending" };
+	static const char *const busy[2] = { "ready", "processing" };
+	const char *why;
+	struct slice csr, url;
+
+	if (!acme_await(j, j->order, pending, an))
+		return false;
+	if (slice_eq(json_text(an->json, "status"), S("valid"))) /* nobody else has its key */
+		return acme_fail(j, "the CA gave an order that has been finished before");
+	if (!acme_is(j, an, "ready"))
+		return false;
+	if ((why = csr_der(&j->arena, key, &j->task->t->domains, &csr)))
+		return acme_fail(j, "%s", why);
+	url = json_text(an->json, "finalize");
+	return acme_post(j, "finalize", url, slice_of(arena_fmt(&j->arena, "{\"csr\":\"%s\"}",
+	    b64url(&j->arena, csr).p)), an) && acme_await(j, j->order, busy, an) &&
+	    acme_is(j, an, "valid");
+}
+
+static void
+acme_hear(void *to, enum diag_level level, int pair, const char *text)
+{
+	(void)pair;
+	if (level == DIAG_ERROR)
+		acme_fail(to, "%s", text);
+}
+
+/* What came is what was asked for. pem: key, then chain. */
+static bool
+acme_accept(struct acme *j, struct slice pem)
+{
+	struct certs_reader r = { .a = &j->arena, .say = acme_hear, .to = j };
+	struct cert c = { .cert_file = "what the CA sent", .key_file = "what the CA sent" };
+
+	if (!cert_read(&r, &c, pem, pem))
+		return false;
+	if (!cert_is_for(&c, &j->task->t->domains))
+		return acme_fail(j, "the CA's certificate is not for exactly the names of "
+		    "tls.domains");
+	clock_turn();
+	if (c.until_s > now_s)
+		return true;
+	j->advice = "is this host's clock right?";
+	return acme_fail(j, "the CA's certificate expired on %s already",
+	    cert_date(&j->arena, c.until_s));
+}
+
+/* From the directory to the certificate; *pem is its key and the chain. */
+static bool
+acme_obtain(struct acme *j, struct slice *pem)
+{
+	unsigned char x[EC_KEY_BYTES];
+	br_ec_private_key key;
+	struct acme_answer an;
+
+	if (!acme_account(j) || !acme_order(j, &an) || !acme_prove(j, an.json))
+		return false;
+	if (!key_new(&key, x))
+		return acme_fail(j, "there is nothing random to make a key of");
+	if (!acme_finish(j, &key, &an) ||
+	    !acme_post(j, "for the certificate", json_text(an.json, "certificate"), S(""), &an))
+		return false;
+	*pem = slice_of(arena_fmt(&j->arena, "%s%s", key_pem(&j->arena, &key).p, an.body.p));
+	return acme_accept(j, *pem);
+}
+
+/* ---- when to renew ---- */
+
+/* What the CA suggests, as `window FROM UNTIL ASK_AGAIN`, in seconds; zeros: it
+ * does not. RFC 9773 4.2, 4.3. */
+static const char *
+acme_window(struct acme *j)
+{
+	struct slice id = acme_cert_id(&j->arena, j->task->cert), url = j->urls[URL_RENEWAL];
+	const struct json *w;
+	struct acme_answer an;
+	int64_t from, until, again;
+
+	if (id.n == 0 || url.n == 0 || !acme_ask(j, M_GET, slice_of(arena_fmt(&j->arena,
+	    slice_ends(url, S("/")) ? "%s%s" : "%s/%s", url.p, id.p)), S(""), &an))
+		return "window 0 0 0\n";
+	again = an.retry_s < 0 ? ACME_ASK_S
+	    : MIN(MAX(an.retry_s, (int64_t)MINUTE_S), (int64_t)DAY_S);
+	w = json_get(an.json, "suggestedWindow");
+	from = acme_time(json_text(w, "start").p);
+	until = acme_time(json_text(w, "end").p);
+	if (an.status != 200 || from < 0 || until <= from)
+		from = until = 0;
+	else if (json_text(an.json, "explanationURL").n > 0)
+		log_info("the CA says why it suggests when to renew: %s",
+		    json_text(an.json, "explanationURL").p);
+	return arena_fmt(&j->arena, "window %lld %lld %lld\n", (long long)from, (long long)until,
+	    (long long)again);
+}
+
+/* ---- the helper ---- */
+
+/* `done`, with key and chain; `window`; or `failed SECONDS` with why and what to
+ * do, a line each. */
+static struct slice
+acme_job(struct acme *j)
+{
+	struct slice pem;
+
+	if (acme_directory(j)) {
+		if (j->task->ask)
+			return slice_of(acme_window(j));
+		if (acme_obtain(j, &pem))
+			return slice_of(arena_fmt(&j->arena, "done\n%s", pem.p));
+	}
+	if (j->task->ask)
+		return slice_of(arena_fmt(&j->arena, "window 0 0 %d\n", ACME_ASK_S));
+	return slice_of(arena_fmt(&j->arena, "failed %lld\n%s\n%s\n", (long long)j->retry_s, j->why,
+	    j->advice ? j->advice : ""));
+}
+
+_Noreturn static void
+acme_run(const struct server_conf *sc, const struct acme_task *k, int life, pid_t parent)
+{
+	struct server_conf as = *sc;
+	struct acme *j = xcalloc(1, sizeof *j);
+	struct slice result;
+	ssize_t put;
+
+	log_who = "acme";
+	as.chroot = NULL; /* resolv.conf and hosts are outside */
+	if (privilege_drop(&as) < 0)
+		_exit(EXIT_OTHER);
+	/* poll alone would not end a lookup that hangs */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+		_exit(EXIT_OTHER);
+	clock_turn();
+	tls_open(k->t, 1);
+	*j = (struct acme){ .task = k, .life = life, .end_ms = now_ms + ACME_JOB_MS, .retry_s = -1,
+		.nonce = S(""), .kid = S(""), .ca.ch.w.fd = -1,
+		.in = { xcalloc(1, ACME_ANSWER_MAX), 0, ACME_ANSWER_MAX, false } };
+	j->jwk = jwk_text(&j->arena, k->account);
+	j->thumb = jwk_thumbprint(&j->arena, j->jwk);
+	result = acme_job(j);
+	acme_hang_up(j);
+	acme_clear();
+	for (; result.n > 0; result = slice_from(result, (size_t)put))
+		if ((put = send(life, result.p, result.n, MSG_NOSIGNAL)) <= 0)
+			_exit(EXIT_OTHER);
+	_exit(0);
+}
+
+/* Forks the helper; shed closes there what only the master shall have. Returns
+ * its pid and, in *life, the descriptor that keeps it alive and says what came
+ * of it; -1: logged. */
+static pid_t
+acme_start(const struct server_conf *sc, const struct acme_task *k, void (*shed)(void), int *life)
+{
+	pid_t parent = getpid(), pid;
+	int sv[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		return log_errno("acme");
+	if ((pid = fork()) == 0) {
+		close(sv[0]);
+		shed();
+		acme_run(sc, k, sv[1], parent);
+	}
+	close(sv[1]);
+	if (pid < 0) {
+		close(sv[0]);
+		return log_errno("acme");
 	}
 	*life = sv[0];
 	return pid;
@@ -19836,10 +25502,628 @@ jobs_step(void)
 			steps[jobs[i].kind](&jobs[i]);
 }
 
+/* ==== renew ==================================================================
+ * Owns    the certificate by ACME as the master sees it: when it is due, the
+ *         helper that gets it, account.key and the certificate's file.
+ * Offers  renew_take, renew_stop, renew_settle, renew_next_ms, renew_watch,
+ *         renew_polled, renew_reaped, renew_life, renew_news.
+ * Calls   base, log, certs, board, acme. One job at a time; a certificate that is
+ *         there stays in use whatever happens. */
+
+#define RENEW_DIR_MODE  0700
+#define RENEW_FILE_MODE 0600
+#define RENEW_RESULT_MAX (2 * ACME_ANSWER_MAX)
+
+static int renew_life = -1; /* the helper's result comes here; closing it ends it */
+static bool renew_news;     /* a new certificate is in its file */
+
+/* Of what it depends when a certificate is due. Wall clock. */
+struct renew_facts {
+	int64_t from_s, until_s;               /* of the certificate; until 0: none */
+	int64_t window_from_s, window_until_s; /* that the CA suggests; 0: none */
+	uint32_t dice;                         /* random, the same for each look */
+};
+
+static struct {
+	const struct tls_conf *t;       /* that serves; NULL: without ACME */
+	const struct server_conf *server;
+	bool plain, tls;                /* its listeners */
+	uint64_t of;                    /* of what a job depends on */
+	pid_t pid;                      /* the helper; 0: none runs, -1: reaped, unheard */
+	bool only_asks;                 /* it only asks when to renew */
+	char *in;                       /* what it has said so far */
+	size_t in_n;
+	struct arena kept;              /* a certificate that could not be written */
+	struct slice pem;
+	int64_t got_from_s, got_until_s; /* of the last that was written */
+	int64_t kill_ms;                /* the helper is not heard longer than that */
+	int64_t again_ms, look_ms;      /* no job, no look at the clock, before that */
+	int64_t limit_ms;               /* no job before that, for the CA said so */
+	int64_t ask_ms;                 /* the CA is asked when to renew */
+	int64_t wait_ms;                /* after the last failure; 0: there was none */
+	struct renew_facts facts;       /* window and dice are kept here */
+	bool clock_said;
+	bool other_ca;                  /* the certificate is of another CA */
+	unsigned char x[EC_KEY_BYTES];
+	br_ec_private_key account;
+} rn;
+
+/* ---- when ---- */
+
+/* When the certificate is to be replaced, wall clock; 0: at once. The CA's
+ * window wins, but a sixth of the lifetime is for what may go wrong. */
+static int64_t
+renew_at(const struct renew_facts *f)
+{
+	int64_t life = f->until_s - f->from_s, at;
+
+	if (f->until_s == 0 || life <= 0)
+		return 0;
+	if (f->window_until_s > f->window_from_s)
+		return MIN(f->window_from_s + f->dice % (f->window_until_s - f->window_from_s),
+		    f->until_s - life / 6);
+	at = f->until_s - life / 3;
+	return life > DAY_S ? at + f->dice % HOUR_S : at;
+}
+
+/* The wait after a failure, given the one before. */
+static int64_t
+renew_backoff(int64_t before_ms)
+{
+	return before_ms == 0 ? ACME_RETRY_MS : MIN(2 * before_ms, (int64_t)ACME_RETRY_MOST_MS);
+}
+
+static uint32_t
+renew_dice(void)
+{
+	uint32_t v = 0;
+
+	return random_fill(&v, sizeof v) ? v : (uint32_t)now_us;
+}
+
+/* The certificate that is to be renewed; NULL: there is none. */
+static const struct cert *
+renew_cert(void)
+{
+	for (int i = 0; rn.t->set && i < rn.t->set->n; i++)
+		if (rn.t->set->v[i].origin == CERT_ACME &&
+		    cert_is_for(&rn.t->set->v[i], &rn.t->domains))
+			return &rn.t->set->v[i];
+	return NULL;
+}
+
+/* ---- what became of it ---- */
+
+static void
+renew_state(enum acme_state state, int64_t next_s, struct slice why)
+{
+	board->acme.state = (int)state;
+	board->acme.next_s = next_s;
+	board_text_set(&board->acme.why, why);
+}
+
+/* `a.example` or `a.example and 2 more`. */
+static const char *
+renew_names(struct arena *a)
+{
+	const struct slices *v = &rn.t->domains;
+
+	return v->n == 1 ? v->v[0].p : arena_fmt(a, "%s and %d more", v->v[0].p, v->n - 1);
+}
+
+/* It comes again, later each time, not before retry_s (-1: whenever) is over. */
+static void
+renew_failed(const char *why, const char *advice, int64_t retry_s)
+{
+	struct arena a = { NULL };
+	const char *all = arena_fmt(&a, "%s%s%s", why, *advice ? "; " : "", advice);
+	int64_t wait;
+
+	rn.wait_ms = wait = renew_backoff(rn.wait_ms);
+	wait += renew_dice() % (wait / 4 + 1);
+	if (retry_s > 0) {
+		rn.limit_ms = now_ms + retry_s * SECOND_MS;
+		wait = MAX(wait, retry_s * SECOND_MS);
+	}
+	rn.again_ms = now_ms + wait;
+	rn.look_ms = 0;
+	renew_state(ACME_FAILED, now_s + wait / SECOND_MS, slice_of(all));
+	log_error("no certificate for %s: %s; next try in %lld s%s", renew_names(&a), all,
+	    (long long)(wait / SECOND_MS), renew_cert() ? ", the present one stays in use" : "");
+	arena_free(&a);
+}
+
+/* ---- files ---- */
+
+/* Makes path and what leads to it. NULL, or why not. */
+static const char *
+acme_dir_make(struct arena *a, const char *path)
+{
+	char *p = arena_fmt(a, "%s", path);
+	struct stat st;
+
+	for (size_t i = 1; p[i]; i++)
+		if (p[i] == '/') {
+			p[i] = '\0';
+			if (mkdir(p, 0755) < 0 && errno != EEXIST)
+				return arena_fmt(a, "cannot make %s: %s", p, strerror(errno));
+			p[i] = '/';
+		}
+	if (mkdir(p, RENEW_DIR_MODE) < 0 && errno != EEXIST)
+		return arena_fmt(a, "cannot make %s: %s", p, strerror(errno));
+	if (stat(p, &st) < 0)
+		return arena_fmt(a, "cannot look at %s: %s", p, strerror(errno));
+	return S_ISDIR(st.st_mode) ? NULL : arena_fmt(a, "%s is no directory", p);
+}
+
+/* All of s to fd, and to the disk. */
+static bool
+file_put(int fd, struct slice s)
+{
+	ssize_t put;
+
+	while (s.n > 0) {
+		put = write(fd, s.p, s.n);
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return false;
+		s = slice_from(s, (size_t)put);
+	}
+	return fsync(fd) == 0;
+}
+
+/* dir/name is what it was or all of s, whatever happens. NULL, or why not. */
+static const char *
+file_replace(struct arena *a, const char *dir, const char *name, struct slice s)
+{
+	const char *path = arena_fmt(a, "%s/%s", dir, name), *new = arena_fmt(a, "%s.new", path);
+	int fd, at;
+	bool good;
+
+	if (unlink(new) < 0 && errno != ENOENT)
+		return arena_fmt(a, "cannot remove %s: %s", new, strerror(errno));
+	fd = open(new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, RENEW_FILE_MODE);
+	if (fd < 0)
+		return arena_fmt(a, "cannot make %s: %s", new, strerror(errno));
+	good = file_put(fd, s) && rename(new, path) == 0;
+	if (!good) {
+		const char *why = arena_fmt(a, "cannot write %s: %s", path, strerror(errno));
+		unlink(new);
+		close(fd);
+		return why;
+	}
+	close(fd);
+	if ((at = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0 && fsync(at) < 0)
+		log_errno("%s", dir); /* it is in place, but may not survive a power cut */
+	fd_close(at);
+	return NULL;
+}
+
+/* A file can be made there: found out before the CA is bothered. */
+static const char *
+acme_dir_try(struct arena *a, const char *dir)
+{
+	const char *path = arena_fmt(a, "%s/try.new", dir);
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, RENEW_FILE_MODE);
+
+	if (fd < 0)
+		return arena_fmt(a, "cannot write to %s: %s", dir, strerror(errno));
+	close(fd);
+	unlink(path);
+	return NULL;
+}
+
+/* The account's key of a file's text; false: it is none that ACME takes. */
+static bool
+account_read(struct arena *a, struct slice text)
+{
+	br_skey_decoder_context d;
+	const br_ec_private_key *ec;
+	struct pem o;
+
+	while (pem_next(a, &text, &o) > 0)
+		if (slice_ends(o.name, S("PRIVATE KEY")) && !o.encrypted && o.der.n > 0) {
+			br_skey_decoder_init(&d);
+			br_skey_decoder_push(&d, o.der.p, o.der.n);
+			ec = br_skey_decoder_get_ec(&d);
+			if (!ec || ec->curve != BR_EC_secp256r1 || ec->xlen > sizeof rn.x)
+				return false;
+			memset(rn.x, 0, sizeof rn.x);
+			memcpy(rn.x + sizeof rn.x - ec->xlen, ec->x, ec->xlen);
+			rn.account = (br_ec_private_key){ ec->curve, rn.x, sizeof rn.x };
+			return true;
+		}
+	return false;
+}
+
+/* The account's key, which is made at the first time. NULL, or why not. */
+static const char *
+account_load(struct arena *a, const char *dir)
+{
+	const char *path = arena_fmt(a, "%s/account.key", dir), *why;
+	struct slice text;
+
+	if (access(path, F_OK) == 0) {
+		if ((why = file_read(a, path, RENEW_RESULT_MAX, &text)))
+			return arena_fmt(a, "cannot read %s: %s", path, why);
+		return account_read(a, text) ? NULL : arena_fmt(a, "%s holds no key of P-256 "
+		    "(PEM); without that file warp makes another one", path);
+	}
+	if (!key_new(&rn.account, rn.x))
+		return "there is nothing random to make a key of";
+	if ((why = file_replace(a, dir, "account.key", key_pem(a, &rn.account))))
+		return why;
+	log_info("%s made: it is who warp is to the CA", path);
+	return NULL;
+}
+
+/* The directory and what must be in it. NULL, or why not. */
+static const char *
+renew_prepare(struct arena *a)
+{
+	const char *dir = rn.t->acme_dir, *why;
+
+	if ((why = acme_dir_make(a, dir)) || (why = acme_dir_try(a, dir)))
+		return why;
+	return account_load(a, dir);
+}
+
+/* The first line of a certificate's file, where PEM lets any text be. */
+#define RENEW_FROM "warp got this from "
+
+/* The certificate that is there came from another CA than it is to come from
+ * now, as after trying with a CA that is only for that. */
+static bool
+renew_is_from_other(const struct tls_conf *t)
+{
+	struct arena a = { NULL };
+	struct slice text, line;
+	bool other = false;
+
+	if (!file_read(&a, acme_file(&a, t), RENEW_RESULT_MAX, &text) &&
+	    slice_cut(&text, '\n', &line) && slice_starts(line, S(RENEW_FROM)))
+		other = !slice_eq(slice_from(line, sizeof RENEW_FROM - 1), t->acme_url);
+	arena_free(&a);
+	return other;
+}
+
+/* It is in its file. If it cannot be loaded from there, another one would not
+ * help: when the next is due follows from what came. */
+static void
+renew_saved(struct arena *a)
+{
+	struct certs_reader r = { .a = a };
+	struct cert c = { .cert_file = "", .key_file = "" };
+
+	if (cert_read(&r, &c, rn.pem, rn.pem)) {
+		rn.got_from_s = c.from_s;
+		rn.got_until_s = c.until_s;
+		log_info("new certificate for %s, by %.*s, until %s", renew_names(a),
+		    (int)c.issuer.n, c.issuer.p, cert_date(a, c.until_s));
+	}
+	arena_free(&rn.kept);
+	rn.pem = S("");
+	rn.other_ca = false;
+	rn.wait_ms = rn.limit_ms = 0;
+	rn.again_ms = now_ms + ACME_RETRY_MS;
+	rn.look_ms = 0;
+	rn.ask_ms = now_ms + ACME_ASK_S * SECOND_MS;
+	rn.facts = (struct renew_facts){ .dice = renew_dice() };
+	renew_state(ACME_WAITING, 0, S("")); /* when next is known in a moment */
+	renew_news = true;
+}
+
+/* A certificate has come: to its file. One that cannot be written is kept until
+ * it can: another one would cost the CA's patience. */
+static void
+renew_save(void)
+{
+	struct arena a = { NULL };
+	const char *why = acme_dir_make(&a, rn.t->acme_dir);
+
+	if (!why)
+		why = file_replace(&a, rn.t->acme_dir,
+		    arena_fmt(&a, "%s.pem", rn.t->domains.v[0].p), rn.pem);
+	if (why) {
+		renew_failed(why, "see tls.acme_directory; the new certificate is kept in memory",
+		    -1);
+	} else {
+		renew_saved(&a);
+	}
+	arena_free(&a);
+}
+
+/* ---- jobs ---- */
+
+/* What a job depends on: a running one is of no use when it changes. */
+static uint64_t
+renew_print(const struct tls_conf *t)
+{
+	const struct slice v[] = { slice_of(t->acme_dir), t->acme_url, t->acme_email, t->eab_kid,
+		t->eab_hmac, slice_of(t->acme_trust ? t->acme_trust->file : "") };
+	uint64_t h = (uint64_t)rn.plain << 1 | rn.tls;
+
+	for (size_t i = 0; i < LEN(v); i++)
+		h = hash64(hash64(h, v[i].p, v[i].n), "", 1);
+	for (int i = 0; i < t->domains.n; i++)
+		h = hash64(hash64(h, t->domains.v[i].p, t->domains.v[i].n), "", 1);
+	return h;
+}
+
+/* The helper has ended; what it laid out for the CA is taken away. */
+static void
+renew_over(void)
+{
+	fd_close(renew_life);
+	renew_life = -1;
+	rn.pid = 0;
+	free(rn.in);
+	rn.in = NULL;
+	rn.in_n = 0;
+	acme_clear();
+}
+
+/* The helper leaves, or is made to; it opens nothing that could keep it. */
+static void
+renew_reap(void)
+{
+	if (rn.pid > 0 && kill(rn.pid, SIGKILL) == 0)
+		while (waitpid(rn.pid, NULL, 0) < 0 && errno == EINTR)
+			;
+}
+
+/* Ends the job; the next one follows when it is due. */
+static void
+renew_stop(void)
+{
+	if (rn.pid == 0)
+		return;
+	renew_reap();
+	renew_over();
+	rn.look_ms = rn.again_ms;
+}
+
+/* cf serves from now on, with these kinds of listeners. Whoever reloads wants to
+ * see a failure tried again; only the CA may ask for patience. */
+static void
+renew_take(const struct conf *cf, bool plain, bool tls)
+{
+	const struct tls_conf *t = cf->tls.on && cf->tls.domains.n > 0 ? &cf->tls : NULL;
+	uint64_t was = rn.of;
+
+	rn.t = t;
+	rn.server = &cf->server;
+	rn.plain = plain;
+	rn.tls = tls;
+	rn.of = t ? renew_print(t) : 0;
+	if (rn.of != was) {
+		renew_stop();
+		arena_free(&rn.kept);
+		rn.pem = S("");
+		rn.limit_ms = rn.ask_ms = rn.wait_ms = 0;
+		rn.facts = (struct renew_facts){ .dice = renew_dice() };
+	}
+	rn.again_ms = rn.look_ms = rn.limit_ms;
+	rn.got_from_s = rn.got_until_s = 0;
+	rn.other_ca = t && renew_is_from_other(t);
+	if (!t || rn.of != was)
+		renew_state(t ? ACME_WAITING : ACME_OFF, 0, S(""));
+}
+
+static void
+renew_begin(bool ask, void (*shed)(void))
+{
+	struct acme_task task = { .t = rn.t, .account = &rn.account,
+		.cert = rn.other_ca ? NULL : renew_cert(), .ask = ask,
+		.plain = rn.plain, .tls = rn.tls };
+	struct arena a = { NULL };
+	const char *why = ask ? NULL : renew_prepare(&a);
+
+	if (ask)
+		rn.ask_ms = now_ms + ACME_ASK_S * SECOND_MS; /* if it does not come back */
+	if (why) {
+		renew_failed(why, "see tls.acme_directory", -1);
+	} else if ((rn.pid = acme_start(rn.server, &task, shed, &renew_life)) < 0) {
+		rn.pid = 0;
+		if (!ask)
+			renew_failed("the helper cannot be started", "the log says why", -1);
+	} else {
+		rn.only_asks = ask;
+		rn.kill_ms = now_ms + ACME_JOB_MS + ACME_REQUEST_MS;
+		if (!ask) {
+			log_info("asking %s for a certificate for %s", rn.t->acme_url.p,
+			    renew_names(&a));
+			renew_state(ACME_ASKING, 0, S(""));
+		}
+	}
+	arena_free(&a);
+}
+
+/* `window FROM UNTIL AGAIN`: when the CA wants it to be replaced. */
+static void
+renew_window(struct slice line)
+{
+	int64_t v[3];
+	struct slice word;
+
+	for (size_t i = 0; i < LEN(v); i++)
+		v[i] = slice_cut(&line, ' ', &word) ? slice_uint(word, INT64_MAX) : -1;
+	if (v[0] < 0 || v[1] < 0 || v[2] < 0)
+		return;
+	rn.ask_ms = now_ms + (v[2] > 0 ? v[2] : DAY_S) * SECOND_MS;
+	if (v[1] == 0 || (v[0] == rn.facts.window_from_s && v[1] == rn.facts.window_until_s))
+		return;
+	log_info("the CA suggests to renew the certificate for %s in %lld to %lld minutes",
+	    rn.t->domains.v[0].p, (long long)((v[0] - now_s) / MINUTE_S),
+	    (long long)((v[1] - now_s) / MINUTE_S));
+	rn.facts.window_from_s = v[0];
+	rn.facts.window_until_s = v[1];
+}
+
+/* What the helper has said, to its end. */
+static void
+renew_result(struct slice said, bool only_asks)
+{
+	struct slice line, word, why, advice;
+	struct arena a = { NULL };
+
+	rn.look_ms = 0;
+	if (!slice_cut(&said, '\n', &line))
+		line = S("");
+	slice_cut(&line, ' ', &word);
+	if (slice_eq(word, S("window"))) {
+		renew_window(line);
+	} else if (slice_eq(word, S("done")) && said.n > 0) {
+		arena_free(&rn.kept);
+		rn.pem = slice_of(arena_fmt(&rn.kept, RENEW_FROM "%s\n%.*s", rn.t->acme_url.p,
+		    (int)said.n, said.p));
+		renew_save();
+	} else if (slice_eq(word, S("failed")) && slice_cut(&said, '\n', &why) &&
+	    slice_cut(&said, '\n', &advice)) {
+		renew_failed(arena_dup(&a, why).p, arena_dup(&a, advice).p,
+		    slice_uint(line, ACME_RETRY_MAX_S));
+	} else if (!only_asks) {
+		renew_failed("the helper died", "the log says why", -1);
+	}
+	arena_free(&a);
+}
+
+/* All is said. */
+static void
+renew_done(void)
+{
+	struct slice said = { rn.in, rn.in_n };
+	bool only_asks = rn.only_asks;
+
+	rn.in = NULL;
+	renew_reap();
+	renew_over();
+	renew_result(said, only_asks);
+	free((void *)(uintptr_t)said.p);
+}
+
+/* Takes in what the helper says; false: nothing now. */
+static bool
+renew_hear(void)
+{
+	ssize_t got;
+
+	if (!rn.in && !(rn.in = malloc(RENEW_RESULT_MAX)))
+		die_memory();
+	do
+		got = recv(renew_life, rn.in + rn.in_n, RENEW_RESULT_MAX - rn.in_n, MSG_DONTWAIT);
+	while (got < 0 && errno == EINTR);
+	if (got < 0 && errno == EAGAIN)
+		return false;
+	if (got > 0)
+		rn.in_n += (size_t)got;
+	if (got <= 0 || rn.in_n == RENEW_RESULT_MAX)
+		renew_done();
+	return true;
+}
+
+/* A child of the master's was reaped; true: it was the helper, whose last words
+ * are heard first. */
+static bool
+renew_reaped(pid_t pid)
+{
+	if (rn.pid <= 0 || pid != rn.pid)
+		return false;
+	rn.pid = -1;
+	while (renew_life >= 0 && renew_hear())
+		;
+	if (renew_life >= 0)
+		renew_done();
+	return true;
+}
+
+/* ---- in the master's turn ---- */
+
+/* How many descriptors it looks at: at most one. */
+static int
+renew_watch(struct pollfd *p)
+{
+	if (renew_life < 0)
+		return 0;
+	*p = (struct pollfd){ .fd = renew_life, .events = POLLIN };
+	return 1;
+}
+
+static void
+renew_polled(const struct pollfd *p, int n)
+{
+	if (n > 0 && p[0].revents && p[0].fd == renew_life)
+		renew_hear();
+}
+
+/* Milliseconds on the clock of now_ms; 0: nothing is due. */
+static int64_t
+renew_next_ms(void)
+{
+	return !rn.t ? 0 : rn.pid > 0 ? rn.kill_ms : MAX(MAX(rn.again_ms, rn.look_ms), 1);
+}
+
+/* Says once that it has to wait for the clock. */
+static bool
+renew_clock_is_right(void)
+{
+	if (clock_is_right()) {
+		rn.clock_said = false;
+		return true;
+	}
+	if (!rn.clock_said) {
+		log_warn("this host's clock is before the day warp was built: certificates are "
+		    "asked for when it is right");
+		renew_state(ACME_WAITING, 0, S("this host's clock is wrong"));
+	}
+	rn.clock_said = true;
+	return false;
+}
+
+/* Starts what is due. The wall clock may be set at any time, so it is looked at
+ * every now and then. */
+static void
+renew_settle(void (*shed)(void))
+{
+	const struct cert *c;
+	int64_t at;
+
+	if (rn.t && rn.pid > 0 && now_ms >= rn.kill_ms) {
+		renew_stop();
+		renew_failed("the helper hangs", "it was killed", -1);
+	}
+	if (!rn.t || rn.pid > 0 || now_ms < rn.again_ms || now_ms < rn.look_ms)
+		return;
+	rn.look_ms = now_ms + ACME_LOOK_MS;
+	if (!renew_clock_is_right())
+		return;
+	if (rn.pem.n > 0) {
+		renew_save();
+		return;
+	}
+	c = renew_cert();
+	rn.facts.from_s = c ? c->from_s : 0;
+	rn.facts.until_s = c ? c->until_s : 0;
+	if (rn.got_until_s > rn.facts.until_s) {
+		rn.facts.from_s = rn.got_from_s;
+		rn.facts.until_s = rn.got_until_s;
+	}
+	at = rn.other_ca ? 0 : renew_at(&rn.facts);
+	if (at <= now_s) {
+		renew_begin(false, shed);
+		return;
+	}
+	if (now_ms >= rn.ask_ms && c && c->issuer_id.n > 0)
+		renew_begin(true, shed);
+	rn.look_ms = now_ms + MIN((at - now_s) * SECOND_MS, (int64_t)ACME_LOOK_MS);
+	renew_state(ACME_WAITING, at, S(""));
+}
+
 /* ==== master =================================================================
  * Owns    the configuration, listening sockets, workers, resolver, signals.
  * Offers  master_run.
- * Calls   conf, listen, logfile, board, resolve, worker, proc, jobs. Never
+ * Calls   conf, listen, logfile, board, resolve, worker, proc, jobs, renew. Never
  *         touches traffic. A generation is one configuration's workers: the newest
  *         serves, older ones drain; a reload is a generation that gets ready
  *         before the one before it is told to drain. */
@@ -19893,6 +26177,7 @@ static struct {
 	unsigned newest;               /* that was started last; numbers are not reused */
 	int64_t respawn_ms;            /* when missing workers are started; 0: none miss */
 	int64_t deadline_ms;           /* of starting, reloading, stopping */
+	int64_t certs_ms;              /* files of certificates are looked at; 0: none are */
 	pid_t resolver;
 	int resolver_life;
 	int64_t resolver_again_ms, resolver_wait_ms;
@@ -20047,7 +26332,7 @@ static void
 child_shed(struct listeners *keep)
 {
 	const int mine[] = { m.signals, m.resolver_life, m.pid_fd, m.notify_fd, m.daemon_fd,
-		board_fd };
+		board_fd, renew_life };
 
 	for (int i = 0; i < WORKER_SLOTS; i++)
 		if (m.workers[i].pid > 0)
@@ -20248,6 +26533,22 @@ resolver_gone(void)
 	m.resolver_wait_ms = MIN(2 * m.resolver_wait_ms, MINUTE_S * SECOND_MS);
 }
 
+/* ---- ACME ---- */
+
+/* The serving configuration's certificate is renewed from now on. */
+static void
+acme_take(void)
+{
+	bool plain = false, tls = false;
+
+	for (int i = 0; i < m.ls.n; i++)
+		if (m.ls.v[i].kind == LISTEN_HTTP) {
+			plain |= !m.ls.v[i].tls;
+			tls |= m.ls.v[i].tls;
+		}
+	renew_take(m.conf, plain, tls);
+}
+
 /* ---- listening ---- */
 
 /* One address of the new configuration: a socket that is open already, or a
@@ -20267,9 +26568,11 @@ listener_add(struct listeners *to, struct listeners *have, const struct addr *a,
 		*l = *old;
 		l->addr.text = a->text;
 		l->addr.host = a->host;
+		l->addr.scheme = a->scheme;
 		l->kind = kind;
 	} else if (listen_open(l, mode) < 0)
 		return -1;
+	l->tls = kind == LISTEN_HTTP && a->scheme == SCHEME_HTTPS;
 	to->n++;
 	return 0;
 }
@@ -20463,7 +26766,9 @@ reload_commit(void)
 	m.state = M_RUNNING;
 	m.respawn_ms = 0;
 	listeners_chmod(&m.ls, (mode_t)m.conf->server.socket_mode);
+	m.certs_ms = m.conf->tls.on ? now_ms + CERTS_WATCH_SECS * SECOND_MS : 0;
 	procs_take(m.conf, m.generation, proc_changed);
+	acme_take();
 	board->reloads++;
 	workers_drain(m.generation);
 	if (!m.reload_again)
@@ -20528,6 +26833,7 @@ reload_begin(void)
 		return;
 	}
 	m.next = cf;
+	cf->tls.set = certs_keep(cf->tls.set, m.conf->tls.set, &cf->tls.domains);
 	cf->hits_half = !m.conf->hits_half;
 	board_hits_clear(cf->hits_half);
 	m.newest++;
@@ -20677,6 +26983,7 @@ upgrade(void)
 	log_info("upgrade: starting %s", m.exe);
 	notify_fmt("RELOADING=1");
 	resolver_stop();
+	renew_stop();
 	upgrade_exec();
 	resolver_start(m.conf);
 	notify_fmt("READY=1");
@@ -20938,33 +27245,42 @@ fd_say(int *fd, char c)
 	*fd = -1;
 }
 
-static void
-logs_reopen(void)
+/* Hands n descriptors to a worker, who owns copies then. */
+static bool
+worker_pass(const struct worker *w, char op, const int *fds, size_t n)
 {
-	struct log_conf lc = m.conf->log;
 	union {
 		struct cmsghdr align;
 		char space[CMSG_SPACE(2 * sizeof(int))];
 	} control = { .space = { 0 } };
-	char op = CTL_LOGS;
 	struct iovec v = { &op, 1 };
 	struct msghdr msg = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control.space,
-		.msg_controllen = sizeof control.space };
+		.msg_controllen = (socklen_t)CMSG_SPACE(n * sizeof(int)) };
 	struct cmsghdr *cm = CMSG_FIRSTHDR(&msg);
+
+	cm->cmsg_level = SOL_SOCKET;
+	cm->cmsg_type = SCM_RIGHTS;
+	cm->cmsg_len = (socklen_t)CMSG_LEN(n * sizeof(int));
+	memcpy(CMSG_DATA(cm), fds, n * sizeof(int));
+	if (sendmsg(w->ctl, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+		return true;
+	log_errno("files to worker %d", (int)w->pid);
+	return false;
+}
+
+static void
+logs_reopen(void)
+{
+	struct log_conf lc = m.conf->log;
 	int fds[2];
 
 	if (logs_open(&lc) < 0)
 		return; /* logged; the old files stay */
 	fds[0] = lc.access.fd;
 	fds[1] = lc.error.fd;
-	cm->cmsg_level = SOL_SOCKET;
-	cm->cmsg_type = SCM_RIGHTS;
-	cm->cmsg_len = CMSG_LEN(sizeof fds);
-	memcpy(CMSG_DATA(cm), fds, sizeof fds);
 	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0 &&
-		    sendmsg(m.workers[i].ctl, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-			log_errno("logs to worker %d", (int)m.workers[i].pid);
+		if (m.workers[i].pid > 0)
+			worker_pass(&m.workers[i], CTL_LOGS, fds, LEN(fds));
 	logs_close(&m.conf->log);
 	m.conf->log = lc;
 	logs_use(&lc);
@@ -20972,6 +27288,121 @@ logs_reopen(void)
 	if (m.resolver > 0)
 		resolver_start(m.conf); /* it has the old files */
 	log_info("logs reopened");
+}
+
+/* ---- certificates ---- */
+
+/* set as a file in memory that nobody can change; -1 after saying why. */
+static int
+certs_file(const struct cert_set *set)
+{
+	struct arena a = { NULL };
+	struct slice rest = certs_pack(set, &a);
+	int fd = memfd_create("warp certificates", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	ssize_t done = 0;
+
+	for (; fd >= 0 && rest.n > 0; rest = slice_from(rest, (size_t)done))
+		if ((done = write(fd, rest.p, rest.n)) <= 0)
+			break;
+	if (fd >= 0 && (rest.n > 0 || fcntl(fd, F_ADD_SEALS,
+	    F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)) {
+		close(fd);
+		fd = -1;
+	}
+	arena_free(&a);
+	return fd >= 0 ? fd : log_errno("certificates cannot be handed to the workers");
+}
+
+/* What certs_load has said; why: of it what makes the new ones unusable. */
+struct certs_said {
+	struct diags ds;
+	const char *why;
+};
+
+static void
+certs_note(void *to, enum diag_level level, int pair, const char *text)
+{
+	struct certs_said *said = to;
+
+	diag_add(&said->ds, level, 0, 0, "%s", text);
+	if (!said->why && (level == DIAG_ERROR || pair < 0))
+		said->why = said->ds.last->text;
+}
+
+/* What has come with new and was not in old. */
+static void
+certs_news(const struct cert_set *old, const struct cert_set *new)
+{
+	struct arena a = { NULL };
+
+	for (int i = 0; i < new->n; i++) {
+		const struct cert *c = &new->v[i];
+		bool known = false;
+		for (int k = 0; k < old->n; k++)
+			known |= slice_eq(old->v[k].pem, c->pem);
+		if (!known)
+			log_info("new certificate in use: %s%s, by %s, until %s (%s)",
+			    c->names.n > 0 ? c->names.v[0].p : "nobody",
+			    c->names.n > 1 ? " and others" : "", c->issuer.p,
+			    cert_date(&a, c->until_s), cert_name(c));
+	}
+	arena_free(&a);
+}
+
+/* The files as they are now; NULL: one cannot be used, as the log says then. */
+static struct cert_set *
+certs_again(const struct tls_conf *t)
+{
+	static bool unusable;
+	struct arena a = { NULL };
+	struct certs_said said = { .ds.arena = &a };
+	struct cert_set *set = certs_load(t, certs_note, &said);
+	bool lost = set && certs_are_less(t->set, set);
+
+	if (!set || lost) {
+		unusable = true;
+		log_error("certificates have changed, but cannot be used: %s; those before stay "
+		    "in use", said.why ? said.why : "the one by ACME has gone");
+		set = certs_keep(set, t->set, &t->domains); /* others may be new */
+	} else {
+		diags_log(&said.ds);
+		if (unusable)
+			log_info("the certificates can be used again");
+		unusable = false;
+	}
+	arena_free(&a);
+	return set;
+}
+
+/* Looks at the files of certificates: what has changed is handed to the workers
+ * and connections stay. To be called when such a file was written. */
+static void
+certs_changed(void)
+{
+	struct tls_conf *t = &m.conf->tls;
+	uint64_t print = certs_print(t);
+	struct cert_set *set;
+	int fd;
+
+	m.certs_ms = t->on ? now_ms + CERTS_WATCH_SECS * SECOND_MS : 0;
+	if (!t->on || print == t->print)
+		return;
+	t->print = print; /* said once */
+	if (!(set = certs_again(t)))
+		return;
+	if ((fd = certs_file(set)) < 0) {
+		certs_free(set);
+		t->print = 0; /* the next look tries again */
+		return;
+	}
+	certs_news(t->set, set);
+	certs_free(t->set);
+	t->set = set;
+	for (int i = 0; i < WORKER_SLOTS; i++)
+		if (m.workers[i].pid > 0 && m.workers[i].generation == m.generation &&
+		    !worker_pass(&m.workers[i], CTL_CERTS, &fd, 1))
+			t->print = 0;
+	close(fd);
 }
 
 /* Once it accepts, nobody reads what a daemon says to its terminal. */
@@ -21004,6 +27435,7 @@ master_ready(void)
 		close(atoi(old));
 	unsetenv(ENV_OLD);
 	unsetenv(ENV_INHERIT);
+	m.certs_ms = m.conf->tls.on ? now_ms + CERTS_WATCH_SECS * SECOND_MS : 0;
 	log_info("warp %s ready, %d worker%s", VERSION, m.conf->server.workers,
 	    m.conf->server.workers == 1 ? "" : "s");
 	daemon_ready();
@@ -21020,6 +27452,7 @@ master_leave(enum master_state state)
 	notify_systemd("STOPPING=1");
 	asker_told("warp is stopping");
 	resolver_stop();
+	renew_stop();
 	for (int i = 0; i < m.ls.n; i++)
 		listen_close(&m.ls.v[i], true);
 	listeners_close(&m.next_ls, &m.ls);
@@ -21140,7 +27573,7 @@ children_reap(void)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid == m.resolver)
 			resolver_gone();
-		if (procs_reaped(pid, status))
+		if (renew_reaped(pid) || procs_reaped(pid, status))
 			continue;
 		for (int i = 0; i < WORKER_SLOTS; i++)
 			if (m.workers[i].pid == pid) {
@@ -21307,6 +27740,8 @@ worker_says(struct worker *w)
 		worker_wants((struct slice){ b + 1, (size_t)n - 1 });
 	else if (b[0] == CTL_WAKE)
 		workers_wake(w);
+	else if (b[0] == CTL_CERTS)
+		m.conf->tls.print = 0; /* they are sent again */
 	if (b[0] != CTL_READY)
 		return;
 	w->ready = true;
@@ -21332,6 +27767,8 @@ master_wait(void)
 
 	due = sooner(due, m.resolver_again_ms);
 	due = sooner(due, m.respawn_ms);
+	due = sooner(due, m.state == M_RUNNING ? m.certs_ms : 0);
+	due = sooner(due, m.state == M_RUNNING ? renew_next_ms() : 0);
 	due = sooner(due, procs_next_ms());
 	due = sooner(due, jobs_next_ms());
 	for (int i = 0; i < WORKER_SLOTS; i++)
@@ -21371,6 +27808,8 @@ master_due(void)
 			worker_late(&m.workers[i]);
 	if (is_due(m.resolver_again_ms))
 		resolver_start(m.conf);
+	if (is_due(m.certs_ms) && m.state == M_RUNNING)
+		certs_changed();
 	procs_due();
 	if (is_due(m.deadline_ms))
 		master_event(EV_LATE);
@@ -21421,6 +27860,12 @@ master_settle(void)
 		workers_wake(NULL);
 	procs_news = false;
 	checker_name();
+	if (m.state == M_RUNNING)
+		renew_settle(resolver_shed); /* workers accept: challenges can be met */
+	if (renew_news && m.state == M_RUNNING) {
+		renew_news = false;
+		certs_changed();
+	}
 	if (m.state == M_DRAINING && workers_alive() == 0)
 		master_event(EV_DRAINED);
 	if (procs_hopeless && m.state < M_STOPPING)
@@ -21430,9 +27875,9 @@ master_settle(void)
 static void
 master_turn(void)
 {
-	static struct pollfd p[1 + WORKER_SLOTS + PROCS_MAX + OUTPUTS_MAX];
+	static struct pollfd p[2 + WORKER_SLOTS + PROCS_MAX + OUTPUTS_MAX];
 	static struct output *ask[OUTPUTS_MAX];
-	int slots[1 + WORKER_SLOTS], n = 0, workers, until;
+	int slots[1 + WORKER_SLOTS], n = 0, workers, until, helper;
 
 	p[n++] = (struct pollfd){ .fd = m.signals, .events = POLLIN };
 	for (int i = 0; i < WORKER_SLOTS; i++)
@@ -21442,7 +27887,8 @@ master_turn(void)
 		}
 	workers = n;
 	until = workers + procs_watch(p + n);
-	n = until + outputs_watch(p + until, ask);
+	helper = until + outputs_watch(p + until, ask);
+	n = helper + renew_watch(p + helper);
 	if (poll(p, (nfds_t)n, master_wait()) <= 0)
 		n = 0;
 	clock_turn();
@@ -21451,7 +27897,8 @@ master_turn(void)
 			worker_says(&m.workers[slots[i]]);
 	if (n > 0) {
 		procs_polled(p + workers, until - workers);
-		outputs_polled(p + until, n - until, ask);
+		outputs_polled(p + until, helper - until, ask);
+		renew_polled(p + helper, n - helper);
 	}
 	if (n > 0 && p[0].revents)
 		master_signal();
@@ -21511,6 +27958,7 @@ master_start(struct conf *cf)
 		return EXIT_OTHER;
 	procs_take(cf, m.generation, proc_changed);
 	procs_resume(m.generation);
+	acme_take();
 	resolver_first(cf);
 	m.deadline_ms = now_ms + READY_WAIT_MS;
 	return workers_start(cf, &m.ls, m.generation) < 0 ? EXIT_OTHER : 0;
@@ -21582,9 +28030,9 @@ static int
 version(void)
 {
 	printf("warp %s\n"
-	       "built in: http/1.0 http/1.1 websocket proxy-protocol v1 v2, health checks,\n"
-	       "process supervision, status page and metrics\n"
-	       "not in this build: tls http/2 gzip cache uwsgi static files, other dialects\n"
+	       "built in: http/1.0 http/1.1 websocket proxy-protocol v1 v2, tls 1.2, acme,\n"
+	       "health checks, process supervision, status page and metrics\n"
+	       "not in this build: tls 1.3 http/2 gzip cache uwsgi static files, other dialects\n"
 	       "board for %d workers, %d instances, %d processes; configuration %s,\n"
 	       "admin socket %s\n",
 	    VERSION, WORKERS_MAX, INSTANCES_MAX, PROCS_MAX, CONFIG_PATH, ADMIN_SOCKET);

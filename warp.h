@@ -6,6 +6,7 @@
 #ifndef WARP_H
 #define WARP_H
 
+#include <bearssl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <regex.h>
@@ -26,6 +27,11 @@
 struct slice {
 	const char *p;
 	size_t n;
+};
+
+struct slices {
+	struct slice *v;
+	int n;
 };
 
 /* Bytes being written into memory of fixed size. Once something did not fit,
@@ -189,6 +195,7 @@ enum field_id {
 	F_USER_AGENT,
 	F_VIA,
 	F_X_ADMIN_TOKEN,
+	F_X_CLIENT_CERT_SUBJECT,
 	F_X_FORWARDED_FOR,
 	F_X_FORWARDED_HOST,
 	F_X_FORWARDED_PORT,
@@ -289,6 +296,99 @@ struct path_view {
 	struct slice path;
 };
 
+/* ==== json ================================================================ */
+
+enum json_kind { JSON_NULL, JSON_BOOL, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
+
+/* One value and, in an object, its name. Lives in the arena that was given to
+ * json_parse; texts are decoded and end in a NUL. RFC 8259. */
+struct json {
+	enum json_kind kind;
+	struct slice name;  /* in an object */
+	struct slice text;  /* string: decoded; number: as written */
+	bool boolean;
+	struct json *first, *last, *next; /* children, in order */
+};
+
+/* ==== certs =============================================================== */
+
+enum cert_origin {
+	CERT_FILE, /* of tls.cert and key, or tls.certs */
+	CERT_ACME, /* of acme_directory */
+	CERT_MADE  /* signed by itself: the first one of ACME has not come yet */
+};
+
+/* A chain with its key, as BearSSL wants them. All of it is its set's. */
+struct cert {
+	enum cert_origin origin;
+	const char *cert_file, *key_file; /* absolute; may be the same; MADE: NULL */
+	struct slice pem;                 /* key and chain, as certs_pack sends them */
+	br_x509_certificate *chain;       /* leaf first */
+	size_t n_chain;
+	int key_type;                     /* BR_KEYTYPE_RSA, BR_KEYTYPE_EC */
+	int issuer_key_type;              /* of who signed the leaf: BR_KEYTYPE_… */
+	br_rsa_private_key rsa;
+	br_ec_private_key ec;             /* its curve tells which */
+	unsigned key_bits;                /* of RSA's modulus; of the curve */
+	struct slices names;              /* dNSNames, or else the CN; lower case */
+	struct slice issuer;              /* its organisation and common name, for people */
+	struct slice issuer_id, serial;   /* authority key identifier (may be empty) and
+	                                     serial number, raw: ARI asks by them */
+	int64_t from_s, until_s;          /* wall clock */
+};
+
+/* All certificates of a configuration. Made anew when a file changes; the one
+ * before is freed when the last handshake that may use it has ended. */
+struct cert_set {
+	struct arena arena;
+	struct cert *v;     /* the first is the default */
+	int n;
+	unsigned handshakes; /* the worker's: that may use it still */
+	bool replaced;
+};
+
+/* Whom to believe: the certificates of one bundle. */
+struct trust {
+	const char *file; /* absolute; the system's: as found */
+	br_x509_trust_anchor *v;
+	size_t n;
+};
+
+/* One pair of `[[tls.certs]]`. */
+struct cert_files {
+	const char *cert, *key; /* absolute */
+	unsigned line, col;     /* for complaints */
+};
+
+/* `[tls]` */
+struct tls_conf {
+	bool enabled;             /* as it was said */
+	bool on;                  /* and there is a certificate or a way to one */
+	struct cert_files *files;
+	int n_files;
+	struct slices domains;    /* for ACME; lower case; none: no ACME */
+	const char *acme_dir;     /* absolute */
+	struct slice acme_url, acme_email, eab_kid, eab_hmac;
+	struct trust *acme_trust; /* of acme_ca_file, or the system's */
+	bool redirect;
+	uint16_t redirect_port;   /* that the redirect goes to: the first https listener's */
+	uint32_t hsts_secs;
+	uint32_t sessions;        /* session_cache; 0: none */
+	struct trust *clients;    /* of client_ca_file; NULL: clients are not asked */
+	bool client_optional;
+	bool strict_sni, legacy;
+	struct cert_set *set;     /* as loaded with the configuration; its own since */
+	uint64_t print;           /* of the files that set was loaded from */
+};
+
+/* `[upstreams.NAME.tls]` */
+struct upstream_tls {
+	bool verify;
+	struct trust *trust;      /* NULL: not verified */
+	const char *server_name;  /* NULL: the instance's host */
+	struct cert_set *client;  /* one certificate; NULL: none */
+};
+
 /* ==== conf ================================================================ */
 
 struct pair {
@@ -297,11 +397,6 @@ struct pair {
 
 struct pairs {
 	struct pair *v;
-	int n;
-};
-
-struct slices {
-	struct slice *v;
 	int n;
 };
 
@@ -387,6 +482,7 @@ struct instance {
 	int current;                  /* while turns are dealt; see roster.ring */
 	struct upconn *idle;          /* newest first */
 	unsigned n_idle;
+	br_ssl_session_parameters session; /* of the last TLS connection */
 	int64_t closed_ms;            /* when it last closed an idle connection */
 	uint32_t closed_life_ms;      /* that had idled so long; 0: in a restart */
 };
@@ -477,6 +573,8 @@ struct upstream {
 	const char *maintenance;  /* absolute; NULL: none */
 	struct slice hash_header, sticky_cookie;
 	struct health_conf health;
+	enum scheme scheme;       /* of instances that say none: https, or none */
+	struct upstream_tls tls;  /* for instances whose addr.scheme is https */
 	struct process *process;  /* NULL: none */
 	struct roster *roster;    /* the worker's own; NULL elsewhere */
 };
@@ -576,6 +674,7 @@ struct conf {
 	struct middleware_conf middleware;
 	struct log_conf log;
 	struct admin_conf admin;
+	struct tls_conf tls;
 	struct slices env_names; /* variables that "env:NAME" texts name */
 	struct upstream *upstreams;
 	int n_upstreams;
@@ -699,6 +798,8 @@ struct board_worker {
 	atomic_uint connections, idle; /* clients now; of these between requests */
 	atomic_uint upstream_connections;
 	atomic_ullong accepted, requests, bytes_in, bytes_out, retries, refused;
+	atomic_ullong handshakes, resumed, handshakes_failed; /* of clients; resumed
+	                                                         ones are in both */
 	atomic_ullong codes[6]; /* answers by class; [0] aborted by the client */
 	atomic_ullong latency[LATENCY_BUCKETS]; /* LATENCY_MS[i] or less */
 	atomic_ullong latency_us;
@@ -708,6 +809,33 @@ struct board_worker {
 /* A rate limiter's cell: whose, and until when its debt lasts (us). */
 struct board_rate {
 	atomic_ullong tag, until_us;
+};
+
+/* A TLS session that a client may come back with, to any worker. seq is odd
+ * while it is written. Writers: workers. RFC 5246 F.1.4. */
+struct board_session {
+	atomic_uint seq;
+	uint64_t scope;       /* of the name that was asked for */
+	uint64_t settings;    /* under which it was made */
+	atomic_llong until_s; /* wall clock */
+	br_ssl_session_parameters params;
+};
+
+/* What an ACME server looks for here. Writer: the ACME helper. RFC 8555 8. */
+struct board_challenge {
+	atomic_uint seq;
+	char domain[ACME_NAME_MAX];  /* "" is free */
+	char token[ACME_TOKEN_MAX];  /* of http-01; "" otherwise */
+	char answer[ACME_TOKEN_MAX]; /* the key authorization */
+};
+
+enum acme_state { ACME_OFF, ACME_WAITING, ACME_ASKING, ACME_FAILED };
+
+/* How the certificates by ACME come along, for status. Writer: the master. */
+struct board_acme {
+	atomic_int state;      /* enum acme_state */
+	atomic_llong next_s;   /* the next try, wall clock; 0: none */
+	struct board_text why; /* of the last failure; empty: it worked */
 };
 
 struct board {
@@ -723,6 +851,9 @@ struct board {
 	struct board_proc procs[PROCS_MAX]; /* used ones first */
 	atomic_ullong hits[2][ROUTE_HITS]; /* of routes; see conf.hits_half */
 	struct board_rate rates[RATE_CELLS];
+	struct board_session sessions[SESSIONS_MAX];
+	struct board_challenge challenges[ACME_NAMES_MAX];
+	struct board_acme acme;
 	/* exchanges by worker slot and instance, and the held ones: what a killed
 	 * worker leaves behind */
 	atomic_ushort flights[WORKERS_MAX * 2][INSTANCES_MAX][FLIGHT_EPOCHS + 1];
@@ -757,17 +888,65 @@ struct watch {
 	short events;
 	bool parked;   /* armed in epoll instead */
 	bool known;    /* to epoll, armed or not */
+	bool inside;   /* bytes were read and wait above poll: as good as POLLIN */
 	struct watch *prev, *next; /* oldest first; NULL while parked or nowhere */
 	void (*ready)(struct watch *, short revents);
 };
 
+/* ==== tls ================================================================= */
+
+/* A pair of record buffers: on the free list, or with a connection while
+ * bytes lie in them. */
+struct tls_bufs {
+	struct tls_bufs *next;
+	unsigned char in[BR_SSL_BUFSIZE_INPUT], out[BR_SSL_BUFSIZE_OUTPUT];
+};
+
+enum tls_state {
+	TLS_HANDSHAKE,
+	TLS_OPEN,
+	TLS_ENDED    /* closed in peace, or failed: see why */
+};
+
+/* The engine of a chan. eng is the first part of BearSSL's server and client
+ * contexts, of which this is one. */
+struct tls {
+	union {
+		br_ssl_engine_context eng;
+		br_ssl_server_context server;
+		br_ssl_client_context client;
+	} c; /* first */
+	struct tls_bufs *bufs;  /* NULL: it is between records */
+	uint32_t have;          /* bytes of the next record that came along in bufs->in */
+	uint32_t have_at;       /* they begin there */
+	uint32_t left_n;        /* bytes of a handshake's records that were not taken */
+	unsigned char *left;    /* these; NULL: none */
+	enum tls_state state;
+	bool is_client;         /* it connects to an upstream */
+	bool spoken;            /* the first byte was that of a handshake */
+	bool unserved;          /* it asked for a name that is not served */
+	bool resumed;           /* server: no certificate was needed */
+	int err;                /* as BearSSL numbers them; 0: none */
+	uint64_t scope;         /* of the session that it goes on with */
+	const br_ssl_server_policy_class *policy; /* BearSSL calls back with its address */
+	struct cert_set *set;   /* that a handshake of a server uses */
+	const struct cert *cert;  /* chosen of it; not after the handshake */
+	struct tls_verify *verify; /* during a handshake: what checks the peer */
+	br_ssl_session_parameters *session; /* client: kept there; NULL: nowhere */
+	struct chan *ch;        /* that it belongs to */
+	char *subject;          /* of the client's certificate; NULL: none */
+	struct tls *prev, *next; /* handshakes, oldest first; or the free list */
+};
+
 /* ==== chan ================================================================ */
 
-/* A socket that may have TLS on it (later). Owns fd and out. What is written
- * and not yet taken by the kernel waits in out. */
+/* A socket that may have TLS on it: above nobody knows. Owns fd, out and tls.
+ * What is written and not yet taken by the kernel waits. */
 struct chan {
 	struct watch w; /* first: a watch is its chan */
-	struct buf out;
+	struct buf out; /* plain text that was not taken */
+	struct tls *tls; /* NULL: plain */
+	bool waits;   /* what was written is not all with the kernel */
 	bool eof;     /* nothing more can be read */
 	bool broken;  /* reading or writing failed: close it */
 };
@@ -811,7 +990,7 @@ struct roster {
 	int64_t asked_ms;        /* when the master was last asked for the process */
 };
 
-enum upconn_state { UP_FREE, UP_CONNECTING, UP_BUSY, UP_IDLE };
+enum upconn_state { UP_FREE, UP_CONNECTING, UP_BUSY /* or in a TLS handshake */, UP_IDLE };
 
 /* A connection to an instance: connecting, carrying an exchange, or idle in
  * the pool. */
@@ -830,6 +1009,7 @@ struct upconn {
 enum conn_state {
 	CONN_FREE,
 	CONN_PROXY,  /* a PROXY header is due */
+	CONN_TLS,    /* a TLS handshake is under way */
 	CONN_IDLE,   /* between requests */
 	CONN_HEAD,   /* part of a head is here */
 	CONN_BUSY,   /* an exchange runs */
@@ -868,6 +1048,7 @@ struct listener {
 	struct addr addr;
 	enum listener_kind kind;
 	int fd;
+	bool tls;        /* https is spoken there */
 	uint16_t port;   /* as bound; 0 for unix */
 	bool inherited;  /* not ours to unlink */
 	bool activated;  /* from LISTEN_FDS: stands in for the preset address */
@@ -1003,7 +1184,7 @@ struct exchange {
 
 /* ==== health ============================================================== */
 
-enum probe_state { PROBE_REST, PROBE_CONNECT, PROBE_ANSWER };
+enum probe_state { PROBE_REST, PROBE_CONNECT, PROBE_SHAKE, PROBE_ANSWER };
 
 /* The checks of one instance, and the one that runs now. Owned by the worker
  * that checks, from health_start until it leaves. */
@@ -1132,7 +1313,9 @@ enum ctl_op {
 	CTL_WAKE = 'W',   /* held requests may try again; from a worker: of the others */
 	CTL_START = 'B',  /* worker: a request waits for this process: "Bweb" */
 	CTL_QUIET = 'Z',  /* worker: the last request on a draining instance ended */
-	CTL_HEALTH = 'U'  /* worker: the health of an instance has changed */
+	CTL_HEALTH = 'U', /* worker: the health of an instance has changed */
+	CTL_CERTS = 'C'   /* master: new certificates, certs_pack in the file that
+	                     comes along; worker: they did not arrive */
 };
 
 /* A worker process, as the master sees it. */

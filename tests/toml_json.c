@@ -1,7 +1,7 @@
 /* toml_json: TOML on stdin, the tagged JSON of the toml-test suite on stdout.
  * Exit status 1 when it is not TOML. */
 
-#define main warp_main
+#define main static warp_main
 #include "../warp.c"
 #undef main
 

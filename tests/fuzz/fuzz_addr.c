@@ -1,7 +1,7 @@
 /* Any bytes as an address, a network and a PROXY header: what is printed or
  * written can be read again, and is the same then. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

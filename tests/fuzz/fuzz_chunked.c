@@ -1,7 +1,7 @@
 /* A chunked body in one piece and in the pieces that the first bytes say: the
  * content, the trailers and what is left behind are the same. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

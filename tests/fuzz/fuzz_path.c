@@ -1,7 +1,7 @@
 /* Any bytes as a path and a query: a normal path is its own normal form, also
  * by way of the wire, and holds nothing that climbs. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

@@ -1,7 +1,7 @@
 /* Any bytes as a request: views stay inside, a shorter text is never a longer
  * head, framing is one way or none, and what is plain is normal. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

@@ -1,7 +1,7 @@
 /* Any bytes as a response, to any method: views stay inside, and its body ends
  * in one way. The first byte says what was asked. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

@@ -1,7 +1,7 @@
 /* Any text: every error is inside it, what was parsed can be walked; and the
  * configuration read from it, with all that is printed of one. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

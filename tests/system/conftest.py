@@ -28,6 +28,11 @@ Fixtures
   run(*args, conf=None, env=None) -> CompletedProcess
       runs warp in the test's directory until it ends; conf: text of warp.toml there.
   blackhole -> lib.Blackhole, an address where connects hang.
+  pki -> tls.Pki: authorities and certificates, made once a session when first asked for.
+  https(*certs, conf=, server=, tls=, **kw) -> lib.Warp with an https listener besides (tls.site);
+      .https its port, .tls(name=, ca=, ciphers=, ...) -> tls.Client (verifies with pki.root unless
+      ca=None is said), .site(*certs, ...) the text for another configuration at the same port.
+  tls_backend(*scripts, cert=, ca=, ...) -> tls.Backend
 A test that takes longer than its limit fails: @pytest.mark.limit(seconds), 20 by default.
 """
 import os
@@ -38,6 +43,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import lib  # noqa: E402
+import tls as tls_tools  # noqa: E402
 
 LIMIT = 20
 
@@ -107,6 +113,45 @@ def backend(tmp_path):
         if unix is True:
             unix = str(tmp_path / ("b%d.sock" % len(made)))
         b = lib.Backend(*scripts, unix=unix, **kw)
+        made.append(b)
+        return b
+    yield make
+    errors = []
+    for b in made:
+        try:
+            b.close()
+        except AssertionError as e:
+            errors.append(str(e))
+    assert not errors, errors
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory):
+    return tls_tools.Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def https(warp, pki):
+    def start(*certs, conf=None, server=None, tls=None, **kw):
+        port = lib.free_port()
+        site = lambda *c, **more: tls_tools.site(port, *c, **{"conf": conf, "server": server, "tls": tls, **more})
+        w = warp(site(*certs), **kw)
+        w.https, w.site = port, site
+
+        def client(name="a.example", ca=pki.root, ctx=None, session=None, rcvbuf=None, **how):
+            ctx = ctx or tls_tools.context(ca if name else None, **how)
+            return tls_tools.Client(port, ctx, name, session, rcvbuf)
+        w.tls = client
+        return w
+    return start
+
+
+@pytest.fixture
+def tls_backend(pki):
+    made = []
+
+    def make(*scripts, cert=None, **kw):
+        b = tls_tools.Backend(*scripts, cert=cert or pki.cert("a.example"), **kw)
         made.append(b)
         return b
     yield make

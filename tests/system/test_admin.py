@@ -342,7 +342,7 @@ def test_page(warp):
     warp(conf({"respond": {"status": 200}}, admin={"listen": ["127.0.0.1:%d" % port], "token": "t"}))
     a = Admin(port)
     m = a.ask("/", HTML)
-    assert m.status == 200 and len(m.body) < 12 * 1024 and m.get("cache-control") == "no-store"
+    assert m.status == 200 and len(m.body) < 13 * 1024 and m.get("cache-control") == "no-store"
     policy = m.get("content-security-policy")
     assert policy.startswith("default-src 'none'") and "unsafe" not in policy and "frame-ancestors 'none'" in policy
     assert not re.search(r"(src|href|action|url)\s*[=(]\s*'?(https?:)?//", m.text), "asks nobody else"

@@ -91,7 +91,6 @@ BAD = {
     "TOML: text without end": ('[server]\nuser = "x\n' + R, None, "(?i)string|quote|line|text"),
     "TOML: the same key twice": ("[server]\nhttp_port = 1\nhttp_port = 2\n" + R, "http_port = 2",
         "(?i)twice|again|duplicate|already|defined"),
-    "not yet: TLS": ("[tls]\nenabled = true\n" + R, "tls", "not supported yet"),
     "not yet: static files": ("[[routes]]\nstatic_dir = '/srv'\n", "static_dir", "not supported yet"),
     "not yet: cache": ("[cache]\nsize_bytes = 1\n" + R, "cache", "not supported yet"),
     "not yet: uwsgi": ('[upstreams.app]\nurl = "uwsgi://h:1"\n[[routes]]\nupstream = "app"\n', "uwsgi", "not supported yet"),

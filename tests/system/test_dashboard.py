@@ -128,6 +128,28 @@ def test_shows_what_status_says(page, tcp):
     assert before != text(page, "#ups")
 
 
+def test_certificates(page, https, pki):
+    """Each with its days left, in a colour that says whether to hurry; narrow as well."""
+    port = free_port()
+    w = https(pki.cert("a.example", "*.a.example"), pki.cert("soon.example", since=-20, days=30),
+              pki.cert("old.example", key="rsa", since=-40, days=30),
+              conf=conf({"respond": {"status": 200}}, admin={"listen": ["127.0.0.1:%d" % port], "token": TOKEN}))
+    for width in (1280, 360):
+        look(page, width, 740)
+        if width == 1280:
+            unlock(page, "http://127.0.0.1:%d/" % port)
+        rows = page.find_elements(By.CSS_SELECTOR, "#certs .row")
+        for row, names, state, days, key in zip(rows, ("a.example, *.a.example", "soon.example", "old.example"),
+                                                ("up", "", "failed"), ("days left", "days left", "expired"),
+                                                ("EC 256", "EC 256", "RSA 2048"), strict=True):
+            said = row.find_element(By.CSS_SELECTOR, ".state")
+            assert said.get_attribute("class").split()[1:] == state.split() and days in said.text
+            assert names in row.text and key in row.text and "root authority" in row.text and "until 20" in row.text
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width
+        shoot(page, "certificates-%d" % width)
+    assert w.tls().ask().status == 200
+
+
 def test_talks_to_warp_alone(page, tcp):
     unlock(page, tcp.page)
     asked = []

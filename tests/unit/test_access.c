@@ -1,7 +1,7 @@
 /* The access log: every format, whatever a client sends, and readers that are
  * slow, full or gone. And who may ask the admin for what. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

@@ -1,7 +1,7 @@
 /* Addresses in every spelling of CONFIG.md, networks, and the PROXY protocol,
  * read and written. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 
@@ -181,6 +181,7 @@ static const struct {
 	{ T("http://[::1]:81/"), ADDR_INET, SCHEME_HTTP, "[::1]:81", "::1", 81, false, "IPv6, port" },
 	{ T("ws://a:1"), ADDR_NAME, SCHEME_HTTP, "a:1", "a", 1, false, "ws" },
 	{ T("https://a"), ADDR_NAME, SCHEME_HTTPS, "a:443", "a", 443, false, "https" },
+	{ T("https://:8443"), ADDR_INET, SCHEME_HTTPS, ":8443", NULL, 8443, true, "https, to listen on" },
 	{ T("wss://a"), ADDR_NAME, SCHEME_HTTPS, "a:443", "a", 443, false, "wss" },
 	{ T("uwsgi://a:3031"), ADDR_NAME, SCHEME_UWSGI, "a:3031", "a", 3031, false, "uwsgi" },
 	{ T("uwsgi://1.2.3.4:3031/"), ADDR_INET, SCHEME_UWSGI, "1.2.3.4:3031", "1.2.3.4", 3031, false, "uwsgi, IPv4" },

@@ -1,7 +1,7 @@
 /* The admin endpoints about processes, whose states the test writes on the board
  * itself; addresses that warp chose; what /proc says. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 
@@ -207,6 +207,91 @@ test_usage(void **state)
 	assert_false(usage_of(0).known || usage_of(INT_MAX).known);
 }
 
+/* A live token is known with its answer, whatever is beside it; what is cut short
+ * or being written is not. */
+static void
+test_challenges(void **state)
+{
+	char long_token[ACME_TOKEN_MAX + 1], out[ACME_TOKEN_MAX];
+	struct slice tokens[] = { S("abc_-9"), S("other") };
+
+	(void)state;
+	assert_false(challenge_answer(S("abc_-9"), out));
+	assert_true(challenge_set(0, "a.example", "abc_-9", "abc_-9.print"));
+	assert_true(challenge_set(ACME_NAMES_MAX - 1, "b.example", "other", "other.print"));
+	assert_true(challenge_set(1, "c.example", "", "only for tls-alpn-01"));
+	for (size_t i = 0; i < LEN(tokens); i++) {
+		struct slice t = tokens[i];
+		assert_true(challenge_answer(t, out));
+		assert_true(slice_starts(slice_of(out), t) && slice_ends(slice_of(out), S(".print")));
+		for (size_t n = 0; n < t.n; n++)
+			assert_false(challenge_answer((struct slice){ t.p, n }, out));
+	}
+	assert_false(challenge_answer(S(""), out));
+	assert_false(challenge_answer(S("abc_-9\0"), out));
+	board->challenges[0].seq++; /* its writer has died at it */
+	assert_false(challenge_answer(S("abc_-9"), out));
+	assert_true(challenge_set(0, "a.example", "new", "new.print"));
+	assert_true(challenge_answer(S("new"), out));
+	assert_false(challenge_answer(S("abc_-9"), out));
+	memset(long_token, 'a', sizeof long_token - 1);
+	long_token[sizeof long_token - 1] = '\0';
+	assert_false(challenge_set(0, "a.example", long_token, "x"));
+	assert_false(challenge_answer(S("new"), out)); /* and nothing else is left there */
+	assert_true(challenge_set(0, NULL, NULL, NULL));
+	assert_true(challenge_answer(S("other"), out));
+	assert_true(challenge_set(ACME_NAMES_MAX - 1, NULL, NULL, NULL));
+	assert_false(challenge_answer(S("other"), out));
+}
+
+/* Certificates of every kind and age, and how ACME is doing. */
+static void
+test_certificates(void **state)
+{
+	struct slice names[] = { S("a.example"), S("*.a.example") }, odd[] = { S("a \"b\"") };
+	struct cert certs[] = {
+		{ .origin = CERT_ACME, .key_type = BR_KEYTYPE_EC, .key_bits = 256,
+		    .names = { names, 2 }, .issuer = S("The CA"), .from_s = now_s - 100,
+		    .until_s = now_s + 29 * DAY_S + 1 },
+		{ .origin = CERT_FILE, .key_type = BR_KEYTYPE_RSA, .key_bits = 2048,
+		    .names = { odd, 1 }, .issuer = S(""), .from_s = 1, .until_s = now_s - 1 },
+		{ .origin = CERT_MADE, .key_type = BR_KEYTYPE_EC, .key_bits = 384,
+		    .until_s = INT64_MAX },
+	};
+	struct cert_set set = { .v = certs, .n = LEN(certs) };
+	struct admin_request rq = { .method = M_GET, .path = S("/status"), .query = S("format=text"),
+		.is_unix = true };
+	const char *s;
+
+	(void)state;
+	has(ask(M_GET, "/status"), "\"certificates\": [],\n  \"acme\": {");
+	cf->tls.on = true;
+	cf->tls.set = &set;
+	board->acme.state = ACME_FAILED;
+	board->acme.next_s = 1900000000;
+	board_text_set(&board->acme.why, S("the CA says: no such \"name\""));
+	s = ask(M_GET, "/status");
+	has(s, "\"days_left\": 29");
+	has(s, "\"days_left\": -1");
+	has(s, "\"from\": \"1970-01-01T00:00:01Z\"");
+	has(s, "\"origin\": \"self-signed\"");
+	has(s, "\"state\": \"failed\",");
+	has(s, "\"next\": \"2030-03-17T17:46:40Z\"");
+	has(s, "no such \\\"name\\\"");
+	s = ask(M_GET, "/metrics");
+	has(s, "expiry_seconds{name=\"a.example\",key=\"EC 256\",origin=\"acme\"} ");
+	has(s, "expiry_seconds{name=\"a \\\"b\\\"\",key=\"RSA 2048\",origin=\"file\"} ");
+	free(reply.body);
+	admin_answer(&rq, cf, &reply);
+	has(reply.body, "\nCERTIFICATE ORIGIN      KEY      UNTIL                DAYS_LEFT OTHER_NAMES ISSUER\n");
+	has(reply.body, " 29 *.a.example The_CA\n");
+	has(reply.body, "\na_\"b\"       file        RSA-2048 ");
+	has(reply.body, "\nfailed   2030-03-17T17:46:40Z the_CA_says:_no_such_\"name\"\n");
+	cf->tls.on = false;
+	cf->tls.set = NULL;
+	rows_end();
+}
+
 int
 main(void)
 {
@@ -215,6 +300,8 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_metrics, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_table, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_verbs, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_challenges, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_certificates, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_address, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_usage, setup, teardown),
 	};

@@ -1,7 +1,7 @@
 /* Who is asked: standing, breaker, each strategy over its roster, cookies; and
  * how long idle connections live. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

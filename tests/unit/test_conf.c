@@ -1,7 +1,7 @@
 /* The configuration: every kind of error with its place, everything that is
  * refused for now, presets, the environment, and what is printed. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 
@@ -310,9 +310,6 @@ test_file_cannot_be_read(void **state)
 /* ---- not supported yet ---- */
 
 static const struct row later[] = {
-	{ UP "[tls]\nenabled = true\ncert = \"a\"\n", "4:2: error: tls: not supported yet" },
-	{ UP "[tls]\ncert = \"a\"\nkey = \"b\"\n", "4:2: error: tls: not supported yet" },
-	{ UP "[[tls.certs]]\ncert = \"a\"\n", "error: tls: not supported yet" },
 	{ UP "[cache]\nsize_bytes = 1\n", "4:2: error: cache: not supported yet" },
 	{ UP "[cache]\nredis_url = \"redis://x\"\n", "4:2: error: cache: not supported yet" },
 	{ UP "[postgres]\nurl = \"postgres://x\"\n", "4:2: error: postgres: not supported yet" },
@@ -325,16 +322,10 @@ static const struct row later[] = {
 	{ UP "[[shared_sockets]]\nlisten = \":1\"\n", "4:3: error: shared_sockets: not supported yet" },
 	{ "app = \"x\"\n" UP, "1:7: error: app: not supported yet" },
 	{ "python_version = \"3\"\n" UP, "error: python_version: not supported yet" },
-	{ "[server]\nhttps_listen = [\":443\"]\n" UP, "2:16: error: server.https_listen: not supported yet" },
-	{ "[server]\nlisten = [\"https://0.0.0.0:443\"]\n" UP, "not supported yet" },
-	{ UP "tls = { verify = false }\n", "upstreams.app.tls: not supported yet" },
 	{ UP "subscription = \":1\"\n", "4:16: error: upstreams.app.subscription: not supported yet" },
 	{ UP "params = { A = \"b\" }\n", "upstreams.app.params: not supported yet" },
 	{ UP "modifier1 = 5\n", "upstreams.app.modifier1: not supported yet" },
 	{ UP "protocol = \"uwsgi\"\n", "4:12: error: upstreams.app.protocol: not supported yet" },
-	{ UP "protocol = \"https\"\n", "upstreams.app.protocol: not supported yet" },
-	{ "[upstreams.a]\nurl = \"https://x:1\"\n", "2:1: error: upstreams.a: x:1: https and wss upstreams are not supported yet" },
-	{ "[upstreams.a]\nurl = \"wss://x:1\"\n", "not supported yet" },
 	{ "[upstreams.a]\nurl = \"uwsgi://x:1\"\n", "uwsgi upstreams are not supported yet" },
 	{ "[[routes]]\nstatic_dir = \"/x\"\n", "2:14: error: routes.static_dir: not supported yet" },
 	{ ROUTE_TO_APP "index = \"x\"\n", "routes.index: not supported yet" },
@@ -348,6 +339,88 @@ static const struct row later[] = {
 	{ UP "[middleware]\ngzip_compression_enabled = true\n", "middleware.gzip_compression_enabled: not supported yet" },
 	{ UP "[middleware]\ngzip_types = [\"a\"]\n", "middleware.gzip_types: not supported yet" },
 };
+
+/* ---- TLS; what is wrong with certificates is in test_certs and the system tests ---- */
+
+#define TLS_ON "[server]\nhttps_port = 443\n[tls]\nenabled = true\n"
+
+static const struct row tls_errors[] = {
+	{ "[tls]\nenabled = true\ndomains = [\"a.example\"]\n" UP,
+	    "2:11: error: tls.enabled: there is no address to serve TLS at: set server.https_port" },
+	{ TLS_ON "cert = \"none.pem\"\n" UP, "5:8: error: tls: cannot read /tmp/" },
+	{ "[tls]\nkey = \"k\"\n" UP, "2:7: error: tls.key: needs tls.cert" },
+	{ "[[tls.certs]]\nkey = \"k\"\n" UP, "error: tls.certs: expected cert, the certificate" },
+	{ "[[tls.certs]]\ncart = \"k\"\n" UP, "unknown key 'cart' in tls.certs, did you mean 'cert'?" },
+	{ "[tls]\ncerts = 1\n" UP, "2:9: error: tls.certs: expected a list of tables, got 1" },
+	{ "[tls]\ndomains = [\"*.example.com\"]\n" UP, "2:11: error: tls.domains: *.example.com: a wildcard is proved by DNS" },
+	{ "[tls]\ndomains = [\"a..b\"]\n" UP, "2:11: error: tls.domains: 'a..b' is no name of a host" },
+	{ "[tls]\ndomains = [\"1.2.3.4\"]\n" UP, "tls.domains: '1.2.3.4' is no name of a host" },
+	{ "[tls]\ndomains = [\"-a.example\"]\n" UP, "is no name of a host" },
+	{ "[tls]\ndomains = [\"a b\"]\n" UP, "'a b' is no name of a host" },
+	{ "[tls]\nacme_url = \"http://x\"\n" UP, "2:12: error: tls.acme_url: expected the https:// URL of an ACME directory" },
+	{ "[tls]\nacme_email = \"me\"\n" UP, "2:14: error: tls.acme_email: 'me' is no mail address" },
+	{ "[tls]\nacme_eab = { kid = \"x\" }\n" UP, "2:12: error: tls.acme_eab: hmac is missing" },
+	{ "[tls]\nacme_eab = { hmac = \"x\" }\n" UP, "error: tls.acme_eab: kid is missing" },
+	{ "[tls]\nacme_eab = { kid = \"x\", hmac = \"+/\" }\n" UP, "hmac is no base64url text" },
+	{ "[tls]\nsession_cache = 16385\n" UP, "2:17: error: tls.session_cache: expected a number from 0 to 16384, got 16385" },
+	{ "[tls]\nclient_verify = \"optional\"\n" UP, "2:17: error: tls.client_verify: needs client_ca_file" },
+	{ "[tls]\nclient_verify = \"maybe\"\n" UP, "expected one of require optional" },
+	{ TLS_ON "domains = [\"a.example\"]\nclient_ca_file = \"none.pem\"\n" UP, "6:18: error: tls.client_ca_file: cannot read /tmp/" },
+	{ TLS_ON "domains = [\"a.example\"]\nacme_ca_file = \"/dev/null\"\n" UP, "6:16: error: tls.acme_ca_file: cannot read /dev/null: it is no file" },
+	{ "[server]\nlisten = [\":443\"]\nhttps_listen = [\":443\"]\n[tls]\nenabled = true\ndomains = [\"a.example\"]\n" UP,
+	    "3:16: error: server.https_listen: :443 cannot be for http and https" },
+	{ "[server]\nhttps_listen = [\"http://a:443\"]\n" UP, "2:16: error: server.https_listen: a:443 is not said to be https" },
+	{ "[admin]\nlisten = \"https://a:443\"\ntoken = \"x\"\n" UP, "2:10: error: admin.listen: a:443: the admin interface is served without TLS" },
+	{ UP "protocol = \"https\"\nurl = \"x:1\"\n", "exclude each other" },
+	{ "[upstreams.a]\nurl = \"http://x:1\"\nprotocol = \"https\"\n", "3:12: error: upstreams.a.protocol: the url of x:1 says another one" },
+	{ "[upstreams.a]\nurl = \"wss://x:1\"\nprotocol = \"http\"\n", "3:12: error: upstreams.a.protocol: the url of x:1 says another one" },
+	{ "[upstreams.a]\nurl = \"https://:1\"\n", "a URL names its host" },
+	{ "[upstreams.a]\nsocket = \"/x\"\nprotocol = \"https\"\n", "unix:/x has no name that its certificate can be checked for: set tls.server_name" },
+	{ "[upstreams.a]\nurl = \"https://x\"\ntls = { ca_file = \"/dev/null\" }\n", "3:19: error: upstreams.a.tls.ca_file: cannot read /dev/null: it is no file" },
+	{ "[upstreams.a]\nurl = \"https://x\"\ntls = { server_name = \"a/b\" }\n", "3:23: error: upstreams.a.tls.server_name: 'a/b' is no name of a host" },
+	{ "[upstreams.a]\nurl = \"https://x\"\ntls = { key = \"k\" }\n", "3:15: error: upstreams.a.tls.key: needs cert" },
+	{ "[upstreams.a]\nurl = \"https://x\"\ntls = { cert = \"/none\" }\n", "3:16: error: upstreams.a.tls.cert: cannot read /none: No such file" },
+	{ "[upstreams.a]\nurl = \"https://x\"\ntls = true\n", "upstreams.a.tls: expected a table, got true" },
+};
+
+/* What is no error, and what is not said. */
+static const struct row tls_warnings[] = {
+	{ "[server]\nhttps_port = 443\n[tls]\nenabled = true\n" UP, "2:14: warning: server.https_port: not bound, as [tls] has neither cert nor domains" },
+	{ "[server]\nhttps_listen = [\":443\"]\n" UP, "2:16: warning: server.https_listen: :443: not bound, as TLS is not enabled" },
+	{ "[server]\nlisten = [\"https://0.0.0.0:443\"]\n" UP, "2:10: warning: server.listen: 0.0.0.0:443: not bound" },
+	{ UP "tls = { verify = false }\n", "4:1: warning: upstreams.app.tls: not used, as no instance is spoken to by https" },
+	{ UP "protocol = \"https\"\ntls = { verify = false }\n", "5:18: warning: upstreams.app.tls.verify: anybody on the way can pose" },
+	{ UP "protocol = \"https\"\n", "1:12: warning: upstreams.app: 127.0.0.1:3000 is an address, but only names are looked for" },
+	{ UP "protocol = \"https\"\ntls = { server_name = \"a.example\" }\n", "" },
+	{ "[upstreams.a]\nurl = \"wss://x\"\n", "" },
+	{ TLS_ON "domains = [\"A.example\", \"a.example\"]\n" UP, "" },
+};
+
+static void
+test_tls(void **state)
+{
+	struct conf *c;
+
+	(void)state;
+	rows_run(tls_errors, LEN(tls_errors), true);
+	rows_run(tls_warnings, LEN(tls_warnings), false);
+	c = load_good(TLS_ON "domains = [\"A.example\", \"a.example\", \"b.example\"]\nhsts_secs = 5\n" UP);
+	assert_true(c->tls.on && c->tls.redirect && c->tls.redirect_port == 443);
+	assert_int_equal(c->tls.domains.n, 2);
+	assert_string_equal(c->tls.domains.v[0].p, "a.example");
+	assert_string_equal(c->tls.acme_dir, ACME_DIR);
+	assert_int_equal(c->tls.sessions, 2048);
+	assert_int_equal(c->tls.hsts_secs, 5);
+	assert_int_equal(c->tls.set->n, 1);
+	assert_int_equal(c->tls.set->v[0].origin, CERT_MADE);
+	assert_int_equal(c->server.n_listens, 1); /* 8080 only if nothing else listens */
+	assert_int_equal(c->server.listens[0].scheme, SCHEME_HTTPS);
+	conf_free(c);
+	c = load_good("[server]\nhttps_port = 443\n" UP);
+	assert_int_equal(c->server.n_listens, 1);
+	assert_int_equal(c->server.listens[0].port, 8080);
+	conf_free(c);
+}
 
 /* Asking for what is off anyway is no error. */
 static const struct row off[] = {
@@ -717,7 +790,9 @@ test_environment(void **state)
 		{ "WARPDRIVE_SHOW_ERRORS", "1", "error: WARPDRIVE_SHOW_ERRORS: expected true or false, got 1", true },
 		{ "WARPDRIVE_LISTEN", ":1,nowhere", "error: WARPDRIVE_LISTEN: nowhere: ", true },
 		{ "WARPDRIVE_ADMIN_TOKEN", "", "error: WARPDRIVE_ADMIN_TOKEN: must not be empty", true },
-		{ "WARPDRIVE_TLS_ACME_DIRECTORY", "/x", "error: WARPDRIVE_TLS_ACME_DIRECTORY: not supported yet", true },
+		{ "WARPDRIVE_TLS_ACME_DIRECTORY", "/x", "", false },
+		{ "WARPDRIVE_TLS_DOMAINS", "a.example,*.b", "error: WARPDRIVE_TLS_DOMAINS: *.b: a wildcard is proved by DNS", true },
+		{ "WARPDRIVE_TLS_SESSION_CACHE", "x", "error: WARPDRIVE_TLS_SESSION_CACHE: expected a number from 0 to 16384", true },
 		{ "WARPDRIVE_CACHE_SIZE_BYTES", "5", "error: WARPDRIVE_CACHE_SIZE_BYTES: not supported yet", true },
 		{ "WARPDRIVE_HTPP_PORT", "5", "warning: unknown variable WARPDRIVE_HTPP_PORT, did you mean 'WARPDRIVE_HTTP_PORT'?", false },
 		{ "WARPDRIVE_CONFIG", "5", "", false },
@@ -806,7 +881,12 @@ test_simple(void **state)
 	expect(c, "-u nowhere", "warp: error: target: nowhere: ", true);
 	conf_free(c);
 	c = conf_simple(NULL, "https://x:1");
-	expect(c, "-u https", "not supported yet", true);
+	expect(c, "-u https", "", false);
+	assert_int_equal(c->upstreams[0].instances[0].addr.scheme, SCHEME_HTTPS);
+	assert_true(c->upstreams[0].tls.verify && c->upstreams[0].tls.trust->n > 0);
+	conf_free(c);
+	c = conf_simple("https://:1", "x:1");
+	expect(c, "-l https", "not bound, as TLS is not enabled", false);
 	conf_free(c);
 }
 
@@ -963,7 +1043,7 @@ test_memory_bound(void **state)
 
 	(void)state;
 	assert_true(base > sizeof(struct board));
-	assert_true(conf_memory_bound(two) - base == 1000 * (memory_idle() + memory_busy(one)));
+	assert_true(conf_memory_bound(two) - base == 1000 * (memory_idle(one) + memory_busy(one)));
 	assert_true(conf_memory_bound(spool) - base == 1000ull * 1000000);
 	conf_free(one);
 	conf_free(two);
@@ -1032,6 +1112,7 @@ main(void)
 		cmocka_unit_test(test_all_errors_at_once_by_line),
 		cmocka_unit_test(test_file_cannot_be_read),
 		cmocka_unit_test(test_later),
+		cmocka_unit_test(test_tls),
 		cmocka_unit_test(test_every_key_is_known),
 		cmocka_unit_test(test_warnings),
 		cmocka_unit_test(test_presets),

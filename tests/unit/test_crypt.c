@@ -1,6 +1,6 @@
 /* SHA-crypt against what openssl passwd -5, -6 and crypt(3) say. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

@@ -2,7 +2,7 @@
  * state of a process makes of a probe: real sockets, a real loop, and a board
  * that the test writes as the master would. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

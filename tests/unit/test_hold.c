@@ -1,7 +1,7 @@
 /* Waiting for an instance, as far as the master has a part in it: places, who
  * is worth waiting for, what the master is told, what pages say of a process. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

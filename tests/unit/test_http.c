@@ -1,7 +1,7 @@
 /* Heads, framing and chunks: what is taken, what is refused, and that it does
  * not matter in which pieces it comes. RFC 9110, 9112. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

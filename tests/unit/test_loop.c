@@ -1,7 +1,7 @@
 /* Below the exchange: clocks and timers, rate limits, buffers, kept request
  * bodies, and the frames of chunks that are sent. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

@@ -1,7 +1,7 @@
 /* The normalised view of a path, its way back into a request line, and
  * conditions on a query. RFC 3986 6.2.2. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

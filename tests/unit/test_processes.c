@@ -1,7 +1,7 @@
 /* Processes of the configuration: words, envfiles, presets, the start order,
  * instances, placeholders, and when a restart is needed. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

@@ -1,7 +1,7 @@
 /* Routes: the scan finds what trying each in turn would find, shadowed ones are
  * never reached; and hosts. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

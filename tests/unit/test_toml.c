@@ -1,7 +1,7 @@
 /* TOML: what tests/toml leaves out. Each error has its line and column, the
  * parser goes on behind it, and no text makes it read on. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 

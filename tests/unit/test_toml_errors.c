@@ -3,7 +3,7 @@
  * places of errors, how the parser goes on after them, and what it once got
  * wrong. */
 
-#define main warp_main
+#define main static warp_main
 #include "../../warp.c"
 #undef main
 
