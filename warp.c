@@ -19961,6 +19961,11 @@ static enum step
 exchange_upstream_late(struct exchange *x)
 {
 	if (x->state == X_CONNECT) {
+		if (x->u->s.ch.tls) {
+			x->inst->session.session_id_len = 0;
+			return exchange_lost(x, LOST_CONNECT_TIMEOUT,
+			    "does not finish the TLS handshake in time");
+		}
 		if (!x->u->retry_connect || now_ms >= x->connect_by_ms)
 			return exchange_lost(x, LOST_CONNECT_TIMEOUT, "does not accept in time");
 		if (!upconn_dial(x->u))
