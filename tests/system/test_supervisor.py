@@ -610,6 +610,15 @@ def test_request_in_flight_when_killed(warp):
     quiet(w)
 
 
+def is_stopped(pid):
+    """All of its threads are: the signal has got through."""
+    states = []
+    for task in os.listdir("/proc/%d/task" % pid):
+        with open("/proc/%d/task/%s/stat" % (pid, task)) as f:
+            states.append(f.read().rpartition(")")[2].split()[0])
+    return set(states) == {"T"}
+
+
 def test_stopped_process(warp):
     """SIGSTOP: a request waits for read_timeout_secs; with checks the instance is down; CONT brings it back."""
     w = warp(fleet(app("web", PORT), read_timeout_secs=0.5, hold_secs=0.5,
@@ -618,6 +627,7 @@ def test_stopped_process(warp):
     w.ask()
     pid = wait_state(w, "up")["pid"]
     kill(pid, signal.SIGSTOP)
+    eventually(lambda: is_stopped(pid), "it stands still")
     try:
         assert w.ask().status == 504
         eventually(lambda: instances(w)[0]["state"] != "up", "its checks fail")
