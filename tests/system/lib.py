@@ -7,6 +7,7 @@ import os
 import random
 import re
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -34,6 +35,19 @@ SLOW = float(os.environ.get("SLOW") or (4 if SANITIZED else 1))
 TIMEOUT = 6 * SLOW
 REPORTS = re.compile(r"AddressSanitizer|LeakSanitizer|runtime error:|UndefinedBehaviorSanitizer|MemorySanitizer|"
                      r"==\d+==ERROR|Assertion .* failed|stack smashing|double free")
+
+
+def freeze(pid):
+    """SIGSTOP, and until it has got through to every thread: on another CPU it may run on for a moment."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def still():
+        states = set()
+        for task in os.listdir("/proc/%d/task" % pid):
+            with open("/proc/%d/task/%s/stat" % (pid, task)) as f:
+                states.add(f.read().rpartition(")")[2].split()[0])
+        return states == {"T"}
+    eventually(still, "%d stands still" % pid)
 
 
 def eventually(probe, what="condition", timeout=None):

@@ -352,7 +352,7 @@ def test_kept_listener_keeps_its_backlog(warp):
     """The same socket goes on: a client that waits in its backlog is served by the new worker."""
     w = warp(says("old"))
     worker, = w.children()
-    os.kill(worker, signal.SIGSTOP)
+    lib.freeze(worker)
     with w.client() as c:
         c.send(lib.request("/"))
         reload(w, says("new"))

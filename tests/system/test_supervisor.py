@@ -610,15 +610,6 @@ def test_request_in_flight_when_killed(warp):
     quiet(w)
 
 
-def is_stopped(pid):
-    """All of its threads are: the signal has got through."""
-    states = []
-    for task in os.listdir("/proc/%d/task" % pid):
-        with open("/proc/%d/task/%s/stat" % (pid, task)) as f:
-            states.append(f.read().rpartition(")")[2].split()[0])
-    return set(states) == {"T"}
-
-
 def test_stopped_process(warp):
     """SIGSTOP: a request waits for read_timeout_secs; with checks the instance is down; CONT brings it back."""
     w = warp(fleet(app("web", PORT), read_timeout_secs=0.5, hold_secs=0.5,
@@ -626,8 +617,7 @@ def test_stopped_process(warp):
                            "healthy_threshold": 1}))
     w.ask()
     pid = wait_state(w, "up")["pid"]
-    kill(pid, signal.SIGSTOP)
-    eventually(lambda: is_stopped(pid), "it stands still")
+    lib.freeze(pid)
     try:
         assert w.ask().status == 504
         eventually(lambda: instances(w)[0]["state"] != "up", "its checks fail")
@@ -643,7 +633,7 @@ def test_stop_of_a_stopped_process(warp):
     w = warp(fleet(app("web", PORT, stop_timeout_secs=0.5)))
     w.ask()
     pid = proc(w)["pid"]
-    kill(pid, signal.SIGSTOP)
+    lib.freeze(pid)
     w.stop()
     gone([pid])
 

@@ -666,7 +666,7 @@ def test_kill9_master(warp):
 def test_stopped_child(warp):
     w = warp(fleet(app("web", PORT, stop_timeout_secs=1)))
     pid = wait_state(w, "up")["pid"]
-    os.kill(pid, signal.SIGSTOP)
+    lib.freeze(pid)
     verb(w, "stop", "web")
     assert not alive(pid)
 

@@ -334,14 +334,14 @@ def test_resumption_at_any_worker(https, both, pki):
     mine = eventually(lambda: [p for p in before if tls.sockets(p) > before[p]], "who serves it")[0]
     session = first.sock.session
     assert all(again(w, ctx, session) for _ in range(60))
-    os.kill(mine, signal.SIGSTOP)          # whoever comes now is served by the other
+    lib.freeze(mine)          # whoever comes now is served by the other
     try:
         assert all(again(w, ctx, session) for _ in range(60))
         there = [fresh(w, ctx) for _ in range(5)]
     finally:
         os.kill(mine, signal.SIGCONT)
     for other in [p for p in w.children() if p != mine]:
-        os.kill(other, signal.SIGSTOP)
+        lib.freeze(other)
     try:
         assert all(again(w, ctx, s) for s in there)
     finally:
