@@ -48,7 +48,7 @@ MUSL    := $(subst gnuabi64,musl,$(subst gnu,musl,$(TRIPLET)))
 L        = $(ROOT)/usr/lib/$(MUSL)
 G        = $(ROOT)/usr/lib/$(TRIPLET)
 GCC_INC := $(shell $(CC) -print-file-name=include 2>/dev/null)
-STATIC   = -static-pie -nostdlib -Wl,--no-dynamic-linker,-z,text $(LINK)
+STATIC   = -static-pie -nostdlib -Wl,--no-dynamic-linker,--exclude-libs,ALL,-z,text $(LINK)
 ifneq (,$(findstring musl,$(shell $(CC) -dumpmachine 2>/dev/null)))
 RELEASE  = $(CC) $(STD) $(WARN) $(CFLAGS) $(LEAN) $(CPPFLAGS) -fPIE -static-pie $(LINK) \
 	   -o $@ warp.c $(LDFLAGS) -lbearssl
