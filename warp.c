@@ -10376,7 +10376,7 @@ memory_busy(const struct conf *c)
 		if (c->table.routes[i].buffer_request > 0)
 			spool = MAX(spool, (uint64_t)c->table.routes[i].buffer_request);
 	return SMALL * (uint64_t)BLOCK_SMALL_BYTES + LARGE * memory_large(c) + spool +
-	    tls * sizeof(struct tls_bufs);
+	    tls * (sizeof(struct tls_bufs) + TLS_FLIGHT);
 }
 
 /* What a worker has before its first client. */
@@ -12310,9 +12310,7 @@ buf_settle(struct buf *f)
 #define TLS_RECORD_HEAD 5
 #define TLS_LEAF_MAX 4096 /* bytes of a peer's certificate that are kept for words */
 #define TLS_SEED 32
-#define TLS_RECORD_MAX 16384
 #define TLS_SHAKE_READS 4 /* in one turn */
-#define TLS_FLIGHT 4096 /* bytes of records that go together; longer ones alone */
 #define SUBJECT_MAX 512 /* bytes of a client certificate's subject */
 #define EC_SIGNATURE_MAX 139 /* bytes, in ASN.1 */
 #define TLS_ALPN_ACME "acme-tls/1" /* RFC 8737 */
@@ -12437,7 +12435,7 @@ tls_rest(struct tls *t)
 {
 	size_t n;
 
-	if (t->state != TLS_OPEN || t->have > 0 || t->left ||
+	if (t->state != TLS_OPEN || t->have > 0 ||
 	    br_ssl_engine_current_state(&t->c.eng) != (BR_SSL_RECVREC | BR_SSL_SENDAPP))
 		return;
 	if (br_ssl_engine_recvrec_buf(&t->c.eng, &n) == t->bufs->in && n == TLS_RECORD_HEAD)
@@ -13105,31 +13103,48 @@ tls_client(struct chan *ch, const struct tls_peer *peer)
 
 /* ---- bytes ---- */
 
-/* The records of a handshake go together: one packet that wakes the peer once
- * (15 of 110 us for a resumed one). False: some are not with the kernel. */
-static bool
-tls_push_flight(struct chan *ch)
-{
-	static unsigned char b[TLS_FLIGHT];
-	struct tls *t = ch->tls;
-	unsigned char *p;
-	ssize_t put;
-	size_t n = 0, k;
+/* Records on their way from an engine to its socket; empty between calls. */
+static unsigned char flight[TLS_FLIGHT];
+static size_t n_flight;
 
-	while ((p = br_ssl_engine_sendrec_buf(&t->c.eng, &k)) && k <= sizeof b - n) {
-		memcpy(b + n, p, k);
-		n += k;
-		br_ssl_engine_sendrec_ack(&t->c.eng, k);
-	}
-	if (n == 0 || (put = socket_put(ch, &(struct iovec){ b, n }, 1)) == (ssize_t)n)
+/* Sends them. False: some are not with the kernel; they wait in left. */
+static bool
+flight_send(struct chan *ch)
+{
+	struct tls *t = ch->tls;
+	size_t n = n_flight;
+	ssize_t put;
+
+	n_flight = 0;
+	if (n == 0 || (put = socket_put(ch, &(struct iovec){ flight, n }, 1)) == (ssize_t)n)
 		return true;
 	if (put >= 0) {
+		t->left_at = 0;
 		t->left_n = (uint32_t)(n - (size_t)put);
 		if (!(t->left = malloc(t->left_n)))
 			die_memory();
-		memcpy(t->left, b + put, t->left_n);
+		memcpy(t->left, flight + put, t->left_n);
 	}
 	return false;
+}
+
+/* Takes the records that are due along. Several go together: the peer is woken
+ * once for a handshake (15 of 110 us), and for 64 KB. */
+static bool
+flight_add(struct chan *ch)
+{
+	br_ssl_engine_context *e = &ch->tls->c.eng;
+	unsigned char *p;
+	size_t n;
+
+	while ((p = br_ssl_engine_sendrec_buf(e, &n))) {
+		if (n > sizeof flight - n_flight && !flight_send(ch))
+			return false;
+		memcpy(flight + n_flight, p, n);
+		n_flight += n;
+		br_ssl_engine_sendrec_ack(e, n);
+	}
+	return true;
 }
 
 /* What was left of such records. */
@@ -13137,12 +13152,12 @@ static bool
 tls_push_left(struct chan *ch)
 {
 	struct tls *t = ch->tls;
-	ssize_t put = socket_put(ch, &(struct iovec){ t->left, t->left_n }, 1);
+	ssize_t put = socket_put(ch, &(struct iovec){ t->left + t->left_at, t->left_n }, 1);
 
 	if (put <= 0)
 		return false;
+	t->left_at += (uint32_t)put;
 	t->left_n -= (uint32_t)put;
-	memmove(t->left, t->left + put, t->left_n);
 	if (t->left_n > 0)
 		return false;
 	free(t->left);
@@ -13155,20 +13170,9 @@ tls_push_left(struct chan *ch)
 static bool
 tls_push(struct chan *ch)
 {
-	struct tls *t = ch->tls;
-	unsigned char *p;
-	ssize_t put;
-	size_t n;
-
-	if (ch->broken || (t->left && !tls_push_left(ch)) ||
-	    (t->state == TLS_HANDSHAKE && !tls_push_flight(ch)))
+	if (ch->broken || (ch->tls->left && !tls_push_left(ch)))
 		return false;
-	while ((p = br_ssl_engine_sendrec_buf(&t->c.eng, &n))) {
-		if ((put = socket_put(ch, &(struct iovec){ p, n }, 1)) <= 0)
-			return false;
-		br_ssl_engine_sendrec_ack(&t->c.eng, (size_t)put);
-	}
-	return true;
+	return flight_add(ch) && flight_send(ch);
 }
 
 /* One recv behind p, where the engine wants its next bytes: what comes beyond
@@ -13280,13 +13284,16 @@ tls_writev(struct chan *ch, const struct iovec *v, int n)
 	size_t room;
 
 	tls_wake(t);
+	if (!tls_push(ch))
+		return ch->broken ? -1 : 0;
 	for (int i = 0; i < n; i++)
 		for (size_t at = 0; at < v[i].iov_len; at += room) {
-			if (!tls_push(ch))
-				goto out;
+			if (!flight_add(ch))
+				return ch->broken ? -1 : taken;
 			if (!(p = br_ssl_engine_sendapp_buf(&t->c.eng, &room))) {
+				flight_send(ch);
 				ch->broken = true; /* it has been closed */
-				goto out;
+				return -1;
 			}
 			room = MIN(room, v[i].iov_len - at);
 			memcpy(p, (const char *)v[i].iov_base + at, room);
@@ -13296,7 +13303,6 @@ tls_writev(struct chan *ch, const struct iovec *v, int n)
 	br_ssl_engine_flush(&t->c.eng, 0);
 	tls_push(ch);
 	tls_rest(t);
-out:
 	return ch->broken ? -1 : taken;
 }
 

@@ -895,6 +895,10 @@ struct watch {
 
 /* ==== tls ================================================================= */
 
+#define TLS_RECORD_MAX 16384 /* bytes of plain text in one */
+#define TLS_FLIGHT ((RELAY_BYTES / TLS_RECORD_MAX + 1) * BR_SSL_BUFSIZE_OUTPUT) /* bytes
+	of records that are sent together */
+
 /* A pair of record buffers: on the free list, or with a connection while
  * bytes lie in them. */
 struct tls_bufs {
@@ -919,8 +923,9 @@ struct tls {
 	struct tls_bufs *bufs;  /* NULL: it is between records */
 	uint32_t have;          /* bytes of the next record that came along in bufs->in */
 	uint32_t have_at;       /* they begin there */
-	uint32_t left_n;        /* bytes of a handshake's records that were not taken */
-	unsigned char *left;    /* these; NULL: none */
+	uint32_t left_n;        /* bytes of records that were not taken */
+	uint32_t left_at;       /* they begin there */
+	unsigned char *left;    /* in this; NULL: none */
 	enum tls_state state;
 	bool is_client;         /* it connects to an upstream */
 	bool spoken;            /* the first byte was that of a handshake */
