@@ -161,7 +161,7 @@ def test_handshake_that_never_ends(warp, backend, pki):
     w = warp(conf(app={"url": "https://127.0.0.1:%d" % b.port, "connect_timeout_secs": 0.5, "retries": 0,
                        "tls": {"ca_file": pki.root, "server_name": "a.example"}}))
     assert w.ask(timeout=2 * TIMEOUT).status == 504
-    assert re.search("does not finish the TLS handshake in time", w.stderr)
+    w.wait_stderr("does not finish the TLS handshake in time")
 
 
 def test_system_bundle_does_not_know_us(warp, tls_backend, pki):
