@@ -60,7 +60,7 @@
 #define PROC_LINES       8    /* of its output that are kept for status */
 #define WHY_MAX          160  /* text of a reason, or a line of output */
 #define ROUTE_HITS       1024 /* routes whose hits are counted */
-#define SESSIONS_MAX     16384 /* TLS sessions that may be remembered; 136 bytes each */
+#define SESSIONS_MAX     16384 /* TLS sessions that may be remembered; 120 bytes each */
 #define SESSION_SECS     3600  /* how long */
 #ifndef TLS_BUFS_KEPT
 #define TLS_BUFS_KEPT    8     /* free pairs of record buffers, 33 KB each */

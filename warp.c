@@ -12300,8 +12300,8 @@ buf_settle(struct buf *f)
  * Offers  tls_open, tls_certs_use, tls_server, tls_client, tls_shake, tls_take,
  *         tls_writev, tls_push, tls_pending, tls_close, tls_free, tls_oldest,
  *         tls_why.
- * Calls   base, arena, log, board, certs, buf. BearSSL's engine does no I/O:
- *         what it wants to read and write is looked after here. A connection
+ * Calls   base, arena, clock, log, der, certs, board, loop. BearSSL's engine
+ *         does no I/O: what it wants to read and write is looked after here. A connection
  *         has record buffers only while bytes lie in them, and what verifies a
  *         peer only during its handshake. */
 
@@ -12736,16 +12736,6 @@ cert_choose(const struct cert_set *set, struct slice name, int rank, int key_typ
 	return NULL;
 }
 
-/* Is the name one of the set's? No name is. */
-static bool
-name_is_served(const struct cert_set *set, struct slice name)
-{
-	for (int i = 0; i < set->n && name.n > 0; i++)
-		if (cert_covers(&set->v[i], name) > 0)
-			return true;
-	return name.n == 0;
-}
-
 /* What the client asked for, in lower case. */
 static struct slice
 tls_name(const br_ssl_engine_context *e, char out[256])
@@ -12864,7 +12854,8 @@ policy_choose(const br_ssl_server_policy_class **ctx, const br_ssl_server_contex
 	bool challenge = tls_is_challenge(t);
 	const struct cert *only = challenge ? cert_of_challenge(t, name) : NULL;
 
-	if (challenge ? !only : tls_conf->strict_sni && !name_is_served(t->set, name)) {
+	if (challenge ? !only : tls_conf->strict_sni && name.n > 0 &&
+	    cert_best(t->set, name) < RANK_WILD) {
 		t->unserved = true;
 		return 0;
 	}
@@ -12940,12 +12931,11 @@ session_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *cc,
     const br_ssl_session_parameters *p)
 {
 	struct board_session *s = session_slot(p);
-	unsigned seq = s->seq, mine = (seq & 1) + seq + 1;
+	unsigned seq = s->seq, mine = seq + 1 + (seq & 1); /* odd */
 
 	(void)ctx;
 	if (seq & 1 && s->until_s > now_s)
 		return; /* another one writes, or was killed in it: this is only a cache */
-	mine |= 1;
 	if (!atomic_compare_exchange_strong(&s->seq, &seq, mine))
 		return;
 	s->scope = session_scope(&cc->eng);
@@ -13440,15 +13430,15 @@ tls_alert(struct chan *ch)
 	unsigned char b[] = { TLS_ALERT, 3, 3, 0, 2, 2, 0 };
 	bool x509 = t->err >= BR_ERR_X509_OK && t->err <= BR_ERR_X509_NOT_TRUSTED;
 
-	if (t->c.eng.out.vtable != &br_sslrec_out_clear_vtable)
+	if (t->left || t->c.eng.out.vtable != &br_sslrec_out_clear_vtable)
 		return;
 	if (x509)
 		b[6] = 42; /* bad_certificate */
 	for (size_t i = 0; i < LEN(alerts); i++)
 		if (alerts[i].err == t->err)
 			b[6] = alerts[i].alert;
-	if (b[6] && send(ch->w.fd, b, sizeof b, MSG_NOSIGNAL) < 0)
-		ch->broken = true;
+	if (b[6])
+		socket_put(ch, &(struct iovec){ b, sizeof b }, 1); /* who misses it sees the end */
 }
 
 /* It has come to an end: a good one? A certificate that need not be shown must
@@ -20632,6 +20622,7 @@ conn_shake(struct conn *c)
 	static time_t said_s;
 	char why[WHY_MAX], ip[INET6_ADDRSTRLEN];
 	struct text t = { ip, 0, sizeof ip, false };
+	const char *name;
 
 	switch (tls_shake(&c->s.ch)) {
 	case SHAKE_DONE:
@@ -20654,7 +20645,9 @@ conn_shake(struct conn *c)
 		if (c->s.ch.tls->err && said_s != now_s) { /* scanners never end */
 			said_s = now_s;
 			tls_why(&c->s.ch, why, sizeof why);
-			log_info("no TLS with %.*s: %s", (int)t.n, t.p, why);
+			name = c->s.ch.tls->c.eng.server_name;
+			log_info("no TLS with %.*s%s%s: %s", (int)t.n, t.p,
+			    *name ? ", who asked for " : "", name, why);
 		}
 		conn_close(c);
 	}
