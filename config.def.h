@@ -160,7 +160,8 @@
 #define LISTENERS_MAX 64 /* addresses of server and admin together */
 #define FILES_SPARE   256 /* descriptors beside those of clients and upstreams */
 #define LISTEN_BACKLOG 4096 /* the kernel cuts it to net.core.somaxconn */
-#define LOG_LAST_TRIES 50 /* of 10 ms, for a slow reader, before a worker leaves */
+#define LOG_LAST_MS   500   /* a slow reader has, before a worker leaves */
+#define LOG_RING      16384 /* error lines that a slow reader has not taken yet */
 #define LOG_BUFFER    65536 /* access lines of one turn; dropped beyond */
 #define TIMER_LISTS   64    /* different durations in one configuration */
 #define AUTH_CACHE    64    /* basic_auth passwords whose hash was checked */

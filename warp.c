@@ -38,7 +38,6 @@
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -327,8 +326,9 @@ FAST_END
 
 /* ==== arena ==================================================================
  * Owns    blocks that are freed together.
- * Offers  arena_alloc, arena_dup, arena_fmt, arena_free, file_read. Never fails: a
- *         configuration that does not fit in memory ends the program.
+ * Offers  arena_alloc, arena_dup, arena_fmt, arena_free, file_open, file_read.
+ *         Never fails: a configuration that does not fit in memory ends the
+ *         program.
  * Calls   base. */
 
 struct arena_block {
@@ -431,42 +431,50 @@ arena_free(struct arena *a)
 	}
 }
 
-/* The whole of a file of at most max bytes, NUL behind it; NULL or why not. */
-/* Not a pipe or a device, reading which could take for ever. */
-static bool
-file_is_plain(const char *path)
+/* Opens a file that a configuration names, to read it; -1 and why. Neither a
+ * pipe nor a device, reading which could take for ever. */
+static int
+file_open(const char *path, const char **why)
 {
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	struct stat st;
 
-	return stat(path, &st) < 0 || S_ISREG(st.st_mode);
+	*why = NULL;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		*why = strerror(errno);
+	else if (!S_ISREG(st.st_mode))
+		*why = S_ISDIR(st.st_mode) ? "it is a directory" : "it is not a regular file";
+	if (*why && fd >= 0)
+		close(fd);
+	return *why ? -1 : fd;
 }
 
+/* The whole of a file of at most max bytes, NUL behind it; NULL or why not. */
 static const char *
 file_read(struct arena *a, const char *path, size_t max, struct slice *out)
 {
-	FILE *f = fopen(path, "re");
+	const char *why;
+	int fd = file_open(path, &why);
 	char *p = NULL;
 	size_t n = 0, cap = 0;
-	const char *why = NULL;
+	ssize_t got = 1;
 
-	if (!f)
-		return strerror(errno);
-	while (!feof(f) && !ferror(f) && n <= max) {
+	while (fd >= 0 && got != 0 && n <= max && !why) {
 		if (n == cap) {
 			cap = cap ? cap * 2 : 4096;
 			if (!(p = realloc(p, cap)))
 				die_memory();
 		}
-		n += fread(p + n, 1, cap - n, f);
+		if ((got = read(fd, p + n, cap - n)) < 0 && errno != EINTR)
+			why = strerror(errno);
+		n += got > 0 ? (size_t)got : 0;
 	}
-	if (ferror(f))
-		why = strerror(errno);
-	else if (n > max)
+	if (!why && n > max)
 		why = "the file is too long";
-	else
+	if (!why)
 		*out = arena_dup(a, (struct slice){ p, n });
 	free(p);
-	fclose(f); /* only read from */
+	fd_close(fd);
 	return why;
 }
 
@@ -533,50 +541,311 @@ clock_date(void)
 	return (struct slice){ text, DATE_LEN };
 }
 
+/* ==== sink ===================================================================
+ * Owns    the connection to the host's syslog.
+ * Offers  text_clean, sink_use, sink_move, sink_add, sink_flush, sink_waits,
+ *         sinks_finish, stream_own.
+ * Calls   base, clock. Lines on their way out. Nobody waits for the reader: what it
+ *         does not take stays in the buffer, whole lines are written, so that
+ *         lines of several processes never mix. */
+
+#define SYSLOG_PATH     "/dev/log"
+#define SYSLOG_LINE     1024 /* bytes of a datagram; RFC 3164 4.1 */
+#define SYSLOG_FACILITY 3    /* daemon */
+
+static int syslog_fd = -1;
+static bool syslog_streams; /* records end in a NUL there */
+
+/* What others wrote must neither forge lines nor move a terminal's cursor. */
+static void
+text_clean(char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if ((unsigned char)p[i] < ' ' || p[i] == 0x7f)
+			p[i] = '?';
+}
+
+/* Datagrams, or, as some have it, a stream. Where nobody listens now, the next
+ * line tries again. */
+static void
+syslog_open(void)
+{
+	static const int types[] = { SOCK_DGRAM, SOCK_STREAM };
+	struct sockaddr_un un = { .sun_family = AF_UNIX, .sun_path = SYSLOG_PATH };
+
+	fd_close(syslog_fd);
+	syslog_fd = -1;
+	for (size_t i = 0; i < LEN(types) && syslog_fd < 0; i++) {
+		syslog_fd = socket(AF_UNIX, types[i] | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		syslog_streams = types[i] == SOCK_STREAM;
+		if (syslog_fd >= 0 && connect(syslog_fd, (struct sockaddr *)&un, sizeof un) < 0) {
+			close(syslog_fd);
+			syslog_fd = -1;
+		}
+	}
+}
+
+/* One line, its priority in front; what came of it is as of write(). A daemon
+ * that was started anew is connected to once. */
+static ssize_t
+syslog_put(struct slice line)
+{
+	char b[SYSLOG_LINE];
+	struct text t = { b, 0, sizeof b - 1, false };
+	time_t s = time(NULL);
+	struct tm tm;
+	ssize_t put = -1;
+
+	localtime_r(&s, &tm);
+	text_fmt(&t, "<%d>%.3s %2d %02d:%02d:%02d warp[%d]: ", SYSLOG_FACILITY * 8 + line.p[0] - '0',
+	    &"JanFebMarAprMayJunJulAugSepOctNovDec"[tm.tm_mon * 3], tm.tm_mday, tm.tm_hour,
+	    tm.tm_min, tm.tm_sec, (int)getpid());
+	text_add(&t, (struct slice){ line.p + 1, MIN(line.n - 1, t.cap - t.n) });
+	t.p[t.n] = '\0';
+	for (int i = 0; i < 2 && put < 0; i++) {
+		put = send(syslog_fd, t.p, t.n + syslog_streams, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (put >= 0 || errno == EAGAIN || errno == ENOBUFS)
+			break;
+		syslog_open();
+	}
+	return put;
+}
+
+/* Others share the flags of a descriptor; one opened anew may be made so that
+ * it never blocks. Where that is not allowed, poll alone must do. */
+static int
+stream_own(int fd)
+{
+	char name[32];
+	int own;
+
+	snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+	own = open(name, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (own < 0)
+		return fd;
+	if (fd > STDERR_FILENO)
+		close(fd);
+	return own;
+}
+
+/* From now on s writes there; to_syslog: to the host's, whatever fd. */
+static void
+sink_use(struct sink *s, int fd, bool to_syslog)
+{
+	struct stat st;
+
+	s->fd = fd;
+	if (to_syslog && syslog_fd < 0)
+		syslog_open(); /* now: there may be a chroot later */
+	if (to_syslog)
+		s->kind = SINK_DGRAM;
+	else if (fstat(fd, &st) < 0 || S_ISFIFO(st.st_mode) || isatty(fd))
+		s->kind = SINK_STREAM;
+	else
+		s->kind = S_ISSOCK(st.st_mode) ? SINK_SOCKET : SINK_PLAIN;
+}
+
+/* The first n bytes are done with. */
+static void
+sink_eat(struct sink *s, size_t n)
+{
+	if (n == 0)
+		return;
+	s->torn = s->buf[n - 1] != '\n';
+	s->n -= n;
+	memmove(s->buf, s->buf + n, s->n);
+}
+
+/* What is written at once of rest: whole lines, as many as a pipe takes
+ * without mixing them with those of others. */
+static size_t
+sink_piece(const struct sink *s, struct slice rest)
+{
+	size_t n = s->kind == SINK_PLAIN ? rest.n : MIN(rest.n, (size_t)PIPE_BUF);
+	const char *end = s->kind == SINK_DGRAM ? memchr(rest.p, '\n', rest.n)
+	    : memrchr(rest.p, '\n', n);
+
+	return end ? (size_t)(end - rest.p) + 1 : n;
+}
+
+/* Like write, to whatever it is. */
+static ssize_t
+sink_put(struct sink *s, struct slice piece)
+{
+	struct pollfd p = { .fd = s->fd, .events = POLLOUT };
+	ssize_t put;
+
+	if (s->kind == SINK_DGRAM) {
+		put = syslog_put((struct slice){ piece.p, piece.n - 1 });
+		if (put < 0 && (errno == EAGAIN || errno == ENOBUFS))
+			return -1;
+		s->lost += put < 0; /* nobody is there to take it */
+		return (ssize_t)piece.n;
+	}
+	if (s->kind == SINK_STREAM && poll(&p, 1, 0) <= 0) {
+		errno = EAGAIN;
+		return -1;
+	}
+	do
+		put = s->kind == SINK_SOCKET
+		    ? send(s->fd, piece.p, piece.n, MSG_DONTWAIT | MSG_NOSIGNAL)
+		    : write(s->fd, piece.p, piece.n);
+	while (put < 0 && errno == EINTR);
+	return put;
+}
+
+/* Writes what the reader takes now. False: it failed, for errno; what is there
+ * stays there. */
+static bool
+sink_flush(struct sink *s)
+{
+	struct slice rest = { s->buf, s->n };
+	ssize_t put = 0;
+
+	errno = EAGAIN;
+	while (rest.n > 0 && (put = sink_put(s,
+	    (struct slice){ rest.p, sink_piece(s, rest) })) > 0)
+		rest = slice_from(rest, (size_t)put);
+	sink_eat(s, s->n - rest.n);
+	s->blocked = s->n > 0;
+	return s->n == 0 || errno == EAGAIN || errno == ENOBUFS;
+}
+
+/* A whole line, with its end; lost where there is no room. */
+static void
+sink_add(struct sink *s, struct slice line)
+{
+	if (line.n > s->cap - s->n) {
+		s->lost++;
+		return;
+	}
+	memcpy(s->buf + s->n, line.p, line.n);
+	s->n += line.n;
+}
+
+/* From now on it writes to fd: what the reader before did not take as well, but
+ * the rest of a line that was begun. */
+static void
+sink_move(struct sink *s, int fd, bool to_syslog)
+{
+	const char *end;
+
+	sink_flush(s);
+	if (s->torn && s->n > 0 && (end = memchr(s->buf, '\n', s->n)))
+		sink_eat(s, (size_t)(end - s->buf) + 1);
+	s->torn = s->blocked = false;
+	sink_use(s, fd, to_syslog);
+}
+
+/* The descriptor whose POLLOUT is waited for; -1: nothing waits. */
+static int
+sink_waits(const struct sink *s)
+{
+	return !s->blocked ? -1 : s->kind == SINK_DGRAM ? syslog_fd : s->fd;
+}
+
+/* At the end of a process: slow readers of either have so long to take what
+ * waits. */
+static void
+sinks_finish(struct sink *a, struct sink *b, int limit_ms)
+{
+	struct sink *const v[] = { a, b };
+	struct pollfd p[LEN(v)];
+	int64_t until = now_ms + limit_ms;
+	bool waits = true;
+
+	while (waits && now_ms < until) {
+		waits = false;
+		for (size_t i = 0; i < LEN(v); i++) {
+			sink_flush(v[i]);
+			p[i] = (struct pollfd){ .fd = sink_waits(v[i]), .events = POLLOUT };
+			waits |= v[i]->blocked;
+		}
+		if (waits)
+			poll(p, LEN(p), (int)(until - now_ms));
+		clock_turn();
+	}
+}
+
 /* ==== log ====================================================================
- * Owns    the error log: its descriptor, level and this process's name.
- * Offers  log_error, log_warn, log_info, log_debug, log_errno, die.
- * Calls   base, clock. Every line is one write, so lines never tear. */
+ * Owns    the error log: its sink, level and this process's name.
+ * Offers  log_error, log_warn, log_info, log_debug, log_errno, log_flush,
+ *         log_forked, log_sink, log_level, log_who.
+ * Calls   base, sink. */
 
 #define LOG_LINE 1024 /* bytes of one line; what is longer is cut */
 
-static int log_fd = STDERR_FILENO;
-static bool log_to_syslog;
+static char log_ring[LOG_RING];
+static struct sink log_sink = { .kind = SINK_STREAM, .fd = STDERR_FILENO, .buf = log_ring,
+	.cap = sizeof log_ring };
 static enum log_level log_level = LOG_LVL_INFO;
 static const char *log_who = "warp"; /* "warp", "worker", "resolver" */
+
+/* What waits for the reader goes to it; a full disk loses log lines only. */
+static void
+log_flush(void)
+{
+	if (!sink_flush(&log_sink)) {
+		log_sink.n = 0;
+		log_sink.blocked = false;
+	}
+}
+
+/* In a new child: what waits is its parent's to write. */
+static void
+log_forked(const char *who)
+{
+	log_who = who;
+	log_sink.n = 0;
+	log_sink.blocked = false;
+	log_sink.lost = 0;
+}
+
+static void
+log_line(enum log_level level, const char *text)
+{
+	static const char *const names[] = { "error", "warn", "info", "debug" };
+	static const char priority[] = { '3', '4', '6', '7' };
+	char line[LOG_LINE];
+	struct text t = { line, 0, sizeof line - 1, false };
+	struct slice rest = slice_of(text);
+	time_t s = time(NULL);
+	struct tm tm;
+
+	localtime_r(&s, &tm);
+	if (log_sink.kind == SINK_DGRAM)
+		text_char(&t, priority[level]);
+	else
+		text_fmt(&t, "%04d-%02d-%02d %02d:%02d:%02d %s[%d] %s: ", tm.tm_year + 1900,
+		    tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, log_who,
+		    (int)getpid(), names[level]);
+	text_add(&t, (struct slice){ rest.p, MIN(rest.n, t.cap - t.n) });
+	text_clean(line, t.n);
+	line[t.n++] = '\n';
+	sink_add(&log_sink, (struct slice){ line, t.n });
+}
 
 __attribute__((format(printf, 2, 0))) static void
 log_v(enum log_level level, const char *fmt, va_list ap)
 {
-	static const char *const names[] = { "error", "warn", "info", "debug" };
-	static const int priority[] = { LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
-	char line[LOG_LINE];
-	struct text t = { line, 0, sizeof line - 1, false };
-	time_t s = time(NULL);
-	struct tm tm;
-	ssize_t done;
-	int n;
+	char b[LOG_LINE];
+	int err = errno;
 
 	if (level > log_level)
 		return;
-	if (log_to_syslog) {
-		vsyslog(priority[level], fmt, ap);
-		return;
+	log_flush();
+	if (log_sink.lost > 0 && !log_sink.blocked) {
+		snprintf(b, sizeof b, "the reader of this log was too slow: %llu lines lost",
+		    (unsigned long long)log_sink.lost);
+		log_sink.lost = 0;
+		log_line(LOG_LVL_WARN, b);
 	}
-	localtime_r(&s, &tm);
-	text_fmt(&t, "%04d-%02d-%02d %02d:%02d:%02d %s[%d] %s: ", tm.tm_year + 1900,
-	    tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, log_who,
-	    (int)getpid(), names[level]);
-	n = vsnprintf(t.p + t.n, t.cap - t.n, fmt, ap);
-	if (n > 0)
-		t.n += MIN((size_t)n, t.cap - t.n - 1);
-	for (size_t i = 0; i < t.n; i++)
-		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
-			line[i] = '?'; /* what clients send must not forge lines */
-	line[t.n++] = '\n';
-	do
-		done = write(log_fd, line, t.n);
-	while (done < 0 && errno == EINTR); /* a full disk loses log lines only */
+	errno = err;
+	vsnprintf(b, sizeof b, fmt, ap);
+	log_line(level, b);
+	if (!log_sink.blocked)
+		log_flush();
+	errno = err;
 }
 
 #define LOG_FN(name, level)                                        \
@@ -5687,8 +5956,7 @@ cert_covers(const struct cert *c, struct slice name)
 static bool
 cert_file_read(const struct certs_reader *r, const char *file, struct slice *out)
 {
-	const char *why = file_is_plain(file) ? file_read(r->a, file, CERT_FILE_MAX, out)
-	    : "it is no file"; /* and might never end */
+	const char *why = file_read(r->a, file, CERT_FILE_MAX, out);
 
 	return !why || certs_say(r, DIAG_ERROR, "cannot read %s: %s", file, why);
 }
@@ -6092,9 +6360,7 @@ trust_load(struct arena *a, const char *file, struct trust **out)
 		return "this host has no bundle of trusted certificates; install ca-certificates "
 		    "or name a file";
 	t->file = arena_dup(a, slice_of(file)).p;
-	why = file_is_plain(file) ? file_read(&scratch, file, TRUST_FILE_MAX, &text)
-	    : "it is no file";
-	if (why)
+	if ((why = file_read(&scratch, file, TRUST_FILE_MAX, &text)))
 		why = arena_fmt(a, "cannot read %s: %s", file, why);
 	t->v = arena_alloc(a, pem_count(text) * sizeof *t->v);
 	while ((got = pem_next(&scratch, &text, &o)) > 0)
@@ -10890,23 +11156,13 @@ conf_print_json(const struct conf *c, FILE *to)
 static bool
 page_read(struct conf *cf, const char *path, struct slice *body)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	struct stat st;
-	ssize_t got = -1;
-	char *p;
+	const char *why = file_read(&cf->arena, path, ERROR_PAGE_MAX, body);
 
-	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= ERROR_PAGE_MAX) {
-		p = arena_alloc(&cf->arena, (size_t)st.st_size + 1);
-		got = read(fd, p, (size_t)st.st_size);
-		*body = (struct slice){ p, got > 0 ? (size_t)got : 0 };
-	}
-	if (got < 0)
+	if (why)
 		diag_add(&cf->diags, DIAG_WARNING, 0, 0,
-		    "error_dir: %s is not a readable file of at most %d bytes", path,
-		    ERROR_PAGE_MAX);
-	if (fd >= 0)
-		close(fd);
-	return got >= 0;
+		    "error_dir: %s is not a readable file of at most %d bytes: %s", path,
+		    ERROR_PAGE_MAX, why);
+	return !why;
 }
 
 /* Status of `NNN.html` or `NNN.json`; 0: another file. */
@@ -14150,10 +14406,27 @@ privilege_drop(const struct server_conf *sc)
 
 /* ==== logfile ================================================================
  * Owns    the descriptors of the log targets, which workers inherit.
- * Offers  logs_open, logs_close, logs_use.
- * Calls   log. */
+ * Offers  logs_open, logs_close, logs_use, log_file_open.
+ * Calls   sink, log. */
 
 #define LOG_FILE_MODE 0640
+
+/* A file that is written to, below dir; its writer never waits for a reader, a
+ * pipe must have one. -1: errno. */
+static int
+log_file_open(int dir, const char *name, int flags)
+{
+	int fd = openat(dir, name, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY |
+	    O_CLOEXEC | flags, LOG_FILE_MODE);
+	struct stat st;
+
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISBLK(st.st_mode)) {
+		close(fd);
+		errno = EINVAL;
+		return -1;
+	}
+	return fd;
+}
 
 /* Every target has a descriptor, so that one can always be handed on. */
 static int
@@ -14162,11 +14435,15 @@ log_target_open(struct log_target *t)
 	const char *path = t->sink == SINK_FILE ? t->path : "/dev/null";
 
 	if (t->sink == SINK_STDOUT || t->sink == SINK_STDERR)
-		t->fd = fcntl(t->sink == SINK_STDOUT ? STDOUT_FILENO : STDERR_FILENO,
-		    F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+		t->fd = stream_own(fcntl(t->sink == SINK_STDOUT ? STDOUT_FILENO : STDERR_FILENO,
+		    F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
 	else
-		t->fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, LOG_FILE_MODE);
-	return t->fd < 0 ? log_errno("log to %s", path) : 0;
+		t->fd = log_file_open(AT_FDCWD, path, 0);
+	if (t->fd < 0 && errno == ENXIO)
+		log_error("log to %s: nobody reads this pipe", path);
+	else if (t->fd < 0)
+		log_errno("log to %s", path);
+	return t->fd < 0 ? -1 : 0;
 }
 
 static void
@@ -14194,10 +14471,8 @@ static void
 logs_use(const struct log_conf *lc)
 {
 	log_level = lc->level;
-	log_to_syslog = lc->error.sink == SINK_SYSLOG;
-	if (log_to_syslog || lc->access.sink == SINK_SYSLOG)
-		openlog("warp", LOG_PID | LOG_NDELAY, LOG_DAEMON);
-	log_fd = lc->error.fd >= 0 ? lc->error.fd : STDERR_FILENO;
+	sink_move(&log_sink, lc->error.fd >= 0 ? lc->error.fd : STDERR_FILENO,
+	    lc->error.sink == SINK_SYSLOG);
 }
 
 /* ==== pool ===================================================================
@@ -14607,21 +14882,14 @@ struct access_op {
 
 static bool access_on;
 static struct {
-	enum log_sink sink;
-	int fd;
-	bool is_file;         /* no piece of it ever has to wait */
-	bool is_socket;
+	struct sink sink;
+	size_t line_max;
 	bool json;
 	struct access_op *ops;
 	size_t n_ops;
-	char *p;              /* LOG_BUFFER bytes, n of them are lines to be written */
-	size_t n, line_max;
-	bool torn;            /* the first line has lost its beginning to the reader */
-	bool blocked;         /* the reader is slow, or writing failed */
-	int64_t due_ms;       /* of the next flush, while n > 0 */
+	int64_t due_ms;       /* of the next flush, while there are lines */
 	atomic_ullong *dropped;
-	uint64_t lost;        /* dropped so far, for the warning */
-} access_log = { .fd = -1 };
+} access_log = { .sink.fd = -1 };
 
 /* ---- variables ---- */
 
@@ -15011,6 +15279,8 @@ line_json(struct text *t, const struct access_op *op, struct slice v)
 static void
 line_add(struct text *t, const struct exchange *x, const struct head *h, size_t cut)
 {
+	if (access_log.sink.kind == SINK_DGRAM)
+		text_char(t, '6'); /* informational */
 	for (size_t i = 0; i < access_log.n_ops && !t->full; i++) {
 		const struct access_op *op = &access_log.ops[i];
 		struct slice v = op->var ? op->var->get(x, h, op->arg) : S("");
@@ -15037,114 +15307,36 @@ access_complain(const char *why)
 		return;
 	said_ms = now_ms;
 	log_warn("access log: %s; %llu lines lost so far", why,
-	    (unsigned long long)access_log.lost);
+	    (unsigned long long)access_log.sink.lost);
 }
 
 static void
 access_drop(const char *why)
 {
 	COUNT(*access_log.dropped, 1);
-	access_log.lost++;
+	access_log.sink.lost++;
 	access_complain(why);
 }
 
-/* The first n bytes are done with. */
-static void
-access_eat(size_t n)
-{
-	if (n == 0)
-		return;
-	access_log.torn = access_log.p[n - 1] != '\n';
-	access_log.n -= n;
-	memmove(access_log.p, access_log.p + n, access_log.n);
-}
-
-/* What is written at once of rest: whole lines, as many as a pipe takes
- * without mixing them with those of other workers. */
-static size_t
-access_piece(struct slice rest)
-{
-	size_t n = MIN(rest.n, (size_t)PIPE_BUF);
-	const char *end;
-
-	if (access_log.is_file)
-		return rest.n;
-	end = memrchr(rest.p, '\n', n); /* always, as line_max is no more */
-	return end ? (size_t)(end - rest.p) + 1 : n;
-}
-
-/* True: the descriptor takes something now. */
-static bool
-access_writable(void)
-{
-	struct pollfd p = { .fd = access_log.fd, .events = POLLOUT };
-
-	return access_log.is_file || poll(&p, 1, 0) > 0;
-}
-
-static void
-access_syslog(void)
-{
-	struct slice rest = { access_log.p, access_log.n }, line;
-
-	while (slice_cut(&rest, '\n', &line) && rest.p)
-		syslog(LOG_INFO, "%.*s", (int)line.n, line.p);
-	access_log.n = 0;
-}
-
-/* Like write, to whatever kind of descriptor it is. */
-static ssize_t
-access_put(struct slice piece)
-{
-	ssize_t put;
-
-	do
-		put = access_log.is_socket
-		    ? send(access_log.fd, piece.p, piece.n, MSG_DONTWAIT | MSG_NOSIGNAL)
-		    : write(access_log.fd, piece.p, piece.n);
-	while (put < 0 && errno == EINTR);
-	if (put < 0 && errno != EAGAIN)
-		access_complain(strerror(errno));
-	return put;
-}
-
-/* Writes what the descriptor takes. */
-static void
-access_write(void)
-{
-	struct slice rest = { access_log.p, access_log.n };
-	ssize_t put;
-
-	while (rest.n > 0 && access_writable()) {
-		if ((put = access_put((struct slice){ rest.p, access_piece(rest) })) <= 0)
-			break;
-		rest = slice_from(rest, (size_t)put);
-	}
-	access_eat(access_log.n - rest.n);
-	access_log.blocked = rest.n > 0;
-	access_log.due_ms = now_ms + LOG_RETRY_MS;
-}
-
 /* At the end of each turn of the loop: writes if it must, if there is much, or
- * if the first line has waited long enough. */
+ * if the first line has waited long enough. A slow reader says itself when. */
 static void
 access_flush(bool force)
 {
-	bool much = access_log.n > LOG_BUFFER / 2 && !access_log.blocked;
+	struct sink *s = &access_log.sink;
+	bool due = !s->blocked && (s->n > LOG_BUFFER / 2 || now_ms >= access_log.due_ms);
 
-	if (access_log.n == 0 || !(force || much || now_ms >= access_log.due_ms))
-		return;
-	if (access_log.sink == SINK_SYSLOG)
-		access_syslog();
-	else
-		access_write();
+	if (s->n > 0 && (force || due) && !sink_flush(s))
+		access_complain(strerror(errno));
+	if (s->n > 0 && due)
+		access_log.due_ms = now_ms + LOG_RETRY_MS;
 }
 
 /* Milliseconds until a flush is due; -1: none. */
 static int
 access_due_ms(void)
 {
-	if (access_log.n == 0)
+	if (access_log.sink.n == 0)
 		return -1;
 	return (int)MAX(access_log.due_ms - now_ms, 0);
 }
@@ -15156,21 +15348,22 @@ static void
 access_line(const struct exchange *x, const struct head *h)
 {
 	static const size_t cuts[] = { SIZE_MAX, 256, 48 };
+	struct sink *s = &access_log.sink;
 
 	access_flush(false);
-	if (LOG_BUFFER - access_log.n < access_log.line_max) {
+	if (s->cap - s->n < access_log.line_max) {
 		access_drop("its reader is too slow");
 		return;
 	}
 	for (size_t i = 0; i < LEN(cuts); i++) {
-		struct text t = { access_log.p + access_log.n, 0, access_log.line_max, false };
+		struct text t = { s->buf + s->n, 0, access_log.line_max, false };
 
 		line_add(&t, x, h, cuts[i]);
 		if (t.full)
 			continue;
-		if (access_log.n == 0)
+		if (s->n == 0)
 			access_log.due_ms = now_ms + LOG_FLUSH_MS;
-		access_log.n += t.n;
+		s->n += t.n;
 		return;
 	}
 	access_drop("a line is too long");
@@ -15178,58 +15371,30 @@ access_line(const struct exchange *x, const struct head *h)
 
 /* ---- opening ---- */
 
-/* Others share the descriptor's flags; one opened anew may be made so that it
- * never blocks. Where that is not allowed, poll alone must do. */
-static int
-access_own(int fd)
-{
-	char name[VALUE_TEXT];
-	int own;
-
-	snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
-	own = open(name, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	if (own < 0)
-		return fd;
-	if (fd > STDERR_FILENO)
-		close(fd);
-	return own;
-}
-
 static void
-access_use(int fd)
+access_lines(void)
 {
-	struct stat st;
+	const struct sink *s = &access_log.sink;
 
-	if (access_log.sink == SINK_SYSLOG) {
-		access_log.line_max = MIN(LOG_LINE / 2, LOG_BUFFER / 2); /* musl cuts at 1024 */
-		return;
-	}
-	if (fstat(fd, &st) < 0)
-		st.st_mode = 0;
-	access_log.is_file = S_ISREG(st.st_mode);
-	access_log.is_socket = S_ISSOCK(st.st_mode);
-	access_log.line_max = MIN(access_log.is_file ? LOG_BUFFER : PIPE_BUF, LOG_BUFFER / 2);
-	access_log.fd = access_log.is_file || access_log.is_socket ? fd : access_own(fd);
+	access_log.line_max = MIN(s->kind == SINK_DGRAM ? SYSLOG_LINE / 2
+	    : s->kind == SINK_PLAIN ? s->cap : PIPE_BUF, s->cap / 2);
 }
 
-/* The log was reopened: what waits goes to the old descriptor, and what that
- * does not take to the new one, without the rest of a line that was begun. */
+/* The log was reopened. */
 static void
 access_fd(int fd)
 {
-	const char *end;
+	struct sink *s = &access_log.sink;
+	int old = s->fd;
 
-	if (!access_on || access_log.sink == SINK_SYSLOG) {
+	if (!access_on || s->kind == SINK_DGRAM) {
 		close(fd);
 		return;
 	}
-	access_flush(true);
-	if (access_log.n > 0 && access_log.torn &&
-	    (end = memchr(access_log.p, '\n', access_log.n)))
-		access_eat((size_t)(end - access_log.p) + 1);
-	if (access_log.fd > STDERR_FILENO)
-		close(access_log.fd);
-	access_use(fd);
+	sink_move(s, fd, false);
+	access_lines();
+	if (old > STDERR_FILENO)
+		close(old);
 }
 
 /* Opens this worker's access log, if the configuration wants one. dropped
@@ -15239,13 +15404,14 @@ access_start(const struct conf *cf, atomic_ullong *dropped)
 {
 	const char *pattern = cf->log.format;
 
-	access_log.sink = cf->log.access.sink;
 	access_log.dropped = dropped;
-	access_on = access_log.sink != SINK_OFF;
+	access_on = cf->log.access.sink != SINK_OFF;
 	if (!access_on)
 		return;
-	access_log.p = map_zeroed(LOG_BUFFER);
-	access_use(cf->log.access.fd);
+	access_log.sink.buf = map_zeroed(LOG_BUFFER);
+	access_log.sink.cap = LOG_BUFFER;
+	sink_use(&access_log.sink, cf->log.access.fd, cf->log.access.sink == SINK_SYSLOG);
+	access_lines();
 	for (size_t i = 0; i < LEN(access_formats); i++)
 		if (strcmp(pattern, access_formats[i].name) == 0)
 			pattern = access_formats[i].pattern;
@@ -21621,6 +21787,8 @@ health_stop(void)
  * Offers  worker_run.
  * Calls   everything of the services. Told what to do by the master. */
 
+#define WATCHES_SPARE 3 /* the master's, two logs */
+
 static struct watch ctl_watch;
 static bool worker_stops;
 static struct cert_set **worker_set; /* where the configuration has it */
@@ -21629,7 +21797,7 @@ static void
 worker_logs(const struct msghdr *m)
 {
 	const struct cmsghdr *cm = CMSG_FIRSTHDR(m);
-	int fds[2]; /* access, error */
+	int fds[2], old; /* access, error */
 
 	if (!cm || cm->cmsg_type != SCM_RIGHTS || cm->cmsg_len != CMSG_LEN(sizeof fds)) {
 		log_error("the new log files did not arrive, raise the limit of open files; "
@@ -21638,9 +21806,37 @@ worker_logs(const struct msghdr *m)
 	}
 	memcpy(fds, CMSG_DATA(cm), sizeof fds);
 	access_fd(fds[0]);
-	if (log_fd != STDERR_FILENO)
-		close(log_fd);
-	log_fd = fds[1];
+	old = log_sink.fd;
+	sink_move(&log_sink, fds[1], log_sink.kind == SINK_DGRAM);
+	if (old > STDERR_FILENO)
+		close(old);
+}
+
+static void
+log_ready(struct watch *w, short revents)
+{
+	(void)revents;
+	loop_unwatch(w);
+	log_flush();
+	access_flush(true);
+}
+
+/* Lines that wait are written as soon as their readers take them. */
+static void
+logs_watch(void)
+{
+	static struct watch watches[] = { { .slot = -1 }, { .slot = -1 } };
+	const int fds[] = { sink_waits(&log_sink), sink_waits(&access_log.sink) };
+
+	for (size_t i = 0; i < LEN(watches); i++) {
+		struct watch *w = &watches[i];
+		if ((w->slot >= 0 || w->parked) && w->fd != fds[i])
+			loop_unwatch(w);
+		if (fds[i] < 0 || w->slot >= 0 || w->parked)
+			continue;
+		*w = (struct watch){ .fd = fds[i], .slot = -1, .ready = log_ready };
+		loop_watch(w, POLLOUT);
+	}
 }
 
 /* The certificates that are in force from now on, in a file that cannot change.
@@ -21742,7 +21938,7 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	clock_turn();
 	blocks_open(cf->server.max_header_bytes);
 	scratch = block_take(BLOCK_LARGE);
-	loop_open((int)(3 * share) + n + 1 + health_count(cf));
+	loop_open((int)(3 * share) + n + WATCHES_SPARE + health_count(cf));
 	pool_open(share);
 	tls_open(&cf->tls, cf->tls.on || conf_has_https(cf)
 	    ? 3 * share + (uint32_t)health_count(cf) : 0);
@@ -21757,18 +21953,6 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	front_open(ls, n, share);
 }
 
-/* Lines of the last requests: a slow reader gets a moment to take them. */
-static void
-worker_flush(void)
-{
-	for (int i = 0; i < LOG_LAST_TRIES && access_due_ms() >= 0; i++) {
-		if (i > 0)
-			poll(NULL, 0, access_due_ms());
-		clock_turn();
-		access_flush(true);
-	}
-}
-
 /* Carries traffic until the master says that it is enough. */
 _Noreturn static void
 worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
@@ -21776,7 +21960,6 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 	static const char ready = CTL_READY;
 	int wait_ms = -1;
 
-	log_who = "worker";
 	me = &board->workers[slot];
 	worker_open(cf, ls, n, ctl);
 	if (send(ctl, &ready, 1, MSG_NOSIGNAL) < 0)
@@ -21785,8 +21968,9 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 		loop_turn(wait_ms < 0 ? access_due_ms() : wait_ms);
 		access_flush(false);
 		wait_ms = front_settle(cf);
+		logs_watch();
 	}
-	worker_flush();
+	sinks_finish(&access_log.sink, &log_sink, LOG_LAST_MS);
 	_exit(0);
 }
 
@@ -22115,7 +22299,7 @@ resolve_run(const struct conf *cf, int life)
 	int64_t whole_ms = 0;
 	bool all, whole;
 
-	log_who = "resolver";
+	log_forked("resolver");
 	as.chroot = NULL; /* resolv.conf and hosts are outside */
 	if (privilege_drop(&as) < 0)
 		_exit(EXIT_OTHER);
@@ -23156,7 +23340,7 @@ acme_run(const struct server_conf *sc, const struct acme_task *k, int life, pid_
 	struct slice result;
 	ssize_t put;
 
-	log_who = "acme";
+	log_forked("acme");
 	as.chroot = NULL; /* resolv.conf and hosts are outside */
 	if (privilege_drop(&as) < 0)
 		_exit(EXIT_OTHER);
@@ -23666,8 +23850,7 @@ child_run(const struct child_start *cs, const struct identity *as, char **argv, 
 
 	setpgid(0, 0);
 	child_clean(cs->out);
-	log_fd = STDERR_FILENO;
-	log_to_syslog = false;
+	sink_use(&log_sink, STDERR_FILENO, false);
 	if (child_limits(ps) < 0)
 		child_die("limits");
 	if (identity_groups(as) < 0 || identity_take(as) < 0)
@@ -23776,37 +23959,66 @@ output_open(struct proc *p)
 	return o;
 }
 
+/* Its lines go to the error log, or to the host's syslog: by this sink; NULL:
+ * they go elsewhere. */
+static struct sink *
+output_sink(const struct output *o)
+{
+	static char ring[2 * SYSLOG_LINE];
+	static struct sink host = { .kind = SINK_DGRAM, .fd = -1, .buf = ring, .cap = sizeof ring };
+
+	return o->sink == CHILD_PREFIX ? &log_sink : o->sink == CHILD_SYSLOG ? &host : NULL;
+}
+
 /* Where its lines are written; -1: that takes them always. */
 static int
 output_target(const struct output *o)
 {
-	if (o->sink == CHILD_FILE)
-		return o->file;
-	return o->sink == CHILD_PREFIX && !log_to_syslog ? log_fd : -1;
+	const struct sink *s = output_sink(o);
+
+	if (s)
+		return s->kind == SINK_DGRAM ? syslog_fd : s->fd;
+	return o->sink == CHILD_FILE ? o->file : -1;
 }
 
 static bool
 output_flows(const struct output *o)
 {
 	struct pollfd p = { .fd = output_target(o), .events = POLLOUT };
+	struct sink *s = output_sink(o);
 
-	return p.fd < 0 || poll(&p, 1, 0) > 0;
+	if (s && s->blocked)
+		sink_flush(s);
+	return s && s->blocked ? false : p.fd < 0 || poll(&p, 1, 0) > 0;
 }
 
+/* As the program wrote it; a full disk loses lines only. */
 static void
-child_write(int fd, const char *label, struct slice line)
+output_put(int fd, struct slice line)
 {
-	char b[CHILD_LINE];
+	struct iovec v[] = { { (void *)(uintptr_t)line.p, line.n }, { (void *)(uintptr_t)"\n", 1 } };
+
+	while (writev(fd, v, LEN(v)) < 0 && errno == EINTR)
+		;
+}
+
+/* Among the lines of others, with its name. */
+static void
+output_say(struct sink *s, const char *label, struct slice line)
+{
+	char b[CHILD_LINE + 1];
 	struct text t = { b, 0, sizeof b, false };
 
-	if (label) {
-		text_str(&t, label);
-		text_str(&t, ": ");
-	}
+	if (s->kind == SINK_DGRAM)
+		text_char(&t, '6'); /* informational */
+	text_str(&t, label);
+	text_str(&t, ": ");
 	text_add(&t, line);
+	text_clean(t.p, t.n);
 	text_char(&t, '\n');
-	while (write(fd, t.p, t.n) < 0 && errno == EINTR)
-		; /* a full disk loses lines only */
+	sink_add(s, text_slice(&t));
+	if (!sink_flush(s))
+		s->n = 0;
 }
 
 /* Kept for status: without what a terminal would obey. */
@@ -23816,8 +24028,8 @@ output_remember(struct board_proc *to, struct slice line)
 	char b[WHY_MAX];
 	size_t n = MIN(line.n, sizeof b - 1);
 
-	for (size_t i = 0; i < n; i++)
-		b[i] = (unsigned char)line.p[i] < ' ' || line.p[i] == 0x7f ? ' ' : line.p[i];
+	memcpy(b, line.p, n);
+	text_clean(b, n);
 	board_text_set(&to->lines[to->n_lines % PROC_LINES], (struct slice){ b, n });
 	to->n_lines++;
 }
@@ -23827,12 +24039,10 @@ output_line(struct output *o, struct slice line)
 {
 	if (line.n > 0 && line.p[line.n - 1] == '\r')
 		line.n--;
-	if (o->sink == CHILD_SYSLOG || (o->sink == CHILD_PREFIX && log_to_syslog))
-		syslog(LOG_INFO, "%s: %.*s", o->label, (int)line.n, line.p);
-	else if (o->sink == CHILD_PREFIX)
-		child_write(log_fd, o->label, line);
+	if (output_sink(o))
+		output_say(output_sink(o), o->label, line);
 	else if (o->sink == CHILD_FILE && o->file >= 0)
-		child_write(o->file, NULL, line);
+		output_put(o->file, line);
 }
 
 /* The next line of what is here, from o->line + at; empty: none yet. ends: what
@@ -26370,6 +26580,7 @@ worker_child(struct conf *cf, struct listeners *ls, int slot, int ctl, pid_t par
 	sigset_t none;
 
 	child_shed(ls);
+	log_forked("worker");
 	logs_use(&cf->log);
 	if (cf != m.conf)
 		logs_close(&m.conf->log);
@@ -27879,11 +28090,13 @@ master_settle(void)
 static void
 master_turn(void)
 {
-	static struct pollfd p[2 + WORKER_SLOTS + PROCS_MAX + OUTPUTS_MAX];
+	enum { FIRST_WORKER = 2 };
+	static struct pollfd p[FIRST_WORKER + 1 + WORKER_SLOTS + PROCS_MAX + OUTPUTS_MAX];
 	static struct output *ask[OUTPUTS_MAX];
-	int slots[1 + WORKER_SLOTS], n = 0, workers, until, helper;
+	int slots[FIRST_WORKER + WORKER_SLOTS], n = 0, workers, until, helper;
 
 	p[n++] = (struct pollfd){ .fd = m.signals, .events = POLLIN };
+	p[n++] = (struct pollfd){ .fd = sink_waits(&log_sink), .events = POLLOUT };
 	for (int i = 0; i < WORKER_SLOTS; i++)
 		if (m.workers[i].pid > 0) {
 			slots[n] = i;
@@ -27896,7 +28109,9 @@ master_turn(void)
 	if (poll(p, (nfds_t)n, master_wait()) <= 0)
 		n = 0;
 	clock_turn();
-	for (int i = 1; i < MIN(n, workers); i++)
+	if (n > 0 && p[1].revents)
+		log_flush();
+	for (int i = FIRST_WORKER; i < MIN(n, workers); i++)
 		if (p[i].revents & POLLIN && m.workers[slots[i]].ctl == p[i].fd)
 			worker_says(&m.workers[slots[i]]);
 	if (n > 0) {
@@ -27983,6 +28198,7 @@ master_run(const struct start *s, struct conf *cf)
 		master_turn();
 	orphans_kill();
 	outputs_flush();
+	sinks_finish(&log_sink, &log_sink, LOG_LAST_MS);
 	run_dir_remove(run_dir_made);
 	if (procs_wrapped >= 0 && m.code == 0)
 		m.code = procs_wrapped;

@@ -53,6 +53,26 @@ enum exit_status { EXIT_CONFIG = 1, EXIT_USAGE = 2, EXIT_BIND = 3, EXIT_OTHER = 
 
 enum log_level { LOG_LVL_ERROR, LOG_LVL_WARN, LOG_LVL_INFO, LOG_LVL_DEBUG };
 
+enum sink_kind {
+	SINK_PLAIN,  /* a file, or what never makes its writer wait */
+	SINK_STREAM, /* a pipe or a terminal: whole lines, up to PIPE_BUF at once */
+	SINK_SOCKET, /* as that, by send() */
+	SINK_DGRAM   /* the host's syslog: a datagram for each line, whose first byte
+	                is its priority, '0' to '7' */
+};
+
+/* Where lines go. What a slow reader does not take waits in buf, what does not
+ * fit there is lost and counted. fd and buf are its maker's. */
+struct sink {
+	enum sink_kind kind;
+	int fd;         /* -1: none */
+	char *buf;      /* cap bytes; n of them are lines to be written */
+	size_t n, cap;
+	bool torn;      /* the first line has lost its beginning to the reader */
+	bool blocked;   /* the reader is slow, or writing failed: POLLOUT says more */
+	uint64_t lost;  /* lines */
+};
+
 /* What is wrong with a text the operator wrote, and where. line and col count
  * from 1; line 0: not in the file (environment, command line). */
 enum diag_level { DIAG_ERROR, DIAG_WARNING };
