@@ -165,6 +165,12 @@
 #define LOG_BUFFER    65536 /* access lines of one turn; dropped beyond */
 #define TIMER_LISTS   64    /* different durations in one configuration */
 #define AUTH_CACHE    64    /* basic_auth passwords whose hash was checked */
+#define AUTH_JOBS     64    /* passwords being hashed at one time; then 503 */
+#define AUTH_TURN_US  500   /* of hashing, before others have their turn */
+#define AUTH_ROUNDS_WARN 100000 /* of a hash: a fifth of a second for each try */
+#define PIPELINE_TURN 8     /* requests of one client's buffer that are answered
+                               before others have their turn */
+#define ADMIN_PLACES  32    /* clients of the admin listeners, beside max_connections */
 #define INTERIM_MAX   10000 /* 1xx answers to one request; then 502 */
 #define LATENCY_BUCKETS 12
 #define LATENCY_MS { 1, 2, 5, 10, 25, 50, 100, 250, 1000, 2500, 10000, 60000 }

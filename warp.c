@@ -4322,22 +4322,26 @@ FORTIFIED(memset, int)
 
 /* ==== crypt ==================================================================
  * Owns    nothing.
- * Offers  crypt_sha, crypt_is_known.
+ * Offers  crypt_rounds, crypt_begin, sha_rounds, crypt_matches.
  * Calls   base, BearSSL's hashes. The crypt(3) schemes $5$ and $6$ (SHA-crypt),
  *         which musl on Debian comes without. */
 
 #define SHA_ROUNDS       5000 /* presets and bounds of the scheme */
 #define SHA_ROUNDS_MIN   1000
 #define SHA_ROUNDS_MAX   999999999
-#define SHA_SALT_MAX     16
-#define SHA_BYTES_MAX    64
-#define SHA_PASSWORD_MAX 256
 
-/* One of the two: its hash, bytes, and the step of its odd output order. */
+/* One of the two: its hash, bytes, the step of its odd output order, and the
+ * digits of its digest. */
 struct sha_scheme {
+	struct slice prefix;
 	const br_hash_class *hash;
 	size_t n;
 	unsigned step;
+	size_t digits;
+};
+static const struct sha_scheme sha_schemes[] = {
+	{ { "$5$", 3 }, &br_sha256_vtable, br_sha256_SIZE, 21, 43 },
+	{ { "$6$", 3 }, &br_sha512_vtable, br_sha512_SIZE, 22, 86 },
 };
 
 static void
@@ -4394,24 +4398,23 @@ sha_begin(const struct sha_scheme *sc, struct slice password, struct slice salt,
 	sc->hash->out(&h.vtable, out);
 }
 
+/* n more rounds. */
 static void
-sha_rounds(const struct sha_scheme *sc, struct slice password, struct slice salt, unsigned rounds,
-    unsigned char *digest)
+sha_rounds(struct sha_job *j, unsigned n)
 {
-	unsigned char p[SHA_PASSWORD_MAX], s[SHA_SALT_MAX];
+	const struct sha_scheme *sc = j->scheme;
 	br_hash_compat_context h;
 
-	sha_fill(sc, password, password.n, p, password.n);
-	sha_fill(sc, salt, 16u + digest[0], s, salt.n);
-	for (unsigned i = 0; i < rounds; i++) {
+	for (; n > 0 && j->round < j->rounds; n--, j->round++) {
+		bool odd = j->round & 1;
 		sc->hash->init(&h.vtable);
-		sha_add(&h, i & 1 ? p : digest, i & 1 ? password.n : sc->n);
-		if (i % 3)
-			sha_add(&h, s, salt.n);
-		if (i % 7)
-			sha_add(&h, p, password.n);
-		sha_add(&h, i & 1 ? digest : p, i & 1 ? sc->n : password.n);
-		sc->hash->out(&h.vtable, digest);
+		sha_add(&h, odd ? j->password : j->digest, odd ? j->password_n : sc->n);
+		if (j->round % 3)
+			sha_add(&h, j->salt, j->salt_n);
+		if (j->round % 7)
+			sha_add(&h, j->password, j->password_n);
+		sha_add(&h, odd ? j->digest : j->password, odd ? sc->n : j->password_n);
+		sc->hash->out(&h.vtable, j->digest);
 	}
 }
 
@@ -4440,62 +4443,71 @@ sha_encode(struct text *t, const struct sha_scheme *sc, const unsigned char *d)
 		sha_digits(t, (unsigned)d[31] << 8 | d[30], 3);
 }
 
-/* `$5$[rounds=N$]salt$digest` taken apart. */
-static bool
-sha_split(struct slice hash, struct sha_scheme *sc, unsigned *rounds, struct slice *salt)
+/* `$5$[rounds=N$]salt$digest` taken apart: scheme, rounds, want; returns the
+ * salt. want.p NULL: it is none of these. */
+static struct slice
+sha_split(struct slice hash, struct sha_job *j)
 {
-	struct slice rest, word;
-	int64_t n;
+	struct slice rest, word, salt;
+	int64_t n = SHA_ROUNDS;
 
-	if (slice_starts(hash, S("$5$")))
-		*sc = (struct sha_scheme){ &br_sha256_vtable, br_sha256_SIZE, 21 };
-	else if (slice_starts(hash, S("$6$")))
-		*sc = (struct sha_scheme){ &br_sha512_vtable, br_sha512_SIZE, 22 };
-	else
-		return false;
-	rest = slice_from(hash, 3);
-	*rounds = SHA_ROUNDS;
+	*j = (struct sha_job){ .scheme = NULL };
+	for (size_t i = 0; i < LEN(sha_schemes); i++)
+		if (slice_starts(hash, sha_schemes[i].prefix))
+			j->scheme = &sha_schemes[i];
+	if (!j->scheme)
+		return S("");
+	rest = slice_from(hash, j->scheme->prefix.n);
 	if (slice_starts(rest, S("rounds="))) {
 		slice_cut(&rest, '$', &word);
 		n = slice_uint(slice_from(word, 7), SHA_ROUNDS_MAX);
 		if (n < 0 || !rest.p)
-			return false;
-		*rounds = (unsigned)MAX(n, SHA_ROUNDS_MIN);
+			return S("");
 	}
-	slice_cut(&rest, '$', salt);
-	salt->n = MIN(salt->n, (size_t)SHA_SALT_MAX);
-	return rest.p && rest.n == (sc->n == br_sha256_SIZE ? 43 : 86);
+	j->rounds = (unsigned)MAX(n, SHA_ROUNDS_MIN);
+	slice_cut(&rest, '$', &salt);
+	salt.n = MIN(salt.n, (size_t)SHA_SALT_MAX);
+	if (rest.p && rest.n == j->scheme->digits)
+		j->want = rest;
+	return salt;
 }
 
-static bool
-crypt_is_known(struct slice hash)
+/* The rounds of a hash that is known; 0: it is not. */
+static unsigned
+crypt_rounds(struct slice hash)
 {
-	struct sha_scheme sc;
-	struct slice salt;
-	unsigned rounds;
+	struct sha_job j;
 
-	return sha_split(hash, &sc, &rounds, &salt);
+	sha_split(hash, &j);
+	return j.want.p ? j.rounds : 0;
 }
 
-/* The password is the one that hash was made of. */
+/* Is the password the one that hash was made of? False: the hash is not known,
+ * or the password too long for any. */
 static bool
-crypt_sha(struct slice password, struct slice hash)
+crypt_begin(struct sha_job *j, struct slice password, struct slice hash)
 {
-	unsigned char digest[SHA_BYTES_MAX];
+	struct slice salt = sha_split(hash, j);
+
+	if (!j->want.p || password.n > SHA_PASSWORD_MAX)
+		return false;
+	j->password_n = password.n;
+	j->salt_n = salt.n;
+	sha_begin(j->scheme, password, salt, j->digest);
+	sha_fill(j->scheme, password, password.n, j->password, password.n);
+	sha_fill(j->scheme, salt, 16u + j->digest[0], j->salt, salt.n);
+	return true;
+}
+
+/* After all rounds. */
+static bool
+crypt_matches(const struct sha_job *j)
+{
 	char b[SHA_BYTES_MAX * 2];
 	struct text t = { b, 0, sizeof b, false };
-	struct sha_scheme sc;
-	struct slice salt, rest = hash, word;
-	unsigned rounds;
 
-	if (password.n > SHA_PASSWORD_MAX || !sha_split(hash, &sc, &rounds, &salt))
-		return false;
-	sha_begin(&sc, password, salt, digest);
-	sha_rounds(&sc, password, salt, rounds, digest);
-	sha_encode(&t, &sc, digest);
-	while (slice_cut(&rest, '$', &word))
-		; /* the last word is the digest */
-	return slice_eq_secret(text_slice(&t), word);
+	sha_encode(&t, j->scheme, j->digest);
+	return slice_eq_secret(text_slice(&t), j->want);
 }
 
 /* ==== json ===================================================================
@@ -7582,12 +7594,31 @@ set_list(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	return ok;
 }
 
-/* A hash starts with `$` and is one that crypt_sha knows. */
+#define HASH_UNKNOWN "this kind of hash is not known; use SHA-512 (openssl passwd -6)"
+
+/* `{SHA}…` and its like, of LDAP and htpasswd. */
+static bool
+is_scheme_text(struct slice s)
+{
+	const char *end = s.n > 0 && s.p[0] == '{' ? memchr(s.p, '}', s.n) : NULL;
+	size_t n = end ? (size_t)(end - s.p) : 0;
+
+	for (size_t i = 1; i < n; i++)
+		if (!isupper((unsigned char)s.p[i]) && !isdigit((unsigned char)s.p[i]) && s.p[i] != '-')
+			return false;
+	return n > 1;
+}
+
+/* A hash starts with `$` and is one that crypt knows. */
 static bool
 password_ok(struct reader *r, const struct key *k, const struct toml *v, struct slice secret)
 {
+	unsigned rounds;
+
 	if (secret.n == 0)
 		return value_error(r, k->name, v, "an empty password");
+	if (is_scheme_text(secret))
+		return value_error(r, k->name, v, HASH_UNKNOWN);
 	if (secret.p[0] != '$') {
 		if (secret.n == v->text.n && memcmp(secret.p, v->text.p, secret.n) == 0)
 			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
@@ -7595,9 +7626,11 @@ password_ok(struct reader *r, const struct key *k, const struct toml *v, struct 
 			    "(openssl passwd -6)", (int)v->key.n, v->key.p);
 		return true;
 	}
-	return crypt_is_known(secret) ||
-	    value_error(r, k->name, v, "this kind of hash is not known; "
-	    "use SHA-512 (openssl passwd -6)");
+	if ((rounds = crypt_rounds(secret)) > AUTH_ROUNDS_WARN)
+		diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
+		    "%u rounds: each password that is tried costs a good part of a second of the "
+		    "processor; %d are usual", rounds, SHA_ROUNDS);
+	return rounds > 0 || value_error(r, k->name, v, HASH_UNKNOWN);
 }
 
 static bool
@@ -14751,19 +14784,29 @@ upconn_connect(struct instance *in, uint8_t addr_i)
 }
 
 /* ==== auth ===================================================================
- * Owns    a few passwords whose slow hash was checked already.
- * Offers  auth_token_ok, auth_basic_ok.
- * Calls   base, http, crypt. RFC 7617. */
+ * Owns    the passwords being hashed, and digests of those that were good.
+ * Offers  auth_open, auth_token_ok, auth_basic, auth_leave, auth_work, auth_busy.
+ * Calls   base, clock, http, crypt. RFC 7617. A hash is slow on purpose: it is
+ *         made in pieces, one password at a time, and once for all requests
+ *         that bring the same. */
 
 #define CREDENTIALS_MAX 256 /* bytes of user:password; longer ones fail */
+#define AUTH_ROUNDS     16  /* between two looks at the clock */
 
-struct auth_seen {
-	const char *secret; /* the hash that it was checked against */
-	uint16_t n;
-	char text[CREDENTIALS_MAX];
-};
-static struct auth_seen auth_cache[AUTH_CACHE];
+enum auth { AUTH_NO, AUTH_YES, AUTH_LATER, AUTH_BUSY };
+
+static unsigned char auth_key[br_sha256_SIZE]; /* random; of this worker */
+static unsigned char auth_good[AUTH_CACHE][br_sha256_SIZE]; /* all zero: none */
 static unsigned auth_next;
+static struct auth_job auth_jobs[AUTH_JOBS];
+static struct auth_job *auth_first, *auth_last; /* the queue */
+
+static void
+auth_open(void)
+{
+	if (getrandom(auth_key, sizeof auth_key, 0) != sizeof auth_key)
+		memcpy(auth_key, &now_us, sizeof now_us);
+}
 
 /* Appends what s encodes; false when it is not base64. RFC 4648 4. */
 static bool
@@ -14810,46 +14853,149 @@ auth_token_ok(const struct head *h, struct slice token)
 	return f && h->count[F_X_ADMIN_TOKEN] == 1 && slice_eq_secret(f->value, token);
 }
 
-static bool
-auth_hash_ok(struct slice password, struct slice hash, struct slice credentials)
+/* What credentials are remembered by, each of its own secret. */
+static void
+auth_print(struct slice secret, struct slice credentials, unsigned char *out)
 {
-	struct auth_seen *seen;
+	br_sha256_context h;
 
-	for (size_t i = 0; i < LEN(auth_cache); i++)
-		if (auth_cache[i].secret == hash.p && slice_eq_secret(credentials,
-		    (struct slice){ auth_cache[i].text, auth_cache[i].n }))
-			return true;
-	if (!crypt_sha(password, hash))
-		return false;
-	seen = &auth_cache[auth_next++ % AUTH_CACHE];
-	seen->secret = hash.p;
-	seen->n = (uint16_t)credentials.n;
-	memcpy(seen->text, credentials.p, credentials.n);
-	return true;
+	br_sha256_init(&h);
+	br_sha256_update(&h, auth_key, sizeof auth_key);
+	br_sha256_update(&h, secret.p, secret.n + 1); /* a NUL ends it */
+	br_sha256_update(&h, credentials.p, credentials.n);
+	br_sha256_out(&h, out);
 }
 
-/* One of users with its password, which is a SHA-crypt hash if it starts
- * with `$`, else the text itself. */
 static bool
-auth_basic_ok(const struct head *h, const struct pairs *users)
+auth_is_good(const unsigned char *print)
+{
+	for (size_t i = 0; i < LEN(auth_good); i++)
+		if (memcmp(auth_good[i], print, sizeof auth_good[i]) == 0)
+			return true;
+	return false;
+}
+
+static void
+auth_append(struct auth_job *j)
+{
+	j->next = NULL;
+	*(auth_first ? &auth_last->next : &auth_first) = j;
+	auth_last = j;
+}
+
+static void
+auth_remove(struct auth_job *j)
+{
+	struct auth_job **at = &auth_first, *before = NULL;
+
+	for (; *at != j; at = &(*at)->next)
+		before = *at;
+	*at = j->next;
+	if (auth_last == j)
+		auth_last = before;
+}
+
+/* x waits for the hash of these credentials, which others may wait for too. */
+static enum auth
+auth_wait(struct exchange *x, struct slice password, struct slice secret,
+    const unsigned char *print, bool known)
+{
+	struct auth_job *j = NULL;
+
+	for (size_t i = 0; i < LEN(auth_jobs); i++)
+		if (auth_jobs[i].first && memcmp(auth_jobs[i].print, print, sizeof j->print) == 0)
+			j = &auth_jobs[i];
+		else if (!j && !auth_jobs[i].first)
+			j = &auth_jobs[i];
+	if (!j)
+		return AUTH_BUSY;
+	if (!j->first) {
+		if (!crypt_begin(&j->sha, password, secret))
+			return AUTH_NO;
+		memcpy(j->print, print, sizeof j->print);
+		j->known = known;
+		auth_append(j);
+	}
+	x->auth_next = j->first;
+	j->first = x;
+	x->auth = j;
+	return AUTH_LATER;
+}
+
+/* One of users with its password, which is a SHA-crypt hash if it starts with
+ * `$`, else the text itself. An unknown user costs as much as a known one.
+ * AUTH_LATER: x is told by auth_work. */
+static enum auth
+auth_basic(struct exchange *x, const struct head *h, const struct pairs *users)
 {
 	char b[CREDENTIALS_MAX];
 	struct text t = { b, 0, sizeof b, false };
-	struct slice all, rest, user;
+	unsigned char print[br_sha256_SIZE];
+	struct slice rest, user, secret = S("");
+	bool known = false;
 
 	if (!base64_decode(&t, auth_credentials(h, "Basic")))
-		return false;
-	all = rest = text_slice(&t);
+		return AUTH_NO;
+	rest = text_slice(&t);
 	if (!slice_cut(&rest, ':', &user) || !rest.p || memchr(rest.p, '\0', rest.n))
-		return false;
-	for (int i = 0; i < users->n; i++) {
-		struct slice secret = users->v[i].value;
-		if (!slice_eq(user, users->v[i].name))
-			continue;
-		return secret.n > 0 && secret.p[0] == '$' ? auth_hash_ok(rest, secret, all)
-		                                          : slice_eq_secret(rest, secret);
+		return AUTH_NO;
+	for (int i = 0; i < users->n && !known; i++) {
+		known = slice_eq(user, users->v[i].name);
+		if (known || (secret.n == 0 && users->v[i].value.p[0] == '$'))
+			secret = users->v[i].value;
 	}
-	return false;
+	if (secret.n == 0 || secret.p[0] != '$')
+		return known && slice_eq_secret(rest, secret) ? AUTH_YES : AUTH_NO;
+	auth_print(secret, text_slice(&t), print);
+	return auth_is_good(print) ? AUTH_YES : auth_wait(x, rest, secret, print, known);
+}
+
+/* x is answered, or left: it waits no more. */
+static void
+auth_leave(struct exchange *x)
+{
+	struct exchange **at;
+
+	if (!x->auth)
+		return;
+	for (at = &x->auth->first; *at != x; at = &(*at)->auth_next)
+		;
+	*at = x->auth_next;
+	if (!x->auth->first)
+		auth_remove(x->auth);
+	x->auth = NULL;
+}
+
+static bool
+auth_busy(void)
+{
+	return auth_first != NULL;
+}
+
+/* Works on the first of the queue for AUTH_TURN_US. Returns those whose wait
+ * is over by that, good: they may pass; NULL: nobody's is. */
+static struct exchange *
+auth_work(bool *good)
+{
+	struct auth_job *j = auth_first;
+	struct exchange *first = NULL;
+	int64_t until = now_us + AUTH_TURN_US;
+
+	if (!j)
+		return NULL;
+	for (clock_turn(); now_us < until && j->sha.round < j->sha.rounds; clock_turn())
+		sha_rounds(&j->sha, AUTH_ROUNDS);
+	auth_remove(j);
+	if (j->sha.round < j->sha.rounds) {
+		auth_append(j);
+		return NULL;
+	}
+	*good = crypt_matches(&j->sha) && j->known;
+	if (*good)
+		memcpy(auth_good[auth_next++ % AUTH_CACHE], j->print, sizeof j->print);
+	first = j->first;
+	j->first = NULL;
+	return first;
 }
 
 /* ==== access =================================================================
@@ -19081,6 +19227,7 @@ exchange_over(struct exchange *x)
 	if (x->state == X_HOLD)
 		hold_leave(x);
 	hold_tried(x);
+	auth_leave(x);
 	if (!x->admin) {
 		exchange_count(x);
 		if (access_on)
@@ -19952,6 +20099,7 @@ static enum step (*const exchange_steps[X_STATES])(struct exchange *) = {
 	[X_ANSWER] = step_answer,
 	[X_TUNNEL] = step_tunnel,
 	[X_ASK] = step_rest,
+	[X_AUTH] = step_rest,
 	[X_END] = step_rest,
 };
 
@@ -19995,7 +20143,7 @@ client_arm(struct exchange *x)
 	bool out = c->ch.waits || x->down.pipe;
 
 	side_watch(c, (short)((in ? POLLIN : 0) | (out ? POLLOUT : 0) |
-	    (x->state == X_HOLD ? POLLRDHUP : 0)));
+	    (x->state == X_HOLD || x->state == X_AUTH ? POLLRDHUP : 0)));
 	if (x->state == X_TUNNEL)
 		side_deadline(c, WAIT_TUNNEL, conf->server.tunnel_ms, x->c_events | x->u_events);
 	else if (out)
@@ -20063,9 +20211,9 @@ static void
 exchange_client_event(struct exchange *x, short revents)
 {
 	struct side *c = &x->c->s;
-	/* who closes while it waits for an instance is taken to have left for good */
+	/* who closes while it waits for its turn is taken to have left for good */
 	bool gone = revents & (POLLERR | POLLHUP | POLLNVAL) ||
-	    (x->state == X_HOLD && revents & POLLRDHUP);
+	    ((x->state == X_HOLD || x->state == X_AUTH) && revents & POLLRDHUP);
 
 	if (gone && x->state != X_TUNNEL) {
 		exchange_abort(x);
@@ -20282,7 +20430,7 @@ admin_left(const struct conn *c)
 
 /* ==== gate ===================================================================
  * Owns    the seed of what must not be guessed.
- * Offers  gate_open, gate_enter, admin_enter.
+ * Offers  gate_open, gate_enter, gate_admit, admin_enter.
  * Calls   route, auth, certs, tls, board, answers, exchange, admin front. A request
  *         with a whole head passes here once: which route, may it, and what then. */
 
@@ -20294,6 +20442,7 @@ gate_open(void)
 	if (getrandom(random_state, sizeof random_state, 0) != sizeof random_state)
 		random_state[0] = (uint64_t)now_us;
 	random_state[1] |= 1; /* all zero would stay so */
+	auth_open();
 	rate_seed = (uint64_t)board->started_s * UINT64_C(0x9e3779b97f4a7c15);
 }
 
@@ -20431,21 +20580,41 @@ gate_forward(struct exchange *x, const struct head *h)
 	return STEP_AGAIN;
 }
 
-/* What the route asks of who wants in. STEP_WAIT: nothing against it. */
+/* What came of the password. STEP_WAIT: it is good. */
 static enum step
-gate_guard(struct exchange *x, const struct head *h)
+gate_password(struct exchange *x, enum auth said)
+{
+	switch (said) {
+	case AUTH_YES:
+		return STEP_WAIT;
+	case AUTH_LATER:
+		x->state = X_AUTH; /* gate_admit follows */
+		return STEP_AGAIN;
+	case AUTH_BUSY:
+		return exchange_error(x, 503, "too many passwords are being checked",
+		    S("Retry-After: 1\r\n"));
+	default:
+		return exchange_error(x, 401, "a user and password are required",
+		    S("WWW-Authenticate: Basic realm=\"warp\", charset=\"UTF-8\"\r\n"));
+	}
+}
+
+/* What the route asks of who wants in; authed: its password was good. STEP_WAIT:
+ * nothing against it. */
+static enum step
+gate_guard(struct exchange *x, const struct head *h, bool authed)
 {
 	const struct route *r = x->route;
 	enum step s;
 
-	if (r->rate.requests > 0 && (s = gate_limit(x)) != STEP_WAIT)
+	if (r->rate.requests > 0 && !authed && (s = gate_limit(x)) != STEP_WAIT)
 		return s;
 	if (r->require_auth && !auth_token_ok(h, conf->server.admin_token))
 		return exchange_error(x, 401, "a token is required",
 		    S("WWW-Authenticate: Token\r\n"));
-	if (r->basic_auth.n > 0 && !auth_basic_ok(h, &r->basic_auth))
-		return exchange_error(x, 401, "a user and password are required",
-		    S("WWW-Authenticate: Basic realm=\"warp\", charset=\"UTF-8\"\r\n"));
+	if (r->basic_auth.n > 0 && !authed && (s = gate_password(x, auth_basic(x, h,
+	    &r->basic_auth))) != STEP_WAIT)
+		return s;
 	x->up.limit = r->has_max_body ? r->max_body_bytes : conf->server.max_body_bytes;
 	if (x->up.limit > 0 && x->up.body.kind == BODY_LENGTH && x->up.body.left > x->up.limit)
 		return exchange_error(x, 413, "the request body is too big", S(""));
@@ -20605,21 +20774,13 @@ gate_before(struct exchange *x, const struct head *h)
 	return gate_to_https(x, h) ? gate_secure(x, h) : STEP_WAIT;
 }
 
+/* x->route is chosen; path is the normalised one. */
 static enum step
-gate_route(struct exchange *x, const struct head *h)
+gate_pass(struct exchange *x, const struct head *h, struct slice path, bool authed)
 {
-	struct path_view view;
-	enum step s;
+	enum step s = gate_guard(x, h, authed);
 
-	if (h->path_plain)
-		path_plain(h->path, &view);
-	else if (path_normalise(h->path, &view) < 0)
-		return exchange_error(x, 400, "the path is malformed", S(""));
-	x->route = route_find(&conf->table, h, view.path, &x->client);
-	if (!x->route)
-		return exchange_error(x, conf->server.no_route_status, "no route matches", S(""));
-	gate_count(x->route);
-	if ((s = gate_guard(x, h)) != STEP_WAIT)
+	if (s != STEP_WAIT)
 		return s;
 	switch (x->route->action) {
 	case ACT_REDIRECT:
@@ -20627,10 +20788,46 @@ gate_route(struct exchange *x, const struct head *h)
 	case ACT_RESPOND:
 		return gate_respond(x);
 	case ACT_ADMIN:
-		return admin_serve(x, h, slice_from(view.path, conf->admin.expose.n), true);
+		return admin_serve(x, h, slice_from(path, conf->admin.expose.n), true);
 	default:
 		return gate_forward(x, h);
 	}
+}
+
+/* False: the path is none. */
+static bool
+path_of(const struct head *h, struct path_view *view)
+{
+	if (h->path_plain)
+		path_plain(h->path, view);
+	return h->path_plain || path_normalise(h->path, view) == 0;
+}
+
+static enum step
+gate_route(struct exchange *x, const struct head *h)
+{
+	struct path_view view;
+
+	if (!path_of(h, &view))
+		return exchange_error(x, 400, "the path is malformed", S(""));
+	x->route = route_find(&conf->table, h, view.path, &x->client);
+	if (!x->route)
+		return exchange_error(x, conf->server.no_route_status, "no route matches", S(""));
+	gate_count(x->route);
+	return gate_pass(x, h, view.path, false);
+}
+
+/* x has waited for its password to be checked. */
+static enum step
+gate_admit(struct exchange *x, bool good)
+{
+	const struct head *h = exchange_request(x);
+	struct path_view view;
+
+	x->auth = NULL;
+	if (!good || !path_of(h, &view)) /* it was one before */
+		return gate_password(x, AUTH_NO);
+	return gate_pass(x, h, view.path, true);
 }
 
 /* Routes x, whose head is req, or answers it. */
@@ -20680,21 +20877,41 @@ admin_enter(struct exchange *x)
  * Calls   gate, admin front, exchange, access, loop. The doors: what poll and
  *         the timers say arrives here first. */
 
-static struct conn *conns, *conns_free, *conns_open;
-static uint32_t n_conns, n_conns_made, max_conns;
+static struct conn *conns, *conns_free;
+static uint32_t n_conns, n_conns_made;
 static struct listener *listeners;
 static int n_listeners;
-static bool accepting;
-static struct timer accept_again;
+static struct timer accept_again; /* runs: out of descriptors, nobody is accepted */
 
-static void
-accept_watch(bool on)
+/* The clients of one kind of listener. Its places are its own, so that the
+ * operator gets in however many others there are. */
+static struct places {
+	struct conn *busy, *idle; /* newest first */
+	struct conn *idle_last;   /* idle for longest: makes way when all are taken */
+	uint32_t n, max;
+	bool accepting;
+} places[LISTENER_KINDS];
+
+static struct places *
+places_of(const struct conn *c)
 {
-	accepting = on;
+	return &places[c->listener->kind];
+}
+
+/* Listeners are watched while somebody who comes could have a place. */
+static void
+accept_settle(enum listener_kind kind)
+{
+	struct places *p = &places[kind];
+	bool on = !draining && !accept_again.list && (p->n < p->max || p->idle);
+
+	if (on == p->accepting)
+		return;
+	p->accepting = on;
 	for (int i = 0; i < n_listeners; i++)
-		if (on)
+		if (listeners[i].kind == kind && on)
 			loop_watch(&listeners[i].w, POLLIN);
-		else
+		else if (listeners[i].kind == kind)
 			loop_unwatch(&listeners[i].w);
 }
 
@@ -20702,29 +20919,66 @@ static void
 accept_due(struct timer *t)
 {
 	(void)t;
-	if (!draining && n_conns < max_conns)
-		accept_watch(true);
+	for (int i = 0; i < LISTENER_KINDS; i++)
+		accept_settle((enum listener_kind)i);
+}
+
+static void
+conn_unlink(struct conn *c)
+{
+	struct places *p = places_of(c);
+
+	if (p->idle_last == c)
+		p->idle_last = c->prev;
+	*(c->prev ? &c->prev->next : c->idles ? &p->idle : &p->busy) = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
+}
+
+/* To the front of the idle ones, or of the busy ones. */
+static void
+conn_link(struct conn *c, bool idles)
+{
+	struct places *p = places_of(c);
+	struct conn **first = idles ? &p->idle : &p->busy;
+
+	c->idles = idles;
+	c->prev = NULL;
+	c->next = *first;
+	if (c->next)
+		c->next->prev = c;
+	else if (idles)
+		p->idle_last = c;
+	*first = c;
+}
+
+static void
+conn_turns(struct conn *c, bool idles)
+{
+	if (c->idles == idles)
+		return;
+	conn_unlink(c);
+	conn_link(c, idles);
+	if (places_of(c)->n >= places_of(c)->max)
+		accept_settle(c->listener->kind);
 }
 
 static void
 conn_close(struct conn *c)
 {
+	enum listener_kind kind = c->listener->kind;
+
 	admin_left(c);
 	side_close(&c->s);
 	COUNT(me->handshakes_failed, c->state == CONN_TLS);
 	c->state = CONN_FREE;
-	if (c->prev)
-		c->prev->next = c->next;
-	else
-		conns_open = c->next;
-	if (c->next)
-		c->next->prev = c->prev;
+	conn_unlink(c);
 	c->next = conns_free;
 	conns_free = c;
 	n_conns--;
+	places[kind].n--;
 	COUNT(me->connections, -1u);
-	if (!accepting && !draining && !accept_again.list)
-		accept_watch(true);
+	accept_settle(kind);
 }
 
 /* Between requests. */
@@ -20735,6 +20989,7 @@ conn_rest(struct conn *c)
 
 	if (c->state == CONN_HEAD)
 		return;
+	conn_turns(c, c->state == CONN_IDLE);
 	loop_watch(&c->s.ch.w, POLLIN);
 	timer_set(&c->s.timer, draining ? MIN(keep, (uint32_t)DRAIN_IDLE_MS) : keep);
 }
@@ -20921,10 +21176,21 @@ conn_request(struct conn *c)
 	return true;
 }
 
+/* More requests are in its buffer: others have their turn first. */
+static void
+conn_yield(struct conn *c)
+{
+	loop_watch(&c->s.ch.w, POLLIN);
+	loop_inside(&c->s.ch.w, true);
+	timer_keep(&c->s.timer, conf->server.header_ms);
+}
+
 /* Goes on with c after whatever happened to it. */
 static void
 conn_go(struct conn *c)
 {
+	uint32_t until = c->served + PIPELINE_TURN;
+
 	while (c->state != CONN_FREE && !c->s.x) {
 		if (c->state == CONN_CLOSE) {
 			conn_close(c);
@@ -20944,6 +21210,10 @@ conn_go(struct conn *c)
 			conn_rest(c);
 			return;
 		}
+		if (c->served == until && c->state == CONN_IDLE) {
+			conn_yield(c);
+			return;
+		}
 		if (!conn_request(c) && !c->s.x && c->state < CONN_CLOSE)
 			return;
 	}
@@ -20955,6 +21225,9 @@ conn_ready(struct watch *w, short revents)
 	struct conn *c = (struct conn *)w;
 	ssize_t got = 1;
 
+	conn_turns(c, false);
+	if (!c->s.ch.tls)
+		loop_inside(w, false); /* after conn_yield */
 	if (c->s.x) {
 		exchange_client_event(c->s.x, revents);
 	} else if (c->state == CONN_LINGER) {
@@ -21013,16 +21286,15 @@ conn_open(struct listener *l, int fd, const union sock *peer)
 		conns_free = c->next;
 	else
 		c = &conns[n_conns_made++];
-	*c = (struct conn){ .listener = l, .next = conns_open };
-	if (conns_open)
-		conns_open->prev = c;
-	conns_open = c;
+	*c = (struct conn){ .listener = l };
+	conn_link(c, false);
 	chan_open(&c->s.ch, fd, conn_ready);
 	c->s.timer.fire = conn_due;
 	if (peer->sa.sa_family != AF_UNIX)
 		c->peer = ip_of_sock(peer, &c->peer_port);
 	c->state = conf->server.proxy_protocol && l->kind == LISTEN_HTTP ? CONN_PROXY : CONN_IDLE;
 	n_conns++;
+	places[l->kind].n++;
 	COUNT(me->connections, 1);
 	COUNT(me->accepted, 1);
 	if (l->tls && c->state == CONN_IDLE)
@@ -21032,39 +21304,55 @@ conn_open(struct listener *l, int fd, const union sock *peer)
 	conn_ready(&c->s.ch.w, POLLIN); /* the request is often here already */
 }
 
-/* Out of descriptors or memory: no new clients for a moment. */
+/* Whoever idles for longest makes way. False: nobody idles. */
+static bool
+conn_evict(enum listener_kind kind)
+{
+	if (!places[kind].idle_last)
+		return false;
+	conn_close(places[kind].idle_last);
+	return true;
+}
+
+/* Out of descriptors or memory: an idle client makes way, or there are no new
+ * ones for a moment. */
 static void
 accept_pause(void)
 {
 	static int64_t said_ms = -MINUTE_S * SECOND_MS;
 
+	if (conn_evict(LISTEN_HTTP))
+		return;
 	COUNT(me->refused, 1);
 	if (now_ms - said_ms >= MINUTE_S * SECOND_MS) {
 		log_errno("accept; clients wait, raise the limit of open files");
 		said_ms = now_ms;
 	}
-	accept_watch(false);
 	timer_set(&accept_again, ACCEPT_RETRY_MS);
+	accept_due(NULL);
 }
 
 static void
 listener_ready(struct watch *w, short revents)
 {
 	struct listener *l = (struct listener *)w;
+	struct places *p = &places[l->kind];
 	union sock peer;
 	socklen_t n;
 	int fd;
 
 	(void)revents;
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
-		if (n_conns == max_conns) {
-			accept_watch(false);
+		if (p->n == p->max && !p->idle) {
+			accept_settle(l->kind);
 			return;
 		}
 		n = sizeof peer;
 		peer.sa.sa_family = AF_UNIX;
 		fd = accept4(l->fd, &peer.sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
+			if (p->n == p->max)
+				conn_evict(l->kind);
 			conn_open(l, fd, &peer);
 			continue;
 		}
@@ -21080,14 +21368,15 @@ front_open(struct listener *ls, int n, uint32_t clients)
 {
 	listeners = ls;
 	n_listeners = n;
-	max_conns = clients;
-	conns = map_zeroed(clients * sizeof *conns);
+	places[LISTEN_HTTP].max = clients;
+	places[LISTEN_ADMIN].max = ADMIN_PLACES;
+	conns = map_zeroed((clients + ADMIN_PLACES) * sizeof *conns);
 	upstream_door = upconn_ready;
 	upstream_due = upconn_due;
 	accept_again.fire = accept_due;
 	for (int i = 0; i < n; i++)
 		ls[i].w = (struct watch){ .fd = ls[i].fd, .slot = -1, .ready = listener_ready };
-	accept_watch(true);
+	accept_due(NULL);
 }
 
 /* No new clients; idle ones get a last chance to be closed in peace. */
@@ -21096,14 +21385,12 @@ front_drain(void)
 {
 	draining = true;
 	timer_clear(&accept_again);
-	accept_watch(false);
+	accept_due(NULL);
 	for (int i = 0; i < n_listeners; i++)
 		close(listeners[i].fd);
-	for (struct conn *c = conns_open, *next; c; c = next) {
-		next = c->next;
-		if (!c->s.x && c->state == CONN_IDLE)
+	for (int i = 0; i < LISTENER_KINDS; i++)
+		for (struct conn *c = places[i].idle; c; c = c->next)
 			conn_rest(c);
-	}
 }
 
 /* x has waited: it goes on, or is answered because it waited too long. Returns
@@ -21146,6 +21433,22 @@ front_wake(const struct conf *cf)
 		hold_news(&cf->upstreams[i], 1);
 }
 
+/* Passwords get their share of this turn. */
+static void
+front_admit(void)
+{
+	bool good = false;
+
+	for (struct exchange *x = auth_work(&good), *next; x; x = next) {
+		struct conn *c = x->c;
+		next = x->auth_next;
+		if (gate_admit(x, good) != STEP_DONE)
+			exchange_run(x);
+		conn_go(c);
+		side_settle();
+	}
+}
+
 /* When a turn is over: what it has changed for those that wait. Returns ms
  * until it wants to be called again; -1: when something happens. */
 static int
@@ -21156,8 +21459,9 @@ front_settle(const struct conf *cf)
 		for (int i = 0; i < cf->n_upstreams; i++)
 			front_release(cf->upstreams[i].roster);
 	}
+	front_admit();
 	quiet_due = quiet_due && !master_tell(CTL_QUIET, "");
-	return quiet_due ? HELD_AGAIN_MS : -1;
+	return auth_busy() ? 0 : quiet_due ? HELD_AGAIN_MS : -1;
 }
 
 static void
@@ -21938,7 +22242,7 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	clock_turn();
 	blocks_open(cf->server.max_header_bytes);
 	scratch = block_take(BLOCK_LARGE);
-	loop_open((int)(3 * share) + n + WATCHES_SPARE + health_count(cf));
+	loop_open((int)(3 * share + ADMIN_PLACES) + n + WATCHES_SPARE + health_count(cf));
 	pool_open(share);
 	tls_open(&cf->tls, cf->tls.on || conf_has_https(cf)
 	    ? 3 * share + (uint32_t)health_count(cf) : 0);
@@ -22061,9 +22365,13 @@ explain_guards(const struct route *r, const struct head *h, const struct conf *c
 	if (r->require_auth)
 		fprintf(to, "token: %s\n", auth_token_ok(h, cf->server.admin_token) ? "good" :
 		    "missing or wrong: 401");
-	if (r->basic_auth.n > 0)
-		fprintf(to, "basic auth: %s\n", auth_basic_ok(h, &r->basic_auth) ? "good" :
-		    "missing or wrong: 401");
+	if (r->basic_auth.n > 0) {
+		enum auth said = auth_basic(&(struct exchange){ .auth = NULL }, h, &r->basic_auth);
+		bool good = said == AUTH_YES;
+		while (said == AUTH_LATER && auth_busy())
+			auth_work(&good);
+		fprintf(to, "basic auth: %s\n", good ? "good" : "missing or wrong: 401");
+	}
 }
 
 static void
@@ -26400,6 +26708,8 @@ static struct {
 	struct asker asker;            /* of a reload or an upgrade */
 	pid_t checker;                 /* worker that does the health checks; 0: none */
 	bool reload_again, upgrade_again; /* when that can be */
+	pid_t check;                   /* a new binary that judges the configuration; 0: none */
+	int64_t check_by_ms;           /* killed then */
 	char exe[PATH_MAX];
 	int code;                      /* exit status to be */
 } m;
@@ -26421,7 +26731,7 @@ notify_systemd(const char *text)
 	memcpy(un.sun_path, path, n);
 	if (un.sun_path[0] == '@')
 		un.sun_path[0] = '\0';
-	if (sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&un,
+	if (sendto(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&un,
 	    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
 		log_errno("NOTIFY_SOCKET %s", path);
 	close(fd);
@@ -27112,30 +27422,27 @@ inherit_write(struct text *t)
 	return !t->full;
 }
 
-/* The new binary judges the configuration before anything is given up. */
-static bool
+/* The new binary judges the configuration before anything is given up, and
+ * upgrade_checked hears what it says. */
+static void
 upgrade_check(void)
 {
 	char *argv[] = { m.exe, (char *)(uintptr_t)"-t", (char *)(uintptr_t)"-c",
 		(char *)(uintptr_t)m.start->file, NULL };
 	sigset_t none;
-	int status = -1;
-	pid_t pid;
 
 	if (!m.start->file)
 		argv[1] = (char *)(uintptr_t)"-V", argv[2] = NULL;
-	if ((pid = fork()) == 0) {
+	m.check_by_ms = now_ms + CHECK_WAIT_S * SECOND_MS;
+	if ((m.check = fork()) == 0) {
+		log_forked("upgrade");
 		sigemptyset(&none);
 		sigprocmask(SIG_SETMASK, &none, NULL);
-		alarm(CHECK_WAIT_S);
-		if (dup2(STDERR_FILENO, STDOUT_FILENO) >= 0)
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && dup2(STDERR_FILENO, STDOUT_FILENO) >= 0)
 			execv(m.exe, argv);
 		log_errno("%s", m.exe);
 		_exit(EXIT_OTHER);
 	}
-	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
 /* What the new binary would open can be opened. */
@@ -27183,17 +27490,8 @@ upgrade_exec(void)
  * own are ready. The old binary stays at hand, open, in case the new one cannot
  * start. */
 static void
-upgrade(void)
+upgrade_begin(void)
 {
-	if ((m.upgrade_again = jobs_busy())) {
-		log_info("upgrade: follows when the restart of a process is done");
-		return;
-	}
-	if (!upgrade_check() || !upgrade_trial()) {
-		log_error("upgrade: %s cannot run this configuration; going on", m.exe);
-		asker_told("the new binary cannot run this configuration, the log says why");
-		return;
-	}
 	asker_told("ok");
 	log_info("upgrade: starting %s", m.exe);
 	notify_fmt("RELOADING=1");
@@ -27202,6 +27500,44 @@ upgrade(void)
 	upgrade_exec();
 	resolver_start(m.conf);
 	notify_fmt("READY=1");
+}
+
+static void
+upgrade(void)
+{
+	if (m.check > 0)
+		return; /* it is on its way */
+	if ((m.upgrade_again = jobs_busy())) {
+		log_info("upgrade: follows when the restart of a process is done");
+		return;
+	}
+	upgrade_check();
+	if (m.check < 0) {
+		log_errno("upgrade");
+		asker_told("the new binary cannot be started");
+	}
+}
+
+/* What the new binary thinks of the configuration, as wait says. */
+static void
+upgrade_checked(int status)
+{
+	m.check = 0;
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || !upgrade_trial()) {
+		log_error("upgrade: %s cannot run this configuration; going on", m.exe);
+		asker_told("the new binary cannot run this configuration, the log says why");
+	} else if (m.state == M_RUNNING && !jobs_busy())
+		upgrade_begin();
+	else
+		m.upgrade_again = true;
+}
+
+static void
+upgrade_check_end(void)
+{
+	m.check_by_ms = 0;
+	if (m.check > 0)
+		kill(m.check, SIGKILL);
 }
 
 static void
@@ -27668,6 +28004,7 @@ master_leave(enum master_state state)
 	asker_told("warp is stopping");
 	resolver_stop();
 	renew_stop();
+	upgrade_check_end();
 	for (int i = 0; i < m.ls.n; i++)
 		listen_close(&m.ls.v[i], true);
 	listeners_close(&m.next_ls, &m.ls);
@@ -27788,6 +28125,8 @@ children_reap(void)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid == m.resolver)
 			resolver_gone();
+		if (pid == m.check)
+			upgrade_checked(status);
 		if (renew_reaped(pid) || procs_reaped(pid, status))
 			continue;
 		for (int i = 0; i < WORKER_SLOTS; i++)
@@ -27982,6 +28321,7 @@ master_wait(void)
 
 	due = sooner(due, m.resolver_again_ms);
 	due = sooner(due, m.respawn_ms);
+	due = sooner(due, m.check > 0 ? m.check_by_ms : 0);
 	due = sooner(due, m.state == M_RUNNING ? m.certs_ms : 0);
 	due = sooner(due, m.state == M_RUNNING ? renew_next_ms() : 0);
 	due = sooner(due, procs_next_ms());
@@ -28023,6 +28363,10 @@ master_due(void)
 			worker_late(&m.workers[i]);
 	if (is_due(m.resolver_again_ms))
 		resolver_start(m.conf);
+	if (m.check > 0 && is_due(m.check_by_ms)) {
+		log_error("upgrade: %s does not answer within %d s: killed", m.exe, CHECK_WAIT_S);
+		upgrade_check_end();
+	}
 	if (is_due(m.certs_ms) && m.state == M_RUNNING)
 		certs_changed();
 	procs_due();
@@ -28400,6 +28744,7 @@ check(const struct options *o)
 
 /* ---- -s ---- */
 
+#define VERB_CONNECT_S 5
 #define VERB_WAIT_S 30   /* a reload takes READY_WAIT_MS at most */
 #define VERB_LONG_S 300  /* processes take their time to stop and to get ready */
 #define VERB_LINE   4096 /* bytes of the request, and of an answer's header line */
@@ -28423,11 +28768,13 @@ static int
 verb_connect(const struct addr *a, bool with_arg)
 {
 	struct timeval limit = { .tv_sec = with_arg ? VERB_LONG_S : VERB_WAIT_S };
+	struct timeval soon = { .tv_sec = VERB_CONNECT_S };
 	int fd = socket(a->sock.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), err;
 
 	if (fd < 0)
 		return -1;
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &soon, sizeof soon);
 	if (connect(fd, &a->sock.sa, a->sock_n) == 0)
 		return fd;
 	err = errno;
@@ -28474,7 +28821,8 @@ verb_print(FILE *f)
 	while (!body && fgets(b, sizeof b, f))
 		body = strcmp(b, "\r\n") == 0;
 	if (!body)
-		fprintf(stderr, "warp: no answer; the log of the running warp may say why\n");
+		fprintf(stderr, "warp: no answer%s; the log of the running warp may say why\n",
+		    ferror(f) && errno == EAGAIN ? " in time" : "");
 	if (body && !good)
 		fputs("warp: ", stderr);
 	while ((got = fread(b, 1, sizeof b, f)) > 0)
@@ -28499,8 +28847,11 @@ verb(const struct options *o)
 		return EXIT_OTHER;
 	}
 	if ((fd = verb_connect(a, o->arg)) < 0) {
-		fprintf(stderr, "warp: no warp listens on %s: is it running? (connect: %s)\n", a->text,
-		    strerror(errno));
+		bool full = errno == EAGAIN || errno == EINPROGRESS;
+		fprintf(stderr, full ? "warp: the warp at %s takes no more questions: it hangs, or "
+		    "too many are asked (connect: %s)\n"
+		    : "warp: no warp listens on %s: is it running? (connect: %s)\n", a->text,
+		    full ? "not within 5 s" : strerror(errno));
 		conf_free(cf);
 		return EXIT_OTHER;
 	}

@@ -409,6 +409,23 @@ struct upstream_tls {
 	struct cert_set *client;  /* one certificate; NULL: none */
 };
 
+/* ==== crypt =============================================================== */
+
+#define SHA_SALT_MAX     16 /* of the scheme */
+#define SHA_BYTES_MAX    64
+#define SHA_PASSWORD_MAX 256
+
+struct sha_scheme;
+
+/* A password on its way through SHA-crypt, some rounds at a time. */
+struct sha_job {
+	const struct sha_scheme *scheme;
+	struct slice want; /* the digest's text, in the hash */
+	unsigned round, rounds;
+	size_t password_n, salt_n;
+	unsigned char digest[SHA_BYTES_MAX], password[SHA_PASSWORD_MAX], salt[SHA_SALT_MAX];
+};
+
 /* ==== conf ================================================================ */
 
 struct pair {
@@ -995,6 +1012,15 @@ struct side {
 struct conn;
 struct exchange;
 
+/* Credentials whose hash is being made, and the requests that wait for it. */
+struct auth_job {
+	struct auth_job *next;  /* behind it in the queue, or free */
+	struct exchange *first; /* NULL: free */
+	struct sha_job sha;
+	unsigned char print[br_sha256_SIZE]; /* of the credentials; see auth_print */
+	bool known;             /* there is such a user */
+};
+
 /* Who of an upstream may be asked, as this worker knows it, and the requests
  * that wait until somebody may. */
 struct roster {
@@ -1065,7 +1091,7 @@ struct admin_reply {
 	const char *verb;
 };
 
-enum listener_kind { LISTEN_HTTP, LISTEN_ADMIN };
+enum listener_kind { LISTEN_HTTP, LISTEN_ADMIN, LISTENER_KINDS };
 
 /* A listening socket. fd is shared with the master and all workers. */
 struct listener {
@@ -1085,7 +1111,8 @@ struct listener {
 struct conn {
 	struct side s; /* first */
 	struct listener *listener;
-	struct conn *prev, *next; /* all open ones, or free list */
+	struct conn *prev, *next; /* busy or idle ones, or free list */
+	bool idles;          /* which of these */
 	struct ip peer;      /* after PROXY protocol; zero: unix */
 	uint16_t peer_port;
 	uint8_t state;       /* enum conn_state */
@@ -1147,6 +1174,7 @@ enum exchange_state {
 	X_ANSWER,  /* the answer is on its way */
 	X_TUNNEL,
 	X_ASK,     /* the master is asked; see admin */
+	X_AUTH,    /* its password is being hashed */
 	X_END,
 	X_STATES
 };
@@ -1204,6 +1232,8 @@ struct exchange {
 	uint8_t parity;         /* of the epoch of inst in which it began */
 	bool out;               /* waited, and tries again */
 	bool sticks;            /* the answer sets the cookie of its instance */
+	struct auth_job *auth;  /* X_AUTH: what hashes its password */
+	struct exchange *auth_next; /* waits for the same */
 	char cause[CAUSE_MAX];  /* why 502, 503, 504, in words */
 };
 
