@@ -27,6 +27,8 @@ Fixtures
       runs `warp -t -c FILE ARGS`; (run: any arguments, to their end).
   run(*args, conf=None, env=None) -> CompletedProcess
       runs warp in the test's directory until it ends; conf: text of warp.toml there.
+  everybodys_dir -> str, a directory for a warp of another user; lib.for_everybody(FILE)
+      is a copy that such a one can run.
   blackhole -> lib.Blackhole, an address where connects hang.
   pki -> tls.Pki: authorities and certificates, made once a session when first asked for.
   https(*certs, conf=, server=, tls=, **kw) -> lib.Warp with an https listener besides (tls.site);
@@ -38,6 +40,7 @@ A test that takes longer than its limit fails: @pytest.mark.limit(seconds), 20 b
 import os
 import signal
 import sys
+import tempfile
 
 import pytest
 
@@ -103,6 +106,14 @@ def warp(request, tmp_path):
             if w.proc.poll() is None:
                 w.kill()
     assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def everybodys_dir():
+    """A directory that every user may enter and write, unlike tmp_path."""
+    with tempfile.TemporaryDirectory(prefix="warp-test-", dir="/tmp") as d:
+        os.chmod(d, 0o777)
+        yield d
 
 
 @pytest.fixture

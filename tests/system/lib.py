@@ -1,16 +1,20 @@
 """Tools of the system tests: a strict HTTP/1.1 reader, a raw client, a scripted
 backend and a warp process. Standard library only; everything waits for an event
 with a deadline, nothing sleeps for luck. conftest.py has the fixtures."""
+import atexit
 import collections
+import functools
 import json
 import os
 import random
 import re
 import select
+import shutil
 import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 from signal import SIGKILL, SIGTERM
@@ -48,6 +52,17 @@ def freeze(pid):
                 states.add(f.read().rpartition(")")[2].split()[0])
         return states == {"T"}
     eventually(still, "%d stands still" % pid)
+
+
+@functools.lru_cache(None)
+def for_everybody(path):
+    """A copy of this file that other users can run, wherever the checkout is; kept until the end."""
+    dir = tempfile.mkdtemp(prefix="warp-test-", dir="/tmp")
+    atexit.register(shutil.rmtree, dir, ignore_errors=True)
+    os.chmod(dir, 0o755)
+    copy = shutil.copy2(path, dir)
+    os.chmod(copy, 0o755)
+    return copy
 
 
 def eventually(probe, what="condition", timeout=None):

@@ -16,8 +16,8 @@ Event = collections.namedtuple("Event", "name what pid ns")
 
 
 def app(name="web", *words, **keys):
-    """A process table that runs app.py."""
-    return {"command": sys.executable, "args": ["-SE", APP, name, *words], **keys}
+    """A process table that runs app.py, as whatever user."""
+    return {"command": sys.executable, "args": ["-SE", lib.for_everybody(APP), name, *words], **keys}
 
 
 def sh(script, **keys):

@@ -956,34 +956,26 @@ def test_chroot(warp, tmp_path):
 
 
 @root_only
-def test_without_root_the_user_cannot_change(run, tmp_path):
+def test_without_root_the_user_cannot_change(everybodys_dir):
     """Another user: exit 4 and why; one's own name is fine."""
-    os.chmod(tmp_path, 0o755)
     nobody = pwd.getpwnam("nobody")
 
     def drop():
         os.setgroups([])
         os.setgid(nobody.pw_gid)
         os.setuid(nobody.pw_uid)
-    copy = "/tmp/warp-test-%d" % os.getpid()
-    shutil.copy2(BINARY, copy)
-    os.chmod(copy, 0o755)
-    try:
-        for user, status in (("daemon", 4), ("nobody", 0)):
-            f = "/tmp/warp-test-%d.toml" % os.getpid()
-            port = free_port()
-            with open(f, "w") as out:
-                out.write(complete(says("ok", user=user), port))
-            p = subprocess.Popen([copy, "-c", f], preexec_fn=drop, cwd="/", stderr=subprocess.PIPE, text=True, env=clean_env())
-            if status == 0:
-                eventually(lambda: not refused(port))
-                p.terminate()
-            _, err = p.communicate(timeout=2 * TIMEOUT)
-            assert p.returncode == status, err
-            assert status == 0 or "root" in err
-    finally:
-        os.unlink(copy)
-        os.unlink(f)
+    for user, status in (("daemon", 4), ("nobody", 0)):
+        port, f = free_port(), os.path.join(everybodys_dir, user + ".toml")
+        with open(f, "w") as out:
+            out.write(complete(says("ok", user=user), port))
+        p = subprocess.Popen([lib.for_everybody(BINARY), "-c", f], preexec_fn=drop, cwd="/", stderr=subprocess.PIPE, text=True,
+                             env=clean_env())
+        if status == 0:
+            eventually(lambda: not refused(port))
+            p.terminate()
+        _, err = p.communicate(timeout=2 * TIMEOUT)
+        assert p.returncode == status, err
+        assert status == 0 or "root" in err
 
 
 # ---- names ----------------------------------------------------------------------

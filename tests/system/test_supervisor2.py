@@ -606,14 +606,13 @@ def test_upgrades_leak_nothing(warp, binary):
 
 
 @root_only
-
-def test_nproc(warp):
+def test_nproc(warp, everybodys_dir, monkeypatch):
     """Non-root with no room for processes."""
-    d = "/tmp/r1/np%d" % os.getpid()
-    os.makedirs(d, exist_ok=True); os.chmod("/tmp/r1", 0o755); os.chmod(d, 0o777)
     def pre():
-        os.setgid(65534); os.setuid(65534)
-    w = warp(fleet(app("web", PORT, "journal=/dev/null", dir="/"), hold_secs=0.3), dir=d, preexec_fn=pre)
+        os.setgid(65534)
+        os.setuid(65534)
+    monkeypatch.setattr(lib, "WARP", lib.for_everybody(lib.WARP))
+    w = warp(fleet(app("web", PORT, "journal=/dev/null", dir="/"), hold_secs=0.3), dir=everybodys_dir, preexec_fn=pre)
     wait_state(w, "up")
     lim = lambda n: subprocess.run(["prlimit", "--pid", str(w.pid), "--nproc=%d:1000" % n], user=65534, group=65534, extra_groups=[], check=True);
     lim(1)
