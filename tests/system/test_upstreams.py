@@ -352,19 +352,6 @@ def test_breaker_all_open(warp, backend):
 
 # ---- limits of connections ------------------------------------------------------
 
-def test_max_connections(warp, backend):
-    """Beyond max_connections clients wait in the backlog, and get their turn."""
-    w = warp(conf(app=backend(), server={"max_connections": 2}))
-    a, b = w.client(), w.client()
-    assert a.ask().status == b.ask().status == 200
-    c = w.client().send(request("/c"))
-    assert c.is_open(0.3), "no answer yet"
-    a.close()
-    assert c.response().text == "app GET /c 0"
-    b.close(), c.close()
-    assert w.ask().status == 200
-
-
 def test_keepalive_requests(warp, backend):
     w = warp(conf(app=backend(), server={"keepalive_requests": 3}))
     with w.client() as c:
