@@ -27,6 +27,8 @@ Fixtures
       runs `warp -t -c FILE ARGS`; (run: any arguments, to their end).
   run(*args, conf=None, env=None) -> CompletedProcess
       runs warp in the test's directory until it ends; conf: text of warp.toml there.
+  syslog -> lib.Syslog: warps of this test have a /dev/log of their own. Read only by .wait(regex);
+      .fill(): it takes nothing more until .drain(). Needs root and mount namespaces.
   everybodys_dir -> str, a directory for a warp of another user; lib.for_everybody(FILE)
       is a copy that such a one can run.
   blackhole -> lib.Blackhole, an address where connects hang.
@@ -106,6 +108,14 @@ def warp(request, tmp_path):
             if w.proc.poll() is None:
                 w.kill()
     assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def syslog(tmp_path, monkeypatch):
+    log = lib.Syslog(tmp_path)
+    monkeypatch.setattr(lib, "WARP", log.program)
+    yield log
+    log.close()
 
 
 @pytest.fixture

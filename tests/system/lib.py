@@ -539,6 +539,60 @@ class Blackhole:
             s.close()
 
 
+class Syslog:
+    """The other end of /dev/log for those who run .program, a warp that sees a /dev of its own. It reads only
+    when it is asked to, as a syslog daemon that hangs."""
+    DEV = "null zero full random urandom tty"
+    SCRIPT = """#!/bin/sh
+exec unshare -m sh -c 'mkdir -p %(d)s && mount -t tmpfs none %(d)s || exit 7
+for f in %(dev)s; do touch %(d)s/$f && mount --bind /dev/$f %(d)s/$f; done
+ln -s /proc/self/fd %(d)s/fd; ln -s /proc/self/fd/1 %(d)s/stdout; ln -s /proc/self/fd/2 %(d)s/stderr; ln -s %(sock)s %(d)s/log
+mount --rbind %(d)s /dev && exec %(warp)s "$@"' sh "$@"
+"""
+
+    def __init__(self, dir):
+        import pytest
+        if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], stderr=subprocess.DEVNULL).returncode != 0:
+            pytest.skip("needs root and mount namespaces")
+        self.lines, self.sock = [], socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.path, self.program = os.path.join(dir, "syslog"), os.path.join(dir, "warp-with-syslog")
+        self.sock.bind(self.path)
+        os.chmod(self.path, 0o666)
+        with open(self.program, "w") as f:
+            f.write(self.SCRIPT % {"d": os.path.join(dir, "dev"), "dev": self.DEV, "sock": self.path, "warp": WARP})
+        os.chmod(self.program, 0o755)
+
+    def fill(self):
+        """Nothing more goes in, whoever sends."""
+        while True:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+                s.connect(self.path)
+                try:
+                    for n in range(1 << 16):
+                        s.send(b"filler", socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    if n == 0:
+                        return
+
+    def drain(self):
+        """Takes what there is; the lines so far, as bytes."""
+        while True:
+            try:
+                got = self.sock.recv(65536, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return self.lines
+            if got != b"filler":
+                self.lines.append(got)
+
+    def wait(self, pattern, timeout=None):
+        """The first line that matches."""
+        return eventually(lambda: next((x for x in self.drain() if re.search(pattern.encode(), x)), None),
+                          "%r in %s" % (pattern, self.lines[-20:]), timeout)
+
+    def close(self):
+        self.sock.close()
+
+
 # ---- configuration ----------------------------------------------------------
 
 def toml(v):
