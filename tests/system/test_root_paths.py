@@ -266,7 +266,8 @@ def test_envfile_of_roots(warp, place):
 def test_error_page_that_is_a_link(warp, place):
     """Nobody reads root's files by way of an error page of his own; links of root's are followed."""
     os.symlink(place.victim, place.mine + "/404.html")
-    text = lambda d: toml_file({"server": {"user": "nobody", "error_dir": d, "no_route_status": 404}})
+    text = lambda d: toml_file({"server": {"user": "nobody", "error_dir": d, "no_route_status": 404},
+                                "routes": [{"path_exact": "/ok", "respond": {"status": 200}}]})
     w = warp(text(place.mine))
     assert w.ask("/", "Accept: text/html").text == "precious\n"
     place.lure("404.html")
