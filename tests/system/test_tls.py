@@ -159,8 +159,8 @@ def test_tls13_client_falls_back(https, both):
         w.tls(ctx=ctx)
 
 
-@pytest.mark.parametrize("offer, got", [(["http/1.1"], "http/1.1"), (["h2", "http/1.1"], "http/1.1"), (["h2"], None),
-                                        (None, None), (["x" * 255, "http/1.1"], "http/1.1")])
+@pytest.mark.parametrize("offer, got", [(["http/1.1"], "http/1.1"), (["h2", "http/1.1"], "http/1.1"), (None, None),
+                                        (["x" * 255, "http/1.1"], "http/1.1")])
 def test_alpn(https, both, offer, got):
     w = https(*both)
     with w.tls(alpn=offer) as c:
@@ -224,7 +224,7 @@ def test_strict_sni(https, zoo):
         out = tls.s_client(w.https, name=name)
         if name:
             assert tls.shaken(out) == known, name
-            assert known or re.search("alert (unrecognized name|handshake failure)", out), out
+            assert known or "alert unrecognized name" in out, out
     for c in (w.tls("x.example"),):
         assert c.ask(host="x.example").text == "ok"
 

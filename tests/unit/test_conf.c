@@ -790,6 +790,7 @@ test_environment(void **state)
 		{ "WARPDRIVE_SHOW_ERRORS", "1", "error: WARPDRIVE_SHOW_ERRORS: expected true or false, got 1", true },
 		{ "WARPDRIVE_LISTEN", ":1,nowhere", "error: WARPDRIVE_LISTEN: nowhere: ", true },
 		{ "WARPDRIVE_ADMIN_TOKEN", "", "error: WARPDRIVE_ADMIN_TOKEN: must not be empty", true },
+		{ "WARPDRIVE_ADMIN_API_TOKEN", "", "error: WARPDRIVE_ADMIN_API_TOKEN: must not be empty", true },
 		{ "WARPDRIVE_TLS_ACME_DIRECTORY", "/x", "", false },
 		{ "WARPDRIVE_TLS_DOMAINS", "a.example,*.b", "error: WARPDRIVE_TLS_DOMAINS: *.b: a wildcard is proved by DNS", true },
 		{ "WARPDRIVE_TLS_SESSION_CACHE", "x", "error: WARPDRIVE_TLS_SESSION_CACHE: expected a number from 0 to 16384", true },
@@ -813,6 +814,7 @@ test_environment(void **state)
 	assert_int_equal(c->server.socket_mode, 0600);
 	assert_true(c->middleware.via);
 	assert_true(is(c->server.admin_token, "tok"));
+	assert_int_equal(c->admin.token.n, 0); /* it has a variable of its own */
 	conf_free(c);
 	for (size_t i = 0; i < LEN(names); i++)
 		unsetenv(names[i]);
@@ -823,6 +825,31 @@ test_environment(void **state)
 		conf_free(c);
 		unsetenv(rows[i].name);
 	}
+}
+
+/* One variable sets one key. */
+static void
+test_variables_are_apart(void **state)
+{
+	struct arena a = { 0 };
+	const char *names[512];
+	size_t n = 0;
+
+	(void)state;
+	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
+		for (size_t i = 0; i < sections[id].n; i++) {
+			const char *name = env_name(&a, id, &sections[id].keys[i]);
+			if (!name)
+				continue;
+			for (size_t k = 0; k < n; k++)
+				if (strcmp(names[k], name) == 0)
+					fail_msg("%s sets two keys, one is %s.%s", name, sections[id].name,
+					    sections[id].keys[i].name);
+			assert_true(n < LEN(names));
+			names[n++] = name;
+		}
+	assert_true(n > 40);
+	arena_free(&a);
 }
 
 static void
@@ -1122,6 +1149,7 @@ main(void)
 		cmocka_unit_test(test_strategies),
 		cmocka_unit_test(test_route_values),
 		cmocka_unit_test(test_environment),
+		cmocka_unit_test(test_variables_are_apart),
 		cmocka_unit_test(test_env_and_file_texts),
 		cmocka_unit_test(test_simple),
 		cmocka_unit_test(test_good),

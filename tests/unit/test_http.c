@@ -98,6 +98,7 @@ static const struct row requests[] = {
 	{ T("GET http://h?q HTTP/1.1\r\n" HOST END), ALL, "absolute, query without path" },
 	{ T("GET http://[::1]:80/ HTTP/1.1\r\n" HOST END), ALL, "absolute with IPv6" },
 	{ T("GET http:// HTTP/1.1\r\n" HOST END), -400, "absolute without authority" },
+	{ T("GET http://h/ HTTP/1.1\r\nHost:\r\n" END), ALL, "absolute, empty Host: RFC 9112 3.2.2" },
 	{ T("GET http:///p HTTP/1.1\r\n" HOST END), -400, "absolute with empty authority" },
 	{ T("GET http://u@h/ HTTP/1.1\r\n" HOST END), -400, "user info" },
 	{ T("GET http://h:99999/ HTTP/1.1\r\n" HOST END), -400, "port too large" },
@@ -483,8 +484,10 @@ static const struct row responses[] = {
 	{ T("\r\nHTTP/1.1 200 OK\r\n\r\n"), -502, "empty line in front" },
 	{ T("HTTP/1.1 200 O\0K\r\n\r\n"), -502, "NUL in the reason" },
 	{ T("HTTP/1.1 200 O\rK\r\n\r\n"), -502, "CR in the reason" },
-	{ T("HTTP/1.1 200 OK\n\r\n"), -502, "bare LF behind the status line" },
-	{ T("HTTP/1.1 200 OK\r\nA: b\n\r\n"), -502, "bare LF behind a field" },
+	{ T("HTTP/1.1 200 OK\nA: b\n c\n\n"), -502, "obs-fold behind a bare LF" },
+	{ T("HTTP/1.1 200 OK\nA: b\r\r\n\n"), -502, "two CRs" },
+	{ T("HTTP/1.1 200 O\rK\n\n"), -502, "CR in the reason, bare LF behind" },
+	{ T("\nHTTP/1.1 200 OK\n\n"), -502, "a bare LF in front" },
 	{ T("HTTP/1.1 200 OK\r\nA : b\r\n\r\n"), -502, "space before colon" },
 	{ T("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n"), -502, "obs-fold" },
 	{ T("HTTP/1.1 200 OK\r\nA\r\n\r\n"), -502, "no colon" },
@@ -495,7 +498,6 @@ static const struct row responses[] = {
 	{ T("HTTP/1.1\r\n"), -502, "no status" },
 	{ T("HTTP/1.1 \n"), -502, "no status, bare LF" },
 	{ T("HTTP/1.1 200\tOK\r\n\r\n"), -502, "tab behind the status" },
-	{ T("HTTP/1.1 200\n"), -502, "bare LF behind the status" },
 	{ T("HTTP/1.1 200 OK\r\nA: \x01"), -502, "control byte in an unfinished field" },
 };
 /* clang-format on */
@@ -505,6 +507,55 @@ test_responses(void **state)
 {
 	(void)state;
 	rows_run(response_parse, responses, LEN(responses));
+}
+
+/* Bare LF ends a line of a response, and only of a response. RFC 9112 2.2. */
+static void
+test_responses_lf(void **state)
+{
+	/* clang-format off */
+	static const struct {
+		struct slice in;
+		int n;
+		const char *reason, *value; /* of the field A */
+		const char *why;
+	} rows[] = {
+		{ T("HTTP/1.1 200 OK\n\n"), 0, "OK", NULL, "a status line alone" },
+		{ T("HTTP/1.1 200\n\n"), 0, "", NULL, "no reason" },
+		{ T("HTTP/1.1 200 \n\n"), 0, "", NULL, "an empty one" },
+		{ T("HTTP/1.1 200 OK\n\r\n"), 0, "OK", NULL, "LF, CRLF" },
+		{ T("HTTP/1.1 200 OK\r\n\n"), 0, "OK", NULL, "CRLF, LF" },
+		{ T("HTTP/1.1 200 OK\nA: b\nC: d\n\n"), 2, "OK", "b", "every line" },
+		{ T("HTTP/1.1 200 OK\nA: b\r\nC: d\r\n\r\n"), 2, "OK", "b", "the first" },
+		{ T("HTTP/1.1 200 OK\r\nA: b\nC: d\r\n\r\n"), 2, "OK", "b", "the second" },
+		{ T("HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\n\n"), 2, "OK", "b", "the last" },
+		{ T("HTTP/1.1 200 OK\nA:\t b \t\n\n"), 1, "OK", "b", "blanks before it" },
+		{ T("HTTP/1.1 200 OK\nA:\n\n"), 1, "OK", "", "an empty value" },
+	};
+	/* clang-format on */
+
+	(void)state;
+	for (size_t i = 0; i < LEN(rows); i++) {
+		const char *why = rows[i].why;
+		struct slice in = exact(rows[i].in);
+		int got;
+
+		got = parse(response_parse, in);
+		row_int(why, in, "result", got, (int)in.n);
+		if (got > 0) {
+			row_int(why, in, "number of fields", head.n, rows[i].n);
+			row_slice(why, in, "reason", head.reason, slice_of(rows[i].reason));
+		}
+		if (got > 0 && head.n > 0)
+			row_slice(why, in, "value", head.f[0].value, slice_of(rows[i].value));
+		exact_free(in);
+		for (size_t n = 0; n < rows[i].in.n; n++) {
+			in = exact((struct slice){ rows[i].in.p, n });
+			row_int(why, in, "cut short", parse(response_parse, in), 0);
+			exact_free(in);
+		}
+	}
+	rows_end();
 }
 
 static void
@@ -589,12 +640,17 @@ static const struct {
 	{ "Transfer-Encoding: identity\r\nContent-Length: 5\r\n", 1, -400, BODY_NONE, 0, "identity, length" },
 	{ "Transfer-Encoding:\r\n", 1, -400, BODY_NONE, 0, "empty coding" },
 	{ "Transfer-Encoding: \r\nContent-Length: 5\r\n", 1, -400, BODY_NONE, 0, "empty coding, length" },
-	{ "Transfer-Encoding: identity\r\n", 1, -400, BODY_NONE, 0, "not chunked at the end" },
+	{ "Transfer-Encoding: identity\r\n", 1, -501, BODY_NONE, 0, "a coding of old: RFC 9112 6.1" },
+	{ "Transfer-Encoding: IDENTITY \r\n", 1, -501, BODY_NONE, 0, "in capitals" },
+	{ "Transfer-Encoding: identity, chunked\r\n", 1, -501, BODY_NONE, 0, "before chunked" },
+	{ "Transfer-Encoding: chunked, identity\r\n", 1, -501, BODY_NONE, 0, "behind it" },
+	{ "Transfer-Encoding: identity\r\n", 0, -400, BODY_NONE, 0, "in 1.0" },
 	{ "Transfer-Encoding: gzip\r\n", 1, -400, BODY_NONE, 0, "not chunked at the end" },
 	{ "Transfer-Encoding: chunked, gzip\r\n", 1, -400, BODY_NONE, 0, "chunked is not last" },
 	{ "Transfer-Encoding: chunked, chunked\r\n", 1, -400, BODY_NONE, 0, "chunked twice" },
 	{ "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 1, -400, BODY_NONE, 0, "chunked twice" },
-	{ "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", 1, -400, BODY_NONE, 0, "chunked, then more" },
+	{ "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", 1, -501, BODY_NONE, 0, "over two lines" },
+	{ "Transfer-Encoding: chunked, chunked, identity\r\n", 1, -400, BODY_NONE, 0, "chunked twice, even so" },
 	{ "Transfer-Encoding: gzip, chunked\r\n", 1, -501, BODY_CHUNKED, 0, "a coding we cannot decode" },
 	{ "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", 1, -501, BODY_CHUNKED, 0, "over two lines" },
 	{ "Transfer-Encoding: , chunked\r\n", 1, -400, BODY_NONE, 0, "empty member" },
@@ -1030,6 +1086,39 @@ test_chunks_too_much(void **state)
 	rows_end();
 }
 
+/* Blanks behind the size are taken in the chunks of a response, never in those of a
+ * request. */
+static void
+test_chunks_blanks(void **state)
+{
+	static const char *const sizes[] = { "5 ", "5\t", "5  \t ", "5;a=b ", "5;a ", "5;a=\"b\" ", "05 " };
+	static const char *const bad[] = { " 5", "5 5", "5 x", "5 \r", "5;a=b c" };
+	const struct slice heads[] = { S("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+		S("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") };
+	char in[128];
+	size_t n, content;
+
+	(void)state;
+	for (size_t i = 0; i < 2 * (LEN(sizes) + LEN(bad)); i++) {
+		bool request = i % 2, good = i / 2 < LEN(sizes);
+		const char *size = good ? sizes[i / 2] : bad[i / 2 - LEN(sizes)];
+		struct text t = { NULL, 0, 0, false };
+		struct body b;
+		ssize_t got;
+
+		assert_true(parse(request ? request_parse : response_parse, heads[request]) > 0);
+		assert_int_equal(request ? body_of_request(&b, &head)
+		    : body_of_response(&b, &head, M_GET), 0);
+		n = (size_t)snprintf(in, sizeof in, "%s\r\nhello\r\n0%s\r\n\r\n", size, good ? " " : "");
+		got = chunk_decode(&b, in, n, &content, &t);
+		row_int(request ? "request" : "response", slice_of(size), "result", got,
+		    good && !request ? (ssize_t)n : -1);
+		if (got == (ssize_t)n)
+			row_slice("response", slice_of(size), "content", (struct slice){ in, content }, S("hello"));
+	}
+	rows_end();
+}
+
 /* Without room nothing of the first trailer is used, and asking again helps
  * only when room came. */
 static void
@@ -1260,6 +1349,7 @@ main(void)
 		cmocka_unit_test(test_connection_options),
 		cmocka_unit_test(test_head_scan),
 		cmocka_unit_test(test_responses),
+		cmocka_unit_test(test_responses_lf),
 		cmocka_unit_test(test_responses_seen),
 		cmocka_unit_test(test_response_too_much),
 		cmocka_unit_test(test_request_bodies),
@@ -1269,6 +1359,7 @@ main(void)
 		cmocka_unit_test(test_chunks_split),
 		cmocka_unit_test(test_chunks_cut),
 		cmocka_unit_test(test_chunks_too_much),
+		cmocka_unit_test(test_chunks_blanks),
 		cmocka_unit_test(test_chunks_need_trailers),
 		cmocka_unit_test(test_chunks_no_trailers),
 		cmocka_unit_test(test_hop_by_hop),
