@@ -4,10 +4,12 @@ import base64
 import json
 import os
 import re
+import resource
+import signal
 
 import pytest
 
-from lib import conf, free_port, toml_file
+from lib import SANITIZED, Client, conf, eventually, free_port, toml_file
 
 TRUST = {"trusted_proxies": ["127.0.0.0/8", "10.0.0.0/8"]}
 SECRET = "s3cret-W0rd"
@@ -112,7 +114,6 @@ def test_admin_tokens_have_two_variables(warp):
     port = free_port()
     w = warp(toml_file(conf({"require_auth": True, "respond": {"status": 200}}, admin={"listen": ["127.0.0.1:%d" % port]})),
              env={"WARPDRIVE_ADMIN_TOKEN": "routes-t0ken", "WARPDRIVE_ADMIN_API_TOKEN": "api-t0ken"})
-    from lib import Client
     def status(port, token):
         with Client(port) as c:
             return c.ask("/health", "X-Admin-Token: " + token).status
@@ -155,7 +156,6 @@ def test_config_shows_no_values_of_fields(warp, backend):
     c = conf({"add_headers": add("X-Api-Key"), "add_response_headers": add("X-Cdn-Secret")}, app=backend(), admin={
         "listen": ["@DIR@/a.sock"]})
     w = warp(toml_file(c))
-    from lib import Client
     with Client(w.path("a.sock")) as a:
         text = a.ask("/config").text
     json.loads(text)
@@ -171,7 +171,6 @@ def test_expose_in_both_simple_modes(warp, backend, mode):
     args = ["-l", "127.0.0.1:%d" % port, "-u", "127.0.0.1:%d" % b.port] + (["--", "sleep", "100"] if mode == "--" else [])
     w = warp(None, *args, port=port, ready=mode == "-u", env={"WARPDRIVE_ADMIN_EXPOSE": "/warp", "WARPDRIVE_ADMIN_TOKEN": SECRET,
         "WARPDRIVE_ADMIN_LISTEN": "off"})
-    from lib import eventually
 
     def health():
         try:
@@ -204,6 +203,22 @@ def test_other_parameters_pass(warp, backend):
         assert w.ask(t).status == 200 and b.last.target == t, t
 
 
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer needs more room than this test leaves")
+def test_a_guard_that_finds_no_memory_stays_shut(warp):
+    """path_regex that cannot be matched for want of memory is no "does not match": the next route is not asked."""
+    guard = {"path_regex": "^/(admin|((ab|cd|ef){60}x){20})", "respond": {"status": 403}}
+    w = warp(conf(guard, {"respond": {"status": 200}}))
+    pid = w.children()[0]
+    with w.client() as c:
+        assert c.ask("/admin").status == 403
+        with open("/proc/%d/statm" % pid) as f:
+            most = int(f.read().split()[0]) * resource.getpagesize() + 300000
+        resource.prlimit(pid, resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+        assert c.ask("/admin").status in (500, 503)
+        resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert [c.ask(t).status for t in ("/admin", "/open")] == [403, 200], "and it goes on when there is some"
+
+
 @pytest.mark.parametrize("net", ["::/0", "::/1", "::/64"])
 def test_v6_networks_hold_no_v4(warp, net):
     """`client = ["::/0"]` is every IPv6 client, and no other."""
@@ -227,9 +242,7 @@ def test_rate_limit_outlives_a_reload_that_moves_lines(warp):
     w = warp(c)
     assert [w.ask("/a").status for _ in range(2)] == [200, 429]
     w.write("# a comment\n\n" + c.replace("204", "205"))
-    import signal
     w.signal(signal.SIGHUP)
-    from lib import eventually
     eventually(lambda: w.ask("/new").status == 205, "the new configuration")
     assert w.ask("/a").status == 429
 
