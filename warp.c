@@ -37,6 +37,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -326,9 +327,8 @@ FAST_END
 
 /* ==== arena ==================================================================
  * Owns    blocks that are freed together.
- * Offers  arena_alloc, arena_dup, arena_fmt, arena_free, file_open, file_read.
- *         Never fails: a configuration that does not fit in memory ends the
- *         program.
+ * Offers  arena_alloc, arena_dup, arena_fmt, arena_free. Never fails: a
+ *         configuration that does not fit in memory ends the program.
  * Calls   base. */
 
 struct arena_block {
@@ -431,35 +431,207 @@ arena_free(struct arena *a)
 	}
 }
 
-/* Opens a file that a configuration names, to read it; -1 and why. Neither a
- * pipe nor a device, reading which could take for ever. */
-static int
-file_open(const char *path, const char **why)
+/* ==== walk ===================================================================
+ * Owns    nothing.
+ * Offers  walk_dir, walk_open, walk_error, file_read, walk_read.
+ * Calls   base, arena. Files by name. Root looks at each step of the way: what
+ *         another user has a say in must be his own, so that nobody has root
+ *         open, change or show what he himself could not. */
+
+#define WALK_LINKS 40 /* symbolic links on one way; as the kernel has it */
+#define WALK_MODE  0640
+#define WALK_PROC  0x9fa0 /* PROC_SUPER_MAGIC */
+#define ROOT        ((uid_t)0)
+#define ANYBODY     ((uid_t)-1)
+
+/* The end of a way: name in dir. */
+struct walk {
+	int dir;
+	uid_t who;   /* not root, but can change the way */
+	bool linked; /* he did, by a link */
+	bool made;   /* walk_open has made the file */
+	char name[PATH_MAX]; /* first what is left of the way */
+};
+
+/* Another one has a say. */
+static void
+walk_say(struct walk *w, uid_t who)
 {
-	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (who != ROOT)
+		w->who = w->who == ROOT || w->who == who ? who : ANYBODY;
+}
+
+/* Goes into the directory fd, which is w's then. */
+static bool
+walk_enter(struct walk *w, int fd)
+{
+	struct stat st;
+
+	if (fd < 0)
+		return false;
+	fd_close(w->dir);
+	w->dir = fd;
+	if (fstat(fd, &st) < 0)
+		return false;
+	walk_say(w, st.st_uid);
+	if ((st.st_mode & S_IWOTH) && !(st.st_mode & S_ISVTX))
+		w->who = ANYBODY;
+	return true;
+}
+
+/* The link `name` of st stands in w->dir: the way goes on where it leads. */
+static bool
+walk_follow(struct walk *w, const char *name, const struct stat *st, const char *rest)
+{
+	char to[PATH_MAX], left[PATH_MAX];
+	ssize_t n = readlinkat(w->dir, name, to, sizeof to - 1);
+
+	if (n <= 0)
+		return false;
+	to[n] = '\0';
+	walk_say(w, st->st_uid);
+	w->linked |= st->st_uid != ROOT;
+	if ((size_t)snprintf(left, sizeof left, "%s%s%s", to, *rest ? "/" : "", rest) >= sizeof left) {
+		errno = ENAMETOOLONG;
+		return false;
+	}
+	strcpy(w->name, left);
+	return *to != '/' || walk_enter(w, open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+}
+
+/* One step; 1: it was the last. -1: errno. */
+static int
+walk_step(struct walk *w)
+{
+	char name[NAME_MAX + 1];
+	const char *at = w->name + strspn(w->name, "/");
+	size_t n = strcspn(at, "/");
+	const char *rest = at + n + strspn(at + n, "/");
+	struct statfs fs;
+	struct stat st;
+
+	if (n > NAME_MAX || n == 0) {
+		errno = n ? ENAMETOOLONG : EISDIR;
+		return -1;
+	}
+	snprintf(name, sizeof name, "%.*s", (int)n, at);
+	if (fstatat(w->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+		if (S_ISLNK(st.st_mode) && !(fstatfs(w->dir, &fs) == 0 && !*rest &&
+		    (long)fs.f_type == WALK_PROC)) /* /proc/self/fd leads nowhere by name */
+			return walk_follow(w, name, &st, rest) ? 0 : -1;
+	} else if (*rest)
+		return -1;
+	memmove(w->name, *rest ? rest : at, strlen(*rest ? rest : at) + 1);
+	if (!*rest)
+		return 1;
+	return walk_enter(w, openat(w->dir, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC))
+	    ? 0 : -1;
+}
+
+/* The directory that path lies in, and its name there. The caller closes
+ * w->dir. False: errno. */
+static bool
+walk_dir(struct walk *w, const char *path)
+{
+	int done = 0;
+
+	*w = (struct walk){ .dir = -1, .who = ROOT };
+	if ((size_t)snprintf(w->name, sizeof w->name, "%s", path) >= sizeof w->name)
+		errno = ENAMETOOLONG;
+	else if (walk_enter(w, open(*path == '/' ? "/" : ".", O_PATH | O_DIRECTORY | O_CLOEXEC)))
+		for (int i = 0; i < PATH_MAX && done == 0; i++)
+			done = walk_step(w);
+	if (done > 0)
+		return true;
+	fd_close(w->dir);
+	w->dir = -1;
+	if (done == 0)
+		errno = ELOOP;
+	return false;
+}
+
+/* What is open there may be used by root. */
+static bool
+walk_is_good(const struct walk *w, const struct stat *st)
+{
+	return w->who == ROOT || (w->who != ANYBODY && (st->st_uid == w->who ||
+	    (st->st_uid == ROOT && !w->linked && st->st_nlink == 1)));
+}
+
+/* Like open(), without waiting for anybody. -1: see walk_error. */
+static int
+walk_open(struct walk *w, const char *path, int flags)
+{
+	int fd, err = 0;
+	struct stat st;
+
+	flags |= O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+	w->made = false;
+	if (geteuid() != ROOT)
+		return open(path, flags, WALK_MODE);
+	if (!walk_dir(w, path))
+		return -1;
+	fd = flags & O_CREAT && w->who != ANYBODY
+	    ? openat(w->dir, w->name, flags | O_EXCL, WALK_MODE) : -1;
+	w->made = fd >= 0;
+	if (fd < 0) /* a link that came just now is not followed */
+		fd = openat(w->dir, w->name, (flags & ~O_CREAT) | (w->who == ROOT ? 0 : O_NOFOLLOW));
+	if (fd < 0)
+		err = errno;
+	else if (fstat(fd, &st) < 0 || !walk_is_good(w, &st)) {
+		close(fd);
+		fd = -1;
+		err = EPERM;
+	}
+	fd_close(w->dir);
+	errno = err;
+	return fd;
+}
+
+/* As fchmod, for one that is open for a look alone. */
+static int
+fd_chmod(int fd, mode_t mode)
+{
+	char path[32];
+
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	return chmod(path, mode);
+}
+
+/* Why walk_open failed. */
+static const char *
+walk_error(void)
+{
+	return errno == EPERM ? "somebody else can change the way there, and it is not his own file"
+	    : errno == ENXIO ? "nobody reads this pipe" : strerror(errno);
+}
+
+/* fd, if that is a file; -1 and why: a pipe or a device could take for ever. */
+static int
+file_check(int fd, const char **why)
+{
 	struct stat st;
 
 	*why = NULL;
 	if (fd < 0 || fstat(fd, &st) < 0)
-		*why = strerror(errno);
+		*why = walk_error();
 	else if (!S_ISREG(st.st_mode))
 		*why = S_ISDIR(st.st_mode) ? "it is a directory" : "it is not a regular file";
-	if (*why && fd >= 0)
-		close(fd);
+	if (*why)
+		fd_close(fd);
 	return *why ? -1 : fd;
 }
 
-/* The whole of a file of at most max bytes, NUL behind it; NULL or why not. */
+/* All of fd, at most max bytes, NUL behind them; fd is closed. NULL or why not. */
 static const char *
-file_read(struct arena *a, const char *path, size_t max, struct slice *out)
+fd_read(struct arena *a, int fd, size_t max, struct slice *out)
 {
-	const char *why;
-	int fd = file_open(path, &why);
+	const char *why = NULL;
 	char *p = NULL;
 	size_t n = 0, cap = 0;
 	ssize_t got = 1;
 
-	while (fd >= 0 && got != 0 && n <= max && !why) {
+	while (got != 0 && n <= max && !why) {
 		if (n == cap) {
 			cap = cap ? cap * 2 : 4096;
 			if (!(p = realloc(p, cap)))
@@ -474,8 +646,30 @@ file_read(struct arena *a, const char *path, size_t max, struct slice *out)
 	if (!why)
 		*out = arena_dup(a, (struct slice){ p, n });
 	free(p);
-	fd_close(fd);
+	close(fd);
 	return why;
+}
+
+/* A file that the configuration names, and that nobody but warp sees. NULL or
+ * why not. */
+static const char *
+file_read(struct arena *a, const char *path, size_t max, struct slice *out)
+{
+	const char *why;
+	int fd = file_check(open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), &why);
+
+	return why ? why : fd_read(a, fd, max, out);
+}
+
+/* One that clients or programs get to see. */
+static const char *
+walk_read(struct arena *a, const char *path, size_t max, struct slice *out)
+{
+	struct walk w;
+	const char *why;
+	int fd = file_check(walk_open(&w, path, O_RDONLY), &why);
+
+	return why ? why : fd_read(a, fd, max, out);
 }
 
 /* ==== clock ==================================================================
@@ -8707,7 +8901,7 @@ envfile_look(struct reader *r, struct process_read *pr)
 
 	if (!path)
 		return;
-	if ((why = file_read(r->a, path, ENVFILE_MAX, &pr->envfile_text)))
+	if ((why = walk_read(r->a, path, ENVFILE_MAX, &pr->envfile_text)))
 		process_warn(r, pr, "envfile", "cannot read %s: %s", path, why);
 	else if ((why = envfile_parse(r->a, pr->envfile_text, &pr->envfile, &line)))
 		process_warn(r, pr, "envfile", "%s:%u: %s", path, line, why);
@@ -11189,7 +11383,7 @@ conf_print_json(const struct conf *c, FILE *to)
 static bool
 page_read(struct conf *cf, const char *path, struct slice *body)
 {
-	const char *why = file_read(&cf->arena, path, ERROR_PAGE_MAX, body);
+	const char *why = walk_read(&cf->arena, path, ERROR_PAGE_MAX, body);
 
 	if (why)
 		diag_add(&cf->diags, DIAG_WARNING, 0, 0,
@@ -14172,21 +14366,38 @@ unix_is_stale(const struct addr *a)
 static int
 unix_clear(const struct addr *a)
 {
-	const char *path = a->sock.un.sun_path;
+	struct walk w;
 	struct stat st;
+	int err = 0;
 
-	if (lstat(path, &st) < 0)
-		return 0;
-	errno = EEXIST;
-	if (!S_ISSOCK(st.st_mode))
-		return log_errno("listen on %s: there is a file that is no socket", a->text);
-	if (!unix_is_stale(a)) {
-		errno = EADDRINUSE;
-		return -1; /* the caller says it: the preset one is only a warning */
+	if (!walk_dir(&w, a->sock.un.sun_path))
+		return errno == ENOENT ? 0 : log_errno("listen on %s", a->text);
+	if (fstatat(w.dir, w.name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+		err = !S_ISSOCK(st.st_mode) ? EEXIST : !unix_is_stale(a) ? EADDRINUSE : 0;
+		if (err == 0 && unlinkat(w.dir, w.name, 0) < 0)
+			err = errno;
 	}
-	if (unlink(path) < 0)
-		return log_errno("listen on %s: the old socket cannot be removed", a->text);
-	return 0;
+	close(w.dir);
+	errno = err;
+	if (err == EEXIST)
+		log_errno("listen on %s: there is a file that is no socket", a->text);
+	else if (err && err != EADDRINUSE) /* that the caller says: the preset one is only a warning */
+		log_errno("listen on %s: the old socket cannot be removed", a->text);
+	return err ? -1 : 0;
+}
+
+/* The socket file of l, if it is still the one that was made: open, for a
+ * look at it alone. -1: it is not. */
+static int
+unix_file(const struct listener *l)
+{
+	struct stat st;
+	int fd = open(l->addr.sock.un.sun_path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+		return fd;
+	fd_close(fd);
+	return -1;
 }
 
 static int
@@ -14286,7 +14497,8 @@ listen_note(struct listener *l)
 
 	if (getsockname(l->fd, &here.sa, &n) == 0)
 		ip_of_sock(&here, &l->port);
-	if (l->addr.kind == ADDR_UNIX && stat(l->addr.sock.un.sun_path, &st) == 0) {
+	if (l->addr.kind == ADDR_UNIX && lstat(l->addr.sock.un.sun_path, &st) == 0 &&
+	    S_ISSOCK(st.st_mode)) {
 		l->dev = st.st_dev;
 		l->ino = st.st_ino;
 	}
@@ -14318,16 +14530,16 @@ listen_open(struct listener *l, int mode)
 static void
 listen_close(struct listener *l, bool gone)
 {
-	struct stat st;
-	const char *path = l->addr.sock.un.sun_path;
+	int fd;
 
 	if (l->fd < 0)
 		return;
 	close(l->fd);
 	l->fd = -1;
-	if (gone && l->addr.kind == ADDR_UNIX && !l->inherited && stat(path, &st) == 0 &&
-	    st.st_dev == l->dev && st.st_ino == l->ino)
-		unlink(path);
+	if (gone && l->addr.kind == ADDR_UNIX && !l->inherited && (fd = unix_file(l)) >= 0) {
+		unlink(l->addr.sock.un.sun_path);
+		close(fd);
+	}
 }
 
 /* ==== privilege ==============================================================
@@ -14442,22 +14654,17 @@ privilege_drop(const struct server_conf *sc)
  * Offers  logs_open, logs_close, logs_use, log_file_open.
  * Calls   sink, log. */
 
-#define LOG_FILE_MODE 0640
-
-/* A file that is written to, below dir; its writer never waits for a reader, a
- * pipe must have one. -1: errno. */
+/* A file that lines are added to; a pipe must have a reader. *made: it is new.
+ * -1: logged, as what it is for. */
 static int
-log_file_open(int dir, const char *name, int flags)
+log_file_open(const char *what, const char *path, bool *made)
 {
-	int fd = openat(dir, name, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY |
-	    O_CLOEXEC | flags, LOG_FILE_MODE);
-	struct stat st;
+	struct walk w;
+	int fd = walk_open(&w, path, O_WRONLY | O_APPEND | O_CREAT);
 
-	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISBLK(st.st_mode)) {
-		close(fd);
-		errno = EINVAL;
-		return -1;
-	}
+	*made = w.made;
+	if (fd < 0)
+		log_error("%s %s: %s", what, path, walk_error());
 	return fd;
 }
 
@@ -14466,16 +14673,13 @@ static int
 log_target_open(struct log_target *t)
 {
 	const char *path = t->sink == SINK_FILE ? t->path : "/dev/null";
+	bool made;
 
 	if (t->sink == SINK_STDOUT || t->sink == SINK_STDERR)
 		t->fd = stream_own(fcntl(t->sink == SINK_STDOUT ? STDOUT_FILENO : STDERR_FILENO,
 		    F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
 	else
-		t->fd = log_file_open(AT_FDCWD, path, 0);
-	if (t->fd < 0 && errno == ENXIO)
-		log_error("log to %s: nobody reads this pipe", path);
-	else if (t->fd < 0)
-		log_errno("log to %s", path);
+		t->fd = log_file_open("log to", path, &made);
 	return t->fd < 0 ? -1 : 0;
 }
 
@@ -23838,7 +24042,7 @@ run_dir(void)
 	char *dir = run_dir_made;
 
 	for (size_t i = 0; i < LEN(bases) && !*dir; i++) {
-		if (i > 0 || (mkdir(bases[i], DIR_MODE) < 0 && access(bases[i], W_OK) < 0))
+		if (i > 0 || !dir_make(bases[i]))
 			snprintf(dir, sizeof run_dir_made, "%s-%d", bases[i], (int)getpid());
 		else
 			snprintf(dir, sizeof run_dir_made, "%s/%d", bases[i], (int)getpid());
@@ -23943,7 +24147,6 @@ static void
 endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *sc)
 {
 	struct identity workers;
-	char path[32];
 	struct stat st;
 	int fd;
 
@@ -23952,10 +24155,9 @@ endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *
 		return;
 	if ((fd = open(e->socket, O_PATH | O_NOFOLLOW | O_CLOEXEC)) < 0)
 		return;
-	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
 	if (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_uid == owner &&
 	    (fchownat(fd, "", (uid_t)-1, workers.gid, AT_EMPTY_PATH) < 0 ||
-	    chmod(path, SOCKET_SHARED) < 0))
+	    fd_chmod(fd, SOCKET_SHARED) < 0))
 		log_errno("%s: opening it to the workers", e->socket);
 	close(fd);
 }
@@ -24072,7 +24274,7 @@ child_env(const struct child_start *cs)
 	size_t n = 0, old = 0;
 	char **env;
 
-	if (ps->envfile && ((why = file_read(cs->a, ps->envfile, ENVFILE_MAX, &text)) ||
+	if (ps->envfile && ((why = walk_read(cs->a, ps->envfile, ENVFILE_MAX, &text)) ||
 	    (why = envfile_parse(cs->a, text, &file, &line)))) {
 		log_error("process %s: %s:%u: %s", cs->label, ps->envfile, line, why);
 		return NULL;
@@ -24193,6 +24395,8 @@ child_start(const struct process *ps, const char *label, int index, const struct
 		argv[i] = child_text(&cs, slice_of(ps->argv[i]));
 	if (env && pipe2(fds, O_CLOEXEC) == 0) {
 		cs.out = fds[1];
+		if (fchown(fds[1], as->user ? as->uid : (uid_t)-1, as->group ? as->gid : (gid_t)-1) < 0)
+			log_errno("process %s: its output", label); /* cannot be opened as /dev/stdout */
 		if ((pid = fork()) == 0)
 			child_run(&cs, as, argv, env);
 		if (pid < 0)
@@ -24222,16 +24426,33 @@ child_start(const struct process *ps, const char *label, int index, const struct
 
 static struct output *outputs;
 
+/* fd is its user's, so that it can be opened as /dev/stdout, or read. */
+static void
+output_give(int fd, const struct process *ps)
+{
+	struct identity as;
+
+	if (geteuid() == 0 && identity_find(ps->name, ps->user, ps->group, &as) == 0 &&
+	    (as.user || as.group) && fchown(fd, as.user ? as.uid : (uid_t)-1, as.gid) < 0)
+		log_errno("process %s: its output", ps->name);
+}
+
 /* Where it goes; the file is opened anew. */
 static void
 output_aim(struct output *o, const struct process *ps)
 {
+	char what[PROC_NAME_MAX + 32];
+	bool made;
+
 	fd_close(o->file);
 	o->file = -1;
 	o->sink = ps->sink;
-	if (o->sink == CHILD_FILE && (o->file = open(ps->log_path, O_WRONLY | O_APPEND | O_CREAT |
-	    O_CLOEXEC | O_NONBLOCK, LOG_FILE_MODE)) < 0) /* it may be a pipe */
-		log_errno("process %s: log %s", o->label, ps->log_path);
+	if (o->sink != CHILD_FILE)
+		return;
+	snprintf(what, sizeof what, "process %s: log", o->label);
+	o->file = log_file_open(what, ps->log_path, &made);
+	if (o->file >= 0 && made)
+		output_give(o->file, ps); /* it may look at what it wrote */
 }
 
 static void
@@ -27193,9 +27414,11 @@ listeners_chmod(const struct listeners *ls, mode_t mode)
 {
 	for (int i = 0; i < ls->n; i++) {
 		const struct listener *l = &ls->v[i];
-		if (l->addr.kind == ADDR_UNIX && l->kind == LISTEN_HTTP && !l->inherited &&
-		    chmod(l->addr.sock.un.sun_path, mode) < 0)
+		int fd = l->addr.kind == ADDR_UNIX && l->kind == LISTEN_HTTP && !l->inherited
+		    ? unix_file(l) : -1;
+		if (fd >= 0 && fd_chmod(fd, mode) < 0)
 			log_errno("mode of %s", l->addr.text);
+		fd_close(fd);
 	}
 }
 
@@ -27752,21 +27975,26 @@ systemd_read(const struct conf *cf)
 
 /* ---- pid file, readiness ---- */
 
+#define PID_FILE_MODE 0644
+
 static int
 pid_open(const char *path)
 {
+	struct walk w;
 	int fd;
 
 	if (!path || m.pid_fd >= 0)
 		return 0;
-	if ((fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644)) < 0)
-		return log_errno("pid file %s", path);
+	if ((fd = walk_open(&w, path, O_RDWR | O_CREAT)) < 0) {
+		log_error("pid file %s: %s", path, walk_error());
+		return -1;
+	}
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		log_errno("pid file %s: another warp holds it", path);
 		close(fd);
 		return -1;
 	}
-	if (ftruncate(fd, 0) < 0)
+	if (ftruncate(fd, 0) < 0 || fchmod(fd, PID_FILE_MODE) < 0)
 		log_errno("pid file %s", path);
 	m.pid_fd = fd;
 	return 0;
@@ -27782,6 +28010,17 @@ pid_write(void)
 		return;
 	if (pwrite(m.pid_fd, b, (size_t)n, 0) != n || ftruncate(m.pid_fd, n) < 0)
 		log_errno("pid file");
+}
+
+/* Unless somebody has put another one there. */
+static void
+pid_remove(const char *path)
+{
+	struct stat ours, there;
+
+	if (m.pid_fd >= 0 && path && fstat(m.pid_fd, &ours) == 0 && lstat(path, &there) == 0 &&
+	    ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
+		unlink(path);
 }
 
 /* Tells who waits at that descriptor; nobody does at -1. */
@@ -28546,8 +28785,7 @@ master_run(const struct start *s, struct conf *cf)
 	run_dir_remove(run_dir_made);
 	if (procs_wrapped >= 0 && m.code == 0)
 		m.code = procs_wrapped;
-	if (m.pid_fd >= 0 && s->pid_file)
-		unlink(s->pid_file);
+	pid_remove(s->pid_file);
 	return m.code;
 }
 /* ==== main ===================================================================
