@@ -790,7 +790,6 @@ test_environment(void **state)
 		{ "WARPDRIVE_SHOW_ERRORS", "1", "error: WARPDRIVE_SHOW_ERRORS: expected true or false, got 1", true },
 		{ "WARPDRIVE_LISTEN", ":1,nowhere", "error: WARPDRIVE_LISTEN: nowhere: ", true },
 		{ "WARPDRIVE_ADMIN_TOKEN", "", "error: WARPDRIVE_ADMIN_TOKEN: must not be empty", true },
-		{ "WARPDRIVE_ADMIN_API_TOKEN", "", "error: WARPDRIVE_ADMIN_API_TOKEN: must not be empty", true },
 		{ "WARPDRIVE_TLS_ACME_DIRECTORY", "/x", "", false },
 		{ "WARPDRIVE_TLS_DOMAINS", "a.example,*.b", "error: WARPDRIVE_TLS_DOMAINS: *.b: a wildcard is proved by DNS", true },
 		{ "WARPDRIVE_TLS_SESSION_CACHE", "x", "error: WARPDRIVE_TLS_SESSION_CACHE: expected a number from 0 to 16384", true },
@@ -814,7 +813,6 @@ test_environment(void **state)
 	assert_int_equal(c->server.socket_mode, 0600);
 	assert_true(c->middleware.via);
 	assert_true(is(c->server.admin_token, "tok"));
-	assert_int_equal(c->admin.token.n, 0); /* it has a variable of its own */
 	conf_free(c);
 	for (size_t i = 0; i < LEN(names); i++)
 		unsetenv(names[i]);
@@ -827,11 +825,11 @@ test_environment(void **state)
 	}
 }
 
-/* One variable sets one key. */
+/* Two keys with one variable would both be set by it. */
 static void
-test_variables_are_apart(void **state)
+test_one_variable_sets_one_key(void **state)
 {
-	struct arena a = { 0 };
+	struct arena a = { NULL };
 	const char *names[512];
 	size_t n = 0;
 
@@ -839,17 +837,62 @@ test_variables_are_apart(void **state)
 	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
 		for (size_t i = 0; i < sections[id].n; i++) {
 			const char *name = env_name(&a, id, &sections[id].keys[i]);
-			if (!name)
-				continue;
-			for (size_t k = 0; k < n; k++)
-				if (strcmp(names[k], name) == 0)
-					fail_msg("%s sets two keys, one is %s.%s", name, sections[id].name,
-					    sections[id].keys[i].name);
+			for (size_t k = 0; name && k < n; k++)
+				if (strcmp(names[k], name) == 0) {
+					print_error("%s is of two keys, one is %s.%s\n", name,
+					    sections[id].name, sections[id].keys[i].name);
+					fail();
+				}
 			assert_true(n < LEN(names));
-			names[n++] = name;
+			if (name)
+				names[n++] = name;
 		}
-	assert_true(n > 40);
+	assert_true(n > 50);
 	arena_free(&a);
+}
+
+static void
+test_tokens_of_the_environment(void **state)
+{
+	static const struct { const char *name; bool server; } rows[] = {
+		{ "WARPDRIVE_ADMIN_TOKEN", true }, { "WARPDRIVE_ADMIN_API_TOKEN", false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < LEN(rows); i++) {
+		struct conf *c;
+		setenv(rows[i].name, "tok", 1);
+		c = load_good(UP);
+		expect(c, rows[i].name, "", false);
+		assert_true(is(rows[i].server ? c->server.admin_token : c->admin.token, "tok"));
+		assert_int_equal((rows[i].server ? c->admin.token : c->server.admin_token).n, 0);
+		conf_free(c);
+		unsetenv(rows[i].name);
+	}
+}
+
+/* Both modes without a file know all that the environment can say. */
+static void
+test_simple_exposes_admin(void **state)
+{
+	char *argv[] = { (char *)(uintptr_t) "true", NULL };
+
+	(void)state;
+	setenv("WARPDRIVE_ADMIN_EXPOSE", "/warp", 1);
+	for (int i = 0; i < 2; i++) {
+		struct conf *c;
+		setenv("WARPDRIVE_ADMIN_TOKEN", "tok", 1);
+		c = i == 0 ? conf_simple(NULL, "127.0.0.1:1") : conf_wrap(NULL, NULL, argv);
+		expect(c, "expose", "", false);
+		assert_int_equal(c->table.n, 3);
+		assert_int_equal(c->table.routes[1].action, ACT_ADMIN);
+		conf_free(c);
+		unsetenv("WARPDRIVE_ADMIN_TOKEN");
+		c = i == 0 ? conf_simple(NULL, "127.0.0.1:1") : conf_wrap(NULL, NULL, argv);
+		expect(c, "expose without token", "WARPDRIVE_ADMIN_EXPOSE: needs server.admin_token", true);
+		conf_free(c);
+	}
+	unsetenv("WARPDRIVE_ADMIN_EXPOSE");
 }
 
 static void
@@ -1047,7 +1090,7 @@ test_print_json(void **state)
 	expect_in(text, "\"worker_threads\": { \"value\": 1, \"from\": \"preset\" }");
 	expect_in(text, "\"level\": { \"value\": \"debug\", \"from\": \"env:WARPDRIVE_LOG_LEVEL\" }");
 	expect_in(text, "\"basic_auth\": { \"value\": {\"joe\": \"***\"}, \"from\": \"file:");
-	expect_in(text, "{\"name\": \"Authorization\", \"value\": \"***\"}, {\"name\": \"X-Q\", \"value\": \"***\"}");
+	expect_in(text, "{\"name\": \"Authorization\", \"value\": \"***\"}, {\"name\": \"X-Q\", \"value\": \"a\\\"b\"}");
 	expect_in(text, "\"app\": [\"127.0.0.1:3000\"]");
 	assert_null(strstr(text, "s3cret"));
 	free(text);
@@ -1149,7 +1192,9 @@ main(void)
 		cmocka_unit_test(test_strategies),
 		cmocka_unit_test(test_route_values),
 		cmocka_unit_test(test_environment),
-		cmocka_unit_test(test_variables_are_apart),
+		cmocka_unit_test(test_one_variable_sets_one_key),
+		cmocka_unit_test(test_tokens_of_the_environment),
+		cmocka_unit_test(test_simple_exposes_admin),
 		cmocka_unit_test(test_env_and_file_texts),
 		cmocka_unit_test(test_simple),
 		cmocka_unit_test(test_good),
