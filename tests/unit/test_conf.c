@@ -862,12 +862,12 @@ test_tokens_of_the_environment(void **state)
 	for (size_t i = 0; i < LEN(rows); i++) {
 		struct conf *c;
 		setenv(rows[i].name, "tok", 1);
-		c = load_good(UP);
+		c = load(UP);
+		unsetenv(rows[i].name); /* also when this fails */
 		expect(c, rows[i].name, "", false);
 		assert_true(is(rows[i].server ? c->server.admin_token : c->admin.token, "tok"));
 		assert_int_equal((rows[i].server ? c->admin.token : c->server.admin_token).n, 0);
 		conf_free(c);
-		unsetenv(rows[i].name);
 	}
 }
 
@@ -878,21 +878,21 @@ test_simple_exposes_admin(void **state)
 	char *argv[] = { (char *)(uintptr_t) "true", NULL };
 
 	(void)state;
-	setenv("WARPDRIVE_ADMIN_EXPOSE", "/warp", 1);
 	for (int i = 0; i < 2; i++) {
-		struct conf *c;
+		struct conf *good, *bad;
+		setenv("WARPDRIVE_ADMIN_EXPOSE", "/warp", 1);
 		setenv("WARPDRIVE_ADMIN_TOKEN", "tok", 1);
-		c = i == 0 ? conf_simple(NULL, "127.0.0.1:1") : conf_wrap(NULL, NULL, argv);
-		expect(c, "expose", "", false);
-		assert_int_equal(c->table.n, 3);
-		assert_int_equal(c->table.routes[1].action, ACT_ADMIN);
-		conf_free(c);
+		good = i == 0 ? conf_simple(NULL, "127.0.0.1:1") : conf_wrap(NULL, NULL, argv);
 		unsetenv("WARPDRIVE_ADMIN_TOKEN");
-		c = i == 0 ? conf_simple(NULL, "127.0.0.1:1") : conf_wrap(NULL, NULL, argv);
-		expect(c, "expose without token", "WARPDRIVE_ADMIN_EXPOSE: needs server.admin_token", true);
-		conf_free(c);
+		bad = i == 0 ? conf_simple(NULL, "127.0.0.1:1") : conf_wrap(NULL, NULL, argv);
+		unsetenv("WARPDRIVE_ADMIN_EXPOSE"); /* also when this fails */
+		expect(good, "expose", "", false);
+		assert_int_equal(good->table.n, 3);
+		assert_int_equal(good->table.routes[1].action, ACT_ADMIN);
+		conf_free(good);
+		expect(bad, "expose without token", "WARPDRIVE_ADMIN_EXPOSE: needs server.admin_token", true);
+		conf_free(bad);
 	}
-	unsetenv("WARPDRIVE_ADMIN_EXPOSE");
 }
 
 static void
