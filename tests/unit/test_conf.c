@@ -1090,7 +1090,7 @@ test_print_json(void **state)
 	expect_in(text, "\"worker_threads\": { \"value\": 1, \"from\": \"preset\" }");
 	expect_in(text, "\"level\": { \"value\": \"debug\", \"from\": \"env:WARPDRIVE_LOG_LEVEL\" }");
 	expect_in(text, "\"basic_auth\": { \"value\": {\"joe\": \"***\"}, \"from\": \"file:");
-	expect_in(text, "{\"name\": \"Authorization\", \"value\": \"***\"}, {\"name\": \"X-Q\", \"value\": \"a\\\"b\"}");
+	expect_in(text, "{\"name\": \"Authorization\", \"value\": \"***\"}, {\"name\": \"X-Q\", \"value\": \"***\"}");
 	expect_in(text, "\"app\": [\"127.0.0.1:3000\"]");
 	assert_null(strstr(text, "s3cret"));
 	free(text);
