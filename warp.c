@@ -438,7 +438,6 @@ arena_free(struct arena *a)
  *         another user has a say in must be his own, so that nobody has root
  *         open, change or show what he himself could not. */
 
-#define WALK_LINKS 40 /* symbolic links on one way; as the kernel has it */
 #define WALK_MODE  0640
 #define WALK_PROC  0x9fa0 /* PROC_SUPER_MAGIC */
 #define ROOT        ((uid_t)0)
@@ -507,6 +506,7 @@ walk_step(struct walk *w)
 	const char *at = w->name + strspn(w->name, "/");
 	size_t n = strcspn(at, "/");
 	const char *rest = at + n + strspn(at + n, "/");
+	bool last = !*rest;
 	struct statfs fs;
 	struct stat st;
 
@@ -516,13 +516,13 @@ walk_step(struct walk *w)
 	}
 	snprintf(name, sizeof name, "%.*s", (int)n, at);
 	if (fstatat(w->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-		if (S_ISLNK(st.st_mode) && !(fstatfs(w->dir, &fs) == 0 && !*rest &&
+		if (S_ISLNK(st.st_mode) && !(fstatfs(w->dir, &fs) == 0 && last &&
 		    (long)fs.f_type == WALK_PROC)) /* /proc/self/fd leads nowhere by name */
 			return walk_follow(w, name, &st, rest) ? 0 : -1;
-	} else if (*rest)
+	} else if (!last)
 		return -1;
-	memmove(w->name, *rest ? rest : at, strlen(*rest ? rest : at) + 1);
-	if (!*rest)
+	memmove(w->name, last ? at : rest, strlen(last ? at : rest) + 1);
+	if (last)
 		return 1;
 	return walk_enter(w, openat(w->dir, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC))
 	    ? 0 : -1;
@@ -558,11 +558,20 @@ walk_is_good(const struct walk *w, const struct stat *st)
 	    (st->st_uid == ROOT && !w->linked && st->st_nlink == 1)));
 }
 
+/* A file of root's harms nobody there. */
+static bool
+walk_may_make(const struct walk *w)
+{
+	struct stat st;
+
+	return w->who == ROOT || (w->who != ANYBODY && fstat(w->dir, &st) == 0 && st.st_uid == w->who);
+}
+
 /* Like open(), without waiting for anybody. -1: see walk_error. */
 static int
 walk_open(struct walk *w, const char *path, int flags)
 {
-	int fd, err = 0;
+	int fd = -1, err = 0;
 	struct stat st;
 
 	flags |= O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
@@ -571,13 +580,15 @@ walk_open(struct walk *w, const char *path, int flags)
 		return open(path, flags, WALK_MODE);
 	if (!walk_dir(w, path))
 		return -1;
-	fd = flags & O_CREAT && w->who != ANYBODY
-	    ? openat(w->dir, w->name, flags | O_EXCL, WALK_MODE) : -1;
+	if (flags & O_CREAT && walk_may_make(w))
+		fd = openat(w->dir, w->name, flags | O_EXCL, WALK_MODE);
 	w->made = fd >= 0;
+	if (w->made && w->linked && fchown(fd, w->who, (gid_t)-1) < 0)
+		err = errno; /* nor would it be good the next time */
 	if (fd < 0) /* a link that came just now is not followed */
 		fd = openat(w->dir, w->name, (flags & ~O_CREAT) | (w->who == ROOT ? 0 : O_NOFOLLOW));
 	if (fd < 0)
-		err = errno;
+		err = errno == ENOENT && flags & O_CREAT ? EPERM : errno;
 	else if (fstat(fd, &st) < 0 || !walk_is_good(w, &st)) {
 		close(fd);
 		fd = -1;
@@ -746,6 +757,7 @@ clock_date(void)
 #define SYSLOG_PATH     "/dev/log"
 #define SYSLOG_LINE     1024 /* bytes of a datagram; RFC 3164 4.1 */
 #define SYSLOG_FACILITY 3    /* daemon */
+#define SOCKET_PIECE    1536 /* that a socket takes whole, or not at all */
 
 static int syslog_fd = -1;
 static bool syslog_streams; /* records end in a NUL there */
@@ -855,7 +867,8 @@ sink_eat(struct sink *s, size_t n)
 static size_t
 sink_piece(const struct sink *s, struct slice rest)
 {
-	size_t n = s->kind == SINK_PLAIN ? rest.n : MIN(rest.n, (size_t)PIPE_BUF);
+	size_t n = s->kind == SINK_PLAIN ? rest.n
+	    : MIN(rest.n, (size_t)(s->kind == SINK_SOCKET ? SOCKET_PIECE : PIPE_BUF));
 	const char *end = s->kind == SINK_DGRAM ? memchr(rest.p, '\n', rest.n)
 	    : memrchr(rest.p, '\n', n);
 
@@ -964,26 +977,17 @@ sinks_finish(struct sink *a, struct sink *b, int limit_ms)
 /* ==== log ====================================================================
  * Owns    the error log: its sink, level and this process's name.
  * Offers  log_error, log_warn, log_info, log_debug, log_errno, log_flush,
- *         log_forked, log_sink, log_level, log_who.
+ *         log_forked, log_leave, log_sink, log_lost, log_level.
  * Calls   base, sink. */
 
 #define LOG_LINE 1024 /* bytes of one line; what is longer is cut */
 
 static char log_ring[LOG_RING];
+static atomic_uint log_lost_own, *log_lost = &log_lost_own; /* then the board's: of all processes */
 static struct sink log_sink = { .kind = SINK_STREAM, .fd = STDERR_FILENO, .buf = log_ring,
 	.cap = sizeof log_ring };
 static enum log_level log_level = LOG_LVL_INFO;
 static const char *log_who = "warp"; /* "warp", "worker", "resolver" */
-
-/* What waits for the reader goes to it; a full disk loses log lines only. */
-static void
-log_flush(void)
-{
-	if (!sink_flush(&log_sink)) {
-		log_sink.n = 0;
-		log_sink.blocked = false;
-	}
-}
 
 /* In a new child: what waits is its parent's to write. */
 static void
@@ -992,7 +996,15 @@ log_forked(const char *who)
 	log_who = who;
 	log_sink.n = 0;
 	log_sink.blocked = false;
-	log_sink.lost = 0;
+}
+
+/* At the end of this process: who is told of the lines that nobody took? */
+static void
+log_leave(void)
+{
+	for (size_t i = 0; i < log_sink.n; i++)
+		*log_lost += log_sink.buf[i] == '\n';
+	log_sink.n = 0;
 }
 
 static void
@@ -1017,6 +1029,26 @@ log_line(enum log_level level, const char *text)
 	text_clean(line, t.n);
 	line[t.n++] = '\n';
 	sink_add(&log_sink, (struct slice){ line, t.n });
+	*log_lost += (unsigned)log_sink.lost;
+	log_sink.lost = 0;
+}
+
+/* What waits for the reader goes to it, and how much did not; a full disk loses
+ * lines only. */
+static void
+log_flush(void)
+{
+	char b[LOG_LINE];
+	unsigned lost;
+
+	if (!sink_flush(&log_sink))
+		log_sink.n = 0;
+	log_sink.blocked = log_sink.n > 0;
+	if (*log_lost == 0 || log_sink.blocked || (lost = atomic_exchange(log_lost, 0)) == 0)
+		return;
+	snprintf(b, sizeof b, "the reader of this log was too slow: %u lines lost", lost);
+	log_line(LOG_LVL_WARN, b);
+	sink_flush(&log_sink);
 }
 
 __attribute__((format(printf, 2, 0))) static void
@@ -1028,13 +1060,6 @@ log_v(enum log_level level, const char *fmt, va_list ap)
 	if (level > log_level)
 		return;
 	log_flush();
-	if (log_sink.lost > 0 && !log_sink.blocked) {
-		snprintf(b, sizeof b, "the reader of this log was too slow: %llu lines lost",
-		    (unsigned long long)log_sink.lost);
-		log_sink.lost = 0;
-		log_line(LOG_LVL_WARN, b);
-	}
-	errno = err;
 	vsnprintf(b, sizeof b, fmt, ap);
 	log_line(level, b);
 	if (!log_sink.blocked)
@@ -1075,7 +1100,7 @@ log_errno(const char *fmt, ...)
 
 /* ==== diag ===================================================================
  * Owns    nothing: a struct diags is its maker's.
- * Offers  diag_add, diags_print.
+ * Offers  diag_add, diags_print, diags_say.
  * Calls   base, arena. */
 
 #define DIAGS_MAX 100 /* one file's worth of complaints; the rest is counted */
@@ -1160,6 +1185,25 @@ diags_print(const struct diags *ds, FILE *to)
 	if (ds->errors + ds->warnings > DIAGS_MAX)
 		fprintf(to, "... and %d more\n", ds->errors + ds->warnings - DIAGS_MAX);
 }
+/* To whoever started warp, who may not read it. */
+static void
+diags_say(const struct diags *ds)
+{
+	char *text = NULL;
+	size_t n = 0;
+	FILE *to = open_memstream(&text, &n);
+	struct slice rest, line;
+
+	if (!to)
+		die_memory();
+	diags_print(ds, to);
+	fclose(to);
+	for (rest = (struct slice){ text, n }; rest.n > 0 && slice_cut(&rest, '\n', &line); )
+		sink_add(&log_sink, (struct slice){ line.p, line.n + 1 });
+	log_flush();
+	free(text);
+}
+
 /* ==== toml ===================================================================
  * Owns    nothing: the tree is in the caller's arena.
  * Offers  toml_parse, toml_get, toml_kind_names.
@@ -11480,6 +11524,7 @@ board_open(void)
 		die_memory();
 	board->layout = board_layout();
 	board->started_s = (long long)time(NULL);
+	log_lost = &board->log_lost;
 }
 
 /* The board of the binary before, if it looks alike: its workers still count
@@ -11500,6 +11545,7 @@ board_adopt(int fd)
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
 	for (size_t i = 0; i < PROCS_MAX && board->procs[i].name[0]; i++)
 		memset(&board->procs[i], 0, sizeof board->procs[i]);
+	log_lost = &board->log_lost;
 	return true;
 }
 
@@ -21427,6 +21473,7 @@ static void
 conn_ready(struct watch *w, short revents)
 {
 	struct conn *c = (struct conn *)w;
+	bool more = c->state == CONN_IDLE && c->s.in.n > 0; /* since conn_yield */
 	ssize_t got = 1;
 
 	conn_turns(c, false);
@@ -21439,7 +21486,7 @@ conn_ready(struct watch *w, short revents)
 		got = 0;
 	} else if (c->state != CONN_TLS && (got = side_fill(&c->s)) < 0)
 		conn_close(c);
-	if (got != 0 || !c->s.timer.list) /* part of a record lets no deadline start anew */
+	if (got != 0 || more || !c->s.timer.list) /* part of a record lets no deadline start anew */
 		conn_go(c);
 	side_settle();
 }
@@ -22479,6 +22526,7 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 		logs_watch();
 	}
 	sinks_finish(&access_log.sink, &log_sink, LOG_LAST_MS);
+	log_leave();
 	_exit(0);
 }
 
@@ -26384,6 +26432,7 @@ acme_dir_make(struct arena *a, const char *path)
 {
 	char *p = arena_fmt(a, "%s", path);
 	struct stat st;
+	int fd;
 
 	for (size_t i = 1; p[i]; i++)
 		if (p[i] == '/') {
@@ -26394,9 +26443,15 @@ acme_dir_make(struct arena *a, const char *path)
 		}
 	if (mkdir(p, RENEW_DIR_MODE) < 0 && errno != EEXIST)
 		return arena_fmt(a, "cannot make %s: %s", p, strerror(errno));
-	if (stat(p, &st) < 0)
+	if ((fd = open(p, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 || fstat(fd, &st) < 0)
 		return arena_fmt(a, "cannot look at %s: %s", p, strerror(errno));
-	return S_ISDIR(st.st_mode) ? NULL : arena_fmt(a, "%s is no directory", p);
+	if (st.st_uid != geteuid())
+		log_warn("%s belongs to another user (uid %u), who can read and change what warp "
+		    "keeps there: chown it", p, (unsigned)st.st_uid);
+	else if (st.st_mode & (S_IRWXG | S_IRWXO) && fchmod(fd, RENEW_DIR_MODE) < 0)
+		log_errno("%s is open to others: chmod 700", p);
+	close(fd);
+	return NULL;
 }
 
 /* All of s to fd, and to the disk. */
@@ -26448,9 +26503,10 @@ static const char *
 acme_dir_try(struct arena *a, const char *dir)
 {
 	const char *path = arena_fmt(a, "%s/try.new", dir);
-	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, RENEW_FILE_MODE);
+	int fd;
 
-	if (fd < 0)
+	unlink(path);
+	if ((fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, RENEW_FILE_MODE)) < 0)
 		return arena_fmt(a, "cannot write to %s: %s", dir, strerror(errno));
 	close(fd);
 	unlink(path);
@@ -26930,6 +26986,7 @@ static struct {
 	pid_t checker;                 /* worker that does the health checks; 0: none */
 	bool reload_again, upgrade_again; /* when that can be */
 	pid_t check;                   /* a new binary that judges the configuration; 0: none */
+	int check_says;                /* what it writes; -1: none */
 	int64_t check_by_ms;           /* killed then */
 	char exe[PATH_MAX];
 	int code;                      /* exit status to be */
@@ -27657,11 +27714,13 @@ upgrade_check(void)
 	if (!m.start->file)
 		argv[1] = (char *)(uintptr_t)"-V", argv[2] = NULL;
 	m.check_by_ms = now_ms + CHECK_WAIT_S * SECOND_MS;
+	m.check_says = memfd_create("warp upgrade", MFD_CLOEXEC);
 	if ((m.check = fork()) == 0) {
 		log_forked("upgrade");
 		sigemptyset(&none);
 		sigprocmask(SIG_SETMASK, &none, NULL);
-		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && dup2(STDERR_FILENO, STDOUT_FILENO) >= 0)
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && m.check_says >= 0 &&
+		    dup2(m.check_says, STDERR_FILENO) >= 0 && dup2(m.check_says, STDOUT_FILENO) >= 0)
 			execv(m.exe, argv);
 		log_errno("%s", m.exe);
 		_exit(EXIT_OTHER);
@@ -27741,12 +27800,30 @@ upgrade(void)
 	}
 }
 
+/* Why the new binary does not like it. */
+static void
+upgrade_heard(void)
+{
+	char b[CHILD_LINE];
+	ssize_t n = m.check_says >= 0 ? pread(m.check_says, b, sizeof b, 0) : 0;
+	struct slice rest = { b, n > 0 ? (size_t)n : 0 }, line;
+
+	while (rest.n > 0 && slice_cut(&rest, '\n', &line))
+		log_error("upgrade: %.*s", (int)line.n, line.p);
+}
+
 /* What the new binary thinks of the configuration, as wait says. */
 static void
 upgrade_checked(int status)
 {
+	bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+
 	m.check = 0;
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || !upgrade_trial()) {
+	if (!good)
+		upgrade_heard();
+	fd_close(m.check_says);
+	m.check_says = -1;
+	if (!good || !upgrade_trial()) {
 		log_error("upgrade: %s cannot run this configuration; going on", m.exe);
 		asker_told("the new binary cannot run this configuration, the log says why");
 	} else if (m.state == M_RUNNING && !jobs_busy())
@@ -28771,7 +28848,7 @@ static int
 master_run(const struct start *s, struct conf *cf)
 {
 	m.start = s;
-	m.resolver_life = m.pid_fd = m.notify_fd = m.daemon_fd = -1;
+	m.resolver_life = m.pid_fd = m.notify_fd = m.daemon_fd = m.check_says = -1;
 	if ((m.code = master_start(cf)) != 0) {
 		upgrade_back(m.start->argv);
 		master_stop();
@@ -28983,6 +29060,7 @@ check(const struct options *o)
 /* ---- -s ---- */
 
 #define VERB_CONNECT_S 5
+#define VERB_STATUS_S 10
 #define VERB_WAIT_S 30   /* a reload takes READY_WAIT_MS at most */
 #define VERB_LONG_S 300  /* processes take their time to stop and to get ready */
 #define VERB_LINE   4096 /* bytes of the request, and of an answer's header line */
@@ -29002,16 +29080,26 @@ verb_addr(struct conf *cf)
 	return addr_parse(&cf->arena, S(ADMIN_SOCKET), &preset, &why) ? &preset : NULL;
 }
 
-static int
-verb_connect(const struct addr *a, bool with_arg)
+static struct slice verb_late_text;
+
+/* All of the time is over, however the answer came. */
+static void
+verb_late(int sig)
 {
-	struct timeval limit = { .tv_sec = with_arg ? VERB_LONG_S : VERB_WAIT_S };
+	(void)sig;
+	if (write(STDERR_FILENO, verb_late_text.p, verb_late_text.n) < 0)
+		_exit(EXIT_OTHER);
+	_exit(EXIT_OTHER);
+}
+
+static int
+verb_connect(const struct addr *a)
+{
 	struct timeval soon = { .tv_sec = VERB_CONNECT_S };
 	int fd = socket(a->sock.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), err;
 
 	if (fd < 0)
 		return -1;
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &soon, sizeof soon);
 	if (connect(fd, &a->sock.sa, a->sock_n) == 0)
 		return fd;
@@ -29059,8 +29147,7 @@ verb_print(FILE *f)
 	while (!body && fgets(b, sizeof b, f))
 		body = strcmp(b, "\r\n") == 0;
 	if (!body)
-		fprintf(stderr, "warp: no answer%s; the log of the running warp may say why\n",
-		    ferror(f) && errno == EAGAIN ? " in time" : "");
+		fprintf(stderr, "warp: no answer; the log of the running warp may say why\n");
 	if (body && !good)
 		fputs("warp: ", stderr);
 	while ((got = fread(b, 1, sizeof b, f)) > 0)
@@ -29084,7 +29171,11 @@ verb(const struct options *o)
 		conf_free(cf);
 		return EXIT_OTHER;
 	}
-	if ((fd = verb_connect(a, o->arg)) < 0) {
+	verb_late_text = slice_of(arena_fmt(&cf->arena, "warp: no answer from %s in time; its log "
+	    "may say why\n", a->text));
+	signal(SIGALRM, verb_late);
+	alarm(o->arg ? VERB_LONG_S : strcmp(o->verb, "status") == 0 ? VERB_STATUS_S : VERB_WAIT_S);
+	if ((fd = verb_connect(a)) < 0) {
 		bool full = errno == EAGAIN || errno == EINPROGRESS;
 		fprintf(stderr, full ? "warp: the warp at %s takes no more questions: it hangs, or "
 		    "too many are asked (connect: %s)\n"
@@ -29146,7 +29237,7 @@ run(const struct options *o, char **argv)
 	bool upgraded = getenv("WARP_INHERIT") != NULL;
 	int err;
 
-	diags_print(&cf->diags, stderr);
+	diags_say(&cf->diags);
 	if (cf->diags.errors > 0) {
 		upgrade_back(argv);
 		conf_free(cf);

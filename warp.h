@@ -878,6 +878,7 @@ struct board_acme {
 struct board {
 	uint64_t layout;      /* see board_layout */
 	atomic_llong started_s; /* wall clock */
+	atomic_uint log_lost; /* lines of the error log that no one has been told of */
 	atomic_uint generation, reloads;
 	atomic_uint oldest; /* generation that a worker alive may name */
 	struct board_worker workers[WORKERS_MAX * 2]; /* new and draining ones */
