@@ -638,9 +638,10 @@ def test_emfile(warp):
 
 def test_many_orphans(warp):
     """More than fit in one read."""
-    w = warp(fleet(None, {"odd": {"command": sys.executable, "args": ["-SE", "-c", "import os,time\nfor i in range(700):\n  if os.fork()==0:\n    os.setsid()\n    if os.fork(): os._exit(0)\n    os.closerange(0, 3)\n    time.sleep(900); os._exit(0)\n  os.wait()\nopen('done','w'); time.sleep(1000)"]}}))
+    w = warp(fleet(None, {"odd": {"command": sys.executable, "args": ["-SE", "-c", "import os,time\nfor i in range(700):\n  if os.fork()==0:\n    os.setsid()\n    if os.fork(): os._exit(0)\n    open('kids','a').write('%d\\n' % os.getpid())\n    os.closerange(0, 3)\n    time.sleep(900); os._exit(0)\n  os.wait()\nopen('done','w'); time.sleep(1000)"]}}))
     eventually(lambda: os.path.exists(w.path("done")), "", 30)
-    kids = w.children()
+    with open(w.path("kids")) as f:
+        kids = [int(k) for k in f.read().split()]
     assert len(kids) > 600
     try:
         w.stop(timeout=15)
