@@ -66,7 +66,7 @@ def test_upgrade_answered_before_the_content_is_whole(warp, backend, early):
     with warp(conf(app=b)).client() as c:
         c.send(request("/", *UPGRADE, "Content-Length: 10", method="POST") + b"01234")
         if early:
-            b.conn().backend.wait(lambda: b.conn().requests, "the head")
+            eventually(lambda: b.conn().requests, "the head")
         c.send(b"56789")
         assert c.response().status == 101 and got.wait(TIMEOUT)
         assert c.send(b"data").exactly(4, TIMEOUT) == b"DATA"
