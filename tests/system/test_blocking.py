@@ -16,7 +16,7 @@ import tty
 import pytest
 
 import lib
-from lib import SLOW, TIMEOUT, Client, complete, conf, eventually, free_port, freeze, request, run_warp, toml_file
+from lib import SANITIZED, SLOW, TIMEOUT, Client, complete, conf, eventually, free_port, freeze, request, run_warp, toml_file
 from supervised import alive, fleet, kill, proc, proc_that, sh, verb
 
 OK = {"respond": {"status": 200, "body": "ok"}}
@@ -101,14 +101,14 @@ def test_log_that_nobody_reads(warp, err):
     for _ in range(60):
         with Client(w.port) as c:
             assert c.send("PROXY UNKNOWN\r\n").ask("/dead").status in (502, 503)
-    for _ in range(1200):                                      # a line for each
-        with Client(w.port) as c:
-            c.send("no header\r\n").fin()
     assert proxied(w.port).text == "old"
     w.write(text("new"))
     w.signal(signal.SIGHUP)
     eventually(lambda: proxied(w.port).text == "new", "the master reloads")
     w.signal(signal.SIGUSR1)
+    for _ in range(1200):                                      # a line for each
+        with Client(w.port) as c:
+            c.send("no header\r\n").fin()
     assert err.blocks_others(), "those who share it did not ask for O_NONBLOCK"
 
     def flows():
@@ -348,31 +348,26 @@ def test_pipelined_requests_take_turns(warp, users, path):
     """One client's buffer full of requests is served over several turns of the loop, the others in between."""
     w = warp(guarded(users, access="stdout", format="$uri"))
     worker, = w.children()
-    with w.client() as many, w.client() as one:
-        assert many.ask().status == one.ask().status == 200    # both are known to the worker
+    with w.client() as before, w.client() as many, w.client() as behind:
+        assert [c.ask().status for c in (before, many, behind)] == [200] * 3   # all are known to the worker
         freeze(worker)
         try:
             fields = [basic("good", "wrong" + LONG)] if path == "/guarded" else []
-            batch = [request(path + "/%d" % i, *fields) for i in range(500)]
+            batch = [request(path + "/%d" % i, *fields) for i in range(200)]
             while len(b"".join(batch)) > 15000:
                 batch.pop()
             many.send(b"".join(batch))
-            one.send(request("/one"))
-            time.sleep(0.05)
+            before.send(request("/before"))
+            behind.send(request("/behind"))
         finally:
             os.kill(worker, signal.SIGCONT)
-        spent, m = took(one.response)
-        assert m.status == 200
+        assert before.response().status == behind.response().status == 200
         for _ in batch:
             assert many.response(timeout=10 * TIMEOUT).status in (200, 401)
-    order = w.wait_stdout(r"(?s)/one.*%s/%d$|%s/%d\n.*/one$" % ((path, len(batch) - 1) * 2))[0].split()
-    assert order.index("/one") < order.index(path + "/%d" % (len(batch) - 1)), "after all %d of the other" % len(batch)
-
-
-def cpu(pid):
-    """Seconds of CPU it and its helpers have used."""
-    with open("/proc/%d/stat" % pid) as f:
-        return sum(map(int, f.read().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+    w.stop()
+    order = w.stdout.split()
+    last = order.index("%s/%d" % (path, len(batch) - 1))
+    assert order.index("/before") < last and order.index("/behind") < last, "after all %d of the other" % len(batch)
 
 
 def test_a_page_with_40_images_hashes_once(warp, users):
@@ -390,7 +385,7 @@ def test_a_page_with_40_images_hashes_once(warp, users):
         assert page[0] < 15 * one, "one hash takes %.1f ms, 40 images %.1f ms" % (1e3 * one, 1e3 * page[0])
         assert c.ask("/guarded", basic("img", secret + "x")).status == 401
         assert c.ask("/b", field).status == 401, "good for the hash it was checked against"
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not SANITIZED:                    # which has memory without end
         assert not kept_in(w.children()[0], ("img:" + secret).encode()), "a digest is enough"
 
 
