@@ -2,9 +2,11 @@
 that turns out to be a pipe, not for a password's hash, not for one client's pile of requests, not for a new binary."""
 import base64
 import contextlib
+import fcntl
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import socket
@@ -17,7 +19,7 @@ import pytest
 
 import lib
 from lib import SANITIZED, SLOW, TIMEOUT, Client, complete, conf, eventually, free_port, freeze, request, run_warp, toml_file
-from supervised import alive, fleet, kill, proc, proc_that, sh, verb
+from supervised import alive, fleet, kill, proc, proc_that, sh, verb, wait_state
 
 OK = {"respond": {"status": 200, "body": "ok"}}
 STAMP = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+\[\d+\] (error|warn|info|debug): |.*: warning: |talks: ")
@@ -34,7 +36,6 @@ class Stderr:
         self.kind = kind
         if kind == "pipe":
             self.r, self.w = os.pipe()
-            import fcntl
             fcntl.fcntl(self.w, 1031, 4096)                    # F_SETPIPE_SZ
             self.own = os.open("/proc/self/fd/%d" % self.w, os.O_WRONLY | os.O_NONBLOCK)
         elif kind == "socket":
@@ -51,25 +52,26 @@ class Stderr:
     def use(self):
         os.dup2(self.w, 2)
 
-    def fill(self):
+    def put(self, n):
+        """Writes lines of n bytes until nothing more goes in; whether anything did."""
+        line, any = b"#" * (n - 1) + b"\n", False
         with contextlib.suppress(BlockingIOError):
-            for size in (4096, 1):
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        if self.kind == "socket":
-                            self.own.send(b"#" * (size - 1) + b"\n", socket.MSG_DONTWAIT)
-                        else:
-                            os.write(self.own, b"#" * (size - 1) + b"\n")
+            while self.own.send(line, socket.MSG_DONTWAIT) if self.kind == "socket" else os.write(self.own, line):
+                any = True
+        return any
+
+    def fill(self):
+        eventually(lambda: not any([self.put(4096), self.put(1)]), "it is full")   # a terminal's buffers move on
 
     def read(self):
-        """All so far, without the filling."""
-        import select
-        while select.select([self.r], [], [], 0)[0] and (more := os.read(self.r, 1 << 16)):
-            self.got += more
-        return re.sub(rb"#*\n(?=#|\n)|^#*\n|#+\n", b"", self.got)
+        """All so far, without the filling; some of it, where more comes all the time."""
+        for _ in range(32):
+            if not select.select([self.r], [], [], 0)[0]:
+                break
+            self.got += os.read(self.r, 1 << 16)
+        return re.sub(rb"(?m)^#*\n|^#+", b"", self.got)
 
     def blocks_others(self):
-        import fcntl
         return not fcntl.fcntl(self.w, fcntl.F_GETFL) & os.O_NONBLOCK
 
     def close(self):
@@ -123,6 +125,18 @@ def test_log_that_nobody_reads(warp, err):
     w.stop()                                                   # TERM, with nobody to say goodbye to
 
 
+def test_start_and_upgrade_with_a_full_log(warp, err):
+    """What -t says of the configuration, at the start and to the new binary, waits for nobody either."""
+    err.fill()
+    w = warp(conf({"path_prefix": "/a"}, {"path_prefix": "/"}, {"path_prefix": "/never"}, gone={"host": "127.0.0.1", "port": 1}),
+             preexec_fn=err.use)                               # there are warnings
+    assert w.ask().status == 502
+    old = w.children()
+    w.signal(signal.SIGUSR2)
+    eventually(lambda: w.children() and not set(old) & set(w.children()), "new workers", 2 * TIMEOUT)
+    assert w.ask().status == 502
+
+
 @pytest.mark.parametrize("width", [60, 3000])
 def test_output_of_a_process_that_nobody_reads(warp, err, width):
     """The program may wait, the master does not: it reloads, answers and stops. Later every line is whole."""
@@ -138,7 +152,8 @@ def test_output_of_a_process_that_nobody_reads(warp, err, width):
     seen = len(err.read())
     eventually(lambda: len(err.read()) > seen + 20000, "it goes on")
     lines = err.read().replace(b"\r", b"").split(b"\n")[:-1]
-    assert not [x for x in lines if not STAMP.match(x)], [x for x in lines if not STAMP.match(x)][:3]
+    torn = [x for x in lines if not STAMP.match(x)]
+    assert not torn, torn[:3]
     assert sum(x == b"talks: " + b"y" * width for x in lines) > 5
     err.fill()
     w.stop()
@@ -430,7 +445,7 @@ def test_upgrade_to_a_binary_that_hangs(warp, tmp_path, monkeypatch):
     shutil.copy2(lib.WARP, exe)
     monkeypatch.setattr(lib, "WARP", exe)
     w = warp(fleet(None, {"p": sh("exec sleep 60")}, server={"worker_threads": 1}))
-    old = proc(w, "p")["pid"]
+    old = wait_state(w, "up", "p")["pid"]
     worker = [p for p in w.children() if p != old]
     with open(exe + ".new", "w") as f:
         f.write("#!/bin/sh\nexec sleep 60\n")

@@ -48,7 +48,7 @@ def test_server_name_in_the_error_log(https, pki):
     assert not CONTROL.search(w.stderr.replace("\n", "").encode())
 
 
-@pytest.mark.parametrize("form", ["combined", "json", "$uri $http_x_evil $http_referer $remote_user"])
+@pytest.mark.parametrize("form", ["combined", "json", "$uri $http_x_evil $referer $user_agent"])
 def test_access_log_in_syslog(warp, syslog, form):
     """Whatever a request says, it is one line."""
     w = warp(conf({"respond": {"status": 200}}, log={"access": "syslog", "format": form}))
