@@ -539,6 +539,19 @@ class Blackhole:
             s.close()
 
 
+def fill_socket(path):
+    """Datagrams for this socket, until nothing more goes in, whoever sends."""
+    while True:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+            s.connect(path)
+            try:
+                for n in range(1 << 16):
+                    s.send(b"filler", socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if n == 0:
+                    return
+
+
 class Syslog:
     """The other end of /dev/log for those who run .program, a warp that sees a /dev of its own. It reads only
     when it is asked to, as a syslog daemon that hangs."""
@@ -563,16 +576,7 @@ mount --rbind %(d)s /dev && exec %(warp)s "$@"' sh "$@"
         os.chmod(self.program, 0o755)
 
     def fill(self):
-        """Nothing more goes in, whoever sends."""
-        while True:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
-                s.connect(self.path)
-                try:
-                    for n in range(1 << 16):
-                        s.send(b"filler", socket.MSG_DONTWAIT)
-                except BlockingIOError:
-                    if n == 0:
-                        return
+        fill_socket(self.path)
 
     def drain(self):
         """Takes what there is; the lines so far, as bytes."""

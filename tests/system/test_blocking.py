@@ -195,6 +195,19 @@ def test_syslog_that_nobody_reads(warp, syslog, what):
     w.stop()
 
 
+def test_notify_socket_that_nobody_reads(warp, tmp_path):
+    """systemd is told what happens when it listens; a reload does not wait for that."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(path)
+        w = warp(conf(OK), env={"NOTIFY_SOCKET": path})
+        lib.fill_socket(path)
+        w.write(conf({"respond": {"status": 200, "body": "new"}}))
+        w.signal(signal.SIGHUP)
+        eventually(lambda: w.ask().text == "new", "the master reloads")
+        w.stop()
+
+
 # ---- files that are pipes ---------------------------------------------------------
 
 # key: the file's name, the configuration that names it; what it must not be is a FIFO
