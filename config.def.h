@@ -123,6 +123,7 @@
 #define IDLE_LIFE_MIN_MS 500   /* shorter idle lives say nothing */
 #define IDLE_MASS_MS     100   /* idle connections of different lives that close
                                   within: a restart, which says nothing either */
+#define HEAD_REST_MS     20  /* after HEAD: does a body follow all the same? */
 #define AVERAGE_PART     8     /* of an answer's time in the moving average */
 #define TIME_HALVES_MS   1000 /* least_time: averages of unasked instances do */
 #define TIME_GUESS_US    50000 /* least_time: until the first answer has come */

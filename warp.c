@@ -2542,10 +2542,14 @@ head_scan(struct slice in, uint32_t *scanned)
 /* Steps over the CRLF at *at: 1, 0 when it is not there yet, -1 when something
  * else is. A bare CR or LF ends nothing: stricter than RFC 9112 2.2. */
 static int
-line_end(struct slice in, size_t *at)
+line_end(struct slice in, size_t *at, bool lf)
 {
 	if (*at == in.n)
 		return 0;
+	if (lf && in.p[*at] == '\n') {
+		++*at;
+		return 1;
+	}
 	if (in.p[*at] != '\r')
 		return -1;
 	if (*at + 1 == in.n)
@@ -2572,7 +2576,7 @@ field_count(struct head *h, enum field_id id)
 /* The field line at *at: 1, 0 unfinished, -1 malformed. RFC 9112 5; obs-fold
  * is refused. */
 static int
-field_parse(struct head *h, struct slice in, size_t *at)
+field_parse(struct head *h, struct slice in, size_t *at, bool lf)
 {
 	struct field *f = &h->f[h->n];
 	size_t start = *at, colon = start, value, end;
@@ -2587,15 +2591,15 @@ field_parse(struct head *h, struct slice in, size_t *at)
 	for (value = colon + 1; value < in.n && is_blank(in.p[value]); value++)
 		;
 	end = *at = value_end(in, value);
-	if ((got = line_end(in, at)) <= 0)
+	if ((got = line_end(in, at, lf)) <= 0)
 		return got;
 	while (end > value && is_blank(in.p[end - 1]))
 		end--;
 	f->name = (struct slice){ in.p + start, colon - start };
 	f->value = (struct slice){ in.p + value, end - value };
-	f->start = in.p + start;
+	f->start = lf && in.p[*at - 2] != '\r' ? NULL : in.p + start;
 	f->end = in.p + *at;
-	f->drop = false;
+	f->drop = f->kept = false;
 	f->id = (uint8_t)field_id_of(f->name);
 	h->n++;
 	field_count(h, (enum field_id)f->id);
@@ -2605,20 +2609,20 @@ field_parse(struct head *h, struct slice in, size_t *at)
 /* All field lines at *at and the empty one: 1, 0 unfinished, -1 malformed, -2
  * too many. */
 static int
-fields_parse(struct head *h, struct slice in, size_t *at)
+fields_parse(struct head *h, struct slice in, size_t *at, bool lf)
 {
 	int got;
 
 	h->n = 0;
 	memset(h->first, 0, sizeof h->first);
 	memset(h->count, 0, sizeof h->count);
-	while (*at < in.n && in.p[*at] != '\r') {
+	while (*at < in.n && in.p[*at] != '\r' && !(lf && in.p[*at] == '\n')) {
 		if (h->n == FIELDS_MAX)
 			return -2;
-		if ((got = field_parse(h, in, at)) <= 0)
+		if ((got = field_parse(h, in, at, lf)) <= 0)
 			return got;
 	}
-	return line_end(in, at);
+	return line_end(in, at, lf);
 }
 
 static const struct field *
@@ -2708,9 +2712,11 @@ head_hop_by_hop(struct head *h)
 		if (h->f[i].id != F_CONNECTION)
 			continue;
 		while (slice_list_next(&rest, &item))
-			for (int k = 0; k < h->n; k++)
-				if (slice_ieq(h->f[k].name, item) && !name_is_kept(&h->f[k]))
-					h->f[k].drop = true;
+			for (int k = 0; k < h->n; k++) {
+				struct field *f = &h->f[k];
+				if (!f->drop && !f->kept && slice_ieq(f->name, item))
+					*(name_is_kept(f) ? &f->kept : &f->drop) = true;
+			}
 	}
 }
 
@@ -2874,7 +2880,7 @@ request_line(struct head *h, struct slice in, size_t *at)
 		return got == 0 ? 0 : -400;
 	if ((got = version_take(in, at, &h->minor)) <= 0)
 		return got;
-	if ((got = line_end(in, at)) <= 0)
+	if ((got = line_end(in, at, false)) <= 0)
 		return got == 0 ? 0 : -400;
 	h->method = method_of(h->method_text);
 	got = target_parse(h);
@@ -2912,7 +2918,7 @@ request_parse(struct head *h, struct slice in)
 		return 0;
 	if ((got = request_line(h, in, &at)) <= 0)
 		return got;
-	if ((got = fields_parse(h, in, &at)) <= 0)
+	if ((got = fields_parse(h, in, &at, false)) <= 0)
 		return got == 0 ? 0 : got == -2 ? -431 : -400;
 	if (host_parse(h) < 0 || !connection_is_short(h))
 		return -400;
@@ -2934,13 +2940,13 @@ status_line(struct head *h, struct slice in, size_t *at)
 	if (code.n < STATUS_LEN)
 		return memchr(code.p, '\n', code.n) ? -1 : 0;
 	h->status = (int)slice_uint((struct slice){ code.p + 1, 3 }, 599);
-	if (code.p[0] != ' ' || h->status < 100 || (code.p[4] != ' ' && code.p[4] != '\r'))
+	if (code.p[0] != ' ' || h->status < 100 || !memchr(" \r\n", code.p[4], 3))
 		return -1;
 	*at += code.p[4] == ' ' ? STATUS_LEN : STATUS_LEN - 1;
 	from = *at;
 	*at = value_end(in, from);
 	h->reason = (struct slice){ in.p + from, *at - from };
-	return line_end(in, at);
+	return line_end(in, at, true);
 }
 
 /* A response head at the front of in. Bytes eaten, 0 unfinished, -502. */
@@ -2950,7 +2956,7 @@ response_parse(struct head *h, struct slice in)
 	size_t at = 0;
 	int got;
 
-	if ((got = status_line(h, in, &at)) <= 0 || (got = fields_parse(h, in, &at)) <= 0)
+	if ((got = status_line(h, in, &at)) <= 0 || (got = fields_parse(h, in, &at, true)) <= 0)
 		return got == 0 ? 0 : -502;
 	return connection_is_short(h) ? (int)at : -502;
 }
@@ -2964,6 +2970,7 @@ coding_of(const struct head *h)
 {
 	struct slice rest, item;
 	int chunked = 0, others = 0;
+	bool identity = false;
 
 	for (int i = 0; i < h->n; i++) {
 		if (h->f[i].id != F_TRANSFER_ENCODING)
@@ -2973,13 +2980,14 @@ coding_of(const struct head *h)
 			item = slice_trim(item);
 			if (chunked || !is_token(item))
 				return -1;
+			identity |= slice_ieq(item, S("identity"));
 			if (slice_ieq(item, S("chunked")))
 				chunked++;
 			else
 				others++;
 		}
 	}
-	return !chunked ? -1 : others ? 0 : 1;
+	return identity ? 0 : !chunked ? -1 : others ? 0 : 1;
 }
 
 /* Content-Length once, digits only: stricter than RFC 9110 8.6, which lets
@@ -3040,6 +3048,7 @@ body_of_response(struct body *b, const struct head *h, enum method m)
 		body_set(b, BODY_LENGTH, (uint64_t)n);
 	else
 		body_set(b, BODY_CLOSE, 0);
+	b->lenient = true;
 	return 0;
 }
 
@@ -3171,7 +3180,10 @@ ext_class_of(char c)
 static int
 chunk_ext_byte(struct body *b, char c)
 {
-	b->chunk = (enum chunk_state)ext_next[b->chunk][ext_class_of(c)];
+	if (c == '\r' && b->lenient && (b->chunk == CHUNK_BWS || b->chunk == CHUNK_EXT_NAMED))
+		b->chunk = CHUNK_SIZE_LF;
+	else
+		b->chunk = (enum chunk_state)ext_next[b->chunk][ext_class_of(c)];
 	return b->chunk == CHUNK_SIZE || ++b->ext_bytes > CHUNK_EXT_MAX ? -1 : 0;
 }
 
@@ -3259,11 +3271,12 @@ chunk_decode(struct body *b, char *p, size_t n, size_t *content, struct text *tr
 
 /* ==== path ===================================================================
  * Owns    the normalised view of the path in hand.
- * Offers  path_plain, path_normalise, path_encode, query_has.
+ * Offers  path_plain, path_normalise, path_raw, path_encode, query_has.
  * Calls   base, http. Routes match this view, so that no spelling slips past a
  *         guarded one; RFC 3986 6.2.2. */
 
 static char path_buf[PATH_PAD + TARGET_MAX + 1]; /* the pad stays zero */
+static uint16_t path_ends[TARGET_MAX + 1];
 
 /* A path that is its own normalised view. */
 static void
@@ -3291,8 +3304,9 @@ percent_value(struct slice s)
 /* One segment, decoded behind *n. An encoded slash or percent sign stays
  * encoded. -1: malformed, or a NUL. */
 static int
-segment_decode(struct slice s, char *to, size_t *n)
+segment_decode(struct slice s, const char *raw, char *to, size_t *n)
 {
+	size_t from;
 	int c;
 
 	for (size_t i = 0; i < s.n; i++) {
@@ -3301,19 +3315,27 @@ segment_decode(struct slice s, char *to, size_t *n)
 			return -1;
 		if (s.p[i] == '%')
 			i += 2;
+		from = *n;
 		if (c != '/' && c != '%') {
 			to[(*n)++] = (char)c;
-			continue;
+		} else {
+			memcpy(to + *n, c == '/' ? "%2F" : "%25", 3);
+			*n += 3;
 		}
-		memcpy(to + *n, c == '/' ? "%2F" : "%25", 3);
-		*n += 3;
+		for (; from < *n; from++)
+			path_ends[from] = (uint16_t)(s.p + i + 1 - raw);
 	}
 	return 0;
 }
 
+/* Also with a parameter, which some servers cut off first: `..;x`. */
 static bool
 is_dots(struct slice s)
 {
+	const char *semicolon = s.n > 0 ? memchr(s.p, ';', s.n) : NULL;
+
+	if (semicolon)
+		s.n = (size_t)(semicolon - s.p);
 	return slice_eq(s, S(".")) || slice_eq(s, S(".."));
 }
 
@@ -3348,14 +3370,15 @@ path_normalise(struct slice raw, struct path_view *v)
 
 	if (raw.n == 0 || raw.n > TARGET_MAX || raw.p[0] != '/')
 		return -400;
+	path_ends[n] = 1;
 	to[n++] = '/';
 	rest = slice_from(raw, 1);
 	while (slice_cut(&rest, '/', &seg)) {
 		start = n;
-		if (segment_decode(seg, to, &n) < 0)
+		if (segment_decode(seg, raw.p, to, &n) < 0)
 			return -400;
 		done = (struct slice){ to + start, n - start };
-		if (hides_dots(done))
+		if (hides_dots(done) || (is_dots(done) && memchr(done.p, ';', done.n)))
 			return -400;
 		if (done.n == 0)
 			continue;
@@ -3370,12 +3393,28 @@ path_normalise(struct slice raw, struct path_view *v)
 				;
 			continue;
 		}
-		if (rest.p)
+		if (rest.p) {
+			path_ends[n] = (uint16_t)(rest.p - raw.p);
 			to[n++] = '/';
+		}
 	}
 	to[n] = '\0';
-	v->path = (struct slice){ to, n };
+	*v = (struct path_view){ { to, n }, raw, path_ends };
 	return 0;
+}
+
+/* The bytes of raw that the normalised bytes from..to came from. */
+static struct slice
+path_raw(const struct path_view *v, size_t from, size_t to)
+{
+	size_t start, end = to > 0 ? v->ends[to - 1] : 0;
+
+	if (from >= to)
+		return S("");
+	start = v->ends[from] - 1u;
+	if (start >= 2 && v->raw.p[start - 2] == '%')
+		start -= 2; /* nothing else can stand there */
+	return (struct slice){ v->raw.p + start, end - start };
 }
 
 /* A normalised path, or one that was rewritten, as it may stand in a request
@@ -3560,6 +3599,8 @@ cidr_has(const struct cidr *c, const struct ip *ip)
 	size_t whole = c->bits / 8;
 	unsigned rest = c->bits % 8, mask = (0xff00u >> rest) & 0xff;
 
+	if (c->bits < IP_V4_PREFIX * 8 && ip_is_v4(ip))
+		return false; /* a network of IPv6 holds none of IPv4 */
 	return memcmp(c->ip.b, ip->b, whole) == 0 &&
 	    (rest == 0 || ((c->ip.b[whole] ^ ip->b[whole]) & mask) == 0);
 }
@@ -3933,13 +3974,17 @@ proxy_write(struct text *t, int version, const struct ip *src, uint16_t sport,
 		proxy_write_v2(t, src, sport, dst, dport);
 		return;
 	}
-	if (ip_is_none(src) || ip_is_none(dst) || ip_is_v4(src) != ip_is_v4(dst)) {
+	bool v4 = ip_is_v4(src) && ip_is_v4(dst);
+
+	if (ip_is_none(src) || ip_is_none(dst)) {
 		text_add(t, S("PROXY UNKNOWN\r\n"));
 		return;
 	}
-	text_add(t, ip_is_v4(src) ? S("PROXY TCP4 ") : S("PROXY TCP6 "));
+	text_add(t, v4 ? S("PROXY TCP4 ") : S("PROXY TCP6 "));
+	text_add(t, !v4 && ip_is_v4(src) ? S("::ffff:") : S(""));
 	ip_text(t, src);
 	text_char(t, ' ');
+	text_add(t, !v4 && ip_is_v4(dst) ? S("::ffff:") : S(""));
 	ip_text(t, dst);
 	text_char(t, ' ');
 	text_uint(t, sport);
@@ -4391,17 +4436,23 @@ route_host_fits(const struct route *r, struct slice host)
 	}
 }
 
+static bool route_fault; /* there was no memory to match an expression: it may fit */
+
 /* path has a NUL behind it, see path_normalise. */
 static bool
 route_path_fits(const struct route *r, struct slice path)
 {
+	int done;
+
 	switch (r->path_kind) {
 	case PATH_PREFIX:
 		return slice_starts(path, r->path);
 	case PATH_EXACT:
 		return slice_eq(path, r->path);
 	case PATH_REGEX:
-		return regexec(&r->regex, path.p, 0, NULL, 0) == 0;
+		done = regexec(&r->regex, path.p, 0, NULL, 0);
+		route_fault = done != 0 && done != REG_NOMATCH;
+		return done != REG_NOMATCH;
 	default:
 		return true;
 	}
@@ -4470,8 +4521,8 @@ route_why(const struct route *r, const struct head *h, struct slice host, struct
 	return NULL;
 }
 
-/* The first route that takes the request, NULL: none. path is the normalised
- * view, with its pad in front. */
+/* The first route that takes the request, NULL: none, or, with route_fault, it
+ * is not known. path is the normalised view, with its pad in front. */
 static const struct route *
 route_find(const struct route_table *t, const struct head *h, struct slice path,
     const struct ip *client)
@@ -4479,6 +4530,7 @@ route_find(const struct route_table *t, const struct head *h, struct slice path,
 	struct slice host = t->by_host ? host_normal(h->host) : S("");
 	uint32_t hash = t->by_host ? host_hash(host) : 0;
 
+	route_fault = false;
 	for (int k = 0; k < t->n_runs; k++) {
 		const struct route_run *run = &t->runs[k];
 		uint32_t end = run->first + run->n, key;
@@ -4489,8 +4541,9 @@ route_find(const struct route_table *t, const struct head *h, struct slice path,
 		for (uint32_t i = run->first; i < end; i++)
 			if (t->keys[i] == key &&
 			    !route_why(&t->routes[i], h, host, path, client))
-				return &t->routes[i];
+				return route_fault ? NULL : &t->routes[i];
 	}
+	route_fault = false;
 	return NULL;
 }
 
@@ -10741,6 +10794,7 @@ conf_simple(const char *listen, const char *target)
 		up->n_instances = 1;
 	upstream_tls_read(&r, up, &u, &none);
 	routes_read(&r, NULL);
+	expose_lower(c);
 	return conf_finish(&r);
 }
 
@@ -12836,6 +12890,9 @@ buf_settle(struct buf *f)
 
 #define TLS_RECORD 0x16 /* first byte of a handshake record */
 #define TLS_ALERT  0x15 /* and of one that closes */
+#define ALERT_BYTES 7   /* of a whole one; RFC 5246 7.2 */
+#define ALERT_FATAL 2
+#define UNRECOGNIZED_NAME 112 /* RFC 6066 3 */
 #define TLS_RECORD_HEAD 5
 #define TLS_LEAF_MAX 4096 /* bytes of a peer's certificate that are kept for words */
 #define TLS_SEED 32
@@ -13526,7 +13583,7 @@ tls_make(void)
 
 	br_ssl_server_zero(&server_made);
 	tls_algorithms(e);
-	br_ssl_engine_add_flags(e, BR_OPT_ENFORCE_SERVER_PREFERENCES);
+	br_ssl_engine_add_flags(e, BR_OPT_ENFORCE_SERVER_PREFERENCES | BR_OPT_FAIL_ON_ALPN_MISMATCH);
 	br_ssl_engine_set_protocol_names(e, protocols, tls_conf->domains.n > 0 ? 2 : 1);
 	if (tls_conf->legacy)
 		tls_legacy(e);
@@ -13660,6 +13717,8 @@ flight_add(struct chan *ch)
 		if (n > sizeof flight - n_flight && !flight_send(ch))
 			return false;
 		memcpy(flight + n_flight, p, n);
+		if (ch->tls->unserved && n == ALERT_BYTES && p[0] == TLS_ALERT && p[5] == ALERT_FATAL)
+			flight[n_flight + 6] = UNRECOGNIZED_NAME; /* BearSSL has no word for it */
 		n_flight += n;
 		br_ssl_engine_sendrec_ack(e, n);
 	}
@@ -14949,6 +15008,8 @@ pool_take(struct instance *in)
 			upconn_close(u);
 			continue;
 		}
+		if (u->head && now_ms - u->idle_since_ms < HEAD_REST_MS)
+			continue;
 		if (!pool_is_alive(u))
 			continue; /* its own event closes it */
 		pool_unlink(u);
@@ -17878,6 +17939,12 @@ fields_write(struct text *t, const struct head *h)
 		const struct field *f = &h->f[i];
 		if (f->drop)
 			continue;
+		if (!f->start) {
+			text_add(t, (struct slice){ start, (size_t)(end - start) });
+			line_write(t, f->name, f->value);
+			start = end = NULL;
+			continue;
+		}
 		if (f->start != end) {
 			text_add(t, (struct slice){ start, (size_t)(end - start) });
 			start = f->start;
@@ -17964,6 +18031,111 @@ list_last(struct slice *list, struct slice *item)
 	return true;
 }
 
+/* One element of Forwarded. RFC 7239 4. */
+struct forwarded {
+	struct slice who, proto, host; /* as between quotes, if any */
+};
+
+/* Takes a token or a quoted string off the front; false: it is neither. */
+static bool
+forwarded_value(struct slice *rest, struct slice *value)
+{
+	size_t n = 0;
+
+	if (rest->n == 0 || rest->p[0] != '"') { /* colons and brackets as many write them */
+		while (n < rest->n && (memchr(":[]", rest->p[n], 3) ||
+		    is_token((struct slice){ rest->p + n, 1 })))
+			n++;
+		*value = (struct slice){ rest->p, n };
+		*rest = slice_from(*rest, n);
+		return n > 0;
+	}
+	for (n = 1; n < rest->n && rest->p[n] != '"'; n++)
+		if (rest->p[n] == '\\')
+			n++;
+	if (n >= rest->n)
+		return false;
+	*value = (struct slice){ rest->p + 1, n - 1 };
+	*rest = slice_from(*rest, n + 1);
+	return true;
+}
+
+/* Takes the next element off the list; false: it is malformed. */
+static bool
+forwarded_next(struct slice *rest, struct forwarded *f)
+{
+	struct slice name, value;
+	const char *equals;
+
+	*f = (struct forwarded){ .who = { NULL, 0 } };
+	for (*rest = slice_trim(*rest); rest->n > 0; *rest = slice_trim(*rest)) {
+		char c = rest->p[0];
+		if (c == ';' || c == ',')
+			*rest = slice_from(*rest, 1);
+		if (c == ',')
+			break;
+		if (c == ';')
+			continue;
+		if (!(equals = memchr(rest->p, '=', rest->n)))
+			return false;
+		name = (struct slice){ rest->p, (size_t)(equals - rest->p) };
+		*rest = slice_from(*rest, name.n + 1);
+		if (!is_token(name) || !forwarded_value(rest, &value))
+			return false;
+		if (slice_ieq(name, S("for")))
+			f->who = value;
+		else if (slice_ieq(name, S("proto")))
+			f->proto = value;
+		else if (slice_ieq(name, S("host")))
+			f->host = value;
+		*rest = slice_trim(*rest);
+		if (rest->n > 0 && rest->p[0] != ';' && rest->p[0] != ',')
+			return false;
+	}
+	return (f->proto.n == 0 || is_token(f->proto)) && is_host(f->host);
+}
+
+/* What trusted proxies say in Forwarded: *out is the last element of one that
+ * is not itself trusted, *client its address; who hides is known by the address
+ * that saw him. False: nothing, or nothing that can be believed. */
+static bool
+forwarded_find(const struct head *h, struct forwarded *out, struct ip *client)
+{
+	bool any = false, hides = false, good;
+	const struct ip peer = *client;
+	struct forwarded f;
+	struct ip ip;
+
+	if (h->count[F_FORWARDED] == 0)
+		return false;
+	for (int i = 0; i < h->n; i++) {
+		struct slice rest = h->f[i].value;
+		while (h->f[i].id == F_FORWARDED && rest.n > 0) {
+			if (!forwarded_next(&rest, &f)) {
+				*client = peer;
+				return false;
+			}
+			good = forwarded_ip(f.who, &ip);
+			if (!good || !any || !cidrs_have(&conf->server.trusted, &ip)) {
+				*out = f;
+				*client = good ? ip : peer;
+				hides = !good;
+			} else if (hides) {
+				*client = ip;
+				hides = false;
+			}
+			any = true;
+		}
+	}
+	return any;
+}
+
+static bool
+peer_is_trusted(const struct conn *c)
+{
+	return conf->server.trusted.n > 0 && cidrs_have(&conf->server.trusted, &c->peer);
+}
+
 /* The address to believe: the peer's, or behind trusted proxies the last one
  * that is not itself trusted. */
 static struct ip
@@ -17971,8 +18143,14 @@ client_of(const struct ip *peer, const struct head *h)
 {
 	struct ip client = *peer, ip;
 
+	struct forwarded said;
+
 	if (!cidrs_have(&conf->server.trusted, peer))
 		return client;
+	if (h->count[F_X_FORWARDED_FOR] == 0) {
+		forwarded_find(h, &said, &client);
+		return client;
+	}
 	for (int i = h->n - 1; i >= 0; i--) {
 		struct slice list = h->f[i].value, item;
 		if (h->f[i].id != F_X_FORWARDED_FOR)
@@ -17995,6 +18173,7 @@ struct forward {
 	const struct exchange *x;
 	const struct head *h;
 	bool trusted, edited;
+	struct forwarded said; /* of Forwarded, where X-Forwarded-For is not there */
 };
 
 static bool
@@ -18070,12 +18249,18 @@ forward_write(const struct forward *fw)
 	struct text t = { b, 0, sizeof b, false }, pt = { port, 0, sizeof port, false };
 
 	if (conf->middleware.forward_headers) {
+		if (fw->said.who.p && memcmp(&fw->x->client, &c->peer, sizeof c->peer) != 0) {
+			ip_text(&t, &fw->x->client);
+			text_add(&t, S(", "));
+		}
 		ip_text(&t, &c->peer);
 		forward_chain(fw, S("X-Forwarded-For"), F_X_FORWARDED_FOR, text_slice(&t));
-		forward_line(fw, S("X-Forwarded-Proto"), F_X_FORWARDED_PROTO, scheme_of(c));
-		forward_line(fw, S("X-Forwarded-Host"), F_X_FORWARDED_HOST, fw->x->host);
+		forward_line(fw, S("X-Forwarded-Proto"), F_X_FORWARDED_PROTO,
+		    fw->said.proto.n > 0 ? fw->said.proto : scheme_of(c));
+		forward_line(fw, S("X-Forwarded-Host"), F_X_FORWARDED_HOST,
+		    fw->said.host.n > 0 ? fw->said.host : fw->x->host);
 		if (c->listener->port > 0)
-			text_uint(&pt, c->listener->port);
+			text_uint(&pt, ip_is_none(&c->dest) ? c->listener->port : c->dest_port);
 		forward_line(fw, S("X-Forwarded-Port"), F_X_FORWARDED_PORT, text_slice(&pt));
 		t.n = 0;
 		ip_text(&t, &fw->x->client);
@@ -18101,25 +18286,31 @@ subject_write(const struct forward *fw)
 		line_write(fw->t, S("X-Client-Cert-Subject"), subject);
 }
 
-#define TWIN_MAX 64 /* bytes of a name that may be a twin */
+#define TWIN_MAX 256 /* bytes of a name that may be a twin */
 
 /* `X_Real_IP` and its like: backends that turn both signs into one would take
- * them for fields that warp vouches for, sets or removes. */
+ * them for fields that warp vouches for, sets or removes. Of strangers nothing
+ * passes that only a proxy could know. */
 static void
-head_drop_twins(struct head *h, const struct route *r)
+head_drop_twins(struct head *h, const struct route *r, bool trusted)
 {
+	static const struct slice proxies[] = { { "X-Forwarded-", 12 }, { "X-Client-Cert-", 14 } };
 	char b[TWIN_MAX];
 
 	for (int i = 0; i < h->n; i++) {
 		struct field *f = &h->f[i];
-		struct slice name = { b, f->name.n };
+		struct slice name = { b, MIN(f->name.n, sizeof b) };
+		bool twin = memchr(f->name.p, '_', name.n);
 
-		if (f->id != F_OTHER || name.n > sizeof b || !memchr(f->name.p, '_', name.n))
+		if (f->id != F_OTHER || (!twin && (trusted || lower(f->name.p[0]) != 'x')))
 			continue;
 		for (size_t k = 0; k < name.n; k++)
 			b[k] = f->name.p[k] == '_' ? '-' : f->name.p[k];
-		if (field_id_of(name) != F_OTHER ||
-		    is_named(name, &r->add_headers, &r->remove_headers))
+		for (size_t k = 0; !trusted && k < LEN(proxies); k++)
+			f->drop |= name.n > proxies[k].n &&
+			    slice_ieq((struct slice){ b, proxies[k].n }, proxies[k]);
+		if (twin && (field_id_of(name) != F_OTHER ||
+		    is_named(name, &r->add_headers, &r->remove_headers)))
 			f->drop = true;
 	}
 }
@@ -18132,7 +18323,7 @@ request_drop(struct head *h, const struct exchange *x, bool trusted)
 		F_X_FORWARDED_PORT, F_X_FORWARDED_PROTO, F_X_REAL_IP };
 
 	head_hop_by_hop(h);
-	head_drop_twins(h, x->route);
+	head_drop_twins(h, x->route, trusted);
 	head_drop(h, F_HOST);
 	head_drop(h, F_X_CLIENT_CERT_SUBJECT);
 	for (size_t i = 0; i < LEN(forwards); i++)
@@ -18153,12 +18344,13 @@ request_drop(struct head *h, const struct exchange *x, bool trusted)
 	head_edit(h, &x->route->add_headers, &x->route->remove_headers);
 }
 
-/* The path behind the matched part, or with that part rewritten; false: it is
- * too long, or no longer a path. */
+/* The path behind the part that matched, or with that part rewritten: the rest
+ * is the client's own bytes. False: it is too long, or no longer a path. */
 static bool
-rewrite_apply(struct text *t, const struct route *r, struct slice path)
+rewrite_apply(struct text *t, const struct route *r, const struct path_view *view)
 {
 	enum { GROUPS = 10 };
+	struct slice path = view->path;
 	regmatch_t m[GROUPS];
 	struct slice w = r->rewrite;
 	size_t from = 0, to = r->path.n;
@@ -18170,24 +18362,22 @@ rewrite_apply(struct text *t, const struct route *r, struct slice path)
 		to = (size_t)m[0].rm_eo;
 	} else if (r->path_kind == PATH_ANY)
 		to = r->has_rewrite ? path.n : 0;
-	text_add(t, (struct slice){ path.p, from });
-	for (size_t i = 0; r->has_rewrite && i < w.n; i++) {
+	text_add(t, path_raw(view, 0, from));
+	for (size_t i = 0, n; r->has_rewrite && i < w.n; i += n) {
 		unsigned g = i + 1 < w.n ? (unsigned)(unsigned char)w.p[i + 1] - '0' : GROUPS;
-		if (w.p[i] != '$' || g >= GROUPS || r->path_kind != PATH_REGEX) {
-			text_char(t, w.p[i]);
-			continue;
-		}
-		if (m[g].rm_so >= 0)
-			text_add(t, (struct slice){ path.p + m[g].rm_so,
-			    (size_t)(m[g].rm_eo - m[g].rm_so) });
-		i++;
+		bool group = w.p[i] == '$' && g < GROUPS && r->path_kind == PATH_REGEX;
+		n = group ? 2 : w.p[i] == '%' ? MIN(w.n - i, (size_t)3) : 1;
+		if (!group)
+			path_encode(t, (struct slice){ w.p + i, n });
+		else if (m[g].rm_so >= 0)
+			text_add(t, path_raw(view, (size_t)m[g].rm_so, (size_t)m[g].rm_eo));
 	}
-	text_add(t, slice_from(path, to));
+	text_add(t, slice_from(view->raw, to > 0 ? view->ends[to - 1] : 0));
 	return !t->full;
 }
 
-/* The request target as the upstream gets it: the client's own bytes, unless
- * the route strips or rewrites; then the normalised path, encoded again. */
+/* The request target as the upstream gets it: the client's own bytes, but for
+ * what the route strips or rewrites. */
 static bool
 target_write(struct text *t, const struct exchange *x, const struct head *h)
 {
@@ -18204,14 +18394,14 @@ target_write(struct text *t, const struct exchange *x, const struct head *h)
 		text_add(t, h->path);
 	} else {
 		if (path_normalise(h->path, &view) < 0 ||
-		    !rewrite_apply(&path, x->route, view.path))
+		    !rewrite_apply(&path, x->route, &view))
 			return false;
 		p = text_slice(&path);
 		while (p.n > 1 && p.p[0] == '/' && p.p[1] == '/')
 			p = slice_from(p, 1); /* would look like an authority */
 		if (p.n == 0 || p.p[0] != '/')
 			text_char(t, '/');
-		path_encode(t, p);
+		text_add(t, p);
 	}
 	if (h->has_query) {
 		text_char(t, '?');
@@ -18278,10 +18468,13 @@ static bool
 request_write(struct text *t, const struct exchange *x, struct head *h)
 {
 	const struct route *r = x->route;
-	bool trusted = conf->server.trusted.n > 0 &&
-	    cidrs_have(&conf->server.trusted, &x->c->peer);
-	struct forward fw = { t, x, h, trusted, r->add_headers.n + r->remove_headers.n > 0 };
+	bool trusted = peer_is_trusted(x->c);
+	struct forward fw = { .t = t, .x = x, .h = h, .trusted = trusted,
+		.edited = r->add_headers.n + r->remove_headers.n > 0 };
+	struct ip client = x->c->peer;
 
+	if (trusted && h->count[F_X_FORWARDED_FOR] == 0 && !forwarded_find(h, &fw.said, &client))
+		fw.said = (struct forwarded){ .who = { NULL, 0 } };
 	request_drop(h, x, trusted);
 	text_add(t, h->method_text);
 	text_char(t, ' ');
@@ -18292,7 +18485,7 @@ request_write(struct text *t, const struct exchange *x, struct head *h)
 	fields_write(t, h);
 	forward_write(&fw);
 	subject_write(&fw);
-	if (conf->middleware.via)
+	if (conf->middleware.via && !forward_skips(&fw, S("Via")))
 		line_write(t, S("Via"), h->minor ? S("1.1 warp") : S("1.0 warp"));
 	if (conf->server.request_id && !forward_skips(&fw, S("X-Request-Id")))
 		line_write(t, S("X-Request-Id"), slice_of(x->id));
@@ -18326,13 +18519,14 @@ status_write(struct text *t, int status, struct slice reason)
 
 /* The client comes back to the instance that answers now. RFC 6265 4.1. */
 static void
-cookie_write(struct text *t, const struct instance *in)
+cookie_write(struct text *t, const struct instance *in, bool secure)
 {
 	text_add(t, S("Set-Cookie: "));
 	text_add(t, in->up->sticky_cookie);
 	text_char(t, '=');
 	text_hex(t, stuck_value(in), STUCK_LEN);
-	text_add(t, S("; Path=/; HttpOnly; SameSite=Lax\r\n"));
+	text_add(t, S("; Path=/; HttpOnly; SameSite=Lax"));
+	text_add(t, secure ? S("; Secure\r\n") : S("\r\n"));
 }
 
 #define HSTS_NAME S("Strict-Transport-Security")
@@ -18358,6 +18552,24 @@ hsts_write(struct text *t, const struct exchange *x)
 	text_add(t, S("\r\n"));
 }
 
+/* A line that the route may replace or remove. */
+static void
+answer_line(struct text *t, const struct route *r, struct slice name, struct slice value)
+{
+	if (!r || !is_named(name, &r->add_response_headers, &r->remove_response_headers))
+		line_write(t, name, value);
+}
+
+/* The upstream wants another protocol, and says which. RFC 9110 15.5.22. */
+static void
+upgrade_write(struct text *t, const struct exchange *x, const struct head *h)
+{
+	text_add(t, x->keep ? S("Connection: upgrade\r\n") : S("Connection: close, upgrade\r\n"));
+	for (int i = 0; i < h->n; i++)
+		if (h->f[i].id == F_UPGRADE)
+			line_write(t, S("Upgrade"), h->f[i].value);
+}
+
 /* The response head as the client is to see it. False: it does not fit. */
 static bool
 response_write(struct text *t, const struct exchange *x, struct head *h)
@@ -18374,21 +18586,23 @@ response_write(struct text *t, const struct exchange *x, struct head *h)
 	head_edit(h, &r->add_response_headers, &r->remove_response_headers);
 	status_write(t, h->status, h->reason);
 	fields_write(t, h);
-	if (h->count[F_DATE] == 0 && !is_named(S("Date"), &r->add_response_headers, &r->remove_response_headers))
-		line_write(t, S("Date"), clock_date());
+	if (h->count[F_DATE] == 0)
+		answer_line(t, r, S("Date"), clock_date());
 	if (conf->middleware.via)
-		line_write(t, S("Via"), h->minor ? S("1.1 warp") : S("1.0 warp"));
+		answer_line(t, r, S("Via"), h->minor ? S("1.1 warp") : S("1.0 warp"));
 	hsts_write(t, x);
 	pairs_write(t, &r->add_response_headers);
 	if (x->sticks)
-		cookie_write(t, x->inst);
+		cookie_write(t, x->inst, conn_is_tls(x->c));
 	if (x->down.chunk_out)
 		text_add(t, S("Transfer-Encoding: chunked\r\n"));
 	if (h->status == 101) {
 		text_add(t, S("Connection: Upgrade\r\n"));
 		if (h->count[F_UPGRADE] > 0)
 			line_write(t, S("Upgrade"), head_field(h, F_UPGRADE)->value);
-	} else
+	} else if (h->status == 426 && h->count[F_UPGRADE] > 0)
+		upgrade_write(t, x, h);
+	else
 		connection_write(t, x);
 	text_add(t, S("\r\n"));
 	return !t->full;
@@ -18502,12 +18716,17 @@ answer_error(const struct head *h, int status, const char *cause)
 	};
 }
 
-/* A line that the route may replace or remove. */
+/* Lines that warp adds for a reason; the route has the last word. */
 static void
-answer_line(struct text *t, const struct route *r, struct slice name, struct slice value)
+extra_write(struct text *t, const struct route *r, struct slice rest)
 {
-	if (!r || !is_named(name, &r->add_response_headers, &r->remove_response_headers))
-		line_write(t, name, value);
+	struct slice line, name;
+
+	while (slice_cut(&rest, '\n', &line) && line.n > 1) {
+		line.n--; /* CR */
+		slice_cut(&line, ':', &name);
+		answer_line(t, r, name, slice_trim(line));
+	}
 }
 
 /* The head of a made-up answer. route is NULL before one is chosen. */
@@ -18525,7 +18744,7 @@ answer_write(struct text *t, const struct exchange *x, const struct answer *a)
 		text_uint(t, a->body.n);
 		text_add(t, S("\r\n"));
 	}
-	text_add(t, a->extra);
+	extra_write(t, x->route, a->extra);
 	hsts_write(t, x);
 	if (x->route)
 		pairs_write(t, &x->route->add_response_headers);
@@ -18776,6 +18995,7 @@ enum relay {
 	RELAY_DONE,     /* the body is with the taker's chan */
 	RELAY_SHORT,    /* the giver left before the end */
 	RELAY_BAD,      /* what comes is no body */
+	RELAY_BAD_FIRST, /* from the start: its head did not go either */
 	RELAY_TOO_BIG,  /* or more than its limit */
 	RELAY_REFUSED   /* the taker left */
 };
@@ -18902,6 +19122,7 @@ flow_relay(struct flow *f, struct side *from, struct chan *to, const struct text
 {
 	struct iovec v[1 + FLOW_PIECES];
 	size_t eaten;
+	bool first;
 	int n, k;
 
 	if (!f->pipe && !head && *ready && !to->waits && flow_may_splice(f, from, to))
@@ -18916,9 +19137,10 @@ flow_relay(struct flow *f, struct side *from, struct chan *to, const struct text
 		}
 		if (head)
 			v[n++] = (struct iovec){ head->p, head->n };
+		first = head != NULL;
 		head = NULL;
 		if ((k = flow_take(f, from, v + n, &eaten)) < 0)
-			return flow_is_too_big(f) ? RELAY_TOO_BIG : RELAY_BAD;
+			return flow_is_too_big(f) ? RELAY_TOO_BIG : first ? RELAY_BAD_FIRST : RELAY_BAD;
 		n += k;
 		if (n > 0 && chan_send(to, v, n, eaten == from->in.n && k == 1 ? &from->in : NULL) < 0)
 			return RELAY_REFUSED;
@@ -19911,7 +20133,10 @@ proxy_line(struct exchange *x)
 
 	if (x->inst->up->proxy_out == PROXY_OUT_NONE)
 		return;
-	if (getsockname(x->c->s.ch.w.fd, &here.sa, &n) == 0)
+	if (!ip_is_none(&x->c->dest)) {
+		to = x->c->dest;
+		port = x->c->dest_port;
+	} else if (getsockname(x->c->s.ch.w.fd, &here.sa, &n) == 0)
 		to = ip_of_sock(&here, &port);
 	proxy_write(&head_out, x->inst->up->proxy_out == PROXY_OUT_V1 ? 1 : 2, &x->client,
 	    x->c->peer_port, &to, port);
@@ -20044,6 +20269,7 @@ exchange_up(struct exchange *x, const struct text *head)
 		return STEP_WAIT;
 	case RELAY_SHORT:
 		return exchange_abort(x);
+	case RELAY_BAD_FIRST:
 	case RELAY_BAD:
 	case RELAY_TOO_BIG:
 		return x->state >= X_ANSWER ? exchange_abort(x) : exchange_bad_body(x);
@@ -20108,14 +20334,46 @@ exchange_memory_down(struct exchange *x)
 	return !x->c->s.ch.waits && x->memory.n == 0 ? exchange_over(x) : STEP_WAIT;
 }
 
+/* Its answer has begun: counted. */
+static void
+upstream_answered(struct exchange *x)
+{
+	struct board_instance *b = x->inst->board;
+	int64_t us = now_us - x->up_start_us;
+
+	instance_worked(x->inst);
+	b->requests++;
+	b->codes[x->status / 100]++;
+	b->latency_us += (unsigned long long)us;
+	instance_timed(x->inst, us);
+}
+
+/* Head and body came together, and the body is none: the client has seen
+ * nothing of either. */
+static enum step
+exchange_unanswered(struct exchange *x)
+{
+	x->state = X_WAIT;
+	x->source = SOURCE_NONE;
+	x->status = 0;
+	x->down.state = FLOW_OFF;
+	return exchange_lost(x, LOST_BAD, "sent a malformed body");
+}
+
 /* The response body goes on; head first, if given. */
 static enum step
 exchange_down(struct exchange *x, const struct text *head)
 {
 	struct chan *to = &x->c->s.ch;
+	enum relay r = RELAY_WAIT;
 
-	if (head || x->down.state == FLOW_ON)
-		switch (flow_relay(&x->down, &x->u->s, to, head, &x->u_ready)) {
+	if (head || x->down.state == FLOW_ON) {
+		r = flow_relay(&x->down, &x->u->s, to, head, &x->u_ready);
+		if (head && r != RELAY_BAD_FIRST)
+			upstream_answered(x);
+		switch (r) {
+		case RELAY_BAD_FIRST:
+			return exchange_unanswered(x);
 		case RELAY_DONE:
 			x->down.state = FLOW_DONE;
 			exchange_release(x);
@@ -20129,6 +20387,7 @@ exchange_down(struct exchange *x, const struct text *head)
 		default:
 			break;
 		}
+	}
 	return x->down.state == FLOW_DONE && !to->waits ? exchange_over(x) : STEP_WAIT;
 }
 
@@ -20172,6 +20431,10 @@ exchange_tunnel(struct exchange *x)
 	x->state = X_TUNNEL;
 	x->keep = false;
 	x->body_whole = true;
+	pipe_give(x->up.pipe);
+	block_give(x->up.trailers);
+	spool_free(x->spool);
+	x->spool = NULL;
 	x->up = (struct flow){ .body = { .kind = BODY_CLOSE }, .state = FLOW_ON };
 	x->down = (struct flow){ .body = { .kind = BODY_CLOSE }, .state = FLOW_ON };
 	x->c_ready = x->c->s.in.n > 0;
@@ -20186,8 +20449,10 @@ exchange_frame(struct exchange *x)
 
 	if (body_of_response(b, &res, x->method) < 0)
 		return -1;
-	/* some backends send a body to HEAD all the same, and late */
-	x->reusable = res.minor > 0 && b->kind != BODY_CLOSE && x->method != M_HEAD &&
+	/* some backends send a body to HEAD all the same; who says no length would */
+	x->u->head = x->method == M_HEAD;
+	x->reusable = res.minor > 0 && b->kind != BODY_CLOSE && (x->method != M_HEAD ||
+	    res.count[F_CONTENT_LENGTH] + res.count[F_TRANSFER_ENCODING] > 0) &&
 	    !head_has(&res, F_CONNECTION, "close") && x->inst->up->keepalive > 0 &&
 	    x->inst->up->proxy_out == PROXY_OUT_NONE;
 	x->down.chunk_out = x->minor > 0 && (b->kind == BODY_CHUNKED || b->kind == BODY_CLOSE);
@@ -20218,16 +20483,11 @@ exchange_respond(struct exchange *x, size_t n)
 	x->source = SOURCE_UPSTREAM;
 	x->status = res.status;
 	x->state = X_ANSWER;
-	instance_worked(x->inst);
-	x->inst->board->requests++;
-	x->inst->board->codes[res.status / 100]++;
-	x->inst->board->latency_us += (unsigned long long)(now_us - x->up_start_us);
-	instance_timed(x->inst, now_us - x->up_start_us);
-	if (tunnel)
-		x->down.body.done = true;
 	x->down.state = FLOW_ON;
 	if (!tunnel)
 		return exchange_down(x, &head_out);
+	x->down.body.done = true;
+	upstream_answered(x);
 	return memory_send(x, &head_out) < 0 ? exchange_abort(x) : exchange_tunnel(x);
 }
 
@@ -20259,6 +20519,9 @@ step_wait(struct exchange *x)
 	if ((n > 0 ? (uint32_t)n : u->in.n) > conf->server.max_header_bytes)
 		return exchange_lost(x, LOST_BAD, "sent a head too long");
 	if (n == 0)
+		return STEP_WAIT;
+	x->early = res.status == 101 && x->upgrade && x->up.state == FLOW_ON;
+	if (x->early)
 		return STEP_WAIT;
 	if (res.status < 200 && res.status != 101)
 		return exchange_interim(x, (size_t)n);
@@ -20415,7 +20678,8 @@ upstream_arm(struct exchange *x)
 	struct side *u = &x->u->s;
 	const struct upstream *up = x->inst->up;
 	bool idle_client = !x->c->s.ch.waits && !x->down.pipe;
-	bool in = idle_client && !u->ch.eof && (x->state == X_WAIT || x->down.state == FLOW_ON);
+	bool in = idle_client && !u->ch.eof && !x->early &&
+	    (x->state == X_WAIT || x->down.state == FLOW_ON);
 	bool out = u->ch.waits || x->up.pipe || (x->spool && x->up.state == FLOW_ON && x->state >= X_WAIT);
 	bool reads = in && x->up.state != FLOW_ON && x->state != X_TUNNEL;
 
@@ -20712,8 +20976,7 @@ request_id(struct exchange *x, const struct head *h)
 	struct text t = { x->id, 0, sizeof x->id - 1, false };
 	const struct field *f = head_field(h, F_X_REQUEST_ID);
 
-	if (f && conf->server.trusted.n > 0 && id_is_good(f->value) &&
-	    cidrs_have(&conf->server.trusted, &x->c->peer)) {
+	if (f && id_is_good(f->value) && peer_is_trusted(x->c)) {
 		text_add(&t, f->value);
 		return;
 	}
@@ -20721,12 +20984,12 @@ request_id(struct exchange *x, const struct head *h)
 	text_hex(&t, random_next(), 16);
 }
 
-/* An upgrade that may be passed on: HTTP/1.1, no body, and not to HTTP/2,
- * which warp could not follow. RFC 9110 7.8. */
+/* An upgrade that may be passed on: HTTP/1.1, and not to HTTP/2, which warp could
+ * not follow. RFC 9110 7.8. */
 static bool
-wants_upgrade(const struct exchange *x, const struct head *h)
+wants_upgrade(const struct head *h)
 {
-	return h->minor > 0 && h->count[F_UPGRADE] == 1 && x->up.body.kind == BODY_NONE &&
+	return h->minor > 0 && h->count[F_UPGRADE] == 1 &&
 	    head_field(h, F_UPGRADE)->value.n > 0 &&
 	    head_has(h, F_CONNECTION, "upgrade") && !head_has(h, F_UPGRADE, "h2c");
 }
@@ -20744,7 +21007,9 @@ static enum step
 gate_limit(struct exchange *x)
 {
 	const struct route *r = x->route;
-	uint64_t tag = hash64(rate_seed + r->line, x->client.b, sizeof x->client.b);
+	/* who has one address of IPv6 has its network */
+	size_t n = ip_is_v4(&x->client) ? sizeof x->client.b : sizeof x->client.b / 2;
+	uint64_t tag = hash64(rate_seed + (uint64_t)(r - conf->table.routes), x->client.b, n);
 	char b[64];
 	struct text t = { b, 0, sizeof b, false };
 	unsigned wait = rate_take(&r->rate, tag);
@@ -20816,7 +21081,7 @@ gate_forward(struct exchange *x, const struct head *h)
 	if (maintenance_answer(x->route->upstream, &notice))
 		return exchange_answer(x, &notice);
 	x->expect = has_body && h->minor > 0 && h->count[F_EXPECT] > 0;
-	x->upgrade = wants_upgrade(x, h);
+	x->upgrade = wants_upgrade(h);
 	if (x->upgrade && !x->route->websocket)
 		return exchange_error(x, 426, "this route takes no upgrade",
 		    S("Upgrade: HTTP/1.1\r\nConnection: upgrade\r\n"));
@@ -20940,8 +21205,14 @@ host_has_cert(const struct cert_set *set, struct slice host)
 static bool
 came_by_https(const struct exchange *x, const struct head *h)
 {
-	return conf->server.trusted.n > 0 && cidrs_have(&conf->server.trusted, &x->c->peer) &&
-	    h->count[F_X_FORWARDED_PROTO] == 1 &&
+	struct forwarded said;
+	struct ip client = x->c->peer;
+
+	if (!peer_is_trusted(x->c))
+		return false;
+	if (h->count[F_X_FORWARDED_PROTO] == 0 && h->count[F_X_FORWARDED_FOR] == 0)
+		return forwarded_find(h, &said, &client) && slice_ieq(said.proto, S("https"));
+	return h->count[F_X_FORWARDED_PROTO] == 1 &&
 	    slice_ieq(head_field(h, F_X_FORWARDED_PROTO)->value, S("https"));
 }
 
@@ -21061,6 +21332,8 @@ gate_route(struct exchange *x, const struct head *h)
 	if (!path_of(h, &view))
 		return exchange_error(x, 400, "the path is malformed", S(""));
 	x->route = route_find(&conf->table, h, view.path, &x->client);
+	if (route_fault)
+		return exchange_error(x, 503, "no memory to choose a route", S("Retry-After: 1\r\n"));
 	if (!x->route)
 		return exchange_error(x, conf->server.no_route_status, "no route matches", S(""));
 	gate_count(x->route);
@@ -21366,8 +21639,8 @@ conn_more(struct conn *c)
 static bool
 conn_proxy(struct conn *c)
 {
-	struct ip src = { { 0 } }, dst;
-	uint16_t sport = 0, dport;
+	struct ip src = { { 0 } }, dst = { { 0 } };
+	uint16_t sport = 0, dport = 0;
 	int n = proxy_parse(buf_slice(&c->s.in), &src, &sport, &dst, &dport);
 
 	if (n < 0) {
@@ -21383,6 +21656,8 @@ conn_proxy(struct conn *c)
 	if (!ip_is_none(&src)) {
 		c->peer = src;
 		c->peer_port = sport;
+		c->dest = dst;
+		c->dest_port = dport;
 	}
 	buf_eat(&c->s.in, (size_t)n);
 	c->state = CONN_IDLE;

@@ -243,9 +243,10 @@ enum method {
  * of kept lines are copied at once. */
 struct field {
 	struct slice name, value;
-	const char *start, *end;
+	const char *start, *end; /* start NULL: the line ended in a bare LF */
 	uint8_t id; /* enum field_id */
 	bool drop;  /* does not travel on */
+	bool kept;  /* no Connection option may drop it, as was found already */
 };
 
 enum target_form { TARGET_ORIGIN, TARGET_ABSOLUTE, TARGET_ASTERISK, TARGET_AUTHORITY };
@@ -305,6 +306,7 @@ struct body {
 	uint32_t ext_bytes; /* of extensions not yet paid for, or of all trailers */
 	uint32_t line_at;   /* where the current trailer line starts in its text */
 	bool need_trailers; /* chunk_decode stopped: trailers need memory */
+	bool lenient;       /* of a response: blanks behind a chunk's size are none */
 	uint8_t digits;     /* of the current chunk's size */
 };
 
@@ -313,7 +315,8 @@ struct body {
 /* The normalised view of a path, with PATH_PAD zero bytes in front so that
  * the route scan may load the 8 bytes that end anywhere in it. */
 struct path_view {
-	struct slice path;
+	struct slice path, raw;
+	const uint16_t *ends; /* where in raw each of its bytes ended */
 };
 
 /* ==== json ================================================================ */
@@ -1056,6 +1059,7 @@ struct upconn {
 	unsigned epoch;        /* of the instance, when it was opened */
 	int64_t idle_since_ms;
 	bool retry_connect;    /* a unix backlog is full: connect again soon */
+	bool head;             /* its last request was HEAD */
 };
 
 enum conn_state {
@@ -1116,6 +1120,8 @@ struct conn {
 	bool idles;          /* which of these */
 	struct ip peer;      /* after PROXY protocol; zero: unix */
 	uint16_t peer_port;
+	struct ip dest;      /* that the client dialled, by PROXY protocol; zero: here */
+	uint16_t dest_port;
 	uint8_t state;       /* enum conn_state */
 	uint32_t served;     /* requests so far */
 	uint32_t scanned;    /* of in, looking for the end of the head */
@@ -1220,6 +1226,7 @@ struct exchange {
 	short c_events, u_events; /* what poll said of it in this event */
 	bool same;              /* the next try goes to inst again, on a new
 	                           connection */
+	bool early;             /* a 101 is here; the request's content goes first */
 	uint8_t addr_i;         /* which address of inst */
 	bool admin;             /* for the admin listener */
 	int64_t connect_by_ms;  /* no more attempts after */
