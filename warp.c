@@ -2978,9 +2978,12 @@ coding_of(const struct head *h)
 		rest = h->f[i].value;
 		while (slice_cut(&rest, ',', &item)) {
 			item = slice_trim(item);
+			if (slice_ieq(item, S("identity"))) {
+				identity = true;
+				continue;
+			}
 			if (chunked || !is_token(item))
 				return -1;
-			identity |= slice_ieq(item, S("identity"));
 			if (slice_ieq(item, S("chunked")))
 				chunked++;
 			else
