@@ -706,6 +706,21 @@ clock_turn(void)
 	now_s = t.tv_sec;
 }
 
+/* A time as processes share it. Who reads must know how far from now it
+ * can be: it comes again after 49 days. */
+static uint32_t
+clock_low(int64_t ms)
+{
+	return (uint32_t)ms ? (uint32_t)ms : 1;
+}
+
+/* How long ago that was. */
+static uint32_t
+clock_ago(uint32_t then)
+{
+	return (uint32_t)now_ms - then;
+}
+
 /* The day this program is of, wall clock. */
 static int64_t
 clock_built_s(void)
@@ -4213,13 +4228,13 @@ time_of(const struct instance *in)
 {
 	const struct board_instance *b = in->board;
 	unsigned in_flight = b->in_flight;
-	long long used = b->used_ms;
+	unsigned used = b->used_ms;
 	unsigned us = b->average_us;
 
 	if (us == 0)
 		return (double)TIME_GUESS_US * in_flight;
 	if (in_flight == 0 && used > 0)
-		us >>= MIN(MAX(now_ms - used, 0) / TIME_HALVES_MS, HALVINGS_MAX);
+		us >>= MIN(clock_ago(used) / TIME_HALVES_MS, HALVINGS_MAX);
 	return (double)us * (in_flight + 1);
 }
 
@@ -11538,11 +11553,98 @@ pages_load(struct conf *cf)
 
 static struct board *board;
 
-/* Adds to a counter that has one writer: no locked instruction. */
+/* Adds to a gauge that has one writer: no locked instruction. */
 #define COUNT(counter, n)                                                        \
 	atomic_store_explicit(&(counter),                                        \
 	    atomic_load_explicit(&(counter), memory_order_relaxed) + (n),        \
 	    memory_order_relaxed)
+
+/* A piece of at most half of lo is added, and hi is told if that was passed. */
+static uint32_t
+wide_piece(uint64_t n)
+{
+	return (uint32_t)MIN(n, (uint64_t)INT32_MAX);
+}
+
+static void
+wide_carry(struct wide *w, uint32_t was, uint32_t n)
+{
+	if ((was ^ (was + n)) >> 31)
+		atomic_fetch_add_explicit(&w->hi, 1, memory_order_release);
+}
+
+/* Any process may. */
+static void
+wide_add(struct wide *w, uint64_t n)
+{
+	uint32_t piece;
+
+	for (; n > 0; n -= piece) {
+		piece = wide_piece(n);
+		wide_carry(w, atomic_fetch_add_explicit(&w->lo, piece, memory_order_relaxed), piece);
+	}
+}
+
+/* The only writer does: no locked instruction. */
+static void
+wide_count(struct wide *w, uint64_t n)
+{
+	uint32_t piece, was;
+
+	for (; n > 0; n -= piece) {
+		piece = wide_piece(n);
+		was = atomic_load_explicit(&w->lo, memory_order_relaxed);
+		atomic_store_explicit(&w->lo, was + piece, memory_order_relaxed);
+		wide_carry(w, was, piece);
+	}
+}
+
+/* One writer. */
+static void
+wide_set(struct wide *w, int64_t to)
+{
+	atomic_store_explicit(&w->lo, (uint32_t)to, memory_order_relaxed);
+	atomic_store_explicit(&w->hi, (uint32_t)(to >> 31), memory_order_release);
+}
+
+static uint64_t
+wide_get(const struct wide *w)
+{
+	uint32_t hi = atomic_load_explicit(&w->hi, memory_order_acquire);
+	uint32_t lo = atomic_load_explicit(&w->lo, memory_order_relaxed);
+
+	hi += (hi ^ lo >> 31) & 1;
+	return (uint64_t)hi << 31 | (lo & INT32_MAX);
+}
+
+/* ---- sequence locks ---- */
+
+/* Makes seq odd, and then what it guards may be written. False: somebody else
+ * did. One that was odd already had a writer that died. */
+static bool
+seq_take(atomic_uint *seq, unsigned was)
+{
+	bool taken = atomic_compare_exchange_strong(seq, &was, (was + 1) | 1);
+
+	atomic_thread_fence(memory_order_release);
+	return taken;
+}
+
+static void
+seq_give(atomic_uint *seq)
+{
+	atomic_fetch_add_explicit(seq, 1, memory_order_release);
+}
+
+/* What was copied since seq was `was` is of one piece. */
+static bool
+seq_held(const atomic_uint *seq, unsigned was)
+{
+	atomic_thread_fence(memory_order_acquire);
+	return !(was & 1) && *seq == was;
+}
+
+/* ---- the mapping ---- */
 
 static int board_fd = -1; /* for the next binary; -1: it cannot have it */
 
@@ -11580,7 +11682,7 @@ board_open(void)
 	if (!board_map(board_fd))
 		die_memory();
 	board->layout = board_layout();
-	board->started_s = (long long)time(NULL);
+	board->started_s = (int64_t)time(NULL);
 	log_lost = &board->log_lost;
 }
 
@@ -11693,16 +11795,15 @@ board_addrs_set(struct board_instance *b, const union sock *sock, const socklen_
     unsigned n)
 {
 	struct board_addrs *a = &b->addrs;
-	unsigned seq = a->seq | 1; /* odd already: a writer died here */
 
 	n = MIN(n, INSTANCE_ADDRS);
-	a->seq = seq;
+	seq_take(&a->seq, a->seq);
 	for (unsigned i = 0; i < n; i++) {
 		a->sock[i] = sock[i];
 		a->sock_n[i] = sock_n[i];
 	}
 	a->n = n;
-	a->seq = seq + 1;
+	seq_give(&a->seq);
 }
 
 /* Address i of the instance, modulo how many it has; false: none yet, or
@@ -11713,14 +11814,13 @@ board_addrs_get(struct board_instance *b, unsigned i, union sock *sock, socklen_
 	const struct board_addrs *a = &b->addrs;
 
 	for (int tries = 0; tries < 1000; tries++) {
-		unsigned seq = a->seq;
-		if (seq & 1 || a->n == 0)
-			continue;
-		*sock = a->sock[i % a->n];
-		*sock_n = a->sock_n[i % a->n];
-		atomic_thread_fence(memory_order_acquire);
-		if (a->seq == seq)
-			return true;
+		unsigned seq = a->seq, n = MIN(*(const volatile uint32_t *)&a->n, INSTANCE_ADDRS);
+		if (n > 0) {
+			*sock = a->sock[i % n];
+			*sock_n = a->sock_n[i % n];
+		}
+		if (seq_held(&a->seq, seq))
+			return n > 0;
 	}
 	return false;
 }
@@ -11730,7 +11830,7 @@ static void
 board_hits_clear(unsigned half)
 {
 	for (size_t i = 0; i < ROUTE_HITS; i++)
-		board->hits[half][i] = 0;
+		wide_set(&board->hits[half][i], 0);
 }
 
 /* The standing of some instance is not what it was. */
@@ -11744,16 +11844,13 @@ board_changed(void)
 static void
 board_text_set(struct board_text *t, struct slice s)
 {
-	unsigned seq = t->seq | 1; /* odd already: a writer died here */
 	size_t n = MIN(s.n, sizeof t->s - 1);
 
-	t->seq = seq;
-	atomic_thread_fence(memory_order_release);
+	seq_take(&t->seq, t->seq);
 	if (n > 0)
 		memcpy(t->s, s.p, n);
 	t->s[n] = '\0';
-	atomic_thread_fence(memory_order_release);
-	t->seq = seq + 1;
+	seq_give(&t->seq);
 }
 
 /* A copy of it; empty while it is being written without end. */
@@ -11763,8 +11860,7 @@ board_text_get(const struct board_text *t, char out[WHY_MAX])
 	for (int tries = 0; tries < 1000; tries++) {
 		unsigned seq = t->seq;
 		memcpy(out, t->s, WHY_MAX);
-		atomic_thread_fence(memory_order_acquire);
-		if (!(seq & 1) && t->seq == seq) {
+		if (seq_held(&t->seq, seq)) {
 			out[WHY_MAX - 1] = '\0';
 			return out;
 		}
@@ -11814,36 +11910,55 @@ instance_text(const struct instance *in)
 	return instance_address(in, b);
 }
 
+/* Takes n places away, or as many as there are: a worker that was killed may
+ * have written down more than it took. */
+static unsigned
+places_less(atomic_uint *places, unsigned n)
+{
+	unsigned had = *places;
+
+	while (!atomic_compare_exchange_weak(places, &had, had - MIN(n, had)))
+		;
+	return had - MIN(n, had);
+}
+
 /* A worker left: what it counted is kept, its slot is free. */
 static void
 board_worker_gone(int slot)
 {
 	struct board_worker *w = &board->workers[slot], *g = &board->gone;
 
-	COUNT(g->accepted, w->accepted);
-	COUNT(g->requests, w->requests);
-	COUNT(g->bytes_in, w->bytes_in);
-	COUNT(g->bytes_out, w->bytes_out);
-	COUNT(g->retries, w->retries);
-	COUNT(g->refused, w->refused);
-	COUNT(g->handshakes, w->handshakes);
-	COUNT(g->resumed, w->resumed);
-	COUNT(g->handshakes_failed, w->handshakes_failed);
-	COUNT(g->latency_us, w->latency_us);
-	COUNT(g->log_dropped, w->log_dropped);
+	wide_count(&g->accepted, wide_get(&w->accepted));
+	wide_count(&g->requests, wide_get(&w->requests));
+	wide_count(&g->bytes_in, wide_get(&w->bytes_in));
+	wide_count(&g->bytes_out, wide_get(&w->bytes_out));
+	wide_count(&g->retries, wide_get(&w->retries));
+	wide_count(&g->refused, wide_get(&w->refused));
+	wide_count(&g->handshakes, wide_get(&w->handshakes));
+	wide_count(&g->resumed, wide_get(&w->resumed));
+	wide_count(&g->handshakes_failed, wide_get(&w->handshakes_failed));
+	wide_count(&g->latency_us, wide_get(&w->latency_us));
+	wide_count(&g->log_dropped, wide_get(&w->log_dropped));
 	for (size_t i = 0; i < LEN(g->codes); i++)
-		COUNT(g->codes[i], w->codes[i]);
+		wide_count(&g->codes[i], wide_get(&w->codes[i]));
 	for (size_t i = 0; i < LEN(g->latency); i++)
-		COUNT(g->latency[i], w->latency[i]);
+		wide_count(&g->latency[i], wide_get(&w->latency[i]));
 	for (size_t i = 0; i < INSTANCES_MAX && board->instances[i].key[0]; i++)
 		for (size_t k = 0; k < FLIGHT_EPOCHS; k++) {
 			unsigned n = atomic_exchange(&board->flights[slot][i][k], 0);
-			board->instances[i].flights[k] -= n;
-			board->instances[i].in_flight -= n;
+			places_less(&board->instances[i].flights[k], n);
+			places_less(&board->instances[i].in_flight, n);
 		}
 	for (size_t i = 0; i < INSTANCES_MAX && board->instances[i].key[0]; i++)
-		board->instances[i].held -= atomic_exchange(&board->flights[slot][i][FLIGHT_EPOCHS], 0);
+		places_less(&board->instances[i].held,
+		    atomic_exchange(&board->flights[slot][i][FLIGHT_EPOCHS], 0));
 	memset(w, 0, sizeof *w);
+}
+
+static uint64_t
+rate_until(const struct board_rate *cell)
+{
+	return (uint64_t)cell->until_hi << 32 | cell->until_lo;
 }
 
 /* GCRA: each request costs period / requests of time; a client may be burst
@@ -11857,21 +11972,24 @@ rate_take(const struct rate_limit *r, uint64_t tag)
 	struct board_rate *cells = &board->rates[tag & (RATE_CELLS - RATE_WAYS)], *cell = cells;
 
 	for (int i = 0; i < RATE_WAYS; i++) {
-		if (cells[i].tag == tag) {
+		if (cells[i].tag == tag >> 32) {
 			cell = &cells[i];
 			break;
 		}
-		if (cells[i].until_us < cell->until_us)
+		if (rate_until(&cells[i]) < rate_until(cell))
 			cell = &cells[i];
 	}
-	if (cell->tag != tag) {
-		cell->tag = tag;
-		cell->until_us = 0;
+	if (cell->tag != tag >> 32) {
+		cell->tag = (uint32_t)(tag >> 32);
+		cell->until_lo = cell->until_hi = 0;
 	}
-	until = MAX(now, cell->until_us) + cost;
+	if ((until = rate_until(cell)) > now + room)
+		until = 0; /* nobody owes that much: two wrote at once, or a limit was lowered */
+	until = MAX(now, until) + cost;
 	if (until > now + room)
 		return (unsigned)((until - now - room + 999999) / 1000000);
-	cell->until_us = until;
+	cell->until_lo = (uint32_t)until;
+	cell->until_hi = (uint32_t)(until >> 32);
 	return 0;
 }
 
@@ -11882,12 +12000,10 @@ static bool
 challenge_set(int i, const char *domain, const char *token, const char *answer)
 {
 	struct board_challenge *c = &board->challenges[i];
-	unsigned seq = c->seq | 1; /* odd already: a writer died here */
 	bool good = !domain || (strlen(domain) < sizeof c->domain &&
 	    strlen(token) < sizeof c->token && strlen(answer) < sizeof c->answer);
 
-	c->seq = seq;
-	atomic_thread_fence(memory_order_release);
+	seq_take(&c->seq, c->seq);
 	memset(c->domain, 0, sizeof c->domain);
 	memset(c->token, 0, sizeof c->token);
 	memset(c->answer, 0, sizeof c->answer);
@@ -11896,8 +12012,7 @@ challenge_set(int i, const char *domain, const char *token, const char *answer)
 		memcpy(c->token, token, strlen(token));
 		memcpy(c->answer, answer, strlen(answer));
 	}
-	atomic_thread_fence(memory_order_release);
-	c->seq = seq + 1;
+	seq_give(&c->seq);
 	return good;
 }
 
@@ -11918,8 +12033,7 @@ challenge_is(const struct board_challenge *c, struct slice domain, struct slice 
 	    slice_eq(domain, (struct slice){ c->domain, strnlen(c->domain, sizeof c->domain) }));
 	memcpy(out, c->answer, sizeof c->answer);
 	out[sizeof c->answer - 1] = '\0';
-	atomic_thread_fence(memory_order_acquire);
-	return is && c->seq == seq;
+	return seq_held(&c->seq, seq) && is;
 }
 
 /* What http-01 is to be told; false: no such token is live. RFC 8555 8.3. */
@@ -11973,7 +12087,12 @@ static const char *const standing_names[STANDINGS] = {
 static int64_t
 instance_open_until(const struct instance *in)
 {
-	return in->up->n_instances > 1 ? in->board->open_until_ms : 0;
+	uint32_t until = in->up->n_instances > 1 ? in->board->open_until_ms : 0;
+	int32_t left = (int32_t)(until - (uint32_t)now_ms);
+
+	if (until == 0)
+		return 0; /* what lies further ahead than it was ever set is long gone */
+	return left > (int64_t)in->up->fail_ms ? 1 : MAX(now_ms + left, 1);
 }
 
 static enum standing
@@ -12041,7 +12160,7 @@ why_checks(const struct instance *in, struct text *why)
 	text_str(why, " of ");
 	text_uint(why, passes ? h->healthy : h->unhealthy);
 	text_str(why, ", ");
-	text_uint(why, (uint64_t)MAX(now_ms - b->checked_ms, 0) / SECOND_MS);
+	text_uint(why, clock_ago(b->checked_ms) / SECOND_MS);
 	text_str(why, " s ago");
 }
 
@@ -12089,16 +12208,16 @@ instance_failed(const struct instance *in)
 	const struct upstream *up = in->up;
 	bool was_open = b->open_until_ms != 0;
 
-	b->failures++;
+	wide_add(&b->failures, 1);
 	if (up->max_fails == 0)
 		return;
-	if (now_ms - b->window_ms > up->fail_ms) {
-		b->window_ms = now_ms;
+	if (b->window_ms == 0 || clock_ago(b->window_ms) > up->fail_ms) {
+		b->window_ms = clock_low(now_ms);
 		b->fails = 0;
 	}
 	if (++b->fails < up->max_fails && !was_open)
 		return;
-	b->open_until_ms = now_ms + up->fail_ms;
+	b->open_until_ms = clock_low(now_ms + up->fail_ms);
 	if (was_open || up->n_instances == 1)
 		return;
 	log_warn("upstream %s: %s failed %u times, left out for %u ms", up->name,
@@ -12116,7 +12235,7 @@ instance_worked(const struct instance *in)
 		b->fails = 0;
 		if (in->up->n_instances > 1) {
 			log_info("upstream %s: %s answers again", in->up->name, instance_text(in));
-			b->up_since_ms = now_ms;
+			b->up_since_ms = clock_low(now_ms);
 			board_changed();
 		}
 	}
@@ -12139,12 +12258,12 @@ instance_timed(const struct instance *in, int64_t us)
 static bool
 instance_claim(const struct instance *in)
 {
-	long long until = in->board->open_until_ms;
+	unsigned until = in->board->open_until_ms;
 
 	if (until == 0 || in->up->n_instances == 1)
 		return true;
-	if (until > now_ms || !atomic_compare_exchange_strong(&in->board->open_until_ms,
-	    &until, now_ms + in->up->fail_ms))
+	if (instance_open_until(in) > now_ms || !atomic_compare_exchange_strong(
+	    &in->board->open_until_ms, &until, clock_low(now_ms + in->up->fail_ms)))
 		return false;
 	board_changed();
 	return true;
@@ -12197,14 +12316,16 @@ rosters_open(struct conf *cf)
 static uint32_t
 roster_weight(struct roster *r, const struct instance *in)
 {
-	int64_t slow = in->up->slow_start_ms, since = in->board->up_since_ms;
+	int64_t slow = in->up->slow_start_ms, ago = clock_ago(in->board->up_since_ms);
 	int64_t step = MAX(slow / PERCENT, SLOW_START_MS), part;
 
-	if (since == 0 || slow == 0 || now_ms - since >= slow)
+	if (in->board->up_since_ms == 0 || ago >= slow) {
+		in->board->up_since_ms = 0; /* or it would seem to be back in 49 days */
 		return in->weight * PERCENT;
+	}
 	if (r->until_ms == 0 || now_ms + step < r->until_ms)
 		r->until_ms = now_ms + step;
-	part = MAX(now_ms - since, 0) * PERCENT / slow;
+	part = ago * PERCENT / slow;
 	return in->weight * (uint32_t)MAX(part, 1);
 }
 
@@ -12276,19 +12397,22 @@ roster_last_resort(struct upstream *up, const struct pick *p)
 {
 	for (int tries = 0; tries < up->n_instances; tries++) {
 		struct instance *best = NULL;
-		long long least = 0, until;
+		int64_t least = 0, until;
+		unsigned was = 0, word;
 
 		for (int i = 0; i < up->n_instances; i++) {
 			struct instance *in = &up->instances[i];
+			word = in->board->open_until_ms;
 			until = instance_open_until(in);
 			if (until == 0 || !instance_may(in, p) ||
 			    (best && until >= least) || instance_standing(in) > STAND_FAILING)
 				continue;
 			best = in;
 			least = until;
+			was = word;
 		}
-		if (!best || atomic_compare_exchange_strong(&best->board->open_until_ms, &least,
-		    now_ms + up->fail_ms))
+		if (!best || atomic_compare_exchange_strong(&best->board->open_until_ms, &was,
+		    clock_low(now_ms + up->fail_ms)))
 			return best;
 	}
 	return NULL;
@@ -12948,7 +13072,7 @@ static br_ssl_client_context client_made;
 static ssize_t
 socket_put(struct chan *ch, struct iovec *v, int n)
 {
-	struct msghdr m = { .msg_iov = v, .msg_iovlen = (size_t)n };
+	struct msghdr m = { .msg_iov = v, .msg_iovlen = (uint16_t)n }; /* an int in musl */
 	ssize_t put;
 
 	do
@@ -13520,18 +13644,18 @@ session_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *cc,
     const br_ssl_session_parameters *p)
 {
 	struct board_session *s = session_slot(p);
-	unsigned seq = s->seq, mine = seq + 1 + (seq & 1); /* odd */
+	unsigned seq = s->seq;
 
 	(void)ctx;
 	if (seq & 1 && s->until_s > now_s)
 		return; /* another one writes, or was killed in it: this is only a cache */
-	if (!atomic_compare_exchange_strong(&s->seq, &seq, mine))
+	if (!seq_take(&s->seq, seq))
 		return;
 	s->scope = session_scope(&cc->eng);
 	s->settings = tls_settings;
-	s->until_s = now_s + SESSION_SECS;
+	s->until_s = (uint32_t)(now_s + SESSION_SECS);
 	s->params = *p;
-	s->seq = mine + 1;
+	seq_give(&s->seq);
 }
 
 static int
@@ -13545,8 +13669,7 @@ session_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *cc,
 	bool good = s->until_s > now_s && s->settings == tls_settings;
 
 	(void)ctx;
-	atomic_thread_fence(memory_order_acquire);
-	if (seq & 1 || s->seq != seq || !good || got.session_id_len != p->session_id_len ||
+	if (!seq_held(&s->seq, seq) || !good || got.session_id_len != p->session_id_len ||
 	    memcmp(got.session_id, p->session_id, sizeof got.session_id) != 0)
 		return 0;
 	((struct tls *)cc)->scope = scope;
@@ -15348,7 +15471,7 @@ static struct {
 	struct access_op *ops;
 	size_t n_ops;
 	int64_t due_ms;       /* of the next flush, while there are lines */
-	atomic_ullong *dropped;
+	struct wide *dropped;
 } access_log = { .sink.fd = -1 };
 
 /* ---- variables ---- */
@@ -15773,7 +15896,7 @@ access_complain(const char *why)
 static void
 access_drop(const char *why)
 {
-	COUNT(*access_log.dropped, 1);
+	wide_count(access_log.dropped, 1);
 	access_log.sink.lost++;
 	access_complain(why);
 }
@@ -15860,7 +15983,7 @@ access_fd(int fd)
 /* Opens this worker's access log, if the configuration wants one. dropped
  * counts the lines that were lost. */
 static void
-access_start(const struct conf *cf, atomic_ullong *dropped)
+access_start(const struct conf *cf, struct wide *dropped)
 {
 	const char *pattern = cf->log.format;
 
@@ -15903,20 +16026,25 @@ struct usage {
 
 static int proc_dir = -1; /* -1: there is none, and nothing is known */
 
-/* Before chroot and the change of user. Who is locked into a directory gets a
- * mount of its own: from that no way leads back to the root, as one would from
- * a descriptor of the directory. */
+/* A directory that stays in reach. Who is locked into another one gets a mount
+ * of its own: from that no way leads back to the root, as one would from a
+ * descriptor of the directory. -1: errno says why. */
+static int
+outside_open(const char *path, bool locked)
+{
+#ifdef SYS_open_tree /* Linux 5.2 */
+	if (locked)
+		return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC);
+#endif
+	errno = ENOSYS;
+	return locked ? -1 : open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* Before chroot and the change of user. */
 static void
 usage_open(bool locked)
 {
-#ifdef SYS_open_tree /* Linux 5.2 */
-	if (locked) {
-		proc_dir = (int)syscall(SYS_open_tree, AT_FDCWD, "/proc",
-		    OPEN_TREE_CLONE | O_CLOEXEC);
-		return;
-	}
-#endif
-	proc_dir = locked ? -1 : open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	proc_dir = outside_open("/proc", locked);
 }
 
 /* The fields of a stat line behind the name, which may hold anything. */
@@ -16443,7 +16571,7 @@ static const struct fact gauges[] = {
 static uint64_t
 counter_of(const struct board_worker *w, size_t at)
 {
-	return *(const atomic_ullong *)((const char *)w + at);
+	return wide_get((const struct wide *)(const void *)((const char *)w + at));
 }
 
 static uint64_t
@@ -16459,7 +16587,7 @@ counter_sum(size_t at)
 static uint64_t
 gauge_of(const struct board_worker *w, size_t at)
 {
-	return *(const atomic_uint *)((const char *)w + at);
+	return *(const atomic_uint *)(const void *)((const char *)w + at);
 }
 
 static uint64_t
@@ -16475,7 +16603,7 @@ gauge_sum(size_t at)
 static uint64_t
 code_sum(size_t class)
 {
-	return counter_sum(COUNTED(codes) + class * sizeof(atomic_ullong));
+	return counter_sum(COUNTED(codes) + class * sizeof(struct wide));
 }
 
 /* Of the newest configuration that was taken; the one at start is 1. */
@@ -16549,9 +16677,9 @@ procs_count(void)
 static double
 instance_latency_ms(const struct instance *in)
 {
-	unsigned long long n = in->board->requests;
+	uint64_t n = wide_get(&in->board->requests);
 
-	return n > 0 ? (double)in->board->latency_us / (double)n / US_PER_MS : 0;
+	return n > 0 ? (double)wide_get(&in->board->latency_us) / (double)n / US_PER_MS : 0;
 }
 
 /* ---- certificates ---- */
@@ -16720,9 +16848,9 @@ static void
 js_codes(struct js *j, const struct board_instance *bi)
 {
 	js_open(j, "codes", '{');
-	js_uint(j, bi ? "none" : code_names[0], bi ? bi->codes[0] : code_sum(0));
+	js_uint(j, bi ? "none" : code_names[0], bi ? wide_get(&bi->codes[0]) : code_sum(0));
 	for (size_t i = 1; i < LEN(code_names); i++)
-		js_uint(j, code_names[i], bi ? bi->codes[i] : code_sum(i));
+		js_uint(j, code_names[i], bi ? wide_get(&bi->codes[i]) : code_sum(i));
 	js_close(j, '}');
 }
 
@@ -16737,7 +16865,7 @@ status_worker(struct js *j, const struct board_worker *w)
 	for (size_t i = 0; i < LEN(gauges); i++)
 		js_uint(j, gauges[i].name, gauge_of(w, gauges[i].at));
 	js_usage(j, w->pid);
-	js_uint(j, "requests", w->requests);
+	js_uint(j, "requests", wide_get(&w->requests));
 	for (size_t i = 0; i < LEN(counters); i++)
 		js_uint(j, counters[i].name, counter_of(w, counters[i].at));
 	js_close(j, '}');
@@ -16763,7 +16891,7 @@ status_health(struct js *j, const struct board_instance *bi)
 	js_text(j, "state", slice_of(health_names[bi->health]));
 	js_text(j, "why", slice_of(board_text_get(&bi->check_why, b)));
 	if (bi->checked_ms > 0)
-		js_real(j, "checked_secs_ago", secs_since(bi->checked_ms));
+		js_real(j, "checked_secs_ago", (double)clock_ago(bi->checked_ms) / SECOND_MS);
 	else
 		js_null(j, "checked_secs_ago");
 	js_uint(j, "passes", bi->check_passes);
@@ -16791,8 +16919,8 @@ status_instance(struct js *j, const struct instance *in)
 	js_uint(j, "max_connections", in->max_connections);
 	js_uint(j, "addresses", bi->addrs.n);
 	js_uint(j, "in_flight", bi->in_flight);
-	js_uint(j, "requests", bi->requests);
-	js_uint(j, "failures", bi->failures);
+	js_uint(j, "requests", wide_get(&bi->requests));
+	js_uint(j, "failures", wide_get(&bi->failures));
 	js_real(j, "latency_ms", instance_latency_ms(in));
 	js_real(j, "average_ms", bi->average_us / US_PER_MS);
 	js_uint(j, "idle_life_ms", bi->idle_life_ms);
@@ -16850,8 +16978,8 @@ status_proc(struct js *j, const struct conf *cf, const struct board_proc *p)
 	js_text(j, "why", slice_of(board_text_get(&p->why, b)));
 	js_uint(j, "pid", (uint64_t)p->pid);
 	js_uint(j, "restarts", p->restarts);
-	js_real(j, "since_secs", secs_since(p->since_ms));
-	js_real(j, "uptime_secs", secs_since(p->started_ms));
+	js_real(j, "since_secs", secs_since((int64_t)wide_get(&p->since_ms)));
+	js_real(j, "uptime_secs", secs_since((int64_t)wide_get(&p->started_ms)));
 	js_usage(j, p->pid);
 	status_lines(j, p);
 	js_close(j, '}');
@@ -16893,7 +17021,7 @@ route_printed(void (*print)(FILE *, const struct route *), const struct route *r
 static uint64_t
 route_hits(const struct conf *cf, int i)
 {
-	return board->hits[cf->hits_half][i];
+	return wide_get(&board->hits[cf->hits_half][i]);
 }
 
 static void
@@ -17052,7 +17180,8 @@ table_instance(FILE *to, const struct instance *in, int name, int address)
 	fprintf(to, "%-10s %-8s %6u %9u %10llu %8llu %10.3f ",
 	    standing_names[instance_standing(in)],
 	    in->up->health.on ? health_names[bi->health] : "-", in->weight, bi->in_flight,
-	    bi->requests, bi->failures, instance_latency_ms(in));
+	    (unsigned long long)wide_get(&bi->requests),
+	    (unsigned long long)wide_get(&bi->failures), instance_latency_ms(in));
 	cell(to, 0, b);
 	fputc('\n', to);
 }
@@ -17080,7 +17209,7 @@ table_proc(FILE *to, const struct board_proc *p, int name)
 
 	cell(to, name + 1, p->name);
 	fprintf(to, "%-8s %7d %8u %8.0f ", proc_states[p->state], (int)p->pid, p->restarts,
-	    secs_since(p->since_ms));
+	    secs_since((int64_t)wide_get(&p->since_ms)));
 	if (u.known)
 		fprintf(to, "%9.2f %10llu ", u.cpu_s, (unsigned long long)(u.rss / KB));
 	else
@@ -17136,8 +17265,10 @@ table_workers(FILE *to)
 		if (w->pid <= 0)
 			continue;
 		fprintf(to, "%-10d %-8s %11u %10llu %14llu %14llu ", w->pid,
-		    worker_states[w->state], w->connections, w->requests, w->bytes_in,
-		    w->bytes_out);
+		    worker_states[w->state], w->connections,
+		    (unsigned long long)wide_get(&w->requests),
+		    (unsigned long long)wide_get(&w->bytes_in),
+		    (unsigned long long)wide_get(&w->bytes_out));
 		if (u.known)
 			fprintf(to, "%9.2f %10llu\n", u.cpu_s, (unsigned long long)(u.rss / KB));
 		else
@@ -17266,7 +17397,7 @@ metrics_latency(FILE *to)
 	metric_head(to, "request_seconds", "histogram",
 	    "From the head of the request to the end of the answer.");
 	for (size_t i = 0; i < LEN(limits); i++) {
-		sum += counter_sum(COUNTED(latency) + i * sizeof(atomic_ullong));
+		sum += counter_sum(COUNTED(latency) + i * sizeof(struct wide));
 		if (i + 1 < LEN(limits))
 			fprintf(to, "%s_bucket{le=\"%g\"} %llu\n", name,
 			    limits[i] / (double)SECOND_MS, (unsigned long long)sum);
@@ -17279,19 +17410,19 @@ metrics_latency(FILE *to)
 static double
 inst_requests(const struct instance *in)
 {
-	return (double)in->board->requests;
+	return (double)wide_get(&in->board->requests);
 }
 
 static double
 inst_failures(const struct instance *in)
 {
-	return (double)in->board->failures;
+	return (double)wide_get(&in->board->failures);
 }
 
 static double
 inst_seconds(const struct instance *in)
 {
-	return (double)in->board->latency_us / US_PER_S;
+	return (double)wide_get(&in->board->latency_us) / US_PER_S;
 }
 
 static double
@@ -17398,7 +17529,7 @@ metrics_answers(const struct conf *cf, FILE *to)
 				fputs("warp_instance_answers_total{", to);
 				instance_labels(to, in);
 				fprintf(to, ",code=\"%s\"} %llu\n", k ? code_names[k] : "none",
-				    in->board->codes[k]);
+				    (unsigned long long)wide_get(&in->board->codes[k]));
 			}
 		}
 }
@@ -18789,7 +18920,10 @@ maintenance_open(const struct conf *cf)
 		if (!(path = cf->upstreams[i].maintenance))
 			continue;
 		snprintf(dir, sizeof dir, "%.*s/", (int)(strrchr(path, '/') - path), path);
-		notices[i].dir = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		notices[i].dir = outside_open(dir, cf->server.chroot != NULL);
+		if (notices[i].dir < 0 && errno == ENOSYS)
+			log_warn("maintenance %s: not seen from server.chroot, this kernel is too old",
+			    path);
 	}
 }
 
@@ -19206,16 +19340,31 @@ spool_free(struct spool *sp)
 	free(sp);
 }
 
+static int spool_dir = -1; /* -1: bodies stay in memory */
+
+/* Before chroot and the change of user. */
+static void
+spool_open(bool locked)
+{
+	if ((spool_dir = outside_open(SPOOL_DIR, locked)) < 0)
+		log_warn("request bodies stay in memory: " SPOOL_DIR ": %s", strerror(errno));
+}
+
+/* A file without a name, or one that loses it at once. */
 static int
 spool_file(void)
 {
-	char name[] = SPOOL_DIR "/warp-XXXXXX";
-	int fd = open(SPOOL_DIR, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	char name[32];
+	int fd;
 
-	if (fd >= 0)
+	if (spool_dir < 0)
+		return memfd_create("body", MFD_CLOEXEC);
+	if ((fd = openat(spool_dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)) >= 0)
 		return fd;
-	if ((fd = mkostemp(name, O_CLOEXEC)) >= 0)
-		unlink(name);
+	snprintf(name, sizeof name, "warp-%016llx", (unsigned long long)random_next());
+	fd = openat(spool_dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		unlinkat(spool_dir, name, 0);
 	return fd;
 }
 
@@ -19432,26 +19581,32 @@ flight_end(const struct exchange *x, const struct instance *in)
 {
 	struct board_instance *b = in->board;
 
-	atomic_store_explicit(&b->used_ms, now_ms, memory_order_relaxed);
-	flights_of(in)[x->parity]--;
-	b->in_flight--;
-	if (--b->flights[x->parity] == 0 &&
+	atomic_store_explicit(&b->used_ms, clock_low(now_ms), memory_order_relaxed);
+	places_less(&b->in_flight, 1);
+	if (places_less(&b->flights[x->parity], 1) == 0 &&
 	    (b->run == RUN_DRAINING || b->epoch % FLIGHT_EPOCHS != x->parity))
 		quiet_due = true;
+	flights_of(in)[x->parity]--;
 }
 
-/* In the epoch that is: the program that listens there now, no other. */
+/* In the epoch that is: the program that listens there now, no other. This
+ * worker's own record comes first and goes last, here and elsewhere: should it be
+ * killed in between, no place is lost. */
 static void
-flight_epoch(struct exchange *x, struct board_instance *b)
+flight_epoch(struct exchange *x, const struct instance *in)
 {
+	struct board_instance *b = in->board;
+
 	for (;;) {
 		unsigned epoch = b->epoch;
 		x->parity = epoch % FLIGHT_EPOCHS;
+		flights_of(in)[x->parity]++;
 		b->flights[x->parity]++;
 		if (b->epoch == epoch)
 			return;
-		if (--b->flights[x->parity] == 0)
+		if (places_less(&b->flights[x->parity], 1) == 0)
 			quiet_due = true; /* the master may have seen it and waits */
+		flights_of(in)[x->parity]--;
 	}
 }
 
@@ -19462,18 +19617,20 @@ static bool
 flight_begin(struct exchange *x, const struct instance *in)
 {
 	struct board_instance *b = in->board;
-	unsigned n = b->in_flight;
+	unsigned n = b->in_flight, max = in->max_connections ? in->max_connections : UINT_MAX;
 
-	if (in->max_connections == 0)
-		b->in_flight++;
-	else
-		do
-			if (n >= in->max_connections)
-				return false;
-		while (!atomic_compare_exchange_weak(&b->in_flight, &n, n + 1));
-	flight_epoch(x, b);
-	flights_of(in)[x->parity]++;
-	atomic_store_explicit(&b->used_ms, now_ms, memory_order_relaxed);
+	if (n >= max)
+		return false;
+	flight_epoch(x, in);
+	do
+		if (n >= max) {
+			if (places_less(&b->flights[x->parity], 1) == 0)
+				quiet_due = true;
+			flights_of(in)[x->parity]--;
+			return false;
+		}
+	while (!atomic_compare_exchange_weak(&b->in_flight, &n, n + 1));
+	atomic_store_explicit(&b->used_ms, clock_low(now_ms), memory_order_relaxed);
 	if (b->run == RUN_NONE || b->run == RUN_UP)
 		return true;
 	flight_end(x, in);
@@ -19493,7 +19650,7 @@ held_count(const struct upstream *up, bool joins)
 		flights_of(first)[FLIGHT_EPOCHS]++;
 		first->board->held++;
 	} else {
-		first->board->held--;
+		places_less(&first->board->held, 1);
 		flights_of(first)[FLIGHT_EPOCHS]--;
 	}
 }
@@ -19682,12 +19839,12 @@ exchange_count(const struct exchange *x)
 
 	while (i + 1 < LEN(limits) && us > limits[i] * UINT64_C(1000))
 		i++;
-	COUNT(me->requests, 1);
-	COUNT(me->codes[x->status == STATUS_ABORTED || class > 5 ? 0 : class], 1);
-	COUNT(me->latency[i], 1);
-	COUNT(me->latency_us, us);
-	COUNT(me->bytes_in, x->up.body.total);
-	COUNT(me->bytes_out, x->bytes_out);
+	wide_count(&me->requests, 1);
+	wide_count(&me->codes[x->status == STATUS_ABORTED || class > 5 ? 0 : class], 1);
+	wide_count(&me->latency[i], 1);
+	wide_count(&me->latency_us, us);
+	wide_count(&me->bytes_in, x->up.body.total);
+	wide_count(&me->bytes_out, x->bytes_out);
 }
 
 /* The last word: counted, logged, freed. The client's connection is idle
@@ -19924,7 +20081,7 @@ static void
 instance_blame(const struct instance *in, const char *cause)
 {
 	instance_failed(in);
-	in->board->codes[0]++;
+	wide_add(&in->board->codes[0], 1);
 	warn_calmly("upstream %s: %s %s", in->up->name, instance_text(in), cause);
 }
 
@@ -19964,7 +20121,7 @@ exchange_lost(struct exchange *x, enum lost why, const char *cause)
 	if (x->tries > in->up->retries || in->up->n_instances == 1)
 		return why == LOST_TLS ? exchange_failed(x, 502)
 		                       : exchange_hold(x, losts[why].status);
-	COUNT(me->retries, 1);
+	wide_count(&me->retries, 1);
 	x->state = X_PICK;
 	return STEP_AGAIN;
 }
@@ -20345,9 +20502,9 @@ upstream_answered(struct exchange *x)
 	int64_t us = now_us - x->up_start_us;
 
 	instance_worked(x->inst);
-	b->requests++;
-	b->codes[x->status / 100]++;
-	b->latency_us += (unsigned long long)us;
+	wide_add(&b->requests, 1);
+	wide_add(&b->codes[x->status / 100], 1);
+	wide_add(&b->latency_us, (uint64_t)us);
 	instance_timed(x->inst, us);
 }
 
@@ -21147,8 +21304,7 @@ gate_count(const struct route *r)
 	size_t i = (size_t)(r - conf->table.routes);
 
 	if (i < ROUTE_HITS && !draining)
-		atomic_fetch_add_explicit(&board->hits[conf->hits_half][i], 1,
-		    memory_order_relaxed);
+		wide_add(&board->hits[conf->hits_half][i], 1);
 }
 
 /* ---- before any route ---- */
@@ -21403,6 +21559,8 @@ admin_enter(struct exchange *x)
  * Calls   gate, admin front, exchange, access, loop. The doors: what poll and
  *         the timers say arrives here first. */
 
+#define EVICT_TRIES 16 /* idle clients that are looked at for one that is silent */
+
 static struct conn *conns, *conns_free;
 static uint32_t n_conns, n_conns_made;
 static struct listener *listeners;
@@ -21496,7 +21654,7 @@ conn_close(struct conn *c)
 
 	admin_left(c);
 	side_close(&c->s);
-	COUNT(me->handshakes_failed, c->state == CONN_TLS);
+	wide_count(&me->handshakes_failed, c->state == CONN_TLS);
 	c->state = CONN_FREE;
 	conn_unlink(c);
 	c->next = conns_free;
@@ -21573,8 +21731,8 @@ conn_shake(struct conn *c)
 
 	switch (tls_shake(&c->s.ch)) {
 	case SHAKE_DONE:
-		COUNT(me->handshakes, 1);
-		COUNT(me->resumed, c->s.ch.tls->resumed);
+		wide_count(&me->handshakes, 1);
+		wide_count(&me->resumed, c->s.ch.tls->resumed);
 		c->state = CONN_IDLE;
 		if (side_fill(&c->s) < 0)
 			conn_close(c);
@@ -21825,7 +21983,7 @@ conn_open(struct listener *l, int fd, const union sock *peer)
 	n_conns++;
 	places[l->kind].n++;
 	COUNT(me->connections, 1);
-	COUNT(me->accepted, 1);
+	wide_count(&me->accepted, 1);
 	if (l->tls && c->state == CONN_IDLE)
 		conn_tls(c);
 	if (c->state == CONN_FREE)
@@ -21833,14 +21991,20 @@ conn_open(struct listener *l, int fd, const union sock *peer)
 	conn_ready(&c->s.ch.w, POLLIN); /* the request is often here already */
 }
 
-/* Whoever idles for longest makes way. False: nobody idles. */
+/* Whoever idles for longest makes way, unless it has just spoken. False: nobody
+ * idles. */
 static bool
 conn_evict(enum listener_kind kind)
 {
-	if (!places[kind].idle_last)
-		return false;
-	conn_close(places[kind].idle_last);
-	return true;
+	struct conn *c = places[kind].idle_last;
+	char byte;
+
+	for (int i = 0; i < EVICT_TRIES && c && c->prev &&
+	    recv(c->s.ch.w.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0; i++)
+		c = c->prev;
+	if (c)
+		conn_close(c);
+	return c != NULL;
 }
 
 /* Out of descriptors or memory: an idle client makes way, or there are no new
@@ -21852,7 +22016,7 @@ accept_pause(void)
 
 	if (conn_evict(LISTEN_HTTP))
 		return;
-	COUNT(me->refused, 1);
+	wide_count(&me->refused, 1);
 	if (now_ms - said_ms >= MINUTE_S * SECOND_MS) {
 		log_errno("accept; clients wait, raise the limit of open files");
 		said_ms = now_ms;
@@ -22113,7 +22277,7 @@ static void
 health_set(struct board_instance *b, enum health to)
 {
 	if (to == HEALTH_UP && (b->health == HEALTH_DOWN || b->run != RUN_NONE))
-		b->up_since_ms = now_ms;
+		b->up_since_ms = clock_low(now_ms);
 	b->health = (int)to;
 	board_changed();
 	health_tell();
@@ -22130,7 +22294,7 @@ probe_passed(struct probe *p)
 		b->check_passes++;
 		p->said = false;
 		board_text_set(&b->check_why, S(""));
-		b->checked_ms = now_ms;
+		b->checked_ms = clock_low(now_ms);
 		if (b->health != HEALTH_UP && b->check_passes >= in->up->health.healthy) {
 			bool again = b->health == HEALTH_DOWN;
 			health_set(b, HEALTH_UP);
@@ -22161,7 +22325,7 @@ probe_failed(struct probe *p, const char *fmt, ...)
 		b->check_passes = 0;
 		b->check_fails++;
 		board_text_set(&b->check_why, slice_of(why));
-		b->checked_ms = now_ms;
+		b->checked_ms = clock_low(now_ms);
 		if (fresh && !p->said && b->check_fails >= h->unhealthy && b->run == RUN_UP) {
 			log_warn("upstream %s: %s runs, but its checks fail: %s (%u times)",
 			    in->up->name, instance_text(in), why, b->check_fails);
@@ -22565,7 +22729,8 @@ probe_open(struct probe *p, struct instance *in)
 	p->spreads = in->board->checked_ms == 0;
 	p->due_ms = now_ms + spread;
 	if (!p->spreads)
-		p->due_ms = MAX(p->due_ms, in->board->checked_ms + interval_ms(h, false));
+		p->due_ms = MAX(p->due_ms, now_ms - clock_ago(in->board->checked_ms) +
+		    interval_ms(h, false));
 }
 
 /* Instances that are not checked (any more) keep no verdict. */
@@ -25157,7 +25322,7 @@ proc_enter(struct proc *p, enum proc_state state, uint32_t limit_ms)
 	p->state = state;
 	p->due_ms = limit_ms > 0 ? now_ms + limit_ms : 0;
 	p->board->state = state;
-	p->board->since_ms = now_ms;
+	wide_set(&p->board->since_ms, now_ms);
 	proc_publish(p);
 }
 
@@ -25370,7 +25535,7 @@ proc_spawn(struct proc *p)
 	p->print = p->conf->print;
 	p->place = place_print(p->conf, p->index);
 	p->started_ms = now_ms;
-	p->board->started_ms = now_ms;
+	wide_set(&p->board->started_ms, now_ms);
 	p->board->pid = p->pid;
 	p->board->restarts = p->spawns++;
 	proc_await(p);
@@ -25460,7 +25625,7 @@ proc_mark_up(struct proc *p)
 		proc_take_over(p);
 	endpoint_share(&p->at, p->uid, procs_server);
 	for (int i = 0; i < p->n_on; i++)
-		p->on[i]->up_since_ms = first ? 0 : now_ms;
+		p->on[i]->up_since_ms = first ? 0 : clock_low(now_ms);
 	log_info("process %s is ready after %.1f s, pid %d", p->label,
 	    (double)(now_ms - p->started_ms) / SECOND_MS, (int)p->pid);
 	procs_news = procs_look = true;
@@ -25544,7 +25709,8 @@ proc_idle(struct proc *p)
 	int64_t used = p->started_ms, due;
 
 	for (int i = 0; i < p->n_on; i++)
-		used = MAX(used, p->on[i]->used_ms);
+		if (p->on[i]->used_ms != 0)
+			used = MAX(used, now_ms - clock_ago(p->on[i]->used_ms));
 	due = used + p->conf->idle_stop_ms;
 	if (due > now_ms || !proc_is_quiet(p) || proc_is_needed(p)) {
 		p->due_ms = MAX(due, now_ms + 1);
@@ -25638,7 +25804,7 @@ proc_bury(struct proc *p)
 		    : WEXITSTATUS(p->status);
 	p->pid = 0;
 	p->board->pid = 0;
-	p->board->started_ms = 0;
+	wide_set(&p->board->started_ms, 0);
 }
 
 /* It ended unasked: another start by the rule of its configuration. */
@@ -26273,7 +26439,7 @@ proc_resume(struct proc *p)
 {
 	p->again = p->wanted && p->state >= PROC_DRAINING;
 	p->board->pid = p->pid;
-	p->board->started_ms = p->started_ms;
+	wide_set(&p->board->started_ms, p->started_ms);
 	p->board->restarts = p->spawns - 1;
 	if (p->output)
 		output_aim(p->output, p->conf);
@@ -26667,7 +26833,7 @@ static void
 renew_state(enum acme_state state, int64_t next_s, struct slice why)
 {
 	board->acme.state = (int)state;
-	board->acme.next_s = next_s;
+	board->acme.next_s = (uint32_t)next_s;
 	board_text_set(&board->acme.why, why);
 }
 
@@ -27451,6 +27617,8 @@ worker_child(struct conf *cf, struct listeners *ls, int slot, int ctl, pid_t par
 	if (cf != m.conf)
 		logs_close(&m.conf->log);
 	usage_open(cf->server.chroot != NULL);
+	spool_open(cf->server.chroot != NULL);
+	tzset(); /* while /etc/localtime can be read */
 	for (size_t i = 0; i < LEN(ignored); i++)
 		signal(ignored[i], SIG_IGN);
 	sigemptyset(&none);

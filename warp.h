@@ -731,6 +731,20 @@ struct conf {
 
 /* ==== board =============================================================== */
 
+/* Nothing on the board is wider than 32 bits where it changes under its readers:
+ * locks of libatomic are not shared by processes. ARMv5 asks the kernel's helper,
+ * which is as good, and gcc does not say so. */
+#if !defined __ARM_ARCH || __ARM_ARCH >= 6
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_SHORT_LOCK_FREE == 2 &&
+    ATOMIC_BOOL_LOCK_FREE == 2, "processes share these");
+#endif
+
+/* 63 bits. hi counts the halves of lo that were passed: its last bit is lo's
+ * first one, or a carry is on its way. */
+struct wide {
+	atomic_uint lo, hi;
+};
+
 /* Resolved addresses of an instance. Writer: the resolver (or the master for
  * numeric ones); odd seq: being written. */
 struct board_addrs {
@@ -775,7 +789,8 @@ enum health { HEALTH_UNKNOWN, HEALTH_UP, HEALTH_DOWN };
 
 /* One instance, whatever generation of configuration names it. Key, addrs,
  * epoch, run and drained are the master's (addrs of names the resolver's),
- * checks are the checking worker's, the rest any worker's. */
+ * checks are the checking worker's, the rest any worker's. Times are the low
+ * half of the clock (clock_low); 0: never. */
 struct board_instance {
 	char key[INSTANCE_KEY_MAX]; /* upstream name, space, address; "" is free */
 	struct board_addrs addrs;
@@ -783,23 +798,23 @@ struct board_instance {
 	                               connections of an older one are not reused */
 	atomic_int run;             /* enum run */
 	atomic_bool drained;        /* by the operator */
-	atomic_llong up_since_ms;   /* it came back then; 0: it was never away */
+	atomic_uint up_since_ms;    /* it came back then; 0: it was never away */
 	atomic_uint in_flight;      /* exchanges on it now */
 	atomic_uint flights[FLIGHT_EPOCHS]; /* of these by the epoch they began in */
 	atomic_uint held;           /* of an upstream's first: requests that wait for it */
-	atomic_llong used_ms;       /* when the last one began or ended */
+	atomic_uint used_ms;        /* when the last one began or ended */
 	atomic_uint fails;          /* in the running window */
 	atomic_uint generation;     /* of the last configuration that names it */
-	atomic_llong window_ms;     /* start of that window */
-	atomic_llong open_until_ms; /* breaker: not picked before; 0: closed */
-	atomic_ullong requests, failures, latency_us; /* sums */
-	atomic_ullong codes[6];     /* answers by class; [0]: none came */
+	atomic_uint window_ms;      /* start of that window */
+	atomic_uint open_until_ms;  /* breaker: not picked before; 0: closed */
+	struct wide requests, failures, latency_us; /* sums */
+	struct wide codes[6];       /* answers by class; [0]: none came */
 	atomic_uint average_us;     /* moving average of the time to the answer */
 	atomic_uint idle_life_ms;   /* after which it closes idle connections, as
 	                               seen; 0: not seen */
 	atomic_int health;          /* enum health */
 	atomic_uint check_passes, check_fails; /* in a row */
-	atomic_llong checked_ms;    /* when the last probe ended; 0: none did */
+	atomic_uint checked_ms;     /* when the last probe ended; 0: none did */
 	struct board_text check_why; /* of the last failure; empty: it passed */
 };
 
@@ -822,8 +837,8 @@ struct board_proc {
 	atomic_int state;          /* enum proc_state */
 	atomic_int pid;            /* 0: none */
 	atomic_uint restarts;
-	atomic_llong since_ms;     /* it is in this state */
-	atomic_llong started_ms;   /* the running one; 0: none runs */
+	struct wide since_ms;      /* it is in this state */
+	struct wide started_ms;    /* the running one; 0: none runs */
 	struct board_text why;     /* how the last one ended, or why it waits */
 	struct board_text lines[PROC_LINES]; /* its last words; a ring */
 	atomic_uint n_lines;       /* all that there were; the next goes to
@@ -837,18 +852,18 @@ struct board_worker {
 	atomic_int state;
 	atomic_uint connections, idle; /* clients now; of these between requests */
 	atomic_uint upstream_connections;
-	atomic_ullong accepted, requests, bytes_in, bytes_out, retries, refused;
-	atomic_ullong handshakes, resumed, handshakes_failed; /* of clients; resumed
+	struct wide accepted, requests, bytes_in, bytes_out, retries, refused;
+	struct wide handshakes, resumed, handshakes_failed; /* of clients; resumed
 	                                                         ones are in both */
-	atomic_ullong codes[6]; /* answers by class; [0] aborted by the client */
-	atomic_ullong latency[LATENCY_BUCKETS]; /* LATENCY_MS[i] or less */
-	atomic_ullong latency_us;
-	atomic_ullong log_dropped;
+	struct wide codes[6]; /* answers by class; [0] aborted by the client */
+	struct wide latency[LATENCY_BUCKETS]; /* LATENCY_MS[i] or less */
+	struct wide latency_us;
+	struct wide log_dropped;
 };
 
 /* A rate limiter's cell: whose, and until when its debt lasts (us). */
 struct board_rate {
-	atomic_ullong tag, until_us;
+	atomic_uint tag, until_lo, until_hi;
 };
 
 /* A TLS session that a client may come back with, to any worker. seq is odd
@@ -857,7 +872,7 @@ struct board_session {
 	atomic_uint seq;
 	uint64_t scope;       /* of the name that was asked for */
 	uint64_t settings;    /* under which it was made */
-	atomic_llong until_s; /* wall clock */
+	atomic_uint until_s;  /* wall clock */
 	br_ssl_session_parameters params;
 };
 
@@ -874,13 +889,13 @@ enum acme_state { ACME_OFF, ACME_WAITING, ACME_ASKING, ACME_FAILED };
 /* How the certificates by ACME come along, for status. Writer: the master. */
 struct board_acme {
 	atomic_int state;      /* enum acme_state */
-	atomic_llong next_s;   /* the next try, wall clock; 0: none */
+	atomic_uint next_s;    /* the next try, wall clock; 0: none */
 	struct board_text why; /* of the last failure; empty: it worked */
 };
 
 struct board {
 	uint64_t layout;      /* see board_layout */
-	atomic_llong started_s; /* wall clock */
+	int64_t started_s;    /* wall clock; before the first fork */
 	atomic_uint log_lost; /* lines of the error log that no one has been told of */
 	atomic_uint generation, reloads;
 	atomic_uint oldest; /* generation that a worker alive may name */
@@ -890,7 +905,7 @@ struct board {
 	                                 changed: workers look again */
 	struct board_instance instances[INSTANCES_MAX];
 	struct board_proc procs[PROCS_MAX]; /* used ones first */
-	atomic_ullong hits[2][ROUTE_HITS]; /* of routes; see conf.hits_half */
+	struct wide hits[2][ROUTE_HITS]; /* of routes; see conf.hits_half */
 	struct board_rate rates[RATE_CELLS];
 	struct board_session sessions[SESSIONS_MAX];
 	struct board_challenge challenges[ACME_NAMES_MAX];
