@@ -22,7 +22,7 @@ PREFIX  = /usr/local
 DESTDIR =
 FUZZ_SECS = 60
 SOAK_MINUTES = 10
-ARCHS   = arm64 armhf mipsel mips64el i386 ppc64el s390x
+ARCHS   = arm64 armel armhf mipsel mips64el i386 ppc64el s390x
 
 STD     = -std=c11
 WARN    = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror
@@ -73,8 +73,11 @@ endif
 warp: $(HOUSE) | $(NEEDS_MUSL)
 	$(RELEASE)
 
-# contrib/cross calls this, with CC, MUSL, TRIPLET, and ROOT: where it unpacked them.
+# contrib/cross calls these, with CC, MUSL, TRIPLET, and ROOT: where it unpacked them.
 warp-cross.%: $(HOUSE)
+	$(RELEASE)
+
+build/cross/warp.%: $(HOUSE)
 	$(RELEASE)
 
 warp-debug: $(HOUSE)
@@ -102,7 +105,7 @@ run: deps
 	@exec ./warp -c contrib/demo/warp.toml
 
 check:
-	@tests/packages/install build check
+	@tests/packages/install build check cross
 	@$(PYTHON) tests/run
 
 # What the tests are made of; tests/run asks for it.
