@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import threading
 import time
@@ -956,7 +957,52 @@ def test_chroot(warp, tmp_path):
 
 
 @root_only
+<<<<<<< HEAD
 def test_without_root_the_user_cannot_change(everybodys_dir):
+=======
+@pytest.mark.parametrize("after", ["start", "reload"])
+def test_chroot_has_room_for_bodies(warp, backend, tmp_path, after):
+    """What outgrows memory goes to a file from a chroot as well, though there is nothing in it; no descriptor of the
+    worker is a directory outside, from which a way would lead out."""
+    jail, body = tmp_path / "jail", os.urandom(300000)
+    jail.mkdir()
+    b, where = backend(), {"user": "nobody", "chroot": str(jail)}
+    w = warp(conf({"buffer_request": 1000}, server=where, app=b))
+    if after == "reload":
+        old = w.children()
+        w.write(conf({"buffer_request": 2000}, server=where, app=b))
+        w.signal(signal.SIGHUP)
+        eventually(lambda: w.children() and not set(w.children()) & set(old), "another worker")
+    assert w.ask(method="POST", body=body).status == 200, w.stderr
+    assert b.last.body == body
+    child, = w.children()
+    held = [os.readlink("/proc/%d/fd/%s" % (child, n)) for n in os.listdir("/proc/%d/fd" % child)]
+    assert not [h for h in held if h != "/" and os.path.isdir(h)]
+    assert list(jail.iterdir()) == []
+
+
+def zone(hours):
+    """A file of a time zone that many hours east, tzfile(5)."""
+    part = b"TZif2" + bytes(15) + struct.pack(">6I", 0, 0, 0, 0, 1, 4) + struct.pack(">iBB", hours * 3600, 0, 0) + b"WRP\0"
+    return part + part + b"\nWRP-%d\n" % hours
+
+
+@root_only
+def test_chroot_knows_the_local_time(warp, tmp_path):
+    """The zone is loaded before the worker is locked in, also when the master has had nothing to say until then."""
+    jail, zoneinfo = tmp_path / "jail", tmp_path / "zone"
+    jail.mkdir()
+    zoneinfo.write_bytes(zone(7))
+    w = warp(conf({"respond": {"status": 200}}, server={"user": "nobody", "chroot": str(jail)},
+                  log={"access": "@DIR@/access.log", "level": "error"}), env={"TZ": ":" + str(zoneinfo)})
+    assert w.ask().status == 200
+    line = eventually(lambda: open(w.path("access.log")).read())
+    assert " +0700] " in line, line
+
+
+@root_only
+def test_without_root_the_user_cannot_change(run, tmp_path):
+>>>>>>> f53bca8 (tests: a chroot has room for bodies and knows the local time)
     """Another user: exit 4 and why; one's own name is fine."""
     nobody = pwd.getpwnam("nobody")
 
