@@ -5,6 +5,7 @@
 #   make check    installs what the tests need, runs all of them
 #   make fuzz     every fuzz target for FUZZ_SECS seconds
 #   make soak     random faults for SOAK_MINUTES, and what is left of them
+#   make soak-cross  what make cross makes, at work under QEMU
 #   make bench    beside nginx and HAProxy; and what choosing a route and an
 #                 instance costs
 #   make size     where the bytes are
@@ -141,6 +142,11 @@ fuzz: $(FUZZERS)
 soak: warp
 	$(PYTHON) tests/soak/soak.py $(SOAK_MINUTES)
 
+# Those of make cross at work, as far as an emulator can tell.
+soak-cross: cross
+	@tests/packages/install soak check
+	$(PYTHON) tests/soak/cross.py $(ARCHS)
+
 bench: warp build/route_bench build/pick_bench
 	build/route_bench
 	build/pick_bench
@@ -175,4 +181,4 @@ dist:
 clean:
 	rm -rf build warp warp-debug warp-tiny warp-cross.* warp-*.tar.gz
 
-.PHONY: all run check tests deps fuzz soak bench size man cross install dist clean needs-musl
+.PHONY: all run check tests deps fuzz soak soak-cross bench size man cross install dist clean needs-musl

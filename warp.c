@@ -21569,24 +21569,24 @@ static struct timer accept_again; /* runs: out of descriptors, nobody is accepte
 
 /* The clients of one kind of listener. Its places are its own, so that the
  * operator gets in however many others there are. */
-static struct places {
+static struct seats {
 	struct conn *busy, *idle; /* newest first */
 	struct conn *idle_last;   /* idle for longest: makes way when all are taken */
 	uint32_t n, max;
 	bool accepting;
-} places[LISTENER_KINDS];
+} seats[LISTENER_KINDS];
 
-static struct places *
-places_of(const struct conn *c)
+static struct seats *
+seats_of(const struct conn *c)
 {
-	return &places[c->listener->kind];
+	return &seats[c->listener->kind];
 }
 
 /* Listeners are watched while somebody who comes could have a place. */
 static void
 accept_settle(enum listener_kind kind)
 {
-	struct places *p = &places[kind];
+	struct seats *p = &seats[kind];
 	bool on = !draining && !accept_again.list && (p->n < p->max || p->idle);
 
 	if (on == p->accepting)
@@ -21610,7 +21610,7 @@ accept_due(struct timer *t)
 static void
 conn_unlink(struct conn *c)
 {
-	struct places *p = places_of(c);
+	struct seats *p = seats_of(c);
 
 	if (p->idle_last == c)
 		p->idle_last = c->prev;
@@ -21623,7 +21623,7 @@ conn_unlink(struct conn *c)
 static void
 conn_link(struct conn *c, bool idles)
 {
-	struct places *p = places_of(c);
+	struct seats *p = seats_of(c);
 	struct conn **first = idles ? &p->idle : &p->busy;
 
 	c->idles = idles;
@@ -21643,7 +21643,7 @@ conn_turns(struct conn *c, bool idles)
 		return;
 	conn_unlink(c);
 	conn_link(c, idles);
-	if (places_of(c)->n >= places_of(c)->max)
+	if (seats_of(c)->n >= seats_of(c)->max)
 		accept_settle(c->listener->kind);
 }
 
@@ -21660,7 +21660,7 @@ conn_close(struct conn *c)
 	c->next = conns_free;
 	conns_free = c;
 	n_conns--;
-	places[kind].n--;
+	seats[kind].n--;
 	COUNT(me->connections, -1u);
 	accept_settle(kind);
 }
@@ -21981,7 +21981,7 @@ conn_open(struct listener *l, int fd, const union sock *peer)
 		c->peer = ip_of_sock(peer, &c->peer_port);
 	c->state = conf->server.proxy_protocol && l->kind == LISTEN_HTTP ? CONN_PROXY : CONN_IDLE;
 	n_conns++;
-	places[l->kind].n++;
+	seats[l->kind].n++;
 	COUNT(me->connections, 1);
 	wide_count(&me->accepted, 1);
 	if (l->tls && c->state == CONN_IDLE)
@@ -21996,7 +21996,7 @@ conn_open(struct listener *l, int fd, const union sock *peer)
 static bool
 conn_evict(enum listener_kind kind)
 {
-	struct conn *c = places[kind].idle_last;
+	struct conn *c = seats[kind].idle_last;
 	char byte;
 
 	for (int i = 0; i < EVICT_TRIES && c && c->prev &&
@@ -22029,7 +22029,7 @@ static void
 listener_ready(struct watch *w, short revents)
 {
 	struct listener *l = (struct listener *)w;
-	struct places *p = &places[l->kind];
+	struct seats *p = &seats[l->kind];
 	union sock peer;
 	socklen_t n;
 	int fd;
@@ -22061,8 +22061,8 @@ front_open(struct listener *ls, int n, uint32_t clients)
 {
 	listeners = ls;
 	n_listeners = n;
-	places[LISTEN_HTTP].max = clients;
-	places[LISTEN_ADMIN].max = ADMIN_PLACES;
+	seats[LISTEN_HTTP].max = clients;
+	seats[LISTEN_ADMIN].max = ADMIN_PLACES;
 	conns = map_zeroed((clients + ADMIN_PLACES) * sizeof *conns);
 	upstream_door = upconn_ready;
 	upstream_due = upconn_due;
@@ -22082,7 +22082,7 @@ front_drain(void)
 	for (int i = 0; i < n_listeners; i++)
 		close(listeners[i].fd);
 	for (int i = 0; i < LISTENER_KINDS; i++)
-		for (struct conn *c = places[i].idle; c; c = c->next)
+		for (struct conn *c = seats[i].idle; c; c = c->next)
 			conn_rest(c);
 }
 

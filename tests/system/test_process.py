@@ -957,9 +957,6 @@ def test_chroot(warp, tmp_path):
 
 
 @root_only
-<<<<<<< HEAD
-def test_without_root_the_user_cannot_change(everybodys_dir):
-=======
 @pytest.mark.parametrize("after", ["start", "reload"])
 def test_chroot_has_room_for_bodies(warp, backend, tmp_path, after):
     """What outgrows memory goes to a file from a chroot as well, though there is nothing in it; no descriptor of the
@@ -1001,8 +998,7 @@ def test_chroot_knows_the_local_time(warp, tmp_path):
 
 
 @root_only
-def test_without_root_the_user_cannot_change(run, tmp_path):
->>>>>>> f53bca8 (tests: a chroot has room for bodies and knows the local time)
+def test_without_root_the_user_cannot_change(everybodys_dir):
     """Another user: exit 4 and why; one's own name is fine."""
     nobody = pwd.getpwnam("nobody")
 

@@ -399,7 +399,7 @@ slow_reader(void)
 	struct slice rest, line;
 	size_t n;
 
-	while (counts.log_dropped < 100) {
+	while (wide_get(&counts.log_dropped) < 100) {
 		line_numbered(++made);
 		turn(1);
 		assert_true(made < 1000000);
@@ -420,7 +420,7 @@ slow_reader(void)
 		seen++;
 	}
 	assert_int_equal(line.n, 0);
-	assert_int_equal(seen + counts.log_dropped, made);
+	assert_int_equal(seen + wide_get(&counts.log_dropped), made);
 }
 
 static void
@@ -493,7 +493,7 @@ test_long_line(void **state)
 	assert_int_equal(pipe2(ends, O_NONBLOCK), 0);
 	log_open("json", dup(ends[1]));
 	line_of(text_slice(&t));
-	if (counts.log_dropped == 0) { /* such a target may be no request */
+	if (wide_get(&counts.log_dropped) == 0) { /* such a target may be no request */
 		access_flush(true);
 		n = drain(got, sizeof got);
 		assert_in_range(n, 100, PIPE_BUF);
@@ -503,7 +503,7 @@ test_long_line(void **state)
 	log_open("$http_a", dup(ends[1])); /* fits in no way */
 	access_log.line_max = 8;
 	line_of(S(HEAD "A: 0123456789\r\n\r\n"));
-	assert_int_equal(counts.log_dropped, 1);
+	assert_int_equal(wide_get(&counts.log_dropped), 1);
 	assert_int_equal(access_log.n, 0);
 	log_close();
 	close(ends[0]);
@@ -520,7 +520,7 @@ test_full_disk(void **state)
 	turn(LOG_FLUSH_MS);
 	assert_int_equal(access_log.n, 3);
 	assert_int_equal(access_due_ms(), LOG_RETRY_MS);
-	for (unsigned i = 0; counts.log_dropped == 0; i++)
+	for (unsigned i = 0; wide_get(&counts.log_dropped) == 0; i++)
 		line_numbered(i);
 	log_close();
 }
@@ -673,7 +673,8 @@ test_admin_numbers(void **state)
 		"\nwarp_instance_in_flight{upstream=\"app\",instance=\"127.0.0.1:3000\"} 2\n",
 	};
 	static struct instance two[3];
-	struct upstream u = { .name = "app", .balance = &balances[0], .instances = two, .n_instances = 3 };
+	struct upstream u = { .name = "app", .balance = &balances[0], .instances = two, .n_instances = 3,
+		.fail_ms = 2000 };
 	struct admin_reply r;
 
 	(void)state;
@@ -682,19 +683,20 @@ test_admin_numbers(void **state)
 			.addr = { .kind = ADDR_NAME, .text = i ? "a\"\\" : "127.0.0.1:3000" } };
 	board->instances[0].in_flight = 2;
 	board->instances[0].addrs.n = board->instances[1].addrs.n = 1;
-	board->instances[1].requests = 8;
+	wide_set(&board->instances[1].requests, 8);
 	board->instances[1].fails = 3;
 	board->instances[1].open_until_ms = now_ms + 1500;
 	board->reloads = 4;
-	board->gone.codes[2] = 20;
-	board->gone.accepted = 5;
-	board->gone.latency_us = 1000000;
+	wide_set(&board->gone.codes[2], 20);
+	wide_set(&board->gone.accepted, 5);
+	wide_set(&board->gone.latency_us, 1000000);
 	board->workers[0] = (struct board_worker){ .pid = 10, .state = WORKER_READY, .connections = 3,
-		.accepted = 7, .codes = { 1, 0, 2, 0, 0, 0 }, .latency_us = 500000, .log_dropped = 9 };
+		.accepted = { 7, 0 }, .codes = { { 1, 0 }, { 0, 0 }, { 2, 0 } }, .latency_us = { 500000, 0 },
+		.log_dropped = { 9, 0 } };
 	board->workers[5] = (struct board_worker){ .pid = 11, .state = WORKER_DRAINING,
-		.codes = { [5] = 5 } };
+		.codes = { [5] = { 5, 0 } } };
 	for (size_t i = 0; i < LATENCY_BUCKETS; i++)
-		board->workers[0].latency[i] = 1;
+		wide_set(&board->workers[0].latency[i], 1);
 	test_conf.upstreams = &u;
 	test_conf.n_upstreams = 1;
 	r = ask(M_GET, "/metrics", "", true, "");

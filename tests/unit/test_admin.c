@@ -20,8 +20,8 @@ proc_fake(size_t i, const char *name, enum proc_state state, int pid)
 	snprintf(p->name, sizeof p->name, "%s", name);
 	p->state = state;
 	p->pid = pid;
-	p->since_ms = now_ms - 5 * SECOND_MS;
-	p->started_ms = pid ? p->since_ms : 0;
+	wide_set(&p->since_ms, now_ms - 5 * SECOND_MS);
+	wide_set(&p->started_ms, pid ? now_ms - 5 * SECOND_MS : 0);
 }
 
 static int

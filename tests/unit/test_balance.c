@@ -145,6 +145,7 @@ test_standing(void **state)
 		struct board_instance *bi;
 
 		upstream_make("round_robin", rows[i].n, NULL);
+		up->fail_ms = 7000;
 		up->health = (struct health_conf){ .on = rows[i].checks, .unhealthy = 3, .healthy = 2 };
 		up->process = rows[i].process ? &process : NULL;
 		bi = ins[0].board;
@@ -200,7 +201,7 @@ test_breaker(void **state)
 	assert_string_equal(picks(2, 0), "ab");
 	fails(0, 1); /* the third opens it */
 	assert_int_equal(a->open_until_ms, now_ms + 1000);
-	assert_int_equal(a->failures, 3);
+	assert_int_equal(wide_get(&a->failures), 3);
 	assert_string_equal(picks(4, 0), "bbbb");
 	now_ms += 999;
 	assert_string_equal(picks(2, 0), "bb");
@@ -241,7 +242,7 @@ test_breaker_window(void **state)
 	up->max_fails = 0; /* off */
 	fails(0, 9);
 	assert_int_equal(ins[0].board->open_until_ms, 0);
-	assert_int_equal(ins[0].board->failures, 9);
+	assert_int_equal(wide_get(&ins[0].board->failures), 9);
 }
 
 /* Whoever changes a standing says so; whoever does not, does not. */
