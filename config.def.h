@@ -137,7 +137,8 @@
 #define CHILD_LAST_MS    1000  /* a slow reader of the log gets for the last lines */
 #define OUTPUTS_MAX      (2 * PROCS_MAX) /* pipes of programs that run or ran */
 #define OUTPUT_READS     64    /* of an ended program's last words */
-#define ORPHAN_ROUNDS    20    /* of killing what programs left behind */
+#define STRANGERS_MAX    64    /* children from before warp that it leaves alone */
+#define ORPHAN_ROUNDS    20    /* of killing what killed wardens left behind */
 #define ORPHAN_WAIT_MS   5     /* between two */
 #define FLIGHT_EPOCHS    4     /* programs of one instance that drain at one time */
 #define INHERIT_FILES    65536 /* descriptors closed one by one, on old kernels */

@@ -24394,7 +24394,8 @@ acme_start(const struct server_conf *sc, const struct acme_task *k, void (*shed)
 /* ==== endpoint ===============================================================
  * Owns    nothing.
  * Offers  replica_instance, endpoint_of, endpoint_unix, endpoint_tcp,
- *         endpoint_dial, endpoint_is_free, endpoint_share, run_dir_remove.
+ *         endpoint_dial, endpoint_is_free, endpoint_holder, endpoint_share,
+ *         run_dir_remove.
  * Calls   base, log, addr, listen, privilege. Where a replica listens: as the
  *         configuration says, or as warp chooses. */
 
@@ -24631,6 +24632,90 @@ endpoint_is_free(const struct endpoint *e)
 	return err != 0;
 }
 
+/* The inode of the socket that listens at that port of this host; 0: it was not
+ * found. */
+static unsigned long long
+port_inode(uint16_t port)
+{
+	static const char *const tables[] = { "/proc/net/tcp", "/proc/net/tcp6" };
+	enum { LISTEN = 10 };
+	unsigned long long inode = 0, of;
+	unsigned at, state;
+	char line[512];
+
+	for (size_t i = 0; i < LEN(tables) && inode == 0; i++) {
+		FILE *f = fopen(tables[i], "re");
+		while (f && inode == 0 && fgets(line, sizeof line, f))
+			if (sscanf(line, " %*d: %*32[0-9A-Fa-f]:%x %*32[0-9A-Fa-f]:%*x %x %*s %*s %*s %*u "
+			    "%*u %llu", &at, &state, &of) == 3 && state == LISTEN && at == port)
+				inode = of;
+		if (f)
+			fclose(f);
+	}
+	return inode;
+}
+
+/* Who has a descriptor of that socket; 0: nobody that we may look at. */
+static pid_t
+inode_holder(unsigned long long inode)
+{
+	char want[64], path[NAME_MAX + 32], to[64];
+	DIR *d = opendir("/proc"), *fds;
+	struct dirent *e, *f;
+	pid_t pid = 0;
+	ssize_t n;
+
+	snprintf(want, sizeof want, "socket:[%llu]", inode);
+	while (d && pid == 0 && (e = readdir(d))) {
+		snprintf(path, sizeof path, "/proc/%s/fd", e->d_name);
+		if (slice_uint(slice_of(e->d_name), INT_MAX) <= 0 || !(fds = opendir(path)))
+			continue;
+		while (pid == 0 && (f = readdir(fds)))
+			if ((n = readlinkat(dirfd(fds), f->d_name, to, sizeof to)) > 0 &&
+			    slice_eq((struct slice){ to, (size_t)n }, slice_of(want)))
+				pid = (pid_t)slice_uint(slice_of(e->d_name), INT_MAX);
+		closedir(fds);
+	}
+	if (d)
+		closedir(d);
+	return pid;
+}
+
+/* Who listens at that unix socket. */
+static pid_t
+unix_holder(const struct endpoint *e)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct ucred who = { .pid = 0 };
+	socklen_t n = sizeof who;
+
+	if (fd >= 0 && connect(fd, &e->sock.sa, e->sock_n) == 0)
+		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n);
+	fd_close(fd);
+	return who.pid;
+}
+
+/* Who is there, in words. */
+static void
+endpoint_holder(const struct endpoint *e, char *out, size_t size)
+{
+	unsigned long long inode = e->port > 0 ? port_inode(e->port) : 0;
+	pid_t pid = inode > 0 ? inode_holder(inode) : e->port == 0 ? unix_holder(e) : 0;
+	char path[32], name[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
+	if (pid > 0 && (f = fopen(path, "re"))) {
+		if (fgets(name, sizeof name, f))
+			name[strcspn(name, "\n")] = '\0';
+		fclose(f);
+	}
+	if (pid > 0)
+		snprintf(out, size, "pid %d (%s)", (int)pid, name);
+	else
+		snprintf(out, size, "`ss -lntxp` names it");
+}
+
 /* The program's socket is opened to the workers, who may be somebody else. By
  * descriptor, and only if it is the program's own socket: what lies at that
  * path is in its hands. */
@@ -24655,15 +24740,19 @@ endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *
 
 /* ==== child ==================================================================
  * Owns    nothing.
- * Offers  child_start.
+ * Offers  child_start, child_mark, child_files, children_read, child_next.
  * Calls   base, arena, log, privilege. From a process's configuration to a
- *         running program with a clean slate. */
+ *         running program with a clean slate, below a warden of its own. */
 
 #define EXIT_NOT_RUN   126 /* as a shell says it */
 #define EXIT_NOT_THERE 127
 #define FD_FIRST       3
 #define SIGNAL_SET     8 /* bytes of the kernel's signal mask */
-#define ENV_ADDED      3 /* by env_user */
+#define ENV_MARK       "WARP_PROC"
+#define ENV_ADDED      4 /* by env_user, and the mark */
+
+static struct rlimit child_files; /* as warp was started with, before it raised its own */
+static char child_mark[128];      /* NAME=value in the environment of all programs of this warp */
 
 struct child_start {
 	const struct process *conf;
@@ -24726,7 +24815,8 @@ static const struct slices *env_hidden; /* the configuration's own variables */
 static bool
 env_is_ours(const char *entry)
 {
-	static const char *const names[] = { "WARP_INHERIT=", "WARP_UPGRADE_FROM=", "NOTIFY_SOCKET=",
+	static const char *const names[] = { "WARP_INHERIT=", "WARP_UPGRADE_FROM=", ENV_MARK "=",
+		"NOTIFY_SOCKET=",
 		"LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=", ENV_PREFIX };
 
 	for (size_t i = 0; i < LEN(names); i++)
@@ -24778,6 +24868,7 @@ child_env(const struct child_start *cs)
 		if (!env_is_ours(environ[i]))
 			env[n++] = environ[i];
 	env_user(cs, env, &n);
+	env_put(env, &n, child_mark);
 	for (int i = 0; i < file.n; i++)
 		env_put(env, &n, arena_fmt(cs->a, "%s=%s", file.v[i].name.p, file.v[i].value.p));
 	for (int i = 0; i < ps->env.n; i++)
@@ -24786,13 +24877,24 @@ child_env(const struct child_start *cs)
 	return env;
 }
 
+/* All from that one on. */
+static void
+fds_close(int from)
+{
+	struct rlimit files;
+
+	if (syscall(SYS_close_range, from, ~0u, 0) == 0 || getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return;
+	for (int fd = from; fd < (int)MIN(files.rlim_cur, (rlim_t)INHERIT_FILES); fd++)
+		close(fd);
+}
+
 /* In the child: what it must not have from us. */
 static void
 child_clean(int out)
 {
 	static const long preset[8]; /* the kernel's struct: all zero is SIG_DFL */
 	int null = open("/dev/null", O_RDONLY);
-	struct rlimit files;
 	sigset_t none;
 
 	for (int s = 1; s < NSIG; s++)
@@ -24803,11 +24905,7 @@ child_clean(int out)
 	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
 	    dup2(out, STDERR_FILENO) < 0)
 		_exit(EXIT_NOT_RUN);
-	/* ours all close on exec; this is for what we were started with */
-	if (syscall(SYS_close_range, FD_FIRST, ~0u, 0) == 0 || getrlimit(RLIMIT_NOFILE, &files) < 0)
-		return;
-	for (int fd = FD_FIRST; fd < (int)MIN(files.rlim_cur, (rlim_t)INHERIT_FILES); fd++)
-		close(fd);
+	fds_close(FD_FIRST); /* ours all close on exec; this is for what we were started with */
 }
 
 /* Soft and hard: n. */
@@ -24852,7 +24950,7 @@ child_run(const struct child_start *cs, const struct identity *as, char **argv, 
 	setpgid(0, 0);
 	child_clean(cs->out);
 	sink_use(&log_sink, STDERR_FILENO, false);
-	if (child_limits(ps) < 0)
+	if (setrlimit(RLIMIT_NOFILE, &child_files) < 0 || child_limits(ps) < 0)
 		child_die("limits");
 	if (identity_groups(as) < 0 || identity_take(as) < 0)
 		_exit(EXIT_NOT_RUN);
@@ -24866,10 +24964,178 @@ child_run(const struct child_start *cs, const struct identity *as, char **argv, 
 	child_die("cannot run %s", argv[0]);
 }
 
+/* ---- the warden ---- */
+
+enum { STAT_PARENT = 2, STAT_STARTED = 20 }; /* words behind the name; proc_pid_stat(5) */
+
+/* A number of what the kernel says of a process; 0: it is not there. */
+static uint64_t
+stat_word(pid_t pid, int which)
+{
+	char path[32], b[1024];
+	struct slice rest, word = S("");
+	const char *at;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		return 0;
+	n = read(fd, b, sizeof b);
+	close(fd);
+	if (n <= 0 || !(at = memrchr(b, ')', (size_t)n)))
+		return 0;
+	rest = (struct slice){ at + 1, (size_t)(b + n - at) - 1 };
+	for (int i = 0; i <= which && slice_cut(&rest, ' ', &word); i++)
+		;
+	return (uint64_t)MAX(slice_uint(word, INT64_MAX), 0);
+}
+
+/* The same as children_read, where the kernel has no such list. */
+static struct slice
+children_scan(char *b, size_t size)
+{
+	struct text t = { b, 0, size, false };
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		int64_t pid = slice_uint(slice_of(e->d_name), INT_MAX);
+		if (pid > 1 && stat_word((pid_t)pid, STAT_PARENT) == (uint64_t)getpid())
+			text_fmt(&t, "%d ", (int)pid);
+	}
+	if (d)
+		closedir(d);
+	return text_slice(&t);
+}
+
+/* The pids of the calling process's children, in b. */
+static struct slice
+children_read(char *b, size_t size)
+{
+	char path[64];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		return children_scan(b, size);
+	n = read(fd, b, size);
+	close(fd);
+	while (n > 0 && b[n - 1] != ' ')
+		n--; /* a number that was cut */
+	return (struct slice){ b, n > 0 ? (size_t)n : 0 };
+}
+
+/* The next of them; 0: there is none. */
+static pid_t
+child_next(struct slice *rest)
+{
+	struct slice word;
+	int64_t pid = rest->n > 0 && slice_cut(rest, ' ', &word) ? slice_uint(word, INT_MAX) : 0;
+
+	return pid > 1 ? (pid_t)pid : 0; /* never one that means others to kill() */
+}
+
+/* Whoever is below the warden is killed, and who comes to it when his parent
+ * dies, until there is nobody, or only those it may not kill. */
+static void
+warden_sweep(void)
+{
+	char pids[4096];
+	struct slice rest;
+	int hit = 1;
+	pid_t pid;
+
+	while (hit > 0) {
+		hit = 0;
+		for (rest = children_read(pids, sizeof pids); (pid = child_next(&rest)) > 0; )
+			hit += kill(pid, SIGKILL) == 0;
+		if (hit > 0 && waitpid(-1, NULL, 0) < 0)
+			return;
+	}
+}
+
+/* Ends as the program did. */
+_Noreturn static void
+warden_end(int status)
+{
+	struct rlimit none = { 0, 0 };
+	sigset_t set;
+
+	if (WIFSIGNALED(status)) {
+		sigfillset(&set);
+		setrlimit(RLIMIT_CORE, &none);
+		signal(WTERMSIG(status), SIG_DFL);
+		sigprocmask(SIG_UNBLOCK, &set, NULL);
+		raise(WTERMSIG(status));
+	}
+	_exit(WEXITSTATUS(status));
+}
+
+/* A process between warp and one program: its parent, and the reaper of all that
+ * the program leaves behind, whatever session, user or environment that has.
+ * It ends when the program has, or when warp has, and nobody is left then. */
+_Noreturn static void
+warden_run(const struct child_start *cs, const struct identity *as, char **argv, char **env, int tell)
+{
+	struct child_start below = *cs;
+	int status = 0, got, signal_seen;
+	bool over = false;
+	sigset_t all;
+	pid_t pid, any;
+
+	setsid();
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	below.parent = getpid();
+	if (prctl(PR_SET_PDEATHSIG, SIGUSR1) < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 ||
+	    getppid() != cs->parent)
+		_exit(EXIT_NOT_RUN);
+	if ((pid = fork()) == 0)
+		child_run(&below, as, argv, env);
+	if (pid > 0)
+		setpgid(pid, pid); /* whoever comes first */
+	if (pid < 0 || write(tell, &pid, sizeof pid) != sizeof pid)
+		_exit(EXIT_NOT_RUN);
+	prctl(PR_SET_NAME, "warden");
+	fds_close(0);
+	while (!over && getppid() == cs->parent) {
+		sigwait(&all, &signal_seen);
+		while ((any = waitpid(-1, &got, WNOHANG)) > 0)
+			if (any == pid) {
+				status = got;
+				over = true;
+			}
+	}
+	kill(-pid, SIGKILL);
+	warden_sweep();
+	warden_end(status);
+}
+
+/* A warden and its program. The program's pid, or -1. */
+static pid_t
+warden_start(const struct child_start *cs, const struct identity *as, char **argv, char **env,
+    pid_t *warden)
+{
+	int up[2];
+	pid_t pid = -1;
+
+	if (pipe2(up, O_CLOEXEC) < 0)
+		return -1;
+	if ((*warden = fork()) == 0)
+		warden_run(cs, as, argv, env, up[1]);
+	close(up[1]);
+	if (*warden > 0 && read(up[0], &pid, sizeof pid) != sizeof pid)
+		pid = -1; /* it has ended */
+	close(up[0]);
+	return pid;
+}
+
 /* Starts it; *out is the reading end of its output. -1: logged. */
 static pid_t
 child_start(const struct process *ps, const char *label, int index, const struct endpoint *at,
-    const struct identity *as, int *out)
+    const struct identity *as, int *out, pid_t *warden)
 {
 	struct arena a = { NULL };
 	struct child_start cs = { .conf = ps, .label = label, .index = index, .at = at, .a = &a,
@@ -24888,12 +25154,8 @@ child_start(const struct process *ps, const char *label, int index, const struct
 		cs.out = fds[1];
 		if (fchown(fds[1], as->user ? as->uid : (uid_t)-1, as->group ? as->gid : (gid_t)-1) < 0)
 			log_errno("process %s: its output", label); /* cannot be opened as /dev/stdout */
-		if ((pid = fork()) == 0)
-			child_run(&cs, as, argv, env);
-		if (pid < 0)
+		if ((pid = warden_start(&cs, as, argv, env, warden)) < 0)
 			log_errno("process %s: fork", label);
-		else
-			setpgid(pid, pid); /* whoever comes first */
 		close(fds[1]);
 		fcntl(fds[0], F_SETFL, O_NONBLOCK);
 		*out = fds[0];
@@ -25250,7 +25512,8 @@ output_last(const struct board_proc *b, char out[WHY_MAX])
  * Owns    the replicas of all processes.
  * Offers  procs_take, procs_preview, procs_settle, procs_watch, procs_polled,
  *         procs_due, procs_next_ms, procs_reaped, procs_running, procs_end,
- *         procs_shed, procs_resume, process_of, process_want, orphans_kill, and
+ *         procs_shed, procs_resume, procs_have, procs_mark, procs_sweep,
+ *         process_of, process_want, and
  *         for jobs: proc_find, proc_new, proc_attach, proc_event, proc_leave.
  * Calls   base, log, board, endpoint, child, output. A state x event table;
  *         proc_enter alone assigns state. Wanted and actual are apart: what is
@@ -25262,6 +25525,7 @@ static bool procs_ending;   /* warp stops: nothing is started any more */
 static bool procs_news;     /* one got ready: held requests may go on */
 static bool procs_moved;    /* one is in another state: something may follow */
 static bool procs_look;     /* one was started: the checks shall look at once */
+static bool procs_lost;     /* a warden may have been killed: its flock is the master's now */
 static bool procs_hopeless; /* the wrapped command cannot be run at all */
 static int procs_wrapped = -1; /* exit status of the wrapped command */
 static const struct server_conf *procs_server; /* whom sockets are opened to */
@@ -25479,12 +25743,13 @@ proc_await(struct proc *p)
 static void
 proc_occupied(struct proc *p)
 {
-	char b[sizeof p->at.socket];
+	char b[sizeof p->at.socket], who[WHY_MAX / 2];
 
 	snprintf(b, sizeof b, "port %u", p->at.port);
-	proc_why(p, "another program is at %s", *p->at.socket ? p->at.socket : b);
-	log_error("process %s: another program is at %s (`ss -lntxp` names it)", p->label,
-	    *p->at.socket ? p->at.socket : b);
+	endpoint_holder(&p->at, who, sizeof who);
+	proc_why(p, "another program is at %s: %s", *p->at.socket ? p->at.socket : b, who);
+	log_error("process %s: another program is at %s: %s", p->label,
+	    *p->at.socket ? p->at.socket : b, who);
 }
 
 /* It did not even start. */
@@ -25526,7 +25791,8 @@ proc_spawn(struct proc *p)
 		proc_stillborn(p);
 		return;
 	}
-	if ((p->pid = child_start(p->conf, p->label, p->index, &p->at, &as, &p->output->fd)) < 0) {
+	if ((p->pid = child_start(p->conf, p->label, p->index, &p->at, &as, &p->output->fd,
+	    &p->warden)) < 0) {
 		proc_why(p, "cannot be started, the log says why");
 		proc_stillborn(p);
 		return;
@@ -25779,7 +26045,7 @@ proc_epitaph(const struct proc *p, char out[WHY_MAX])
 		    lived);
 }
 
-/* Its output is read to the end, what is left of its group is killed. */
+/* Its output is read to the end; its warden has left nobody. */
 static void
 proc_bury(struct proc *p)
 {
@@ -25787,7 +26053,6 @@ proc_bury(struct proc *p)
 	bool told = p->state == PROC_STOPPING && !p->broken;
 
 	probe_close(p);
-	kill(-p->pid, SIGKILL); /* what is left of its group */
 	if (p->output)
 		output_close(p->output);
 	proc_epitaph(p, why);
@@ -26270,8 +26535,9 @@ static bool
 procs_reaped(pid_t pid, int status)
 {
 	for (int i = 0; i < n_procs; i++)
-		if (procs[i]->pid == pid) {
+		if (proc_runs(procs[i]) && procs[i]->warden == pid) {
 			procs[i]->status = status;
+			procs_lost |= WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
 			proc_event(procs[i], PE_EXIT);
 			return true;
 		}
@@ -26305,32 +26571,70 @@ procs_shed(void)
 	outputs_shed();
 }
 
-/* What programs left behind: we are their reaper, so they are our children
- * now, or will be when what is between has died. Called when all that was
- * started has ended. */
-static void
-orphans_kill(void)
+static bool
+procs_have(pid_t pid)
 {
-	char path[64], pids[4096];
-	struct slice rest, word;
-	int fd;
+	for (int i = 0; i < n_procs; i++)
+		if (proc_runs(procs[i]) && procs[i]->warden == pid)
+			return true;
+	return false;
+}
+
+/* ---- programs of a warp that was killed ---- */
+
+/* Which warp this is: of the same configuration and user there is one at a time. */
+static void
+procs_mark(uint64_t key)
+{
+	snprintf(child_mark, sizeof child_mark, ENV_MARK "=%016llx:%d:%llu",
+	    (unsigned long long)key, (int)getpid(), (unsigned long long)stat_word(getpid(), STAT_STARTED));
+}
+
+/* That process has the mark of this key, of a warp that is no more. */
+static bool
+is_left_over(int dir, const char *pid, unsigned long long key)
+{
+	static char b[ENVFILE_MAX];
+	char path[NAME_MAX + 16];
+	unsigned long long of, ticks;
+	struct slice rest, entry;
+	int master, fd;
 	ssize_t n;
 
-	snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-	for (int round = 0; round < ORPHAN_ROUNDS; round++) {
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		n = fd >= 0 ? read(fd, pids, sizeof pids) : 0;
-		fd_close(fd);
-		if (n <= 0)
-			return;
-		while (n > 0 && pids[n - 1] != ' ')
-			n--; /* a number that was cut */
-		for (rest = (struct slice){ pids, (size_t)n }; slice_cut(&rest, ' ', &word); )
-			if (slice_uint(word, INT_MAX) > 1)
-				kill((pid_t)slice_uint(word, INT_MAX), SIGKILL);
-		poll(NULL, 0, ORPHAN_WAIT_MS);
-		while (waitpid(-1, NULL, WNOHANG) > 0)
-			;
+	snprintf(path, sizeof path, "%s/environ", pid);
+	if ((fd = openat(dir, path, O_RDONLY | O_CLOEXEC)) < 0)
+		return false;
+	n = read(fd, b, sizeof b - 1);
+	close(fd);
+	b[MAX(n, 0)] = '\0';
+	for (rest = (struct slice){ b, n > 0 ? (size_t)n : 0 }; slice_cut(&rest, '\0', &entry); )
+		if (sscanf(entry.p, ENV_MARK "=%16llx:%d:%llu", &of, &master, &ticks) == 3 && of == key)
+			return master > 1 && stat_word(master, STAT_STARTED) != ticks;
+	return false;
+}
+
+/* Before anything is started: programs of a warp that was killed together with
+ * their wardens would hold what ours need. */
+static void
+procs_sweep(uint64_t key)
+{
+	struct dirent *e;
+	int hit = 1;
+
+	for (int round = 0; round < ORPHAN_ROUNDS && hit > 0; round++) {
+		DIR *d = opendir("/proc");
+		hit = 0;
+		while (d && (e = readdir(d))) {
+			int64_t pid = slice_uint(slice_of(e->d_name), INT_MAX);
+			if (pid <= 1 || !is_left_over(dirfd(d), e->d_name, key))
+				continue;
+			if (kill((pid_t)pid, SIGKILL) == 0 && ++hit && round == 0)
+				log_warn("pid %d was left by a warp that was killed: ended", (int)pid);
+		}
+		if (d)
+			closedir(d);
+		if (hit > 0)
+			poll(NULL, 0, ORPHAN_WAIT_MS);
 	}
 }
 
@@ -26345,9 +26649,9 @@ procs_inherit_write(struct text *t)
 {
 	for (int i = 0; i < n_procs; i++) {
 		const struct proc *p = procs[i];
-		text_fmt(t, "proc %d %d %s %d %d %d %u %llu %llu %lld %u %d %u %s\n",
+		text_fmt(t, "proc %d %d %d %u %s %d %d %d %u %llu %llu %lld %u %d %u %s\n",
 		    p->output ? MAX(p->output->fd, 0) : 0,
-		    (int)p->pid, p->name, p->index, (int)p->state,
+		    (int)p->pid, (int)p->warden, (unsigned)p->uid, p->name, p->index, (int)p->state,
 		    (p->wanted ? KEEP_WANTED : 0) | (p->leaves ? KEEP_LEAVES : 0) |
 		    (p->chosen ? KEEP_CHOSEN : 0) | (p->stopped ? KEEP_STOPPED : 0), p->at.port,
 		    (unsigned long long)p->print, (unsigned long long)p->place,
@@ -26396,7 +26700,7 @@ inherit_endpoint(struct endpoint *e, uint16_t port, struct slice path)
 static void
 procs_inherit_line(struct slice line)
 {
-	enum { OUT, PID, INDEX, STATE, FLAGS, PORT, PRINT, PLACE, AGE, SPAWNS, SIGNAL, STOP_MS, NUMBERS };
+	enum { OUT, PID, WARDEN, UID, INDEX, STATE, FLAGS, PORT, PRINT, PLACE, AGE, SPAWNS, SIGNAL, STOP_MS, NUMBERS };
 	static const struct process none = { .replicas = 1 };
 	uint64_t v[NUMBERS];
 	struct slice word, name = S("");
@@ -26417,6 +26721,8 @@ procs_inherit_line(struct slice line)
 		return;
 	p->state = v[STATE] < PROC_STATES ? (enum proc_state)v[STATE] : PROC_OFF;
 	p->pid = (pid_t)v[PID];
+	p->warden = (pid_t)v[WARDEN];
+	p->uid = (uid_t)v[UID];
 	snprintf(p->label, sizeof p->label, "%s", label);
 	inherit_output(p, (int)v[OUT]);
 	p->wanted = v[FLAGS] & KEEP_WANTED;
@@ -26476,7 +26782,7 @@ procs_resume(unsigned generation)
 		else
 			proc_enter(p, p->wanted && p->state <= PROC_BACKOFF ? PROC_WAITING
 			    : p->state, 0);
-		if (runs && waitpid(p->pid, &p->status, WNOHANG) != 0)
+		if (runs && waitpid(p->warden, &p->status, WNOHANG) != 0)
 			proc_event(p, PE_EXIT); /* on the way */
 	}
 }
@@ -27266,12 +27572,18 @@ renew_hear(void)
 	return true;
 }
 
+static bool
+renew_is(pid_t pid)
+{
+	return rn.pid > 0 && pid == rn.pid;
+}
+
 /* A child of the master's was reaped; true: it was the helper, whose last words
  * are heard first. */
 static bool
 renew_reaped(pid_t pid)
 {
-	if (rn.pid <= 0 || pid != rn.pid)
+	if (!renew_is(pid))
 		return false;
 	rn.pid = -1;
 	while (renew_life >= 0 && renew_hear())
@@ -27429,6 +27741,7 @@ static struct {
 	struct asker asker;            /* of a reload or an upgrade */
 	pid_t checker;                 /* worker that does the health checks; 0: none */
 	bool reload_again, upgrade_again; /* when that can be */
+	pid_t strangers[STRANGERS_MAX]; /* children that warp did not start */
 	pid_t check;                   /* a new binary that judges the configuration; 0: none */
 	int check_says;                /* what it writes; -1: none */
 	int64_t check_by_ms;           /* killed then */
@@ -28143,6 +28456,10 @@ inherit_write(struct text *t)
 		text_fmt(t, "board %d 0 -\n", board_fd);
 	if (m.pid_fd >= 0)
 		text_fmt(t, "pid %d 0 -\n", m.pid_fd);
+	for (size_t i = 0; i < LEN(m.strangers) && m.strangers[i] > 0; i++)
+		text_fmt(t, "stranger %d 0 -\n", (int)m.strangers[i]);
+	text_fmt(t, "files %lld %lld -\n", (long long)child_files.rlim_cur,
+	    (long long)child_files.rlim_max);
 	procs_inherit_write(t);
 	text_char(t, '\0');
 	return !t->full;
@@ -28356,6 +28673,16 @@ exe_find(const char *argv0)
 		m.exe[(size_t)n - strlen(gone)] = '\0';
 }
 
+static void
+stranger_add(pid_t pid)
+{
+	for (size_t i = 0; i < LEN(m.strangers); i++)
+		if (m.strangers[i] == 0) {
+			m.strangers[i] = pid;
+			return;
+		}
+}
+
 /* One line of WARP_INHERIT. */
 static void
 inherit_line(struct slice line)
@@ -28374,6 +28701,15 @@ inherit_line(struct slice line)
 	}
 	if (!slice_cut(&line, ' ', &a) || !slice_cut(&line, ' ', &b) || !line.p)
 		return;
+	if (slice_eq(what, S("stranger"))) {
+		stranger_add((pid_t)slice_uint(a, INT_MAX));
+		return;
+	}
+	if (slice_eq(what, S("files"))) {
+		child_files = (struct rlimit){ (rlim_t)strtoll(a.p, NULL, 10),
+			(rlim_t)strtoll(b.p, NULL, 10) };
+		return;
+	}
 	fd = (int)slice_uint(a, INT_MAX);
 	more = (int)slice_uint(b, INT_MAX);
 	if (fd < 0 || more < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
@@ -28878,6 +29214,50 @@ worker_gone(struct worker *w, int status)
 		m.respawn_ms = m.respawn_ms ? MIN(m.respawn_ms, at) : at;
 }
 
+/* One of our own making, or there before us. */
+static bool
+child_is_known(pid_t pid)
+{
+	for (int i = 0; i < WORKER_SLOTS; i++)
+		if (m.workers[i].pid == pid)
+			return true;
+	for (size_t i = 0; i < LEN(m.strangers); i++)
+		if (m.strangers[i] == pid)
+			return true;
+	return pid == m.resolver || pid == m.check || renew_is(pid) || procs_have(pid);
+}
+
+/* A warden was killed: its program has followed, whoever else was below it comes
+ * to us, and goes too. */
+static void
+orphans_kill(void)
+{
+	char pids[4096];
+	struct slice rest;
+	int hit = 1;
+	pid_t pid;
+
+	for (int round = 0; round < ORPHAN_ROUNDS && hit > 0; round++) {
+		hit = 0;
+		for (rest = children_read(pids, sizeof pids); (pid = child_next(&rest)) > 0; )
+			if (!child_is_known(pid) && waitpid(pid, NULL, WNOHANG) == 0)
+				hit += kill(pid, SIGKILL) == 0;
+		if (hit > 0)
+			poll(NULL, 0, ORPHAN_WAIT_MS);
+	}
+}
+
+/* Children from before `exec warp` are none of our business. */
+static void
+strangers_note(void)
+{
+	char pids[4096];
+	struct slice rest = children_read(pids, sizeof pids);
+
+	for (size_t i = 0; i < LEN(m.strangers) && (m.strangers[i] = child_next(&rest)) > 0; i++)
+		;
+}
+
 static void
 children_reap(void)
 {
@@ -28897,6 +29277,9 @@ children_reap(void)
 				break;
 			}
 	}
+	if (procs_lost)
+		orphans_kill();
+	procs_lost = false;
 }
 
 static void
@@ -29251,10 +29634,28 @@ master_signals(void)
 	m.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
+/* The same for each warp that is started in this way, by this user. */
+static uint64_t
+start_key(const struct start *s)
+{
+	uint64_t h = hash64(geteuid(), "warp", 4);
+
+	if (s->file)
+		return hash64(h, s->file, strlen(s->file));
+	for (char **arg = s->argv + 1; *arg; arg++)
+		h = hash64(h, *arg, strlen(*arg) + 1);
+	return h;
+}
+
 /* Up to the workers' fork. 0, or the exit status. */
 static int
 master_start(struct conf *cf)
 {
+	uint64_t key;
+
+	getrlimit(RLIMIT_NOFILE, &child_files);
+	if (!getenv(ENV_INHERIT))
+		strangers_note();
 	exe_find(m.start->argv[0]);
 	m.conf = cf;
 	m.generation = m.newest = 1;
@@ -29277,6 +29678,10 @@ master_start(struct conf *cf)
 		return EXIT_OTHER;
 	if (listeners_open(&m.ls, &m.had, cf) < 0)
 		return EXIT_BIND;
+	key = start_key(m.start);
+	procs_mark(key);
+	if (!getenv(ENV_INHERIT) && cf->n_processes > 0)
+		procs_sweep(key);
 	listeners_chmod(&m.ls, (mode_t)cf->server.socket_mode);
 	files_raise(cf);
 	if (board_attach(cf) < 0)
@@ -29302,7 +29707,6 @@ master_run(const struct start *s, struct conf *cf)
 	children_reap(); /* those that ended before signals were watched */
 	while (workers_alive() > 0 || procs_running() > 0 || m.state < M_STOPPING)
 		master_turn();
-	orphans_kill();
 	outputs_flush();
 	sinks_finish(&log_sink, &log_sink, LOG_LAST_MS);
 	run_dir_remove(run_dir_made);

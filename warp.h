@@ -1330,6 +1330,7 @@ struct proc {
 	bool leaves;                /* freed once it has stopped */
 	bool replaced;              /* another one has its instances */
 	pid_t pid;                  /* its process group too; 0: none */
+	pid_t warden;               /* its parent */
 	uid_t uid;
 	int status;                 /* how it ended, as wait says */
 	unsigned spawns;            /* so often it was started */
