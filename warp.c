@@ -24919,9 +24919,15 @@ limit_of(struct rlimit *r, int64_t n)
 static int
 child_limits(const struct process *ps)
 {
-	struct rlimit r;
+	struct rlimit r, now;
 
-	return (ps->nofile >= 0 && setrlimit(RLIMIT_NOFILE, limit_of(&r, ps->nofile)) < 0) ||
+	/* what warp has raised for itself is not for others, what somebody lowered is */
+	if (getrlimit(RLIMIT_NOFILE, &now) < 0)
+		return -1;
+	now.rlim_max = MIN(now.rlim_max, child_files.rlim_max);
+	now.rlim_cur = MIN(now.rlim_max, child_files.rlim_cur);
+	return setrlimit(RLIMIT_NOFILE, &now) < 0 ||
+	    (ps->nofile >= 0 && setrlimit(RLIMIT_NOFILE, limit_of(&r, ps->nofile)) < 0) ||
 	    (ps->as_bytes >= 0 && setrlimit(RLIMIT_AS, limit_of(&r, ps->as_bytes)) < 0) ||
 	    (ps->core >= 0 && setrlimit(RLIMIT_CORE, limit_of(&r, ps->core)) < 0) ? -1 : 0;
 }
@@ -24950,7 +24956,7 @@ child_run(const struct child_start *cs, const struct identity *as, char **argv, 
 	setpgid(0, 0);
 	child_clean(cs->out);
 	sink_use(&log_sink, STDERR_FILENO, false);
-	if (setrlimit(RLIMIT_NOFILE, &child_files) < 0 || child_limits(ps) < 0)
+	if (child_limits(ps) < 0)
 		child_die("limits");
 	if (identity_groups(as) < 0 || identity_take(as) < 0)
 		_exit(EXIT_NOT_RUN);
