@@ -84,7 +84,8 @@
 #define ACME_POLL_MS     500    /* first look whether the CA is done; doubles */
 #define ACME_POLL_MAX_MS 8000
 #define ACME_NONCES      10     /* that the CA may refuse for one request */
-#define ACME_RETRY_MS    5000   /* after a failure; doubles */
+#define ACME_RETRY_MS    5000   /* after a failure; and so many times longer each time: */
+#define ACME_RETRY_TIMES 8      /* CAs forgive five failures an hour */
 #define ACME_RETRY_MOST_MS 3600000
 #define ACME_RETRY_MAX_S 604800 /* longest Retry-After that is obeyed */
 #define ACME_LIMITED_S   3600   /* after rateLimited, if it does not say how long */

@@ -554,8 +554,11 @@ walk_dir(struct walk *w, const char *path)
 static bool
 walk_is_good(const struct walk *w, const struct stat *st)
 {
-	return w->who == ROOT || (w->who != ANYBODY && (st->st_uid == w->who ||
-	    (st->st_uid == ROOT && !w->linked && st->st_nlink == 1)));
+	bool own_name = !w->linked && st->st_nlink == 1; /* it was made where it is */
+
+	if (w->who == ANYBODY)
+		return own_name && S_ISREG(st->st_mode);
+	return w->who == ROOT || st->st_uid == w->who || (st->st_uid == ROOT && own_name);
 }
 
 /* A file of root's harms nobody there. */
@@ -564,7 +567,7 @@ walk_may_make(const struct walk *w)
 {
 	struct stat st;
 
-	return w->who == ROOT || (w->who != ANYBODY && fstat(w->dir, &st) == 0 && st.st_uid == w->who);
+	return !w->linked || (fstat(w->dir, &st) == 0 && st.st_uid == w->who);
 }
 
 /* Like open(), without waiting for anybody. -1: see walk_error. */
@@ -10729,6 +10732,24 @@ conf_finish(struct reader *r)
 	return c;
 }
 
+/* The directory that warp was started in, as the shell calls it: what is a link
+ * there may lead elsewhere tomorrow. */
+static const char *
+path_here(struct arena *a)
+{
+	const char *pwd = getenv("PWD");
+	struct stat there, here;
+	char *cwd;
+
+	if (pwd && *pwd == '/' && stat(pwd, &there) == 0 && stat(".", &here) == 0 &&
+	    there.st_dev == here.st_dev && there.st_ino == here.st_ino)
+		return arena_dup(a, slice_of(pwd)).p;
+	cwd = getcwd(NULL, 0);
+	pwd = cwd ? arena_dup(a, slice_of(cwd)).p : "/";
+	free(cwd);
+	return pwd;
+}
+
 /* The directory of an absolute path. */
 static const char *
 path_dir(struct arena *a, const char *path)
@@ -10746,12 +10767,10 @@ conf_load(const char *file)
 	struct conf *c = conf_new();
 	struct reader r = { .conf = c, .a = &c->arena };
 	struct arena *a = &c->arena;
-	char *real = realpath(file, NULL);
 	const char *why;
 
 	c->diags.file = arena_dup(a, slice_of(file)).p;
-	c->file = arena_dup(a, slice_of(real ? real : file)).p;
-	free(real);
+	c->file = *file == '/' ? c->diags.file : arena_fmt(a, "%s/%s", path_here(a), file);
 	c->dir = path_dir(a, c->file);
 	if ((why = file_read(a, file, CONFIG_FILE_MAX, &c->diags.source))) {
 		diag_add(&c->diags, DIAG_ERROR, 0, 0, "cannot read it: %s", why);
@@ -10777,12 +10796,10 @@ conf_bare(struct reader *r, const char *listen, const char *name)
 {
 	struct conf *c = r->conf;
 	struct toml none = { .kind = TOML_TABLE };
-	char *cwd = getcwd(NULL, 0);
 	struct upstream_read u = { .out = { .name = name, .tls.verify = true } };
 	struct upstream *up = arena_alloc(r->a, sizeof *up);
 
-	c->dir = cwd ? arena_dup(r->a, slice_of(cwd)).p : "/";
-	free(cwd);
+	c->dir = path_here(r->a);
 	c->tree = toml_parse(r->a, S(""), &c->diags);
 	conf_read(r, listen);
 	section_read(r, SEC_UPSTREAM, name, NULL, &u);
@@ -15057,6 +15074,46 @@ idle_limit_ms(const struct instance *in)
 	return ms / unit * unit;
 }
 
+/* A connection outlived the idle life that was learned: it may be longer by now. */
+static void
+idle_life_forget(struct instance *in)
+{
+	unsigned known = in->board->idle_life_ms, more = known + known / 4 + 1;
+
+	in->board->idle_life_ms = more < in->up->keepalive_ms ? more : 0;
+}
+
+/* u goes to one of the addresses that its instance has now. */
+static bool
+upconn_fits(struct upconn *u)
+{
+	struct board_instance *b = u->inst->board;
+	unsigned seq = b->addrs.seq;
+	union sock to;
+	socklen_t n;
+
+	for (unsigned i = 0; u->addrs_seq != seq && i < INSTANCE_ADDRS; i++)
+		if (board_addrs_get(b, i, &to, &n) && hash64(0, &to, n) == u->to)
+			u->addrs_seq = seq;
+	return u->addrs_seq == seq;
+}
+
+/* The instance has other addresses: what idles toward those before goes. */
+static void
+pool_sweep(struct instance *in)
+{
+	unsigned seq = in->board->addrs.seq;
+
+	if (in->addrs_seq == seq)
+		return;
+	in->addrs_seq = seq;
+	for (struct upconn *u = in->idle, *next; u; u = next) {
+		next = u->next;
+		if (!upconn_fits(u))
+			upconn_close(u);
+	}
+}
+
 /* An idle connection must say nothing: end or rubbish, it goes. */
 static void
 pool_ready(struct watch *w, short revents)
@@ -15075,7 +15132,11 @@ pool_ready(struct watch *w, short revents)
 static void
 pool_due(struct timer *t)
 {
-	upconn_close((struct upconn *)((char *)t - offsetof(struct upconn, s.timer)));
+	struct upconn *u = (struct upconn *)((char *)t - offsetof(struct upconn, s.timer));
+
+	if (u->inst->board->idle_life_ms > 0)
+		idle_life_forget(u->inst);
+	upconn_close(u);
 }
 
 /* Takes over u, whose exchange is complete: into the pool, or closed. */
@@ -15087,7 +15148,7 @@ pool_give(struct upconn *u)
 	u->s.x = NULL;
 	u->served++;
 	if (draining || in->n_idle >= in->up->keepalive || n_idle_all >= max_idle ||
-	    u->epoch != in->board->epoch || loop_is_ready(&u->s.ch.w)) {
+	    u->epoch != in->board->epoch || !upconn_fits(u) || loop_is_ready(&u->s.ch.w)) {
 		upconn_close(u);
 		return;
 	}
@@ -15125,9 +15186,10 @@ pool_is_alive(const struct upconn *u)
 static struct upconn *
 pool_take(struct instance *in)
 {
-	struct upconn *u = in->idle, *next;
+	struct upconn *u, *next;
 
-	for (; u; u = next) {
+	pool_sweep(in);
+	for (u = in->idle; u; u = next) {
 		next = u->next;
 		if (u->epoch != in->board->epoch ||
 		    now_ms - u->idle_since_ms > (int64_t)idle_limit_ms(in)) {
@@ -15191,6 +15253,7 @@ upconn_connect(struct instance *in, uint8_t addr_i)
 {
 	int fd, family, on = 1, why;
 	unsigned epoch = in->board->epoch; /* before its address is read */
+	unsigned seq = in->board->addrs.seq;
 	union sock to = { 0 };
 	socklen_t to_n;
 	struct upconn *u;
@@ -15212,6 +15275,8 @@ upconn_connect(struct instance *in, uint8_t addr_i)
 	chan_open(&u->s.ch, fd, NULL);
 	u->addr_i = addr_i;
 	u->epoch = epoch;
+	u->addrs_seq = seq;
+	u->to = hash64(0, &to, to_n);
 	if (upconn_dial(u))
 		return u;
 	why = errno;
@@ -19481,7 +19546,9 @@ static const struct {
 };
 
 #define STATUS_ABORTED 499 /* in the log: the client left first */
-#define WARNS_PER_S    5   /* lines about failing upstreams */
+#define WARNS_PER_S    5   /* lines of one kind, as about one failing upstream */
+
+static struct calm calm_local; /* about this host */
 
 static void (*upstream_door)(struct watch *, short); /* the front's */
 static void (*upstream_due)(struct timer *);
@@ -19968,22 +20035,20 @@ exchange_error(struct exchange *x, int status, const char *cause, struct slice e
 
 /* ---- an upstream that fails ---- */
 
-__attribute__((format(printf, 1, 2))) static void
-warn_calmly(const char *fmt, ...)
+/* A warning of a kind that may come without end; each upstream is one. */
+__attribute__((format(printf, 2, 3))) static void
+warn_calmly(struct calm *c, const char *fmt, ...)
 {
-	static time_t second;
-	static unsigned said, unsaid;
 	char line[LOG_LINE / 2];
 	va_list ap;
 
-	if (second != now_s) {
-		if (unsaid > 0)
-			log_warn("%u more lines about upstreams not shown", unsaid);
-		said = unsaid = 0;
-		second = now_s;
+	if (c->second != now_s) {
+		if (c->unsaid > 0)
+			log_warn("%u more lines like the next one were not shown", c->unsaid);
+		*c = (struct calm){ .second = now_s };
 	}
-	if (said++ >= WARNS_PER_S) {
-		unsaid++;
+	if (c->said++ >= WARNS_PER_S) {
+		c->unsaid++;
 		return;
 	}
 	va_start(ap, fmt);
@@ -20082,7 +20147,7 @@ instance_blame(const struct instance *in, const char *cause)
 {
 	instance_failed(in);
 	wide_add(&in->board->codes[0], 1);
-	warn_calmly("upstream %s: %s %s", in->up->name, instance_text(in), cause);
+	warn_calmly(&in->up->calm, "upstream %s: %s %s", in->up->name, instance_text(in), cause);
 }
 
 /* The instance did not do it: another try where the retry rule allows one,
@@ -20097,7 +20162,7 @@ exchange_lost(struct exchange *x, enum lost why, const char *cause)
 	    (!x->sent_any || is_idempotent(x->method));
 
 	if (x->state >= X_ANSWER) {
-		warn_calmly("upstream %s: %s %s in the middle of an answer to %.*s",
+		warn_calmly(&in->up->calm, "upstream %s: %s %s in the middle of an answer to %.*s",
 		    in->up->name, instance_text(in), cause, (int)MIN(x->target.n, 256), x->target.p);
 		return exchange_abort(x);
 	}
@@ -20111,7 +20176,11 @@ exchange_lost(struct exchange *x, enum lost why, const char *cause)
 		x->state = X_PICK;
 		return STEP_AGAIN;
 	}
-	if (x->held_ms == 0 || why > LOST_CONNECT_TIMEOUT)
+	if (stale) /* its right, even under a POST */
+		warn_calmly(&in->up->calm, "upstream %s: %s %s, as a kept connection may; a %.*s is "
+		    "not sent twice", in->up->name, instance_text(in), cause,
+		    (int)MIN(x->method_text.n, 32), x->method_text.p);
+	else if (x->held_ms == 0 || why > LOST_CONNECT_TIMEOUT)
 		instance_blame(in, cause); /* else it is known to be away */
 	x->addr_i = 0;
 	exchange_tried(x, in);
@@ -20244,7 +20313,7 @@ exchange_undialled(struct exchange *x, int err)
 	if (err != EMFILE && err != ENFILE && err != ENOBUFS && err != ENOMEM)
 		return exchange_lost(x, LOST_CONNECT, strerror(err));
 	snprintf(x->cause, sizeof x->cause, "no descriptor left: %s", strerror(err));
-	warn_calmly("%s; raise the limit of open files", x->cause);
+	warn_calmly(&calm_local, "%s; raise the limit of open files", x->cause);
 	return exchange_failed(x, 503);
 }
 
@@ -20327,7 +20396,7 @@ exchange_early(struct exchange *x)
 {
 	snprintf(x->cause, sizeof x->cause, "%s %s: this host's clock is wrong",
 	    x->inst->up->name, instance_text(x->inst));
-	warn_calmly("%s: it is before the day warp was built; https upstreams wait until it is set",
+	warn_calmly(&calm_local, "%s: it is before the day warp was built; https upstreams wait until it is set",
 	    x->cause);
 	upstream_leave(x, false);
 	return exchange_hold(x, 503);
@@ -21765,7 +21834,7 @@ conn_tls(struct conn *c)
 	struct chan *oldest = tls_oldest();
 
 	if (oldest) {
-		warn_calmly("%d TLS handshakes are under way: the oldest are dropped",
+		warn_calmly(&calm_local, "%d TLS handshakes are under way: the oldest are dropped",
 		    TLS_HANDSHAKES_MAX);
 		conn_close((struct conn *)oldest);
 	}
@@ -21774,7 +21843,7 @@ conn_tls(struct conn *c)
 		timer_set(&c->s.timer, conf->server.header_ms);
 		return;
 	}
-	warn_calmly("no room for one more TLS connection");
+	warn_calmly(&calm_local, "no room for one more TLS connection");
 	conn_close(c);
 }
 
@@ -22528,7 +22597,7 @@ probe_shake(struct probe *p)
 static void
 probe_put_off(struct probe *p, const char *why)
 {
-	warn_calmly("upstream %s: %s is not checked now: %s", p->in->up->name,
+	warn_calmly(&p->in->up->calm, "upstream %s: %s is not checked now: %s", p->in->up->name,
 	    instance_text(p->in), why);
 	side_close(&p->s);
 	p->state = PROBE_REST;
@@ -24418,13 +24487,24 @@ replica_instance(const struct process *ps, int index, const struct instance *aft
 static bool
 port_is_free(uint16_t port)
 {
-	struct sockaddr_in any = { .sin_family = AF_INET, .sin_port = htons(port) };
-	int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool is_free = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
-	    bind(fd, (struct sockaddr *)&any, sizeof any) == 0;
+	const union sock any[] = {
+		{ .in = { .sin_family = AF_INET, .sin_port = htons(port) } },
+		{ .in6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) } },
+	};
+	bool taken = false;
+	int on = 1;
 
-	fd_close(fd);
-	return is_free;
+	for (size_t i = 0; i < LEN(any); i++) {
+		int fd = socket(any[i].sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if (fd < 0)
+			continue; /* this host has no such addresses */
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+		if (any[i].sa.sa_family == AF_INET6)
+			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+		taken |= bind(fd, &any[i].sa, sizeof any[i]) < 0 && errno == EADDRINUSE;
+		close(fd);
+	}
+	return !taken;
 }
 
 /* One that none of the n others has either; 0: none is left. */
@@ -24446,7 +24526,7 @@ port_choose(bool (*taken)(uint16_t))
 	return 0;
 }
 
-/* That port of the address in, or of this host. */
+/* That port of the address in, or of this host, whichever localhost means. */
 static void
 endpoint_tcp(struct endpoint *e, const struct instance *in, uint16_t port)
 {
@@ -24456,11 +24536,28 @@ endpoint_tcp(struct endpoint *e, const struct instance *in, uint16_t port)
 	if (in && in->addr.kind == ADDR_INET) {
 		e->sock = in->addr.sock;
 		e->sock_n = in->addr.sock_n;
+	} else {
+		e->other.in6 = (struct sockaddr_in6){ .sin6_family = AF_INET6,
+			.sin6_addr = IN6ADDR_LOOPBACK_INIT, .sin6_port = htons(port) };
+		e->other_n = sizeof e->other.in6;
 	}
 	if (e->sock.sa.sa_family == AF_INET6)
 		e->sock.in6.sin6_port = htons(port);
 	else
 		e->sock.in.sin_port = htons(port);
+}
+
+/* It was found at the other address: that is the one to ask first. */
+static void
+endpoint_turn(struct endpoint *e)
+{
+	union sock sock = e->sock;
+	socklen_t n = e->sock_n;
+
+	e->sock = e->other;
+	e->sock_n = e->other_n;
+	e->other = sock;
+	e->other_n = n;
 }
 
 /* A directory of our own; in /tmp somebody may have been there before. */
@@ -25678,6 +25775,15 @@ proc_place(struct proc *p, const struct identity *as)
 	return 0;
 }
 
+static void
+proc_addrs_set(const struct proc *p, struct board_instance *b)
+{
+	const union sock sock[] = { p->at.sock, p->at.other };
+	const socklen_t n[] = { p->at.sock_n, p->at.other_n };
+
+	board_addrs_set(b, sock, n, p->at.other_n > 0 ? 2 : 1);
+}
+
 /* The board says where it listens; what was there is not there any more. */
 static void
 proc_bind(struct proc *p)
@@ -25688,7 +25794,7 @@ proc_bind(struct proc *p)
 		if (!(in = replica_instance(p->conf, p->index, in)))
 			return;
 		if (p->chosen)
-			board_addrs_set(p->on[i], &p->at.sock, &p->at.sock_n, 1);
+			proc_addrs_set(p, p->on[i]);
 		else if (in->addr.kind != ADDR_NAME)
 			board_addrs_set(p->on[i], &in->addr.sock, &in->addr.sock_n, 1);
 		p->on[i]->epoch++;
@@ -26275,6 +26381,19 @@ proc_retune(struct proc *p)
 	}
 }
 
+/* It ended, or did not even start, as what it was said to be then. */
+static void
+proc_revive(struct proc *p)
+{
+	bool ended = p->state == PROC_DONE || p->state == PROC_FAILED || p->state == PROC_BACKOFF;
+
+	if (!ended || !p->wanted || p->print == p->conf->print || p->spawns == 0)
+		return;
+	log_info("process %s has changed: run again", p->label);
+	p->backoff_ms = p->conf->backoff_ms;
+	proc_event(p, PE_START);
+}
+
 /* cf is in force: what it has and what runs become the same thing. Changed
  * ones are restarted by changed. */
 static void
@@ -26293,6 +26412,7 @@ procs_take(const struct conf *cf, unsigned generation, void (*changed)(const cha
 			if (p) {
 				stale |= p->print != ps->print && proc_runs(p) && p->wanted;
 				proc_retune(p);
+				proc_revive(p);
 				continue;
 			}
 			if (!(p = proc_new(ps, k)))
@@ -26474,6 +26594,11 @@ probe_done(struct proc *p)
 		probe_again(p);
 		return;
 	}
+	if (p->probe_other) {
+		endpoint_turn(&p->at);
+		for (int i = 0; i < p->n_on && !p->old; i++)
+			proc_addrs_set(p, p->on[i]);
+	}
 	probe_good(p);
 }
 
@@ -26486,7 +26611,11 @@ probe_start(struct proc *p)
 	struct board_instance *b = p->on[p->probe_i++ % (unsigned)p->n_on];
 
 	p->probe_ms = 0;
-	if ((p->n_on > 1 || n == 0) && !board_addrs_get(b, p->probe_i / (unsigned)p->n_on, &to, &n)) {
+	p->probe_other = p->n_on == 1 && p->at.other_n > 0 && p->probe_i % 2 == 0;
+	if (p->probe_other) {
+		to = p->at.other;
+		n = p->at.other_n;
+	} else if ((p->n_on > 1 || n == 0) && !board_addrs_get(b, p->probe_i / (unsigned)p->n_on, &to, &n)) {
 		probe_again(p);
 		return;
 	}
@@ -26646,7 +26775,7 @@ procs_sweep(uint64_t key)
 
 /* ---- binary upgrade ---- */
 
-enum { KEEP_WANTED = 1, KEEP_LEAVES = 2, KEEP_CHOSEN = 4, KEEP_STOPPED = 8 };
+enum { KEEP_WANTED = 1, KEEP_LEAVES = 2, KEEP_CHOSEN = 4, KEEP_STOPPED = 8, KEEP_TURNED = 16 };
 
 /* What the next binary takes over: a line for each. No words may hold blanks:
  * socket paths of ours and names do not. */
@@ -26659,7 +26788,8 @@ procs_inherit_write(struct text *t)
 		    p->output ? MAX(p->output->fd, 0) : 0,
 		    (int)p->pid, (int)p->warden, (unsigned)p->uid, p->name, p->index, (int)p->state,
 		    (p->wanted ? KEEP_WANTED : 0) | (p->leaves ? KEEP_LEAVES : 0) |
-		    (p->chosen ? KEEP_CHOSEN : 0) | (p->stopped ? KEEP_STOPPED : 0), p->at.port,
+		    (p->chosen ? KEEP_CHOSEN : 0) | (p->stopped ? KEEP_STOPPED : 0) |
+		    (p->at.other.sa.sa_family == AF_INET ? KEEP_TURNED : 0), p->at.port,
 		    (unsigned long long)p->print, (unsigned long long)p->place,
 		    (long long)(now_ms - p->started_ms), p->spawns, p->stop_signal, p->stop_ms,
 		    p->chosen && *p->at.socket ? p->at.socket : "-");
@@ -26743,12 +26873,15 @@ procs_inherit_line(struct slice line)
 	p->stop_ms = (uint32_t)v[STOP_MS];
 	if (p->chosen)
 		inherit_endpoint(&p->at, (uint16_t)v[PORT], line);
+	p->at.other.sa.sa_family = v[FLAGS] & KEEP_TURNED ? AF_INET : AF_UNSPEC; /* see proc_resume */
 }
 
 /* One that runs goes on where it was. */
 static void
 proc_resume(struct proc *p)
 {
+	bool turned = p->at.other.sa.sa_family == AF_INET;
+
 	p->again = p->wanted && p->state >= PROC_DRAINING;
 	p->board->pid = p->pid;
 	wide_set(&p->board->started_ms, p->started_ms);
@@ -26759,6 +26892,8 @@ proc_resume(struct proc *p)
 		endpoint_of(&p->at, replica_instance(p->conf, p->index, NULL));
 	else if (p->at.port > 0)
 		endpoint_tcp(&p->at, replica_instance(p->conf, p->index, NULL), p->at.port);
+	if (turned && p->at.other_n > 0)
+		endpoint_turn(&p->at);
 	proc_bind(p);
 	proc_unchecked(p);
 	if (p->state == PROC_STARTING)
@@ -26862,6 +26997,16 @@ job_fail(struct job *j, const char *fmt, ...)
 	job_end(j, b);
 }
 
+/* NULL: nothing is under way for it. */
+static struct job *
+job_of(const char *name)
+{
+	for (int i = 0; i < JOBS_MAX; i++)
+		if (strcmp(jobs[i].name, name) == 0)
+			return &jobs[i];
+	return NULL;
+}
+
 /* A verb for all replicas of a process. A restart that is under way already
  * begins anew; any other verb replaces it. False: too many. */
 static bool
@@ -26879,6 +27024,21 @@ job_add(const char *name, enum job_kind kind, const struct asker *asker)
 	*j = (struct job){ .kind = kind, .asker = *asker };
 	snprintf(j->name, sizeof j->name, "%s", name);
 	return true;
+}
+
+/* A reload has changed what is said of the process. A roll that is under way for
+ * the same reason goes on, and looks at all of them once more. */
+static bool
+job_reload(const char *name)
+{
+	static const struct asker nobody;
+	struct job *j = job_of(name);
+
+	if (j && j->reload)
+		return (j->over = true);
+	if (!job_add(name, JOB_RESTART, &nobody))
+		return false;
+	return (job_of(name)->reload = true);
 }
 
 /* The lone instance of its upstream, which can listen somewhere else. */
@@ -26976,13 +27136,18 @@ job_step_restart(struct job *j)
 	struct proc *p;
 
 	while (j->name[0] && (p = proc_find(slice_of(j->name), j->next))) {
-		bool asleep = p->state == PROC_OFF && p->conf->start_on == START_REQUEST;
+		bool asleep = (p->state == PROC_OFF && p->conf->start_on == START_REQUEST) ||
+		    (j->reload && !j->begun && p->state == PROC_UP && p->print == p->conf->print);
 		if (!j->begun && !asleep)
 			job_restart(j, p);
 		if (!asleep && !job_restarted(j, p))
 			return;
 		j->next++;
 		j->begun = false;
+		if (j->over && !proc_find(slice_of(j->name), j->next)) {
+			j->next = 0;
+			j->over = false;
+		}
 	}
 	if (j->name[0])
 		job_end(j, j->next > 0 ? "ok" : "the configuration does not have it any more");
@@ -27117,7 +27282,8 @@ renew_at(const struct renew_facts *f)
 static int64_t
 renew_backoff(int64_t before_ms)
 {
-	return before_ms == 0 ? ACME_RETRY_MS : MIN(2 * before_ms, (int64_t)ACME_RETRY_MOST_MS);
+	return before_ms == 0 ? ACME_RETRY_MS
+	    : MIN(ACME_RETRY_TIMES * before_ms, (int64_t)ACME_RETRY_MOST_MS);
 }
 
 static uint32_t
@@ -28300,10 +28466,8 @@ generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
 static void
 proc_changed(const char *name)
 {
-	static const struct asker nobody;
-
 	log_info("process %s has changed: restarted", name);
-	if (!job_add(name, JOB_RESTART, &nobody))
+	if (!job_reload(name))
 		log_error("process %s: too many restarts at one time", name);
 }
 
@@ -28663,12 +28827,45 @@ upgrade_back(char **argv)
 	log_errno("back to the binary before");
 }
 
+/* m.exe is dir/name, if that is the binary that runs. */
+static bool
+exe_is(struct slice dir, const char *name)
+{
+	struct stat there, self;
+	int n = snprintf(m.exe, sizeof m.exe, "%.*s/%s", (int)dir.n, dir.p, name);
+
+	return n > 0 && (size_t)n < sizeof m.exe && stat(m.exe, &there) == 0 &&
+	    stat("/proc/self/exe", &self) == 0 && there.st_dev == self.st_dev &&
+	    there.st_ino == self.st_ino;
+}
+
+/* This binary by the name that it was called by: what replaces it may be a link
+ * to another place. */
+static bool
+exe_called(const char *argv0)
+{
+	struct slice rest = slice_of(getenv("PATH")), dir;
+
+	if (*argv0 == '/')
+		return exe_is(S(""), argv0 + 1);
+	if (strchr(argv0, '/'))
+		return exe_is(slice_of(path_here(&m.conf->arena)), argv0);
+	while (slice_cut(&rest, ':', &dir))
+		if (dir.n > 0 && dir.p[0] == '/' && exe_is(dir, argv0))
+			return true;
+	return false;
+}
+
 /* Where this binary lies, or the one that replaced it. */
 static void
 exe_find(const char *argv0)
 {
 	static const char gone[] = " (deleted)";
-	ssize_t n = readlink("/proc/self/exe", m.exe, sizeof m.exe - 1);
+	ssize_t n;
+
+	if (exe_called(argv0))
+		return;
+	n = readlink("/proc/self/exe", m.exe, sizeof m.exe - 1);
 
 	if (n <= 0) {
 		snprintf(m.exe, sizeof m.exe, "%s", argv0);
@@ -28923,22 +29120,36 @@ worker_pass(const struct worker *w, char op, const int *fds, size_t n)
 	return false;
 }
 
-static void
-logs_reopen(void)
+/* The files of a configuration are opened anew, for its workers as well: those
+ * of the newest generation, or all others. False: logged; the old files stay. */
+static bool
+logs_renew(struct log_conf *old, bool newest)
 {
-	struct log_conf lc = m.conf->log;
+	struct log_conf lc = *old;
 	int fds[2];
 
 	if (logs_open(&lc) < 0)
-		return; /* logged; the old files stay */
+		return false;
 	fds[0] = lc.access.fd;
 	fds[1] = lc.error.fd;
 	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0)
+		if (m.workers[i].pid > 0 && (m.workers[i].generation == m.newest) == newest)
 			worker_pass(&m.workers[i], CTL_LOGS, fds, LEN(fds));
-	logs_close(&m.conf->log);
-	m.conf->log = lc;
-	logs_use(&lc);
+	if (old == &m.conf->log)
+		logs_use(&lc);
+	logs_close(old);
+	*old = lc;
+	return true;
+}
+
+static void
+logs_reopen(void)
+{
+	bool good = !m.next || logs_renew(&m.next->log, true);
+
+	if (!good || !logs_renew(&m.conf->log, false) ||
+	    (!m.next && !logs_renew(&m.conf->log, true)))
+		return;
 	outputs_reopen();
 	if (m.resolver > 0)
 		resolver_start(m.conf); /* it has the old files */
@@ -29662,8 +29873,8 @@ master_start(struct conf *cf)
 	getrlimit(RLIMIT_NOFILE, &child_files);
 	if (!getenv(ENV_INHERIT))
 		strangers_note();
-	exe_find(m.start->argv[0]);
 	m.conf = cf;
+	exe_find(m.start->argv[0]);
 	m.generation = m.newest = 1;
 	m.notify_fd = m.start->notify_fd;
 	m.daemon_fd = m.start->daemon_fd;

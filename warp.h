@@ -522,12 +522,20 @@ struct instance {
 	int current;                  /* while turns are dealt; see roster.ring */
 	struct upconn *idle;          /* newest first */
 	unsigned n_idle;
+	unsigned addrs_seq;           /* of its addresses, when the idle ones were last held
+	                                 against them */
 	br_ssl_session_parameters session; /* of the last TLS connection */
 	int64_t closed_ms;            /* when it last closed an idle connection */
 	uint32_t closed_life_ms;      /* that had idled so long; 0: in a restart */
 };
 
 struct balance; /* a strategy: row of balances[] */
+
+/* Lines of one kind that were said in this second, and not. */
+struct calm {
+	time_t second;
+	unsigned said, unsaid;
+};
 
 /* What a strategy's key is made of. */
 enum pick_by { BY_NOTHING, BY_IP, BY_URI, BY_HEADER, BY_COOKIE };
@@ -615,6 +623,7 @@ struct upstream {
 	struct health_conf health;
 	enum scheme scheme;       /* of instances that say none: https, or none */
 	struct upstream_tls tls;  /* for instances whose addr.scheme is https */
+	struct calm calm;         /* lines about its failures */
 	struct process *process;  /* NULL: none */
 	struct roster *roster;    /* the worker's own; NULL elsewhere */
 };
@@ -1072,6 +1081,8 @@ struct upconn {
 	uint32_t served;       /* exchanges completed on it */
 	uint8_t addr_i;        /* which of the instance's addresses */
 	unsigned epoch;        /* of the instance, when it was opened */
+	unsigned addrs_seq;    /* of its addresses, when to was last among them */
+	uint64_t to;           /* hash of the address */
 	int64_t idle_since_ms;
 	bool retry_connect;    /* a unix backlog is full: connect again soon */
 	bool head;             /* its last request was HEAD */
@@ -1286,6 +1297,8 @@ struct endpoint {
 	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	union sock sock;   /* as the board has it; sock_n 0: the resolver knows */
 	socklen_t sock_n;
+	union sock other;  /* it may be there instead: `localhost` is ::1 for some */
+	socklen_t other_n; /* 0: it may not */
 };
 
 enum proc_event {
@@ -1349,6 +1362,7 @@ struct proc {
 	int stop_signal;            /* copies, good when conf is gone */
 	uint32_t stop_ms;
 	int probe;                  /* connecting to see whether it is ready; -1 */
+	bool probe_other;           /* at at.other */
 	int64_t probe_ms;           /* the next one; 0: none */
 	uint32_t probe_wait_ms;
 	unsigned probe_i;           /* whose turn it is of its instances */
@@ -1368,6 +1382,8 @@ enum job_kind { JOB_RESTART, JOB_START, JOB_STOP };
 struct job {
 	char name[PROC_NAME_MAX]; /* "" is free */
 	enum job_kind kind;
+	bool reload;              /* those that run as the configuration says are left alone */
+	bool over;                /* once more from the start: it says something else again */
 	int next;                 /* replica in hand */
 	bool begun;               /* it is */
 	struct proc *proc;        /* that it was then */

@@ -135,7 +135,7 @@ def test_restart_starts_the_new_release(at, releases, how):
 
 
 def sleeper(w):
-    for pid in w.children():
+    for pid in sum(map(w.children, w.children()), w.children()):       # below its warden
         with contextlib.suppress(OSError), open("/proc/%d/cmdline" % pid, "rb") as f:
             if f.read() == b"sleep\0987\0":
                 return pid
