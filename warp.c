@@ -1165,17 +1165,69 @@ text_line(struct slice text, unsigned line)
 	return piece;
 }
 
+static bool
+is_word_char(char c)
+{
+	return isalnum((unsigned char)c) || c == '_';
+}
+
+/* That word stands in s, by itself. */
+static bool
+has_word(struct slice s, struct slice word)
+{
+	const char *at, *end = s.p + s.n;
+
+	while ((at = s.n > 0 ? memmem(s.p, s.n, word.p, word.n) : NULL)) {
+		const char *behind = at + word.n;
+		if ((at == s.p || !is_word_char(at[-1])) && (behind == end || !is_word_char(*behind)))
+			return true;
+		s = (struct slice){ behind, (size_t)(end - behind) };
+	}
+	return false;
+}
+
+/* The table's name over that line, or the first line of the list or text that
+ * it belongs to, by its indentation. */
+static struct slice
+line_above(const struct diags *ds, unsigned line)
+{
+	struct slice l = S("");
+
+	while (line-- > 1) {
+		l = text_line(ds->source, line);
+		if (l.n > 0 && (l.p[0] == '[' || is_word_char(l.p[0])))
+			break;
+	}
+	return l;
+}
+
+/* How much of the line may be shown: what is set to a secret is not. */
+static size_t
+diag_shown(const struct diags *ds, const struct diag *d, struct slice line)
+{
+	struct slice above = line_above(ds, d->line);
+	bool table = line.n > 0 && line.p[0] == '[', secret = false;
+	const char *equals = line.n > 0 ? memchr(line.p, '=', line.n) : NULL;
+
+	for (int i = 0; ds->secrets && i < ds->secrets->n && !table; i++)
+		secret |= has_word(line, ds->secrets->v[i]) || has_word(above, ds->secrets->v[i]);
+	if (!secret)
+		return line.n;
+	return equals ? (size_t)(equals - line.p) + 1 : 0;
+}
+
 /* The offending line with a caret below the column; control characters are
  * shown as spaces, a tab keeps its width under the caret. */
 static void
 diag_quote(const struct diags *ds, const struct diag *d, FILE *to)
 {
 	struct slice line = text_line(ds->source, d->line);
+	size_t shown = diag_shown(ds, d, line);
 
 	fputs("    ", to);
-	for (size_t i = 0; i < line.n; i++)
+	for (size_t i = 0; i < shown; i++)
 		fputc(line.p[i] == '\t' || (unsigned char)line.p[i] >= ' ' ? line.p[i] : ' ', to);
-	fputs("\n    ", to);
+	fputs(shown < line.n ? " ***\n    " : "\n    ", to);
 	for (unsigned i = 1, at = 0; i < d->col; i++, at++) {
 		while (at < line.n && ((unsigned char)line.p[at] & 0xc0) == 0x80)
 			at++; /* a UTF-8 sequence is one column */
@@ -3612,6 +3664,25 @@ cidr_parse(struct slice s, struct cidr *c)
 	c->bits = (uint8_t)(IP_BITS - most + bits);
 	ip_mask(&c->ip, c->bits);
 	return true;
+}
+
+/* What is said to b reaches a: the same address, or all of its family, or, as
+ * `:port`, of both. */
+static bool
+addr_covers(const struct addr *a, const struct addr *b)
+{
+	static const struct in6_addr any6;
+
+	if (strcmp(a->text, b->text) == 0)
+		return true;
+	if (a->kind != ADDR_INET || b->kind != ADDR_INET || a->port != b->port || a->port == 0)
+		return false;
+	if (a->any)
+		return true;
+	if (b->any || a->sock.sa.sa_family != b->sock.sa.sa_family)
+		return false;
+	return a->sock.sa.sa_family == AF_INET ? a->sock.in.sin_addr.s_addr == htonl(INADDR_ANY)
+	    : memcmp(&a->sock.in6.sin6_addr, &any6, sizeof any6) == 0;
 }
 
 static bool
@@ -7447,6 +7518,7 @@ near_text(struct arena *a, const struct near *near)
 #define SECRET_FILE_MAX 65536 /* bytes of what `file:` names */
 #define GOT_MAX         40    /* bytes of a wrong text that are shown */
 #define ENV_PREFIX      "WARPDRIVE_"
+#define ENV_ADMIN_TOKEN ENV_PREFIX "ADMIN_API_TOKEN" /* server.admin_token has the other name */
 
 /* A configuration being read. */
 struct reader {
@@ -7493,6 +7565,13 @@ conf_path(struct conf *c, struct slice path)
 		return arena_dup(&c->arena, path).p;
 	return arena_fmt(&c->arena, "%s/%.*s", strcmp(c->dir, "/") == 0 ? "" : c->dir,
 	    (int)path.n, path.p);
+}
+
+/* What is set by k is nobody's to see. */
+static bool
+key_hides(const struct key *k)
+{
+	return k->kind == K_SECRET || k->kind == K_USERS || k->kind == K_FIELDS;
 }
 
 /* What the operator wrote, in words. */
@@ -7564,7 +7643,8 @@ kind_error(struct reader *r, const struct key *k, const struct toml *v)
 	struct arena *a = r->a;
 
 	return value_error(r, k->name, v, "expected %s, got %s", kind_text(a, k),
-	    value_text(a, v));
+	    key_hides(k) && v->kind != TOML_ARRAY && v->kind != TOML_TABLE ? "something else"
+	    : value_text(a, v));
 }
 
 /* That variable is ours: programs do not get it unless they are given it. */
@@ -7687,9 +7767,12 @@ set_mode(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	int64_t mode = v->integer;
 	char *end;
 
+	const char *digits = v->kind == TOML_STRING ? v->text.p : "";
+
 	if (v->kind == TOML_STRING) {
-		mode = strtol(v->text.p, &end, 8);
-		if (v->text.n == 0 || *end || !isdigit((unsigned char)*v->text.p))
+		digits += strncasecmp(digits, "0o", 2) == 0 ? 2 : 0;
+		mode = strtol(digits, &end, 8);
+		if (*end || !isdigit((unsigned char)*digits))
 			return kind_error(r, k, v);
 	} else if (v->kind != TOML_INTEGER)
 		return kind_error(r, k, v);
@@ -7858,6 +7941,12 @@ pair_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 		return true;
 	if (!field_name_ok(r, k, name, out->name))
 		return false;
+	if (k->kind == K_FIELDS && field_id_of(out->name) == F_HOST &&
+	    (out->value.n == 0 || !is_host(out->value)))
+		return value_error(r, k->name, value, "this is no host");
+	if (k->kind == K_MATCHES && slice_trim(out->value).n < out->value.n)
+		diag_add(&r->conf->diags, DIAG_WARNING, value->vline, value->vcol, "no field has "
+		    "blanks at its ends: this never matches");
 	return is_field_value(out->value) ||
 	    value_error(r, k->name, value, "a header field cannot hold control characters");
 }
@@ -7916,9 +8005,9 @@ is_scheme_text(struct slice s)
 	size_t n = end ? (size_t)(end - s.p) : 0;
 
 	for (size_t i = 1; i < n; i++)
-		if (!isupper((unsigned char)s.p[i]) && !isdigit((unsigned char)s.p[i]) && s.p[i] != '-')
+		if (!isalnum((unsigned char)s.p[i]) && !strchr("-_.", s.p[i]))
 			return false;
-	return n > 1;
+	return n > 1 && n + 1 < s.n;
 }
 
 /* A hash starts with `$` and is one that crypt knows. */
@@ -7951,8 +8040,10 @@ set_users(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	struct pairs *out = to;
 	bool ok = true;
 
-	if (v->kind != TOML_TABLE || v->count == 0)
+	if (v->kind != TOML_TABLE)
 		return kind_error(r, k, v);
+	if (v->count == 0)
+		return value_error(r, k->name, v, "expected at least one user");
 	*out = (struct pairs){ arena_alloc(r->a, v->count * sizeof *out->v), 0 };
 	for (const struct toml *u = v->first; u; u = u->next) {
 		struct pair *p = &out->v[out->n];
@@ -7974,8 +8065,10 @@ set_tables(struct reader *r, const struct key *k, const struct toml *v, void *to
 	const struct toml *item = list_first(v, &n);
 
 	(void)to; /* their reader goes through them itself */
-	if (v->kind != TOML_ARRAY || n == 0)
+	if (v->kind != TOML_ARRAY)
 		return kind_error(r, k, v);
+	if (n == 0)
+		return value_error(r, k->name, v, "expected at least one of them");
 	for (; n-- > 0; item = item->next)
 		if (item->kind != TOML_TABLE)
 			return kind_error(r, k, item);
@@ -8068,7 +8161,8 @@ env_name(struct arena *a, enum section_id id, const struct key *k)
 
 	if (!section_has_env(id) || kinds[k->kind].words == NO_WORDS)
 		return NULL;
-	name = id == SEC_SERVER ? arena_fmt(a, ENV_PREFIX "%s", k->name)
+	name = id == SEC_ADMIN && strcmp(k->name, "token") == 0 ? arena_fmt(a, ENV_ADMIN_TOKEN)
+	    : id == SEC_SERVER ? arena_fmt(a, ENV_PREFIX "%s", k->name)
 	                        : arena_fmt(a, ENV_PREFIX "%s_%s", sections[id].name, k->name);
 	for (char *c = name; *c; c++)
 		*c = (char)toupper((unsigned char)*c);
@@ -8986,13 +9080,16 @@ envfile_pair(struct arena *a, struct slice *s, struct text *values, struct pair 
  * comments, a backslash joins lines, values may be quoted; `export ` before a
  * name is skipped. Returns NULL, or why not, and the line. Texts are in a. */
 static const char *
-envfile_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *line)
+envfile_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *line,
+    const char **bad)
 {
 	struct text values = { arena_alloc(a, text.n + 1), 0, text.n + 1, false };
-	struct slice rest = text;
+	struct slice rest = text, skipped;
 	struct pair pair;
-	const char *why = NULL, *at = text.p;
+	const char *why = NULL, *at = text.p, *bad_at = NULL;
 	size_t most = 0;
+
+	*bad = NULL;
 
 	for (size_t i = 0; i < text.n; i++)
 		most += text.p[i] == '=';
@@ -9001,11 +9098,18 @@ envfile_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *l
 		why = "a NUL has no place here";
 	while (!why && (envfile_skip(&rest), rest.n > 0)) {
 		at = rest.p;
-		if (!(why = envfile_pair(a, &rest, &values, &pair)))
+		why = envfile_pair(a, &rest, &values, &pair);
+		if (!why) {
 			pairs_put(out, pair);
+		} else if (rest.p == at) { /* no NAME=: the rest goes on behind that line */
+			if (!bad_at)
+				*bad = why, bad_at = at;
+			slice_cut(&rest, '\n', &skipped);
+			why = NULL;
+		}
 	}
 	*line = 1;
-	for (const char *p = text.p; why && p < at; p++)
+	for (const char *p = text.p; (why || bad_at) && p < (why ? at : bad_at); p++)
 		*line += *p == '\n';
 	return why;
 }
@@ -9014,15 +9118,15 @@ envfile_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *l
 static void
 envfile_look(struct reader *r, struct process_read *pr)
 {
-	const char *path = pr->out.envfile, *why;
+	const char *path = pr->out.envfile, *why, *bad = NULL;
 	unsigned line;
 
 	if (!path)
 		return;
 	if ((why = walk_read(r->a, path, ENVFILE_MAX, &pr->envfile_text)))
 		process_warn(r, pr, "envfile", "cannot read %s: %s", path, why);
-	else if ((why = envfile_parse(r->a, pr->envfile_text, &pr->envfile, &line)))
-		process_warn(r, pr, "envfile", "%s:%u: %s", path, line, why);
+	else if ((why = envfile_parse(r->a, pr->envfile_text, &pr->envfile, &line, &bad)) || bad)
+		process_warn(r, pr, "envfile", "%s:%u: %s", path, line, why ? why : bad);
 }
 
 /* ---- what one says ---- */
@@ -9797,6 +9901,127 @@ process_wrap(struct reader *r, struct upstream *up, char **argv)
 
 #define REGEX_WHY 128 /* bytes of what regerror says */
 
+/* ---- hosts in other letters; RFC 3492 ---- */
+
+enum { PUNY_BASE = 36, PUNY_MIN = 1, PUNY_MAX = 26, PUNY_SKEW = 38, PUNY_DAMP = 700,
+	PUNY_BIAS = 72, PUNY_FIRST = 0x80, LABEL_MAX = 63 };
+
+static uint32_t
+puny_adapt(uint32_t delta, uint32_t points, bool first)
+{
+	uint32_t k = 0;
+
+	delta /= first ? PUNY_DAMP : 2;
+	for (delta += delta / points; delta > (PUNY_BASE - PUNY_MIN) * PUNY_MAX / 2; k += PUNY_BASE)
+		delta /= PUNY_BASE - PUNY_MIN;
+	return k + (PUNY_BASE - PUNY_MIN + 1) * delta / (delta + PUNY_SKEW);
+}
+
+/* A generalized variable-length integer. */
+static void
+puny_number(struct text *t, uint32_t q, uint32_t bias)
+{
+	static const char digits[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+
+	for (uint32_t k = PUNY_BASE;; k += PUNY_BASE) {
+		uint32_t least = k <= bias ? PUNY_MIN : MIN(k - bias, (uint32_t)PUNY_MAX);
+		if (q < least)
+			break;
+		text_char(t, digits[least + (q - least) % (PUNY_BASE - least)]);
+		q = (q - least) / (PUNY_BASE - least);
+	}
+	text_char(t, digits[q]);
+}
+
+/* n code points as one label behind `xn--`. */
+static void
+puny_label(struct text *t, const uint32_t *c, uint32_t n)
+{
+	uint32_t done = 0, basic, delta = 0, bias = PUNY_BIAS, at = PUNY_FIRST, next;
+
+	text_add(t, S("xn--"));
+	for (uint32_t i = 0; i < n; i++)
+		if (c[i] < PUNY_FIRST) {
+			text_char(t, (char)c[i]);
+			done++;
+		}
+	if ((basic = done) > 0)
+		text_char(t, '-');
+	for (; done < n; delta++, at++) {
+		next = UINT32_MAX;
+		for (uint32_t i = 0; i < n; i++)
+			if (c[i] >= at && c[i] < next)
+				next = c[i];
+		delta += (next - at) * (done + 1);
+		at = next;
+		for (uint32_t i = 0; i < n; i++) {
+			delta += c[i] < at;
+			if (c[i] != at)
+				continue;
+			puny_number(t, delta, bias);
+			bias = puny_adapt(delta, done + 1, done == basic);
+			delta = 0;
+			done++;
+		}
+	}
+}
+
+/* The code points of a label of UTF-8; 0: it is none, or too long. */
+static uint32_t
+label_points(struct slice label, uint32_t *c)
+{
+	static const unsigned char lead[] = { 0, 0x7f, 0x1f, 0x0f, 0x07 };
+	const unsigned char *p = (const unsigned char *)label.p, *end = p + label.n;
+	uint32_t n = 0;
+	size_t bytes;
+
+	for (; p < end; p += bytes, n++) {
+		if ((bytes = utf8_length(p, end)) == 0 || n == LABEL_MAX)
+			return 0;
+		c[n] = p[0] & lead[bytes];
+		for (size_t i = 1; i < bytes; i++)
+			c[n] = c[n] << 6 | (p[i] & 0x3fu);
+		if (c[n] < PUNY_FIRST)
+			c[n] = (unsigned char)lower((char)c[n]);
+	}
+	return n;
+}
+
+/* host as browsers ask for it: `bücher.example` is xn--bcher-kva.example. */
+static struct slice
+host_ascii(struct arena *a, struct slice host)
+{
+	char b[HOST_MAX + 1];
+	struct text t = { b, 0, sizeof b, false };
+	struct slice rest = host, label;
+	uint32_t c[LABEL_MAX], n;
+
+	while (slice_cut(&rest, '.', &label)) {
+		bool plain = true;
+		for (size_t i = 0; i < label.n; i++)
+			plain &= (unsigned char)label.p[i] < PUNY_FIRST;
+		if (plain)
+			text_add(&t, label);
+		else if ((n = label_points(label, c)) > 0)
+			puny_label(&t, c, n);
+		else
+			return S("");
+		if (rest.p)
+			text_char(&t, '.');
+	}
+	return t.full ? S("") : arena_dup(a, text_slice(&t));
+}
+
+/* What stands behind a colon, if any does, is a port: `http://x` has none. */
+static bool
+host_port_ok(struct slice host)
+{
+	const char *from = host.n > 0 && host.p[0] == '[' ? memchr(host.p, ']', host.n) : host.p;
+	const char *colon = from ? memchr(from, ':', (size_t)(host.p + host.n - from)) : NULL;
+
+	return !colon || slice_uint(slice_from(host, (size_t)(colon + 1 - host.p)), PORT_MAX) >= 0;
+}
+
 /* `*.example.com` becomes `.example.com`; `*` is every host. */
 static void
 route_host(struct reader *r, struct route_read *rr, const struct toml *t)
@@ -9807,10 +10032,10 @@ route_host(struct reader *r, struct route_read *rr, const struct toml *t)
 
 	if (!v || !rr->host.p || slice_eq(rr->host, S("*")))
 		return;
-	host = host_normal(rr->host);
+	host = host_normal(host_ascii(r->a, rr->host));
 	out->host_kind = slice_starts(host, S("*.")) ? HOST_WILD : HOST_EXACT;
 	out->host = arena_dup(r->a, slice_from(host, out->host_kind == HOST_WILD));
-	if (out->host.n < 1 + (size_t)(out->host_kind == HOST_WILD) ||
+	if (out->host.n < 1 + (size_t)(out->host_kind == HOST_WILD) || !host_port_ok(rr->host) ||
 	    strcspn(out->host.p, "*/ \t,@\"") != out->host.n)
 		value_error(r, "host", v, "expected a host such as example.com or *.example.com, "
 		    "got %s", value_text(r->a, v));
@@ -9835,6 +10060,9 @@ route_path_text(struct reader *r, struct route *out, const struct toml *v, struc
 		value_error(r, v->key.p, v, "%s is no path a request can have", value_text(a, v));
 	} else {
 		out->path = arena_dup(a, view.path);
+		if (memchr(s.p, '*', s.n))
+			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
+			    "'*' is no wildcard here: only paths with that character match");
 		if (!slice_eq(s, out->path))
 			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
 			    "paths are compared in normal form: taken as \"%s\"", out->path.p);
@@ -10146,24 +10374,47 @@ said_note(struct conf *c, enum diag_level level, const char *section, const char
 
 /* ---- [server] ---- */
 
-/* Adds a to the listeners, once. */
+/* An address of the text that cannot be listened on. False: said. */
+static bool
+listen_ok(struct conf *c, const char *section, const struct addr *a, const char *key)
+{
+	if (a->scheme == SCHEME_UWSGI)
+		said_note(c, DIAG_ERROR, section, key, "%s: not supported yet", a->text);
+	else if (a->kind == ADDR_NAME)
+		said_note(c, DIAG_ERROR, section, key, "%s: give an IP address, not a name", a->text);
+	else
+		return true;
+	return false;
+}
+
+/* Adds a to the listeners, once. One that a wider one covers is served by that,
+ * as in nginx. */
 static void
 listen_add(struct conf *c, const struct addr *a, const char *key)
 {
 	struct server_conf *s = &c->server;
+	int n = 0;
 
-	for (int i = 0; i < s->n_listens; i++)
-		if (strcmp(s->listens[i].text, a->text) == 0) {
-			if ((s->listens[i].scheme == SCHEME_HTTPS) != (a->scheme == SCHEME_HTTPS))
-				said_note(c, DIAG_ERROR, "server", key,
-				    "%s cannot be for http and https", a->text);
+	if (!listen_ok(c, "server", a, key))
+		return;
+	for (int i = 0; i < s->n_listens; i++) {
+		const struct addr *old = &s->listens[i];
+		bool covers = addr_covers(old, a);
+		if ((covers || addr_covers(a, old)) &&
+		    (old->scheme == SCHEME_HTTPS) != (a->scheme == SCHEME_HTTPS)) {
+			said_note(c, DIAG_ERROR, "server", key, strcmp(old->text, a->text) == 0
+			    ? "%s cannot be for http and https"
+			    : "%s is for http, and the other one of that port for https", a->text);
 			return;
 		}
-	if (a->scheme == SCHEME_UWSGI) {
-		said_note(c, DIAG_ERROR, "server", key, "%s: not supported yet", a->text);
-		return;
+		if (covers)
+			return;
 	}
-	s->listens[s->n_listens++] = *a;
+	for (int i = 0; i < s->n_listens; i++)
+		if (!addr_covers(a, &s->listens[i]))
+			s->listens[n++] = s->listens[i];
+	s->listens[n++] = *a;
+	s->n_listens = n;
 }
 
 /* The same, if TLS is on. */
@@ -10177,7 +10428,7 @@ listen_add_tls(struct conf *c, const struct addr *a, const char *key)
 		said_note(c, DIAG_ERROR, "server", key, "%s is not said to be https", a->text);
 	else if (c->tls.on)
 		listen_add(c, &https, key);
-	else
+	else if (!c->tls.broken) /* what is wrong is said already */
 		said_note(c, DIAG_WARNING, "server", key, "%snot bound, as %s",
 		    strcmp(key, "https_port") == 0 ? "" : arena_fmt(&c->arena, "%s: ", a->text),
 		    c->tls.enabled ? "[tls] has neither cert nor domains"
@@ -10364,18 +10615,21 @@ tls_read(struct reader *r, const struct toml *table)
 {
 	struct conf *c = r->conf;
 	struct tls_read tr = { .enabled = false };
+	int errors = c->diags.errors;
 
 	section_read(r, SEC_TLS, "tls", table, &tr);
 	c->tls = tr.out;
-	c->tls.enabled = tr.enabled;
+	c->tls.enabled = conf_said(c, "tls", "enabled") ? tr.enabled
+	    : tr.cert || tr.key || tr.domains.n > 0 || (table && toml_get(table, "certs"));
 	c->tls.client_optional = tr.client_verify != 0;
 	domains_lower(c, &tr.domains);
 	files_lower(r, &tr, table);
 	acme_check(c);
+	c->tls.broken = c->diags.errors > errors;
 	if (conf_said(c, "tls", "client_verify") && !tr.client_ca_file)
 		said_note(c, DIAG_ERROR, "tls", "client_verify",
 		    "needs client_ca_file: who may sign certificates of clients");
-	c->tls.on = tr.enabled && (c->tls.n_files > 0 || c->tls.domains.n > 0);
+	c->tls.on = c->tls.enabled && (c->tls.n_files > 0 || c->tls.domains.n > 0);
 	if (!c->tls.on)
 		return;
 	if (tr.client_ca_file)
@@ -10400,21 +10654,25 @@ tls_say(void *to, enum diag_level level, int pair, const char *text)
 static void
 tls_load(struct conf *c)
 {
+	static const char *const keys[] = { "cert", "domains", "certs" };
 	const struct server_conf *s = &c->server;
 	const struct addr *first = NULL;
+	const char *key = "enabled"; /* that is why TLS is on */
 
 	for (int i = s->n_listens - 1; i >= 0; i--)
 		if (s->listens[i].scheme == SCHEME_HTTPS)
 			first = &s->listens[i];
-	if (c->tls.enabled && !c->tls.on)
+	for (size_t i = 0; i < LEN(keys) && !conf_said(c, "tls", key); i++)
+		key = keys[i];
+	if (c->tls.enabled && !c->tls.on && !c->tls.broken)
 		said_note(c, DIAG_WARNING, "tls", "enabled", "TLS is not served: set cert and key, "
 		    "[[tls.certs]] or domains");
 	if (!c->tls.on)
 		return;
-	if (!first)
-		said_note(c, DIAG_ERROR, "tls", "enabled", "there is no address to serve TLS at: "
+	if (!first && !c->tls.broken)
+		said_note(c, DIAG_ERROR, "tls", key, "there is no address to serve TLS at: "
 		    "set server.https_port, for example to 443");
-	else
+	else if (first)
 		c->tls.redirect_port = first->port > 0 ? first->port : HTTPS_PORT;
 	c->tls.print = certs_print(&c->tls);
 	c->tls.set = certs_load(&c->tls, tls_say, c);
@@ -10488,6 +10746,13 @@ admin_read(struct reader *r, const struct toml *table)
 	section_read(r, SEC_ADMIN, "admin", table, &ar);
 	c->admin = (struct admin_conf){ ar.listen.v, ar.listen.n,
 		!conf_said(c, "admin", "listen"), ar.listen.n == 0, ar.token, ar.expose };
+	for (int i = 0; i < ar.listen.n; i++) {
+		listen_ok(c, "admin", &ar.listen.v[i], "listen");
+		for (int k = 0; k < c->server.n_listens; k++)
+			if (strcmp(c->server.listens[k].text, ar.listen.v[i].text) == 0)
+				said_note(c, DIAG_ERROR, "admin", "listen",
+				    "%s is an address of [server] as well", ar.listen.v[i].text);
+	}
 	for (int i = 0; i < ar.listen.n; i++)
 		if (ar.listen.v[i].scheme == SCHEME_HTTPS)
 			said_note(c, DIAG_ERROR, "admin", "listen", "%s: the admin interface is "
@@ -10549,6 +10814,27 @@ expose_lower(struct conf *c)
 }
 
 /* ---- the whole ---- */
+
+/* Words whose values no error shows: keys of secrets, and what is as good as one:
+ * header fields and the environment of programs. */
+static const struct slices *
+secret_words(struct arena *a)
+{
+	struct slices *out = arena_alloc(a, sizeof *out);
+	size_t n = 0;
+
+	for (enum section_id id = SEC_ROOT; id < SECTIONS; id++)
+		n += sections[id].n;
+	out->v = arena_alloc(a, (n + 1) * sizeof *out->v);
+	out->v[out->n++] = S("value");
+	for (enum section_id id = SEC_ROOT; id < SECTIONS; id++)
+		for (size_t i = 0; i < sections[id].n; i++) {
+			const struct key *k = &sections[id].keys[i];
+			if (key_hides(k) || strcmp(k->name, "env") == 0)
+				out->v[out->n++] = slice_of(k->name);
+		}
+	return out;
+}
 
 /* The section a top-level key opens; SECTIONS: none. */
 static enum section_id
@@ -10691,6 +10977,7 @@ conf_new(void)
 	size_t n = 0;
 
 	c->diags.arena = &c->arena;
+	c->diags.secrets = secret_words(&c->arena);
 	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
 		n += section_has_env(id) ? sections[id].n : 0;
 	c->origins = arena_alloc(&c->arena, n * sizeof *c->origins);
@@ -11303,14 +11590,11 @@ key_is_secret(struct slice name)
 	return false;
 }
 
-/* { name = "Authorization", value = … } is as secret as a password. */
+/* { name = "X-Key", value = … } may be as secret as a password. */
 static bool
 pair_is_secret(const struct toml *table)
 {
-	const struct toml *name = toml_get(table, "name");
-	enum field_id id = name && name->kind == TOML_STRING ? field_id_of(name->text) : F_OTHER;
-
-	return id == F_AUTHORIZATION || id == F_COOKIE || id == F_X_ADMIN_TOKEN;
+	return toml_get(table, "name") && toml_get(table, "value");
 }
 
 /* env = { NAME = "value" } beside a command: who knows what is in it. */
@@ -24947,16 +25231,19 @@ child_env(const struct child_start *cs)
 	const struct process *ps = cs->conf;
 	struct pairs file = { NULL, 0 };
 	struct slice text;
-	const char *why;
+	const char *why, *bad = NULL;
 	unsigned line = 0;
 	size_t n = 0, old = 0;
 	char **env;
 
 	if (ps->envfile && ((why = walk_read(cs->a, ps->envfile, ENVFILE_MAX, &text)) ||
-	    (why = envfile_parse(cs->a, text, &file, &line)))) {
+	    (why = envfile_parse(cs->a, text, &file, &line, &bad)))) {
 		log_error("process %s: %s:%u: %s", cs->label, ps->envfile, line, why);
 		return NULL;
 	}
+	if (bad)
+		log_warn("process %s: %s:%u: %s; the line is left out", cs->label, ps->envfile, line,
+		    bad);
 	while (environ[old])
 		old++;
 	env = arena_alloc(cs->a, (old + (size_t)file.n + (size_t)ps->env.n + ENV_ADDED + 1) *
@@ -25045,10 +25332,40 @@ child_die(const char *fmt, ...)
 	_exit(err == ENOENT ? EXIT_NOT_THERE : EXIT_NOT_RUN);
 }
 
+/* What a script that is there names behind `#!`, with a CR made visible. */
+static bool
+interpreter_of(const char *file, char *out, size_t size)
+{
+	char b[128], path[PATH_MAX];
+	struct slice dirs = slice_of(getenv("PATH")), dir = S(""), line;
+	struct text t = { out, 0, size - 1, false };
+	ssize_t n;
+	int fd = strchr(file, '/') ? open(file, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
+
+	while (!strchr(file, '/') && fd < 0 && slice_cut(&dirs, ':', &dir)) {
+		snprintf(path, sizeof path, "%.*s/%s", (int)dir.n, dir.p, file);
+		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	}
+	n = fd >= 0 ? read(fd, b, sizeof b) : 0;
+	fd_close(fd);
+	line = (struct slice){ b, n > 0 ? (size_t)n : 0 };
+	if (!slice_starts(line, S("#!")))
+		return false;
+	line = slice_trim(slice_from(line, 2));
+	for (size_t i = 0; i < line.n && line.p[i] != '\n' && !is_blank(line.p[i]); i++)
+		if (line.p[i] == '\r')
+			text_add(&t, S("\\r"));
+		else
+			text_char(&t, line.p[i]);
+	out[t.n] = '\0';
+	return true;
+}
+
 _Noreturn static void
 child_run(const struct child_start *cs, const struct identity *as, char **argv, char **env)
 {
 	const struct process *ps = cs->conf;
+	char line[256];
 
 	setpgid(0, 0);
 	child_clean(cs->out);
@@ -25064,6 +25381,9 @@ child_run(const struct child_start *cs, const struct identity *as, char **argv, 
 		_exit(EXIT_NOT_RUN);
 	environ = env;
 	execvp(argv[0], argv);
+	if (errno == ENOENT && interpreter_of(argv[0], line, sizeof line))
+		child_die("cannot run %s: its interpreter '%s' is missing%s", argv[0], line,
+		    strstr(line, "\\r") ? " (the file has CR LF line ends)" : "");
 	child_die("cannot run %s", argv[0]);
 }
 

@@ -88,6 +88,7 @@ struct diags {
 	struct arena *arena; /* borrowed */
 	const char *file;    /* shown before line:col */
 	struct slice source; /* whole text, to quote lines from */
+	const struct slices *secrets; /* words: what follows them in a line is not shown */
 	struct diag *first, *last;
 	int errors, warnings;
 };
@@ -387,6 +388,7 @@ struct cert_files {
 struct tls_conf {
 	bool enabled;             /* as it was said */
 	bool on;                  /* and there is a certificate or a way to one */
+	bool broken;              /* something of it is wrong, and said */
 	struct cert_files *files;
 	int n_files;
 	struct slices domains;    /* for ACME; lower case; none: no ACME */
