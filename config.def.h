@@ -39,7 +39,7 @@
 #define HEAD_ADDED_MAX   4096  /* room for what warp adds to a head */
 #define CHUNK_EXT_MAX    8192  /* bytes of chunk extensions that no content has paid
                                   for, or of trailers; then the body is refused */
-#define CAUSE_MAX        96    /* text of why a request failed */
+#define CAUSE_MAX        192   /* text of why a request failed */
 #define REQUEST_ID_MAX   64    /* of a trusted X-Request-Id; longer: made anew */
 #define ERROR_PAGE_MAX   65536 /* bytes of one file in error_dir */
 #define ENVFILE_MAX      65536 /* bytes of a process's envfile */
@@ -131,7 +131,7 @@
 #define MAINTENANCE_MS   200   /* a maintenance file is looked for again */
 #define MAINTENANCE_BYTES 65536 /* of it that are shown */
 #define MAINTENANCE_RETRY "60" /* seconds; its Retry-After */
-#define PROBE_HEAD_MAX   8192  /* bytes of a probe's answer that are looked at */
+#define PROBE_HEADS_MAX  262144 /* bytes of a probe's 1xx answers and its head */
 #define PROBE_AGAIN_MS   500   /* until a starting instance is up */
 #define PROBE_FIRST_MS   10    /* and at first, doubling up to that */
 #define CHILD_LINE       4096  /* bytes of one line of output; PIPE_BUF */

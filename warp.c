@@ -2589,6 +2589,20 @@ lines_empty(struct slice in)
 	return at;
 }
 
+static char head_fault[128]; /* what was wrong with the last head that was refused */
+
+/* Always code, so that a refusal is one line. name: of the field, or empty. */
+__attribute__((cold, noinline)) static int
+head_bad(int code, const char *why, struct slice name)
+{
+	enum { NAME_SHOWN = 40 };
+	int n = snprintf(head_fault, sizeof head_fault, name.n > 0 ? "a malformed head: %s: '%.*s'"
+	    : "a malformed head: %s", why, (int)MIN(name.n, (size_t)NAME_SHOWN), name.p);
+
+	text_clean(head_fault, (size_t)MIN(n, (int)sizeof head_fault - 1));
+	return code;
+}
+
 /* Looks for the empty line that ends a head, on from *scanned. Returns bytes
  * up to its end, 0 when it is not there yet, -400 for a bare LF or a head that
  * begins with too many empty lines. */
@@ -2601,7 +2615,7 @@ head_scan(struct slice in, uint32_t *scanned)
 	for (; at < in.n && (lf = memchr(in.p + at, '\n', in.n - at)); at = i + 1) {
 		i = (size_t)(lf - in.p);
 		if (i < start + 2 || in.p[i - 1] != '\r')
-			return -400;
+			return head_bad(-400, "a line end that is not CR LF", S(""));
 		if (in.p[i - 2] == '\n')
 			return (int)(i + 1);
 	}
@@ -2643,6 +2657,16 @@ field_count(struct head *h, enum field_id id)
 		h->count[id]++;
 }
 
+/* What stands where the colon should. */
+__attribute__((cold, noinline)) static int
+field_bad(struct slice name, char c)
+{
+	return head_bad(-1, name.n == 0 ? "a line without a field's name"
+	    : is_blank(c) ? "a blank before the colon of a field"
+	    : c == '\r' || c == '\n' ? "no colon behind the name of a field"
+	    : "a byte that no name of a field may have, behind", name);
+}
+
 /* The field line at *at: 1, 0 unfinished, -1 malformed. RFC 9112 5; obs-fold
  * is refused. */
 static int
@@ -2657,12 +2681,15 @@ field_parse(struct head *h, struct slice in, size_t *at, bool lf)
 	if (colon == in.n)
 		return 0;
 	if (colon == start || in.p[colon] != ':')
-		return -1;
+		return field_bad((struct slice){ in.p + start, colon - start }, in.p[colon]);
 	for (value = colon + 1; value < in.n && is_blank(in.p[value]); value++)
 		;
 	end = *at = value_end(in, value);
-	if ((got = line_end(in, at, lf)) <= 0)
-		return got;
+	if ((got = line_end(in, at, lf)) < 0)
+		return head_bad(-1, "a control byte, or a line end that is none, in a field",
+		    (struct slice){ in.p + start, colon - start });
+	if (got == 0)
+		return 0;
 	while (end > value && is_blank(in.p[end - 1]))
 		end--;
 	f->name = (struct slice){ in.p + start, colon - start };
@@ -2687,8 +2714,10 @@ fields_parse(struct head *h, struct slice in, size_t *at, bool lf)
 	memset(h->first, 0, sizeof h->first);
 	memset(h->count, 0, sizeof h->count);
 	while (*at < in.n && in.p[*at] != '\r' && !(lf && in.p[*at] == '\n')) {
-		if (h->n == FIELDS_MAX)
+		if (h->n == FIELDS_MAX) {
+			snprintf(head_fault, sizeof head_fault, "more than %d fields", FIELDS_MAX);
 			return -2;
+		}
 		if ((got = field_parse(h, in, at, lf)) <= 0)
 			return got;
 	}
@@ -2964,7 +2993,7 @@ host_parse(struct head *h)
 	const struct field *f = head_field(h, F_HOST);
 
 	if (h->count[F_HOST] > 1 || (!f && h->minor > 0) || (f && !is_host(f->value)))
-		return -400;
+		return head_bad(-400, f ? "Host is no host, or there are several" : "no Host", S(""));
 	if (f && h->form != TARGET_ABSOLUTE) {
 		h->host = f->value;
 		h->has_host = true;
@@ -2987,12 +3016,12 @@ request_parse(struct head *h, struct slice in)
 	if (in.n - at == 1 && in.p[at] == '\r' && at < 2 * EMPTY_LINES)
 		return 0;
 	if ((got = request_line(h, in, &at)) <= 0)
-		return got;
+		return got == 0 ? 0 : head_bad(got, "its request line", S(""));
 	if ((got = fields_parse(h, in, &at, false)) <= 0)
 		return got == 0 ? 0 : got == -2 ? -431 : -400;
-	if (host_parse(h) < 0 || !connection_is_short(h))
+	if (host_parse(h) < 0)
 		return -400;
-	return (int)at;
+	return connection_is_short(h) ? (int)at : head_bad(-400, "too many options", S("Connection"));
 }
 
 /* HTTP/1.d SP 3DIGIT [SP reason] CRLF: 1, 0 unfinished, -1. RFC 9112 4. */
@@ -3026,9 +3055,16 @@ response_parse(struct head *h, struct slice in)
 	size_t at = 0;
 	int got;
 
-	if ((got = status_line(h, in, &at)) <= 0 || (got = fields_parse(h, in, &at, true)) <= 0)
+	if ((got = status_line(h, in, &at)) <= 0) {
+		if (got < 0 && slice_starts(in, S("HTTP/")))
+			head_bad(0, "its status line", S(""));
+		else if (got < 0)
+			snprintf(head_fault, sizeof head_fault, "no HTTP");
 		return got == 0 ? 0 : -502;
-	return connection_is_short(h) ? (int)at : -502;
+	}
+	if ((got = fields_parse(h, in, &at, true)) <= 0)
+		return got == 0 ? 0 : -502;
+	return connection_is_short(h) ? (int)at : head_bad(-502, "too many options", S("Connection"));
 }
 
 /* ---- bodies ---- */
@@ -3664,6 +3700,15 @@ cidr_parse(struct slice s, struct cidr *c)
 	c->bits = (uint8_t)(IP_BITS - most + bits);
 	ip_mask(&c->ip, c->bits);
 	return true;
+}
+
+/* a.b.c.d/n, or of IPv6. */
+static void
+cidr_text(struct text *t, const struct cidr *c)
+{
+	ip_text(t, &c->ip);
+	text_char(t, '/');
+	text_uint(t, ip_is_v4(&c->ip) ? c->bits - IP_V4_PREFIX * 8u : c->bits);
 }
 
 /* What is said to b reaches a: the same address, or all of its family, or, as
@@ -8418,6 +8463,8 @@ instances_read(struct reader *r, struct upstream *up, const struct toml *table,
 	struct place p;
 	int all = 0, backups = 0;
 
+	if (list && (list->kind != TOML_ARRAY || list->count == 0))
+		return; /* said already */
 	if (toml_get(table, "process") && !list && !toml_get(table, "host") &&
 	    !toml_get(table, "port") && !toml_get(table, "socket") && !toml_get(table, "url"))
 		return;
@@ -8426,7 +8473,7 @@ instances_read(struct reader *r, struct upstream *up, const struct toml *table,
 		return;
 	if (list && toml_get(table, "port"))
 		table_error(r, toml_get(table, "port"), "instances and port exclude each other");
-	if (list && (list->kind != TOML_ARRAY || !one_of(r, table, ways, LEN(ways), "")))
+	if (list && !one_of(r, table, ways, LEN(ways), ""))
 		return;
 	up->instances = arena_alloc(r->a,
 	    (list ? list->count : 1) * sizeof *up->instances);
@@ -10220,6 +10267,53 @@ route_action(struct reader *r, struct route_read *rr, const struct toml *t)
 
 /* ---- what happens on the way ---- */
 
+/* What looks like a variable and goes out as it stands. */
+static void
+literal_warn(struct reader *r, const struct toml *v, const char *key, const struct route *out,
+    struct slice text, bool groups)
+{
+	static const char *const names[] = { "host", "path", "query", "uri", "scheme", "port", "method",
+		"client", "client_port", "request_id", "route", "upstream", "instance", "time" };
+	static const char *const kinds_of[] = { "header.", "cookie.", "query.", "tls." };
+	const char *p = text.n > 0 ? text.p : "";
+
+	for (; (p = strpbrk(p, "${")); p++) {
+		struct slice in = { p + 1, strcspn(p + 1, "}") };
+		bool is = *p == '$' && groups && out->path_kind == PATH_REGEX && p[1] >= '1' && p[1] <= '9';
+		for (size_t i = 0; *p == '{' && in.p[in.n] && i < LEN(names); i++)
+			is |= slice_eq(in, slice_of(names[i]));
+		for (size_t i = 0; *p == '{' && in.p[in.n] && i < LEN(kinds_of); i++)
+			is |= slice_starts(in, slice_of(kinds_of[i])) &&
+			    is_token(slice_from(in, strlen(kinds_of[i])));
+		if (is)
+			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol, "%s: variables are "
+			    "not supported yet here: %.*s goes out as it stands", key,
+			    *p == '$' ? 2 : (int)in.n + 2, p);
+	}
+}
+
+static void
+literals_warn(struct reader *r, struct route *out, const struct toml *t)
+{
+	const struct { const char *key; const struct pairs *pairs; } fields[] = {
+		{ "add_headers", &out->add_headers },
+		{ "add_response_headers", &out->add_response_headers },
+	};
+	const struct toml *v;
+
+	for (size_t i = 0; i < LEN(fields); i++)
+		for (int k = 0; (v = toml_get(t, fields[i].key)) && k < fields[i].pairs->n; k++)
+			literal_warn(r, v, fields[i].key, out, fields[i].pairs->v[k].value, true);
+	if ((v = toml_get(t, "redirect"))) /* braces are judged there */
+		for (const char *p = out->redirect.p; out->path_kind == PATH_REGEX && p &&
+		    (p = strchr(p, '$')); p++)
+			literal_warn(r, v, "redirect", out, (struct slice){ p, strnlen(p, 2) }, true);
+	if ((v = toml_get(t, "rewrite")))
+		literal_warn(r, v, "rewrite", out, out->rewrite, false);
+	if ((v = toml_get(t, "respond")))
+		literal_warn(r, v, "respond.body", out, out->body, false);
+}
+
 /* `$1`: only what the expression has. */
 static void
 route_groups(struct reader *r, const struct route *out, const struct toml *v)
@@ -10288,6 +10382,7 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	route_action(r, &rr, t);
 	route_rewrite(r, &rr, t);
 	route_limits(r, &rr, t);
+	literals_warn(r, &rr.out, t);
 	*out = rr.out;
 }
 
@@ -10830,7 +10925,7 @@ secret_words(struct arena *a)
 	for (enum section_id id = SEC_ROOT; id < SECTIONS; id++)
 		for (size_t i = 0; i < sections[id].n; i++) {
 			const struct key *k = &sections[id].keys[i];
-			if (key_hides(k) || strcmp(k->name, "env") == 0)
+			if ((key_hides(k) && k->when == NOW) || strcmp(k->name, "env") == 0)
 				out->v[out->n++] = slice_of(k->name);
 		}
 	return out;
@@ -14975,15 +15070,20 @@ listen_options(int fd, const struct addr *a)
 }
 
 static int
-listen_try(const struct addr *a, int mode)
+listen_try(const struct addr *a, int mode, int shared)
 {
-	int fd = socket(a->sock.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), err;
+	int off = 0, fd = socket(a->sock.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), err;
 
 	if (fd < 0)
 		return -1;
 	listen_options(fd, a);
-	if (listen_bind(fd, a, mode) == 0 && listen(fd, LISTEN_BACKLOG) == 0)
+	if (shared)
+		setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, sizeof shared);
+	if (listen_bind(fd, a, mode) == 0 && listen(fd, LISTEN_BACKLOG) == 0) {
+		if (shared) /* with our own socket alone */
+			setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &off, sizeof off);
 		return fd;
+	}
 	err = errno;
 	close(fd);
 	errno = err;
@@ -14992,15 +15092,15 @@ listen_try(const struct addr *a, int mode)
 
 /* `:port` is both families, or IPv4 alone where there is no IPv6. */
 static int
-listen_fd(struct addr *a, int mode)
+listen_fd(struct addr *a, int mode, bool shared)
 {
-	int fd = listen_try(a, mode);
+	int fd = listen_try(a, mode, shared);
 
 	if (fd >= 0 || !a->any || (errno != EAFNOSUPPORT && errno != EADDRNOTAVAIL))
 		return fd;
 	a->sock.in = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(a->port) };
 	a->sock_n = sizeof a->sock.in;
-	return listen_try(a, mode);
+	return listen_try(a, mode, shared);
 }
 
 /* An inherited descriptor: it must be a listening socket. */
@@ -15029,6 +15129,7 @@ listen_note(struct listener *l)
 
 	if (getsockname(l->fd, &here.sa, &n) == 0)
 		ip_of_sock(&here, &l->port);
+	l->is_unix = here.sa.sa_family == AF_UNIX;
 	if (l->addr.kind == ADDR_UNIX && lstat(l->addr.sock.un.sun_path, &st) == 0 &&
 	    S_ISSOCK(st.st_mode)) {
 		l->dev = st.st_dev;
@@ -15036,10 +15137,10 @@ listen_note(struct listener *l)
 	}
 }
 
-/* Binds l->addr. 0, or -1: logged, but for a unix socket that a live program
+/* Binds l->addr, shared: beside sockets that let it. 0, or -1: logged, but for a unix socket that a live program
  * answers on (errno EADDRINUSE), of which the caller knows how bad it is. */
 static int
-listen_open(struct listener *l, int mode)
+listen_open(struct listener *l, int mode, bool shared)
 {
 	l->fd = -1;
 	if (l->addr.kind == ADDR_FD) {
@@ -15051,7 +15152,7 @@ listen_open(struct listener *l, int mode)
 	} else {
 		if (l->addr.kind == ADDR_UNIX && unix_clear(&l->addr) < 0)
 			return -1;
-		if ((l->fd = listen_fd(&l->addr, mode)) < 0)
+		if ((l->fd = listen_fd(&l->addr, mode, shared)) < 0)
 			return bind_failed(&l->addr);
 	}
 	listen_note(l);
@@ -21008,6 +21109,7 @@ exchange_respond(struct exchange *x, size_t n)
 static enum step
 step_wait(struct exchange *x)
 {
+	char why[sizeof head_fault + 8];
 	struct side *u;
 	enum step s;
 	int n;
@@ -21025,8 +21127,10 @@ step_wait(struct exchange *x)
 		return u->ch.eof ? exchange_lost(x, LOST_CLOSED, "closed before it answered")
 		                 : STEP_WAIT;
 	n = response_parse(&res, buf_slice(&u->in));
-	if (n < 0)
-		return exchange_lost(x, LOST_BAD, "sent a malformed head");
+	if (n < 0) {
+		snprintf(why, sizeof why, "sent %s", head_fault);
+		return exchange_lost(x, LOST_BAD, why);
+	}
 	if (n == 0 && u->ch.eof)
 		return exchange_lost(x, LOST_CLOSED, "closed within its head");
 	if ((n > 0 ? (uint32_t)n : u->in.n) > conf->server.max_header_bytes)
@@ -21398,7 +21502,7 @@ admin_serve(struct exchange *x, const struct head *h, struct slice path, bool ex
 	struct slice bearer = auth_credentials(h, "Bearer");
 	struct admin_request rq = {
 		.method = h->method, .path = path, .query = h->query,
-		.is_unix = !exposed && x->c->listener->addr.kind == ADDR_UNIX,
+		.is_unix = !exposed && x->c->listener->is_unix,
 		.wants_html = accept && memmem(accept->value.p, accept->value.n, "text/html", 9),
 		.cross_site = is_cross_site(h),
 		.token = token ? token->value : bearer,
@@ -22139,7 +22243,7 @@ conn_more(struct conn *c)
 	int n = head_scan(in, &c->scanned);
 
 	if (n < 0)
-		conn_refuse(c, 400, "the request head is malformed");
+		conn_refuse(c, 400, head_fault);
 	else if (in.n > conf->server.max_header_bytes)
 		conn_refuse(c, memchr(in.p, '\n', in.n) ? 431 : 414, "the request head is too long");
 	else if (c->state != CONN_HEAD) {
@@ -22202,7 +22306,7 @@ conn_request(struct conn *c)
 	}
 	c->scanned = 0;
 	if (n < 0) {
-		conn_refuse(c, -n, "the request head is malformed");
+		conn_refuse(c, -n, head_fault);
 		return false;
 	}
 	if ((uint32_t)n > conf->server.max_header_bytes) {
@@ -22425,10 +22529,13 @@ front_open(struct listener *ls, int n, uint32_t clients)
 	accept_due(NULL);
 }
 
-/* No new clients; idle ones get a last chance to be closed in peace. */
+/* No new clients, but those that wait for us already; idle ones get a last chance
+ * to be closed in peace. */
 static void
 front_drain(void)
 {
+	for (int i = 0; i < n_listeners; i++)
+		listener_ready(&listeners[i].w, POLLIN);
 	draining = true;
 	timer_clear(&accept_again);
 	accept_due(NULL);
@@ -22740,7 +22847,7 @@ probe_parse(struct probe *p)
 
 	while ((n = response_parse(&res, buf_slice(in))) > 0) {
 		p->skipped += (uint32_t)n;
-		if (p->skipped > PROBE_HEAD_MAX)
+		if ((uint32_t)n > conf->server.max_header_bytes || p->skipped > PROBE_HEADS_MAX)
 			break;
 		if (res.status >= 200 || res.status == 101) {
 			if (status_expected(h, res.status))
@@ -22752,10 +22859,11 @@ probe_parse(struct probe *p)
 		buf_eat(in, (size_t)n);
 	}
 	if (n < 0)
-		probe_failed(p, slice_starts(buf_slice(in), S("HTTP/")) ?
-		    "sent a malformed head" : "sent no HTTP");
-	else if (p->skipped + in->n > PROBE_HEAD_MAX)
-		probe_failed(p, "sent a head of more than %d bytes", PROBE_HEAD_MAX);
+		probe_failed(p, "sent %s", head_fault);
+	else if (MAX(in->n, (uint32_t)n) > conf->server.max_header_bytes)
+		probe_failed(p, "sent a head too long");
+	else if (p->skipped > PROBE_HEADS_MAX)
+		probe_failed(p, "sent 1xx without end");
 	else if (p->s.ch.eof)
 		probe_cut(p);
 	else
@@ -23382,6 +23490,66 @@ explain_request(struct text *t, struct slice request, const char *const *headers
 	return !t->full;
 }
 
+/* The pair that no line of the request has, and what it has instead. */
+static void
+explain_pairs(const char *what, const struct pairs *pairs, const struct head *h, bool query, FILE *to)
+{
+	for (int i = 0; i < pairs->n; i++) {
+		const struct pair *p = &pairs->v[i];
+		struct slice is = { NULL, 0 }, rest = h->query, pair, name;
+
+		if (query ? query_has(h->query, p->name, p->value) : head_line_is(h, p))
+			continue;
+		for (int k = 0; !query && k < h->n; k++)
+			if (slice_ieq(h->f[k].name, p->name))
+				is = h->f[k].value;
+		while (query && slice_cut(&rest, '&', &pair))
+			if (slice_cut(&pair, '=', &name) && slice_eq(name, p->name))
+				is = pair.p ? pair : S("");
+		fprintf(to, "%s %s ", what, p->name.p);
+		if (is.p)
+			fprintf(to, "is \"%.*s\", wanted \"%s\"\n", (int)is.n, is.p, p->value.p);
+		else
+			fprintf(to, "is not there, wanted \"%s\"\n", p->value.p);
+		return;
+	}
+}
+
+/* What was compared: `host is "a", wanted "b"`. */
+static void
+explain_why(const struct route *r, const char *why, const struct head *h, struct slice host,
+    struct slice path, const struct ip *client, FILE *to)
+{
+	char b[INET6_ADDRSTRLEN + sizeof "/128"];
+	struct text t = { b, 0, sizeof b, false };
+
+	if (strcmp(why, "header") == 0) {
+		explain_pairs("header", &r->headers, h, false, to);
+	} else if (strcmp(why, "query") == 0) {
+		explain_pairs("query", &r->queries, h, true, to);
+	} else if (strcmp(why, "path") == 0) {
+		fprintf(to, "path is \"%.*s\", wanted \"%s\"%s\n", (int)path.n, path.p, r->path.p,
+		    r->path_kind == PATH_PREFIX ? " in front"
+		    : r->path_kind == PATH_REGEX ? " to match" : "");
+	} else if (strcmp(why, "host") == 0) {
+		fprintf(to, "host is \"%.*s\", wanted \"%s%s\"\n", (int)host.n, host.p,
+		    r->host_kind == HOST_WILD ? "*" : "", r->host.p);
+	} else if (strcmp(why, "method") == 0) {
+		fprintf(to, "method is \"%.*s\", wanted", (int)h->method_text.n, h->method_text.p);
+		print_methods(to, r);
+		fputc('\n', to);
+	} else {
+		ip_text(&t, client);
+		fprintf(to, "client is %.*s, wanted", (int)t.n, b);
+		for (int i = 0; i < r->clients.n; i++) {
+			t.n = 0;
+			cidr_text(&t, &r->clients.v[i]);
+			fprintf(to, " %.*s", (int)t.n, b);
+		}
+		fputc('\n', to);
+	}
+}
+
 static const struct route *
 explain_routes(const struct conf *cf, const struct head *h, struct slice path,
     const struct ip *client, FILE *to)
@@ -23395,10 +23563,10 @@ explain_routes(const struct conf *cf, const struct head *h, struct slice path,
 	for (int i = 0; i < cf->table.n; i++) {
 		const struct route *r = &cf->table.routes[i];
 		const char *why = route_why(r, h, host, path, client);
-		fprintf(to, "route %d (line %u): %s%s\n", i + 1, r->line,
-		    why ? "no, its condition fails: " : "taken", why ? why : "");
+		fprintf(to, "route %d (line %u): %s", i + 1, r->line, why ? "no: " : "taken\n");
 		if (!why)
 			return r;
+		explain_why(r, why, h, host, path, client, to);
 	}
 	fprintf(to, "no route matches: %d\n", cf->server.no_route_status);
 	return NULL;
@@ -28605,6 +28773,19 @@ acme_take(void)
 
 /* ---- listening ---- */
 
+/* Sockets of ours that are in the way of a, as 127.0.0.1:80 is of :80 while one
+ * follows the other, let it in, or do not any more. False: there are none. */
+static bool
+listeners_share(const struct listeners *have, const struct addr *a, int on)
+{
+	bool any = false;
+
+	for (int i = 0; i < have->n; i++)
+		if (addr_covers(a, &have->v[i].addr) || addr_covers(&have->v[i].addr, a))
+			any |= setsockopt(have->v[i].fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0;
+	return any;
+}
+
 /* One address of the new configuration: a socket that is open already, or a
  * new one. */
 static int
@@ -28612,6 +28793,8 @@ listener_add(struct listeners *to, struct listeners *have, const struct addr *a,
     enum listener_kind kind, int mode)
 {
 	struct listener *old = listener_of(have, a), *l = &to->v[to->n];
+	int done, err;
+	bool shared;
 
 	if (to->n == LISTENERS_MAX) {
 		log_error("more than %d listening addresses", LISTENERS_MAX);
@@ -28624,8 +28807,16 @@ listener_add(struct listeners *to, struct listeners *have, const struct addr *a,
 		l->addr.host = a->host;
 		l->addr.scheme = a->scheme;
 		l->kind = kind;
-	} else if (listen_open(l, mode) < 0)
-		return -1;
+	} else {
+		shared = listeners_share(have, a, true);
+		done = listen_open(l, mode, shared);
+		err = errno;
+		if (shared)
+			listeners_share(have, a, false);
+		errno = err;
+		if (done < 0)
+			return -1;
+	}
 	l->tls = kind == LISTEN_HTTP && a->scheme == SCHEME_HTTPS;
 	to->n++;
 	return 0;
@@ -29282,14 +29473,17 @@ inherit_read(void)
 
 #define SYSTEMD_FIRST_FD 3
 
-/* That socket is bound to a. `:port` may be any wildcard. */
+/* That socket, which was given to us as fd, is bound to a. `:port` may be any
+ * wildcard. */
 static bool
-addr_is_sock(const struct addr *a, const union sock *here)
+addr_is_sock(const struct addr *a, int fd, const union sock *here)
 {
 	static const struct ip any_v6, any_v4 = { { [10] = 0xff, [11] = 0xff } };
 	uint16_t port, want;
 	struct ip is = ip_of_sock(here, &port), shall = ip_of_sock(&a->sock, &want);
 
+	if (a->kind == ADDR_FD)
+		return a->fd == fd;
 	if (a->kind == ADDR_UNIX || a->kind == ADDR_ABSTRACT)
 		return here->sa.sa_family == AF_UNIX &&
 		    memcmp(here->un.sun_path, a->sock.un.sun_path, sizeof here->un.sun_path) == 0;
@@ -29310,10 +29504,10 @@ systemd_addr(const struct conf *cf, int fd)
 	if (getsockname(fd, &here.sa, &n) < 0)
 		return NULL;
 	for (int i = 0; i < cf->admin.n_listens; i++)
-		if (addr_is_sock(&cf->admin.listens[i], &here))
+		if (addr_is_sock(&cf->admin.listens[i], fd, &here))
 			return &cf->admin.listens[i];
 	for (int i = 0; i < cf->server.n_listens && !cf->server.listen_is_default; i++)
-		if (addr_is_sock(&cf->server.listens[i], &here))
+		if (addr_is_sock(&cf->server.listens[i], fd, &here))
 			return &cf->server.listens[i];
 	return NULL;
 }

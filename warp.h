@@ -1134,6 +1134,7 @@ struct listener {
 	int fd;
 	bool tls;        /* https is spoken there */
 	uint16_t port;   /* as bound; 0 for unix */
+	bool is_unix;    /* whatever it is called */
 	bool inherited;  /* not ours to unlink */
 	bool activated;  /* from LISTEN_FDS: stands in for the preset address */
 	dev_t dev;       /* of the socket file we made, to unlink only that */
