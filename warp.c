@@ -5,7 +5,7 @@
  * the file's floors, never up: there are no forward declarations, so a call
  * upward does not compile. Types are in warp.h under the same signs, numbers
  * in config.def.h. To understand the program start at main, at the end, and
- * the way of a request: conn_read_head, exchange_begin, exchange_step. */
+ * the way of a request: conn_request, gate_enter, exchange_run. */
 
 #define _GNU_SOURCE
 
@@ -61,7 +61,7 @@ FAST
 
 /* ==== base ===================================================================
  * Owns    the state of random_next.
- * Offers  LEN, MIN, MAX, slices, text, hash64, mix64, random_next, fd_close,
+ * Offers  LEN, MIN, MAX, slice_*, text_*, hash64, mix64, random_next, fd_close,
  *         base64_value.
  * Calls   libc only. */
 
@@ -270,6 +270,15 @@ static struct slice
 text_slice(const struct text *t)
 {
 	return (struct slice){ t->p, t->n };
+}
+
+/* What others wrote must neither forge lines nor move a terminal's cursor. */
+static void
+text_clean(char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if ((unsigned char)p[i] < ' ' || p[i] == 0x7f)
+			p[i] = '?';
 }
 
 /* What a digit of base64 stands for; -1: it is none. RFC 4648 4. */
@@ -688,8 +697,8 @@ walk_read(struct arena *a, const char *path, size_t max, struct slice *out)
 
 /* ==== clock ==================================================================
  * Owns    now_ms, now_us, now_s and the Date text, read once a turn.
- * Offers  clock_turn, clock_is_right, clock_date, clock_format.
- * Calls   base. */
+ * Offers  clock_turn, clock_is_right, clock_date.
+ * Calls   libc. */
 
 static int64_t now_ms; /* monotonic */
 static int64_t now_us; /* monotonic */
@@ -766,8 +775,8 @@ clock_date(void)
 
 /* ==== sink ===================================================================
  * Owns    the connection to the host's syslog.
- * Offers  text_clean, sink_use, sink_move, sink_add, sink_flush, sink_waits,
- *         sinks_finish, stream_own.
+ * Offers  sink_use, sink_move, sink_add, sink_flush, sink_waits, sinks_finish,
+ *         stream_own.
  * Calls   base, clock. Lines on their way out. Nobody waits for the reader: what it
  *         does not take stays in the buffer, whole lines are written, so that
  *         lines of several processes never mix. */
@@ -779,15 +788,6 @@ clock_date(void)
 
 static int syslog_fd = -1;
 static bool syslog_streams; /* records end in a NUL there */
-
-/* What others wrote must neither forge lines nor move a terminal's cursor. */
-static void
-text_clean(char *p, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if ((unsigned char)p[i] < ' ' || p[i] == 0x7f)
-			p[i] = '?';
-}
 
 /* Datagrams, or, as some have it, a stream. Where nobody listens now, the next
  * line tries again. */
@@ -995,7 +995,7 @@ sinks_finish(struct sink *a, struct sink *b, int limit_ms)
 /* ==== log ====================================================================
  * Owns    the error log: its sink, level and this process's name.
  * Offers  log_error, log_warn, log_info, log_debug, log_errno, log_flush,
- *         log_forked, log_leave, log_sink, log_lost, log_level.
+ *         log_forked, log_leave, log_sink, log_level.
  * Calls   base, sink. */
 
 #define LOG_LINE 1024 /* bytes of one line; what is longer is cut */
@@ -1119,7 +1119,7 @@ log_errno(const char *fmt, ...)
 /* ==== diag ===================================================================
  * Owns    nothing: a struct diags is its maker's.
  * Offers  diag_add, diags_print, diags_say.
- * Calls   base, arena. */
+ * Calls   base, arena, sink, log. */
 
 #define DIAGS_MAX 100 /* one file's worth of complaints; the rest is counted */
 
@@ -1276,7 +1276,7 @@ diags_say(const struct diags *ds)
 
 /* ==== toml ===================================================================
  * Owns    nothing: the tree is in the caller's arena.
- * Offers  toml_parse, toml_get, toml_kind_names.
+ * Offers  toml_parse, toml_get, utf8_add, utf8_length.
  * Calls   base, arena, diag. All of TOML 1.0.0. After an error the parser goes
  *         on with the next line, so that all errors are told at once.
  * Keys of a table are looked up one by one: fine for what people write. */
@@ -4464,7 +4464,7 @@ balance_find(struct slice name)
 /* ==== route ==================================================================
  * Owns    nothing: a table is its configuration's.
  * Offers  route_table_build, route_find, route_why, route_shadowed.
- * Calls   base, arena, http, path, addr.
+ * Calls   base, arena, path, addr.
  *
  * Routes are tried in order, the first whose conditions all hold wins. What is
  * scanned is one 32-bit key a route: the last four bytes of its path, and its
@@ -5762,8 +5762,8 @@ jws_mac(struct arena *a, struct slice key, struct slice header, struct slice pay
  * Offers  pem_next, x509_split, certs_load, certs_pair, certs_pack,
  *         certs_unpack, certs_are_less, certs_keep, certs_free, certs_print,
  *         cert_covers, cert_date.
- * Calls   base, arena, der. Whatever a file holds, its lengths are not
- *         believed. RFC 7468, RFC 5280. */
+ * Calls   base, arena, walk, der, BearSSL. Whatever a file holds, its lengths
+ *         are not believed. RFC 7468, RFC 5280. */
 
 #define PEM_DASHES S("-----")
 #define PEM_BEGIN  S("-----BEGIN ")
@@ -6736,7 +6736,7 @@ certs_keep(struct cert_set *set, const struct cert_set *old, const struct slices
 /* ==== trust ==================================================================
  * Owns    nothing: anchors are in the caller's arena.
  * Offers  trust_load.
- * Calls   base, arena, certs. */
+ * Calls   base, arena, walk, certs, BearSSL. */
 
 #define TRUST_FILE_MAX 8388608
 #define TRUST_DN_MAX   2048
@@ -7557,8 +7557,8 @@ near_text(struct arena *a, const struct near *near)
 
 /* ==== values =================================================================
  * Owns    nothing: values go into the structs of the configuration being read.
- * Offers  kinds[], section_read.
- * Calls   base, arena, diag, toml, http, addr, hints, keys. */
+ * Offers  section_read, key_set, value_error, value_text.
+ * Calls   base, arena, walk, diag, toml, http, addr, crypt, trust, keys, hints. */
 
 #define SECRET_FILE_MAX 65536 /* bytes of what `file:` names */
 #define GOT_MAX         40    /* bytes of a wrong text that are shown */
@@ -8318,7 +8318,8 @@ section_read(struct reader *r, enum section_id id, const char *where, const stru
 /* ==== upstreams ==============================================================
  * Owns    nothing.
  * Offers  upstreams_read, upstream_tls_read, name_is_dns.
- * Calls   base, arena, diag, addr, balance, certs, values. */
+ * Calls   base, arena, diag, toml, http, addr, balance, certs, keys, hints,
+ *         values. */
 
 #define DNS_LABEL_MAX 63 /* RFC 1035 2.3.4 */
 
@@ -8883,7 +8884,7 @@ upstreams_read(struct reader *r, const struct toml *tables)
 /* ==== processes ==============================================================
  * Owns    nothing.
  * Offers  processes_read, process_wrap, envfile_parse.
- * Calls   base, arena, diag, toml, addr, keys, hints, values, upstreams. */
+ * Calls   base, arena, walk, diag, toml, addr, keys, hints, values, upstreams. */
 
 /* A complaint about what a process says with key (NULL: as a whole). False, so
  * that a failing check is one line. */
@@ -9944,7 +9945,7 @@ process_wrap(struct reader *r, struct upstream *up, char **argv)
 /* ==== routes =================================================================
  * Owns    the compiled expressions, until conf_free.
  * Offers  routes_read.
- * Calls   base, arena, diag, http, path, addr, route, values, upstreams. */
+ * Calls   base, arena, diag, toml, http, path, route, hints, values, upstreams. */
 
 #define REGEX_WHY 128 /* bytes of what regerror says */
 
@@ -10427,9 +10428,9 @@ routes_read(struct reader *r, const struct toml *list)
 
 /* ==== conf ===================================================================
  * Owns    nothing: a configuration is its loader's.
- * Offers  conf_load, conf_simple, conf_wrap, conf_free, conf_memory_bound.
- * Calls   base, arena, diag, toml, addr, route, certs, values, upstreams,
- *         processes, routes. */
+ * Offers  conf_load, conf_simple, conf_wrap, conf_free.
+ * Calls   base, arena, walk, diag, toml, path, addr, route, certs, keys, hints,
+ *         values, upstreams, processes, routes. */
 
 #define HTTPS_PORT 443
 
@@ -11253,8 +11254,8 @@ conf_free(struct conf *c)
 /* ==== conf out ===============================================================
  * Owns    nothing.
  * Offers  conf_print_keys, conf_print_man, conf_print_check, conf_print_json,
- *         conf_memory_bound.
- * Calls   base, http, certs, keys, values, upstreams, conf. */
+ *         json_quote.
+ * Calls   base, arena, toml, http, certs, keys, values, upstreams. */
 
 /* ---- -D and the manual ---- */
 
@@ -11888,8 +11889,8 @@ conf_print_json(const struct conf *c, FILE *to)
 /* ==== pages ==================================================================
  * Owns    nothing: the pages are their configuration's.
  * Offers  pages_load.
- * Calls   base, arena, diag. NNN.html and NNN.json of server.error_dir are read
- *         with the configuration: workers may not be allowed to later. */
+ * Calls   base, arena, walk, diag. NNN.html and NNN.json of server.error_dir
+ *         are read with the configuration: workers may not be allowed to later. */
 
 /* The page's bytes; false: said as a warning. */
 static bool
@@ -11943,7 +11944,7 @@ pages_load(struct conf *cf)
  *         board_hits_clear, board_changed, board_text_set, board_text_get,
  *         board_worker_gone, COUNT, rate_take, challenge_set, challenge_answer,
  *         challenge_of.
- * Calls   base, clock, log, addr. Who writes what is said in warp.h. */
+ * Calls   base, arena, clock, log, addr. Who writes what is said in warp.h. */
 
 #define ADDR_TEXT 128 /* bytes of an address with its port, or of a socket's path */
 
@@ -12456,11 +12457,11 @@ challenge_of(struct slice domain, char out[ACME_TOKEN_MAX])
 /* ==== roster =================================================================
  * Owns    each upstream's roster: who may be asked now.
  * Offers  instance_standing, standing_names, instance_why, instance_failed,
- *         instance_worked, instance_timed, rosters_open, roster_refresh,
+ *         instance_worked, instance_timed, rosters_open,
  *         balance_pick, balance_stuck, stuck_value.
- * Calls   base, clock, log, balance, board. The roster is made anew when the
- *         board's epoch has moved or its own time has come; a pick is only a
- *         look at it. */
+ * Calls   base, arena, clock, log, balance, board. The roster is made anew when
+ *         the board's epoch has moved or its own time has come; a pick is only
+ *         a look at it. */
 
 #define PERCENT   100
 #define STUCK_LEN 16 /* digits of the cookie's value */
@@ -12980,7 +12981,7 @@ timers_next_ms(void)
  * Owns    the poll array, and the epoll set where quiet descriptors are parked.
  * Offers  loop_open, loop_watch, loop_unwatch, loop_inside, loop_is_ready,
  *         loop_turn.
- * Calls   base, clock, log, timer.
+ * Calls   base, arena, clock, timer.
  *
  * Watching, changing and removing are memory writes: that is poll's strength.
  * Its weakness is that each descriptor costs each turn, busy or not. So one
@@ -13254,8 +13255,9 @@ loop_turn(int wait_ms)
  * Owns    free blocks of two sizes, and the scratch block that every read
  *         goes into first.
  * Offers  block_take, block_give, buf_free, scratch_*.
- * Calls   base, timer. A block belongs to a connection only while bytes wait in it:
- *         on the usual way nothing but the scratch block is touched. */
+ * Calls   base, arena, timer. A block belongs to a connection only while bytes
+ *         wait in it: on the usual way nothing but the scratch block is
+ *         touched. */
 
 #define HEADROOM 16 /* before what is read: for a chunk's size line */
 #define TAILROOM 16 /* behind it: CRLF, the last chunk */
@@ -13406,10 +13408,10 @@ buf_settle(struct buf *f)
  * Offers  tls_open, tls_certs_use, tls_server, tls_client, tls_shake, tls_take,
  *         tls_writev, tls_push, tls_pending, tls_close, tls_free, tls_oldest,
  *         tls_why.
- * Calls   base, arena, clock, log, der, certs, board, loop. BearSSL's engine
- *         does no I/O: what it wants to read and write is looked after here. A connection
- *         has record buffers only while bytes lie in them, and what verifies a
- *         peer only during its handshake. */
+ * Calls   base, arena, clock, addr, der, certs, board, loop, BearSSL. BearSSL's
+ *         engine does no I/O: what it wants to read and write is looked after
+ *         here. A connection has record buffers only while bytes lie in them,
+ *         and what verifies a peer only during its handshake. */
 
 #define TLS_RECORD 0x16 /* first byte of a handshake record */
 #define TLS_ALERT  0x15 /* and of one that closes */
@@ -14717,8 +14719,8 @@ tls_why(const struct chan *ch, char *out, size_t n)
  * Owns    what a chan owns: its descriptor and unsent bytes.
  * Offers  chan_open, chan_send, chan_flush, chan_forget, chan_shutdown,
  *         side_fill, side_tls, side_settle, side_close.
- * Calls   base, loop, buf, tls. The only reads and writes of a connection; above
- *         it nobody knows whether there is TLS on it. */
+ * Calls   base, timer, loop, buf, tls. The only reads and writes of a
+ *         connection; above it nobody knows whether there is TLS on it. */
 
 /* The side whose `in` lies in the scratch block now. */
 static struct side *scratch_side;
@@ -14972,7 +14974,7 @@ chan_flush(struct chan *ch)
 /* ==== listen =================================================================
  * Owns    listening sockets while they are opened and closed.
  * Offers  listen_open, listen_close.
- * Calls   base, log. Every message says what to do about it. */
+ * Calls   base, walk, log, addr. Every message says what to do about it. */
 
 #define SOCKET_MODE_BITS 0777
 
@@ -15285,7 +15287,7 @@ privilege_drop(const struct server_conf *sc)
 /* ==== logfile ================================================================
  * Owns    the descriptors of the log targets, which workers inherit.
  * Offers  logs_open, logs_close, logs_use, log_file_open.
- * Calls   sink, log. */
+ * Calls   walk, sink, log. */
 
 /* A file that lines are added to; a pipe must have a reader. *made: it is new.
  * -1: logged, as what it is for. */
@@ -15348,9 +15350,9 @@ logs_use(const struct log_conf *lc)
 /* ==== pool ===================================================================
  * Owns    every upstream connection's memory, and those that are idle.
  * Offers  pool_open, pool_take, pool_give, upconn_connect, upconn_close.
- * Calls   base, log, addr, board, timer, loop, chan. What is taken is the
- *         taker's, who hands down whom to call when it is ready or due. How
- *         long idle ones may be kept is learned from each backend. */
+ * Calls   base, clock, board, timer, loop, chan. What is taken is the taker's,
+ *         who hands down whom to call when it is ready or due. How long idle
+ *         ones may be kept is learned from each backend. */
 
 #define CONNECT_AGAIN_MS 20 /* a unix listener's backlog is full */
 #define IDLE_MARGIN 10 /* part of a learned idle life that is not used */
@@ -15673,9 +15675,9 @@ upconn_connect(struct instance *in, uint8_t addr_i)
 /* ==== auth ===================================================================
  * Owns    the passwords being hashed, and digests of those that were good.
  * Offers  auth_open, auth_token_ok, auth_basic, auth_leave, auth_work, auth_busy.
- * Calls   base, clock, http, crypt. RFC 7617. A hash is slow on purpose: it is
- *         made in pieces, one password at a time, and once for all requests
- *         that bring the same. */
+ * Calls   base, clock, http, crypt, BearSSL. RFC 7617. A hash is slow on
+ *         purpose: it is made in pieces, one password at a time, and once for
+ *         all requests that bring the same. */
 
 #define CREDENTIALS_MAX 256 /* bytes of user:password; longer ones fail */
 #define AUTH_ROUNDS     16  /* between two looks at the clock */
@@ -15890,9 +15892,10 @@ auth_work(bool *good)
  *         not written yet.
  * Offers  access_on, access_start, access_line, access_flush, access_due_ms,
  *         access_fd.
- * Calls   base, clock, log, http, addr, auth. The format is compiled once into
- *         an array of ops. Never blocks: what the reader does not take waits
- *         in the buffer, what does not fit there is dropped and counted. */
+ * Calls   base, arena, clock, sink, log, toml, http, addr, board, loop, auth.
+ *         The format is compiled once into an array of ops. Never blocks: what
+ *         the reader does not take waits in the buffer, what does not fit there
+ *         is dropped and counted. */
 
 #define TIME_TEXT    32 /* 10/Oct/2000:13:55:36 +0000 */
 #define VALUE_TEXT   64 /* a value that is made here: a number, an address */
@@ -16964,9 +16967,9 @@ dashboard_head(void)
 /* ==== admin ==================================================================
  * Owns    nothing: an answer's body is its taker's.
  * Offers  admin_answer.
- * Calls   base, path, certs, conf out (json_quote), hints, board, usage, dashboard. What
- *         /status and /metrics say is read off the board, whichever worker is
- *         asked. */
+ * Calls   base, arena, clock, path, addr, hints, conf out, board, roster, tls,
+ *         usage, dashboard. What /status and /metrics say is read off the
+ *         board, whichever worker is asked. */
 
 #define TEXT_TYPE "text/plain; charset=utf-8"
 #define PROM_TYPE "text/plain; version=0.0.4; charset=utf-8"
@@ -18471,10 +18474,10 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
 
 /* ==== heads ==================================================================
  * Owns    the text of the head being written, and the heads being read.
- * Offers  heads_open, conn_is_tls, scheme_of, client_of, request_write,
+ * Offers  heads_open, conn_is_tls, client_of, request_write,
  *         response_write, interim_write.
- * Calls   base, http, path, addr, clock, roster. What one side said becomes what the
- *         other is told: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
+ * Calls   base, clock, http, path, addr, roster, loop. What one side said
+ *         becomes what the other is told: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
 
 #define HTTP_PORT  80 /* not said in Host */
 #define HTTPS_PORT 443
@@ -19207,7 +19210,7 @@ interim_write(struct text *t, struct head *h)
 /* ==== answers ================================================================
  * Owns    the text of the error page being made.
  * Offers  answer_error, answer_write.
- * Calls   base, http, heads. What warp says when no backend does. */
+ * Calls   base, clock, http, heads. What warp says when no backend does. */
 
 #define ERROR_CAUSE_MAX 2048
 #define ERROR_TEXT_MAX  (6 * ERROR_CAUSE_MAX) /* a character may become &amp; */
@@ -19341,8 +19344,9 @@ answer_write(struct text *t, const struct exchange *x, const struct answer *a)
  * Owns    what the upstreams' maintenance files said last, and the directories
  *         they are in.
  * Offers  maintenance_open, maintenance_answer.
- * Calls   base, clock, log. While the file is there it is the answer. It is
- *         looked for when a request comes, at most every MAINTENANCE_MS. */
+ * Calls   base, arena, clock, log, usage, heads. While the file is there it is
+ *         the answer. It is looked for when a request comes, at most every
+ *         MAINTENANCE_MS. */
 
 /* A notice that hangs out, or does not. */
 struct notice {
@@ -19493,7 +19497,7 @@ maintenance_answer(const struct upstream *up, struct answer *a)
  * Owns    kernel pipes for splicing: big bodies go from socket to socket
  *         without passing through us, at 0.6 of the CPU that copying takes.
  * Offers  pipe_take, pipe_give, pipe_fill, pipe_drain.
- * Calls   chan. */
+ * Calls   libc. */
 
 static struct pipe pipes[SPLICE_PIPES], *pipes_free;
 static unsigned n_pipes;
@@ -19762,7 +19766,8 @@ flow_tunnel(struct flow *f, struct side *from, struct chan *to, bool *ready)
 /* ==== spool ==================================================================
  * Owns    request bodies that are kept until they are whole.
  * Offers  spool_new, spool_add, spool_rewind, spool_fill, spool_free.
- * Calls   base, log, buf, chan. Memory first, then an unlinked file. */
+ * Calls   base, arena, log, buf, chan, usage. Memory first, then an unlinked
+ *         file. */
 
 #define SPOOL_START 4096 /* first memory of a body; doubled as it grows */
 
@@ -19900,8 +19905,8 @@ spool_fill(struct spool *sp)
 
 /* ==== exchange ===============================================================
  * Owns    a request and its answer, from a whole head to the last byte.
- * Offers  exchange_new, exchange_begin, exchange_answer, exchange_run,
- *         exchange_abort, and the doors' parts for events and deadlines.
+ * Offers  exchange_new, exchange_answer, exchange_error, exchange_run, and the
+ *         doors' parts for events and deadlines.
  * Calls   everything below. Each step looks at one state; exchange_run takes
  *         steps until one has to wait, then says what for. */
 
@@ -20587,6 +20592,7 @@ static void
 upstream_attach(struct exchange *x, struct upconn *u)
 {
 	x->u = u;
+	u->parsed = 0;
 	u->s.x = x;
 	u->s.hup = false;
 	u->s.ch.w.ready = upstream_door;
@@ -21126,7 +21132,12 @@ step_wait(struct exchange *x)
 	if (u->in.n == 0)
 		return u->ch.eof ? exchange_lost(x, LOST_CLOSED, "closed before it answered")
 		                 : STEP_WAIT;
-	n = response_parse(&res, buf_slice(&u->in));
+	if (x->u->parsed > 0 && !u->ch.eof && u->in.n <= conf->server.max_header_bytes &&
+	    !memchr(buf_p(&u->in) + x->u->parsed, '\n', u->in.n - x->u->parsed))
+		n = 0; /* not even a line more: it drips */
+	else
+		n = response_parse(&res, buf_slice(&u->in));
+	x->u->parsed = n == 0 ? u->in.n : 0;
 	if (n < 0) {
 		snprintf(why, sizeof why, "sent %s", head_fault);
 		return exchange_lost(x, LOST_BAD, why);
@@ -21428,7 +21439,7 @@ exchange_upstream_due(struct exchange *x)
 /* ==== admin front ============================================================
  * Owns    the verbs that wait for the master's word.
  * Offers  admin_serve, admin_told, admin_left.
- * Calls   admin, auth, exchange. */
+ * Calls   arena, http, pool, auth, admin, heads, exchange. */
 
 /* The master knows a verb by its place here. It is free again when the master
  * has answered, whether or not its client is still there. */
@@ -21562,8 +21573,9 @@ admin_left(const struct conn *c)
 /* ==== gate ===================================================================
  * Owns    the seed of what must not be guessed.
  * Offers  gate_open, gate_enter, gate_admit, admin_enter.
- * Calls   route, auth, certs, tls, board, answers, exchange, admin front. A request
- *         with a whole head passes here once: which route, may it, and what then. */
+ * Calls   arena, clock, http, path, addr, route, certs, board, tls, pool, auth,
+ *         heads, maintenance, spool, exchange, admin front. A request with a
+ *         whole head passes here once: which route, may it, and what then. */
 
 static uint64_t rate_seed; /* equal in all workers: the board is shared */
 
@@ -22013,7 +22025,8 @@ admin_enter(struct exchange *x)
 /* ==== http front =============================================================
  * Owns    client connections and the listeners' watches.
  * Offers  front_open, front_drain, front_told, front_wake, front_settle, n_conns.
- * Calls   gate, admin front, exchange, access, loop. The doors: what poll and
+ * Calls   clock, log, http, addr, board, timer, loop, buf, tls, chan, pool,
+ *         auth, heads, exchange, admin front, gate. The doors: what poll and
  *         the timers say arrives here first. */
 
 #define EVICT_TRIES 16 /* idle clients that are looked at for one that is silent */
@@ -22629,9 +22642,10 @@ front_told(struct slice word)
 /* ==== health =================================================================
  * Owns    the probes: one for each instance whose upstream has checks.
  * Offers  health_count, health_look, health_stop.
- * Calls   base, log, http, addr, board, timer, loop, buf, chan, heads, admin
- *         front. Only one worker checks, the one the master has told to. What
- *         came of it stands on the board, so that the next one goes on there. */
+ * Calls   base, arena, clock, log, http, addr, board, timer, loop, buf, tls,
+ *         chan, pool, heads, exchange. Only one worker checks, the one the
+ *         master has told to. What came of it stands on the board, so that the
+ *         next one goes on there. */
 
 static struct probe *probes; /* NULL: this worker does not check */
 static int n_probes;
@@ -23437,7 +23451,8 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 /* ==== explain ================================================================
  * Owns    nothing.
  * Offers  explain.
- * Calls   route, heads, gate. `warp -e`: what would become of a request, unsent. */
+ * Calls   clock, http, path, addr, route, conf out, auth, heads, gate. `warp
+ *         -e`: what would become of a request, unsent. */
 
 #define EXPLAIN_MAX 32768 /* bytes of the request made of the arguments */
 
@@ -23723,8 +23738,8 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 /* ==== resolve ================================================================
  * Owns    the helper process that may block on DNS.
  * Offers  resolve_fixed, resolve_start.
- * Calls   base, log, board, privilege. Writes addresses to the board; workers
- *         read them there, and never wait. */
+ * Calls   base, arena, clock, log, board, privilege. Writes addresses to the
+ *         board; workers read them there, and never wait. */
 
 /* Addresses that need no looking up. True: there are names as well. */
 static bool
@@ -23870,10 +23885,11 @@ resolve_start(const struct conf *cf, void (*shed)(void), int *life)
 
 /* ==== acme ===================================================================
  * Owns    the helper process that gets a certificate, and all that is in it.
- * Offers  acme_start, acme_time.
- * Calls   base, log, http, json, jose, der, certs, board, tls, chan, privilege.
- *         The helper may block, and opens no files: keys and anchors are in its
- *         memory, a pipe takes what came of it. RFC 8555, 8737, 9773. */
+ * Offers  acme_start, acme_clear.
+ * Calls   base, arena, clock, log, http, addr, json, der, jose, certs, board,
+ *         tls, chan, privilege, admin front. The helper may block, and opens no
+ *         files: keys and anchors are in its memory, a pipe takes what came of
+ *         it. RFC 8555, 8737, 9773. */
 
 #define ACME_HTTP  S("http-01")
 #define ACME_TLS   S("tls-alpn-01")
@@ -24917,8 +24933,8 @@ acme_start(const struct server_conf *sc, const struct acme_task *k, void (*shed)
  * Offers  replica_instance, endpoint_of, endpoint_unix, endpoint_tcp,
  *         endpoint_dial, endpoint_is_free, endpoint_holder, endpoint_share,
  *         run_dir_remove.
- * Calls   base, log, addr, listen, privilege. Where a replica listens: as the
- *         configuration says, or as warp chooses. */
+ * Calls   base, walk, clock, log, listen, privilege. Where a replica listens:
+ *         as the configuration says, or as warp chooses. */
 
 #define SOCKET_SHARED 0660 /* its program's and the workers' */
 #define DIR_MODE      0755
@@ -25290,8 +25306,9 @@ endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *
 /* ==== child ==================================================================
  * Owns    nothing.
  * Offers  child_start, child_mark, child_files, children_read, child_next.
- * Calls   base, arena, log, privilege. From a process's configuration to a
- *         running program with a clean slate, below a warden of its own. */
+ * Calls   base, arena, walk, sink, log, processes, privilege. From a process's
+ *         configuration to a running program with a clean slate, below a warden
+ *         of its own. */
 
 #define EXIT_NOT_RUN   126 /* as a shell says it */
 #define EXIT_NOT_THERE 127
@@ -25763,8 +25780,9 @@ child_start(const struct process *ps, const char *label, int index, const struct
  *         has ended before.
  * Offers  output_open, output_close, outputs_watch, outputs_polled,
  *         outputs_flush, outputs_reopen, outputs_shed, output_last.
- * Calls   base, log, board, logfile. A line is one write, so lines never tear;
- *         a log that takes none stops the program that writes, never warp. */
+ * Calls   base, arena, clock, sink, log, board, privilege, logfile. A line is
+ *         one write, so lines never tear; a log that takes none stops the
+ *         program that writes, never warp. */
 
 #define CHILD_PIECE (CHILD_LINE - PROC_NAME_MAX - 4) /* with its name: one atomic write */
 
@@ -26106,9 +26124,10 @@ output_last(const struct board_proc *b, char out[WHY_MAX])
  *         procs_shed, procs_resume, procs_have, procs_mark, procs_sweep,
  *         process_of, process_want, and
  *         for jobs: proc_find, proc_new, proc_attach, proc_event, proc_leave.
- * Calls   base, log, board, endpoint, child, output. A state x event table;
- *         proc_enter alone assigns state. Wanted and actual are apart: what is
- *         wanted is said by boot, requests and the operator. */
+ * Calls   base, arena, clock, log, board, privilege, endpoint, child, output. A
+ *         state x event table; proc_enter alone assigns state. Wanted and
+ *         actual are apart: what is wanted is said by boot, requests and the
+ *         operator. */
 
 static struct proc *procs[PROCS_MAX];
 static int n_procs;
@@ -27419,8 +27438,9 @@ procs_resume(unsigned generation)
 /* ==== jobs ===================================================================
  * Owns    what operators asked of processes and is not done yet.
  * Offers  job_add, jobs_step, jobs_busy.
- * Calls   proc. A restart goes replica by replica: drain, stop, start, ready;
- *         a lone one that can listen elsewhere is started beside the old. */
+ * Calls   clock, log, board, endpoint, output, proc. A restart goes replica by
+ *         replica: drain, stop, start, ready; a lone one that can listen
+ *         elsewhere is started beside the old. */
 
 #define JOBS_MAX 32
 
@@ -27707,8 +27727,9 @@ jobs_step(void)
  *         helper that gets it, account.key and the certificate's file.
  * Offers  renew_take, renew_stop, renew_settle, renew_next_ms, renew_watch,
  *         renew_polled, renew_reaped, renew_life, renew_news.
- * Calls   base, log, certs, board, acme. One job at a time; a certificate that is
- *         there stays in use whatever happens. */
+ * Calls   base, arena, walk, clock, log, der, certs, board, acme, BearSSL. One
+ *         job at a time; a certificate that is there stays in use whatever
+ *         happens. */
 
 #define RENEW_DIR_MODE  0700
 #define RENEW_FILE_MODE 0600
@@ -28338,10 +28359,12 @@ renew_settle(void (*shed)(void))
 /* ==== master =================================================================
  * Owns    the configuration, listening sockets, workers, resolver, signals.
  * Offers  master_run.
- * Calls   conf, listen, logfile, board, resolve, worker, proc, jobs, renew. Never
- *         touches traffic. A generation is one configuration's workers: the newest
- *         serves, older ones drain; a reload is a generation that gets ready
- *         before the one before it is told to drain. */
+ * Calls   arena, walk, clock, sink, log, diag, addr, certs, conf, pages, board,
+ *         listen, privilege, logfile, usage, maintenance, spool, health,
+ *         worker, resolve, endpoint, child, output, proc, jobs, renew. Never
+ *         touches traffic. A generation is one configuration's workers: the
+ *         newest serves, older ones drain; a reload is a generation that gets
+ *         ready before the one before it is told to drain. */
 
 #define WORKER_SLOTS   (WORKERS_MAX * 2)
 #define CHECK_WAIT_S   30   /* `-t` of a new binary */

@@ -1088,6 +1088,7 @@ struct upconn {
 	int64_t idle_since_ms;
 	bool retry_connect;    /* a unix backlog is full: connect again soon */
 	bool head;             /* its last request was HEAD */
+	uint32_t parsed;       /* bytes of s.in that were no whole head yet */
 };
 
 enum conn_state {
