@@ -7308,7 +7308,7 @@ static const struct key rate_keys[] = {
 #define TLS(field) AT(struct tls_read, out.field)
 static const struct key tls_keys[] = {
 	PLAIN("enabled", K_BOOL, AT(struct tls_read, enabled), "false",
-	    "Serve TLS at https_port and https_listen."),
+	    "Serve TLS at https_port and https_listen; true where cert, certs or domains are given."),
 	PLAIN("cert", K_PATH, AT(struct tls_read, cert), NULL,
 	    "Certificate chain, PEM, the server's own first."),
 	PLAIN("key", K_PATH, AT(struct tls_read, key), NULL,
