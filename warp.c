@@ -457,6 +457,8 @@ struct walk {
 	int dir;
 	uid_t who;   /* not root, but can change the way */
 	bool linked; /* he did, by a link */
+	bool shared; /* others may add names to dir */
+	bool magic;  /* name is a link of /proc, which leads to what is open */
 	bool made;   /* walk_open has made the file */
 	char name[PATH_MAX]; /* first what is left of the way */
 };
@@ -484,6 +486,7 @@ walk_enter(struct walk *w, int fd)
 	walk_say(w, st.st_uid);
 	if ((st.st_mode & S_IWOTH) && !(st.st_mode & S_ISVTX))
 		w->who = ANYBODY;
+	w->shared = st.st_mode & S_IWOTH || (st.st_mode & S_IWGRP && st.st_gid != 0);
 	return true;
 }
 
@@ -525,8 +528,8 @@ walk_step(struct walk *w)
 	}
 	snprintf(name, sizeof name, "%.*s", (int)n, at);
 	if (fstatat(w->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-		if (S_ISLNK(st.st_mode) && !(fstatfs(w->dir, &fs) == 0 && last &&
-		    (long)fs.f_type == WALK_PROC)) /* /proc/self/fd leads nowhere by name */
+		w->magic = last && fstatfs(w->dir, &fs) == 0 && (long)fs.f_type == WALK_PROC;
+		if (S_ISLNK(st.st_mode) && !w->magic) /* /proc/self/fd leads nowhere by name */
 			return walk_follow(w, name, &st, rest) ? 0 : -1;
 	} else if (!last)
 		return -1;
@@ -542,13 +545,13 @@ walk_step(struct walk *w)
 static bool
 walk_dir(struct walk *w, const char *path)
 {
-	int done = 0;
+	int done = -1;
 
 	*w = (struct walk){ .dir = -1, .who = ROOT };
 	if ((size_t)snprintf(w->name, sizeof w->name, "%s", path) >= sizeof w->name)
 		errno = ENAMETOOLONG;
 	else if (walk_enter(w, open(*path == '/' ? "/" : ".", O_PATH | O_DIRECTORY | O_CLOEXEC)))
-		for (int i = 0; i < PATH_MAX && done == 0; i++)
+		for (int i = done = 0; i < PATH_MAX && done == 0; i++)
 			done = walk_step(w);
 	if (done > 0)
 		return true;
@@ -565,6 +568,8 @@ walk_is_good(const struct walk *w, const struct stat *st)
 {
 	bool own_name = !w->linked && st->st_nlink == 1; /* it was made where it is */
 
+	if (w->shared && S_ISREG(st->st_mode) && st->st_nlink != 1)
+		return false; /* another name of somebody's file */
 	if (w->who == ANYBODY)
 		return own_name && S_ISREG(st->st_mode);
 	return w->who == ROOT || st->st_uid == w->who || (st->st_uid == ROOT && own_name);
@@ -598,7 +603,7 @@ walk_open(struct walk *w, const char *path, int flags)
 	if (w->made && w->linked && fchown(fd, w->who, (gid_t)-1) < 0)
 		err = errno; /* nor would it be good the next time */
 	if (fd < 0) /* a link that came just now is not followed */
-		fd = openat(w->dir, w->name, (flags & ~O_CREAT) | (w->who == ROOT ? 0 : O_NOFOLLOW));
+		fd = openat(w->dir, w->name, (flags & ~O_CREAT) | (w->magic ? 0 : O_NOFOLLOW));
 	if (fd < 0)
 		err = errno == ENOENT && flags & O_CREAT ? EPERM : errno;
 	else if (fstat(fd, &st) < 0 || !walk_is_good(w, &st)) {
@@ -3524,6 +3529,21 @@ path_raw(const struct path_view *v, size_t from, size_t to)
 	if (start >= 2 && v->raw.p[start - 2] == '%')
 		start -= 2; /* nothing else can stand there */
 	return (struct slice){ v->raw.p + start, end - start };
+}
+
+/* The bytes of raw behind those; dots that the view has no more would climb
+ * over what stands before them then. */
+static struct slice
+path_rest(const struct path_view *v, size_t from)
+{
+	size_t cut = from > 0 ? v->ends[from - 1] : 0, next = v->raw.n;
+
+	if (from < v->path.n)
+		next = (size_t)(path_raw(v, from, from + 1).p - v->raw.p);
+	for (size_t i = cut; i < next; i++)
+		if (v->raw.p[i] != '/')
+			cut = next;
+	return slice_from(v->raw, cut);
 }
 
 /* A normalised path, or one that was rewritten, as it may stand in a request
@@ -16362,17 +16382,20 @@ access_flush(bool force)
 	struct sink *s = &access_log.sink;
 	bool due = !s->blocked && (s->n > LOG_BUFFER / 2 || now_ms >= access_log.due_ms);
 
-	if (s->n > 0 && (force || due) && !sink_flush(s))
+	if (s->n == 0 || !(force || due))
+		return;
+	if (!sink_flush(s)) { /* poll does not know when that gets better */
 		access_complain(strerror(errno));
-	if (s->n > 0 && due)
-		access_log.due_ms = now_ms + LOG_RETRY_MS;
+		s->blocked = false;
+	}
+	access_log.due_ms = now_ms + LOG_RETRY_MS;
 }
 
 /* Milliseconds until a flush is due; -1: none. */
 static int
 access_due_ms(void)
 {
-	if (access_log.sink.n == 0)
+	if (access_log.sink.n == 0 || access_log.sink.blocked)
 		return -1;
 	return (int)MAX(access_log.due_ms - now_ms, 0);
 }
@@ -18696,11 +18719,16 @@ forwarded_find(const struct head *h, struct forwarded *out, struct ip *client)
 	if (h->count[F_FORWARDED] == 0)
 		return false;
 	for (int i = 0; i < h->n; i++) {
-		struct slice rest = h->f[i].value;
+		struct slice rest = h->f[i].value, before;
 		while (h->f[i].id == F_FORWARDED && rest.n > 0) {
-			if (!forwarded_next(&rest, &f)) {
+			before = rest;
+			if (!forwarded_next(&rest, &f)) { /* of what comes behind it proxies may vouch */
+				any = hides = false;
 				*client = peer;
-				return false;
+				if (!slice_cut(&before, ',', &rest) || !before.p)
+					break;
+				rest = before;
+				continue;
 			}
 			good = forwarded_ip(f.who, &ip);
 			if (!good || !any || !cidrs_have(&conf->server.trusted, &ip)) {
@@ -18959,7 +18987,7 @@ rewrite_apply(struct text *t, const struct route *r, const struct path_view *vie
 		else if (m[g].rm_so >= 0)
 			text_add(t, path_raw(view, (size_t)m[g].rm_so, (size_t)m[g].rm_eo));
 	}
-	text_add(t, slice_from(view->raw, to > 0 ? view->ends[to - 1] : 0));
+	text_add(t, path_rest(view, to));
 	return !t->full;
 }
 
