@@ -22,15 +22,15 @@ static int ends[2]; /* of the log: [0] is read by the test */
 static void
 log_close(void)
 {
-	if (access_log.fd > STDERR_FILENO && access_log.fd != ends[1])
-		close(access_log.fd);
-	if (access_log.p)
-		munmap(access_log.p, LOG_BUFFER);
+	if (access_log.sink.fd > STDERR_FILENO && access_log.sink.fd != ends[1])
+		close(access_log.sink.fd);
+	if (access_log.sink.buf)
+		munmap(access_log.sink.buf, LOG_BUFFER);
 	for (size_t i = 0; i < access_log.n_ops; i++)
 		free((char *)(uintptr_t)access_log.ops[i].arg.p);
 	free(access_log.ops);
 	memset(&access_log, 0, sizeof access_log);
-	access_log.fd = -1;
+	access_log.sink.fd = -1;
 	access_on = false;
 }
 
@@ -337,8 +337,12 @@ test_cut_short(void **state)
 static void
 turn(int64_t ms)
 {
+	struct pollfd p = { .fd = sink_waits(&access_log.sink), .events = POLLOUT };
+
 	now_ms += ms;
 	access_flush(false);
+	if (p.fd >= 0 && poll(&p, 1, 0) > 0) /* as log_ready */
+		access_flush(true);
 }
 
 static void
@@ -356,10 +360,10 @@ test_when_due(void **state)
 	turn(1);
 	assert_int_equal(lseek(ends[1], 0, SEEK_END), 8);
 	assert_int_equal(access_due_ms(), -1);
-	while (access_log.n <= LOG_BUFFER / 2)
+	while (access_log.sink.n <= LOG_BUFFER / 2)
 		line_of(S(HEAD "\r\n"));
 	turn(0); /* much is written at once */
-	assert_int_equal(access_log.n, 0);
+	assert_int_equal(access_log.sink.n, 0);
 	file_close();
 }
 
@@ -404,8 +408,8 @@ slow_reader(void)
 		turn(1);
 		assert_true(made < 1000000);
 	}
-	assert_true(access_log.blocked);
-	assert_in_range(access_due_ms(), 0, LOG_RETRY_MS);
+	assert_int_equal(sink_waits(&access_log.sink), access_log.sink.fd);
+	assert_int_equal(access_due_ms(), -1); /* the reader says when: no turn in vain */
 	n = drain(b, sizeof b);
 	for (int i = 0; i < 100; i++) {
 		turn(LOG_RETRY_MS);
@@ -463,14 +467,14 @@ test_pieces(void **state)
 		line_numbered(i);
 	access_flush(true);
 	while ((n = recv(ends[0], b, sizeof b, MSG_DONTWAIT)) > 0) {
-		assert_in_range(n, 1, PIPE_BUF);
+		assert_in_range(n, 1, SOCKET_PIECE);
 		assert_int_equal(b[n - 1], '\n');
 		for (ssize_t i = 0; i < n; i++)
 			lines += b[i] == '\n';
 		records++;
 	}
 	assert_int_equal(lines, 200);
-	assert_in_range(records, 2, 10);
+	assert_in_range(records, 2, 20);
 	log_close();
 	close(ends[0]);
 	close(ends[1]);
@@ -504,7 +508,7 @@ test_long_line(void **state)
 	access_log.line_max = 8;
 	line_of(S(HEAD "A: 0123456789\r\n\r\n"));
 	assert_int_equal(wide_get(&counts.log_dropped), 1);
-	assert_int_equal(access_log.n, 0);
+	assert_int_equal(access_log.sink.n, 0);
 	log_close();
 	close(ends[0]);
 	close(ends[1]);
@@ -518,8 +522,9 @@ test_full_disk(void **state)
 	log_open("$uri", open("/dev/full", O_WRONLY));
 	line_numbered(1);
 	turn(LOG_FLUSH_MS);
-	assert_int_equal(access_log.n, 3);
+	assert_int_equal(access_log.sink.n, 3);
 	assert_int_equal(access_due_ms(), LOG_RETRY_MS);
+	assert_int_equal(sink_waits(&access_log.sink), -1); /* poll would always say yes */
 	for (unsigned i = 0; wide_get(&counts.log_dropped) == 0; i++)
 		line_numbered(i);
 	log_close();
@@ -534,8 +539,10 @@ test_reader_gone(void **state)
 	close(ends[0]);
 	log_open("$uri", ends[1]);
 	line_numbered(1);
-	access_flush(true);
-	assert_true(access_log.n > 0 && access_due_ms() == LOG_RETRY_MS);
+	turn(LOG_FLUSH_MS);
+	assert_true(access_log.sink.n > 0);
+	assert_int_equal(access_due_ms(), LOG_RETRY_MS);
+	assert_int_equal(sink_waits(&access_log.sink), -1); /* poll would always say yes */
 	log_close();
 	close(ends[1]);
 }
@@ -557,11 +564,11 @@ test_reopen(void **state)
 	assert_memory_equal(b, "/1\n", 3);
 	assert_int_equal(pread(second, b, sizeof b, 0), 3);
 	assert_memory_equal(b, "/2\n", 3);
-	memcpy(access_log.p, "5\n/6\n", 5); /* the old one took "/" of it */
-	access_log.n = 5;
-	close(access_log.fd);
-	access_log.fd = open("/dev/full", O_WRONLY);
-	access_log.torn = true;
+	memcpy(access_log.sink.buf, "5\n/6\n", 5); /* the old one took "/" of it */
+	access_log.sink.n = 5;
+	close(access_log.sink.fd);
+	access_log.sink.fd = open("/dev/full", O_WRONLY);
+	access_log.sink.torn = true;
 	access_fd(dup(second));
 	access_flush(true);
 	assert_int_equal(pread(second, b, sizeof b, 0), 6);
@@ -579,7 +586,7 @@ test_off(void **state)
 	test_conf.log.access = (struct log_target){ .sink = SINK_OFF, .fd = -1 };
 	access_start(&test_conf, &counts.log_dropped);
 	assert_false(access_on);
-	assert_null(access_log.p);
+	assert_null(access_log.sink.buf);
 	assert_int_equal(access_due_ms(), -1);
 	access_flush(true);
 }
@@ -729,7 +736,7 @@ setup(void **state)
 	now_s = NOON;
 	now_ms = 1000000;
 	now_us = now_ms * 1000;
-	log_fd = open("/dev/null", O_WRONLY); /* what it complains about is meant to be */
+	log_sink.fd = open("/dev/null", O_WRONLY); /* what it complains about is meant to be */
 	board_open();
 	return 0;
 }

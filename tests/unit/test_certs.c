@@ -69,8 +69,8 @@ static const struct {
 	{ "ec.pem", "ed.key", "cannot be used: warp knows RSA", false },
 	{ "none.pem", "ec.key", "error 0: cannot read " DIR "none.pem: No such file", false },
 	{ "ec.pem", "none.key", "error 0: cannot read " DIR "none.key: No such file", false },
-	{ "/dev/null", "ec.key", "cannot read /dev/null: it is no file", false },
-	{ "/dev/zero", "ec.key", "cannot read /dev/zero: it is no file", false },
+	{ "/dev/null", "ec.key", "cannot read /dev/null: it is not a regular file", false },
+	{ "/dev/zero", "ec.key", "cannot read /dev/zero: it is not a regular file", false },
 };
 
 static void

@@ -282,13 +282,13 @@ test_rate_cells(void **state)
 
 	(void)state;
 	for (uint64_t i = 1; i <= RATE_WAYS; i++, now_us += 1000)
-		assert_int_equal(rate_take(&one, i * RATE_CELLS), 0);
+		assert_int_equal(rate_take(&one, i << 32), 0);
 	for (uint64_t i = 1; i <= RATE_WAYS; i++)
-		assert_int_not_equal(rate_take(&one, i * RATE_CELLS), 0);
-	assert_int_equal(rate_take(&one, 99 * RATE_CELLS), 0);
-	assert_int_not_equal(rate_take(&one, 99 * RATE_CELLS), 0);
+		assert_int_not_equal(rate_take(&one, i << 32), 0);
+	assert_int_equal(rate_take(&one, 99ull << 32), 0);
+	assert_int_not_equal(rate_take(&one, 99ull << 32), 0);
 	for (uint64_t i = 2; i <= RATE_WAYS; i++)
-		assert_int_not_equal(rate_take(&one, i * RATE_CELLS), 0);
+		assert_int_not_equal(rate_take(&one, i << 32), 0);
 	for (uint64_t tag = 1; tag < 100000; tag += 7) /* stays within the table */
 		rate_take(&one, tag);
 	rate_take(&one, UINT64_MAX);
