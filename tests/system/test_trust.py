@@ -180,6 +180,7 @@ def test_expose_in_both_simple_modes(warp, backend, mode):
     m = eventually(health, "an answer")
     assert m.status == 200 and not b.requests
     assert w.ask("/warp/health").status == 401
+    w.stop(status=143 if mode == "--" else 0)              # 128 + SIGTERM: as the program's
 
 
 # ---- guards ---------------------------------------------------------------------------------
