@@ -1,0 +1,411 @@
+/* Who asks, as trusted proxies say it; and the places of clients: who idles for
+ * longest makes way, the operator has his own. */
+
+#define main static warp_main
+#include "../../warp.c"
+#undef main
+
+#include "unit.h"
+
+static struct conf test_conf;
+
+/* ---- Forwarded. RFC 7239 4 ---- */
+
+/* clang-format off */
+static const struct {
+	struct slice list;
+	const char *want; /* who|proto|host of each element; NULL: malformed */
+	const char *why;
+} lists[] = {
+	{ T("for=1.2.3.4"), "1.2.3.4||", "one" },
+	{ T("for=1.2.3.4;proto=https;host=a.example"), "1.2.3.4|https|a.example", "all three" },
+	{ T("For=1.2.3.4;PROTO=http;hOsT=a"), "1.2.3.4|http|a", "names in any case" },
+	{ T("proto=https"), "|https|", "nobody is named" },
+	{ T("for=1, for=2,for=3"), "1||,2||,3||", "a list" },
+	{ T("for=1;by=9;for2=7;x=y"), "1||", "unknown names" },
+	{ T("for=1 ; proto=http , for=2"), "1|http|,2||", "blanks around" },
+	{ T("\tfor=1\t"), "1||", "tabs around" },
+	{ T(";;for=1;;proto=a;"), "1|a|", "empty pairs" },
+	{ T(",for=1,,for=2,"), "||,1||,||,2||", "empty elements" },
+	{ T("for=\"[2001:db8::1]:4711\""), "[2001:db8::1]:4711||", "quoted" },
+	{ T("for=[2001:db8::1]:4711"), "[2001:db8::1]:4711||", "as many write it" },
+	{ T("for=1.2.3.4:80"), "1.2.3.4:80||", "so too" },
+	{ T("for=\"a,b;c=d\";proto=x"), "a,b;c=d|x|", "signs in quotes" },
+	{ T("for=\"a\\\"b\";proto=x"), "a\\\"b|x|", "a quote in quotes" },
+	{ T("for=\"\""), "||", "empty quotes" },
+	{ T("x=\"\\\\\";for=1"), "1||", "an escaped backslash ends nothing" },
+	{ T("for=_hidden, for=unknown"), "_hidden||,unknown||", "who hides" },
+	{ T("for=1;for=2"), "2||", "twice" },
+	{ T("host=a:8080"), "||a:8080", "a port" },
+	{ T("host=\"[::1]:8080\""), "||[::1]:8080", "an address" },
+	{ T("for"), NULL, "no value" },
+	{ T("for="), NULL, "an empty one" },
+	{ T("=1"), NULL, "no name" },
+	{ T("for =1"), NULL, "a blank behind the name" },
+	{ T("for= 1"), NULL, "a blank before the value" },
+	{ T("for=1 2"), NULL, "a blank between" },
+	{ T("for=1 proto=x"), NULL, "nothing between two" },
+	{ T("for=\"1"), NULL, "open quotes" },
+	{ T("for=\"1\\\""), NULL, "open, escaped" },
+	{ T("for=\"1\\"), NULL, "open, nothing to escape" },
+	{ T("for=\"1\"2"), NULL, "more behind the quotes" },
+	{ T("for=1, for"), NULL, "the second is malformed" },
+	{ T("for=1/2"), NULL, "no token" },
+	{ T("proto=\"a b\""), NULL, "no token in quotes" },
+	{ T("host=\"a b\""), NULL, "no host" },
+	{ T("host=\"a/b\""), NULL, "no host either" },
+	{ T("for=\x80"), NULL, "no ASCII" },
+};
+
+static const struct {
+	struct slice fields[2];
+	const char *client, *proto; /* client NULL: nothing is believed */
+	const char *why;
+} chains[] = {
+	{ { T("for=1.2.3.4;proto=https") }, "1.2.3.4", "https", "one" },
+	{ { T("for=6.6.6.6;proto=x, for=1.2.3.4;proto=y") }, "1.2.3.4", "y", "the first is forged" },
+	{ { T("for=1.2.3.4;proto=y, for=10.0.0.2;proto=z") }, "1.2.3.4", "y", "behind two proxies" },
+	{ { T("for=6.6.6.6, for=1.2.3.4;proto=y, for=10.0.0.2, for=10.0.0.3") }, "1.2.3.4", "y", "behind three" },
+	{ { T("for=10.0.0.9;proto=y, for=10.0.0.2") }, "10.0.0.9", "y", "a client from within" },
+	{ { T("for=6.6.6.6"), T("for=1.2.3.4;proto=y, for=10.0.0.2") }, "1.2.3.4", "y", "two lines" },
+	{ { T("for=6.6.6.6, for=_x;proto=y") }, "10.0.0.1", "y", "who hides is not the one before" },
+	{ { T("for=6.6.6.6, for=unknown;proto=y, for=10.0.0.2") }, "10.0.0.2", "y", "but who saw him" },
+	{ { T("for=unknown, for=10.0.0.2, for=10.0.0.3") }, "10.0.0.2", "", "not the next one" },
+	{ { T("proto=https") }, "10.0.0.1", "https", "nobody is named" },
+	{ { T("for=\"[2001:db8::1]:4711\"") }, "2001:db8::1", "", "v6" },
+	{ { T("for=1.2.3.4;host=\"a b\"") }, NULL, NULL, "malformed" },
+	{ { T("for=1.2.3.4, for=10.0.0.2;") }, "1.2.3.4", "", "a semicolon more" },
+	{ { T("for=1.2.3.4"), T("") }, "1.2.3.4", "", "an empty line" },
+	{ { T("") }, NULL, NULL, "nothing" },
+	/* what a client says in front cannot make him the proxy */
+	{ { T("for=\"x, for=1.2.3.4;proto=y") }, "1.2.3.4", "y", "a quote that a client left open" },
+	{ { T("for=10.0.0.9;x=\"y, for=1.2.3.4;host=\"a.example\"") }, "1.2.3.4", "", "one that meets another" },
+	{ { T("%&/"), T("for=1.2.3.4;proto=y") }, "1.2.3.4", "y", "rubbish in a line of its own" },
+};
+/* clang-format on */
+
+static void
+test_lists(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < LEN(lists); i++) {
+		struct slice in = exact(lists[i].list), rest = in;
+		struct slice want = slice_of(lists[i].want ? lists[i].want : "malformed");
+		struct forwarded f;
+		char b[256];
+		struct text t = { b, 0, sizeof b, false };
+		bool good = true;
+
+		for (int n = 0; n < 20 && rest.n > 0 && good; n++) {
+			if (!(good = forwarded_next(&rest, &f)))
+				t.n = 0;
+			text_fmt(&t, good ? "%s%.*s|%.*s|%.*s" : "malformed", n > 0 ? "," : "",
+			    (int)f.who.n, f.who.p, (int)f.proto.n, f.proto.p, (int)f.host.n, f.host.p);
+		}
+		row_slice(lists[i].why, in, "list", text_slice(&t), want);
+		exact_free(in);
+	}
+	rows_end();
+}
+
+/* Any bytes: what comes out lies in what went in, and it ends. */
+static void
+test_any_bytes(void **state)
+{
+	static const char alphabet[] = "for=;,\"\\ \t1[]:abhostproto=\x80";
+
+	(void)state;
+	for (int round = 0; round < 50000; round++) {
+		char b[24];
+		struct slice in = { b, dice(sizeof b) }, rest, before;
+		struct forwarded f;
+
+		for (size_t i = 0; i < in.n; i++)
+			b[i] = alphabet[dice(sizeof alphabet - 1)];
+		in = exact(in);
+		rest = in;
+		while (rest.n > 0) {
+			before = rest;
+			if (!forwarded_next(&rest, &f))
+				break;
+			assert_true(rest.n < before.n);
+			assert_true(f.who.n == 0 || (f.who.p >= before.p && f.who.p + f.who.n <= in.p + in.n));
+		}
+		exact_free(in);
+	}
+}
+
+static void
+test_chains(void **state)
+{
+	struct cidr within;
+
+	(void)state;
+	assert_true(cidr_parse(S("10.0.0.0/8"), &within));
+	conf = &test_conf;
+	test_conf.server.trusted = (struct cidrs){ &within, 1 };
+	for (size_t i = 0; i < LEN(chains); i++) {
+		static struct head h;
+		char head[512], b[64];
+		struct text t = { head, 0, sizeof head, false }, ip_t = { b, 0, sizeof b, false };
+		const char *want = chains[i].client ? chains[i].client : "10.0.0.1";
+		struct forwarded f = { .who = { NULL, 0 } };
+		struct ip client;
+		bool found;
+
+		text_str(&t, "GET / HTTP/1.1\r\nHost: a\r\n");
+		for (size_t k = 0; k < 2; k++)
+			if (chains[i].fields[k].p)
+				text_fmt(&t, "Forwarded: %.*s\r\n", (int)chains[i].fields[k].n, chains[i].fields[k].p);
+		text_str(&t, "\r\n");
+		assert_true(request_parse(&h, text_slice(&t)) > 0);
+		assert_true(ip_parse(S("10.0.0.1"), &client));
+		found = forwarded_find(&h, &f, &client);
+		row_int(chains[i].why, chains[i].fields[0], "found", found, chains[i].client != NULL);
+		ip_text(&ip_t, &client);
+		row_slice(chains[i].why, chains[i].fields[0], "client", text_slice(&ip_t), slice_of(want));
+		if (found && chains[i].proto)
+			row_slice(chains[i].why, chains[i].fields[0], "proto", f.proto, slice_of(chains[i].proto));
+	}
+	test_conf.server.trusted = (struct cidrs){ NULL, 0 };
+	rows_end();
+}
+
+/* ---- places ---- */
+
+enum { PLACES = 4 };
+
+static struct listener doors[LISTENER_KINDS];
+static struct sockaddr_un names[LISTENER_KINDS];
+static socklen_t name_lens[LISTENER_KINDS];
+
+/* A worker with two listeners and nothing behind them. */
+static int
+front_setup(void **state)
+{
+	(void)state;
+	if (board)
+		return 0;
+	board_open();
+	conf = &test_conf;
+	test_conf.server.keepalive_ms = test_conf.server.header_ms = 600000;
+	test_conf.server.max_header_bytes = 4096;
+	clock_turn();
+	me = &board->workers[0];
+	blocks_open(4096);
+	scratch = block_take(BLOCK_LARGE);
+	loop_open(3 * PLACES + ADMIN_PLACES + LISTENER_KINDS + WATCHES_SPARE);
+	for (int i = 0; i < LISTENER_KINDS; i++) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+		names[i].sun_family = AF_UNIX; /* of no name: an abstract one is chosen */
+		assert_int_equal(bind(fd, (struct sockaddr *)&names[i], sizeof names[i].sun_family), 0);
+		name_lens[i] = sizeof names[i];
+		assert_int_equal(getsockname(fd, (struct sockaddr *)&names[i], &name_lens[i]), 0);
+		assert_int_equal(listen(fd, 100), 0);
+		doors[i] = (struct listener){ .kind = (enum listener_kind)i, .fd = fd };
+	}
+	front_open(doors, LISTENER_KINDS, PLACES);
+	return 0;
+}
+
+/* All that has happened is seen to. */
+static void
+turns(void)
+{
+	for (int i = 0; i < 3; i++)
+		loop_turn(0);
+}
+
+static int
+come(enum listener_kind kind)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+	assert_int_equal(connect(fd, (struct sockaddr *)&names[kind], name_lens[kind]), 0);
+	turns();
+	return fd;
+}
+
+/* He was sent away. */
+static bool
+is_out(int fd)
+{
+	char b;
+
+	return recv(fd, &b, 1, MSG_DONTWAIT) == 0;
+}
+
+static void
+leave(int *v, int n)
+{
+	for (int i = 0; i < n; i++)
+		close(v[i]);
+	turns();
+	assert_int_equal(n_conns, 0);
+	for (int i = 0; i < LISTENER_KINDS; i++) {
+		assert_int_equal(seats[i].n, 0);
+		assert_null(seats[i].busy);
+		assert_null(seats[i].idle);
+		assert_null(seats[i].idle_last);
+		assert_true(seats[i].accepting);
+	}
+}
+
+static void
+test_longest_makes_way(void **state)
+{
+	int v[2 * PLACES];
+
+	(void)state;
+	for (int i = 0; i < 2 * PLACES; i++) {
+		v[i] = come(LISTEN_HTTP);
+		assert_int_equal(seats[LISTEN_HTTP].n, MIN(i + 1, PLACES));
+		for (int k = 0; k <= i; k++)
+			assert_int_equal(is_out(v[k]), i - k >= PLACES);
+	}
+	leave(v, 2 * PLACES);
+}
+
+/* Part of a head makes one busy, and who has just spoken does not go. */
+static void
+test_who_speaks_stays(void **state)
+{
+	int v[PLACES + 3], n = 0;
+
+	(void)state;
+	while (n < PLACES)
+		v[n] = come(LISTEN_HTTP), n++;
+	assert_int_equal(send(v[0], "GET", 3, 0), 3);
+	turns();
+	v[n++] = come(LISTEN_HTTP);
+	assert_false(is_out(v[0]));
+	assert_true(is_out(v[1]));
+	assert_int_equal(send(v[2], "GET", 3, 0), 3); /* not yet read */
+	assert_true(conn_evict(LISTEN_HTTP));
+	assert_false(is_out(v[2]));
+	assert_true(is_out(v[3]));
+	turns();
+	leave(v, n);
+}
+
+/* All are busy: who comes waits outside, and nobody is asked in vain. */
+static void
+test_all_are_busy(void **state)
+{
+	int v[PLACES + 2], n = 0;
+
+	(void)state;
+	while (n < PLACES) {
+		v[n] = come(LISTEN_HTTP);
+		assert_int_equal(send(v[n++], "GET /", 5, 0), 5);
+	}
+	turns();
+	assert_null(seats[LISTEN_HTTP].idle);
+	v[n++] = come(LISTEN_HTTP);
+	assert_false(seats[LISTEN_HTTP].accepting);
+	assert_int_equal(seats[LISTEN_HTTP].n, PLACES);
+	for (int i = 0; i < n; i++)
+		assert_false(is_out(v[i]));
+	close(v[0]); /* a place is free */
+	turns();
+	v[0] = v[--n];
+	assert_int_equal(seats[LISTEN_HTTP].n, PLACES);
+	assert_false(is_out(v[0]));
+	assert_true(seats[LISTEN_HTTP].accepting); /* v[0] idles */
+	leave(v, n);
+}
+
+static void
+test_operators_places(void **state)
+{
+	int v[PLACES + 1], ops[ADMIN_PLACES + 2];
+
+	(void)state;
+	for (int i = 0; i < PLACES; i++) {
+		v[i] = come(LISTEN_HTTP);
+		assert_int_equal(send(v[i], "GET /", 5, 0), 5);
+	}
+	v[PLACES] = come(LISTEN_HTTP); /* waits */
+	for (int i = 0; i < ADMIN_PLACES + 2; i++)
+		ops[i] = come(LISTEN_ADMIN);
+	assert_int_equal(seats[LISTEN_ADMIN].n, ADMIN_PLACES);
+	assert_true(is_out(ops[0]) && is_out(ops[1]) && !is_out(ops[2]));
+	for (int i = 0; i <= PLACES; i++)
+		assert_false(is_out(v[i])); /* no client makes way for an operator */
+	for (int i = 0; i < ADMIN_PLACES + 2; i++)
+		close(ops[i]);
+	turns();
+	leave(v, PLACES + 1);
+}
+
+/* The lists, against a simple model. */
+static void
+test_lists_of_conns(void **state)
+{
+	enum { N = 6 };
+	static struct listener l = { .kind = LISTEN_HTTP };
+	static struct conn c[N];
+	struct conn *order[N]; /* idle ones, newest first */
+	int n = 0;
+
+	(void)state;
+	for (int i = 0; i < N; i++) {
+		c[i] = (struct conn){ .listener = &l };
+		conn_link(&c[i], false);
+	}
+	for (int round = 0; round < 20000; round++) {
+		struct conn *p = &c[dice(N)], *last = NULL;
+		bool idles = dice(2), was = p->idles;
+		int k = 0;
+
+		if (dice(8) == 0) { /* closed, and opened anew */
+			conn_unlink(p);
+			conn_link(p, idles);
+			was = false;
+			for (int i = 0; i < n; i++)
+				if (order[i] != p)
+					order[k++] = order[i];
+			n = k;
+		} else {
+			conn_turns(p, idles);
+		}
+		if (idles && !was) {
+			memmove(order + 1, order, sizeof *order * (size_t)n++);
+			order[0] = p;
+		} else if (!idles && was) {
+			for (k = 0; order[k] != p; k++)
+				;
+			memmove(order + k, order + k + 1, sizeof *order * (size_t)(--n - k));
+		}
+		k = 0;
+		for (struct conn *q = seats[LISTEN_HTTP].idle; q; last = q, q = q->next, k++)
+			assert_true(k < n && order[k] == q && q->prev == last && q->idles);
+		assert_int_equal(k, n);
+		assert_ptr_equal(seats[LISTEN_HTTP].idle_last, last);
+		last = NULL;
+		for (struct conn *q = seats[LISTEN_HTTP].busy; q; last = q, q = q->next, k++)
+			assert_true(k < N && q->prev == last && !q->idles);
+		assert_int_equal(k, N);
+	}
+	for (int i = 0; i < N; i++)
+		conn_unlink(&c[i]);
+	assert_true(!seats[LISTEN_HTTP].busy && !seats[LISTEN_HTTP].idle && !seats[LISTEN_HTTP].idle_last);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_lists),
+		cmocka_unit_test(test_any_bytes),
+		cmocka_unit_test(test_chains),
+		cmocka_unit_test_setup(test_longest_makes_way, front_setup),
+		cmocka_unit_test_setup(test_who_speaks_stays, front_setup),
+		cmocka_unit_test_setup(test_all_are_busy, front_setup),
+		cmocka_unit_test_setup(test_operators_places, front_setup),
+		cmocka_unit_test_setup(test_lists_of_conns, front_setup),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
