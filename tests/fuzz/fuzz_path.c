@@ -31,6 +31,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static char first[TARGET_MAX + 1], wire[3 * TARGET_MAX];
+	size_t cut;
 	struct text t = { wire, 0, sizeof wire, false };
 	struct slice in = exact(data, size), normal, rest = in, part;
 	struct path_view v;
@@ -43,6 +44,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		MUST(!climbs(v.path));
 		memcpy(first, v.path.p, v.path.n);
 		normal = (struct slice){ first, v.path.n };
+		for (cut = normal.n - 1; cut > 0 && (first[cut] != '/' || cut % 4); cut--)
+			MUST(lies_in(path_raw(&v, cut, normal.n), in) && lies_in(path_raw(&v, 0, cut), in));
+		part = path_raw(&v, cut, normal.n); /* the client's bytes mean what the view says */
+		MUST(lies_in(part, in) && path_normalise(part, &v) == 0);
+		MUST(slice_eq(v.path, slice_from(normal, cut)));
 		MUST(path_normalise(normal, &v) == 0 && slice_eq(v.path, normal));
 		path_encode(&t, normal);
 		MUST(all_are(text_slice(&t), CH_TARGET) && !memchr(wire, '?', t.n));

@@ -113,6 +113,75 @@ test_hashes(void **state)
 	rows_end();
 }
 
+/* A few rounds now, a few later, as many at a time as it comes: the same. The
+ * job keeps what it needs of the password, not the salt and the digest. */
+static void
+test_in_pieces(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < LEN(hashes); i++) {
+		struct slice h = exact(slice_of(hashes[i].hash));
+		struct slice p = exact(hashes[i].password);
+		struct sha_job j, moved;
+		unsigned turns = 0;
+
+		assert_true(crypt_begin(&j, p, h));
+		exact_free(p);
+		row_int(hashes[i].why, h, "rounds", j.rounds, crypt_rounds(h));
+		sha_rounds(&j, 0);
+		row_int(hashes[i].why, h, "none yet", j.round, 0);
+		while (j.round < j.rounds) {
+			unsigned before = j.round, n = 1 + dice(turns++ % 2 ? 7 : 300);
+			moved = j;
+			memset(&j, 0xa5, sizeof j);
+			j = moved; /* nothing points into itself */
+			sha_rounds(&j, n);
+			row_int(hashes[i].why, h, "done", j.round - before, MIN(n, j.rounds - before));
+			if (j.round < j.rounds && turns == 3)
+				row_int(hashes[i].why, h, "half way", crypt_matches(&j), false);
+		}
+		sha_rounds(&j, 100); /* more than there are */
+		row_int(hashes[i].why, h, "matches", crypt_matches(&j), true);
+		exact_free(h);
+	}
+	rows_end();
+}
+
+/* Of two jobs each has its own turns. */
+static void
+test_side_by_side(void **state)
+{
+	struct sha_job good, bad;
+
+	(void)state;
+	assert_true(crypt_begin(&good, hashes[0].password, slice_of(hashes[0].hash)));
+	assert_true(crypt_begin(&bad, S("passwore"), slice_of(hashes[0].hash)));
+	while (good.round < good.rounds || bad.round < bad.rounds) {
+		sha_rounds(&good, 64);
+		sha_rounds(&bad, 64);
+	}
+	assert_true(crypt_matches(&good));
+	assert_false(crypt_matches(&bad));
+}
+
+/* As long as any may be, and one byte more. */
+static void
+test_longest(void **state)
+{
+	static char b[SHA_PASSWORD_MAX + 1];
+	struct slice p;
+	struct sha_job j;
+
+	(void)state;
+	memset(b, 'x', sizeof b);
+	p = exact((struct slice){ b, SHA_PASSWORD_MAX });
+	assert_true(crypt_begin(&j, p, slice_of(hashes[0].hash)));
+	sha_rounds(&j, j.rounds);
+	assert_false(crypt_matches(&j));
+	exact_free(p);
+	assert_false(crypt_begin(&j, (struct slice){ b, sizeof b }, slice_of(hashes[0].hash)));
+}
+
 static void
 test_unknown(void **state)
 {
@@ -159,6 +228,9 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_hashes),
+		cmocka_unit_test(test_in_pieces),
+		cmocka_unit_test(test_side_by_side),
+		cmocka_unit_test(test_longest),
 		cmocka_unit_test(test_unknown),
 		cmocka_unit_test(test_cut_short),
 		cmocka_unit_test(test_secret),

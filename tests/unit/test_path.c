@@ -358,6 +358,155 @@ test_query(void **state)
 	rows_end();
 }
 
+/* clang-format off */
+static const struct {
+	struct slice raw;
+	const char *from, *to; /* what of the view: from there, up to there */
+	const char *want;
+	const char *why;
+} pieces[] = {
+	{ T("/a/b"), "/a/b", "", "/a/b", "all of it" },
+	{ T("/a/b"), "/b", "", "/b", "the end" },
+	{ T("/a/b"), "b", "", "b", "within" },
+	{ T("/a/b"), "/a/b", "/b", "/a", "the start" },
+	{ T("/a/b"), "/b", "/b", "", "nothing" },
+	{ T("/a%3Bb"), ";b", "", "%3Bb", "escaped" },
+	{ T("/a%3Bb"), "/a;b", "b", "/a%3B", "up to behind an escape" },
+	{ T("/%61%62"), "b", "", "%62", "an escape behind an escape" },
+	{ T("/%61b"), "b", "", "b", "a byte behind an escape" },
+	{ T("/a%2fb"), "%2Fb", "", "%2fb", "a slash that stays escaped" },
+	{ T("/a%2fb"), "b", "", "b", "what is behind it" },
+	{ T("/a%25b"), "/a%25b", "b", "/a%25", "a percent sign that stays so" },
+	{ T("/a//b"), "/b", "", "//b", "two slashes" },
+	{ T("/a//b"), "b", "", "b", "behind two slashes" },
+	{ T("//a"), "/a", "", "//a", "in front" },
+	{ T("/app/https://x"), "/https:/x", "", "/https://x", "a URL as a path" },
+	{ T("/a/b//"), "/b/", "", "/b/", "at the end" },
+	{ T("/a/./b"), "/b", "", "/./b", "a dot" },
+	{ T("/a/x/../b"), "/b", "", "/x/../b", "up again" },
+	{ T("/x/../a/b"), "/a/b", "", "/x/../a/b", "up again before" },
+	{ T("/x/../a/b"), "/b", "", "/b", "behind that" },
+	{ T("/x/../a/b"), "a", "", "a/b", "within" },
+	{ T("/a/../a/b"), "/b", "", "/b", "twice the same name" },
+	{ T("/a/b/x/.."), "/b/", "", "/b/", "up at the end" },
+	{ T("/a/b/%2e%2E/c"), "/c", "", "/b/%2e%2E/c", "escaped dots" },
+	{ T("/\xc3\xa4/%c3%a4"), "/\xc3\xa4", "/\xc3\xa4/", "", "the first of two" },
+};
+/* clang-format on */
+
+static void
+test_raw(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < LEN(pieces); i++) {
+		struct slice in = exact(pieces[i].raw);
+		struct path_view v;
+		const char *from, *to;
+
+		assert_int_equal(path_normalise(in, &v), 0);
+		from = strstr(v.path.p, pieces[i].from);
+		to = *pieces[i].to ? strstr(v.path.p, pieces[i].to) : v.path.p + v.path.n;
+		assert_true(from && to);
+		row_slice(pieces[i].why, in, "piece", path_raw(&v, (size_t)(from - v.path.p),
+		    (size_t)(to - v.path.p)), slice_of(pieces[i].want));
+		exact_free(in);
+	}
+	rows_end();
+}
+
+/* Cut at a slash, the client's bytes mean what the view behind it says. */
+static void
+test_raw_random(void **state)
+{
+	static const char *const parts[] = { "/", "/", "a", "b", ".", "..", "/../", "/./", "%2e", "%2F", "%61", "%", "2",
+		";", "\\", "//" };
+	static char kept[TARGET_MAX];
+	unsigned cuts = 0;
+
+	(void)state;
+	for (int round = 0; round < 50000; round++) {
+		char b[80];
+		struct text t = { b, 0, sizeof b, false };
+		struct slice in, view, piece;
+		struct path_view v;
+
+		for (unsigned n = 1 + dice(12); n > 0; n--)
+			text_str(&t, parts[dice(LEN(parts))]);
+		in = exact(text_slice(&t));
+		if (path_normalise(in, &v) == 0) {
+			size_t k = dice((uint32_t)v.path.n);
+			memcpy(kept, v.path.p, v.path.n);
+			view = slice_from((struct slice){ kept, v.path.n }, k);
+			piece = path_raw(&v, k, v.path.n);
+			if (piece.p < in.p || piece.p + piece.n > in.p + in.n)
+				row_bad("random", in, "a piece from outside");
+			else if (view.p[0] == '/' && ++cuts && (path_normalise(piece, &v) < 0 || !slice_eq(v.path, view)))
+				row_bad("random", in, "cut at %zu: '%s'", k, shown(piece));
+		}
+		exact_free(in);
+	}
+	assert_true(cuts > 1000);
+	rows_end();
+}
+
+/* ---- rewriting ---- */
+
+/* clang-format off */
+static const struct {
+	enum path_kind kind;
+	const char *path, *rewrite; /* NULL: strip_prefix */
+	struct slice raw;
+	const char *want;
+	const char *why;
+} rewrites[] = {
+	{ PATH_PREFIX, "/a", NULL, T("/a/b"), "/b", "stripped" },
+	{ PATH_PREFIX, "/a", NULL, T("/a"), "", "all of it" },
+	{ PATH_PREFIX, "/a", NULL, T("/%61//b%3B"), "//b%3B", "the client's bytes" },
+	{ PATH_PREFIX, "/a", NULL, T("/x/../a/b/../c"), "/b/../c", "dots" },
+	{ PATH_PREFIX, "/a/", NULL, T("/a/b"), "b", "a slash at its end" },
+	{ PATH_PREFIX, "/a", "/n", T("/a/b"), "/n/b", "rewritten" },
+	{ PATH_PREFIX, "/a", "/n", T("/a//b/"), "/n//b/", "slashes stay" },
+	{ PATH_PREFIX, "/a/", "/n/", T("/a//b"), "/n//b", "so behind a slash" },
+	{ PATH_EXACT, "/a", "/n", T("/%61"), "/n", "exact" },
+	{ PATH_EXACT, "/a", "/n", T("/x/../a"), "/n", "exact, dots" },
+	{ PATH_REGEX, "^/a/([^/]*)", "/n/$1", T("/a/b%3Bc/d"), "/n/b%3Bc/d", "a group" },
+	{ PATH_REGEX, "b", "c", T("/a/b/d"), "/a/c/d", "in the middle" },
+	{ PATH_REGEX, "^/a/(.*)$", "/n?$1", T("/a/x/../b"), "/n%3Fb", "a group behind dots" },
+	{ PATH_ANY, "", "/n", T("/a/b"), "/n", "everything" },
+	/* what the view has not climbs nowhere */
+	{ PATH_PREFIX, "/a/", "/n", T("/a/x/../s"), "/ns", "dots behind the slash of what matched" },
+	{ PATH_REGEX, "^/t/", "/tenant-", T("/t/x/../admin"), "/tenant-admin", "so with a regex" },
+	{ PATH_REGEX, "^/t/", "/tenant-", T("/t/./admin"), "/tenant-admin", "and with one dot" },
+	{ PATH_EXACT, "/a/", "/n/page", T("/a/x/.."), "/n/page", "so at the end" },
+	{ PATH_ANY, "", "/n/page", T("/a/b/.."), "/n/page", "of everything" },
+};
+/* clang-format on */
+
+static void
+test_rewrite(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < LEN(rewrites); i++) {
+		struct route r = { .path_kind = rewrites[i].kind, .path = slice_of(rewrites[i].path),
+			.strip_prefix = !rewrites[i].rewrite, .has_rewrite = rewrites[i].rewrite != NULL,
+			.rewrite = slice_of(rewrites[i].rewrite ? rewrites[i].rewrite : "") };
+		struct slice in = exact(rewrites[i].raw);
+		char b[256];
+		struct text t = { b, 0, sizeof b, false };
+		struct path_view v;
+
+		if (r.path_kind == PATH_REGEX)
+			assert_int_equal(regcomp(&r.regex, rewrites[i].path, REG_EXTENDED), 0);
+		assert_int_equal(path_normalise(in, &v), 0);
+		row_int(rewrites[i].why, in, "rewrite_apply", rewrite_apply(&t, &r, &v), true);
+		row_slice(rewrites[i].why, in, "target", text_slice(&t), slice_of(rewrites[i].want));
+		if (r.path_kind == PATH_REGEX)
+			regfree(&r.regex);
+		exact_free(in);
+	}
+	rows_end();
+}
+
 int
 main(void)
 {
@@ -366,6 +515,9 @@ main(void)
 		cmocka_unit_test(test_normalise_random),
 		cmocka_unit_test(test_normalise_long),
 		cmocka_unit_test(test_plain),
+		cmocka_unit_test(test_raw),
+		cmocka_unit_test(test_raw_random),
+		cmocka_unit_test(test_rewrite),
 		cmocka_unit_test(test_encode),
 		cmocka_unit_test(test_query),
 	};
