@@ -125,6 +125,34 @@ def test_log_that_nobody_reads(warp, err):
     w.stop()                                                   # TERM, with nobody to say goodbye to
 
 
+def ticks(pid):
+    """Of the processor, so far."""
+    with open("/proc/%d/stat" % pid) as f:
+        return sum(map(int, f.read().rpartition(")")[2].split()[11:13]))
+
+
+@pytest.mark.parametrize("reader", ["none", "gone", "full disk"])
+def test_access_log_that_waits_costs_nothing(warp, reader):
+    """Lines that cannot be written now are tried again when it makes sense, not in every turn."""
+    r, out = os.pipe()
+    fcntl.fcntl(out, 1031, 4096)                               # F_SETPIPE_SZ
+    w = warp(conf(OK, server={"worker_threads": 1}, log={"access": "/dev/full" if reader == "full disk" else "stdout"}),
+             preexec_fn=lambda: os.dup2(out, 1))
+    os.close(out)
+    if reader == "gone":
+        os.close(r)
+    with Client(w.port) as c:
+        for _ in range(150):
+            c.ask()
+        before = ticks(w.children()[0])
+        for _ in range(20):
+            c.ask()
+            time.sleep(0.05)                                   # a second of an idle worker
+        assert ticks(w.children()[0]) - before < 15
+    if reader != "gone":
+        os.close(r)
+
+
 def test_start_and_upgrade_with_a_full_log(warp, err):
     """What -t says of the configuration, at the start and to the new binary, waits for nobody either."""
     err.fill()
