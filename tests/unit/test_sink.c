@@ -372,6 +372,7 @@ in_own_dev(void)
 {
 	struct sink s = { .buf = ring, .cap = sizeof ring };
 	static char line[3 * SYSLOG_LINE];
+	const char *text;
 	int host, conn;
 	unsigned n = 0, seen = 0;
 
@@ -403,7 +404,7 @@ in_own_dev(void)
 	}
 	assert_true(s.blocked);
 	assert_int_equal(sink_waits(&s), syslog_fd);
-	for (const char *text; *(text = came(host)); seen++) {
+	for (; *(text = came(host)); seen++) {
 		snprintf(line, sizeof line, "number %u", seen);
 		expect_record(text, SYSLOG_FACILITY * 8 + 6, line);
 		assert_true(sink_flush(&s));
@@ -420,10 +421,13 @@ in_own_dev(void)
 	close(host); /* one that takes a stream: a NUL ends each record */
 	host = syslog_listen(SOCK_STREAM);
 	add(&s, "6stream\n");
+	add(&s, "5second\n");
 	assert_true(sink_flush(&s));
 	conn = accept(host, NULL, NULL);
 	assert_true(conn >= 0);
-	expect_record(came(conn), SYSLOG_FACILITY * 8 + 6, "stream");
+	text = came(conn);
+	expect_record(text, SYSLOG_FACILITY * 8 + 6, "stream");
+	expect_record(text + strlen(text) + 1, SYSLOG_FACILITY * 8 + 5, "second");
 	close(conn);
 	close(host);
 }
