@@ -80,6 +80,9 @@ static const struct {
 	/* what a client says in front cannot make him the proxy */
 	{ { T("for=\"x, for=1.2.3.4;proto=y") }, "1.2.3.4", "y", "a quote that a client left open" },
 	{ { T("for=10.0.0.9;x=\"y, for=1.2.3.4;host=\"a.example\"") }, "1.2.3.4", "", "one that meets another" },
+	{ { T("for=\"x, for=1.2.3.4;proto=y, for=10.0.0.2") }, "1.2.3.4", "y", "one before two proxies" },
+	{ { T("for=1.2.3.4;proto=y, for=\"x") }, NULL, NULL, "the last one is malformed" },
+	{ { T("for=1.2.3.4;proto=y"), T("%&/") }, NULL, NULL, "the last line is" },
 	{ { T("%&/"), T("for=1.2.3.4;proto=y") }, "1.2.3.4", "y", "rubbish in a line of its own" },
 };
 /* clang-format on */
