@@ -456,6 +456,7 @@ arena_free(struct arena *a)
 struct walk {
 	int dir;
 	uid_t who;   /* not root, but can change the way */
+	uid_t own;   /* for whom the file is */
 	bool linked; /* he did, by a link */
 	bool shared; /* others may add names to dir */
 	bool magic;  /* name is a link of /proc, which leads to what is open */
@@ -571,7 +572,8 @@ walk_is_good(const struct walk *w, const struct stat *st)
 	if (w->shared && S_ISREG(st->st_mode) && st->st_nlink != 1)
 		return false; /* another name of somebody's file */
 	if (w->who == ANYBODY)
-		return own_name && S_ISREG(st->st_mode);
+		return own_name && S_ISREG(st->st_mode) &&
+		    (st->st_uid == ROOT || st->st_uid == w->own);
 	return w->who == ROOT || st->st_uid == w->who || (st->st_uid == ROOT && own_name);
 }
 
@@ -584,9 +586,10 @@ walk_may_make(const struct walk *w)
 	return !w->linked || (fstat(w->dir, &st) == 0 && st.st_uid == w->who);
 }
 
-/* Like open(), without waiting for anybody. -1: see walk_error. */
+/* Like open(), without waiting for anybody. own: whose files may lie there too.
+ * -1: see walk_error. */
 static int
-walk_open(struct walk *w, const char *path, int flags)
+walk_open(struct walk *w, const char *path, int flags, uid_t own)
 {
 	int fd = -1, err = 0;
 	struct stat st;
@@ -597,6 +600,7 @@ walk_open(struct walk *w, const char *path, int flags)
 		return open(path, flags, WALK_MODE);
 	if (!walk_dir(w, path))
 		return -1;
+	w->own = own;
 	if (flags & O_CREAT && walk_may_make(w))
 		fd = openat(w->dir, w->name, flags | O_EXCL, WALK_MODE);
 	w->made = fd >= 0;
@@ -695,7 +699,7 @@ walk_read(struct arena *a, const char *path, size_t max, struct slice *out)
 {
 	struct walk w;
 	const char *why;
-	int fd = file_check(walk_open(&w, path, O_RDONLY), &why);
+	int fd = file_check(walk_open(&w, path, O_RDONLY, ROOT), &why);
 
 	return why ? why : fd_read(a, fd, max, out);
 }
@@ -15309,13 +15313,14 @@ privilege_drop(const struct server_conf *sc)
  * Offers  logs_open, logs_close, logs_use, log_file_open.
  * Calls   walk, sink, log. */
 
-/* A file that lines are added to; a pipe must have a reader. *made: it is new.
+/* A file that lines are added to, for the user own; a pipe must have a reader.
+ * *made: it is new.
  * -1: logged, as what it is for. */
 static int
-log_file_open(const char *what, const char *path, bool *made)
+log_file_open(const char *what, const char *path, uid_t own, bool *made)
 {
 	struct walk w;
-	int fd = walk_open(&w, path, O_WRONLY | O_APPEND | O_CREAT);
+	int fd = walk_open(&w, path, O_WRONLY | O_APPEND | O_CREAT, own);
 
 	*made = w.made;
 	if (fd < 0)
@@ -15334,7 +15339,7 @@ log_target_open(struct log_target *t)
 		t->fd = stream_own(fcntl(t->sink == SINK_STDOUT ? STDOUT_FILENO : STDERR_FILENO,
 		    F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
 	else
-		t->fd = log_file_open("log to", path, &made);
+		t->fd = log_file_open("log to", path, ROOT, &made);
 	return t->fd < 0 ? -1 : 0;
 }
 
@@ -25816,22 +25821,12 @@ child_start(const struct process *ps, const char *label, int index, const struct
 
 static struct output *outputs;
 
-/* fd is its user's, so that it can be opened as /dev/stdout, or read. */
-static void
-output_give(int fd, const struct process *ps)
-{
-	struct identity as;
-
-	if (geteuid() == 0 && identity_find(ps->name, ps->user, ps->group, &as) == 0 &&
-	    (as.user || as.group) && fchown(fd, as.user ? as.uid : (uid_t)-1, as.gid) < 0)
-		log_errno("process %s: its output", ps->name);
-}
-
 /* Where it goes; the file is opened anew. */
 static void
 output_aim(struct output *o, const struct process *ps)
 {
 	char what[PROC_NAME_MAX + 32];
+	struct identity as = { .uid = ROOT };
 	bool made;
 
 	fd_close(o->file);
@@ -25840,9 +25835,12 @@ output_aim(struct output *o, const struct process *ps)
 	if (o->sink != CHILD_FILE)
 		return;
 	snprintf(what, sizeof what, "process %s: log", o->label);
-	o->file = log_file_open(what, ps->log_path, &made);
-	if (o->file >= 0 && made)
-		output_give(o->file, ps); /* it may look at what it wrote */
+	if (geteuid() == ROOT && identity_find(what, ps->user, ps->group, &as) < 0)
+		return; /* nor will it be started */
+	o->file = log_file_open(what, ps->log_path, as.uid, &made);
+	if (o->file >= 0 && made && (as.user || as.group) &&
+	    fchown(o->file, as.user ? as.uid : (uid_t)-1, as.gid) < 0)
+		log_errno("%s: giving it to its user", what); /* who may look at what it wrote */
 }
 
 static void
@@ -29612,7 +29610,7 @@ pid_open(const char *path)
 
 	if (!path || m.pid_fd >= 0)
 		return 0;
-	if ((fd = walk_open(&w, path, O_RDWR | O_CREAT)) < 0) {
+	if ((fd = walk_open(&w, path, O_RDWR | O_CREAT, ROOT)) < 0) {
 		log_error("pid file %s: %s", path, walk_error());
 		return -1;
 	}

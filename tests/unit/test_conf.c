@@ -171,7 +171,7 @@ static const struct row errors[] = {
 	{ "[upstreams.a]\nport = 1\n", "2:1: error: upstreams.a: port needs host" },
 	{ "[upstreams.a]\nsocket = \"/x\"\nurl = \"http://x:1\"\n", "3:1: error: upstreams.a: socket and url exclude each other" },
 	{ "[upstreams.a]\nsocket = \"/x\"\n[[upstreams.a.instances]]\nsocket = \"/y\"\n", "instances and socket exclude each other" },
-	{ "[upstreams.a]\ninstances = []\n", "upstreams.a.instances: expected a list of tables, got an empty list" },
+	{ "[upstreams.a]\ninstances = []\n", "upstreams.a.instances: expected at least one of them" },
 	{ "[upstreams.a]\ninstances = [1]\n", "2:14: error: upstreams.a.instances: expected a list of tables, got 1" },
 	{ "[[upstreams.a.instances]]\nhost = \"x\"\n", "2:1: error: upstreams.a: host needs port" },
 	{ "[[upstreams.a.instances]]\nhost = \"x\"\nport = 1\nwait = 1\n",

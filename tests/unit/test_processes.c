@@ -184,8 +184,9 @@ static const struct {
 	{ T("A=$B ${B}\n"), "A=$B ${B};", "nothing is expanded" },
 	{ T("export A=1\nexport\tB=2\n"), "A=1;B=2;", "a file for shells" },
 	{ T("A=1\nB=2\nA=3\n"), "A=3;B=2;", "the last one wins" },
-	{ T("A=1\nB\n"), "2 expected NAME=value", "no value" },
-	{ T("A=1\n\n# x\n1B=2\n"), "4 expected a name of letters, digits and _ before the =",
+	{ T("A=1\nB\n"), "A=1;2 expected NAME=value", "no value" },
+	{ T("A\nB=1\nC\n"), "B=1;1 expected NAME=value", "the first of two bad lines" },
+	{ T("A=1\n\n# x\n1B=2\n"), "A=1;4 expected a name of letters, digits and _ before the =",
 	  "a digit in front" },
 	{ T("A-B=1\n"), "1 expected a name of letters, digits and _ before the =", "a dash" },
 	{ T("=1\n"), "1 expected a name of letters, digits and _ before the =", "no name" },
@@ -201,7 +202,7 @@ envfile_shown(struct arena *a, struct slice in)
 {
 	struct pairs out;
 	unsigned line = 0;
-	const char *text = "", *why = envfile_parse(a, in, &out, &line);
+	const char *text = "", *bad, *why = envfile_parse(a, in, &out, &line, &bad);
 
 	if (why)
 		return arena_fmt(a, "%u %s", line, why);
@@ -209,6 +210,8 @@ envfile_shown(struct arena *a, struct slice in)
 		assert_int_equal(strlen(out.v[i].value.p), out.v[i].value.n);
 		text = arena_fmt(a, "%s%s=%s;", text, out.v[i].name.p, out.v[i].value.p);
 	}
+	if (bad) /* the first line that was left out */
+		text = arena_fmt(a, "%s%u %s", text, line, bad);
 	return text;
 }
 
