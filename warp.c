@@ -15163,8 +15163,9 @@ listen_note(struct listener *l)
 	}
 }
 
-/* Binds l->addr, shared: beside sockets that let it. 0, or -1: logged, but for a unix socket that a live program
- * answers on (errno EADDRINUSE), of which the caller knows how bad it is. */
+/* Binds l->addr; shared: beside sockets that let it. 0, or -1: logged, but for a
+ * unix socket that a live program answers on (errno EADDRINUSE), of which the
+ * caller knows how bad it is. */
 static int
 listen_open(struct listener *l, int mode, bool shared)
 {
@@ -20820,7 +20821,8 @@ exchange_early(struct exchange *x)
 {
 	snprintf(x->cause, sizeof x->cause, "%s %s: this host's clock is wrong",
 	    x->inst->up->name, instance_text(x->inst));
-	warn_calmly(&calm_local, "%s: it is before the day warp was built; https upstreams wait until it is set",
+	warn_calmly(&calm_local, "%s: it is before the day warp was built; https upstreams wait "
+	    "until it is set",
 	    x->cause);
 	upstream_leave(x, false);
 	return exchange_hold(x, 503);
@@ -23540,7 +23542,8 @@ explain_request(struct text *t, struct slice request, const char *const *headers
 
 /* The pair that no line of the request has, and what it has instead. */
 static void
-explain_pairs(const char *what, const struct pairs *pairs, const struct head *h, bool query, FILE *to)
+explain_pairs(const char *what, const struct pairs *pairs, const struct head *h, bool query,
+    FILE *to)
 {
 	for (int i = 0; i < pairs->n; i++) {
 		const struct pair *p = &pairs->v[i];
@@ -25718,7 +25721,8 @@ warden_end(int status)
  * the program leaves behind, whatever session, user or environment that has.
  * It ends when the program has, or when warp has, and nobody is left then. */
 _Noreturn static void
-warden_run(const struct child_start *cs, const struct identity *as, char **argv, char **env, int tell)
+warden_run(const struct child_start *cs, const struct identity *as, char **argv, char **env,
+    int tell)
 {
 	struct child_start below = *cs;
 	int status = 0, got, signal_seen;
@@ -27148,7 +27152,8 @@ probe_start(struct proc *p)
 	if (p->probe_other) {
 		to = p->at.other;
 		n = p->at.other_n;
-	} else if ((p->n_on > 1 || n == 0) && !board_addrs_get(b, p->probe_i / (unsigned)p->n_on, &to, &n)) {
+	} else if ((p->n_on > 1 || n == 0) &&
+	    !board_addrs_get(b, p->probe_i / (unsigned)p->n_on, &to, &n)) {
 		probe_again(p);
 		return;
 	}
@@ -27369,7 +27374,8 @@ inherit_endpoint(struct endpoint *e, uint16_t port, struct slice path)
 static void
 procs_inherit_line(struct slice line)
 {
-	enum { OUT, PID, WARDEN, UID, INDEX, STATE, FLAGS, PORT, PRINT, PLACE, AGE, SPAWNS, SIGNAL, STOP_MS, NUMBERS };
+	enum { OUT, PID, WARDEN, UID, INDEX, STATE, FLAGS, PORT, PRINT, PLACE, AGE, SPAWNS, SIGNAL,
+		STOP_MS, NUMBERS };
 	static const struct process none = { .replicas = 1 };
 	uint64_t v[NUMBERS];
 	struct slice word, name = S("");
@@ -29187,8 +29193,8 @@ inherit_write(struct text *t)
 	if (m.pid_fd >= 0)
 		text_fmt(t, "pid %d 0 -\n", m.pid_fd);
 	for (size_t i = 0; i < LEN(m.strangers) && m.strangers[i] > 0; i++)
-		text_fmt(t, "stranger %d 0 -\n", (int)m.strangers[i]);
-	text_fmt(t, "files %lld %lld -\n", (long long)child_files.rlim_cur,
+		text_fmt(t, "stranger 0 %d -\n", (int)m.strangers[i]);
+	text_fmt(t, "files 0 %lld %lld\n", (long long)child_files.rlim_cur,
 	    (long long)child_files.rlim_max);
 	procs_inherit_write(t);
 	text_char(t, '\0');
@@ -29464,18 +29470,14 @@ inherit_line(struct slice line)
 	}
 	if (!slice_cut(&line, ' ', &a) || !slice_cut(&line, ' ', &b) || !line.p)
 		return;
-	if (slice_eq(what, S("stranger"))) {
-		stranger_add((pid_t)slice_uint(a, INT_MAX));
-		return;
-	}
-	if (slice_eq(what, S("files"))) {
-		child_files = (struct rlimit){ (rlim_t)strtoll(a.p, NULL, 10),
-			(rlim_t)strtoll(b.p, NULL, 10) };
-		return;
-	}
+	if (slice_eq(what, S("stranger")))
+		stranger_add((pid_t)slice_uint(b, INT_MAX));
+	if (slice_eq(what, S("files"))) /* -1 is no limit */
+		child_files = (struct rlimit){ (rlim_t)strtoll(b.p, NULL, 10),
+			(rlim_t)strtoll(line.p, NULL, 10) };
 	fd = (int)slice_uint(a, INT_MAX);
 	more = (int)slice_uint(b, INT_MAX);
-	if (fd < 0 || more < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+	if (fd <= STDERR_FILENO || more < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
 		return;
 	if (slice_eq(what, S("worker"))) {
 		if ((slot = slice_uint(line, WORKER_SLOTS - 1)) < 0)

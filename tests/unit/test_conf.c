@@ -255,7 +255,7 @@ static const struct row errors[] = {
 	{ ROUTE_TO_APP "remove_headers = [\"Connection\"]\n", "6:19: error: routes.remove_headers: Connection is warp's own to write" },
 	{ ROUTE_TO_APP "remove_headers = [\"host\"]\n", "a request without Host is none" },
 	{ ROUTE_TO_APP "read_timeout_secs = 0\n", "routes.read_timeout_secs: expected a number of seconds from 0.001 to 86400, got 0" },
-	{ ROUTE_TO_APP "basic_auth = { }\n", "routes.basic_auth: expected a table of users and passwords, got a table" },
+	{ ROUTE_TO_APP "basic_auth = { }\n", "routes.basic_auth: expected at least one user" },
 	{ ROUTE_TO_APP "basic_auth = { \"a:b\" = \"x\" }\n", "a user's name cannot hold a colon" },
 	{ ROUTE_TO_APP "basic_auth = { a = \"\" }\n", "routes.basic_auth: an empty password" },
 	{ ROUTE_TO_APP "basic_auth = { a = \"$apr1$x$y\" }\n", "this kind of hash is not known" },
