@@ -121,6 +121,8 @@
 #define HELD_AGAIN_MS    100   /* they try again, if nothing wakes them */
 #define RING_MAX         1024  /* turns of weighted round robin */
 #define SLOW_START_MS    100   /* weights are looked at again */
+#define IDLE_LIFE_TRIES  8   /* connections that reach a learned idle life, before a
+                                longer one is tried */
 #define IDLE_LIFE_MIN_MS 500   /* shorter idle lives say nothing */
 #define IDLE_MASS_MS     100   /* idle connections of different lives that close
                                   within: a restart, which says nothing either */

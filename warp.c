@@ -15155,7 +15155,7 @@ listen_note(struct listener *l)
 
 	if (getsockname(l->fd, &here.sa, &n) == 0)
 		ip_of_sock(&here, &l->port);
-	l->is_unix = here.sa.sa_family == AF_UNIX;
+	l->is_unix = here.sa.sa_family == AF_UNIX && here.un.sun_path[0];
 	if (l->addr.kind == ADDR_UNIX && lstat(l->addr.sock.un.sun_path, &st) == 0 &&
 	    S_ISSOCK(st.st_mode)) {
 		l->dev = st.st_dev;
@@ -15487,12 +15487,16 @@ idle_limit_ms(const struct instance *in)
 	return ms / unit * unit;
 }
 
-/* A connection outlived the idle life that was learned: it may be longer by now. */
+/* A connection reached the limit that was learned. It may be longer by now: now
+ * and then a longer one is tried. */
 static void
 idle_life_forget(struct instance *in)
 {
 	unsigned known = in->board->idle_life_ms, more = known + known / 4 + 1;
 
+	if (++in->outlived < IDLE_LIFE_TRIES)
+		return;
+	in->outlived = 0;
 	in->board->idle_life_ms = more < in->up->keepalive_ms ? more : 0;
 }
 

@@ -529,6 +529,7 @@ struct instance {
 	br_ssl_session_parameters session; /* of the last TLS connection */
 	int64_t closed_ms;            /* when it last closed an idle connection */
 	uint32_t closed_life_ms;      /* that had idled so long; 0: in a restart */
+	unsigned outlived;            /* idle connections that reached the learned limit */
 };
 
 struct balance; /* a strategy: row of balances[] */
@@ -1135,7 +1136,7 @@ struct listener {
 	int fd;
 	bool tls;        /* https is spoken there */
 	uint16_t port;   /* as bound; 0 for unix */
-	bool is_unix;    /* whatever it is called */
+	bool is_unix;    /* a file, whose mode guards it, whatever it is called */
 	bool inherited;  /* not ours to unlink */
 	bool activated;  /* from LISTEN_FDS: stands in for the preset address */
 	dev_t dev;       /* of the socket file we made, to unlink only that */
