@@ -45,6 +45,7 @@
 #define ENVFILE_MAX      65536 /* bytes of a process's envfile */
 #define ERROR_PAGES_MAX  64    /* files of error_dir that are looked at */
 #define CONFIG_FILE_MAX  4194304
+#define PIPE_WAIT_MS     2000 /* for a configuration that comes by a pipe */
 #define TOML_DEPTH_MAX   64   /* tables, dotted keys and arrays in each other */
 #define JSON_DEPTH_MAX   32   /* arrays and objects in each other */
 #define PATH_PAD         8     /* zero bytes before a normalised path */

@@ -442,7 +442,7 @@ arena_free(struct arena *a)
 
 /* ==== walk ===================================================================
  * Owns    nothing.
- * Offers  walk_dir, walk_open, walk_error, file_read, walk_read.
+ * Offers  walk_dir, walk_open, walk_error, file_read, source_read, walk_read.
  * Calls   base, arena. Files by name. Root looks at each step of the way: what
  *         another user has a say in must be his own, so that nobody has root
  *         open, change or show what he himself could not. */
@@ -654,10 +654,12 @@ file_check(int fd, const char **why)
 	return *why ? -1 : fd;
 }
 
-/* All of fd, at most max bytes, NUL behind them; fd is closed. NULL or why not. */
+/* All of fd, at most max bytes, NUL behind them; fd is closed. What comes by a
+ * pipe must come soon. NULL or why not. */
 static const char *
 fd_read(struct arena *a, int fd, size_t max, struct slice *out)
 {
+	struct pollfd wait = { .fd = fd, .events = POLLIN };
 	const char *why = NULL;
 	char *p = NULL;
 	size_t n = 0, cap = 0;
@@ -669,7 +671,10 @@ fd_read(struct arena *a, int fd, size_t max, struct slice *out)
 			if (!(p = realloc(p, cap)))
 				die_memory();
 		}
-		if ((got = read(fd, p + n, cap - n)) < 0 && errno != EINTR)
+		got = read(fd, p + n, cap - n);
+		if (got < 0 && errno == EAGAIN && poll(&wait, 1, PIPE_WAIT_MS) == 0)
+			why = "nobody writes to this pipe";
+		else if (got < 0 && errno != EINTR && errno != EAGAIN)
 			why = strerror(errno);
 		n += got > 0 ? (size_t)got : 0;
 	}
@@ -691,6 +696,19 @@ file_read(struct arena *a, const char *path, size_t max, struct slice *out)
 	int fd = file_check(open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), &why);
 
 	return why ? why : fd_read(a, fd, max, out);
+}
+
+/* The configuration itself, which may come by a pipe: `-c /dev/stdin`. */
+static const char *
+source_read(struct arena *a, const char *path, size_t max, struct slice *out)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode))
+		return fd_read(a, fd, max, out);
+	fd_close(fd);
+	return file_read(a, path, max, out);
 }
 
 /* One that clients or programs get to see. */
@@ -10305,9 +10323,10 @@ literal_warn(struct reader *r, const struct toml *v, const char *key, const stru
 	for (; (p = strpbrk(p, "${")); p++) {
 		struct slice in = { p + 1, strcspn(p + 1, "}") };
 		bool is = *p == '$' && groups && out->path_kind == PATH_REGEX && p[1] >= '1' && p[1] <= '9';
-		for (size_t i = 0; *p == '{' && in.p[in.n] && i < LEN(names); i++)
+		bool braces = *p == '{' && in.p[in.n] && (p == text.p || p[-1] != '$'); /* of a script */
+		for (size_t i = 0; braces && i < LEN(names); i++)
 			is |= slice_eq(in, slice_of(names[i]));
-		for (size_t i = 0; *p == '{' && in.p[in.n] && i < LEN(kinds_of); i++)
+		for (size_t i = 0; braces && i < LEN(kinds_of); i++)
 			is |= slice_starts(in, slice_of(kinds_of[i])) &&
 			    is_token(slice_from(in, strlen(kinds_of[i])));
 		if (is)
@@ -11179,7 +11198,7 @@ conf_load(const char *file)
 	c->diags.file = arena_dup(a, slice_of(file)).p;
 	c->file = *file == '/' ? c->diags.file : arena_fmt(a, "%s/%s", path_here(a), file);
 	c->dir = path_dir(a, c->file);
-	if ((why = file_read(a, file, CONFIG_FILE_MAX, &c->diags.source))) {
+	if ((why = source_read(a, file, CONFIG_FILE_MAX, &c->diags.source))) {
 		diag_add(&c->diags, DIAG_ERROR, 0, 0, "cannot read it: %s", why);
 		return c;
 	}
