@@ -122,8 +122,8 @@
 #define HELD_AGAIN_MS    100   /* they try again, if nothing wakes them */
 #define RING_MAX         1024  /* turns of weighted round robin */
 #define SLOW_START_MS    100   /* weights are looked at again */
-#define IDLE_LIFE_TRIES  8   /* connections that reach a learned idle life, before a
-                                longer one is tried */
+#define IDLE_LIFE_TRUST  10  /* times a learned idle life without a closing: a longer
+                                one is tried */
 #define IDLE_LIFE_MIN_MS 500   /* shorter idle lives say nothing */
 #define IDLE_MASS_MS     100   /* idle connections of different lives that close
                                   within: a restart, which says nothing either */
@@ -172,6 +172,7 @@
 #define TIMER_LISTS   64    /* different durations in one configuration */
 #define AUTH_CACHE    64    /* basic_auth passwords whose hash was checked */
 #define AUTH_JOBS     64    /* passwords being hashed at one time; then 503 */
+#define AUTH_JOBS_OF_ONE 16 /* and of one address */
 #define AUTH_TURN_US  500   /* of hashing, before others have their turn */
 #define AUTH_ROUNDS_WARN 100000 /* of a hash: a fifth of a second for each try */
 #define PIPELINE_TURN 8     /* requests of one client's buffer that are answered

@@ -41,6 +41,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <wctype.h>
 
 #include <bearssl.h>
 
@@ -591,7 +592,7 @@ walk_may_make(const struct walk *w)
 static int
 walk_open(struct walk *w, const char *path, int flags, uid_t own)
 {
-	int fd = -1, err = 0;
+	int fd = -1, err = 0, first;
 	struct stat st;
 
 	flags |= O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
@@ -601,15 +602,17 @@ walk_open(struct walk *w, const char *path, int flags, uid_t own)
 	if (!walk_dir(w, path))
 		return -1;
 	w->own = own;
+	errno = EPERM;
 	if (flags & O_CREAT && walk_may_make(w))
 		fd = openat(w->dir, w->name, flags | O_EXCL, WALK_MODE);
+	first = errno;
 	w->made = fd >= 0;
 	if (w->made && w->linked && fchown(fd, w->who, (gid_t)-1) < 0)
 		err = errno; /* nor would it be good the next time */
 	if (fd < 0) /* a link that came just now is not followed */
 		fd = openat(w->dir, w->name, (flags & ~O_CREAT) | (w->magic ? 0 : O_NOFOLLOW));
 	if (fd < 0)
-		err = errno == ENOENT && flags & O_CREAT ? EPERM : errno;
+		err = errno == ENOENT && flags & O_CREAT ? first : errno;
 	else if (fstat(fd, &st) < 0 || !walk_is_good(w, &st)) {
 		close(fd);
 		fd = -1;
@@ -634,7 +637,7 @@ fd_chmod(int fd, mode_t mode)
 static const char *
 walk_error(void)
 {
-	return errno == EPERM ? "somebody else can change the way there, and it is not his own file"
+	return errno == EPERM ? "another user can change this path, and the file is not that user's"
 	    : errno == ENXIO ? "nobody reads this pipe" : strerror(errno);
 }
 
@@ -753,11 +756,13 @@ clock_low(int64_t ms)
 	return (uint32_t)ms ? (uint32_t)ms : 1;
 }
 
-/* How long ago that was. */
+/* How long ago that was. Another process may be a little ahead. */
 static uint32_t
 clock_ago(uint32_t then)
 {
-	return (uint32_t)now_ms - then;
+	uint32_t ago = (uint32_t)now_ms - then;
+
+	return ago > UINT32_MAX - MINUTE_S * SECOND_MS ? 0 : ago;
 }
 
 /* The day this program is of, wall clock. */
@@ -868,8 +873,11 @@ static int
 stream_own(int fd)
 {
 	char name[32];
+	struct stat st;
 	int own;
 
+	if (fstat(fd, &st) < 0 || S_ISREG(st.st_mode))
+		return fd; /* which others write to as well, each behind the other */
 	snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
 	own = open(name, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (own < 0)
@@ -1009,7 +1017,8 @@ sinks_finish(struct sink *a, struct sink *b, int limit_ms)
 	while (waits && now_ms < until) {
 		waits = false;
 		for (size_t i = 0; i < LEN(v); i++) {
-			sink_flush(v[i]);
+			if (!sink_flush(v[i])) /* nobody will ever read it */
+				v[i]->n = v[i]->blocked = 0;
 			p[i] = (struct pollfd){ .fd = sink_waits(v[i]), .events = POLLOUT };
 			waits |= v[i]->blocked;
 		}
@@ -1052,6 +1061,15 @@ log_leave(void)
 	log_sink.n = 0;
 }
 
+/* A whole line, as it is. */
+static void
+log_add(struct slice line)
+{
+	sink_add(&log_sink, line);
+	*log_lost += (unsigned)log_sink.lost;
+	log_sink.lost = 0;
+}
+
 static void
 log_line(enum log_level level, const char *text)
 {
@@ -1073,9 +1091,7 @@ log_line(enum log_level level, const char *text)
 	text_add(&t, (struct slice){ rest.p, MIN(rest.n, t.cap - t.n) });
 	text_clean(line, t.n);
 	line[t.n++] = '\n';
-	sink_add(&log_sink, (struct slice){ line, t.n });
-	*log_lost += (unsigned)log_sink.lost;
-	log_sink.lost = 0;
+	log_add((struct slice){ line, t.n });
 }
 
 /* What waits for the reader goes to it, and how much did not; a full disk loses
@@ -1234,10 +1250,12 @@ diag_shown(const struct diags *ds, const struct diag *d, struct slice line)
 {
 	struct slice above = line_above(ds, d->line);
 	bool table = line.n > 0 && line.p[0] == '[', secret = false;
+	struct slice code = { line.p, line.n > 0 && memchr(line.p, '#', line.n)
+	    ? (size_t)((const char *)memchr(line.p, '#', line.n) - line.p) : line.n };
 	const char *equals = line.n > 0 ? memchr(line.p, '=', line.n) : NULL;
 
 	for (int i = 0; ds->secrets && i < ds->secrets->n && !table; i++)
-		secret |= has_word(line, ds->secrets->v[i]) || has_word(above, ds->secrets->v[i]);
+		secret |= has_word(code, ds->secrets->v[i]) || has_word(above, ds->secrets->v[i]);
 	if (!secret)
 		return line.n;
 	return equals ? (size_t)(equals - line.p) + 1 : 0;
@@ -1295,8 +1313,10 @@ diags_say(const struct diags *ds)
 		die_memory();
 	diags_print(ds, to);
 	fclose(to);
-	for (rest = (struct slice){ text, n }; rest.n > 0 && slice_cut(&rest, '\n', &line); )
-		sink_add(&log_sink, (struct slice){ line.p, line.n + 1 });
+	for (rest = (struct slice){ text, n }; rest.n > 0 && slice_cut(&rest, '\n', &line); ) {
+		log_flush();
+		log_add((struct slice){ line.p, line.n + 1 });
+	}
 	log_flush();
 	free(text);
 }
@@ -2748,7 +2768,9 @@ fields_parse(struct head *h, struct slice in, size_t *at, bool lf)
 		if ((got = field_parse(h, in, at, lf)) <= 0)
 			return got;
 	}
-	return line_end(in, at, lf);
+	if ((got = line_end(in, at, lf)) < 0)
+		return head_bad(-1, "a line end that is none", S(""));
+	return got;
 }
 
 static const struct field *
@@ -3043,7 +3065,8 @@ request_parse(struct head *h, struct slice in)
 	if (in.n - at == 1 && in.p[at] == '\r' && at < 2 * EMPTY_LINES)
 		return 0;
 	if ((got = request_line(h, in, &at)) <= 0)
-		return got == 0 ? 0 : head_bad(got, "its request line", S(""));
+		return got == 0 ? 0 : head_bad(got, got == -414 ? "its target is too long"
+		    : got == -400 ? "its request line" : "its version, method or form", S(""));
 	if ((got = fields_parse(h, in, &at, false)) <= 0)
 		return got == 0 ? 0 : got == -2 ? -431 : -400;
 	if (host_parse(h) < 0)
@@ -7851,10 +7874,9 @@ set_secs(struct reader *r, const struct key *k, const struct toml *v, void *to)
 static bool
 set_mode(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
+	const char *digits = v->kind == TOML_STRING ? v->text.p : "";
 	int64_t mode = v->integer;
 	char *end;
-
-	const char *digits = v->kind == TOML_STRING ? v->text.p : "";
 
 	if (v->kind == TOML_STRING) {
 		digits += strncasecmp(digits, "0o", 2) == 0 ? 2 : 0;
@@ -10071,8 +10093,7 @@ label_points(struct slice label, uint32_t *c)
 		c[n] = p[0] & lead[bytes];
 		for (size_t i = 1; i < bytes; i++)
 			c[n] = c[n] << 6 | (p[i] & 0x3fu);
-		if (c[n] < PUNY_FIRST)
-			c[n] = (unsigned char)lower((char)c[n]);
+		c[n] = (uint32_t)towlower((wint_t)c[n]); /* as browsers do */
 	}
 	return n;
 }
@@ -10888,7 +10909,8 @@ admin_read(struct reader *r, const struct toml *table)
 	for (int i = 0; i < ar.listen.n; i++) {
 		listen_ok(c, "admin", &ar.listen.v[i], "listen");
 		for (int k = 0; k < c->server.n_listens; k++)
-			if (strcmp(c->server.listens[k].text, ar.listen.v[i].text) == 0)
+			if (addr_covers(&c->server.listens[k], &ar.listen.v[i]) ||
+			    addr_covers(&ar.listen.v[i], &c->server.listens[k]))
 				said_note(c, DIAG_ERROR, "admin", "listen",
 				    "%s is an address of [server] as well", ar.listen.v[i].text);
 	}
@@ -12423,8 +12445,8 @@ rate_take(const struct rate_limit *r, uint64_t tag)
 		cell->tag = (uint32_t)(tag >> 32);
 		cell->until_lo = cell->until_hi = 0;
 	}
-	if ((until = rate_until(cell)) > now + room)
-		until = 0; /* nobody owes that much: two wrote at once, or a limit was lowered */
+	/* nobody owes more: another worker's clock, two that wrote at once, a lower limit */
+	until = MIN(rate_until(cell), now + room);
 	until = MAX(now, until) + cost;
 	if (until > now + room)
 		return (unsigned)((until - now - room + 999999) / 1000000);
@@ -12532,7 +12554,7 @@ instance_open_until(const struct instance *in)
 
 	if (until == 0)
 		return 0; /* what lies further ahead than it was ever set is long gone */
-	return left > (int64_t)in->up->fail_ms ? 1 : MAX(now_ms + left, 1);
+	return left > (int64_t)in->up->fail_ms + SECOND_MS ? 1 : MAX(now_ms + left, 1);
 }
 
 static enum standing
@@ -15334,7 +15356,7 @@ privilege_drop(const struct server_conf *sc)
  * Calls   walk, sink, log. */
 
 /* A file that lines are added to, for the user own; a pipe must have a reader.
- * *made: it is new.
+ * Sets *made if it is new.
  * -1: logged, as what it is for. */
 static int
 log_file_open(const char *what, const char *path, uid_t own, bool *made)
@@ -15506,16 +15528,18 @@ idle_limit_ms(const struct instance *in)
 	return ms / unit * unit;
 }
 
-/* A connection reached the limit that was learned. It may be longer by now: now
- * and then a longer one is tried. */
+/* A connection reached the limit that was learned. It may be longer by now: when
+ * the instance has closed none for long, a longer one is tried. */
 static void
 idle_life_forget(struct instance *in)
 {
 	unsigned known = in->board->idle_life_ms, more = known + known / 4 + 1;
 
-	if (++in->outlived < IDLE_LIFE_TRIES)
+	if (in->closed_ms == 0)
+		in->closed_ms = now_ms; /* nothing was seen yet, since a reload */
+	if (now_ms - in->closed_ms < IDLE_LIFE_TRUST * (int64_t)known)
 		return;
-	in->outlived = 0;
+	in->closed_ms = now_ms;
 	in->board->idle_life_ms = more < in->up->keepalive_ms ? more : 0;
 }
 
@@ -15528,6 +15552,8 @@ upconn_fits(struct upconn *u)
 	union sock to;
 	socklen_t n;
 
+	if (seq & 1)
+		return true; /* nothing is known while they are written */
 	for (unsigned i = 0; u->addrs_seq != seq && i < INSTANCE_ADDRS; i++)
 		if (board_addrs_get(b, i, &to, &n) && hash64(0, &to, n) == u->to)
 			u->addrs_seq = seq;
@@ -15730,6 +15756,7 @@ upconn_connect(struct instance *in, uint8_t addr_i)
 
 #define CREDENTIALS_MAX 256 /* bytes of user:password; longer ones fail */
 #define AUTH_ROUNDS     16  /* between two looks at the clock */
+#define AUTH_CLIENT     sizeof(struct ip) /* bytes that two addresses of one client share */
 
 enum auth { AUTH_NO, AUTH_YES, AUTH_LATER, AUTH_BUSY };
 
@@ -15791,14 +15818,17 @@ auth_token_ok(const struct head *h, struct slice token)
 	return f && h->count[F_X_ADMIN_TOKEN] == 1 && slice_eq_secret(f->value, token);
 }
 
-/* What credentials are remembered by, each of its own secret. */
+/* What credentials are remembered by, each of its own secret, and apart from those
+ * of a name that has none. */
 static void
-auth_print(struct slice secret, struct slice credentials, unsigned char *out)
+auth_print(struct slice secret, bool known, struct slice credentials, unsigned char *out)
 {
+	unsigned char k = known;
 	br_sha256_context h;
 
 	br_sha256_init(&h);
 	br_sha256_update(&h, auth_key, sizeof auth_key);
+	br_sha256_update(&h, &k, sizeof k);
 	br_sha256_update(&h, secret.p, secret.n + 1); /* a NUL ends it */
 	br_sha256_update(&h, credentials.p, credentials.n);
 	br_sha256_out(&h, out);
@@ -15839,13 +15869,17 @@ auth_wait(struct exchange *x, struct slice password, struct slice secret,
     const unsigned char *print, bool known)
 {
 	struct auth_job *j = NULL;
+	unsigned same = 0;
 
-	for (size_t i = 0; i < LEN(auth_jobs); i++)
-		if (auth_jobs[i].first && memcmp(auth_jobs[i].print, print, sizeof j->print) == 0)
-			j = &auth_jobs[i];
-		else if (!j && !auth_jobs[i].first)
-			j = &auth_jobs[i];
-	if (!j)
+	for (size_t i = 0; i < LEN(auth_jobs); i++) {
+		struct auth_job *a = &auth_jobs[i];
+		if (a->first && memcmp(a->print, print, sizeof j->print) == 0)
+			j = a;
+		else if (!j && !a->first)
+			j = a;
+		same += a->first && memcmp(&a->first->client, &x->client, AUTH_CLIENT) == 0;
+	}
+	if (!j || (!j->first && same >= AUTH_JOBS_OF_ONE))
 		return AUTH_BUSY;
 	if (!j->first) {
 		if (!crypt_begin(&j->sha, password, secret))
@@ -15884,7 +15918,7 @@ auth_basic(struct exchange *x, const struct head *h, const struct pairs *users)
 	}
 	if (secret.n == 0 || secret.p[0] != '$')
 		return known && slice_eq_secret(rest, secret) ? AUTH_YES : AUTH_NO;
-	auth_print(secret, text_slice(&t), print);
+	auth_print(secret, known, text_slice(&t), print);
 	return auth_is_good(print) ? AUTH_YES : auth_wait(x, rest, secret, print, known);
 }
 
@@ -21342,7 +21376,7 @@ client_arm(struct exchange *x)
 	bool out = c->ch.waits || x->down.pipe;
 
 	side_watch(c, (short)((in ? POLLIN : 0) | (out ? POLLOUT : 0) |
-	    (x->state == X_HOLD || x->state == X_AUTH ? POLLRDHUP : 0)));
+	    (x->state == X_HOLD ? POLLRDHUP : 0)));
 	if (x->state == X_TUNNEL)
 		side_deadline(c, WAIT_TUNNEL, conf->server.tunnel_ms, x->c_events | x->u_events);
 	else if (out)
@@ -21411,9 +21445,9 @@ static void
 exchange_client_event(struct exchange *x, short revents)
 {
 	struct side *c = &x->c->s;
-	/* who closes while it waits for its turn is taken to have left for good */
+	/* who closes while it waits for an instance is taken to have left for good */
 	bool gone = revents & (POLLERR | POLLHUP | POLLNVAL) ||
-	    ((x->state == X_HOLD || x->state == X_AUTH) && revents & POLLRDHUP);
+	    (x->state == X_HOLD && revents & POLLRDHUP);
 
 	if (gone && x->state != X_TUNNEL) {
 		exchange_abort(x);
@@ -21561,6 +21595,18 @@ is_cross_site(const struct head *h)
 	return !at || !slice_ieq(slice_from(origin, (size_t)(at - origin.p) + 3), h->host);
 }
 
+/* The mode of a socket file that warp has made guards it. At one that was handed to
+ * us, only root and who we are need no token. */
+static bool
+admin_knows(const struct conn *c)
+{
+	struct ucred who = { .pid = 0 };
+	socklen_t n = sizeof who;
+
+	return !c->listener->inherited || (getsockopt(c->s.ch.w.fd, SOL_SOCKET, SO_PEERCRED, &who,
+	    &n) == 0 && n == sizeof who && (who.uid == ROOT || who.uid == geteuid()));
+}
+
 /* path is what was asked for, below admin.expose if it came through a route:
  * then server.admin_token is asked for, else admin.token. */
 static enum step
@@ -21571,7 +21617,7 @@ admin_serve(struct exchange *x, const struct head *h, struct slice path, bool ex
 	struct slice bearer = auth_credentials(h, "Bearer");
 	struct admin_request rq = {
 		.method = h->method, .path = path, .query = h->query,
-		.is_unix = !exposed && x->c->listener->is_unix,
+		.is_unix = !exposed && x->c->listener->is_unix && admin_knows(x->c),
 		.wants_html = accept && memmem(accept->value.p, accept->value.n, "text/html", 9),
 		.cross_site = is_cross_site(h),
 		.token = token ? token->value : bearer,
@@ -22452,6 +22498,8 @@ conn_ready(struct watch *w, short revents)
 		conn_close(c);
 	if (got != 0 || more || !c->s.timer.list) /* part of a record lets no deadline start anew */
 		conn_go(c);
+	else if (c->state == CONN_IDLE)
+		conn_turns(c, true); /* it has said nothing yet */
 	side_settle();
 }
 

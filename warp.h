@@ -529,7 +529,6 @@ struct instance {
 	br_ssl_session_parameters session; /* of the last TLS connection */
 	int64_t closed_ms;            /* when it last closed an idle connection */
 	uint32_t closed_life_ms;      /* that had idled so long; 0: in a restart */
-	unsigned outlived;            /* idle connections that reached the learned limit */
 };
 
 struct balance; /* a strategy: row of balances[] */
