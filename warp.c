@@ -575,7 +575,8 @@ walk_is_good(const struct walk *w, const struct stat *st)
 	if (w->who == ANYBODY)
 		return own_name && S_ISREG(st->st_mode) &&
 		    (st->st_uid == ROOT || st->st_uid == w->own);
-	return w->who == ROOT || st->st_uid == w->who || (st->st_uid == ROOT && own_name);
+	return w->who == ROOT || st->st_uid == w->who ||
+	    ((st->st_uid == ROOT || st->st_uid == w->own) && own_name);
 }
 
 /* A file of root's harms nobody there. */
@@ -716,11 +717,11 @@ source_read(struct arena *a, const char *path, size_t max, struct slice *out)
 
 /* One that clients or programs get to see. */
 static const char *
-walk_read(struct arena *a, const char *path, size_t max, struct slice *out)
+walk_read(struct arena *a, const char *path, size_t max, uid_t own, struct slice *out)
 {
 	struct walk w;
 	const char *why;
-	int fd = file_check(walk_open(&w, path, O_RDONLY, ROOT), &why);
+	int fd = file_check(walk_open(&w, path, O_RDONLY, own), &why);
 
 	return why ? why : fd_read(a, fd, max, out);
 }
@@ -1031,13 +1032,14 @@ sinks_finish(struct sink *a, struct sink *b, int limit_ms)
 /* ==== log ====================================================================
  * Owns    the error log: its sink, level and this process's name.
  * Offers  log_error, log_warn, log_info, log_debug, log_errno, log_flush,
- *         log_forked, log_leave, log_sink, log_level.
+ *         log_add, log_forked, log_leave, log_sink, log_level.
  * Calls   base, sink. */
 
 #define LOG_LINE 1024 /* bytes of one line; what is longer is cut */
 
 static char log_ring[LOG_RING];
-static atomic_uint log_lost_own, *log_lost = &log_lost_own; /* then the board's: of all processes */
+static atomic_uint log_lost_own;        /* until there is a board, */
+static atomic_uint *log_lost = &log_lost_own; /* which counts for all processes */
 static struct sink log_sink = { .kind = SINK_STREAM, .fd = STDERR_FILENO, .buf = log_ring,
 	.cap = sizeof log_ring };
 static enum log_level log_level = LOG_LVL_INFO;
@@ -1162,7 +1164,7 @@ log_errno(const char *fmt, ...)
 /* ==== diag ===================================================================
  * Owns    nothing: a struct diags is its maker's.
  * Offers  diag_add, diags_print, diags_say.
- * Calls   base, arena, sink, log. */
+ * Calls   base, arena, log. */
 
 #define DIAGS_MAX 100 /* one file's worth of complaints; the rest is counted */
 
@@ -9231,11 +9233,12 @@ static void
 envfile_look(struct reader *r, struct process_read *pr)
 {
 	const char *path = pr->out.envfile, *why, *bad = NULL;
+	struct passwd *pw = path && pr->out.user ? getpwnam(pr->out.user) : NULL;
 	unsigned line;
 
 	if (!path)
 		return;
-	if ((why = walk_read(r->a, path, ENVFILE_MAX, &pr->envfile_text)))
+	if ((why = walk_read(r->a, path, ENVFILE_MAX, pw ? pw->pw_uid : ROOT, &pr->envfile_text)))
 		process_warn(r, pr, "envfile", "cannot read %s: %s", path, why);
 	else if ((why = envfile_parse(r->a, pr->envfile_text, &pr->envfile, &line, &bad)) || bad)
 		process_warn(r, pr, "envfile", "%s:%u: %s", path, line, why ? why : bad);
@@ -11961,7 +11964,7 @@ conf_print_json(const struct conf *c, FILE *to)
 static bool
 page_read(struct conf *cf, const char *path, struct slice *body)
 {
-	const char *why = walk_read(&cf->arena, path, ERROR_PAGE_MAX, body);
+	const char *why = walk_read(&cf->arena, path, ERROR_PAGE_MAX, ROOT, body);
 
 	if (why)
 		diag_add(&cf->diags, DIAG_WARNING, 0, 0,
@@ -15112,8 +15115,20 @@ bind_failed(const struct addr *a)
 static int
 listen_bind(int fd, const struct addr *a, int mode)
 {
-	mode_t mask = umask((mode_t)(SOCKET_MODE_BITS & ~mode));
-	int done = bind(fd, &a->sock.sa, a->sock_n), err = errno;
+	struct walk w = { .dir = -1 };
+	bool bad = geteuid() == ROOT && a->kind == ADDR_UNIX &&
+	    walk_dir(&w, a->sock.un.sun_path) && !walk_may_make(&w);
+	mode_t mask;
+	int done, err;
+
+	fd_close(w.dir);
+	if (bad) { /* somebody's link leads to where he could not make it */
+		errno = EPERM;
+		return -1;
+	}
+	mask = umask((mode_t)(SOCKET_MODE_BITS & ~mode));
+	done = bind(fd, &a->sock.sa, a->sock_n);
+	err = errno;
 
 	umask(mask);
 	errno = err;
@@ -25304,22 +25319,36 @@ endpoint_is_free(const struct endpoint *e)
 	return err != 0;
 }
 
-/* The inode of the socket that listens at that port of this host; 0: it was not
- * found. */
+/* at, as /proc/net/tcp writes an address, is that of sock, or any. */
+static bool
+tcp_text_is(const char *at, const union sock *sock)
+{
+	char want[33];
+	const uint32_t *w = sock->sa.sa_family == AF_INET ? &sock->in.sin_addr.s_addr
+	    : (const uint32_t *)(const void *)&sock->in6.sin6_addr;
+	int n = sock->sa.sa_family == AF_INET ? 1 : 4;
+
+	for (int i = 0; i < n; i++)
+		snprintf(want + 8 * i, 9, "%08X", (unsigned)w[i]);
+	return strcmp(at, want) == 0 || strspn(at, "0") == strlen(at);
+}
+
+/* The inode of the socket that listens there; 0: it was not found. */
 static unsigned long long
-port_inode(uint16_t port)
+port_inode(const struct endpoint *e)
 {
 	static const char *const tables[] = { "/proc/net/tcp", "/proc/net/tcp6" };
 	enum { LISTEN = 10 };
 	unsigned long long inode = 0, of;
-	unsigned at, state;
-	char line[512];
+	unsigned port, state;
+	char line[512], at[33];
 
 	for (size_t i = 0; i < LEN(tables) && inode == 0; i++) {
 		FILE *f = fopen(tables[i], "re");
 		while (f && inode == 0 && fgets(line, sizeof line, f))
-			if (sscanf(line, " %*d: %*32[0-9A-Fa-f]:%x %*32[0-9A-Fa-f]:%*x %x %*s %*s %*s %*u "
-			    "%*u %llu", &at, &state, &of) == 3 && state == LISTEN && at == port)
+			if (sscanf(line, " %*d: %32[0-9A-F]:%x %*32[0-9A-F]:%*x %x %*s %*s %*s %*u %*u "
+			    "%llu", at, &port, &state, &of) == 4 && state == LISTEN && port == e->port &&
+			    tcp_text_is(at, &e->sock))
 				inode = of;
 		if (f)
 			fclose(f);
@@ -25371,7 +25400,7 @@ unix_holder(const struct endpoint *e)
 static void
 endpoint_holder(const struct endpoint *e, char *out, size_t size)
 {
-	unsigned long long inode = e->port > 0 ? port_inode(e->port) : 0;
+	unsigned long long inode = e->port > 0 ? port_inode(e) : 0;
 	pid_t pid = inode > 0 ? inode_holder(inode) : e->port == 0 ? unix_holder(e) : 0;
 	char path[32], name[32] = "";
 	FILE *f;
@@ -25433,6 +25462,7 @@ struct child_start {
 	int index;
 	const struct endpoint *at;
 	struct arena *a;
+	uid_t uid;    /* whose program it will be */
 	int out;      /* its stdout and stderr */
 	pid_t parent;
 };
@@ -25528,9 +25558,10 @@ child_env(const struct child_start *cs)
 	size_t n = 0, old = 0;
 	char **env;
 
-	if (ps->envfile && ((why = walk_read(cs->a, ps->envfile, ENVFILE_MAX, &text)) ||
+	if (ps->envfile && ((why = walk_read(cs->a, ps->envfile, ENVFILE_MAX, cs->uid, &text)) ||
 	    (why = envfile_parse(cs->a, text, &file, &line, &bad)))) {
-		log_error("process %s: %s:%u: %s", cs->label, ps->envfile, line, why);
+		log_error(line > 0 ? "process %s: %s: %s, line %u" : "process %s: %s: %s", cs->label,
+		    ps->envfile, why, line);
 		return NULL;
 	}
 	if (bad)
@@ -25753,20 +25784,31 @@ child_next(struct slice *rest)
 }
 
 /* Whoever is below the warden is killed, and who comes to it when his parent
- * dies, until there is nobody, or only those it may not kill. */
+ * dies, until there is nobody but the program, which has ended, or only those
+ * that cannot be killed. */
 static void
-warden_sweep(void)
+warden_sweep(pid_t program)
 {
+	static const struct timespec patience = { .tv_sec = 2 };
+	siginfo_t who = { 0 };
 	char pids[4096];
 	struct slice rest;
+	sigset_t ended;
 	int hit = 1;
 	pid_t pid;
 
+	sigemptyset(&ended);
+	sigaddset(&ended, SIGCHLD);
+	/* what it had is ours when it has ended */
+	while (waitid(P_PID, (id_t)program, &who, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+	    who.si_pid == 0 && sigtimedwait(&ended, NULL, &patience) >= 0)
+		;
 	while (hit > 0) {
 		hit = 0;
 		for (rest = children_read(pids, sizeof pids); (pid = child_next(&rest)) > 0; )
-			hit += kill(pid, SIGKILL) == 0;
-		if (hit > 0 && waitpid(-1, NULL, 0) < 0)
+			if (pid != program && waitpid(pid, NULL, WNOHANG) == 0)
+				hit += kill(pid, SIGKILL) == 0;
+		if (hit > 0 && sigtimedwait(&ended, NULL, &patience) < 0)
 			return;
 	}
 }
@@ -25775,12 +25817,11 @@ warden_sweep(void)
 _Noreturn static void
 warden_end(int status)
 {
-	struct rlimit none = { 0, 0 };
 	sigset_t set;
 
 	if (WIFSIGNALED(status)) {
 		sigfillset(&set);
-		setrlimit(RLIMIT_CORE, &none);
+		prctl(PR_SET_DUMPABLE, 0); /* a core piped to a program ignores RLIMIT_CORE */
 		signal(WTERMSIG(status), SIG_DFL);
 		sigprocmask(SIG_UNBLOCK, &set, NULL);
 		raise(WTERMSIG(status));
@@ -25796,10 +25837,11 @@ warden_run(const struct child_start *cs, const struct identity *as, char **argv,
     int tell)
 {
 	struct child_start below = *cs;
-	int status = 0, got, signal_seen;
+	siginfo_t who = { 0 };
+	int status = 0, signal_seen;
 	bool over = false;
 	sigset_t all;
-	pid_t pid, any;
+	pid_t pid;
 
 	setsid();
 	sigfillset(&all);
@@ -25818,14 +25860,15 @@ warden_run(const struct child_start *cs, const struct identity *as, char **argv,
 	fds_close(0);
 	while (!over && getppid() == cs->parent) {
 		sigwait(&all, &signal_seen);
-		while ((any = waitpid(-1, &got, WNOHANG)) > 0)
-			if (any == pid) {
-				status = got;
-				over = true;
-			}
+		/* the program stays a zombie: nobody else gets its number while warp knows it */
+		while (!over && waitid(P_ALL, 0, &who, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+		    who.si_pid > 0)
+			if (!(over = who.si_pid == pid))
+				waitpid(who.si_pid, NULL, 0);
 	}
 	kill(-pid, SIGKILL);
-	warden_sweep();
+	warden_sweep(pid);
+	waitpid(pid, &status, WNOHANG);
 	warden_end(status);
 }
 
@@ -25855,7 +25898,7 @@ child_start(const struct process *ps, const char *label, int index, const struct
 {
 	struct arena a = { NULL };
 	struct child_start cs = { .conf = ps, .label = label, .index = index, .at = at, .a = &a,
-		.parent = getpid() };
+		.uid = as->user ? as->uid : ROOT, .parent = getpid() };
 	char **env = child_env(&cs), **argv;
 	size_t n = 0;
 	int fds[2];
@@ -26001,14 +26044,18 @@ output_say(struct sink *s, const char *label, struct slice line)
 	char b[CHILD_LINE + 1];
 	struct text t = { b, 0, sizeof b, false };
 
-	if (s->kind == SINK_DGRAM)
+	if (s->kind == SINK_DGRAM) {
 		text_char(&t, '6'); /* informational */
+		line.n = MIN(line.n, (size_t)SYSLOG_LINE);
+	}
 	text_str(&t, label);
 	text_str(&t, ": ");
 	text_add(&t, line);
 	text_clean(t.p, t.n);
 	text_char(&t, '\n');
 	sink_add(s, text_slice(&t));
+	*log_lost += (unsigned)s->lost;
+	s->lost = 0;
 	if (!sink_flush(s))
 		s->n = 0;
 }
@@ -26236,7 +26283,7 @@ static bool procs_ending;   /* warp stops: nothing is started any more */
 static bool procs_news;     /* one got ready: held requests may go on */
 static bool procs_moved;    /* one is in another state: something may follow */
 static bool procs_look;     /* one was started: the checks shall look at once */
-static bool procs_lost;     /* a warden may have been killed: its flock is the master's now */
+static bool procs_lost;     /* a warden was killed: who was below it is the master's child now */
 static bool procs_hopeless; /* the wrapped command cannot be run at all */
 static int procs_wrapped = -1; /* exit status of the wrapped command */
 static const struct server_conf *procs_server; /* whom sockets are opened to */
@@ -26478,6 +26525,7 @@ proc_stillborn(struct proc *p)
 {
 	p->pid = 0;
 	p->spawns++;
+	p->print = p->conf->print;
 	if (p->output)
 		output_free(p->output);
 	proc_backoff(p);
@@ -27281,7 +27329,8 @@ procs_reaped(pid_t pid, int status)
 	for (int i = 0; i < n_procs; i++)
 		if (proc_runs(procs[i]) && procs[i]->warden == pid) {
 			procs[i]->status = status;
-			procs_lost |= WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+			/* ours by now: the warden has not lived to reap it */
+			procs_lost |= waitpid(procs[i]->pid, NULL, WNOHANG) >= 0;
 			proc_event(procs[i], PE_EXIT);
 			return true;
 		}
@@ -27441,6 +27490,8 @@ inherit_endpoint(struct endpoint *e, uint16_t port, struct slice path)
 	e->sock_n = sizeof e->sock.un;
 }
 
+static bool inherit_old; /* the binary before does not know our lines */
+
 /* A line behind "proc ". Its endpoint, if it was chosen, is known again. */
 static void
 procs_inherit_line(struct slice line)
@@ -27455,10 +27506,17 @@ procs_inherit_line(struct slice line)
 	struct proc *p;
 
 	for (int i = 0; i < NUMBERS; i++) {
-		if (i == INDEX && !slice_cut(&line, ' ', &name))
+		if (i == INDEX && name.n == 0 && !slice_cut(&line, ' ', &name))
 			return;
 		if (!slice_cut(&line, ' ', &word))
 			return;
+		if (i == WARDEN && slice_uint(word, INT_MAX) < 0) { /* of a warp without wardens */
+			inherit_old = true;
+			name = word;
+			v[i++] = v[PID];
+			v[i] = geteuid();
+			continue;
+		}
 		v[i] = strtoull(word.p, NULL, 10); /* a blank ends it */
 	}
 	snprintf(label, sizeof label, "%.*s", (int)name.n, name.p);
@@ -27645,11 +27703,14 @@ job_reload(const char *name)
 	static const struct asker nobody;
 	struct job *j = job_of(name);
 
-	if (j && j->reload)
-		return (j->over = true);
+	if (j && j->reload) {
+		j->over = true;
+		return true;
+	}
 	if (!job_add(name, JOB_RESTART, &nobody))
 		return false;
-	return (job_of(name)->reload = true);
+	job_of(name)->reload = true;
+	return true;
 }
 
 /* The lone instance of its upstream, which can listen somewhere else. */
@@ -27982,8 +28043,8 @@ acme_dir_make(struct arena *a, const char *path)
 	if (st.st_uid != geteuid())
 		log_warn("%s belongs to another user (uid %u), who can read and change what warp "
 		    "keeps there: chown it", p, (unsigned)st.st_uid);
-	else if (st.st_mode & (S_IRWXG | S_IRWXO) && fchmod(fd, RENEW_DIR_MODE) < 0)
-		log_errno("%s is open to others: chmod 700", p);
+	else if (st.st_mode & (S_IWGRP | S_IWOTH))
+		log_warn("others can write to %s, where warp keeps keys: chmod 700", p);
 	close(fd);
 	return NULL;
 }
@@ -28524,7 +28585,8 @@ static struct {
 	int64_t resolver_again_ms, resolver_wait_ms;
 	int signals;                   /* signalfd */
 	int pid_fd, notify_fd, daemon_fd;
-	struct asker asker;            /* of a reload or an upgrade */
+	struct asker asker;            /* of a reload */
+	struct asker upgrader;         /* of an upgrade */
 	pid_t checker;                 /* worker that does the health checks; 0: none */
 	bool reload_again, upgrade_again; /* when that can be */
 	pid_t strangers[STRANGERS_MAX]; /* children that warp did not start */
@@ -28597,6 +28659,13 @@ asker_told(const char *text)
 {
 	verb_told(&m.asker, text);
 	m.asker.pid = 0;
+}
+
+static void
+upgrader_told(const char *text)
+{
+	verb_told(&m.upgrader, text);
+	m.upgrader.pid = 0;
 }
 
 static void
@@ -29344,7 +29413,7 @@ upgrade_exec(void)
 static void
 upgrade_begin(void)
 {
-	asker_told("ok");
+	upgrader_told("ok");
 	log_info("upgrade: starting %s", m.exe);
 	notify_fmt("RELOADING=1");
 	resolver_stop();
@@ -29357,8 +29426,13 @@ upgrade_begin(void)
 static void
 upgrade(void)
 {
-	if (m.check > 0)
-		return; /* it is on its way */
+	if (m.check > 0) {
+		asker_told("an upgrade is under way");
+		return;
+	}
+	if (m.asker.pid > 0)
+		m.upgrader = m.asker;
+	m.asker.pid = 0;
 	if ((m.upgrade_again = jobs_busy())) {
 		log_info("upgrade: follows when the restart of a process is done");
 		return;
@@ -29366,7 +29440,9 @@ upgrade(void)
 	upgrade_check();
 	if (m.check < 0) {
 		log_errno("upgrade");
-		asker_told("the new binary cannot be started");
+		fd_close(m.check_says);
+		m.check_says = -1;
+		upgrader_told("the new binary cannot be started");
 	}
 }
 
@@ -29389,17 +29465,19 @@ upgrade_checked(int status)
 	bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
 
 	m.check = 0;
-	if (!good)
+	if (!good && m.state <= M_RELOADING)
 		upgrade_heard();
 	fd_close(m.check_says);
 	m.check_says = -1;
-	if (!good || !upgrade_trial()) {
-		log_error("upgrade: %s cannot run this configuration; going on", m.exe);
-		asker_told("the new binary cannot run this configuration, the log says why");
-	} else if (m.state == M_RUNNING && !jobs_busy())
-		upgrade_begin();
-	else
+	if (m.state > M_RELOADING) {
+		upgrader_told("warp is stopping");
+	} else if (good && (m.state != M_RUNNING || jobs_busy())) {
 		m.upgrade_again = true;
+	} else if (!good || !upgrade_trial()) {
+		log_error("upgrade: %s cannot run this configuration; going on", m.exe);
+		upgrader_told("the new binary cannot run this configuration, the log says why");
+	} else
+		upgrade_begin();
 }
 
 static void
@@ -29426,8 +29504,8 @@ upgrade_lines(const char *given)
 	struct text t = { lines, 0, sizeof lines, false };
 	struct slice rest = slice_of(given), line;
 
-	if (!m.conf)
-		return given; /* they were not taken yet */
+	if (!m.conf || inherit_old)
+		return given; /* they were not taken yet, or it could not read ours */
 	while (slice_cut(&rest, '\n', &line))
 		if (!slice_starts(line, S("proc "))) {
 			text_add(&t, line);
@@ -29756,12 +29834,12 @@ worker_pass(const struct worker *w, char op, const int *fds, size_t n)
 	return false;
 }
 
-/* The files of a configuration are opened anew, for its workers as well: those
- * of the newest generation, or all others. False: logged; the old files stay. */
+/* The files of a configuration are opened anew, for its workers as well. False:
+ * logged; the old files stay. */
 static bool
-logs_renew(struct log_conf *old, bool newest)
+logs_renew(struct conf *cf)
 {
-	struct log_conf lc = *old;
+	struct log_conf lc = cf->log;
 	int fds[2];
 
 	if (logs_open(&lc) < 0)
@@ -29769,22 +29847,20 @@ logs_renew(struct log_conf *old, bool newest)
 	fds[0] = lc.access.fd;
 	fds[1] = lc.error.fd;
 	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0 && (m.workers[i].generation == m.newest) == newest)
+		if (m.workers[i].pid > 0 &&
+		    (!m.next || (m.workers[i].generation == m.newest) == (cf == m.next)))
 			worker_pass(&m.workers[i], CTL_LOGS, fds, LEN(fds));
-	if (old == &m.conf->log)
+	if (cf == m.conf)
 		logs_use(&lc);
-	logs_close(old);
-	*old = lc;
+	logs_close(&cf->log);
+	cf->log = lc;
 	return true;
 }
 
 static void
 logs_reopen(void)
 {
-	bool good = !m.next || logs_renew(&m.next->log, true);
-
-	if (!good || !logs_renew(&m.conf->log, false) ||
-	    (!m.next && !logs_renew(&m.conf->log, true)))
+	if ((m.next && !logs_renew(m.next)) || !logs_renew(m.conf))
 		return;
 	outputs_reopen();
 	if (m.resolver > 0)
@@ -29953,6 +30029,7 @@ master_leave(enum master_state state)
 	m.state = state;
 	notify_systemd("STOPPING=1");
 	asker_told("warp is stopping");
+	upgrader_told("warp is stopping");
 	resolver_stop();
 	renew_stop();
 	upgrade_check_end();
@@ -30484,6 +30561,7 @@ master_signals(void)
 		sigaddset(&set, ours[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_DFL); /* whoever started us may ignore it */
 	m.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
@@ -30492,6 +30570,10 @@ static uint64_t
 start_key(const struct start *s)
 {
 	uint64_t h = hash64(geteuid(), "warp", 4);
+	struct stat pids;
+
+	if (stat("/proc/self/ns/pid", &pids) == 0) /* pids mean others elsewhere */
+		h = hash64(h, &pids.st_ino, sizeof pids.st_ino);
 
 	if (s->file)
 		return hash64(h, s->file, strlen(s->file));
@@ -30764,7 +30846,7 @@ check(const struct options *o)
 
 #define VERB_CONNECT_S 5
 #define VERB_STATUS_S 10
-#define VERB_WAIT_S 30   /* a reload takes READY_WAIT_MS at most */
+#define VERB_WAIT_S 40   /* a reload takes READY_WAIT_MS at most, an upgrade CHECK_WAIT_S */
 #define VERB_LONG_S 300  /* processes take their time to stop and to get ready */
 #define VERB_LINE   4096 /* bytes of the request, and of an answer's header line */
 
