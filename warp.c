@@ -22663,13 +22663,14 @@ front_open(struct listener *ls, int n, uint32_t clients)
 	accept_due(NULL);
 }
 
-/* No new clients, but those that wait for us already; idle ones get a last chance
- * to be closed in peace. */
+/* No new clients, but those that wait at listeners which are gone, as the bits say:
+ * nobody else would take them. Idle ones get a last chance to be closed in peace. */
 static void
-front_drain(void)
+front_drain(uint64_t gone)
 {
 	for (int i = 0; i < n_listeners; i++)
-		listener_ready(&listeners[i].w, POLLIN);
+		if (gone >> i & 1)
+			listener_ready(&listeners[i].w, POLLIN);
 	draining = true;
 	timer_clear(&accept_again);
 	accept_due(NULL);
@@ -23465,11 +23466,11 @@ worker_certs(const struct msghdr *m)
 
 /* Finishes what runs, and nothing else. */
 static void
-worker_leave(void)
+worker_leave(struct slice gone)
 {
 	if (draining)
 		return;
-	front_drain();
+	front_drain(strtoull(gone.p, NULL, 16));
 	pool_drain(conf);
 	health_stop();
 }
@@ -23484,7 +23485,7 @@ worker_ctl(struct watch *w, short revents)
 		struct cmsghdr align;
 		char space[CMSG_SPACE(2 * sizeof(int))];
 	} control;
-	struct iovec v = { b, sizeof b };
+	struct iovec v = { b, sizeof b - 1 };
 	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control.space,
 		.msg_controllen = sizeof control.space };
 	ssize_t n = recvmsg(w->fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
@@ -23498,7 +23499,8 @@ worker_ctl(struct watch *w, short revents)
 	}
 	switch (b[0]) {
 	case CTL_DRAIN:
-		worker_leave();
+		b[n] = '\0';
+		worker_leave((struct slice){ b + 1, (size_t)n - 1 });
 		break;
 	case CTL_STOP:
 		worker_stops = true;
@@ -28859,23 +28861,28 @@ workers_alive(void)
 }
 
 static void
-worker_drain(struct worker *w, uint32_t shutdown_ms)
+worker_drain(struct worker *w, uint32_t shutdown_ms, uint64_t gone)
 {
+	char bits[17];
+
 	if (w->pid <= 0 || w->draining)
 		return;
-	worker_tell(w, CTL_DRAIN, "");
+	snprintf(bits, sizeof bits, "%llx", (unsigned long long)gone);
+	worker_tell(w, CTL_DRAIN, bits);
 	w->draining = true;
 	w->kill_at_ms = now_ms + shutdown_ms;
 	board->workers[w - m.workers].state = WORKER_DRAINING;
 }
 
-/* All of an older generation than this. */
+/* All of an older generation than this. gone: the places of the serving one's
+ * listeners that nobody has any more. */
 static void
-workers_drain(unsigned before)
+workers_drain(unsigned before, unsigned serving, uint64_t gone)
 {
 	for (int i = 0; i < WORKER_SLOTS; i++)
 		if (m.workers[i].generation < before)
-			worker_drain(&m.workers[i], m.conf->server.shutdown_ms);
+			worker_drain(&m.workers[i], m.conf->server.shutdown_ms,
+			    m.workers[i].generation == serving ? gone : 0);
 }
 
 /* What they say at their end is no news. */
@@ -29194,7 +29201,12 @@ static void
 reload_commit(void)
 {
 	struct conf *old = m.conf;
+	unsigned served = m.generation;
+	uint64_t gone = 0;
 
+	for (int i = 0; i < m.ls.n; i++)
+		if (!listener_of(&m.next_ls, &m.ls.v[i].addr))
+			gone |= UINT64_C(1) << i;
 	logs_use(&m.next->log);
 	logs_close(&old->log);
 	listeners_close(&m.ls, &m.next_ls);
@@ -29210,7 +29222,7 @@ reload_commit(void)
 	procs_take(m.conf, m.generation, proc_changed);
 	acme_take();
 	board->reloads++;
-	workers_drain(m.generation);
+	workers_drain(m.generation, served, gone);
 	if (!m.reload_again)
 		asker_told("ok"); /* after its worker was told not to accept any more */
 	conf_free(old);
@@ -30007,7 +30019,7 @@ master_ready(void)
 
 	m.state = M_RUNNING;
 	pid_write();
-	workers_drain(m.generation); /* those of the binary before */
+	workers_drain(m.generation, 0, 0); /* those of the binary before */
 	listeners_close(&m.had, &m.ls);
 	if (old)
 		close(atoi(old));
@@ -30053,7 +30065,7 @@ static void
 master_drain(void)
 {
 	master_leave(M_DRAINING);
-	workers_drain(m.newest + 1);
+	workers_drain(m.newest + 1, m.generation, UINT64_MAX);
 	log_info("draining: leaving when the last request is answered");
 }
 
