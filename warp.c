@@ -2677,20 +2677,17 @@ head_scan(struct slice in, uint32_t *scanned)
 static int
 line_end(struct slice in, size_t *at, bool lf)
 {
+	if (in.n - *at >= 2 && in.p[*at] == '\r' && in.p[*at + 1] == '\n') {
+		*at += 2;
+		return 1;
+	}
 	if (*at == in.n)
 		return 0;
 	if (lf && in.p[*at] == '\n') {
 		++*at;
 		return 1;
 	}
-	if (in.p[*at] != '\r')
-		return -1;
-	if (*at + 1 == in.n)
-		return 0;
-	if (in.p[*at + 1] != '\n')
-		return -1;
-	*at += 2;
-	return 1;
+	return in.p[*at] == '\r' && *at + 1 == in.n ? 0 : -1;
 }
 
 /* ---- fields ---- */
@@ -4174,12 +4171,12 @@ static void
 proxy_write(struct text *t, int version, const struct ip *src, uint16_t sport,
     const struct ip *dst, uint16_t dport)
 {
+	bool v4 = ip_is_v4(src) && ip_is_v4(dst);
+
 	if (version == 2) {
 		proxy_write_v2(t, src, sport, dst, dport);
 		return;
 	}
-	bool v4 = ip_is_v4(src) && ip_is_v4(dst);
-
 	if (ip_is_none(src) || ip_is_none(dst)) {
 		text_add(t, S("PROXY UNKNOWN\r\n"));
 		return;
@@ -18835,7 +18832,6 @@ static struct ip
 client_of(const struct ip *peer, const struct head *h)
 {
 	struct ip client = *peer, ip;
-
 	struct forwarded said;
 
 	if (!cidrs_have(&conf->server.trusted, peer))
@@ -19166,7 +19162,8 @@ request_write(struct text *t, const struct exchange *x, struct head *h)
 		.edited = r->add_headers.n + r->remove_headers.n > 0 };
 	struct ip client = x->c->peer;
 
-	if (trusted && h->count[F_X_FORWARDED_FOR] == 0 && !forwarded_find(h, &fw.said, &client))
+	if (trusted && h->count[F_FORWARDED] > 0 && h->count[F_X_FORWARDED_FOR] == 0 &&
+	    !forwarded_find(h, &fw.said, &client))
 		fw.said = (struct forwarded){ .who = { NULL, 0 } };
 	request_drop(h, x, trusted);
 	text_add(t, h->method_text);
@@ -22727,6 +22724,8 @@ front_admit(void)
 {
 	bool good = false;
 
+	if (!auth_busy())
+		return;
 	for (struct exchange *x = auth_work(&good), *next; x; x = next) {
 		struct conn *c = x->c;
 		next = x->auth_next;
@@ -23421,8 +23420,12 @@ static void
 logs_watch(void)
 {
 	static struct watch watches[] = { { .slot = -1 }, { .slot = -1 } };
+	static bool any;
 	const int fds[] = { sink_waits(&log_sink), sink_waits(&access_log.sink) };
 
+	if (!any && fds[0] < 0 && fds[1] < 0)
+		return;
+	any = fds[0] >= 0 || fds[1] >= 0;
 	for (size_t i = 0; i < LEN(watches); i++) {
 		struct watch *w = &watches[i];
 		if ((w->slot >= 0 || w->parked) && w->fd != fds[i])
@@ -28139,8 +28142,11 @@ account_load(struct arena *a, const char *dir)
 {
 	const char *path = arena_fmt(a, "%s/account.key", dir), *why;
 	struct slice text;
+	struct stat st;
 
-	if (access(path, F_OK) == 0) {
+	if (stat(path, &st) == 0) {
+		if (st.st_mode & (S_IRWXG | S_IRWXO))
+			log_warn("%s can be read by others: chmod 600", path);
 		if ((why = file_read(a, path, RENEW_RESULT_MAX, &text)))
 			return arena_fmt(a, "cannot read %s: %s", path, why);
 		return account_read(a, text) ? NULL : arena_fmt(a, "%s holds no key of P-256 "
