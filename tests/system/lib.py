@@ -83,6 +83,15 @@ _PORTS = [p for p in (*range(11000, 20000), *range(30000, 32000)) if p % int(os.
           == int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])]
 
 
+def read(path):
+    """The text of a file, nothing if there is none."""
+    try:
+        with open(path) as f:
+            return f.read()
+    except OSError:
+        return ""
+
+
 def free_port():
     """A TCP port nobody uses, v4 and v6."""
     while True:

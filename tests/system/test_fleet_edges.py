@@ -15,21 +15,13 @@ import time
 import pytest
 
 import lib
-from lib import CLOSE, ECHO, REQ, RST, SLOW, WAIT, conf, eventually, free_port, reply, request, toml_file
+from lib import CLOSE, ECHO, REQ, RST, SLOW, WAIT, conf, eventually, free_port, read, reply, request, toml_file
 from supervised import (APP, alive, app, fleet, gone, instances, journal, kill, proc, procs, reload, remove, running, sh, touch, upgrade,
                         verb, wait_state)
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 PORT, SOCKET = "port={port}", "socket={socket}"
 ADMIN = {"listen": ["@DIR@/admin"]}
-
-
-def read(path):
-    try:
-        with open(path) as f:
-            return f.read()
-    except OSError:
-        return ""
 
 
 @pytest.fixture

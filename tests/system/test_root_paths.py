@@ -12,7 +12,7 @@ import tempfile
 import pytest
 
 import lib
-from lib import eventually, free_port, toml_file
+from lib import eventually, free_port, read, toml_file
 from supervised import fleet, proc, reload, sh, verb, wait_state
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -58,14 +58,6 @@ def place():
     p = Place()
     yield p
     shutil.rmtree(p.top)
-
-
-def read(path):
-    try:
-        with open(path) as f:
-            return f.read()
-    except OSError:
-        return ""
 
 
 def answered_or_ended(w):
