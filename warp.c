@@ -13045,7 +13045,7 @@ timers_next_ms(void)
 /* ==== loop ===================================================================
  * Owns    the poll array, and the epoll set where quiet descriptors are parked.
  * Offers  loop_open, loop_watch, loop_unwatch, loop_inside, loop_is_ready,
- *         loop_turn.
+ *         loop_first, loop_turn.
  * Calls   base, arena, clock, timer.
  *
  * Watching, changing and removing are memory writes: that is poll's strength.
@@ -13064,6 +13064,7 @@ static struct watch parking = { .fd = -1, .slot = -1 };
 static struct watch quiet;      /* sentinel: those in poll, longest quiet first */
 static struct watch unpolled;   /* sentinel: those in neither, oldest first */
 static struct watch insides;    /* sentinel: those in poll that are ready whatever it says */
+static struct watch *loop_first; /* called before all others that are ready with it */
 static uint32_t loop_turns;
 
 static void
@@ -13252,23 +13253,29 @@ loop_open(int watches)
 	poll_fds[0] = (struct pollfd){ .fd = parking.fd, .events = POLLIN }; /* poll skips -1 */
 }
 
-/* Ready entries are visited from the back, revents cleared first: removal
- * moves the last one, which has been visited, into the gap. */
+/* The one at this slot, if poll called it: how many that were. */
+static int
+loop_call(int slot)
+{
+	struct watch *w = poll_owners[slot];
+	short revents = poll_fds[slot].revents;
+
+	if (!revents)
+		return 0;
+	poll_fds[slot].revents = 0;
+	quiet_touch(w);
+	w->ready(w, revents);
+	return 1;
+}
+
+/* Ready entries are visited from the back: removal moves the last one, which
+ * has been visited, into the gap. */
 static void
 loop_dispatch(int ready)
 {
-	for (int i = n_polls - 1; i > 0 && ready > 0; i--) {
-		struct watch *w;
-		short revents;
-
-		if (i >= n_polls || !(revents = poll_fds[i].revents))
-			continue;
-		poll_fds[i].revents = 0;
-		ready--;
-		w = poll_owners[i];
-		quiet_touch(w);
-		w->ready(w, revents);
-	}
+	for (int i = n_polls - 1; i > 0 && ready > 0; i--)
+		if (i < n_polls)
+			ready -= loop_call(i);
 }
 
 /* Those that have something to read inside, which poll has not called. */
@@ -13305,7 +13312,9 @@ loop_turn(int wait_ms)
 	ready = poll(poll_fds, (nfds_t)n_polls, park_wait(wait_ms));
 	clock_turn();
 	loop_turns++;
-	if (ready > 0 && poll_fds[0].revents) {
+	if (ready > 0 && loop_first && loop_first->slot > 0)
+		ready -= loop_call(loop_first->slot);
+	if (ready > 0 && poll_fds[0].revents) { /* in the order in which it came */
 		poll_fds[0].revents = 0;
 		parking_ready(&parking, 0);
 		ready--;
@@ -15445,7 +15454,8 @@ static struct board_worker *me; /* this worker's counters */
 static bool draining;           /* finish what runs, take nothing new */
 static int ctl_fd = -1;         /* to the master */
 
-#define CTL_MAX 512 /* bytes of a message to or from the master */
+#define CTL_MAX   512 /* bytes of a message to or from the master */
+#define CTL_BATCH 64  /* messages in a turn */
 
 /* A message to the master; false: it does not take it now. */
 static bool
@@ -18989,9 +18999,9 @@ head_drop_twins(struct head *h, const struct route *r, bool trusted)
 	for (int i = 0; i < h->n; i++) {
 		struct field *f = &h->f[i];
 		struct slice name = { b, MIN(f->name.n, sizeof b) };
-		bool twin = memchr(f->name.p, '_', name.n);
+		bool twin = f->id == F_OTHER && memchr(f->name.p, '_', name.n);
 
-		if (f->id != F_OTHER || (!twin && (trusted || lower(f->name.p[0]) != 'x')))
+		if (!twin && (f->id != F_OTHER || trusted || lower(f->name.p[0]) != 'x'))
 			continue;
 		for (size_t k = 0; k < name.n; k++)
 			b[k] = f->name.p[k] == '_' ? '-' : f->name.p[k];
@@ -23480,8 +23490,8 @@ worker_leave(struct slice gone)
 
 /* A message from the master; its end means that it died, and a worker does
  * not outlive it. */
-static void
-worker_ctl(struct watch *w, short revents)
+static bool
+ctl_take(int fd)
 {
 	char b[CTL_MAX];
 	union {
@@ -23491,14 +23501,13 @@ worker_ctl(struct watch *w, short revents)
 	struct iovec v = { b, sizeof b - 1 };
 	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control.space,
 		.msg_controllen = sizeof control.space };
-	ssize_t n = recvmsg(w->fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	ssize_t n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 
-	(void)revents;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
+		return false;
 	if (n <= 0) {
 		worker_stops = true;
-		return;
+		return false;
 	}
 	switch (b[0]) {
 	case CTL_DRAIN:
@@ -23526,6 +23535,15 @@ worker_ctl(struct watch *w, short revents)
 	default:
 		log_error("the master said something unknown: %d", b[0]);
 	}
+	return !worker_stops;
+}
+
+static void
+worker_ctl(struct watch *w, short revents)
+{
+	(void)revents;
+	for (int i = 0; i < CTL_BATCH && ctl_take(w->fd); i++)
+		;
 }
 
 static void
@@ -23549,6 +23567,7 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	ctl_fd = ctl;
 	ctl_watch = (struct watch){ .fd = ctl, .slot = -1, .ready = worker_ctl };
 	loop_watch(&ctl_watch, POLLIN);
+	loop_first = &ctl_watch; /* who is to leave takes nobody more */
 	front_open(ls, n, share);
 }
 

@@ -253,6 +253,29 @@ def test_reload(warp):
         assert w.ask().text == "v%d" % i
 
 
+@pytest.mark.parametrize("quiet", (False, True), ids=("fresh", "parked"))
+def test_who_was_told_to_leave_takes_nobody(warp, quiet):
+    """Also when the word and a client are there at once."""
+    w = warp(says("old"))
+    with Client(w.port) as c:  # so many turns that what is quiet is no longer polled; at least the accepting is over
+        assert [c.ask().text for _ in range(2000 if quiet else 3)][-1] == "old"
+    old = w.children()
+    for pid in old:
+        lib.freeze(pid)
+    reload(w, says("new"))
+    new = set(w.children()) - set(old)
+    for pid in new:
+        lib.freeze(pid)
+    with Client(w.port) as c:
+        c.send(lib.request())
+        for pid in old:
+            os.kill(pid, signal.SIGCONT)
+        eventually(lambda: not set(w.children()) & set(old), "the old one left")
+        for pid in new:
+            os.kill(pid, signal.SIGCONT)
+        assert c.response().text == "new"
+
+
 BAD_RELOADS = {
     "an error in the file": ("[server]\nnope = 1\n" + OK, r"warp\.toml:3:1: .*nope"),
     "not TOML": ("[server]\n[x\n", r"warp\.toml:3:"),
