@@ -63,7 +63,7 @@ FAST
 /* ==== base ===================================================================
  * Owns    the state of random_next.
  * Offers  LEN, MIN, MAX, slice_*, text_*, hash64, mix64, random_next, fd_close,
- *         base64_value.
+ *         clock_us, user_find, base64_value.
  * Calls   libc only. */
 
 #define LEN(a)    (sizeof(a) / sizeof((a)[0]))
@@ -296,6 +296,26 @@ fd_close(int fd)
 {
 	if (fd >= 0)
 		close(fd);
+}
+
+/* Monotonic. */
+static int64_t
+clock_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* The account of that name or number; NULL: there is none. */
+static struct passwd *
+user_find(const char *user)
+{
+	int64_t n = slice_uint(slice_of(user), UINT32_MAX - 1);
+	struct passwd *pw = getpwnam(user);
+
+	return pw || n < 0 ? pw : getpwuid((uid_t)n);
 }
 
 /* 64 bits of a hash, never 0. */
@@ -664,6 +684,7 @@ static const char *
 fd_read(struct arena *a, int fd, size_t max, struct slice *out)
 {
 	struct pollfd wait = { .fd = fd, .events = POLLIN };
+	int64_t until_us = clock_us() + PIPE_WAIT_MS * 1000;
 	const char *why = NULL;
 	char *p = NULL;
 	size_t n = 0, cap = 0;
@@ -676,8 +697,9 @@ fd_read(struct arena *a, int fd, size_t max, struct slice *out)
 				die_memory();
 		}
 		got = read(fd, p + n, cap - n);
-		if (got < 0 && errno == EAGAIN && poll(&wait, 1, PIPE_WAIT_MS) == 0)
-			why = "nobody writes to this pipe";
+		if (got < 0 && errno == EAGAIN &&
+		    poll(&wait, 1, (int)(MAX(until_us - clock_us(), 0) / 1000)) == 0)
+			why = "not all of it has come by this pipe";
 		else if (got < 0 && errno != EINTR && errno != EAGAIN)
 			why = strerror(errno);
 		n += got > 0 ? (size_t)got : 0;
@@ -742,8 +764,7 @@ clock_turn(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	now_us = (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+	now_us = clock_us();
 	now_ms = now_us / 1000;
 	clock_gettime(CLOCK_REALTIME, &t);
 	now_s = t.tv_sec;
@@ -1252,12 +1273,10 @@ diag_shown(const struct diags *ds, const struct diag *d, struct slice line)
 {
 	struct slice above = line_above(ds, d->line);
 	bool table = line.n > 0 && line.p[0] == '[', secret = false;
-	struct slice code = { line.p, line.n > 0 && memchr(line.p, '#', line.n)
-	    ? (size_t)((const char *)memchr(line.p, '#', line.n) - line.p) : line.n };
 	const char *equals = line.n > 0 ? memchr(line.p, '=', line.n) : NULL;
 
 	for (int i = 0; ds->secrets && i < ds->secrets->n && !table; i++)
-		secret |= has_word(code, ds->secrets->v[i]) || has_word(above, ds->secrets->v[i]);
+		secret |= has_word(line, ds->secrets->v[i]) || has_word(above, ds->secrets->v[i]);
 	if (!secret)
 		return line.n;
 	return equals ? (size_t)(equals - line.p) + 1 : 0;
@@ -3675,6 +3694,14 @@ static bool
 ip_is_v4(const struct ip *ip)
 {
 	return memcmp(ip->b, v4_mapped, IP_V4_PREFIX) == 0;
+}
+
+/* Bytes of ip that are a client's own: who has one address of IPv6 has its
+ * network. */
+static size_t
+ip_own_bytes(const struct ip *ip)
+{
+	return ip_is_v4(ip) ? sizeof ip->b : sizeof ip->b / 2;
 }
 
 static bool
@@ -9230,7 +9257,7 @@ static void
 envfile_look(struct reader *r, struct process_read *pr)
 {
 	const char *path = pr->out.envfile, *why, *bad = NULL;
-	struct passwd *pw = path && pr->out.user ? getpwnam(pr->out.user) : NULL;
+	struct passwd *pw = path && pr->out.user ? user_find(pr->out.user) : NULL;
 	unsigned line;
 
 	if (!path)
@@ -9509,7 +9536,7 @@ host_check(struct reader *r, const struct process_read *pr)
 		process_warn(r, pr, "command", "this host has no program %s%s%s",
 		    p->argv[0], strchr(p->argv[0], '/') && *p->argv[0] != '/' ? " in " : "",
 		    strchr(p->argv[0], '/') && *p->argv[0] != '/' ? p->dir : "");
-	if (p->user && *p->user && !getpwnam(p->user))
+	if (p->user && *p->user && !user_find(p->user))
 		process_warn(r, pr, "user", "this host has no user %s", p->user);
 	if (p->group && *p->group && !getgrnam(p->group))
 		process_warn(r, pr, "group", "this host has no group %s", p->group);
@@ -10098,6 +10125,20 @@ label_points(struct slice label, uint32_t *c)
 	return n;
 }
 
+/* The label of these code points, which may be plain letters by now. */
+static void
+label_write(struct text *t, const uint32_t *c, uint32_t n)
+{
+	uint32_t plain = 0;
+
+	while (plain < n && c[plain] < PUNY_FIRST)
+		plain++;
+	if (plain < n)
+		puny_label(t, c, n);
+	for (uint32_t i = 0; plain == n && i < n; i++)
+		text_char(t, (char)c[i]);
+}
+
 /* host as browsers ask for it: `bücher.example` is xn--bcher-kva.example. */
 static struct slice
 host_ascii(struct arena *a, struct slice host)
@@ -10114,7 +10155,7 @@ host_ascii(struct arena *a, struct slice host)
 		if (plain)
 			text_add(&t, label);
 		else if ((n = label_points(label, c)) > 0)
-			puny_label(&t, c, n);
+			label_write(&t, c, n);
 		else
 			return S("");
 		if (rest.p)
@@ -10646,7 +10687,7 @@ server_read(struct reader *r, const struct toml *table, const char *forced)
 	section_read(r, SEC_SERVER, "server", table, &sr);
 	c->server = sr.out;
 	listens_lower(c, &sr, forced);
-	if (c->server.user && !getpwnam(c->server.user))
+	if (c->server.user && !user_find(c->server.user))
 		said_note(c, DIAG_WARNING, "server", "user", "this host has no user %s",
 		    c->server.user);
 	if (c->server.group && !getgrnam(c->server.group))
@@ -12430,7 +12471,7 @@ static unsigned
 rate_take(const struct rate_limit *r, uint64_t tag)
 {
 	uint64_t cost = (uint64_t)r->per_ms * 1000 / r->requests;
-	uint64_t room = cost * r->burst, now = (uint64_t)now_us, until;
+	uint64_t room = cost * r->burst, now = (uint64_t)now_us, until, next;
 	struct board_rate *cells = &board->rates[tag & (RATE_CELLS - RATE_WAYS)], *cell = cells;
 
 	for (int i = 0; i < RATE_WAYS; i++) {
@@ -12447,12 +12488,12 @@ rate_take(const struct rate_limit *r, uint64_t tag)
 	}
 	/* nobody owes more: another worker's clock, two that wrote at once, a lower limit */
 	until = MIN(rate_until(cell), now + room);
-	until = MAX(now, until) + cost;
-	if (until > now + room)
-		return (unsigned)((until - now - room + 999999) / 1000000);
+	next = MAX(now, until) + cost;
+	if (next <= now + room)
+		until = next;
 	cell->until_lo = (uint32_t)until;
 	cell->until_hi = (uint32_t)(until >> 32);
-	return 0;
+	return until == next ? 0 : (unsigned)((next - now - room + 999999) / 1000000);
 }
 
 /* What the CA is to find when it asks for domain: at `/.well-known/…/token`
@@ -15269,10 +15310,12 @@ listen_close(struct listener *l, bool gone)
  * Offers  privilege_drop, identity_find, identity_groups, identity_take.
  * Calls   log. For good: there is no way back. */
 
+#define LOGIN_MAX 256 /* bytes of an account's name; LOGIN_NAME_MAX */
+
 struct identity {
 	uid_t uid;
 	gid_t gid;
-	const char *name; /* for initgroups; NULL: no such account, or no user given */
+	char name[LOGIN_MAX]; /* for initgroups; "": no such account, or no user given */
 	bool user, group;
 };
 
@@ -15280,10 +15323,8 @@ static int
 identity_user(const char *who, const char *user, struct identity *id)
 {
 	int64_t n = slice_uint(slice_of(user), UINT32_MAX - 1);
-	struct passwd *pw = getpwnam(user);
+	struct passwd *pw = user_find(user);
 
-	if (!pw && n >= 0)
-		pw = getpwuid((uid_t)n);
 	if (!pw && n < 0) {
 		log_error("%s: there is no user %s", who, user);
 		return -1;
@@ -15292,7 +15333,7 @@ identity_user(const char *who, const char *user, struct identity *id)
 	id->group = pw != NULL;
 	id->uid = pw ? pw->pw_uid : (uid_t)n;
 	id->gid = pw ? pw->pw_gid : 0;
-	id->name = pw ? pw->pw_name : NULL;
+	snprintf(id->name, sizeof id->name, "%s", pw ? pw->pw_name : "");
 	return 0;
 }
 
@@ -15335,7 +15376,7 @@ identity_groups(const struct identity *id)
 {
 	if (!id->group)
 		return 0;
-	if (id->name ? initgroups(id->name, id->gid) < 0 : setgroups(0, NULL) < 0)
+	if (*id->name ? initgroups(id->name, id->gid) < 0 : setgroups(0, NULL) < 0)
 		return log_errno("only root may change user and group");
 	return 0;
 }
@@ -15772,13 +15813,12 @@ upconn_connect(struct instance *in, uint8_t addr_i)
 /* ==== auth ===================================================================
  * Owns    the passwords being hashed, and digests of those that were good.
  * Offers  auth_open, auth_token_ok, auth_basic, auth_leave, auth_work, auth_busy.
- * Calls   base, clock, http, crypt, BearSSL. RFC 7617. A hash is slow on
+ * Calls   base, clock, http, addr, crypt, BearSSL. RFC 7617. A hash is slow on
  *         purpose: it is made in pieces, one password at a time, and once for
  *         all requests that bring the same. */
 
 #define CREDENTIALS_MAX 256 /* bytes of user:password; longer ones fail */
 #define AUTH_ROUNDS     16  /* between two looks at the clock */
-#define AUTH_CLIENT     sizeof(struct ip) /* bytes that two addresses of one client share */
 
 enum auth { AUTH_NO, AUTH_YES, AUTH_LATER, AUTH_BUSY };
 
@@ -15899,7 +15939,8 @@ auth_wait(struct exchange *x, struct slice password, struct slice secret,
 			j = a;
 		else if (!j && !a->first)
 			j = a;
-		same += a->first && memcmp(&a->first->client, &x->client, AUTH_CLIENT) == 0;
+		same += a->first &&
+		    memcmp(a->first->client.b, x->client.b, ip_own_bytes(&x->client)) == 0;
 	}
 	if (!j || (!j->first && same >= AUTH_JOBS_OF_ONE))
 		return AUTH_BUSY;
@@ -21762,9 +21803,8 @@ static enum step
 gate_limit(struct exchange *x)
 {
 	const struct route *r = x->route;
-	/* who has one address of IPv6 has its network */
-	size_t n = ip_is_v4(&x->client) ? sizeof x->client.b : sizeof x->client.b / 2;
-	uint64_t tag = hash64(rate_seed + (uint64_t)(r - conf->table.routes), x->client.b, n);
+	uint64_t tag = hash64(rate_seed + (uint64_t)(r - conf->table.routes), x->client.b,
+	    ip_own_bytes(&x->client));
 	char b[64];
 	struct text t = { b, 0, sizeof b, false };
 	unsigned wait = rate_take(&r->rate, tag);
@@ -22623,20 +22663,19 @@ accept_pause(void)
 	accept_due(NULL);
 }
 
-static void
-listener_ready(struct watch *w, short revents)
+/* One batch of who waits at l: whether there may be more. */
+static bool
+listener_take(struct listener *l)
 {
-	struct listener *l = (struct listener *)w;
 	struct seats *p = &seats[l->kind];
 	union sock peer;
 	socklen_t n;
 	int fd;
 
-	(void)revents;
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		if (p->n == p->max && !p->idle) {
 			accept_settle(l->kind);
-			return;
+			return false;
 		}
 		n = sizeof peer;
 		peer.sa.sa_family = AF_UNIX;
@@ -22650,8 +22689,16 @@ listener_ready(struct watch *w, short revents)
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
 			accept_pause();
 		if (errno != EINTR && errno != ECONNABORTED && errno != EPROTO)
-			return;
+			return false;
 	}
+	return true;
+}
+
+static void
+listener_ready(struct watch *w, short revents)
+{
+	(void)revents;
+	listener_take((struct listener *)w);
 }
 
 static void
@@ -22676,8 +22723,9 @@ static void
 front_drain(uint64_t gone)
 {
 	for (int i = 0; i < n_listeners; i++)
-		if (gone >> i & 1)
-			listener_ready(&listeners[i].w, POLLIN);
+		for (int left = LISTEN_BACKLOG; gone >> i & 1 && left > 0; left -= ACCEPT_BATCH)
+			if (!listener_take(&listeners[i]))
+				break;
 	draining = true;
 	timer_clear(&accept_again);
 	accept_due(NULL);
@@ -25560,7 +25608,7 @@ env_is_ours(const char *entry)
 static void
 env_user(const struct child_start *cs, char **env, size_t *n)
 {
-	struct passwd *pw = cs->conf->user ? getpwnam(cs->conf->user) : NULL;
+	struct passwd *pw = cs->conf->user ? user_find(cs->conf->user) : NULL;
 
 	if (!pw)
 		return;
@@ -25807,6 +25855,8 @@ child_next(struct slice *rest)
 	return pid > 1 ? (pid_t)pid : 0; /* never one that means others to kill() */
 }
 
+#define SWEEP_WAITS 5 /* of two seconds each, for those that are slow to die */
+
 /* Whoever is below the warden is killed, and who comes to it when his parent
  * dies, until there is nobody but the program, which has ended, or only those
  * that cannot be killed. */
@@ -25818,7 +25868,7 @@ warden_sweep(pid_t program)
 	char pids[4096];
 	struct slice rest;
 	sigset_t ended;
-	int hit = 1;
+	int hit = 1, waits = 0;
 	pid_t pid;
 
 	sigemptyset(&ended);
@@ -25832,7 +25882,8 @@ warden_sweep(pid_t program)
 		for (rest = children_read(pids, sizeof pids); (pid = child_next(&rest)) > 0; )
 			if (pid != program && waitpid(pid, NULL, WNOHANG) == 0)
 				hit += kill(pid, SIGKILL) == 0;
-		if (hit > 0 && sigtimedwait(&ended, NULL, &patience) < 0)
+		/* killed, but slow to die */
+		if (hit > 0 && sigtimedwait(&ended, NULL, &patience) < 0 && ++waits == SWEEP_WAITS)
 			return;
 	}
 }
@@ -25891,6 +25942,7 @@ warden_run(const struct child_start *cs, const struct identity *as, char **argv,
 				waitpid(who.si_pid, NULL, 0);
 	}
 	kill(-pid, SIGKILL);
+	kill(pid, SIGKILL); /* wherever it is; it has this number until we say */
 	warden_sweep(pid);
 	waitpid(pid, &status, WNOHANG);
 	warden_end(status);
@@ -29463,13 +29515,8 @@ upgrade_begin(void)
 static void
 upgrade(void)
 {
-	if (m.check > 0) {
-		asker_told("an upgrade is under way");
-		return;
-	}
-	if (m.asker.pid > 0)
-		m.upgrader = m.asker;
-	m.asker.pid = 0;
+	if (m.check > 0)
+		return; /* whoever asks now hears of that one */
 	if ((m.upgrade_again = jobs_busy())) {
 		log_info("upgrade: follows when the restart of a process is done");
 		return;
@@ -29529,7 +29576,7 @@ static void
 upgrade_later(void)
 {
 	log_warn("upgrade: a start or reload is under way, try again");
-	asker_told("a start or reload is under way, try again");
+	upgrader_told("a start or reload is under way, try again");
 }
 
 /* What the binary before gets back: what it gave, but its programs as they are
@@ -30288,27 +30335,29 @@ asked_master(struct slice verb, const struct asker *a)
 	static const struct {
 		const char *name;
 		enum master_event event;
-		bool later; /* who reacts tells the asker, when it is done */
+		struct asker *told; /* by who reacts, when it is done */
 	} verbs[] = {
-		{ "reload", EV_RELOAD, true },
-		{ "upgrade", EV_UPGRADE, true },
-		{ "quit", EV_QUIT, false },
-		{ "stop", EV_STOP, false },
+		{ "reload", EV_RELOAD, &m.asker },
+		{ "upgrade", EV_UPGRADE, &m.upgrader },
+		{ "quit", EV_QUIT, NULL },
+		{ "stop", EV_STOP, NULL },
 	};
 
 	for (size_t i = 0; i < LEN(verbs); i++) {
 		if (!slice_eq(verb, slice_of(verbs[i].name)))
 			continue;
-		if (verbs[i].later && m.asker.pid > 0) {
+		if (verbs[i].told && verbs[i].told->pid > 0) {
 			verb_told(a, "another command is under way");
 			return true;
 		}
-		if (verbs[i].later)
-			m.asker = *a;
+		if (verbs[i].told)
+			*verbs[i].told = *a;
 		else
 			verb_told(a, "ok");
-		if (!master_event(verbs[i].event))
-			asker_told("warp is stopping");
+		if (!master_event(verbs[i].event) && verbs[i].told) {
+			verb_told(a, "warp is stopping");
+			verbs[i].told->pid = 0;
+		}
 		return true;
 	}
 	return false;

@@ -479,6 +479,43 @@ def test_rounds(check, rounds, warned):
     assert bool(re.search("warning.*(rounds|slow|takes)", p.stderr)) == warned, p.stderr
 
 
+def test_one_network_is_one_client(warp):
+    """Who has one address of IPv6 has its /64: all its guesses together leave room for others."""
+    users = {"me": hashed("good", rounds="rounds=100000$")}
+    w = warp(conf({"basic_auth": users, "respond": {"status": 200}}, server={"worker_threads": 1, "trusted_proxies": ["127.0.0.1"]}))
+    ask = lambda address, password: request("/", "X-Forwarded-For: " + address, basic("me", password))
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(w.client()) for _ in range(71)]
+        for i, c in enumerate(clients[:-1]):
+            c.send(ask("2001:db8::%x" % i, "bad%d" % i))
+        clients[-1].send(ask("2001:db8:0:1::1", "good"))
+        got = [c.response(timeout=10 * TIMEOUT).status for c in clients]
+    assert got[-1] == 200 and set(got[:-1]) == {401, 503}, got
+
+
+# ---- a configuration by a pipe ---------------------------------------------------------
+
+def test_configuration_that_drips(tmp_path):
+    """A pipe has its time altogether, not for each byte."""
+    name, over = str(tmp_path / "warp.toml"), threading.Event()
+    os.mkfifo(name)
+
+    def drip():
+        with contextlib.suppress(BrokenPipeError), open(name, "w") as f:
+            while not over.wait(0.1):
+                f.write("#")
+                f.flush()
+    t = threading.Thread(target=drip)
+    t.start()
+    try:
+        secs, p = took(lib.run_warp, "-t", "-c", name)
+    finally:
+        over.set()
+        t.join(TIMEOUT)
+    assert p.returncode == 1 and "pipe" in p.stderr, p.stderr
+    assert secs < 5 * SLOW
+
+
 # ---- an upgrade ---------------------------------------------------------------------
 
 def test_upgrade_to_a_binary_that_hangs(warp, tmp_path, monkeypatch):

@@ -62,6 +62,14 @@ def test_hosts_in_other_letters(check, run, name):
     assert "taken" in p.stdout, p.stdout + p.stderr
 
 
+@pytest.mark.parametrize("name, is_plain", [("\u212aelvin.example", "kelvin.example"), ("\u0130x.example", None)])
+def test_hosts_whose_letters_become_plain(run, name, is_plain):
+    """The Kelvin sign is a k: such a label needs no prefix, and one that has it is never asked for."""
+    text = HEAD + R + 'host = "%s"\n' % name + OK
+    p = run("-c", "warp.toml", "-e", "GET http://%s/" % (is_plain or "ix.example"), conf=text)
+    assert "taken" in p.stdout, p.stdout + p.stderr
+
+
 # ---- what goes out as it stands ----------------------------------------------------------
 
 LITERAL = {
@@ -207,6 +215,7 @@ SHOWN = {
     "a list of headers": (UP + R + 'upstream = "a"\nadd_headers = [{ name = "Authorization", value = "%s" }, { nam = "x" }]\n',
                           "nam", 1),
     "the environment of a process": ('[processes.p]\ncommand = "true"\nenv = { PW = "%s", X = [1] }\n' + R + OK, "env", 1),
+    "behind a sign that starts no comment": ('admin = { listen = ["unix:/x/a#b"], token = "%s", bogus = 1 }\n' + R + OK, "bogus", 1),
     "an admin token": ('[admin]\nlisten = "off"\ntoken = "%s" # mine\n' + R + OK, "readable by others", 0),
 }
 

@@ -2,6 +2,7 @@
 what programs inherit and where they listen."""
 import ctypes
 import os
+import pwd
 import re
 import resource
 import select
@@ -153,6 +154,18 @@ def test_upgrade_while_one_of_another_user_starts(warp, place):
     open(place + "/go", "w").close()
     wait_state(w, "up")
     assert w.ask().status == 200
+
+
+@root_only
+@pytest.mark.parametrize("group", (None, "65534"))
+def test_user_by_number(warp, place, group):
+    """Whether or not the number has an account: it has that account's groups, home and name."""
+    w = warp(fleet(None, {"p": {"command": "sh -c 'id -u >who; id -G >>who; echo $USER >>who; exec sleep 60'", "dir": place,
+                                "user": "65534", **({"group": group} if group else {})}}))
+    wait_state(w, "up", "p")
+    eventually(lambda: read(place + "/who").count("\n") == 3, lambda: w.stderr[-500:])
+    assert read(place + "/who") == "65534\n65534\n%s\n" % pwd.getpwuid(65534).pw_name
+    assert "no user" not in w.stderr
 
 
 def test_logs_reopened_during_a_reload(warp):

@@ -126,6 +126,23 @@ def test_nothing_outlives_a_killed_master(warp, when):
     gone(mine, "programs")
 
 
+MOVED = r"""
+import ctypes, os, time
+os.setpgid(0, os.getppid())
+ctypes.CDLL(None).prctl(1, 0)           # PR_SET_PDEATHSIG, as a change of credentials does it
+open("pids", "w").write("%d\n" % os.getpid())
+time.sleep(987)
+"""
+
+
+def test_program_that_left_its_group(warp):
+    """It is in somebody else's, and nothing tells it of a death."""
+    w = warp(fleet(None, {"p": {"command": sys.executable, "args": ["-SE", "-c", MOVED, MARK]}}))
+    pids = left(w, 1)
+    die(w)
+    gone(pids, "the program")
+
+
 def test_killed_helpers_change_nothing(warp):
     """Whoever sees to that may be killed as well: warp goes on, with its programs or with new ones in their place, and
     leaves nobody all the same."""

@@ -276,6 +276,25 @@ def test_who_was_told_to_leave_takes_nobody(warp, quiet):
         assert c.response().text == "new"
 
 
+def test_who_waits_at_a_listener_that_is_gone_is_served(warp):
+    """However many they are: nobody else would take them."""
+    port = free_port()
+    w = warp(says("old", listen=["127.0.0.1:@PORT@", "127.0.0.1:%d" % port], worker_threads=1))
+    with Client(w.port) as c:
+        assert [c.ask().text for _ in range(3)][-1] == "old"
+    old = w.children()
+    for pid in old:
+        lib.freeze(pid)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(port)) for _ in range(100)]
+        for c in clients:
+            c.send(lib.request())
+        reload(w, says("new", listen=["127.0.0.1:@PORT@"], worker_threads=1))
+        for pid in old:
+            os.kill(pid, signal.SIGCONT)
+        assert {c.response().text for c in clients} == {"old"}
+
+
 BAD_RELOADS = {
     "an error in the file": ("[server]\nnope = 1\n" + OK, r"warp\.toml:3:1: .*nope"),
     "not TOML": ("[server]\n[x\n", r"warp\.toml:3:"),

@@ -1006,6 +1006,23 @@ def test_upgrade_follows_a_restart(warp):
     assert w.ask().status == 200 and running(w) != first
 
 
+def test_upgrade_asked_for_twice(warp):
+    """While a restart holds it back: the first one hears how it went, the second that there is one already."""
+    w = warp(fleet(None, {"slow": {"command": "sh -c 'trap : TERM; while :; do sleep 0.1; done'", "stop_timeout_secs": 2}}))
+    wait_state(w, "up", "slow")
+    said = []
+    ask = lambda *words: threading.Thread(target=lambda: said.append(verb(w, *words, ok=None)), daemon=True)
+    restart, upgrade = ask("restart", "slow"), ask("upgrade")
+    restart.start()
+    eventually(lambda: proc(w, "slow")["state"] == "stopping")
+    upgrade.start()
+    w.wait_stderr("upgrade: follows")
+    assert "under way" in verb(w, "upgrade", ok=False).stderr
+    for t in (restart, upgrade):
+        t.join(10 * SLOW)
+    assert [p.returncode for p in said] == [0, 0], said
+
+
 # ---- wrap -----------------------------------------------------------------------
 
 def wrapped(warp, *command, listen="127.0.0.1:@PORT@", **kw):

@@ -273,6 +273,20 @@ test_rate_wait(void **state)
 	assert_in_range(passed, 700, 703);
 }
 
+/* Under a lower limit nobody owes more than that can be. */
+static void
+test_rate_lowered(void **state)
+{
+	static const struct rate_limit slow = { 5, 600000, 5 }, fast = { 10, 1000, 10 };
+
+	(void)state;
+	rate_setup(NULL);
+	assert_int_equal(passes(&slow, 7, 100), 5);
+	assert_int_equal(rate_take(&fast, 7), 1);
+	now_us += 1000000;
+	assert_int_equal(passes(&fast, 7, 100), 10);
+}
+
 /* As many clients as a set of cells has are told apart; one more takes the
  * place of the one whose debt ends first. */
 static void
@@ -617,6 +631,7 @@ main(void)
 		cmocka_unit_test_setup(test_timers_random, timers_setup),
 		cmocka_unit_test_setup(test_rate, rate_setup),
 		cmocka_unit_test_setup(test_rate_wait, rate_setup),
+		cmocka_unit_test(test_rate_lowered),
 		cmocka_unit_test_setup(test_rate_cells, rate_setup),
 		cmocka_unit_test(test_hash64),
 		cmocka_unit_test(test_date),
