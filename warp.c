@@ -1130,7 +1130,8 @@ log_flush(void)
 	log_sink.blocked = log_sink.n > 0;
 	if (*log_lost == 0 || log_sink.blocked || (lost = atomic_exchange(log_lost, 0)) == 0)
 		return;
-	snprintf(b, sizeof b, "the reader of this log was too slow: %u lines lost", lost);
+	snprintf(b, sizeof b, "the reader of this log was too slow: %u line%s lost", lost,
+	    lost == 1 ? "" : "s");
 	log_line(LOG_LVL_WARN, b);
 	sink_flush(&log_sink);
 }
@@ -1210,6 +1211,7 @@ diag_add(struct diags *ds, enum diag_level level, unsigned line, unsigned col,
 	va_start(ap, fmt);
 	d->text = arena_vfmt(ds->arena, fmt, ap);
 	va_end(ap);
+	text_clean(d->text, strlen(d->text));
 	if (ds->last)
 		ds->last->next = d;
 	else
@@ -2945,7 +2947,7 @@ target_split(struct head *h, struct slice t)
 	for (size_t i = 0; i < h->path.n; i++)
 		if (h->path.p[i] == '%' || h->path.p[i] == '\\' ||
 		    (h->path.p[i] == '/' && i + 1 < h->path.n &&
-		    (h->path.p[i + 1] == '/' || h->path.p[i + 1] == '.')))
+		    (h->path.p[i + 1] == '/' || h->path.p[i + 1] == '.' || h->path.p[i + 1] == ';')))
 			h->path_plain = false;
 }
 
@@ -3205,18 +3207,20 @@ body_of_request(struct body *b, const struct head *h)
 	return 0;
 }
 
-/* The same for the response to a request of that method: 0 or -502. */
+/* The same for the response to a request of that method: 0 or -502, and
+ * head_fault says why. */
 static int
 body_of_response(struct body *b, const struct head *h, enum method m)
 {
 	int64_t n = 0;
 
 	body_set(b, BODY_NONE, 0);
-	if (h->count[F_TRANSFER_ENCODING] > 0 &&
-	    (h->count[F_CONTENT_LENGTH] > 0 || coding_of(h) != 1))
-		return -502;
+	if (h->count[F_TRANSFER_ENCODING] > 0 && h->count[F_CONTENT_LENGTH] > 0)
+		return head_bad(-502, "also a Content-Length beside", S("Transfer-Encoding"));
+	if (h->count[F_TRANSFER_ENCODING] > 0 && coding_of(h) != 1)
+		return head_bad(-502, "not chunked alone", S("Transfer-Encoding"));
 	if (h->count[F_CONTENT_LENGTH] > 0 && (n = length_of(h)) < 0)
-		return -502;
+		return head_bad(-502, "not one number", S("Content-Length"));
 	if (m == M_HEAD || h->status < 200 || h->status == 204 || h->status == 304)
 		return 0;
 	if (h->count[F_TRANSFER_ENCODING] > 0)
@@ -3557,6 +3561,8 @@ path_normalise(struct slice raw, struct path_view *v)
 		done = (struct slice){ to + start, n - start };
 		if (hides_dots(done) || (is_dots(done) && memchr(done.p, ';', done.n)))
 			return -400;
+		if (rest.p && slice_starts(done, S(";")))
+			return -400; /* such servers see nothing there: `/;x/admin` */
 		if (done.n == 0)
 			continue;
 		if (slice_eq(done, S("."))) {
@@ -10228,6 +10234,9 @@ route_regex(struct reader *r, struct route *out, const struct toml *v, struct sl
 	int err = regcomp(&out->regex, s.p, REG_EXTENDED);
 
 	out->path = s;
+	if (s.n > 1 && s.p[0] == '^' && isalnum((unsigned char)s.p[1]))
+		diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
+		    "paths begin with '/': this matches none");
 	if (err == 0)
 		return;
 	regerror(err, &out->regex, why, sizeof why);
@@ -10372,30 +10381,44 @@ route_action(struct reader *r, struct route_read *rr, const struct toml *t)
 
 /* ---- what happens on the way ---- */
 
-/* What looks like a variable and goes out as it stands. */
-static void
-literal_warn(struct reader *r, const struct toml *v, const char *key, const struct route *out,
-    struct slice text, bool groups)
+/* Bytes at p, within text, that look like a variable of ours or of nginx. */
+static size_t
+literal_len(struct slice text, const char *p)
 {
 	static const char *const names[] = { "host", "path", "query", "uri", "scheme", "port", "method",
-		"client", "client_port", "request_id", "route", "upstream", "instance", "time" };
+		"client", "client_port", "request_id", "route", "upstream", "instance", "time",
+		"args", "remote_addr", "request_uri", "server_name" };
 	static const char *const kinds_of[] = { "header.", "cookie.", "query.", "tls." };
-	const char *p = text.n > 0 ? text.p : "";
+	bool braces = *p == '{';
+	struct slice in = { p + 1, braces ? strcspn(p + 1, "}")
+	    : strspn(p + 1, "abcdefghijklmnopqrstuvwxyz_") };
+	bool is = !braces && slice_starts(in, S("http_"));
 
-	for (; (p = strpbrk(p, "${")); p++) {
-		struct slice in = { p + 1, strcspn(p + 1, "}") };
-		bool is = *p == '$' && groups && out->path_kind == PATH_REGEX && p[1] >= '1' && p[1] <= '9';
-		bool braces = *p == '{' && in.p[in.n] && (p == text.p || p[-1] != '$'); /* of a script */
-		for (size_t i = 0; braces && i < LEN(names); i++)
-			is |= slice_eq(in, slice_of(names[i]));
-		for (size_t i = 0; braces && i < LEN(kinds_of); i++)
-			is |= slice_starts(in, slice_of(kinds_of[i])) &&
-			    is_token(slice_from(in, strlen(kinds_of[i])));
-		if (is)
+	if (!braces && p[1] >= '1' && p[1] <= '9')
+		return 2;
+	if (braces && (!in.p[in.n] || (p > text.p && p[-1] == '$'))) /* of a script */
+		return 0;
+	for (size_t i = 0; i < LEN(names); i++)
+		is |= slice_ieq(in, slice_of(names[i]));
+	for (size_t i = 0; braces && i < LEN(kinds_of); i++)
+		is |= slice_starts(in, slice_of(kinds_of[i])) &&
+		    is_token(slice_from(in, strlen(kinds_of[i])));
+	return is ? in.n + (braces ? 2 : 1) : 0;
+}
+
+/* What looks like a variable, with one of these signs, and goes out as it
+ * stands. */
+static void
+literal_warn(struct reader *r, const struct toml *v, const char *key, struct slice text,
+    const char *signs)
+{
+	const char *p = text.n > 0 ? text.p : "";
+	size_t n;
+
+	for (; (p = strpbrk(p, signs)); p++)
+		if ((n = literal_len(text, p)) > 0)
 			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol, "%s: variables are "
-			    "not supported yet here: %.*s goes out as it stands", key,
-			    *p == '$' ? 2 : (int)in.n + 2, p);
-	}
+			    "not supported yet here: %.*s goes out as it stands", key, (int)n, p);
 }
 
 static void
@@ -10409,15 +10432,13 @@ literals_warn(struct reader *r, struct route *out, const struct toml *t)
 
 	for (size_t i = 0; i < LEN(fields); i++)
 		for (int k = 0; (v = toml_get(t, fields[i].key)) && k < fields[i].pairs->n; k++)
-			literal_warn(r, v, fields[i].key, out, fields[i].pairs->v[k].value, true);
+			literal_warn(r, v, fields[i].key, fields[i].pairs->v[k].value, "${");
 	if ((v = toml_get(t, "redirect"))) /* braces are judged there */
-		for (const char *p = out->redirect.p; out->path_kind == PATH_REGEX && p &&
-		    (p = strchr(p, '$')); p++)
-			literal_warn(r, v, "redirect", out, (struct slice){ p, strnlen(p, 2) }, true);
+		literal_warn(r, v, "redirect", out->redirect, "$");
 	if ((v = toml_get(t, "rewrite")))
-		literal_warn(r, v, "rewrite", out, out->rewrite, false);
+		literal_warn(r, v, "rewrite", out->rewrite, "{");
 	if ((v = toml_get(t, "respond")))
-		literal_warn(r, v, "respond.body", out, out->body, false);
+		literal_warn(r, v, "respond.body", out->body, "{");
 }
 
 /* `$1`: only what the expression has. */
@@ -21238,6 +21259,16 @@ exchange_frame(struct exchange *x)
 	return 0;
 }
 
+/* The upstream's head is bad, as head_fault says. */
+static enum step
+exchange_head_bad(struct exchange *x)
+{
+	char why[sizeof head_fault + 8];
+
+	snprintf(why, sizeof why, "sent %s", head_fault);
+	return exchange_lost(x, LOST_BAD, why);
+}
+
 /* The final answer's head is here, n bytes of it. */
 static enum step
 exchange_respond(struct exchange *x, size_t n)
@@ -21249,7 +21280,7 @@ exchange_respond(struct exchange *x, size_t n)
 	if (tunnel)
 		x->keep = true; /* until the tunnel ends */
 	else if (exchange_frame(x) < 0)
-		return exchange_lost(x, LOST_BAD, "sent a head with bad framing");
+		return exchange_head_bad(x);
 	head_out.n = 0;
 	head_out.full = false;
 	if (!response_write(&head_out, x, &res))
@@ -21270,7 +21301,6 @@ exchange_respond(struct exchange *x, size_t n)
 static enum step
 step_wait(struct exchange *x)
 {
-	char why[sizeof head_fault + 8];
 	struct side *u;
 	enum step s;
 	int n;
@@ -21293,10 +21323,8 @@ step_wait(struct exchange *x)
 	else
 		n = response_parse(&res, buf_slice(&u->in));
 	x->u->parsed = n == 0 ? u->in.n : 0;
-	if (n < 0) {
-		snprintf(why, sizeof why, "sent %s", head_fault);
-		return exchange_lost(x, LOST_BAD, why);
-	}
+	if (n < 0)
+		return exchange_head_bad(x);
 	if (n == 0 && u->ch.eof)
 		return exchange_lost(x, LOST_CLOSED, "closed within its head");
 	if ((n > 0 ? (uint32_t)n : u->in.n) > conf->server.max_header_bytes)
@@ -23036,6 +23064,7 @@ probe_parse(struct probe *p)
 {
 	const struct health_conf *h = &p->in->up->health;
 	struct buf *in = &p->s.in;
+	struct body body;
 	int n;
 
 	while ((n = response_parse(&res, buf_slice(in))) > 0) {
@@ -23043,7 +23072,9 @@ probe_parse(struct probe *p)
 		if ((uint32_t)n > conf->server.max_header_bytes || p->skipped > PROBE_HEADS_MAX)
 			break;
 		if (res.status >= 200 || res.status == 101) {
-			if (status_expected(h, res.status))
+			if (res.status >= 200 && body_of_response(&body, &res, M_GET) < 0)
+				probe_failed(p, "sent %s", head_fault);
+			else if (status_expected(h, res.status))
 				probe_passed(p);
 			else
 				probe_failed(p, "status %d", res.status);

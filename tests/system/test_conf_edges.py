@@ -34,6 +34,7 @@ CANNOT = {
     "a star inside a prefix": ('path_prefix = "/a/*/b"\n', r"\*"),
     "two stars": ('path_prefix = "/a*b*"\n', r"\*"),
     "a star at the end of an exact path": ('path_exact = "/a/*"\n', r"\*"),
+    "an expression that begins elsewhere": ('path_regex = "^api"\n', "begin with '/'"),
     "a value that no field has": ('header = { name = "X-A", value = " x" }\n', "X-A|blank|space|header"),
 }
 
@@ -78,6 +79,10 @@ LITERAL = {
     "added, inside": ('upstream = "a"\nadd_headers = [{ name = "X-A", value = "a {client}, b" }]\n', r"\{client\}"),
     "added, of the request": ('upstream = "a"\nadd_headers = [{ name = "X-A", value = "{header.X-B}" }]\n', r"\{header\.X-B\}"),
     "added, a group": ('path_regex = "^/(a)"\nupstream = "a"\nadd_headers = [{ name = "X-A", value = "$1" }]\n', r"\$1"),
+    "added, in another case": ('upstream = "a"\nadd_headers = [{ name = "X-A", value = "{Host}" }]\n', r"\{Host\}"),
+    "added, no expression": ('upstream = "a"\nadd_headers = [{ name = "X-A", value = "$1" }]\n', r"\$1"),
+    "added, as in nginx": ('upstream = "a"\nadd_headers = [{ name = "X-A", value = "$remote_addr" }]\n', r"\$remote_addr"),
+    "redirect, as in nginx": ('redirect = "https://new.example$request_uri"\n', r"\$request_uri"),
     "added to the answer": (OK + 'add_response_headers = [{ name = "X-A", value = "{request_id}" }]\n', r"\{request_id\}"),
 }
 
@@ -232,6 +237,11 @@ def test_check_does_not_show_secrets(check, tmp_path, case):
     out = p.stdout + p.stderr
     assert p.returncode == status and words in out, out
     assert SECRET not in out, out
+
+
+def test_check_shows_names_in_one_line(check):
+    p = check(HEAD + R + OK + '[processes."a\\nerror: b"]\ncommand = "true"\n')
+    assert p.returncode == 1 and "\nerror: b" not in p.stderr, p.stderr
 
 
 def test_check_shows_other_lines(check):

@@ -47,12 +47,17 @@ BAD = {
     "NUL in a value": (b"X-Odd: a\0b\r\n", "X-Odd"),
     "too many": (b"".join(FIELDS), "256"),
 }
+FRAMES = {
+    "two ways to end": (b"Transfer-Encoding: chunked\r\n", "Transfer-Encoding"),
+    "two lengths": (b"Content-Length: 1\r\n", "Content-Length"),
+    "a length that is none": (b"Content-Length: x\r\n", "Content-Length"),
+}
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", {**BAD, **FRAMES})
 def test_malformed_answer(warp, backend, case):
     """In the log and, where errors are shown, in the page: the field, and what is wrong with it."""
-    lines, words = BAD[case]
+    lines, words = {**BAD, **FRAMES}[case]
     b = backend([REQ, b"HTTP/1.1 200 OK\r\n" + lines + b"Content-Length: 0\r\n\r\n"])
     w = warp(conf(server={"show_errors": True}, app={"on": b, "max_fails": 0, "retries": 0}))
     m = w.ask()
@@ -64,10 +69,10 @@ def test_malformed_answer(warp, backend, case):
     assert "\n" not in said.strip() and not re.search(r"[\x00-\x08\x0e-\x1f\x7f]", said), "and it forges nothing"
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", {**BAD, **FRAMES})
 def test_malformed_probe(warp, backend, case):
     """A health check judges as traffic does, and says the same."""
-    lines, words = BAD[case]
+    lines, words = {**BAD, **FRAMES}[case]
     b = backend([REQ, b"HTTP/1.1 200 OK\r\n" + lines + b"Content-Length: 0\r\n\r\n"])
     w = warp(toml_file(conf(app={"on": b})) + "[upstreams.app.health]\npath = \"/\"\ninterval_secs = 0.05\nunhealthy_threshold = 1\n")
     said = w.wait_stderr(r"(?m)^.*127\.0\.0\.1:%d.*$" % b.port)
