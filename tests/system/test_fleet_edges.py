@@ -196,6 +196,7 @@ def test_programs_have_the_limits_warp_was_started_with(warp):
     eventually(lambda: read(w.path("seen")).count("\n") == 1)
     assert read(w.path("seen")) == want
     verb(w, "restart", "web")
+    eventually(lambda: read(w.path("seen")).count("\n") == 2)
     upgrade(w)
     verb(w, "restart", "web")
     eventually(lambda: read(w.path("seen")).count("\n") == 3)

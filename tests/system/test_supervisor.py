@@ -341,7 +341,7 @@ def test_backoff_doubles(warp):
     at = [e.ns / 1e9 for e in journal(w, "start")]
     gaps = [b - a for a, b in zip(at, at[1:])]
     for got, want in zip(gaps, (0.1, 0.2, 0.4, 0.4, 0.4)):
-        assert want * 0.95 <= got < want + 0.35 * SLOW, gaps
+        assert want * 0.95 <= got < want + SLOW, gaps
     p = wait_state(w, "backoff")
     assert re.search(r"\b1\b", p["why"]) and p["pid"] in (0, None), p
 
@@ -1050,12 +1050,11 @@ def test_wrap(warp):
 
 
 @pytest.mark.parametrize("script, want", [
-    ("trap 'exit 5' TERM; while :; do sleep 0.05; done", 5), ("trap 'exit 0' TERM; while :; do sleep 0.05; done", 0),
-    ("exec sleep 1000", 128 + signal.SIGTERM)], ids=["5", "0", "signal"])
+    ("trap 'exit 5' TERM; echo set; while :; do sleep 0.05; done", 5), ("trap 'exit 0' TERM; echo set; while :; do sleep 0.05; done", 0),
+    ("echo set; exec sleep 1000", 128 + signal.SIGTERM)], ids=["5", "0", "signal"])
 def test_wrap_exit_status(warp, script, want):
-    w = wrapped(warp, "/bin/sh", "-c", "echo ready; " + script)
-    w.wait_stderr("ready")
-    time.sleep(0.05)           # a shell sets its trap behind the echo; a status of 143 would be its fault
+    w = wrapped(warp, "/bin/sh", "-c", script)
+    w.wait_stderr("(?m)set$")
     w.stop(status=want)
 
 

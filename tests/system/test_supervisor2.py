@@ -162,7 +162,7 @@ def test_upgrade_tells_states(warp, binary):
 @pytest.mark.limit(40)
 def test_upgrade_while_a_late_one_stops(warp, binary):
     """It was not ready in time and is being stopped: it is still wanted."""
-    w = warp(fleet(app("web", PORT, "bind_if=bind", "term=ignore", ready_timeout_secs=0.5, stop_timeout_secs=6)))
+    w = warp(fleet(app("web", PORT, "bind_if=bind", "term=ignore", ready_timeout_secs=1.5, stop_timeout_secs=6)))
     wait_state(w, "stopping")
     upgrade(w)
     touch(w, "bind")
@@ -596,8 +596,7 @@ def test_upgrades_leak_nothing(warp, binary):
     n = fds(w)
     for i in range(6):
         upgrade(w)
-    time.sleep(0.5)
-    assert fds(w) <= n + 1, (n, fds(w), [os.readlink("/proc/%d/fd/%s" % (w.pid, f)) for f in os.listdir("/proc/%d/fd" % w.pid)])
+    eventually(lambda: fds(w) <= n + 1, "%d as before" % n)     # a few more while the one that crashes runs
     info = w.ask("/info").json
     assert info["fds"][:3] == [0, 1, 2]
     verb(w, "restart", "web")
