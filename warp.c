@@ -524,7 +524,8 @@ walk_follow(struct walk *w, const char *name, const struct stat *st, const char 
 	to[n] = '\0';
 	walk_say(w, st->st_uid);
 	w->linked |= st->st_uid != ROOT;
-	if ((size_t)snprintf(left, sizeof left, "%s%s%s", to, *rest ? "/" : "", rest) >= sizeof left) {
+	if ((size_t)snprintf(left, sizeof left, "%s%s%s", to, *rest ? "/" : "", rest) >=
+	    sizeof left) {
 		errno = ENAMETOOLONG;
 		return false;
 	}
@@ -1247,7 +1248,8 @@ has_word(struct slice s, struct slice word)
 
 	while ((at = s.n > 0 ? memmem(s.p, s.n, word.p, word.n) : NULL)) {
 		const char *behind = at + word.n;
-		if ((at == s.p || !is_word_char(at[-1])) && (behind == end || !is_word_char(*behind)))
+		if ((at == s.p || !is_word_char(at[-1])) &&
+		    (behind == end || !is_word_char(*behind)))
 			return true;
 		s = (struct slice){ behind, (size_t)(end - behind) };
 	}
@@ -2947,7 +2949,8 @@ target_split(struct head *h, struct slice t)
 	for (size_t i = 0; i < h->path.n; i++)
 		if (h->path.p[i] == '%' || h->path.p[i] == '\\' ||
 		    (h->path.p[i] == '/' && i + 1 < h->path.n &&
-		    (h->path.p[i + 1] == '/' || h->path.p[i + 1] == '.' || h->path.p[i + 1] == ';')))
+		    (h->path.p[i + 1] == '/' || h->path.p[i + 1] == '.' ||
+		    h->path.p[i + 1] == ';')))
 			h->path_plain = false;
 }
 
@@ -3062,7 +3065,8 @@ host_parse(struct head *h)
 	const struct field *f = head_field(h, F_HOST);
 
 	if (h->count[F_HOST] > 1 || (!f && h->minor > 0) || (f && !is_host(f->value)))
-		return head_bad(-400, f ? "Host is no host, or there are several" : "no Host", S(""));
+		return head_bad(-400, f ? "Host is no host, or there are several" : "no Host",
+		    S(""));
 	if (f && h->form != TARGET_ABSOLUTE) {
 		h->host = f->value;
 		h->has_host = true;
@@ -3091,7 +3095,8 @@ request_parse(struct head *h, struct slice in)
 		return got == 0 ? 0 : got == -2 ? -431 : -400;
 	if (host_parse(h) < 0)
 		return -400;
-	return connection_is_short(h) ? (int)at : head_bad(-400, "too many options", S("Connection"));
+	return connection_is_short(h) ? (int)at
+	    : head_bad(-400, "too many options", S("Connection"));
 }
 
 /* HTTP/1.d SP 3DIGIT [SP reason] CRLF: 1, 0 unfinished, -1. RFC 9112 4. */
@@ -3134,7 +3139,8 @@ response_parse(struct head *h, struct slice in)
 	}
 	if ((got = fields_parse(h, in, &at, true)) <= 0)
 		return got == 0 ? 0 : -502;
-	return connection_is_short(h) ? (int)at : head_bad(-502, "too many options", S("Connection"));
+	return connection_is_short(h) ? (int)at
+	    : head_bad(-502, "too many options", S("Connection"));
 }
 
 /* ---- bodies ---- */
@@ -10385,9 +10391,9 @@ route_action(struct reader *r, struct route_read *rr, const struct toml *t)
 static size_t
 literal_len(struct slice text, const char *p)
 {
-	static const char *const names[] = { "host", "path", "query", "uri", "scheme", "port", "method",
-		"client", "client_port", "request_id", "route", "upstream", "instance", "time",
-		"args", "remote_addr", "request_uri", "server_name" };
+	static const char *const names[] = { "host", "path", "query", "uri", "scheme", "port",
+		"method", "client", "client_port", "request_id", "route", "upstream", "instance",
+		"time", "args", "remote_addr", "request_uri", "server_name" };
 	static const char *const kinds_of[] = { "header.", "cookie.", "query.", "tls." };
 	bool braces = *p == '{';
 	struct slice in = { p + 1, braces ? strcspn(p + 1, "}")
@@ -10417,8 +10423,9 @@ literal_warn(struct reader *r, const struct toml *v, const char *key, struct sli
 
 	for (; (p = strpbrk(p, signs)); p++)
 		if ((n = literal_len(text, p)) > 0)
-			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol, "%s: variables are "
-			    "not supported yet here: %.*s goes out as it stands", key, (int)n, p);
+			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
+			    "%s: variables are not supported yet here: %.*s goes out as it stands",
+			    key, (int)n, p);
 }
 
 static void
@@ -10603,7 +10610,8 @@ listen_ok(struct conf *c, const char *section, const struct addr *a, const char 
 	if (a->scheme == SCHEME_UWSGI)
 		said_note(c, DIAG_ERROR, section, key, "%s: not supported yet", a->text);
 	else if (a->kind == ADDR_NAME)
-		said_note(c, DIAG_ERROR, section, key, "%s: give an IP address, not a name", a->text);
+		said_note(c, DIAG_ERROR, section, key, "%s: give an IP address, not a name",
+		    a->text);
 	else
 		return true;
 	return false;
@@ -12105,7 +12113,8 @@ wide_add(struct wide *w, uint64_t n)
 
 	for (; n > 0; n -= piece) {
 		piece = wide_piece(n);
-		wide_carry(w, atomic_fetch_add_explicit(&w->lo, piece, memory_order_relaxed), piece);
+		wide_carry(w, atomic_fetch_add_explicit(&w->lo, piece, memory_order_relaxed),
+		    piece);
 	}
 }
 
@@ -14243,7 +14252,8 @@ tls_make(void)
 
 	br_ssl_server_zero(&server_made);
 	tls_algorithms(e);
-	br_ssl_engine_add_flags(e, BR_OPT_ENFORCE_SERVER_PREFERENCES | BR_OPT_FAIL_ON_ALPN_MISMATCH);
+	br_ssl_engine_add_flags(e,
+	    BR_OPT_ENFORCE_SERVER_PREFERENCES | BR_OPT_FAIL_ON_ALPN_MISMATCH);
 	br_ssl_engine_set_protocol_names(e, protocols, tls_conf->domains.n > 0 ? 2 : 1);
 	if (tls_conf->legacy)
 		tls_legacy(e);
@@ -14377,7 +14387,8 @@ flight_add(struct chan *ch)
 		if (n > sizeof flight - n_flight && !flight_send(ch))
 			return false;
 		memcpy(flight + n_flight, p, n);
-		if (ch->tls->unserved && n == ALERT_BYTES && p[0] == TLS_ALERT && p[5] == ALERT_FATAL)
+		if (ch->tls->unserved && n == ALERT_BYTES && p[0] == TLS_ALERT &&
+		    p[5] == ALERT_FATAL)
 			flight[n_flight + 6] = UNRECOGNIZED_NAME; /* BearSSL has no word for it */
 		n_flight += n;
 		br_ssl_engine_sendrec_ack(e, n);
@@ -15146,7 +15157,7 @@ unix_clear(const struct addr *a)
 	errno = err;
 	if (err == EEXIST)
 		log_errno("listen on %s: there is a file that is no socket", a->text);
-	else if (err && err != EADDRINUSE) /* that the caller says: the preset one is only a warning */
+	else if (err && err != EADDRINUSE) /* that the caller says: it may be a warning */
 		log_errno("listen on %s: the old socket cannot be removed", a->text);
 	return err ? -1 : 0;
 }
@@ -15222,7 +15233,8 @@ listen_options(int fd, const struct addr *a)
 static int
 listen_try(const struct addr *a, int mode, int shared)
 {
-	int off = 0, fd = socket(a->sock.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), err;
+	int off = 0, err;
+	int fd = socket(a->sock.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
 		return -1;
@@ -18869,7 +18881,7 @@ forwarded_find(const struct head *h, struct forwarded *out, struct ip *client)
 		struct slice rest = h->f[i].value, before;
 		while (h->f[i].id == F_FORWARDED && rest.n > 0) {
 			before = rest;
-			if (!forwarded_next(&rest, &f)) { /* of what comes behind it proxies may vouch */
+			if (!forwarded_next(&rest, &f)) { /* proxies vouch for what is behind */
 				any = hides = false;
 				*client = peer;
 				if (!slice_cut(&before, ',', &rest) || !before.p)
@@ -19906,7 +19918,8 @@ flow_relay(struct flow *f, struct side *from, struct chan *to, const struct text
 		first = head != NULL;
 		head = NULL;
 		if ((k = flow_take(f, from, v + n, &eaten)) < 0)
-			return flow_is_too_big(f) ? RELAY_TOO_BIG : first ? RELAY_BAD_FIRST : RELAY_BAD;
+			return flow_is_too_big(f) ? RELAY_TOO_BIG
+			    : first ? RELAY_BAD_FIRST : RELAY_BAD;
 		n += k;
 		if (n > 0 && chan_send(to, v, n, eaten == from->in.n && k == 1 ? &from->in : NULL) < 0)
 			return RELAY_REFUSED;
@@ -22155,7 +22168,8 @@ gate_route(struct exchange *x, const struct head *h)
 		return exchange_error(x, 400, "the path is malformed", S(""));
 	x->route = route_find(&conf->table, h, view.path, &x->client);
 	if (route_fault)
-		return exchange_error(x, 503, "no memory to choose a route", S("Retry-After: 1\r\n"));
+		return exchange_error(x, 503, "no memory to choose a route",
+		    S("Retry-After: 1\r\n"));
 	if (!x->route)
 		return exchange_error(x, conf->server.no_route_status, "no route matches", S(""));
 	gate_count(x->route);
@@ -26018,8 +26032,9 @@ child_start(const struct process *ps, const char *label, int index, const struct
 		argv[i] = child_text(&cs, slice_of(ps->argv[i]));
 	if (env && pipe2(fds, O_CLOEXEC) == 0) {
 		cs.out = fds[1];
-		if (fchown(fds[1], as->user ? as->uid : (uid_t)-1, as->group ? as->gid : (gid_t)-1) < 0)
-			log_errno("process %s: its output", label); /* cannot be opened as /dev/stdout */
+		if (fchown(fds[1], as->user ? as->uid : (uid_t)-1,
+		        as->group ? as->gid : (gid_t)-1) < 0)
+			log_errno("process %s: its output", label); /* as /dev/stdout */
 		if ((pid = warden_start(&cs, as, argv, env, warden)) < 0)
 			log_errno("process %s: fork", label);
 		close(fds[1]);
@@ -26138,7 +26153,8 @@ output_flows(const struct output *o)
 static void
 output_put(int fd, struct slice line)
 {
-	struct iovec v[] = { { (void *)(uintptr_t)line.p, line.n }, { (void *)(uintptr_t)"\n", 1 } };
+	struct iovec v[] = { { (void *)(uintptr_t)line.p, line.n },
+		{ (void *)(uintptr_t)"\n", 1 } };
 
 	while (writev(fd, v, LEN(v)) < 0 && errno == EINTR)
 		;
@@ -27487,7 +27503,8 @@ static void
 procs_mark(uint64_t key)
 {
 	snprintf(child_mark, sizeof child_mark, ENV_MARK "=%016llx:%d:%llu",
-	    (unsigned long long)key, (int)getpid(), (unsigned long long)stat_word(getpid(), STAT_STARTED));
+	    (unsigned long long)key, (int)getpid(),
+	    (unsigned long long)stat_word(getpid(), STAT_STARTED));
 }
 
 /* That process has the mark of this key, of a warp that is no more. */
@@ -27508,7 +27525,8 @@ is_left_over(int dir, const char *pid, unsigned long long key)
 	close(fd);
 	b[MAX(n, 0)] = '\0';
 	for (rest = (struct slice){ b, n > 0 ? (size_t)n : 0 }; slice_cut(&rest, '\0', &entry); )
-		if (sscanf(entry.p, ENV_MARK "=%16llx:%d:%llu", &of, &master, &ticks) == 3 && of == key)
+		if (sscanf(entry.p, ENV_MARK "=%16llx:%d:%llu", &of, &master, &ticks) == 3 &&
+		    of == key)
 			return master > 1 && stat_word(master, STAT_STARTED) != ticks;
 	return false;
 }
@@ -27648,7 +27666,8 @@ procs_inherit_line(struct slice line)
 	p->stop_ms = (uint32_t)v[STOP_MS];
 	if (p->chosen)
 		inherit_endpoint(&p->at, (uint16_t)v[PORT], line);
-	p->at.other.sa.sa_family = v[FLAGS] & KEEP_TURNED ? AF_INET : AF_UNSPEC; /* see proc_resume */
+	/* see proc_resume */
+	p->at.other.sa.sa_family = v[FLAGS] & KEEP_TURNED ? AF_INET : AF_UNSPEC;
 }
 
 /* One that runs goes on where it was. */
@@ -29092,7 +29111,8 @@ listeners_share(const struct listeners *have, const struct addr *a, int on)
 
 	for (int i = 0; i < have->n; i++)
 		if (addr_covers(a, &have->v[i].addr) || addr_covers(&have->v[i].addr, a))
-			any |= setsockopt(have->v[i].fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0;
+			any |= setsockopt(have->v[i].fd, SOL_SOCKET, SO_REUSEPORT, &on,
+			    sizeof on) == 0;
 	return any;
 }
 
@@ -29479,7 +29499,8 @@ upgrade_check(void)
 		sigemptyset(&none);
 		sigprocmask(SIG_SETMASK, &none, NULL);
 		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && m.check_says >= 0 &&
-		    dup2(m.check_says, STDERR_FILENO) >= 0 && dup2(m.check_says, STDOUT_FILENO) >= 0)
+		    dup2(m.check_says, STDERR_FILENO) >= 0 &&
+		    dup2(m.check_says, STDOUT_FILENO) >= 0)
 			execv(m.exe, argv);
 		log_errno("%s", m.exe);
 		_exit(EXIT_OTHER);
