@@ -127,6 +127,7 @@ def test_reload(ca, warp):
     assert {"a.example.pem", "b.example.pem", "account.key"} == set(os.listdir(w.path("acme")))
 
 
+@pytest.mark.limit(90)
 def test_one_more_name(ca, warp):
     """What there is stays in use until there is better: for a name more, a lost file, and over a reload of either."""
     p = ca()
