@@ -10387,9 +10387,10 @@ route_action(struct reader *r, struct route_read *rr, const struct toml *t)
 
 /* ---- what happens on the way ---- */
 
-/* Bytes at p, within text, that look like a variable of ours or of nginx. */
+/* Bytes at p, within text, that look like a variable of ours or of nginx. `$5.00`
+ * is one only where there are groups. */
 static size_t
-literal_len(struct slice text, const char *p)
+literal_len(struct slice text, const char *p, bool groups)
 {
 	static const char *const names[] = { "host", "path", "query", "uri", "scheme", "port",
 		"method", "client", "client_port", "request_id", "route", "upstream", "instance",
@@ -10401,7 +10402,7 @@ literal_len(struct slice text, const char *p)
 	bool is = !braces && slice_starts(in, S("http_"));
 
 	if (!braces && p[1] >= '1' && p[1] <= '9')
-		return 2;
+		return groups || (p[2] != '.' && !isdigit((unsigned char)p[2])) ? 2 : 0;
 	if (braces && (!in.p[in.n] || (p > text.p && p[-1] == '$'))) /* of a script */
 		return 0;
 	for (size_t i = 0; i < LEN(names); i++)
@@ -10415,14 +10416,14 @@ literal_len(struct slice text, const char *p)
 /* What looks like a variable, with one of these signs, and goes out as it
  * stands. */
 static void
-literal_warn(struct reader *r, const struct toml *v, const char *key, struct slice text,
-    const char *signs)
+literal_warn(struct reader *r, const struct toml *v, const char *key, const struct route *out,
+    struct slice text, const char *signs)
 {
 	const char *p = text.n > 0 ? text.p : "";
 	size_t n;
 
 	for (; (p = strpbrk(p, signs)); p++)
-		if ((n = literal_len(text, p)) > 0)
+		if ((n = literal_len(text, p, out->path_kind == PATH_REGEX)) > 0)
 			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
 			    "%s: variables are not supported yet here: %.*s goes out as it stands",
 			    key, (int)n, p);
@@ -10439,13 +10440,13 @@ literals_warn(struct reader *r, struct route *out, const struct toml *t)
 
 	for (size_t i = 0; i < LEN(fields); i++)
 		for (int k = 0; (v = toml_get(t, fields[i].key)) && k < fields[i].pairs->n; k++)
-			literal_warn(r, v, fields[i].key, fields[i].pairs->v[k].value, "${");
+			literal_warn(r, v, fields[i].key, out, fields[i].pairs->v[k].value, "${");
 	if ((v = toml_get(t, "redirect"))) /* braces are judged there */
-		literal_warn(r, v, "redirect", out->redirect, "$");
+		literal_warn(r, v, "redirect", out, out->redirect, "$");
 	if ((v = toml_get(t, "rewrite")))
-		literal_warn(r, v, "rewrite", out->rewrite, "{");
+		literal_warn(r, v, "rewrite", out, out->rewrite, "{");
 	if ((v = toml_get(t, "respond")))
-		literal_warn(r, v, "respond.body", out->body, "{");
+		literal_warn(r, v, "respond.body", out, out->body, "{");
 }
 
 /* `$1`: only what the expression has. */

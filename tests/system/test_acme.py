@@ -128,6 +128,7 @@ def test_reload(ca, warp):
 
 
 @pytest.mark.limit(90)
+@pytest.mark.limit(90)
 def test_one_more_name(ca, warp):
     """What there is stays in use until there is better: for a name more, a lost file, and over a reload of either."""
     p = ca()
@@ -144,7 +145,7 @@ def test_one_more_name(ca, warp):
     w.wait_stderr("reloaded, generation 3")
     assert serial(p) == one
     p.dns.missing.clear()
-    assert acme.names(first(p, "b.example", timeout=30)) == ["a.example", "b.example"]
+    assert acme.names(first(p, "b.example", timeout=60)) == ["a.example", "b.example"]
     assert serial(p) != one
 
 
