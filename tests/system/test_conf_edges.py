@@ -6,7 +6,7 @@ import re
 import pytest
 
 import tls as tls_tools
-from lib import Client, eventually, free_port
+from lib import SANITIZED, Client, eventually, free_port
 from supervised import fleet
 
 OK = "respond = { status = 200 }\n"
@@ -63,6 +63,7 @@ def test_hosts_in_other_letters(check, run, name):
     assert "taken" in p.stdout, p.stdout + p.stderr
 
 
+@pytest.mark.skipif(SANITIZED, reason="glibc, which debug builds use, knows small letters of ASCII alone without a locale")
 @pytest.mark.parametrize("name, is_plain", [("\u212aelvin.example", "kelvin.example"), ("\u0130x.example", None)])
 def test_hosts_whose_letters_become_plain(run, name, is_plain):
     """The Kelvin sign is a k: such a label needs no prefix, and one that has it is never asked for."""
