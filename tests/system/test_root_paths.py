@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import stat
+import subprocess
 import tempfile
 
 import pytest
@@ -280,6 +281,8 @@ def private_run():
     os.chown("/run/warp", NOBODY.pw_uid, NOBODY.pw_gid)
 
 
+@pytest.mark.skipif(subprocess.run(["unshare", "-m", "true"], stderr=subprocess.DEVNULL).returncode != 0,
+                    reason="needs mount namespaces, which a chroot has not")
 def test_run_directory_of_somebody_else(warp):
     """Chosen sockets are never below a directory whose owner could swap them."""
     w = warp(fleet(sh("echo {socket}; exec sleep 1000", ready="exec")), preexec_fn=private_run)

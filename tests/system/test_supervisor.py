@@ -836,7 +836,7 @@ def test_fixed_address_restarts_with_held_requests(warp):
         verb(w, "restart", "web")
         load.more()
     assert proc(w)["pid"] != first
-    order(w, "web signal15")
+    eventually(lambda: any(e.what == "signal15" for e in journal(w)), "the old one is told")
 
 
 def test_stop_and_start(warp):
