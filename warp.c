@@ -2726,6 +2726,23 @@ field_count(struct head *h, enum field_id id)
 		h->count[id]++;
 }
 
+static void
+head_clear(struct head *h)
+{
+	h->n = 0;
+	memset(h->first, 0, sizeof h->first);
+	memset(h->count, 0, sizeof h->count);
+}
+
+/* A field that did not come as a line. */
+static void
+head_add(struct head *h, struct slice name, struct slice value)
+{
+	h->f[h->n++] = (struct field){ .name = name, .value = value,
+		.id = (uint8_t)field_id_of(name) };
+	field_count(h, field_id_of(name));
+}
+
 /* What stands where the colon should. */
 __attribute__((cold, noinline)) static int
 field_bad(struct slice name, char c)
@@ -2779,9 +2796,7 @@ fields_parse(struct head *h, struct slice in, size_t *at, bool lf)
 {
 	int got;
 
-	h->n = 0;
-	memset(h->first, 0, sizeof h->first);
-	memset(h->count, 0, sizeof h->count);
+	head_clear(h);
 	while (*at < in.n && in.p[*at] != '\r' && !(lf && in.p[*at] == '\n')) {
 		if (h->n == FIELDS_MAX) {
 			snprintf(head_fault, sizeof head_fault, "more than %d fields", FIELDS_MAX);
@@ -13400,7 +13415,7 @@ loop_turn(int wait_ms)
 /* ==== buf ====================================================================
  * Owns    free blocks of two sizes, and the scratch block that every read
  *         goes into first.
- * Offers  block_take, block_give, buf_free, scratch_*.
+ * Offers  block_take, block_give, buf_*, scratch_*.
  * Calls   base, arena, timer. A block belongs to a connection only while bytes
  *         wait in it: on the usual way nothing but the scratch block is
  *         touched. */
@@ -13416,6 +13431,7 @@ static uint32_t block_bytes[BLOCK_CLASSES] = {
 	[BLOCK_LARGE] = RELAY_BYTES,
 };
 static struct block *scratch;
+static struct buf *scratch_user; /* lies in it now */
 
 /* Large blocks hold a piece of a body, or the longest head and that. */
 static void
@@ -13500,6 +13516,8 @@ buf_slice(const struct buf *f)
 static void
 buf_free(struct buf *f)
 {
+	if (f == scratch_user)
+		scratch_user = NULL;
 	if (f->b != scratch)
 		block_give(f->b);
 	*f = (struct buf){ NULL, 0, 0 };
@@ -13546,6 +13564,39 @@ buf_settle(struct buf *f)
 		buf_move(f, BLOCK_SMALL);
 	else
 		scratch_leave(f->b);
+}
+
+/* Before the event ends, or something else is read: what is in scratch moves. */
+static void
+scratch_settle(void)
+{
+	if (scratch_user)
+		buf_settle(scratch_user);
+	scratch_user = NULL;
+}
+
+/* Makes room for at least one more byte behind f; false: it is full. */
+static bool
+buf_room(struct buf *f)
+{
+	if (f->n == 0) {
+		buf_free(f);
+		scratch_settle();
+		*f = (struct buf){ scratch, HEADROOM, 0 };
+		scratch_user = f;
+		return true;
+	}
+	if (f->off + f->n + TAILROOM < f->b->cap)
+		return true;
+	if (f->off > HEADROOM) {
+		memmove(f->b->data + HEADROOM, buf_p(f), f->n);
+		f->off = HEADROOM;
+		return true;
+	}
+	if (f->b->klass == BLOCK_LARGE)
+		return false;
+	buf_move(f, BLOCK_LARGE);
+	return true;
 }
 
 /* ==== tls ====================================================================
@@ -14866,12 +14917,9 @@ tls_why(const struct chan *ch, char *out, size_t n)
 /* ==== chan ===================================================================
  * Owns    what a chan owns: its descriptor and unsent bytes.
  * Offers  chan_open, chan_send, chan_flush, chan_forget, chan_shutdown,
- *         side_fill, side_tls, side_settle, side_close.
+ *         side_open, side_of, side_fill, side_tls, side_plain, side_close.
  * Calls   base, timer, loop, buf, tls. The only reads and writes of a
  *         connection; above it nobody knows whether there is TLS on it. */
-
-/* The side whose `in` lies in the scratch block now. */
-static struct side *scratch_side;
 
 static void
 chan_open(struct chan *ch, int fd, void (*ready)(struct watch *, short))
@@ -14904,22 +14952,11 @@ side_close(struct side *s)
 	tls_free(&s->ch);
 	loop_unwatch(&s->ch.w);
 	timer_clear(&s->timer);
-	if (scratch_side == s)
-		scratch_side = NULL;
-	buf_free(&s->in);
+	buf_free(&s->src.in);
 	buf_free(&s->ch.out);
 	if (s->ch.w.fd >= 0)
 		close(s->ch.w.fd);
 	s->ch.w.fd = -1;
-}
-
-/* Before the event ends, or another side reads: what is in scratch moves. */
-static void
-side_settle(void)
-{
-	if (scratch_side)
-		buf_settle(&scratch_side->in);
-	scratch_side = NULL;
 }
 
 /* Reads once. Returns bytes read, 0 when nothing came, -1 at the end or on
@@ -14937,43 +14974,16 @@ chan_read(struct chan *ch, char *to, size_t room)
 	return socket_get(ch, to, room);
 }
 
-/* Makes room for at least one more byte behind s->in; false: head_max is
- * reached. */
-static bool
-side_room(struct side *s)
-{
-	struct buf *in = &s->in;
-
-	if (in->n == 0) {
-		side_settle();
-		buf_free(in);
-		*in = (struct buf){ scratch, HEADROOM, 0 };
-		scratch_side = s;
-		return true;
-	}
-	if (in->off + in->n + TAILROOM < in->b->cap)
-		return true;
-	if (in->off > HEADROOM) {
-		memmove(in->b->data + HEADROOM, buf_p(in), in->n);
-		in->off = HEADROOM;
-		return true;
-	}
-	if (in->b->klass == BLOCK_LARGE)
-		return false;
-	buf_move(in, BLOCK_LARGE);
-	return true;
-}
-
 /* Reads once, behind what is there. Returns bytes read, 0 when nothing came
- * (or nothing fits), -1 at the end or on failure: see ch.eof, ch.broken. */
+ * (or nothing fits), -1 at the end or on failure: see src.end. */
 static ssize_t
 side_fill(struct side *s)
 {
-	struct buf *in = &s->in;
+	struct buf *in = &s->src.in;
 	ssize_t got;
 	size_t room;
 
-	if (!side_room(s))
+	if (!buf_room(in))
 		return 0;
 	room = in->b->cap - in->off - in->n - TAILROOM;
 	got = chan_read(&s->ch, buf_p(in) + in->n, MIN(room, (size_t)RELAY_BYTES));
@@ -14981,7 +14991,29 @@ side_fill(struct side *s)
 		in->n += (uint32_t)got;
 	else if (in->n == 0)
 		buf_free(in);
+	if (got < 0)
+		s->src.end = s->ch.broken ? SOURCE_CUT : SOURCE_ENDED;
 	return got;
+}
+
+/* The side whose source that is. */
+static struct side *
+side_of(struct source *src)
+{
+	return (struct side *)((char *)src - offsetof(struct side, src));
+}
+
+static ssize_t
+side_source_fill(struct source *src)
+{
+	return side_fill(side_of(src));
+}
+
+static void
+side_open(struct side *s, int fd, void (*ready)(struct watch *, short))
+{
+	chan_open(&s->ch, fd, ready);
+	s->src = (struct source){ .fill = side_source_fill };
 }
 
 /* What was read of s belongs to TLS, which begins here, as the server. False:
@@ -14989,10 +15021,10 @@ side_fill(struct side *s)
 static bool
 side_tls(struct side *s)
 {
-	struct slice in = buf_slice(&s->in);
+	struct slice in = buf_slice(&s->src.in);
 	bool good = tls_server(&s->ch, in.p, in.n);
 
-	buf_free(&s->in);
+	buf_free(&s->src.in);
 	return good;
 }
 
@@ -15001,10 +15033,11 @@ static void
 side_plain(struct side *s)
 {
 	struct tls *t = s->ch.tls;
+	struct buf *in = &s->src.in;
 
-	if (side_room(s) && t->bufs) {
-		memcpy(buf_p(&s->in), t->bufs->in + t->have_at, MIN(t->have, (uint32_t)RELAY_BYTES));
-		s->in.n = MIN(t->have, (uint32_t)RELAY_BYTES);
+	if (buf_room(in) && t->bufs) {
+		memcpy(buf_p(in), t->bufs->in + t->have_at, MIN(t->have, (uint32_t)RELAY_BYTES));
+		in->n = MIN(t->have, (uint32_t)RELAY_BYTES);
 	}
 	tls_free(&s->ch);
 }
@@ -15831,7 +15864,7 @@ upconn_connect(struct instance *in, uint8_t addr_i)
 		errno = EMFILE;
 		return NULL;
 	}
-	chan_open(&u->s.ch, fd, NULL);
+	side_open(&u->s, fd, NULL);
 	u->addr_i = addr_i;
 	u->epoch = epoch;
 	u->addrs_seq = seq;
@@ -16226,7 +16259,7 @@ VAR(status)
 VAR(bytes)
 {
 	(void)h, (void)arg;
-	return made_uint(x->bytes_out);
+	return made_uint(x->down.body.total);
 }
 
 VAR(secs)
@@ -18657,8 +18690,8 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
 
 /* ==== heads ==================================================================
  * Owns    the text of the head being written, and the heads being read.
- * Offers  heads_open, conn_is_tls, client_of, request_write,
- *         response_write, interim_write.
+ * Offers  heads_open, conn_is_tls, client_of, request_write, answer_write,
+ *         interim_write.
  * Calls   base, clock, http, path, addr, roster, loop. What one side said
  *         becomes what the other is told: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
 
@@ -18675,6 +18708,15 @@ heads_open(const struct conf *cf)
 	conf = cf;
 	head_out.cap = cf->server.max_header_bytes + HEAD_ADDED_MAX;
 	head_out.p = map_zeroed(head_out.cap);
+}
+
+/* Empty. */
+static struct text *
+head_begin(void)
+{
+	head_out.n = 0;
+	head_out.full = false;
+	return &head_out;
 }
 
 static bool
@@ -19312,27 +19354,24 @@ hsts_is_due(const struct exchange *x)
 	return conf->tls.hsts_secs > 0 && conn_is_tls(x->c);
 }
 
-/* Never without TLS: RFC 6797 7.2. A route may say it otherwise. */
-static void
-hsts_write(struct text *t, const struct exchange *x)
-{
-	const struct route *r = x->route;
-
-	if (!hsts_is_due(x) ||
-	    (r && is_named(HSTS_NAME, &r->add_response_headers, &r->remove_response_headers)))
-		return;
-	text_add(t, HSTS_NAME);
-	text_add(t, S(": max-age="));
-	text_uint(t, conf->tls.hsts_secs);
-	text_add(t, S("\r\n"));
-}
-
-/* A line that the route may replace or remove. */
+/* A line that warp adds, unless the route replaces or removes it. */
 static void
 answer_line(struct text *t, const struct route *r, struct slice name, struct slice value)
 {
-	if (!r || !is_named(name, &r->add_response_headers, &r->remove_response_headers))
+	if (!is_named(name, &r->add_response_headers, &r->remove_response_headers))
 		line_write(t, name, value);
+}
+
+/* Never without TLS: RFC 6797 7.2. */
+static void
+hsts_write(struct text *t, const struct route *r)
+{
+	char b[32];
+	struct text v = { b, 0, sizeof b, false };
+
+	text_add(&v, S("max-age="));
+	text_uint(&v, conf->tls.hsts_secs);
+	answer_line(t, r, HSTS_NAME, text_slice(&v));
 }
 
 /* The upstream wants another protocol, and says which. RFC 9110 15.5.22. */
@@ -19345,12 +19384,10 @@ upgrade_write(struct text *t, const struct exchange *x, const struct head *h)
 			line_write(t, S("Upgrade"), h->f[i].value);
 }
 
-/* The response head as the client is to see it. False: it does not fit. */
-static bool
-response_write(struct text *t, const struct exchange *x, struct head *h)
+/* What of the answer's head does not reach the client. */
+static void
+answer_drop(struct head *h, const struct exchange *x, const struct route *r)
 {
-	const struct route *r = x->route;
-
 	head_hop_by_hop(h);
 	if (x->down.chunk_out || x->down.body.kind == BODY_CHUNKED || h->status == 204)
 		head_drop(h, F_CONTENT_LENGTH);
@@ -19359,15 +19396,27 @@ response_write(struct text *t, const struct exchange *x, struct head *h)
 	if (hsts_is_due(x))
 		head_drop_name(h, HSTS_NAME);
 	head_edit(h, &r->add_response_headers, &r->remove_response_headers);
+}
+
+/* The head of any answer, x->u's or one that warp has made, as the client is to
+ * see it. False: it does not fit. */
+static bool
+answer_write(struct text *t, const struct exchange *x, struct head *h)
+{
+	static const struct route none; /* one that is answered before it has a route */
+	const struct route *r = x->route ? x->route : &none;
+
+	answer_drop(h, x, r);
 	status_write(t, h->status, h->reason);
 	fields_write(t, h);
 	if (h->count[F_DATE] == 0)
 		answer_line(t, r, S("Date"), clock_date());
-	if (conf->middleware.via)
+	if (conf->middleware.via && x->u)
 		answer_line(t, r, S("Via"), h->minor ? S("1.1 warp") : S("1.0 warp"));
-	hsts_write(t, x);
+	if (hsts_is_due(x))
+		hsts_write(t, r);
 	pairs_write(t, &r->add_response_headers);
-	if (x->sticks)
+	if (x->sticks && x->u)
 		cookie_write(t, x->inst, conn_is_tls(x->c));
 	if (x->down.chunk_out)
 		text_add(t, S("Transfer-Encoding: chunked\r\n"));
@@ -19397,7 +19446,7 @@ interim_write(struct text *t, struct head *h)
 
 /* ==== answers ================================================================
  * Owns    the text of the error page being made.
- * Offers  answer_error, answer_write.
+ * Offers  answer_error, answer_head.
  * Calls   base, clock, http, heads. What warp says when no backend does. */
 
 #define ERROR_CAUSE_MAX 2048
@@ -19491,41 +19540,30 @@ answer_error(const struct head *h, int status, const char *cause)
 	};
 }
 
-/* Lines that warp adds for a reason; the route has the last word. */
+/* The head of a made-up answer. Its slices are a's, or good until the next one. */
 static void
-extra_write(struct text *t, const struct route *r, struct slice rest)
+answer_head(struct head *h, const struct answer *a)
 {
-	struct slice line, name;
+	static char length[24];
+	struct text t = { length, 0, sizeof length, false };
+	struct slice rest = a->extra, line, name;
 
+	head_clear(h);
+	h->status = a->status;
+	h->reason = slice_of(status_text(a->status));
+	if (conf->server.server_tokens)
+		head_add(h, S("Server"), S("warp/" VERSION));
+	head_add(h, S("Date"), clock_date());
+	if (a->content_type.n > 0)
+		head_add(h, S("Content-Type"), a->content_type);
+	text_uint(&t, a->body.n);
+	if (a->status != 204 && a->status != 304)
+		head_add(h, S("Content-Length"), text_slice(&t));
 	while (slice_cut(&rest, '\n', &line) && line.n > 1) {
 		line.n--; /* CR */
 		slice_cut(&line, ':', &name);
-		answer_line(t, r, name, slice_trim(line));
+		head_add(h, name, slice_trim(line));
 	}
-}
-
-/* The head of a made-up answer. route is NULL before one is chosen. */
-static bool
-answer_write(struct text *t, const struct exchange *x, const struct answer *a)
-{
-	status_write(t, a->status, slice_of(status_text(a->status)));
-	if (conf->server.server_tokens)
-		answer_line(t, x->route, S("Server"), S("warp/" VERSION));
-	answer_line(t, x->route, S("Date"), clock_date());
-	if (a->content_type.n > 0)
-		answer_line(t, x->route, S("Content-Type"), a->content_type);
-	if (a->status != 204 && a->status != 304) {
-		text_add(t, S("Content-Length: "));
-		text_uint(t, a->body.n);
-		text_add(t, S("\r\n"));
-	}
-	extra_write(t, x->route, a->extra);
-	hsts_write(t, x);
-	if (x->route)
-		pairs_write(t, &x->route->add_response_headers);
-	connection_write(t, x);
-	text_add(t, S("\r\n"));
-	return !t->full;
 }
 
 /* ==== maintenance ============================================================
@@ -19739,8 +19777,7 @@ pipe_fill(struct pipe *p, struct side *from, size_t max)
 	}
 	if (got < 0 && errno == EAGAIN)
 		return 0;
-	from->ch.broken |= got < 0;
-	from->ch.eof = true;
+	from->src.end = got < 0 ? SOURCE_CUT : SOURCE_ENDED;
 	return -1;
 }
 
@@ -19761,10 +19798,10 @@ pipe_drain(struct pipe *p, struct chan *to)
 }
 
 /* ==== flow ===================================================================
- * Owns    nothing: a flow is its exchange's.
- * Offers  flow_take, flow_relay, flow_tunnel.
+ * Owns    nothing: a flow is its exchange's, as are its source and its taker.
+ * Offers  flow_begin, flow_end, flow_owes, flow_unframe, flow_relay, flow_tunnel.
  * Calls   http, buf, chan, pipe. One direction of an exchange: a body is read from
- *         one side, unframed, framed as the other needs it, and sent. What
+ *         a source, unframed, framed as the taker needs it, and sent. What
  *         the taker does not take stops the reading: nothing piles up. */
 
 enum { TAIL_PIECES = 3, FLOW_PIECES = 2 + TAIL_PIECES };
@@ -19778,6 +19815,25 @@ enum relay {
 	RELAY_TOO_BIG,  /* or more than its limit */
 	RELAY_REFUSED   /* the taker left */
 };
+
+/* What it holds of the kernel's and of the free blocks goes back. */
+static void
+flow_end(struct flow *f)
+{
+	pipe_give(f->pipe);
+	block_give(f->trailers);
+	f->pipe = NULL;
+	f->trailers = NULL;
+}
+
+/* Anew: that body, from there, when its state says so. */
+static void
+flow_begin(struct flow *f, struct source *from, enum body_kind kind, uint64_t length)
+{
+	flow_end(f);
+	*f = (struct flow){ .from = from };
+	body_set(&f->body, kind, length);
+}
 
 /* Decodes chunks in place; brings memory when there are trailers. -1: bad. */
 static ssize_t
@@ -19802,7 +19858,7 @@ flow_decode(struct flow *f, char *p, size_t n, size_t *content)
 /* Puts the chunk's size line before and CRLF behind *n bytes at p: there is
  * headroom, and what stood behind is used up or tailroom. */
 static char *
-flow_frame(char *p, size_t *n)
+chunk_frame(char *p, size_t *n)
 {
 	char size[HEADROOM];
 	struct text t = { size, 0, sizeof size, false };
@@ -19833,54 +19889,72 @@ flow_is_too_big(const struct flow *f)
 	return f->limit > 0 && f->body.total > f->limit;
 }
 
-/* Makes of what was read the pieces to send; *eaten bytes of in are used up
- * then. Returns how many pieces, -1 when the body is malformed or too big. */
-static int
-flow_take(struct flow *f, const struct side *from, struct iovec *v, size_t *eaten)
+/* Takes the next of what was read out of its framing: *piece is content that
+ * lies in f->from->in. Returns how many bytes there are used up then; -1: the body
+ * is malformed or too big. */
+static ssize_t
+flow_unframe(struct flow *f, struct slice *piece)
 {
+	const struct source *from = f->from;
 	size_t n = MIN(from->in.n, (uint32_t)RELAY_BYTES), content = 0;
 	char *p = n > 0 ? buf_p(&from->in) : NULL;
 	ssize_t used = 0;
+
+	if (n > 0 && !f->body.done && f->body.kind == BODY_CHUNKED)
+		used = flow_decode(f, p, n, &content);
+	else if (n > 0 && !f->body.done)
+		used = (ssize_t)(content = body_take(&f->body, n));
+	if (used < 0 || flow_is_too_big(f))
+		return -1;
+	if (f->body.kind == BODY_CLOSE && from->end == SOURCE_ENDED && (size_t)used == from->in.n)
+		f->body.done = true;
+	*piece = (struct slice){ p, content };
+	return used;
+}
+
+/* The piece as the taker is to get it, and the end behind the last one. The
+ * source reads with room around it for a chunk's frame. Returns how many of v. */
+static int
+flow_frame(const struct flow *f, struct slice piece, struct iovec *v)
+{
+	char *p = (char *)(uintptr_t)piece.p;
 	int k = 0;
 
-	if (n > 0 && !f->body.done && f->body.kind == BODY_CHUNKED) {
-		if ((used = flow_decode(f, p, n, &content)) < 0)
-			return -1;
-	} else if (n > 0 && !f->body.done)
-		used = (ssize_t)(content = body_take(&f->body, n));
-	*eaten = (size_t)used;
-	if (flow_is_too_big(f))
-		return -1;
-	if (content > 0 && f->chunk_out)
-		p = flow_frame(p, &content);
-	if (content > 0)
-		v[k++] = (struct iovec){ p, content };
-	if (f->body.kind == BODY_CLOSE && from->ch.eof && !from->ch.broken &&
-	    *eaten == from->in.n)
-		f->body.done = true;
+	if (piece.n > 0 && f->chunk_out)
+		p = chunk_frame(p, &piece.n);
+	if (piece.n > 0)
+		v[k++] = (struct iovec){ p, piece.n };
 	if (f->body.done && f->chunk_out)
 		k += flow_tail(f, v + k);
 	return k;
 }
 
+/* Something is on its way to the taker, or can be had whenever he is ready: his
+ * POLLOUT is waited for. */
+static bool
+flow_owes(const struct flow *f, const struct chan *to)
+{
+	return to->waits || f->pipe || (f->state == FLOW_ON && f->from->pulls);
+}
+
 /* Nothing is in hand, and enough is still to come in one piece. */
 static bool
-flow_may_splice(const struct flow *f, const struct side *from, const struct chan *to)
+flow_may_splice(const struct flow *f, const struct chan *to)
 {
 	return f->body.kind == BODY_LENGTH && f->body.left >= SPLICE_MIN && !f->chunk_out &&
-	    from->in.n == 0 && from->ch.w.fd >= 0 && !from->ch.tls && !to->tls;
+	    !f->from->pulls && f->from->in.n == 0 && !side_of(f->from)->ch.tls && !to->tls;
 }
 
 /* The pipe's bytes first, then at most one reading. */
 static enum relay
-flow_splice(struct flow *f, struct side *from, struct chan *to, bool *ready)
+flow_splice(struct flow *f, struct chan *to, bool *ready)
 {
 	struct pipe *p = f->pipe;
 	ssize_t got = 0;
 
 	if (p->n == 0 && *ready) {
 		*ready = false;
-		got = pipe_fill(p, from, (size_t)MIN(f->body.left, (uint64_t)SPLICE_BYTES));
+		got = pipe_fill(p, side_of(f->from), (size_t)MIN(f->body.left, (uint64_t)SPLICE_BYTES));
 		if (got > 0)
 			body_take(&f->body, (size_t)got);
 	}
@@ -19893,43 +19967,44 @@ flow_splice(struct flow *f, struct side *from, struct chan *to, bool *ready)
 	return f->body.done ? RELAY_DONE : got < 0 ? RELAY_SHORT : RELAY_WAIT;
 }
 
-/* Moves what there is, after head if that is given; reads once, and only when
- * *ready. */
+/* Moves what there is, after head if that is given; reads once: when *ready, or
+ * if the source pulls. */
 static enum relay
-flow_relay(struct flow *f, struct side *from, struct chan *to, const struct text *head,
-    bool *ready)
+flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready)
 {
+	struct source *from = f->from;
+	bool pulls = from->pulls, *ask = pulls ? &pulls : ready, first;
 	struct iovec v[1 + FLOW_PIECES];
-	size_t eaten;
-	bool first;
+	struct slice piece;
+	ssize_t used;
 	int n, k;
 
-	if (!f->pipe && !head && *ready && !to->waits && flow_may_splice(f, from, to))
+	if (!f->pipe && !head && *ready && !to->waits && flow_may_splice(f, to))
 		f->pipe = pipe_take();
 	if (f->pipe)
-		return flow_splice(f, from, to, ready);
+		return flow_splice(f, to, ready);
 	while (!to->waits) {
 		n = 0;
-		if (from->in.n == 0 && !f->body.done && *ready) {
-			*ready = false;
-			side_fill(from);
+		if (from->in.n == 0 && !f->body.done && *ask) {
+			*ask = false;
+			from->fill(from);
 		}
 		if (head)
 			v[n++] = (struct iovec){ head->p, head->n };
 		first = head != NULL;
 		head = NULL;
-		if ((k = flow_take(f, from, v + n, &eaten)) < 0)
-			return flow_is_too_big(f) ? RELAY_TOO_BIG
-			    : first ? RELAY_BAD_FIRST : RELAY_BAD;
+		if ((used = flow_unframe(f, &piece)) < 0)
+			return flow_is_too_big(f) ? RELAY_TOO_BIG : first ? RELAY_BAD_FIRST : RELAY_BAD;
+		k = flow_frame(f, piece, v + n);
 		n += k;
-		if (n > 0 && chan_send(to, v, n, eaten == from->in.n && k == 1 ? &from->in : NULL) < 0)
+		if (n > 0 && chan_send(to, v, n, used == from->in.n && k == 1 ? &from->in : NULL) < 0)
 			return RELAY_REFUSED;
 		if (from->in.b)
-			buf_eat(&from->in, eaten);
+			buf_eat(&from->in, (size_t)used);
 		if (f->body.done)
 			return RELAY_DONE;
 		if (from->in.n == 0)
-			return from->ch.eof ? RELAY_SHORT : RELAY_WAIT;
+			return from->end ? RELAY_SHORT : RELAY_WAIT;
 	}
 	return RELAY_WAIT;
 }
@@ -19937,16 +20012,16 @@ flow_relay(struct flow *f, struct side *from, struct chan *to, const struct text
 /* Raw bytes; at the giver's end the taker is told so, once all is sent.
  * RELAY_BAD: the giver's end was a reset. */
 static enum relay
-flow_tunnel(struct flow *f, struct side *from, struct chan *to, bool *ready)
+flow_tunnel(struct flow *f, struct chan *to, bool *ready)
 {
-	enum relay r = flow_relay(f, from, to, NULL, ready);
+	enum relay r = flow_relay(f, to, NULL, ready);
 
 	if (r == RELAY_WAIT || r == RELAY_REFUSED)
 		return r;
 	f->body.done = true;
 	if (to->waits)
 		return RELAY_WAIT;
-	if (from->ch.broken)
+	if (f->from->end == SOURCE_CUT)
 		return RELAY_BAD;
 	chan_shutdown(to); /* fails only when it is gone already */
 	return RELAY_DONE;
@@ -19954,33 +20029,81 @@ flow_tunnel(struct flow *f, struct side *from, struct chan *to, bool *ready)
 
 /* ==== spool ==================================================================
  * Owns    request bodies that are kept until they are whole.
- * Offers  spool_new, spool_add, spool_rewind, spool_fill, spool_free.
- * Calls   base, arena, log, buf, chan, usage. Memory first, then an unlinked
- *         file. */
+ * Offers  spool_new, spool_add, spool_rewind, spool_of, spool_drop.
+ * Calls   base, arena, log, buf, usage. Memory first, then an unlinked file. An
+ *         answer that warp makes is read like one. */
 
 #define SPOOL_START 4096 /* first memory of a body; doubled as it grows */
+
+/* Reads a piece from what is here; see struct source. */
+static ssize_t
+spool_fill(struct source *src)
+{
+	struct spool *sp = (struct spool *)src;
+	ssize_t got = 0;
+	char *to;
+
+	if (src->in.n > 0 || !buf_room(&src->in))
+		return 0;
+	to = buf_p(&src->in);
+	if (sp->sent < sp->mem_n) {
+		got = (ssize_t)MIN((size_t)RELAY_BYTES, sp->mem_n - (size_t)sp->sent);
+		memcpy(to, sp->mem + sp->sent, (size_t)got);
+	} else if (sp->fd >= 0)
+		do
+			got = pread(sp->fd, to, RELAY_BYTES, (off_t)(sp->sent - sp->mem_n));
+		while (got < 0 && errno == EINTR);
+	if (got > 0) {
+		src->in.n = (uint32_t)got;
+		sp->sent += (uint64_t)got;
+		return got;
+	}
+	buf_free(&src->in);
+	src->end = got < 0 ? SOURCE_CUT : SOURCE_ENDED;
+	return -1;
+}
+
+/* All of text, which lies in own, if that is to be freed. */
+static struct spool
+spool_of(struct slice text, void *own)
+{
+	return (struct spool){ .src = { .fill = spool_fill, .pulls = true }, .mem = text.p,
+		.mem_n = text.n, .size = text.n, .own = own, .fd = -1 };
+}
 
 static struct spool *
 spool_new(void)
 {
 	struct spool *sp = xcalloc(1, sizeof *sp);
 
-	sp->fd = -1;
-	sp->s.ch.w = (struct watch){ .fd = -1, .slot = -1 };
+	*sp = spool_of(S(""), NULL);
 	return sp;
+}
+
+/* From its first byte. */
+static void
+spool_rewind(struct spool *sp)
+{
+	sp->sent = 0;
+	sp->src.end = SOURCE_OPEN;
+	buf_free(&sp->src.in);
+}
+
+/* Gives back what it holds. */
+static void
+spool_drop(struct spool *sp)
+{
+	buf_free(&sp->src.in);
+	if (sp->fd >= 0)
+		close(sp->fd);
+	free(sp->own);
 }
 
 static void
 spool_free(struct spool *sp)
 {
-	if (!sp)
-		return;
-	if (scratch_side == &sp->s)
-		scratch_side = NULL;
-	buf_free(&sp->s.in);
-	if (sp->fd >= 0)
-		close(sp->fd);
-	free(sp->mem);
+	if (sp)
+		spool_drop(sp);
 	free(sp);
 }
 
@@ -20017,13 +20140,13 @@ static size_t
 spool_grow(struct spool *sp, size_t n, size_t max)
 {
 	size_t cap = sp->mem_cap ? sp->mem_cap : SPOOL_START;
-	char *mem;
+	void *mem;
 
 	while (cap < sp->mem_n + n && cap < max)
 		cap *= 2;
 	cap = MIN(cap, max);
-	if (cap > sp->mem_cap && (mem = realloc(sp->mem, cap))) {
-		sp->mem = mem;
+	if (cap > sp->mem_cap && (mem = realloc(sp->own, cap))) {
+		sp->mem = sp->own = mem;
 		sp->mem_cap = cap;
 	}
 	return MIN(n, sp->mem_cap - sp->mem_n);
@@ -20037,7 +20160,7 @@ spool_add(struct spool *sp, const char *p, size_t n, size_t max)
 	ssize_t put;
 
 	if (fits > 0)
-		memcpy(sp->mem + sp->mem_n, p, fits);
+		memcpy((char *)sp->own + sp->mem_n, p, fits);
 	sp->mem_n += fits;
 	sp->size += n;
 	p += fits;
@@ -20053,43 +20176,6 @@ spool_add(struct spool *sp, const char *p, size_t n, size_t max)
 		n -= (size_t)put;
 	}
 	return 0;
-}
-
-static void
-spool_rewind(struct spool *sp)
-{
-	sp->sent = 0;
-	sp->s.ch.eof = false;
-	if (scratch_side == &sp->s)
-		scratch_side = NULL;
-	buf_free(&sp->s.in);
-}
-
-/* The next piece into s.in, as side_fill does from a socket. */
-static void
-spool_fill(struct spool *sp)
-{
-	size_t max = RELAY_BYTES;
-	ssize_t got;
-	char *to;
-
-	if (sp->s.in.n > 0 || !side_room(&sp->s))
-		return;
-	to = buf_p(&sp->s.in);
-	if (sp->sent < sp->mem_n) {
-		got = (ssize_t)MIN(max, sp->mem_n - (size_t)sp->sent);
-		memcpy(to, sp->mem + sp->sent, (size_t)got);
-	} else
-		do
-			got = sp->fd < 0 ? 0 : pread(sp->fd, to, max, (off_t)(sp->sent - sp->mem_n));
-		while (got < 0 && errno == EINTR);
-	if (got > 0) {
-		sp->s.in.n = (uint32_t)got;
-		sp->sent += (uint64_t)got;
-		return;
-	}
-	buf_free(&sp->s.in);
-	sp->s.ch.eof = true;
 }
 
 /* ==== exchange ===============================================================
@@ -20172,15 +20258,16 @@ exchange_new(struct conn *c, size_t n)
 	struct exchange *x = (void *)b->data;
 	char *to = b->data + sizeof *x;
 
-	*x = (struct exchange){ .c = c, .block = b, .start_us = now_us };
+	*x = (struct exchange){ .c = c, .to = &c->s.ch, .block = b, .start_us = now_us,
+		.up.from = &c->s.src, .made.fd = -1 };
 	if (n > b->cap - sizeof *x) {
 		x->head_block = block_take(BLOCK_LARGE);
 		to = x->head_block->data;
 	}
 	if (n > 0) {
-		memcpy(to, buf_p(&c->s.in), n);
-		head_move(&req, buf_p(&c->s.in), n, to);
-		buf_eat(&c->s.in, n);
+		memcpy(to, buf_p(&c->s.src.in), n);
+		head_move(&req, buf_p(&c->s.src.in), n, to);
+		buf_eat(&c->s.src.in, n);
 		x->method = req.method;
 		x->method_text = req.method_text;
 		x->target = req.target;
@@ -20197,18 +20284,23 @@ exchange_new(struct conn *c, size_t n)
 	return x;
 }
 
+/* Says what is to be done of it next; see states[]. */
+static void
+exchange_enter(struct exchange *x, enum exchange_state state)
+{
+	x->state = state;
+}
+
 static void
 exchange_free(struct exchange *x)
 {
 	if (req_of == x)
 		req_of = NULL;
 	spool_free(x->spool);
-	pipe_give(x->up.pipe);
-	pipe_give(x->down.pipe);
-	block_give(x->up.trailers);
-	block_give(x->down.trailers);
+	spool_drop(&x->made);
+	flow_end(&x->up);
+	flow_end(&x->down);
 	block_give(x->head_block);
-	free(x->memory_owned);
 	block_give(x->block);
 }
 
@@ -20351,7 +20443,7 @@ hold_join(struct exchange *x)
 	held_count(x->route->upstream, true);
 	r->timer.fire = hold_due;
 	timer_keep(&r->timer, HELD_AGAIN_MS);
-	x->state = X_HOLD;
+	exchange_enter(x, X_HOLD);
 }
 
 /* Out of the queue, to try anew. */
@@ -20368,7 +20460,7 @@ hold_leave(struct exchange *x)
 		timer_clear(&r->timer);
 	x->out = true;
 	r->n_out++;
-	x->state = X_PICK;
+	exchange_enter(x, X_PICK);
 	x->tried = 0;
 	x->tries = 0;
 	x->passed = false;
@@ -20490,7 +20582,7 @@ exchange_count(const struct exchange *x)
 	wide_count(&me->latency[i], 1);
 	wide_count(&me->latency_us, us);
 	wide_count(&me->bytes_in, x->up.body.total);
-	wide_count(&me->bytes_out, x->bytes_out);
+	wide_count(&me->bytes_out, x->down.body.total);
 }
 
 /* The last word: counted, logged, freed. The client's connection is idle
@@ -20499,8 +20591,7 @@ static enum step
 exchange_over(struct exchange *x)
 {
 	struct conn *c = x->c;
-	if (x->source == SOURCE_UPSTREAM)
-		x->bytes_out = x->down.body.total;
+
 	upstream_leave(x, false);
 	if (x->state == X_HOLD)
 		hold_leave(x);
@@ -20513,7 +20604,7 @@ exchange_over(struct exchange *x)
 	}
 	c->served++;
 	c->s.x = NULL;
-	if (c->s.ch.broken || (x->wants_close && x->body_whole && c->s.in.n == 0))
+	if (c->s.ch.broken || (x->wants_close && x->body_whole && c->s.src.in.n == 0))
 		c->state = CONN_CLOSE;
 	else
 		c->state = x->keep && x->body_whole ? CONN_IDLE : CONN_LINGER;
@@ -20532,7 +20623,7 @@ exchange_abort(struct exchange *x)
 
 	if (x->status == 0)
 		x->status = STATUS_ABORTED;
-	if (x->source == SOURCE_UPSTREAM && x->down.body.kind != BODY_LENGTH && !x->down.chunk_out)
+	if (x->state >= X_ANSWER && x->down.body.kind != BODY_LENGTH && !x->down.chunk_out)
 		setsockopt(c->s.ch.w.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
 	x->keep = false;
 	c->s.ch.broken = true;
@@ -20545,16 +20636,15 @@ exchange_abort(struct exchange *x)
 static void
 request_settle(struct exchange *x)
 {
-	struct iovec v[FLOW_PIECES];
-	struct side *s = &x->c->s;
-	size_t eaten;
+	struct buf *in = &x->c->s.src.in;
+	struct slice piece;
+	ssize_t used;
 
-	x->up.chunk_out = false;
 	x->up.limit = 0;
-	while (!x->body_whole && !x->body_bad && s->in.n > 0) {
-		if (flow_take(&x->up, s, v, &eaten) < 0 || eaten == 0)
+	while (!x->body_whole && !x->body_bad && in->n > 0) {
+		if ((used = flow_unframe(&x->up, &piece)) <= 0)
 			break;
-		buf_eat(&s->in, eaten);
+		buf_eat(in, (size_t)used);
 		x->body_whole = x->up.body.done;
 	}
 	if (!x->body_whole)
@@ -20562,42 +20652,36 @@ request_settle(struct exchange *x)
 	x->up.state = FLOW_OFF;
 }
 
-static int
-memory_send(struct exchange *x, const struct text *head)
+/* The answer's head goes, as written, with what there is of the body. */
+static enum relay
+answer_start(struct exchange *x)
 {
-	size_t n = MIN(x->memory.n, (size_t)RELAY_BYTES);
-	struct iovec v[2];
-	int k = 0;
+	enum relay r = flow_relay(&x->down, x->to, &head_out, &x->u_ready);
 
-	if (head)
-		v[k++] = (struct iovec){ head->p, head->n };
-	if (n > 0)
-		v[k++] = (struct iovec){ (char *)(uintptr_t)x->memory.p, n };
-	x->memory = slice_from(x->memory, n);
-	x->bytes_out += n;
-	return chan_send(&x->c->s.ch, v, k, NULL);
+	if (r == RELAY_BAD_FIRST)
+		return r;
+	exchange_enter(x, X_ANSWER);
+	x->down.state = r == RELAY_DONE ? FLOW_DONE : FLOW_ON;
+	return r;
 }
 
 /* Answers with a; what an upstream was doing for x is dropped. */
 static enum step
 exchange_answer(struct exchange *x, const struct answer *a)
 {
+	bool bare = x->method == M_HEAD || a->status == 204 || a->status == 304;
+
 	upstream_leave(x, false);
 	hold_tried(x);
 	request_settle(x);
-	x->source = SOURCE_MEMORY;
+	x->made = spool_of(bare ? S("") : a->body, a->owned);
+	flow_begin(&x->down, &x->made.src, BODY_LENGTH, x->made.size);
 	x->status = a->status;
-	x->state = X_ANSWER;
-	x->memory_owned = a->owned;
-	x->memory = a->body;
-	if (x->method == M_HEAD || a->status == 204 || a->status == 304)
-		x->memory = S("");
-	head_out.n = 0;
-	head_out.full = false;
 	if (draining)
 		x->keep = false;
-	if (x->c->s.ch.waits || !answer_write(&head_out, x, a) ||
-	    memory_send(x, &head_out) < 0)
+	answer_head(&res, a);
+	if (x->to->waits || !answer_write(head_begin(), x, &res) ||
+	    answer_start(x) == RELAY_REFUSED)
 		return exchange_abort(x);
 	return STEP_AGAIN;
 }
@@ -20735,7 +20819,7 @@ static enum step
 exchange_lost(struct exchange *x, enum lost why, const char *cause)
 {
 	struct instance *in = x->inst;
-	bool stale = why == LOST_CLOSED && x->u->served > 0 && x->u->s.in.n == 0;
+	bool stale = why == LOST_CLOSED && x->u->served > 0 && x->u->s.src.in.n == 0;
 	bool next_addr = why <= LOST_CONNECT_TIMEOUT && x->addr_i + 1u < in->board->addrs.n;
 	bool again = losts[why].again && !x->interim && body_is_here(x) &&
 	    (!x->sent_any || is_idempotent(x->method));
@@ -20752,7 +20836,7 @@ exchange_lost(struct exchange *x, enum lost why, const char *cause)
 	x->same = again && (stale || next_addr);
 	if (x->same) {
 		x->addr_i = next_addr ? (uint8_t)(x->addr_i + 1) : x->addr_i;
-		x->state = X_PICK;
+		exchange_enter(x, X_PICK);
 		return STEP_AGAIN;
 	}
 	if (stale) /* its right, even under a POST */
@@ -20770,7 +20854,7 @@ exchange_lost(struct exchange *x, enum lost why, const char *cause)
 		return why == LOST_TLS ? exchange_failed(x, 502)
 		                       : exchange_hold(x, losts[why].status);
 	wide_count(&me->retries, 1);
-	x->state = X_PICK;
+	exchange_enter(x, X_PICK);
 	return STEP_AGAIN;
 }
 
@@ -20928,7 +21012,7 @@ step_pick(struct exchange *x)
 	upstream_attach(x, u);
 	if (up->roster->n > 1)
 		hold_tried(x); /* others need not see how this one fares */
-	x->state = X_CONNECT;
+	exchange_enter(x, X_CONNECT);
 	return u->state == UP_BUSY ? STEP_AGAIN : STEP_WAIT;
 }
 
@@ -20960,8 +21044,7 @@ upstream_tls(struct exchange *x)
 	struct iovec v;
 
 	if (x->inst->up->proxy_out != PROXY_OUT_NONE) {
-		head_out.n = 0;
-		head_out.full = false;
+		head_begin();
 		proxy_line(x);
 		v = (struct iovec){ head_out.p, head_out.n };
 		if (chan_send(ch, &v, 1, NULL) < 0 || ch->waits)
@@ -21007,7 +21090,7 @@ upstream_connected(struct exchange *x)
 			tls_why(ch, why, sizeof why);
 			return exchange_lost(x, LOST_TLS, why);
 		}
-	x->state = X_SEND;
+	exchange_enter(x, X_SEND);
 	return STEP_AGAIN;
 }
 
@@ -21046,19 +21129,11 @@ exchange_bad_body(struct exchange *x)
 static enum step
 exchange_up(struct exchange *x, const struct text *head)
 {
-	struct side *from = x->spool ? &x->spool->s : &x->c->s;
-	bool ready = x->c_ready;
 	enum relay r;
 
 	if (!head && x->up.state != FLOW_ON)
 		return STEP_WAIT;
-	if (x->spool && !x->up.body.done) {
-		spool_fill(x->spool);
-		ready = false;
-	}
-	r = flow_relay(&x->up, from, &x->u->s.ch, head, &ready);
-	if (!x->spool)
-		x->c_ready = ready;
+	r = flow_relay(&x->up, &x->u->s.ch, head, &x->c_ready);
 	if (r != RELAY_REFUSED)
 		x->sent_any = true;
 	switch (r) {
@@ -21071,11 +21146,10 @@ exchange_up(struct exchange *x, const struct text *head)
 			x->up.state = FLOW_CUT;
 		x->reusable = false;
 		x->u->s.ch.broken = false;
-		x->u->s.ch.eof = false;
+		x->u->s.src.end = SOURCE_OPEN;
 		x->u_ready = true;
 		buf_free(&x->u->s.ch.out);
-		pipe_give(x->up.pipe);
-		x->up.pipe = NULL;
+		flow_end(&x->up);
 		return STEP_WAIT;
 	case RELAY_SHORT:
 		return exchange_abort(x);
@@ -21099,8 +21173,7 @@ step_send(struct exchange *x)
 		hold_news(x->inst->up, x->inst->up->roster->n_held);
 	req_of = NULL; /* a try before this one may have marked lines */
 	h = exchange_request(x);
-	head_out.n = 0;
-	head_out.full = false;
+	head_begin();
 	if (!x->u->s.ch.tls) /* else it went before the handshake */
 		proxy_line(x);
 	if (!request_write(&head_out, x, h))
@@ -21108,12 +21181,11 @@ step_send(struct exchange *x)
 		    "the request does not fit after rewriting", S(""));
 	if (x->spool) {
 		spool_rewind(x->spool);
-		x->up.body = (struct body){ .kind = BODY_LENGTH, .left = x->spool->size,
-			.done = x->spool->size == 0 };
+		flow_begin(&x->up, &x->spool->src, BODY_LENGTH, x->spool->size);
 		x->up.state = FLOW_ON;
 	}
 	x->up_start_us = now_us;
-	x->state = X_WAIT;
+	exchange_enter(x, X_WAIT);
 	s = exchange_up(x, &head_out);
 	return s == STEP_WAIT && x->u_ready ? STEP_AGAIN : s; /* it left: what did it say? */
 }
@@ -21130,18 +21202,9 @@ exchange_release(struct exchange *x)
 		return;
 	x->up_us = (uint32_t)MIN(now_us - x->up_start_us, UINT32_MAX);
 	upstream_leave(x, x->reusable && x->up.state != FLOW_ON && x->up.state != FLOW_CUT &&
-	    u->s.in.n == 0 && !u->s.ch.waits && !u->s.ch.eof && !u->s.hup);
+	    u->s.src.in.n == 0 && !u->s.ch.waits && !u->s.src.end && !u->s.hup);
 	if (x->up.state == FLOW_ON)
 		x->up.state = FLOW_CUT; /* nobody takes the rest of the request */
-}
-
-static enum step
-exchange_memory_down(struct exchange *x)
-{
-	while (!x->c->s.ch.waits && x->memory.n > 0)
-		if (memory_send(x, NULL) < 0)
-			return exchange_abort(x);
-	return !x->c->s.ch.waits && x->memory.n == 0 ? exchange_over(x) : STEP_WAIT;
 }
 
 /* Its answer has begun: counted. */
@@ -21158,59 +21221,35 @@ upstream_answered(struct exchange *x)
 	instance_timed(x->inst, us);
 }
 
-/* Head and body came together, and the body is none: the client has seen
- * nothing of either. */
+/* The answer's body has gone on, as r says. */
 static enum step
-exchange_unanswered(struct exchange *x)
+exchange_down(struct exchange *x, enum relay r)
 {
-	x->state = X_WAIT;
-	x->source = SOURCE_NONE;
-	x->status = 0;
-	x->down.state = FLOW_OFF;
-	return exchange_lost(x, LOST_BAD, "sent a malformed body");
-}
-
-/* The response body goes on; head first, if given. */
-static enum step
-exchange_down(struct exchange *x, const struct text *head)
-{
-	struct chan *to = &x->c->s.ch;
-	enum relay r = RELAY_WAIT;
-
-	if (head || x->down.state == FLOW_ON) {
-		r = flow_relay(&x->down, &x->u->s, to, head, &x->u_ready);
-		if (head && r != RELAY_BAD_FIRST)
-			upstream_answered(x);
-		switch (r) {
-		case RELAY_BAD_FIRST:
-			return exchange_unanswered(x);
-		case RELAY_DONE:
-			x->down.state = FLOW_DONE;
-			exchange_release(x);
-			break;
-		case RELAY_SHORT:
-			return exchange_lost(x, LOST_CLOSED, "closed");
-		case RELAY_BAD:
-			return exchange_lost(x, LOST_BAD, "sent a malformed body");
-		case RELAY_REFUSED:
-			return exchange_abort(x);
-		default:
-			break;
-		}
+	switch (r) {
+	case RELAY_DONE:
+		x->down.state = FLOW_DONE;
+		exchange_release(x);
+		return x->to->waits ? STEP_WAIT : exchange_over(x);
+	case RELAY_SHORT:
+		return exchange_lost(x, LOST_CLOSED, "closed");
+	case RELAY_BAD:
+		return exchange_lost(x, LOST_BAD, "sent a malformed body");
+	case RELAY_REFUSED:
+		return exchange_abort(x);
+	default:
+		return STEP_WAIT;
 	}
-	return x->down.state == FLOW_DONE && !to->waits ? exchange_over(x) : STEP_WAIT;
 }
 
 static enum step
 step_answer(struct exchange *x)
 {
-	enum step s = STEP_WAIT;
+	enum step s = x->u ? exchange_up(x, NULL) : STEP_WAIT;
 
-	if (x->source == SOURCE_MEMORY)
-		return exchange_memory_down(x);
-	if (x->u)
-		s = exchange_up(x, NULL);
-	return s == STEP_WAIT ? exchange_down(x, NULL) : s;
+	if (s != STEP_WAIT)
+		return s;
+	return exchange_down(x, x->down.state == FLOW_DONE ? RELAY_DONE
+	    : flow_relay(&x->down, x->to, NULL, &x->u_ready));
 }
 
 /* 1xx: passed on to who can read them, and the wait goes on. */
@@ -21221,33 +21260,30 @@ exchange_interim(struct exchange *x, size_t n)
 
 	if (++x->interims > INTERIM_MAX)
 		return exchange_lost(x, LOST_BAD, "sent 1xx without end");
-	head_out.n = 0;
-	head_out.full = false;
 	if (x->minor > 0 && !x->spool) {
-		if (!interim_write(&head_out, &res))
+		if (!interim_write(head_begin(), &res))
 			return exchange_lost(x, LOST_BAD, "sent a 1xx too long");
 		v = (struct iovec){ head_out.p, head_out.n };
 		x->interim = true;
-		if (chan_send(&x->c->s.ch, &v, 1, NULL) < 0)
+		if (chan_send(x->to, &v, 1, NULL) < 0)
 			return exchange_abort(x);
 	}
-	buf_eat(&x->u->s.in, n);
+	buf_eat(&x->u->s.src.in, n);
 	return STEP_AGAIN;
 }
 
 static enum step
 exchange_tunnel(struct exchange *x)
 {
-	x->state = X_TUNNEL;
+	exchange_enter(x, X_TUNNEL);
 	x->keep = false;
 	x->body_whole = true;
-	pipe_give(x->up.pipe);
-	block_give(x->up.trailers);
 	spool_free(x->spool);
 	x->spool = NULL;
-	x->up = (struct flow){ .body = { .kind = BODY_CLOSE }, .state = FLOW_ON };
-	x->down = (struct flow){ .body = { .kind = BODY_CLOSE }, .state = FLOW_ON };
-	x->c_ready = x->c->s.in.n > 0;
+	flow_begin(&x->up, &x->c->s.src, BODY_CLOSE, 0);
+	flow_begin(&x->down, &x->u->s.src, BODY_CLOSE, 0);
+	x->up.state = x->down.state = FLOW_ON;
+	x->c_ready = x->c->s.src.in.n > 0;
 	return STEP_AGAIN;
 }
 
@@ -21288,27 +21324,25 @@ static enum step
 exchange_respond(struct exchange *x, size_t n)
 {
 	bool tunnel = res.status == 101;
+	enum relay r;
 
 	if (tunnel && !x->upgrade)
 		return exchange_lost(x, LOST_BAD, "switched protocols unasked");
+	flow_begin(&x->down, &x->u->s.src, BODY_NONE, 0);
 	if (tunnel)
 		x->keep = true; /* until the tunnel ends */
 	else if (exchange_frame(x) < 0)
 		return exchange_head_bad(x);
-	head_out.n = 0;
-	head_out.full = false;
-	if (!response_write(&head_out, x, &res))
+	if (!answer_write(head_begin(), x, &res))
 		return exchange_lost(x, LOST_BAD, "sent a head too long");
-	buf_eat(&x->u->s.in, n);
-	x->source = SOURCE_UPSTREAM;
+	buf_eat(&x->u->s.src.in, n);
 	x->status = res.status;
-	x->state = X_ANSWER;
-	x->down.state = FLOW_ON;
-	if (!tunnel)
-		return exchange_down(x, &head_out);
-	x->down.body.done = true;
+	if ((r = answer_start(x)) == RELAY_BAD_FIRST) {
+		x->status = 0; /* the client has seen nothing of it */
+		return exchange_lost(x, LOST_BAD, "sent a malformed body");
+	}
 	upstream_answered(x);
-	return memory_send(x, &head_out) < 0 ? exchange_abort(x) : exchange_tunnel(x);
+	return tunnel && r != RELAY_REFUSED ? exchange_tunnel(x) : exchange_down(x, r);
 }
 
 /* The request is on its way; what the upstream says is a head, or part. */
@@ -21322,26 +21356,26 @@ step_wait(struct exchange *x)
 	if ((s = exchange_up(x, NULL)) != STEP_WAIT)
 		return s;
 	u = &x->u->s;
-	if (x->c->s.ch.waits)
+	if (x->to->waits)
 		return STEP_WAIT;
 	if (x->u_ready) {
 		x->u_ready = false;
 		side_fill(u);
 	}
-	if (u->in.n == 0)
-		return u->ch.eof ? exchange_lost(x, LOST_CLOSED, "closed before it answered")
-		                 : STEP_WAIT;
-	if (x->u->parsed > 0 && !u->ch.eof && u->in.n <= conf->server.max_header_bytes &&
-	    !memchr(buf_p(&u->in) + x->u->parsed, '\n', u->in.n - x->u->parsed))
+	if (u->src.in.n == 0)
+		return u->src.end ? exchange_lost(x, LOST_CLOSED, "closed before it answered")
+		                  : STEP_WAIT;
+	if (x->u->parsed > 0 && !u->src.end && u->src.in.n <= conf->server.max_header_bytes &&
+	    !memchr(buf_p(&u->src.in) + x->u->parsed, '\n', u->src.in.n - x->u->parsed))
 		n = 0; /* not even a line more: it drips */
 	else
-		n = response_parse(&res, buf_slice(&u->in));
-	x->u->parsed = n == 0 ? u->in.n : 0;
+		n = response_parse(&res, buf_slice(&u->src.in));
+	x->u->parsed = n == 0 ? u->src.in.n : 0;
 	if (n < 0)
 		return exchange_head_bad(x);
-	if (n == 0 && u->ch.eof)
+	if (n == 0 && u->src.end)
 		return exchange_lost(x, LOST_CLOSED, "closed within its head");
-	if ((n > 0 ? (uint32_t)n : u->in.n) > conf->server.max_header_bytes)
+	if ((n > 0 ? (uint32_t)n : u->src.in.n) > conf->server.max_header_bytes)
 		return exchange_lost(x, LOST_BAD, "sent a head too long");
 	if (n == 0)
 		return STEP_WAIT;
@@ -21356,23 +21390,23 @@ step_wait(struct exchange *x)
 static enum step
 step_tunnel(struct exchange *x)
 {
-	struct side *c = &x->c->s, *u = &x->u->s;
+	struct chan *u = &x->u->s.ch;
 	enum relay r;
 
 	if (x->up.state == FLOW_ON) {
-		r = flow_tunnel(&x->up, c, &u->ch, &x->c_ready);
+		r = flow_tunnel(&x->up, u, &x->c_ready);
 		if (r == RELAY_BAD)
 			return exchange_over(x);
 		if (r == RELAY_REFUSED) { /* its last words may still be on their way */
-			u->ch.broken = false;
-			chan_forget(&u->ch);
+			u->broken = false;
+			chan_forget(u);
 			x->up.state = FLOW_CUT;
 			x->u_ready = true;
 		} else if (r == RELAY_DONE)
 			x->up.state = FLOW_DONE;
 	}
 	if (x->down.state == FLOW_ON) {
-		r = flow_tunnel(&x->down, u, &c->ch, &x->u_ready);
+		r = flow_tunnel(&x->down, x->to, &x->u_ready);
 		if (r == RELAY_BAD || r == RELAY_REFUSED)
 			return exchange_over(x);
 		x->down.state = r == RELAY_DONE ? FLOW_DONE : FLOW_ON;
@@ -21387,34 +21421,30 @@ step_spool(struct exchange *x)
 {
 	static const struct iovec go_on = { "HTTP/1.1 100 Continue\r\n\r\n", 25 };
 	struct side *c = &x->c->s;
-	struct iovec v[FLOW_PIECES];
-	size_t eaten;
-	int k;
+	struct iovec v = go_on;
+	struct slice piece;
+	ssize_t used;
 
-	if (x->expect && c->in.n == 0) {
-		v[0] = go_on;
-		if (chan_send(&c->ch, v, 1, NULL) < 0)
-			return exchange_abort(x);
-	}
+	if (x->expect && c->src.in.n == 0 && chan_send(x->to, &v, 1, NULL) < 0)
+		return exchange_abort(x);
 	x->expect = false;
-	if (c->in.n == 0 && x->c_ready && !x->up.body.done) {
+	if (c->src.in.n == 0 && x->c_ready && !x->up.body.done) {
 		x->c_ready = false;
 		side_fill(c);
 	}
-	while (c->in.n > 0 && !x->up.body.done) {
-		if ((k = flow_take(&x->up, c, v, &eaten)) < 0)
+	while (c->src.in.n > 0 && !x->up.body.done) {
+		if ((used = flow_unframe(&x->up, &piece)) < 0)
 			return exchange_bad_body(x);
-		if (k > 0 && spool_add(x->spool, v[0].iov_base, v[0].iov_len,
-		    (size_t)x->route->buffer_request) < 0)
+		if (spool_add(x->spool, piece.p, piece.n, (size_t)x->route->buffer_request) < 0)
 			return exchange_error(x, 503, "no room for the request body", S(""));
-		buf_eat(&c->in, eaten);
+		buf_eat(&c->src.in, (size_t)used);
 	}
 	if (x->up.body.done) {
 		x->body_whole = true;
-		x->state = X_PICK;
+		exchange_enter(x, X_PICK);
 		return STEP_AGAIN;
 	}
-	return c->ch.eof ? exchange_abort(x) : STEP_WAIT;
+	return c->src.end ? exchange_abort(x) : STEP_WAIT;
 }
 
 /* The master is asked, it waits for an instance, or all is over: nothing to do
@@ -21426,19 +21456,24 @@ step_rest(struct exchange *x)
 	return STEP_WAIT;
 }
 
-static enum step (*const exchange_steps[X_STATES])(struct exchange *) = {
-	[X_START] = step_rest,
-	[X_SPOOL] = step_spool,
-	[X_PICK] = step_pick,
-	[X_HOLD] = step_rest,
-	[X_CONNECT] = step_connect,
-	[X_SEND] = step_send,
-	[X_WAIT] = step_wait,
-	[X_ANSWER] = step_answer,
-	[X_TUNNEL] = step_tunnel,
-	[X_ASK] = step_rest,
-	[X_AUTH] = step_rest,
-	[X_END] = step_rest,
+/* What is done in each state, which of what the two sides say is listened to
+ * (as far as a flow is ready for it), and what both deadlines are for:
+ * WAIT_NOTHING, for what is read and written there. */
+static const struct {
+	enum step (*step)(struct exchange *);
+	short client, upstream;
+	enum wait wait;
+} states[X_STATES] = {
+	[X_AUTH]    = { step_rest,    0,         0,      WAIT_NOTHING },
+	[X_ASK]     = { step_rest,    0,         0,      WAIT_NOTHING },
+	[X_SPOOL]   = { step_spool,   POLLIN,    0,      WAIT_NOTHING },
+	[X_PICK]    = { step_pick,    0,         0,      WAIT_NOTHING },
+	[X_HOLD]    = { step_rest,    POLLRDHUP, 0,      WAIT_NOTHING },
+	[X_CONNECT] = { step_connect, 0,         0,      WAIT_CONNECT },
+	[X_SEND]    = { step_send,    0,         0,      WAIT_NOTHING },
+	[X_WAIT]    = { step_wait,    POLLIN,    POLLIN, WAIT_NOTHING },
+	[X_ANSWER]  = { step_answer,  POLLIN,    POLLIN, WAIT_NOTHING },
+	[X_TUNNEL]  = { step_tunnel,  POLLIN,    POLLIN, WAIT_TUNNEL },
 };
 
 /* ---- waiting ---- */
@@ -21474,21 +21509,22 @@ static void
 client_arm(struct exchange *x)
 {
 	struct side *c = &x->c->s;
-	bool reads = x->state == X_SPOOL || x->state == X_TUNNEL || x->state == X_WAIT ||
-	    (x->state == X_ANSWER && x->u);
-	bool in = reads && (x->up.state == FLOW_ON || x->state == X_SPOOL) && !c->ch.eof &&
-	    (!x->spool || x->state == X_SPOOL) && !(x->u && x->u->s.ch.waits) && !x->up.pipe;
-	bool out = c->ch.waits || x->down.pipe;
+	bool busy = x->u && flow_owes(&x->up, &x->u->s.ch);
+	bool in = x->up.state == FLOW_ON && !x->up.from->pulls && !c->src.end && !busy;
+	bool out = flow_owes(&x->down, x->to);
+	short want = states[x->state].client;
 
-	side_watch(c, (short)((in ? POLLIN : 0) | (out ? POLLOUT : 0) |
-	    (x->state == X_HOLD ? POLLRDHUP : 0)));
-	if (x->state == X_TUNNEL)
+	if (!in)
+		want &= ~POLLIN;
+	side_watch(c, (short)(want | (out ? POLLOUT : 0)));
+	if (states[x->state].wait == WAIT_TUNNEL)
 		side_deadline(c, WAIT_TUNNEL, conf->server.tunnel_ms, x->c_events | x->u_events);
 	else if (out)
 		side_deadline(c, WAIT_WRITE, conf->server.write_ms, x->c_events);
+	else if (want & POLLIN)
+		side_deadline(c, WAIT_READ, conf->server.body_ms, x->c_events);
 	else
-		side_deadline(c, in ? WAIT_READ : WAIT_NOTHING, in ? conf->server.body_ms : 0,
-		    x->c_events);
+		side_deadline(c, WAIT_NOTHING, 0, x->c_events);
 }
 
 static uint32_t
@@ -21500,29 +21536,30 @@ route_ms(uint32_t own, uint32_t upstreams)
 static void
 upstream_arm(struct exchange *x)
 {
-	struct side *u = &x->u->s;
 	const struct upstream *up = x->inst->up;
-	bool idle_client = !x->c->s.ch.waits && !x->down.pipe;
-	bool in = idle_client && !u->ch.eof && !x->early &&
-	    (x->state == X_WAIT || x->down.state == FLOW_ON);
-	bool out = u->ch.waits || x->up.pipe || (x->spool && x->up.state == FLOW_ON && x->state >= X_WAIT);
-	bool reads = in && x->up.state != FLOW_ON && x->state != X_TUNNEL;
+	const struct route *r = x->route;
+	struct side *u = &x->u->s;
+	bool in = x->down.state != FLOW_DONE && !flow_owes(&x->down, x->to) && !u->src.end && !x->early;
+	bool out = flow_owes(&x->up, &u->ch);
+	short want = in ? states[x->state].upstream : 0;
+	enum wait wait = states[x->state].wait;
 
-	if (x->state == X_CONNECT) {
-		if (x->u->retry_connect) {
-			timer_set(&u->timer, CONNECT_AGAIN_MS);
-			return;
-		}
-		loop_watch(&u->ch.w, !u->ch.tls || u->ch.waits ? POLLOUT : POLLIN);
-		side_deadline(u, WAIT_CONNECT, route_ms(x->route->connect_ms, up->connect_ms), 0);
+	if (wait == WAIT_CONNECT && x->u->retry_connect) {
+		timer_set(&u->timer, CONNECT_AGAIN_MS);
 		return;
 	}
-	side_watch(u, (short)((in ? POLLIN : 0) | (out ? POLLOUT : 0)));
-	if (out && x->state != X_TUNNEL)
-		side_deadline(u, WAIT_WRITE, route_ms(x->route->write_ms, up->write_ms), x->u_events);
+	if (wait == WAIT_CONNECT) {
+		loop_watch(&u->ch.w, !u->ch.tls || u->ch.waits ? POLLOUT : POLLIN);
+		side_deadline(u, wait, route_ms(r->connect_ms, up->connect_ms), 0);
+		return;
+	}
+	side_watch(u, (short)(want | (out ? POLLOUT : 0)));
+	if (out && wait != WAIT_TUNNEL)
+		side_deadline(u, WAIT_WRITE, route_ms(r->write_ms, up->write_ms), x->u_events);
+	else if (want && x->up.state != FLOW_ON && wait != WAIT_TUNNEL)
+		side_deadline(u, WAIT_READ, route_ms(r->read_ms, up->read_ms), x->u_events);
 	else
-		side_deadline(u, reads ? WAIT_READ : WAIT_NOTHING,
-		    reads ? route_ms(x->route->read_ms, up->read_ms) : 0, x->u_events);
+		side_deadline(u, WAIT_NOTHING, 0, x->u_events);
 }
 
 /* Takes steps until one waits. Afterwards x is gone if c->s.x says so. */
@@ -21533,7 +21570,7 @@ exchange_run(struct exchange *x)
 	enum step s;
 
 	do
-		s = exchange_steps[x->state](x);
+		s = states[x->state].step(x);
 	while (s == STEP_AGAIN);
 	if (s == STEP_DONE || c->s.x != x)
 		return;
@@ -21563,7 +21600,7 @@ exchange_client_event(struct exchange *x, short revents)
 	x->c_ready = revents & (POLLIN | POLLHUP | POLLERR);
 	if (revents & POLLOUT) {
 		/* what waited is gone: the other side's turn, without another poll */
-		x->u_ready = chan_flush(&c->ch) && x->u && x->source == SOURCE_UPSTREAM;
+		x->u_ready = chan_flush(&c->ch) && x->u && x->down.state == FLOW_ON;
 		if (c->ch.broken) {
 			exchange_abort(x);
 			return;
@@ -21621,7 +21658,7 @@ exchange_upstream_late(struct exchange *x)
 			return exchange_lost(x, LOST_CONNECT, strerror(errno));
 		return STEP_AGAIN;
 	}
-	if (x->u->s.ch.waits || x->up.pipe)
+	if (flow_owes(&x->up, &x->u->s.ch))
 		return exchange_lost(x, LOST_WRITE_TIMEOUT, "does not take the request in time");
 	return exchange_lost(x, LOST_READ_TIMEOUT, "does not answer in time");
 }
@@ -21669,7 +21706,7 @@ admin_ask(struct exchange *x, const char *verb)
 		return admin_error(x, 503, "the master does not listen\n");
 	asks[i] = (struct ask){ true, x, x->c };
 	n_asks++;
-	x->state = X_ASK;
+	exchange_enter(x, X_ASK);
 	return STEP_AGAIN;
 }
 
@@ -21923,12 +21960,11 @@ gate_forward(struct exchange *x, const struct head *h)
 		return exchange_error(x, 426, "this route takes no upgrade",
 		    S("Upgrade: HTTP/1.1\r\nConnection: upgrade\r\n"));
 	x->up.state = has_body ? FLOW_ON : FLOW_OFF;
-	x->state = X_PICK;
-	if (has_body && x->route->buffer_request >= 0) {
+	if (has_body && x->route->buffer_request >= 0)
 		x->spool = spool_new();
-		x->state = X_SPOOL;
-	} else
+	else
 		x->up.chunk_out = x->up.body.kind == BODY_CHUNKED;
+	exchange_enter(x, x->spool ? X_SPOOL : X_PICK);
 	return STEP_AGAIN;
 }
 
@@ -21940,7 +21976,7 @@ gate_password(struct exchange *x, enum auth said)
 	case AUTH_YES:
 		return STEP_WAIT;
 	case AUTH_LATER:
-		x->state = X_AUTH; /* gate_admit follows */
+		exchange_enter(x, X_AUTH); /* gate_admit follows */
 		return STEP_AGAIN;
 	case AUTH_BUSY:
 		return exchange_error(x, 503, "too many passwords are being checked",
@@ -22362,7 +22398,7 @@ conn_rest(struct conn *c)
 static void
 conn_linger(struct conn *c)
 {
-	buf_free(&c->s.in);
+	buf_free(&c->s.src.in);
 	if (chan_shutdown(&c->s.ch) < 0) {
 		conn_close(c);
 		return;
@@ -22378,7 +22414,7 @@ conn_linger_read(struct conn *c)
 {
 	ssize_t got = side_fill(&c->s);
 
-	buf_free(&c->s.in);
+	buf_free(&c->s.src.in);
 	if (got < 0 || now_ms > c->linger_by_ms)
 		conn_close(c);
 	else
@@ -22391,7 +22427,7 @@ conn_refuse(struct conn *c, int status, const char *cause)
 {
 	struct exchange *x;
 
-	buf_free(&c->s.in);
+	buf_free(&c->s.src.in);
 	x = exchange_new(c, 0);
 	x->up.body.kind = BODY_CLOSE; /* unknown: the rest is not looked at */
 	x->minor = 1;
@@ -22461,7 +22497,7 @@ conn_tls(struct conn *c)
 static void
 conn_more(struct conn *c)
 {
-	struct slice in = buf_slice(&c->s.in);
+	struct slice in = buf_slice(&c->s.src.in);
 	int n = head_scan(in, &c->scanned);
 
 	if (n < 0)
@@ -22481,7 +22517,7 @@ conn_proxy(struct conn *c)
 {
 	struct ip src = { { 0 } }, dst = { { 0 } };
 	uint16_t sport = 0, dport = 0;
-	int n = proxy_parse(buf_slice(&c->s.in), &src, &sport, &dst, &dport);
+	int n = proxy_parse(buf_slice(&c->s.src.in), &src, &sport, &dst, &dport);
 
 	if (n < 0) {
 		log_info("a client sent no PROXY header: closed");
@@ -22499,7 +22535,7 @@ conn_proxy(struct conn *c)
 		c->dest = dst;
 		c->dest_port = dport;
 	}
-	buf_eat(&c->s.in, (size_t)n);
+	buf_eat(&c->s.src.in, (size_t)n);
 	c->state = CONN_IDLE;
 	if (c->listener->tls)
 		conn_tls(c);
@@ -22510,7 +22546,7 @@ conn_proxy(struct conn *c)
 static bool
 conn_request(struct conn *c)
 {
-	struct slice in = buf_slice(&c->s.in);
+	struct slice in = buf_slice(&c->s.src.in);
 	struct exchange *x;
 	int n;
 
@@ -22571,7 +22607,7 @@ conn_go(struct conn *c)
 				return;
 			continue;
 		}
-		if (c->s.in.n == 0) {
+		if (c->s.src.in.n == 0) {
 			conn_rest(c);
 			return;
 		}
@@ -22588,7 +22624,7 @@ static void
 conn_ready(struct watch *w, short revents)
 {
 	struct conn *c = (struct conn *)w;
-	bool more = c->state == CONN_IDLE && c->s.in.n > 0; /* since conn_yield */
+	bool more = c->state == CONN_IDLE && c->s.src.in.n > 0; /* since conn_yield */
 	ssize_t got = 1;
 
 	conn_turns(c, false);
@@ -22605,7 +22641,7 @@ conn_ready(struct watch *w, short revents)
 		conn_go(c);
 	else if (c->state == CONN_IDLE)
 		conn_turns(c, true); /* it has said nothing yet */
-	side_settle();
+	scratch_settle();
 }
 
 static void
@@ -22620,7 +22656,7 @@ conn_due(struct timer *t)
 	else
 		conn_close(c);
 	conn_go(c);
-	side_settle();
+	scratch_settle();
 }
 
 static void
@@ -22631,7 +22667,7 @@ upconn_ready(struct watch *w, short revents)
 
 	exchange_upstream_event(u->s.x, revents);
 	conn_go(c);
-	side_settle();
+	scratch_settle();
 }
 
 static void
@@ -22642,7 +22678,7 @@ upconn_due(struct timer *t)
 
 	exchange_upstream_due(u->s.x);
 	conn_go(c);
-	side_settle();
+	scratch_settle();
 }
 
 static void
@@ -22656,7 +22692,7 @@ conn_open(struct listener *l, int fd, const union sock *peer)
 		c = &conns[n_conns_made++];
 	*c = (struct conn){ .listener = l };
 	conn_link(c, false);
-	chan_open(&c->s.ch, fd, conn_ready);
+	side_open(&c->s, fd, conn_ready);
 	c->s.timer.fire = conn_due;
 	if (peer->sa.sa_family != AF_UNIX)
 		c->peer = ip_of_sock(peer, &c->peer_port);
@@ -22792,7 +22828,7 @@ front_go_on(struct exchange *x, bool over)
 		exchange_run(x);
 	waits = c->s.x == x && x->state == X_HOLD;
 	conn_go(c);
-	side_settle();
+	scratch_settle();
 	return waits;
 }
 
@@ -22833,7 +22869,7 @@ front_admit(void)
 		if (gate_admit(x, good) != STEP_DONE)
 			exchange_run(x);
 		conn_go(c);
-		side_settle();
+		scratch_settle();
 	}
 }
 
@@ -23046,7 +23082,7 @@ probe_late(struct probe *p)
 		probe_failed(p, "no connection in %g s", s);
 	else if (p->state == PROBE_SHAKE)
 		probe_failed(p, "no TLS handshake in %g s", s);
-	else if (p->s.in.n > 0 || p->skipped > 0)
+	else if (p->s.src.in.n > 0 || p->skipped > 0)
 		probe_failed(p, "no whole answer in %g s", s);
 	else
 		probe_failed(p, "no answer in %g s", s);
@@ -23067,7 +23103,7 @@ status_expected(const struct health_conf *h, int status)
 static void
 probe_cut(struct probe *p)
 {
-	probe_failed(p, p->s.in.n + p->skipped > 0 ? "closed within its answer"
+	probe_failed(p, p->s.src.in.n + p->skipped > 0 ? "closed within its answer"
 	                                            : "closed without an answer");
 }
 
@@ -23078,7 +23114,7 @@ static void
 probe_parse(struct probe *p)
 {
 	const struct health_conf *h = &p->in->up->health;
-	struct buf *in = &p->s.in;
+	struct buf *in = &p->s.src.in;
 	struct body body;
 	int n;
 
@@ -23103,7 +23139,7 @@ probe_parse(struct probe *p)
 		probe_failed(p, "sent a head too long");
 	else if (p->skipped > PROBE_HEADS_MAX)
 		probe_failed(p, "sent 1xx without end");
-	else if (p->s.ch.eof)
+	else if (p->s.src.end)
 		probe_cut(p);
 	else
 		loop_watch(&p->s.ch.w, p->s.ch.waits ? POLLIN | POLLOUT : POLLIN);
@@ -23118,7 +23154,7 @@ probe_answer(struct probe *p)
 
 	chan_flush(&p->s.ch);
 	got = side_fill(&p->s);
-	if (p->s.in.n > 0)
+	if (p->s.src.in.n > 0)
 		probe_parse(p);
 	else if (got < 0)
 		probe_cut(p);
@@ -23177,9 +23213,7 @@ probe_send(struct probe *p, void (*write)(struct text *, const struct probe *))
 {
 	struct iovec v;
 
-	head_out.n = 0;
-	head_out.full = false;
-	write(&head_out, p);
+	write(head_begin(), p);
 	v = (struct iovec){ head_out.p, head_out.n };
 	return !head_out.full && (v.iov_len == 0 || chan_send(&p->s.ch, &v, 1, NULL) == 0);
 }
@@ -23291,7 +23325,7 @@ probe_dial(struct probe *p, const union sock *to, socklen_t n)
 		fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		if (fd < 0)
 			return errno;
-		chan_open(&p->s.ch, fd, p->s.ch.w.ready);
+		side_open(&p->s, fd, p->s.ch.w.ready);
 	}
 	do
 		done = connect(fd, &to->sa, n);
@@ -23365,7 +23399,7 @@ probe_ready(struct watch *w, short revents)
 		if (probe_dialled(p, err))
 			probe_connect(p);
 	}
-	side_settle();
+	scratch_settle();
 	health_arm();
 }
 
@@ -23410,7 +23444,7 @@ health_due(struct timer *t)
 	for (int i = 0; i < n_probes; i++)
 		if (probes[i].due_ms <= now_ms)
 			probe_due(&probes[i]);
-	side_settle();
+	scratch_settle();
 	if (health_untold)
 		health_tell();
 	health_arm();
@@ -23425,7 +23459,7 @@ probe_open(struct probe *p, struct instance *in)
 	uint32_t spread = h->jitter ? (uint32_t)(random_next() % PROBE_SPREAD_MS) : 0;
 
 	*p = (struct probe){ .in = in };
-	chan_open(&p->s.ch, -1, probe_ready);
+	side_open(&p->s, -1, probe_ready);
 	p->spreads = in->board->checked_ms == 0;
 	p->due_ms = now_ms + spread;
 	if (!p->spreads)

@@ -1026,12 +1026,24 @@ struct chan {
 /* What a side's deadline is for. */
 enum wait { WAIT_NOTHING, WAIT_CONNECT, WAIT_READ, WAIT_WRITE, WAIT_TUNNEL };
 
-/* One end of an exchange: a chan, its deadline, and what was read from it and
- * not yet used. During one event `in` may lie in the worker's scratch block. */
+enum source_end { SOURCE_OPEN, SOURCE_ENDED, SOURCE_CUT /* reading failed */ };
+
+/* What a body is read from: a connection, or bytes that are here already. What
+ * was read and not yet used is in `in`, which during one event may lie in the
+ * worker's scratch block. */
+struct source {
+	ssize_t (*fill)(struct source *); /* reads one piece more: its bytes, 0 when
+	                                     there are none now, -1: see end */
+	bool pulls;      /* gives a piece whenever it is asked; else poll says when */
+	uint8_t end;     /* enum source_end */
+	struct buf in;
+};
+
+/* One end of an exchange: a chan, its deadline, and what is read from it. */
 struct side {
 	struct chan ch; /* first */
 	struct timer timer;
-	struct buf in;
+	struct source src;
 	struct exchange *x; /* NULL: none runs */
 	bool hup;           /* hung up, or failed: poll says so for ever */
 	uint8_t waits;      /* enum wait: what its deadline is for */
@@ -1170,6 +1182,7 @@ struct pipe {
 
 /* One direction of an exchange: a body on its way. */
 struct flow {
+	struct source *from;    /* NULL while it is off */
 	struct body body;       /* how it comes */
 	enum flow_state state;
 	bool chunk_out;         /* how it goes: chunked, or as it is */
@@ -1179,13 +1192,14 @@ struct flow {
 	uint32_t trailers_n;
 };
 
-/* A request body kept until it is whole: memory first, then a file. It is read
- * back as if it were the client. */
+/* A body that is here: a request's, kept until it is whole, or an answer's that
+ * warp has made. First what is in memory, then what is in a file. */
 struct spool {
-	struct side s;   /* first; only its `in` is used */
-	char *mem;
+	struct source src; /* first */
+	const char *mem;
+	void *own;         /* mem, or what it lies in, for free(); or NULL */
 	size_t mem_n, mem_cap;
-	int fd;          /* -1: none; unlinked */
+	int fd;            /* -1: none; unlinked */
 	uint64_t size, sent;
 };
 
@@ -1197,11 +1211,9 @@ struct answer {
 	void *owned;         /* body's memory, for free(); or NULL */
 };
 
-/* Where the answer comes from. */
-enum source { SOURCE_NONE, SOURCE_UPSTREAM, SOURCE_MEMORY };
-
 enum exchange_state {
-	X_START,
+	X_AUTH,    /* its password is being hashed */
+	X_ASK,     /* the master is asked; see admin front */
 	X_SPOOL,   /* collecting the request body */
 	X_PICK,    /* an instance and a connection to it are due */
 	X_HOLD,    /* no instance now: waits for one */
@@ -1210,9 +1222,6 @@ enum exchange_state {
 	X_WAIT,    /* request on its way, no answer yet */
 	X_ANSWER,  /* the answer is on its way */
 	X_TUNNEL,
-	X_ASK,     /* the master is asked; see admin */
-	X_AUTH,    /* its password is being hashed */
-	X_END,
 	X_STATES
 };
 
@@ -1220,11 +1229,11 @@ enum exchange_state {
  * whole head to the last byte of the answer; head bytes follow it there. */
 struct exchange {
 	struct conn *c;
+	struct chan *to;        /* that takes the answer: the client's */
 	struct upconn *u;
 	const struct route *route;
 	struct instance *inst;  /* in flight on its board record */
-	enum exchange_state state;
-	enum source source;
+	enum exchange_state state; /* see exchange_enter */
 	struct block *block;      /* that it lives in */
 	struct block *head_block; /* a head too long for that block */
 	struct slice head_bytes;
@@ -1232,13 +1241,11 @@ struct exchange {
 	enum method method;
 	uint8_t minor;
 	struct flow up, down;   /* request body, response body */
-	struct spool *spool;
-	struct slice memory;    /* SOURCE_MEMORY: what is left of the body */
-	void *memory_owned;     /* for free() with the exchange, or NULL */
+	struct spool *spool;    /* the request's body, if it is kept; or NULL */
+	struct spool made;      /* the body of an answer that warp makes */
 	int status;             /* sent to the client; 0: none yet */
 	int64_t start_us, up_start_us;
 	uint32_t up_us;
-	uint64_t bytes_out;     /* body bytes toward the client */
 	struct ip client;       /* believed address; see trusted_proxies */
 	uint32_t tries;         /* upstream connections tried */
 	uint64_t tried;         /* bit per instance */

@@ -77,7 +77,7 @@ exchange_of(struct exchange *x, struct head *h, struct slice request)
 {
 	*x = (struct exchange){ .route = &route, .inst = &inst, .status = 200, .minor = 1,
 		.start_us = now_us - 1234567, .up_start_us = now_us - 1200000, .up_us = 45678,
-		.bytes_out = 42, .id = "id-1" };
+		.down.body.total = 42, .id = "id-1" };
 	assert_true(ip_parse(S("203.0.113.7"), &x->client));
 	if (request_parse(h, request) <= 0) {
 		x->route = NULL;

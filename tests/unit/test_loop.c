@@ -515,17 +515,17 @@ spool_check(struct spool *sp, uint64_t size)
 	uint64_t at = 0;
 
 	for (;;) {
-		spool_fill(sp);
-		if (sp->s.in.n == 0)
+		sp->src.fill(&sp->src);
+		if (sp->src.in.n == 0)
 			break;
-		assert_int_equal(sp->s.in.off, HEADROOM);
-		for (uint32_t i = 0; i < sp->s.in.n; i++, at++)
-			if (buf_p(&sp->s.in)[i] != spool_byte(at))
+		assert_int_equal(sp->src.in.off, HEADROOM);
+		for (uint32_t i = 0; i < sp->src.in.n; i++, at++)
+			if (buf_p(&sp->src.in)[i] != spool_byte(at))
 				fail_msg("byte %llu of %llu is another", (unsigned long long)at,
 				    (unsigned long long)size);
-		buf_eat(&sp->s.in, sp->s.in.n);
+		buf_eat(&sp->src.in, sp->src.in.n);
 	}
-	assert_true(sp->s.ch.eof);
+	assert_int_equal(sp->src.end, SOURCE_ENDED);
 	assert_int_equal(at, size);
 }
 
@@ -570,7 +570,7 @@ test_spool(void **state)
 		spool_rewind(sp); /* for another try */
 		spool_check(sp, rows[i].size);
 		spool_rewind(sp);
-		spool_fill(sp); /* given up in the middle */
+		spool_fill(&sp->src); /* given up in the middle */
 		spool_free(sp);
 	}
 	spool_free(NULL);
@@ -593,7 +593,7 @@ test_frame(void **state)
 		struct body b;
 
 		memset(p, 'x', n);
-		frame = flow_frame(p, &n);
+		frame = chunk_frame(p, &n);
 		snprintf(want, sizeof want, "%zx\r\n", sizes[i]);
 		assert_true(frame >= room);
 		assert_memory_equal(frame, want, strlen(want));
