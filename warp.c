@@ -2488,44 +2488,49 @@ hex_value(char c)
 
 /* ---- names ---- */
 
-enum { FIELD_HOP = 1, FIELD_KEPT = 2 /* cannot be named in Connection */ };
-
-static const struct {
-	struct slice name;
-	uint8_t flags;
-} http_fields[FIELD_IDS] = {
-	[F_ACCEPT]            = { { "Accept", 6 }, 0 },
-	[F_AUTHORIZATION]     = { { "Authorization", 13 }, FIELD_KEPT },
-	[F_CONNECTION]        = { { "Connection", 10 }, FIELD_HOP },
-	[F_CONTENT_LENGTH]    = { { "Content-Length", 14 }, FIELD_KEPT },
-	[F_CONTENT_TYPE]      = { { "Content-Type", 12 }, FIELD_KEPT },
-	[F_COOKIE]            = { { "Cookie", 6 }, FIELD_KEPT },
-	[F_DATE]              = { { "Date", 4 }, FIELD_KEPT },
-	[F_EXPECT]            = { { "Expect", 6 }, FIELD_KEPT },
-	[F_FORWARDED]         = { { "Forwarded", 9 }, FIELD_KEPT },
-	[F_HOST]              = { { "Host", 4 }, FIELD_KEPT },
-	[F_HTTP2_SETTINGS]    = { { "HTTP2-Settings", 14 }, FIELD_HOP },
-	[F_KEEP_ALIVE]        = { { "Keep-Alive", 10 }, FIELD_HOP },
-	[F_PROXY_AUTHENTICATE] = { { "Proxy-Authenticate", 18 }, FIELD_HOP },
-	[F_PROXY_AUTHORIZATION] = { { "Proxy-Authorization", 19 }, FIELD_HOP },
-	[F_PROXY_CONNECTION]  = { { "Proxy-Connection", 16 }, FIELD_HOP },
-	[F_REFERER]           = { { "Referer", 7 }, 0 },
-	[F_SERVER]            = { { "Server", 6 }, FIELD_KEPT },
-	[F_TE]                = { { "TE", 2 }, FIELD_HOP },
-	[F_TRAILER]           = { { "Trailer", 7 }, FIELD_KEPT },
-	[F_TRANSFER_ENCODING] = { { "Transfer-Encoding", 17 }, FIELD_HOP },
-	[F_UPGRADE]           = { { "Upgrade", 7 }, FIELD_HOP },
-	[F_USER_AGENT]        = { { "User-Agent", 10 }, 0 },
-	[F_VIA]               = { { "Via", 3 }, FIELD_KEPT },
-	[F_X_ADMIN_TOKEN]     = { { "X-Admin-Token", 13 }, FIELD_KEPT },
-	[F_X_CLIENT_CERT_SUBJECT] = { { "X-Client-Cert-Subject", 21 }, FIELD_KEPT },
-	[F_X_FORWARDED_FOR]   = { { "X-Forwarded-For", 15 }, FIELD_KEPT },
-	[F_X_FORWARDED_HOST]  = { { "X-Forwarded-Host", 16 }, FIELD_KEPT },
-	[F_X_FORWARDED_PORT]  = { { "X-Forwarded-Port", 16 }, FIELD_KEPT },
-	[F_X_FORWARDED_PROTO] = { { "X-Forwarded-Proto", 17 }, FIELD_KEPT },
-	[F_X_REAL_IP]         = { { "X-Real-IP", 9 }, FIELD_KEPT },
-	[F_X_REQUEST_ID]      = { { "X-Request-Id", 12 }, FIELD_KEPT },
+static const struct slice field_names[FIELD_IDS] = {
+	[F_ACCEPT]            = { "Accept", 6 },
+	[F_AUTHORIZATION]     = { "Authorization", 13 },
+	[F_CONNECTION]        = { "Connection", 10 },
+	[F_CONTENT_LENGTH]    = { "Content-Length", 14 },
+	[F_CONTENT_TYPE]      = { "Content-Type", 12 },
+	[F_COOKIE]            = { "Cookie", 6 },
+	[F_DATE]              = { "Date", 4 },
+	[F_EXPECT]            = { "Expect", 6 },
+	[F_FORWARDED]         = { "Forwarded", 9 },
+	[F_HOST]              = { "Host", 4 },
+	[F_HTTP2_SETTINGS]    = { "HTTP2-Settings", 14 },
+	[F_KEEP_ALIVE]        = { "Keep-Alive", 10 },
+	[F_PROXY_AUTHENTICATE] = { "Proxy-Authenticate", 18 },
+	[F_PROXY_AUTHORIZATION] = { "Proxy-Authorization", 19 },
+	[F_PROXY_CONNECTION]  = { "Proxy-Connection", 16 },
+	[F_REFERER]           = { "Referer", 7 },
+	[F_SERVER]            = { "Server", 6 },
+	[F_TE]                = { "TE", 2 },
+	[F_TRAILER]           = { "Trailer", 7 },
+	[F_TRANSFER_ENCODING] = { "Transfer-Encoding", 17 },
+	[F_UPGRADE]           = { "Upgrade", 7 },
+	[F_USER_AGENT]        = { "User-Agent", 10 },
+	[F_VIA]               = { "Via", 3 },
+	[F_X_ADMIN_TOKEN]     = { "X-Admin-Token", 13 },
+	[F_X_CLIENT_CERT_SUBJECT] = { "X-Client-Cert-Subject", 21 },
+	[F_X_FORWARDED_FOR]   = { "X-Forwarded-For", 15 },
+	[F_X_FORWARDED_HOST]  = { "X-Forwarded-Host", 16 },
+	[F_X_FORWARDED_PORT]  = { "X-Forwarded-Port", 16 },
+	[F_X_FORWARDED_PROTO] = { "X-Forwarded-Proto", 17 },
+	[F_X_REAL_IP]         = { "X-Real-IP", 9 },
+	[F_X_REQUEST_ID]      = { "X-Request-Id", 12 },
 };
+
+/* Sets of known fields: sums of FIELD(id). */
+#define FIELD(id) (UINT64_C(1) << (id))
+_Static_assert(FIELD_IDS <= 64, "a set of fields is one word");
+
+static const uint64_t fields_hop = FIELD(F_CONNECTION) | FIELD(F_HTTP2_SETTINGS) |
+    FIELD(F_KEEP_ALIVE) | FIELD(F_PROXY_AUTHENTICATE) | FIELD(F_PROXY_AUTHORIZATION) |
+    FIELD(F_PROXY_CONNECTION) | FIELD(F_TE) | FIELD(F_TRANSFER_ENCODING) | FIELD(F_UPGRADE);
+/* These alone may be named in Connection. */
+static const uint64_t fields_free = FIELD(F_ACCEPT) | FIELD(F_REFERER) | FIELD(F_USER_AGENT);
 
 /* Fields of no id that Connection cannot name, and that no trailer may be. */
 static const struct slice kept_names[] = {
@@ -2537,7 +2542,7 @@ static const struct slice kept_names[] = {
 
 static const struct slice kept_prefixes[] = { { "Content-", 8 }, { "X-Forwarded-", 12 } };
 
-/* Length, first letter and last but one tell all names of http_fields[] apart;
+/* Length, first letter and last but one tell all names of field_names[] apart;
  * should a new one fall on a taken slot, the compiler says so. */
 #define FIELD_SLOT(n, first, near_last) (((n) + (first) * 39u + (near_last) * 35u) % 64u)
 
@@ -2577,6 +2582,26 @@ static const uint8_t field_slots[64] = {
 };
 /* clang-format on */
 
+/* A token against a name of letters, digits and '-': the bit that tells upper
+ * from lower case turns no other byte of a token into one of these. */
+static bool
+name_is(struct slice token, struct slice name)
+{
+	const uint32_t lower_case = 0x20202020;
+	uint32_t a, b;
+
+	if (token.n != name.n || name.n < sizeof a)
+		return slice_ieq(token, name);
+	for (size_t i = 0, at; i < name.n; i += sizeof a) {
+		at = MIN(i, name.n - sizeof a);
+		memcpy(&a, token.p + at, sizeof a);
+		memcpy(&b, name.p + at, sizeof b);
+		if ((a | lower_case) != (b | lower_case))
+			return false;
+	}
+	return true;
+}
+
 static enum field_id
 field_id_of(struct slice name)
 {
@@ -2588,7 +2613,7 @@ field_id_of(struct slice name)
 	first = (unsigned char)lower(name.p[0]);
 	near_last = (unsigned char)lower(name.p[name.n - 2]);
 	id = field_slots[FIELD_SLOT(name.n, first, near_last)];
-	return slice_ieq(name, http_fields[id].name) ? id : F_OTHER;
+	return name_is(name, field_names[id]) ? id : F_OTHER;
 }
 
 static const struct slice method_names[METHODS] = {
@@ -2771,7 +2796,10 @@ field_parse(struct head *h, struct slice in, size_t *at, bool lf)
 	for (value = colon + 1; value < in.n && is_blank(in.p[value]); value++)
 		;
 	end = *at = value_end(in, value);
-	if ((got = line_end(in, at, lf)) < 0)
+	if (in.n - end >= 2 && in.p[end] == '\r' && in.p[end + 1] == '\n') {
+		*at += 2;
+		got = 1;
+	} else if ((got = line_end(in, at, lf)) < 0)
 		return head_bad(-1, "a control byte, or a line end that is none, in a field",
 		    (struct slice){ in.p + start, colon - start });
 	if (got == 0)
@@ -2855,7 +2883,7 @@ static bool
 name_is_kept(const struct field *f)
 {
 	if (f->id != F_OTHER)
-		return http_fields[f->id].flags & FIELD_KEPT;
+		return !((fields_hop | fields_free) & FIELD(f->id));
 	for (size_t i = 0; i < LEN(kept_prefixes); i++)
 		if (f->name.n > kept_prefixes[i].n &&
 		    slice_ieq((struct slice){ f->name.p, kept_prefixes[i].n }, kept_prefixes[i]))
@@ -2882,14 +2910,17 @@ connection_is_short(const struct head *h)
 	return true;
 }
 
-/* Marks what ends here: hop-by-hop fields and those that Connection names,
- * unless somebody would gain by stripping them. RFC 9110 7.6.1. */
+/* Marks, whatever was marked before, what ends here: the fields of that set, the
+ * hop-by-hop ones and those that Connection names, unless somebody would gain by
+ * stripping them. RFC 9110 7.6.1. */
 static void
-head_hop_by_hop(struct head *h)
+head_drop(struct head *h, uint64_t set)
 {
-	for (int i = 0; i < h->n; i++)
-		if (h->f[i].id != F_OTHER && http_fields[h->f[i].id].flags & FIELD_HOP)
-			h->f[i].drop = true;
+	set |= fields_hop;
+	for (int i = 0; i < h->n; i++) {
+		h->f[i].drop = set >> h->f[i].id & 1;
+		h->f[i].kept = false;
+	}
 	if (h->count[F_CONNECTION] == 0)
 		return;
 	for (int i = 0; i < h->n; i++) {
@@ -2953,20 +2984,16 @@ is_host(struct slice s)
 static void
 target_split(struct head *h, struct slice t)
 {
-	const char *q = t.n ? memchr(t.p, '?', t.n) : NULL;
+	char c, last = 0;
+	size_t n;
 
-	h->has_query = q != NULL;
-	h->path = q ? (struct slice){ t.p, (size_t)(q - t.p) } : t;
-	h->query = q ? slice_from(t, h->path.n + 1) : (struct slice){ "", 0 };
-	if (h->path.n == 0)
-		h->path = S("/");
 	h->path_plain = true;
-	for (size_t i = 0; i < h->path.n; i++)
-		if (h->path.p[i] == '%' || h->path.p[i] == '\\' ||
-		    (h->path.p[i] == '/' && i + 1 < h->path.n &&
-		    (h->path.p[i + 1] == '/' || h->path.p[i + 1] == '.' ||
-		    h->path.p[i + 1] == ';')))
+	for (n = 0; n < t.n && (c = t.p[n]) != '?'; n++, last = c)
+		if (c == '%' || c == '\\' || (last == '/' && (c == '/' || c == '.' || c == ';')))
 			h->path_plain = false;
+	h->has_query = n < t.n;
+	h->path = n > 0 ? (struct slice){ t.p, n } : S("/");
+	h->query = h->has_query ? slice_from(t, n + 1) : (struct slice){ "", 0 };
 }
 
 /* scheme://authority and the rest; the authority wins over Host. RFC 9112
@@ -3036,10 +3063,10 @@ version_take(struct slice in, size_t *at, int *minor)
 {
 	struct slice v = { in.p + *at, MIN(in.n - *at, (size_t)VERSION_LEN) };
 
-	if (memcmp(v.p, "HTTP/", MIN(v.n, (size_t)5)) != 0)
-		return -400;
 	if (v.n < VERSION_LEN)
-		return 0;
+		return memcmp(v.p, "HTTP/", MIN(v.n, (size_t)5)) == 0 ? 0 : -400;
+	if (memcmp(v.p, "HTTP/", 5) != 0)
+		return -400;
 	if (!isdigit((unsigned char)v.p[5]) || v.p[6] != '.' || !isdigit((unsigned char)v.p[7]))
 		return -400;
 	if (v.p[5] != '1')
@@ -3285,7 +3312,7 @@ trailer_check(struct body *b, struct text *t)
 	    !is_field_value(slice_from(line, f.name.n + 1)))
 		return -1;
 	f.id = (uint8_t)field_id_of(f.name);
-	if (name_is_kept(&f) || (f.id != F_OTHER && http_fields[f.id].flags))
+	if (name_is_kept(&f) || fields_hop & FIELD(f.id))
 		t->n = b->line_at;
 	b->line_at = (uint32_t)t->n;
 	return 0;
@@ -3710,17 +3737,31 @@ enum {
 static const uint8_t v4_mapped[IP_V4_PREFIX] = { [10] = 0xff, [11] = 0xff };
 
 static bool
+ip_eq(const struct ip *a, const struct ip *b)
+{
+	uint64_t x[2], y[2];
+
+	memcpy(x, a->b, sizeof x);
+	memcpy(y, b->b, sizeof y);
+	return x[0] == y[0] && x[1] == y[1];
+}
+
+static bool
 ip_is_none(const struct ip *ip)
 {
 	static const struct ip none;
 
-	return memcmp(ip, &none, sizeof none) == 0;
+	return ip_eq(ip, &none);
 }
 
 static bool
 ip_is_v4(const struct ip *ip)
 {
-	return memcmp(ip->b, v4_mapped, IP_V4_PREFIX) == 0;
+	uint64_t first;
+
+	memcpy(&first, ip->b, sizeof first);
+	return first == 0 && memcmp(ip->b + sizeof first, v4_mapped + sizeof first,
+	    IP_V4_PREFIX - sizeof first) == 0;
 }
 
 /* Bytes of ip that are a client's own: who has one address of IPv6 has its
@@ -3748,11 +3789,18 @@ ip_parse(struct slice s, struct ip *ip)
 static void
 ip_text_v4(struct text *t, const struct ip *ip)
 {
+	char b[sizeof "255.255.255.255"], *p = b;
+
 	for (int i = IP_V4_PREFIX; i < IP_BYTES; i++) {
-		if (i > IP_V4_PREFIX)
-			text_char(t, '.');
-		text_uint(t, ip->b[i]);
+		unsigned v = ip->b[i];
+		if (v >= 100)
+			*p++ = (char)('0' + v / 100);
+		if (v >= 10)
+			*p++ = (char)('0' + v / 10 % 10);
+		*p++ = (char)('0' + v % 10);
+		*p++ = '.';
 	}
+	text_add(t, (struct slice){ b, (size_t)(p - b) - 1 });
 }
 
 static uint16_t
@@ -13667,9 +13715,11 @@ static br_ssl_client_context client_made;
 static ssize_t
 socket_put(struct chan *ch, struct iovec *v, int n)
 {
-	struct msghdr m = { .msg_iov = v, .msg_iovlen = (uint16_t)n }; /* an int in musl */
+	struct msghdr m;
 	ssize_t put;
 
+	if (n > 1)
+		m = (struct msghdr){ .msg_iov = v, .msg_iovlen = (uint16_t)n }; /* an int in musl */
 	do
 		put = n == 1 ? send(ch->w.fd, v[0].iov_base, v[0].iov_len, MSG_NOSIGNAL)
 		             : sendmsg(ch->w.fd, &m, MSG_NOSIGNAL);
@@ -18701,6 +18751,7 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
 static const struct conf *conf;  /* this worker's */
 static struct head req, res;     /* parsed last; see exchange_request */
 static struct text head_out;     /* one head on its way into a send */
+static struct text chain;        /* a list of proxies on its way there */
 
 static void
 heads_open(const struct conf *cf)
@@ -18708,6 +18759,8 @@ heads_open(const struct conf *cf)
 	conf = cf;
 	head_out.cap = cf->server.max_header_bytes + HEAD_ADDED_MAX;
 	head_out.p = map_zeroed(head_out.cap);
+	chain.cap = head_out.cap;
+	chain.p = map_zeroed(chain.cap);
 }
 
 /* Empty. */
@@ -18735,10 +18788,20 @@ scheme_of(const struct conn *c)
 static void
 line_write(struct text *t, struct slice name, struct slice value)
 {
-	text_add(t, name);
-	text_add(t, S(": "));
-	text_add(t, value);
-	text_add(t, S("\r\n"));
+	char *p = t->p + t->n;
+
+	if (name.n + value.n + 4 > t->cap - t->n) {
+		t->full = true;
+		return;
+	}
+	memcpy(p, name.p, name.n);
+	p += name.n;
+	memcpy(p, ": ", 2);
+	p += 2;
+	if (value.n > 0)
+		memcpy(p, value.p, value.n);
+	memcpy(p + value.n, "\r\n", 2);
+	t->n += name.n + value.n + 4;
 }
 
 /* The lines that travel on, neighbours copied at once. */
@@ -18758,22 +18821,13 @@ fields_write(struct text *t, const struct head *h)
 			continue;
 		}
 		if (f->start != end) {
-			text_add(t, (struct slice){ start, (size_t)(end - start) });
+			if (start)
+				text_add(t, (struct slice){ start, (size_t)(end - start) });
 			start = f->start;
 		}
 		end = f->end;
 	}
 	text_add(t, (struct slice){ start, (size_t)(end - start) });
-}
-
-static void
-head_drop(struct head *h, enum field_id id)
-{
-	if (h->count[id] == 0)
-		return;
-	for (int i = h->first[id] - 1; i < h->n; i++)
-		if (h->f[i].id == id)
-			h->f[i].drop = true;
 }
 
 static void
@@ -18984,8 +19038,10 @@ client_of(const struct ip *peer, const struct head *h)
 
 /* ---- request ---- */
 
+/* A request's head on its way to a backend. */
 struct forward {
 	struct text *t;
+	void (*put)(struct text *, struct slice name, struct slice value); /* in its protocol */
 	const struct exchange *x;
 	const struct head *h;
 	bool trusted, edited;
@@ -19008,30 +19064,29 @@ forward_line(const struct forward *fw, struct slice name, enum field_id id, stru
 	if (fw->trusted && fw->h->count[id] == 1)
 		value = head_field(fw->h, id)->value;
 	if (value.n > 0)
-		line_write(fw->t, name, value);
+		fw->put(fw->t, name, value);
 }
 
+/* What trusted proxies say there, and our own behind it. */
 static void
 forward_chain(const struct forward *fw, struct slice name, enum field_id id, struct slice own)
 {
-	bool first = true;
-
 	if (forward_skips(fw, name) || (own.n == 0 && (!fw->trusted || !fw->h->count[id])))
 		return;
-	text_add(fw->t, name);
-	text_add(fw->t, S(": "));
-	for (int i = 0; fw->trusted && i < fw->h->n; i++) {
+	if (!fw->trusted || !fw->h->count[id]) {
+		fw->put(fw->t, name, own);
+		return;
+	}
+	chain.n = 0;
+	for (int i = 0; i < fw->h->n; i++) {
 		if (fw->h->f[i].id != id || fw->h->f[i].value.n == 0)
 			continue;
-		text_add(fw->t, first ? S("") : S(", "));
-		text_add(fw->t, fw->h->f[i].value);
-		first = false;
+		text_add(&chain, chain.n == 0 ? S("") : S(", "));
+		text_add(&chain, fw->h->f[i].value);
 	}
-	if (own.n > 0) {
-		text_add(fw->t, first ? S("") : S(", "));
-		text_add(fw->t, own);
-	}
-	text_add(fw->t, S("\r\n"));
+	text_add(&chain, chain.n == 0 || own.n == 0 ? S("") : S(", "));
+	text_add(&chain, own);
+	fw->put(fw->t, name, text_slice(&chain));
 }
 
 /* for=, host= and proto= of RFC 7239 4; v6 and odd hosts are quoted. */
@@ -19063,14 +19118,17 @@ forward_write(const struct forward *fw)
 	const struct conn *c = fw->x->c;
 	char b[FORWARD_TEXT], port[8];
 	struct text t = { b, 0, sizeof b, false }, pt = { port, 0, sizeof port, false };
+	struct slice client;
+	bool same = ip_eq(&fw->x->client, &c->peer);
 
 	if (conf->middleware.forward_headers) {
-		if (fw->said.who.p && memcmp(&fw->x->client, &c->peer, sizeof c->peer) != 0) {
-			ip_text(&t, &fw->x->client);
-			text_add(&t, S(", "));
-		}
-		ip_text(&t, &c->peer);
-		forward_chain(fw, S("X-Forwarded-For"), F_X_FORWARDED_FOR, text_slice(&t));
+		ip_text(&t, &fw->x->client);
+		client = text_slice(&t);
+		text_add(&t, same ? S("") : S(", "));
+		if (!same)
+			ip_text(&t, &c->peer);
+		forward_chain(fw, S("X-Forwarded-For"), F_X_FORWARDED_FOR, same || fw->said.who.p
+		    ? text_slice(&t) : slice_from(text_slice(&t), client.n + 2));
 		forward_line(fw, S("X-Forwarded-Proto"), F_X_FORWARDED_PROTO,
 		    fw->said.proto.n > 0 ? fw->said.proto : scheme_of(c));
 		forward_line(fw, S("X-Forwarded-Host"), F_X_FORWARDED_HOST,
@@ -19078,10 +19136,8 @@ forward_write(const struct forward *fw)
 		if (c->listener->port > 0)
 			text_uint(&pt, ip_is_none(&c->dest) ? c->listener->port : c->dest_port);
 		forward_line(fw, S("X-Forwarded-Port"), F_X_FORWARDED_PORT, text_slice(&pt));
-		t.n = 0;
-		ip_text(&t, &fw->x->client);
-		if (t.n > 0 && !forward_skips(fw, S("X-Real-IP")))
-			line_write(fw->t, S("X-Real-IP"), text_slice(&t));
+		if (client.n > 0 && !forward_skips(fw, S("X-Real-IP")))
+			fw->put(fw->t, S("X-Real-IP"), client);
 	}
 	if (conf->middleware.forwarded) {
 		t.n = 0;
@@ -19099,7 +19155,7 @@ subject_write(const struct forward *fw)
 
 	if (subject.n > 0 && is_field_value(subject) &&
 	    !forward_skips(fw, S("X-Client-Cert-Subject")))
-		line_write(fw->t, S("X-Client-Cert-Subject"), subject);
+		fw->put(fw->t, S("X-Client-Cert-Subject"), subject);
 }
 
 #define TWIN_MAX 256 /* bytes of a name that may be a twin */
@@ -19135,28 +19191,25 @@ head_drop_twins(struct head *h, const struct route *r, bool trusted)
 static void
 request_drop(struct head *h, const struct exchange *x, bool trusted)
 {
-	static const enum field_id forwards[] = { F_X_FORWARDED_FOR, F_X_FORWARDED_HOST,
-		F_X_FORWARDED_PORT, F_X_FORWARDED_PROTO, F_X_REAL_IP };
+	uint64_t set = FIELD(F_HOST) | FIELD(F_X_CLIENT_CERT_SUBJECT);
 
-	head_hop_by_hop(h);
-	head_drop_twins(h, x->route, trusted);
-	head_drop(h, F_HOST);
-	head_drop(h, F_X_CLIENT_CERT_SUBJECT);
-	for (size_t i = 0; i < LEN(forwards); i++)
-		if (!trusted || conf->middleware.forward_headers)
-			head_drop(h, forwards[i]);
+	if (!trusted || conf->middleware.forward_headers)
+		set |= FIELD(F_X_FORWARDED_FOR) | FIELD(F_X_FORWARDED_HOST) |
+		    FIELD(F_X_FORWARDED_PORT) | FIELD(F_X_FORWARDED_PROTO) | FIELD(F_X_REAL_IP);
 	if (!trusted || conf->middleware.forwarded)
-		head_drop(h, F_FORWARDED);
+		set |= FIELD(F_FORWARDED);
 	if (conf->server.request_id)
-		head_drop(h, F_X_REQUEST_ID);
+		set |= FIELD(F_X_REQUEST_ID);
 	if (x->route->require_auth)
-		head_drop(h, F_X_ADMIN_TOKEN);
+		set |= FIELD(F_X_ADMIN_TOKEN);
 	if (!x->expect || x->spool)
-		head_drop(h, F_EXPECT);
+		set |= FIELD(F_EXPECT);
 	if (x->up.chunk_out || x->spool)
-		head_drop(h, F_CONTENT_LENGTH);
+		set |= FIELD(F_CONTENT_LENGTH);
 	if (!x->up.chunk_out)
-		head_drop(h, F_TRAILER);
+		set |= FIELD(F_TRAILER);
+	head_drop(h, set);
+	head_drop_twins(h, x->route, trusted);
 	head_edit(h, &x->route->add_headers, &x->route->remove_headers);
 }
 
@@ -19239,25 +19292,35 @@ upstream_host(const struct instance *in)
 }
 
 static void
-host_write(struct text *t, const struct exchange *x, bool edited)
+host_write(const struct forward *fw)
 {
+	const struct exchange *x = fw->x;
 	const struct upstream *up = x->inst->up;
 	struct slice host = x->host;
 
-	if (edited && is_named(S("Host"), &x->route->add_headers, &(struct slices){ 0 }))
+	if (fw->edited && is_named(S("Host"), &x->route->add_headers, &(struct slices){ 0 }))
 		return;
 	if (up->host_header == HOST_TEXT)
 		host = up->host_text;
 	else if (up->host_header == HOST_UPSTREAM || !host.p)
 		host = upstream_host(x->inst);
-	line_write(t, S("Host"), host);
+	fw->put(fw->t, S("Host"), host);
 }
 
+/* What warp says of the client, of itself, and for the operator. */
 static void
-pairs_write(struct text *t, const struct pairs *p)
+added_write(const struct forward *fw)
 {
-	for (int i = 0; i < p->n; i++)
-		line_write(t, p->v[i].name, p->v[i].value);
+	const struct pairs *add = &fw->x->route->add_headers;
+
+	forward_write(fw);
+	subject_write(fw);
+	if (conf->middleware.via && !forward_skips(fw, S("Via")))
+		fw->put(fw->t, S("Via"), fw->h->minor ? S("1.1 warp") : S("1.0 warp"));
+	if (conf->server.request_id && !forward_skips(fw, S("X-Request-Id")))
+		fw->put(fw->t, S("X-Request-Id"), slice_of(fw->x->id));
+	for (int i = 0; i < add->n; i++)
+		fw->put(fw->t, add->v[i].name, add->v[i].value);
 }
 
 /* How the body goes and what becomes of the connection. */
@@ -19285,7 +19348,7 @@ request_write(struct text *t, const struct exchange *x, struct head *h)
 {
 	const struct route *r = x->route;
 	bool trusted = peer_is_trusted(x->c);
-	struct forward fw = { .t = t, .x = x, .h = h, .trusted = trusted,
+	struct forward fw = { .t = t, .put = line_write, .x = x, .h = h, .trusted = trusted,
 		.edited = r->add_headers.n + r->remove_headers.n > 0 };
 	struct ip client = x->c->peer;
 
@@ -19298,15 +19361,9 @@ request_write(struct text *t, const struct exchange *x, struct head *h)
 	if (!target_write(t, x, h))
 		return false;
 	text_add(t, S(" HTTP/1.1\r\n"));
-	host_write(t, x, fw.edited);
+	host_write(&fw);
 	fields_write(t, h);
-	forward_write(&fw);
-	subject_write(&fw);
-	if (conf->middleware.via && !forward_skips(&fw, S("Via")))
-		line_write(t, S("Via"), h->minor ? S("1.1 warp") : S("1.0 warp"));
-	if (conf->server.request_id && !forward_skips(&fw, S("X-Request-Id")))
-		line_write(t, S("X-Request-Id"), slice_of(x->id));
-	pairs_write(t, &r->add_headers);
+	added_write(&fw);
 	request_framing(t, x, h);
 	text_add(t, S("\r\n"));
 	return !t->full;
@@ -19388,11 +19445,11 @@ upgrade_write(struct text *t, const struct exchange *x, const struct head *h)
 static void
 answer_drop(struct head *h, const struct exchange *x, const struct route *r)
 {
-	head_hop_by_hop(h);
+	uint64_t set = x->down.chunk_out ? 0 : FIELD(F_TRAILER);
+
 	if (x->down.chunk_out || x->down.body.kind == BODY_CHUNKED || h->status == 204)
-		head_drop(h, F_CONTENT_LENGTH);
-	if (!x->down.chunk_out)
-		head_drop(h, F_TRAILER);
+		set |= FIELD(F_CONTENT_LENGTH);
+	head_drop(h, set);
 	if (hsts_is_due(x))
 		head_drop_name(h, HSTS_NAME);
 	head_edit(h, &r->add_response_headers, &r->remove_response_headers);
@@ -19415,7 +19472,8 @@ answer_write(struct text *t, const struct exchange *x, struct head *h)
 		answer_line(t, r, S("Via"), h->minor ? S("1.1 warp") : S("1.0 warp"));
 	if (hsts_is_due(x))
 		hsts_write(t, r);
-	pairs_write(t, &r->add_response_headers);
+	for (int i = 0; i < r->add_response_headers.n; i++)
+		line_write(t, r->add_response_headers.v[i].name, r->add_response_headers.v[i].value);
 	if (x->sticks && x->u)
 		cookie_write(t, x->inst, conn_is_tls(x->c));
 	if (x->down.chunk_out)
@@ -19436,8 +19494,7 @@ answer_write(struct text *t, const struct exchange *x, struct head *h)
 static bool
 interim_write(struct text *t, struct head *h)
 {
-	head_hop_by_hop(h);
-	head_drop(h, F_CONTENT_LENGTH);
+	head_drop(h, FIELD(F_CONTENT_LENGTH));
 	status_write(t, h->status, h->reason);
 	fields_write(t, h);
 	text_add(t, S("\r\n"));
@@ -21021,7 +21078,7 @@ proxy_line(struct exchange *x)
 {
 	struct ip to = { { 0 } };
 	uint16_t port = 0;
-	union sock here = { 0 };
+	union sock here;
 	socklen_t n = sizeof here;
 
 	if (x->inst->up->proxy_out == PROXY_OUT_NONE)
@@ -21171,7 +21228,6 @@ step_send(struct exchange *x)
 	hold_tried(x);
 	if (x->held_ms != 0) /* what it waited for is there: for all */
 		hold_news(x->inst->up, x->inst->up->roster->n_held);
-	req_of = NULL; /* a try before this one may have marked lines */
 	h = exchange_request(x);
 	head_begin();
 	if (!x->u->s.ch.tls) /* else it went before the handshake */
@@ -21844,6 +21900,18 @@ id_is_good(struct slice id)
 	return id.n > 0 && id.n <= REQUEST_ID_MAX;
 }
 
+/* 16 digits that all of this worker's requests begin with. */
+static struct slice
+id_prefix(void)
+{
+	static char digits[16];
+	static struct text t = { digits, 0, sizeof digits, false };
+
+	if (t.n == 0)
+		text_hex(&t, random_next(), sizeof digits);
+	return text_slice(&t);
+}
+
 /* X-Request-Id: a trusted proxy's, or made here. */
 static void
 request_id(struct exchange *x, const struct head *h)
@@ -21855,7 +21923,7 @@ request_id(struct exchange *x, const struct head *h)
 		text_add(&t, f->value);
 		return;
 	}
-	text_hex(&t, random_next(), 16);
+	text_add(&t, id_prefix());
 	text_hex(&t, random_next(), 16);
 }
 

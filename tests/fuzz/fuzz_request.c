@@ -74,7 +74,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			MUST(b.kind == BODY_CHUNKED && h.count[F_CONTENT_LENGTH] == 0);
 		if (k == 0 && h.count[F_CONTENT_LENGTH] > 0)
 			MUST(b.kind == BODY_LENGTH && b.left <= INT64_MAX);
-		head_hop_by_hop(&h);
+		head_drop(&h, 0);
 		for (int i = 0; i < h.n; i++)
 			if (h.f[i].id == F_HOST || h.f[i].id == F_CONTENT_LENGTH)
 				MUST(!h.f[i].drop);
