@@ -20235,133 +20235,13 @@ spool_add(struct spool *sp, const char *p, size_t n, size_t max)
 	return 0;
 }
 
-/* ==== exchange ===============================================================
- * Owns    a request and its answer, from a whole head to the last byte.
- * Offers  exchange_new, exchange_answer, exchange_error, exchange_run, and the
- *         doors' parts for events and deadlines.
- * Calls   everything below. Each step looks at one state; exchange_run takes
- *         steps until one has to wait, then says what for. */
+/* ==== flight =================================================================
+ * Owns    quiet_due.
+ * Offers  flight_begin, flight_end.
+ * Calls   clock, board, pool. The places that requests have on an instance, and
+ *         what the master goes by when it stops one: who is still there. */
 
-enum step { STEP_WAIT, STEP_AGAIN, STEP_DONE };
-
-enum lost {
-	LOST_CONNECT, /* refused, no route, no such socket */
-	LOST_CONNECT_TIMEOUT,
-	LOST_TLS, /* no handshake, or with the wrong one */
-	LOST_WRITE_TIMEOUT,
-	LOST_READ_TIMEOUT,
-	LOST_CLOSED,  /* before the answer's head was whole */
-	LOST_BAD,     /* its answer is none */
-	LOSTS
-};
-static const struct {
-	int status;
-	bool again; /* another try may help */
-} losts[LOSTS] = {
-	[LOST_CONNECT]         = { 502, true },
-	[LOST_CONNECT_TIMEOUT] = { 504, true },
-	[LOST_TLS]             = { 502, true },
-	[LOST_WRITE_TIMEOUT]   = { 504, false },
-	[LOST_READ_TIMEOUT]    = { 504, false },
-	[LOST_CLOSED]          = { 502, true },
-	[LOST_BAD]             = { 502, false },
-};
-
-#define STATUS_ABORTED 499 /* in the log: the client left first */
-#define WARNS_PER_S    5   /* lines of one kind, as about one failing upstream */
-
-static struct calm calm_local; /* about this host */
-
-static void (*upstream_door)(struct watch *, short); /* the front's */
-static void (*upstream_due)(struct timer *);
-static const struct exchange *req_of; /* whose head req is */
-static bool held_news; /* some that wait may try again: see roster.go */
 static bool quiet_due; /* the master is to be told CTL_QUIET */
-
-/* Its head, parsed; again when another came between. */
-static struct head *
-exchange_request(const struct exchange *x)
-{
-	if (req_of != x)
-		request_parse(&req, x->head_bytes);
-	req_of = x;
-	return &req;
-}
-
-/* The head's slices follow its n bytes from one place to another. */
-static void
-head_move(struct head *h, const char *from, size_t n, const char *to)
-{
-	struct slice *s[] = { &h->method_text, &h->target, &h->path, &h->query, &h->host };
-
-	for (size_t i = 0; i < LEN(s); i++)
-		if (s[i]->p >= from && s[i]->p <= from + n)
-			s[i]->p = to + (s[i]->p - from);
-	for (int i = 0; i < h->n; i++) {
-		struct field *f = &h->f[i];
-		f->name.p = to + (f->name.p - from);
-		f->value.p = to + (f->value.p - from);
-		f->start = to + (f->start - from);
-		f->end = to + (f->end - from);
-	}
-}
-
-/* Takes over the n bytes of head (req) at the front of c's input; 0: what
- * came was no head. */
-static struct exchange *
-exchange_new(struct conn *c, size_t n)
-{
-	struct block *b = block_take(BLOCK_SMALL);
-	struct exchange *x = (void *)b->data;
-	char *to = b->data + sizeof *x;
-
-	*x = (struct exchange){ .c = c, .to = &c->s.ch, .block = b, .start_us = now_us,
-		.up.from = &c->s.src, .made.fd = -1 };
-	if (n > b->cap - sizeof *x) {
-		x->head_block = block_take(BLOCK_LARGE);
-		to = x->head_block->data;
-	}
-	if (n > 0) {
-		memcpy(to, buf_p(&c->s.src.in), n);
-		head_move(&req, buf_p(&c->s.src.in), n, to);
-		buf_eat(&c->s.src.in, n);
-		x->method = req.method;
-		x->method_text = req.method_text;
-		x->target = req.target;
-		x->host = req.host;
-		x->minor = (uint8_t)req.minor;
-		req_of = x;
-	}
-	x->head_bytes = (struct slice){ to, n };
-	x->client = c->peer;
-	c->s.x = x;
-	c->s.waits = WAIT_NOTHING;
-	c->state = CONN_BUSY;
-	timer_clear(&c->s.timer);
-	return x;
-}
-
-/* Says what is to be done of it next; see states[]. */
-static void
-exchange_enter(struct exchange *x, enum exchange_state state)
-{
-	x->state = state;
-}
-
-static void
-exchange_free(struct exchange *x)
-{
-	if (req_of == x)
-		req_of = NULL;
-	spool_free(x->spool);
-	spool_drop(&x->made);
-	flow_end(&x->up);
-	flow_end(&x->down);
-	block_give(x->head_block);
-	block_give(x->block);
-}
-
-/* ---- places on an instance ---- */
 
 /* How many requests of this worker are with the instance, by parity of the
  * epoch they began in. */
@@ -20432,7 +20312,71 @@ flight_begin(struct exchange *x, const struct instance *in)
 	return false;
 }
 
-/* ---- those that wait for an instance ---- */
+/* ==== hold ===================================================================
+ * Owns    held_news.
+ * Offers  queue_*, hold_*.
+ * Calls   base, clock, log, balance, timer, board, roster, pool, flight.
+ *
+ * Requests that wait until an instance of their upstream may be asked. One joins
+ * when nobody can be asked, in its turn's place, so that one that was refused
+ * stands where it stood. When there is news, as many as `go` says go on: the oldest
+ * leaves the queue and is out, trying anew, which counts against those who
+ * come. It is settled when it has an instance or its answer, or is back in the
+ * queue. Who has waited too long leaves as well, to be told so. The first part
+ * knows nothing of upstreams: a queue, its turns and its timer. */
+
+static bool held_news; /* some that wait may try again: see queue.go */
+
+/* To its place among those that wait, in the order they came. */
+static void
+queue_put(struct queue *q, struct waiter *w)
+{
+	struct waiter *before = q->last;
+
+	while (before && before->turn > w->turn)
+		before = before->prev;
+	w->prev = before;
+	w->next = before ? before->next : q->first;
+	*(before ? &before->next : &q->first) = w;
+	*(w->next ? &w->next->prev : &q->last) = w;
+	q->n++;
+}
+
+static void
+queue_cut(struct queue *q, struct waiter *w)
+{
+	*(w->prev ? &w->prev->next : &q->first) = w->next;
+	*(w->next ? &w->next->prev : &q->last) = w->prev;
+	w->prev = w->next = NULL;
+	q->n--;
+}
+
+/* n more of them may try; the front sees to it when this turn is over. */
+static void
+queue_wake(struct queue *q, unsigned n)
+{
+	q->go = MIN(q->go + n, q->n);
+	held_news |= q->go > 0;
+}
+
+/* Nobody said anything for HELD_AGAIN_MS: the oldest has a look. */
+static void
+queue_due(struct timer *t)
+{
+	struct queue *q = (struct queue *)((char *)t - offsetof(struct queue, timer));
+
+	q->go = MAX(q->go, 1);
+	held_news = true;
+	timer_set(t, HELD_AGAIN_MS);
+}
+
+/* ---- for an instance ---- */
+
+static struct queue *
+hold_queue(const struct exchange *x)
+{
+	return &x->route->upstream->roster->queue;
+}
 
 /* How many wait for this upstream, in all workers: counted on its first
  * instance's record. */
@@ -20450,74 +20394,41 @@ held_count(const struct upstream *up, bool joins)
 	}
 }
 
-/* n more of them may try; the front sees to it when this turn is over. */
-static void
-hold_news(const struct upstream *up, unsigned n)
-{
-	struct roster *r = up->roster;
-
-	r->go = MIN(r->go + n, r->n_held);
-	held_news |= r->go > 0;
-}
-
-/* Nobody said anything for HELD_AGAIN_MS: the oldest has a look. */
-static void
-hold_due(struct timer *t)
-{
-	struct roster *r = (struct roster *)((char *)t - offsetof(struct roster, timer));
-
-	r->go = MAX(r->go, 1);
-	held_news = true;
-	timer_set(t, HELD_AGAIN_MS);
-}
-
 /* Back in the queue, on an instance, or answered: its try is over. */
 static void
-hold_tried(struct exchange *x)
+hold_settle(struct exchange *x)
 {
-	if (x->out)
-		x->route->upstream->roster->n_out--;
-	x->out = false;
+	if (x->wait.out)
+		hold_queue(x)->n_out--;
+	x->wait.out = false;
 }
 
-/* To its place among them, in the order they came. */
 static void
 hold_join(struct exchange *x)
 {
-	struct roster *r = x->route->upstream->roster;
-	struct exchange *before = r->held_last;
+	struct queue *q = hold_queue(x);
 
-	hold_tried(x);
-	if (x->held_ms == 0)
-		x->held_ms = now_ms;
-	while (before && before->turn > x->turn)
-		before = before->held_prev;
-	x->held_prev = before;
-	x->held_next = before ? before->held_next : r->held;
-	*(before ? &before->held_next : &r->held) = x;
-	*(x->held_next ? &x->held_next->held_prev : &r->held_last) = x;
-	r->n_held++;
+	hold_settle(x);
+	if (x->wait.since_ms == 0)
+		x->wait.since_ms = now_ms;
+	queue_put(q, &x->wait);
 	held_count(x->route->upstream, true);
-	r->timer.fire = hold_due;
-	timer_keep(&r->timer, HELD_AGAIN_MS);
-	exchange_enter(x, X_HOLD);
+	q->timer.fire = queue_due;
+	timer_keep(&q->timer, HELD_AGAIN_MS);
 }
 
 /* Out of the queue, to try anew. */
 static void
 hold_leave(struct exchange *x)
 {
-	struct roster *r = x->route->upstream->roster;
+	struct queue *q = hold_queue(x);
 
-	*(x->held_prev ? &x->held_prev->held_next : &r->held) = x->held_next;
-	*(x->held_next ? &x->held_next->held_prev : &r->held_last) = x->held_prev;
-	x->held_prev = x->held_next = NULL;
+	queue_cut(q, &x->wait);
 	held_count(x->route->upstream, false);
-	if (--r->n_held == 0)
-		timer_clear(&r->timer);
-	x->out = true;
-	r->n_out++;
-	exchange_enter(x, X_PICK);
+	if (q->n == 0)
+		timer_clear(&q->timer);
+	x->wait.out = true;
+	q->n_out++;
 	x->tried = 0;
 	x->tries = 0;
 	x->passed = false;
@@ -20573,7 +20484,7 @@ hold_ms(const struct exchange *x)
 static bool
 hold_is_over(const struct exchange *x)
 {
-	return now_ms - (x->held_ms ? x->held_ms : now_ms) >= hold_ms(x);
+	return now_ms - (x->wait.since_ms ? x->wait.since_ms : now_ms) >= hold_ms(x);
 }
 
 /* A process that starts on request is asked for, calmly. */
@@ -20599,11 +20510,142 @@ hold_start(const struct upstream *up)
 static void
 hold_place(const struct upstream *up)
 {
-	unsigned all = up->instances[0].board->held, own = up->roster->n_held;
+	unsigned all = up->instances[0].board->held, own = up->roster->queue.n;
 
 	if (all > own && random_next() % all >= own && master_tell(CTL_WAKE, ""))
 		return;
-	hold_news(up, 1);
+	queue_wake(&up->roster->queue, 1);
+}
+
+/* ==== exchange ===============================================================
+ * Owns    a request and its answer, from a whole head to the last byte.
+ * Offers  exchange_new, exchange_answer, exchange_error, exchange_run, and the
+ *         doors' parts for events and deadlines.
+ * Calls   everything below. Each step looks at one state; exchange_run takes
+ *         steps until one has to wait, then says what for. */
+
+enum lost {
+	LOST_CONNECT, /* refused, no route, no such socket */
+	LOST_CONNECT_TIMEOUT,
+	LOST_TLS, /* no handshake, or with the wrong one */
+	LOST_WRITE_TIMEOUT,
+	LOST_READ_TIMEOUT,
+	LOST_CLOSED,  /* before the answer's head was whole */
+	LOST_BAD,     /* its answer is none */
+	LOSTS
+};
+static const struct {
+	int status;
+	bool again; /* another try may help */
+} losts[LOSTS] = {
+	[LOST_CONNECT]         = { 502, true },
+	[LOST_CONNECT_TIMEOUT] = { 504, true },
+	[LOST_TLS]             = { 502, true },
+	[LOST_WRITE_TIMEOUT]   = { 504, false },
+	[LOST_READ_TIMEOUT]    = { 504, false },
+	[LOST_CLOSED]          = { 502, true },
+	[LOST_BAD]             = { 502, false },
+};
+
+#define STATUS_ABORTED 499 /* in the log: the client left first */
+#define WARNS_PER_S    5   /* lines of one kind, as about one failing upstream */
+
+static struct calm calm_local; /* about this host */
+
+static void (*upstream_door)(struct watch *, short); /* the front's */
+static void (*upstream_due)(struct timer *);
+static const struct exchange *req_of; /* whose head req is */
+
+/* Its head, parsed; again when another came between. */
+static struct head *
+exchange_request(const struct exchange *x)
+{
+	uint32_t scanned = 0;
+
+	if (req_of != x)
+		x->c->listener->front->parse(&req, x->head_bytes, &scanned);
+	req_of = x;
+	return &req;
+}
+
+/* The head's slices follow its n bytes from one place to another. */
+static void
+head_move(struct head *h, const char *from, size_t n, const char *to)
+{
+	struct slice *s[] = { &h->method_text, &h->target, &h->path, &h->query, &h->host };
+
+	for (size_t i = 0; i < LEN(s); i++)
+		if (s[i]->p >= from && s[i]->p <= from + n)
+			s[i]->p = to + (s[i]->p - from);
+	for (int i = 0; i < h->n; i++) {
+		struct field *f = &h->f[i];
+		f->name.p = to + (f->name.p - from);
+		f->value.p = to + (f->value.p - from);
+		f->start = to + (f->start - from);
+		f->end = to + (f->end - from);
+	}
+}
+
+/* Takes over the n bytes of head (req) at the front of c's input; 0: what
+ * came was no head. */
+static struct exchange *
+exchange_new(struct conn *c, size_t n)
+{
+	struct block *b = block_take(BLOCK_SMALL);
+	struct exchange *x = (void *)b->data;
+	char *to = b->data + sizeof *x;
+
+	*x = (struct exchange){ .c = c, .to = &c->s.ch, .block = b, .start_us = now_us,
+		.up.from = &c->s.src, .made.fd = -1 };
+	if (n > b->cap - sizeof *x) {
+		x->head_block = block_take(BLOCK_LARGE);
+		to = x->head_block->data;
+	}
+	if (n > 0) {
+		memcpy(to, buf_p(&c->s.src.in), n);
+		head_move(&req, buf_p(&c->s.src.in), n, to);
+		buf_eat(&c->s.src.in, n);
+		x->method = req.method;
+		x->method_text = req.method_text;
+		x->target = req.target;
+		x->host = req.host;
+		x->minor = (uint8_t)req.minor;
+		req_of = x;
+	}
+	x->head_bytes = (struct slice){ to, n };
+	x->client = c->peer;
+	c->s.x = x;
+	c->s.waits = WAIT_NOTHING;
+	c->state = CONN_BUSY;
+	timer_clear(&c->s.timer);
+	return x;
+}
+
+/* The exchange whose place in a queue that is. */
+static struct exchange *
+exchange_of(const struct waiter *w)
+{
+	return (struct exchange *)((char *)(uintptr_t)w - offsetof(struct exchange, wait));
+}
+
+/* Says what is to be done of it next; see states[]. */
+static void
+exchange_enter(struct exchange *x, enum exchange_state state)
+{
+	x->state = state;
+}
+
+static void
+exchange_free(struct exchange *x)
+{
+	if (req_of == x)
+		req_of = NULL;
+	spool_free(x->spool);
+	spool_drop(&x->made);
+	flow_end(&x->up);
+	flow_end(&x->down);
+	block_give(x->head_block);
+	block_give(x->block);
 }
 
 /* Lets go of the upstream connection: kept for others, or closed. */
@@ -20652,7 +20694,7 @@ exchange_over(struct exchange *x)
 	upstream_leave(x, false);
 	if (x->state == X_HOLD)
 		hold_leave(x);
-	hold_tried(x);
+	hold_settle(x);
 	auth_leave(x);
 	if (!x->admin) {
 		exchange_count(x);
@@ -20729,7 +20771,7 @@ exchange_answer(struct exchange *x, const struct answer *a)
 	bool bare = x->method == M_HEAD || a->status == 204 || a->status == 304;
 
 	upstream_leave(x, false);
-	hold_tried(x);
+	hold_settle(x);
 	request_settle(x);
 	x->made = spool_of(bare ? S("") : a->body, a->owned);
 	flow_begin(&x->down, &x->made.src, BODY_LENGTH, x->made.size);
@@ -20842,17 +20884,19 @@ static enum step
 exchange_hold(struct exchange *x, int status)
 {
 	struct upstream *up = x->route->upstream;
+	const struct queue *q = hold_queue(x);
 
 	hold_start(up);
 	if (hold_is_over(x))
 		return exchange_failed(x, status);
-	if (x->held_ms == 0 && up->roster->n_held + up->roster->n_out >= HELD_MAX) {
+	if (x->wait.since_ms == 0 && q->n + q->n_out >= HELD_MAX) {
 		snprintf(x->cause, sizeof x->cause, "upstream %s: too many requests wait",
 		    up->name);
 		return exchange_failed(x, 503);
 	}
 	x->held_status = status;
 	hold_join(x);
+	exchange_enter(x, X_HOLD);
 	return STEP_WAIT;
 }
 
@@ -20900,7 +20944,7 @@ exchange_lost(struct exchange *x, enum lost why, const char *cause)
 		warn_calmly(&in->up->calm, "upstream %s: %s %s, as a kept connection may; a %.*s is "
 		    "not sent twice", in->up->name, instance_text(in), cause,
 		    (int)MIN(x->method_text.n, 32), x->method_text.p);
-	else if (x->held_ms == 0 || why > LOST_CONNECT_TIMEOUT)
+	else if (x->wait.since_ms == 0 || why > LOST_CONNECT_TIMEOUT)
 		instance_blame(in, cause); /* else it is known to be away */
 	x->addr_i = 0;
 	exchange_tried(x, in);
@@ -21005,11 +21049,12 @@ exchange_pick(struct exchange *x)
 static enum step
 exchange_queue(struct exchange *x)
 {
-	const struct exchange *last = x->route->upstream->roster->held_last;
+	const struct waiter *last = hold_queue(x)->last;
 
-	if (last)
-		memcpy(x->cause, last->cause, sizeof x->cause);
-	return exchange_hold(x, last ? last->held_status : 503);
+	if (!last)
+		return exchange_hold(x, 503);
+	memcpy(x->cause, exchange_of(last)->cause, sizeof x->cause);
+	return exchange_hold(x, exchange_of(last)->held_status);
 }
 
 /* There is nobody to ask now. */
@@ -21046,9 +21091,9 @@ step_pick(struct exchange *x)
 	struct instance *in;
 	struct upconn *u;
 
-	if (x->turn == 0) {
-		x->turn = ++turns;
-		if (up->roster->n_held + up->roster->n_out > 0 && hold_ms(x) > 0)
+	if (x->wait.turn == 0) {
+		x->wait.turn = ++turns;
+		if (hold_queue(x)->n + hold_queue(x)->n_out > 0 && hold_ms(x) > 0)
 			return exchange_queue(x);
 	}
 	if (!(in = exchange_pick(x)))
@@ -21068,7 +21113,7 @@ step_pick(struct exchange *x)
 		return exchange_undialled(x, errno);
 	upstream_attach(x, u);
 	if (up->roster->n > 1)
-		hold_tried(x); /* others need not see how this one fares */
+		hold_settle(x); /* others need not see how this one fares */
 	exchange_enter(x, X_CONNECT);
 	return u->state == UP_BUSY ? STEP_AGAIN : STEP_WAIT;
 }
@@ -21225,9 +21270,9 @@ step_send(struct exchange *x)
 	struct head *h;
 	enum step s;
 
-	hold_tried(x);
-	if (x->held_ms != 0) /* what it waited for is there: for all */
-		hold_news(x->inst->up, x->inst->up->roster->n_held);
+	hold_settle(x);
+	if (x->wait.since_ms != 0) /* what it waited for is there: for all */
+		queue_wake(hold_queue(x), hold_queue(x)->n);
 	h = exchange_request(x);
 	head_begin();
 	if (!x->u->s.ch.tls) /* else it went before the handshake */
@@ -21637,7 +21682,7 @@ exchange_run(struct exchange *x)
 	x->c_events = x->u_events = 0;
 }
 
-/* ---- doors' parts ---- */
+/* ---- what poll and the timers say ---- */
 
 static void
 exchange_client_event(struct exchange *x, short revents)
@@ -21660,25 +21705,6 @@ exchange_client_event(struct exchange *x, short revents)
 		if (c->ch.broken) {
 			exchange_abort(x);
 			return;
-		}
-	}
-	exchange_run(x);
-}
-
-static void
-exchange_upstream_event(struct exchange *x, short revents)
-{
-	struct side *u = &x->u->s;
-
-	u->hup |= (revents & (POLLERR | POLLHUP | POLLNVAL)) != 0;
-	x->u_events = revents;
-	x->u_ready = revents & (POLLIN | POLLHUP | POLLERR);
-	if (revents & POLLOUT && x->state != X_CONNECT && (u->ch.waits || x->up.pipe)) {
-		x->c_ready = chan_flush(&u->ch) && x->up.state == FLOW_ON;
-		if (u->ch.broken) { /* it may have answered before it left */
-			x->up.state = FLOW_CUT;
-			u->ch.broken = false;
-			chan_forget(&u->ch);
 		}
 	}
 	exchange_run(x);
@@ -21717,13 +21743,6 @@ exchange_upstream_late(struct exchange *x)
 	if (flow_owes(&x->up, &x->u->s.ch))
 		return exchange_lost(x, LOST_WRITE_TIMEOUT, "does not take the request in time");
 	return exchange_lost(x, LOST_READ_TIMEOUT, "does not answer in time");
-}
-
-static void
-exchange_upstream_due(struct exchange *x)
-{
-	if (exchange_upstream_late(x) != STEP_DONE)
-		exchange_run(x);
 }
 
 /* ==== admin front ============================================================
@@ -22339,7 +22358,7 @@ admin_enter(struct exchange *x)
  * Owns    client connections and the listeners' watches.
  * Offers  front_open, front_drain, front_told, front_wake, front_settle, n_conns.
  * Calls   clock, log, http, addr, board, timer, loop, buf, tls, chan, pool,
- *         auth, heads, exchange, admin front, gate. The doors: what poll and
+ *         auth, heads, flight, hold, exchange, admin front, gate. The doors: what poll and
  *         the timers say arrives here first. */
 
 #define EVICT_TRIES 16 /* idle clients that are looked at for one that is silent */
@@ -22489,6 +22508,23 @@ conn_linger_read(struct conn *c)
 		timer_set(&c->s.timer, LINGER_MS);
 }
 
+/* ---- HTTP/1 ---- */
+
+/* See struct front: within what a head may take. */
+static int
+http_parse(struct head *h, struct slice in, uint32_t *scanned)
+{
+	uint32_t max = conf->server.max_header_bytes;
+	int n = *scanned > 0 ? head_scan(in, scanned) : -1;
+
+	if (n != 0 && (n = request_parse(h, in)) == 0 && head_scan(in, scanned) < 0)
+		return -400;
+	if ((n == 0 ? in.n : (size_t)MAX(n, 0)) <= max)
+		return n;
+	snprintf(head_fault, sizeof head_fault, "the request head is too long");
+	return n > 0 || memchr(in.p, '\n', in.n) ? -431 : -414;
+}
+
 /* What came is no request: said so, then the connection ends. */
 static void
 conn_refuse(struct conn *c, int status, const char *cause)
@@ -22526,7 +22562,7 @@ conn_shake(struct conn *c)
 		return;
 	case SHAKE_PLAIN:
 		side_plain(&c->s);
-		conn_refuse(c, 400, "plain HTTP was sent to an https port");
+		c->listener->front->refuse(c, 400, "plain HTTP was sent to an https port");
 		return;
 	case SHAKE_FAILED:
 		ip_text(&t, &c->peer);
@@ -22565,18 +22601,11 @@ conn_tls(struct conn *c)
 static void
 conn_more(struct conn *c)
 {
-	struct slice in = buf_slice(&c->s.src.in);
-	int n = head_scan(in, &c->scanned);
-
-	if (n < 0)
-		conn_refuse(c, 400, head_fault);
-	else if (in.n > conf->server.max_header_bytes)
-		conn_refuse(c, memchr(in.p, '\n', in.n) ? 431 : 414, "the request head is too long");
-	else if (c->state != CONN_HEAD) {
-		c->state = CONN_HEAD;
-		loop_watch(&c->s.ch.w, POLLIN);
-		timer_set(&c->s.timer, conf->server.header_ms);
-	}
+	if (c->state == CONN_HEAD)
+		return;
+	c->state = CONN_HEAD;
+	loop_watch(&c->s.ch.w, POLLIN);
+	timer_set(&c->s.timer, conf->server.header_ms);
 }
 
 /* Takes a PROXY header off the front. False: not whole yet, or refused. */
@@ -22614,36 +22643,33 @@ conn_proxy(struct conn *c)
 static bool
 conn_request(struct conn *c)
 {
-	struct slice in = buf_slice(&c->s.src.in);
+	const struct front *front = c->listener->front;
 	struct exchange *x;
 	int n;
 
 	if (c->state == CONN_PROXY)
 		return conn_proxy(c);
-	if (c->scanned > 0 && (n = head_scan(in, &c->scanned)) == 0) {
-		conn_more(c);
-		return c->s.x != NULL;
-	}
 	req_of = NULL;
-	n = request_parse(&req, in);
+	n = front->parse(&req, buf_slice(&c->s.src.in), &c->scanned);
 	if (n == 0) {
 		conn_more(c);
 		return false;
 	}
 	c->scanned = 0;
 	if (n < 0) {
-		conn_refuse(c, -n, head_fault);
-		return false;
-	}
-	if ((uint32_t)n > conf->server.max_header_bytes) {
-		conn_refuse(c, 431, "the request head is too long");
+		front->refuse(c, -n, head_fault);
 		return false;
 	}
 	x = exchange_new(c, (size_t)n);
-	if ((c->listener->kind == LISTEN_ADMIN ? admin_enter(x) : gate_enter(x)) != STEP_DONE)
+	if (front->enter(x) != STEP_DONE)
 		exchange_run(x);
 	return true;
 }
+
+static const struct front fronts[LISTENER_KINDS] = {
+	[LISTEN_HTTP] = { http_parse, conn_refuse, gate_enter },
+	[LISTEN_ADMIN] = { http_parse, conn_refuse, admin_enter },
+};
 
 /* More requests are in its buffer: others have their turn first. */
 static void
@@ -22720,7 +22746,7 @@ conn_due(struct timer *t)
 	if (c->s.x)
 		exchange_client_due(c->s.x);
 	else if (c->state == CONN_HEAD)
-		conn_refuse(c, 408, "the request head did not come in time");
+		c->listener->front->refuse(c, 408, "the request head did not come in time");
 	else
 		conn_close(c);
 	conn_go(c);
@@ -22730,10 +22756,22 @@ conn_due(struct timer *t)
 static void
 upconn_ready(struct watch *w, short revents)
 {
-	struct upconn *u = (struct upconn *)w;
-	struct conn *c = u->s.x->c;
+	struct side *u = (struct side *)w;
+	struct exchange *x = u->x;
+	struct conn *c = x->c;
 
-	exchange_upstream_event(u->s.x, revents);
+	u->hup |= (revents & (POLLERR | POLLHUP | POLLNVAL)) != 0;
+	x->u_events = revents;
+	x->u_ready = revents & (POLLIN | POLLHUP | POLLERR);
+	if (revents & POLLOUT && x->state != X_CONNECT && (u->ch.waits || x->up.pipe)) {
+		x->c_ready = chan_flush(&u->ch) && x->up.state == FLOW_ON;
+		if (u->ch.broken) { /* it may have answered before it left */
+			x->up.state = FLOW_CUT;
+			u->ch.broken = false;
+			chan_forget(&u->ch);
+		}
+	}
+	exchange_run(x);
 	conn_go(c);
 	scratch_settle();
 }
@@ -22741,10 +22779,11 @@ upconn_ready(struct watch *w, short revents)
 static void
 upconn_due(struct timer *t)
 {
-	struct upconn *u = (struct upconn *)((char *)t - offsetof(struct upconn, s.timer));
-	struct conn *c = u->s.x->c;
+	struct exchange *x = ((struct side *)((char *)t - offsetof(struct side, timer)))->x;
+	struct conn *c = x->c;
 
-	exchange_upstream_due(u->s.x);
+	if (exchange_upstream_late(x) != STEP_DONE)
+		exchange_run(x);
 	conn_go(c);
 	scratch_settle();
 }
@@ -22859,8 +22898,10 @@ front_open(struct listener *ls, int n, uint32_t clients)
 	upstream_door = upconn_ready;
 	upstream_due = upconn_due;
 	accept_again.fire = accept_due;
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n; i++) {
 		ls[i].w = (struct watch){ .fd = ls[i].fd, .slot = -1, .ready = listener_ready };
+		ls[i].front = &fronts[ls[i].kind];
+	}
 	accept_due(NULL);
 }
 
@@ -22892,6 +22933,7 @@ front_go_on(struct exchange *x, bool over)
 	bool waits;
 
 	hold_leave(x);
+	exchange_enter(x, X_PICK);
 	if (!over || exchange_failed(x, x->held_status) != STEP_DONE)
 		exchange_run(x);
 	waits = c->s.x == x && x->state == X_HOLD;
@@ -22903,16 +22945,17 @@ front_go_on(struct exchange *x, bool over)
 /* The oldest first: who waited too long, and as many as may try again. When one
  * has to wait on, so have those behind it. */
 static void
-front_release(struct roster *r)
+front_release(struct queue *q)
 {
+	struct exchange *x;
 	bool over;
 
-	while (r->held && ((over = hold_is_over(r->held)) || r->go > 0)) {
-		r->go -= !over;
-		if (front_go_on(r->held, over))
-			r->go = 0;
+	while (q->first && ((over = hold_is_over(x = exchange_of(q->first))) || q->go > 0)) {
+		q->go -= !over;
+		if (front_go_on(x, over))
+			q->go = 0;
 	}
-	r->go = 0;
+	q->go = 0;
 }
 
 /* Those that wait, of all upstreams, get another look. */
@@ -22920,7 +22963,7 @@ static void
 front_wake(const struct conf *cf)
 {
 	for (int i = 0; i < cf->n_upstreams; i++)
-		hold_news(&cf->upstreams[i], 1);
+		queue_wake(&cf->upstreams[i].roster->queue, 1);
 }
 
 /* Passwords get their share of this turn. */
@@ -22949,7 +22992,7 @@ front_settle(const struct conf *cf)
 	while (held_news) {
 		held_news = false;
 		for (int i = 0; i < cf->n_upstreams; i++)
-			front_release(cf->upstreams[i].roster);
+			front_release(&cf->upstreams[i].roster->queue);
 	}
 	front_admit();
 	quiet_due = quiet_due && !master_tell(CTL_QUIET, "");

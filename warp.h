@@ -1053,6 +1053,7 @@ struct side {
 
 struct conn;
 struct exchange;
+enum step { STEP_WAIT, STEP_AGAIN, STEP_DONE };
 
 /* Credentials whose hash is being made, and the requests that wait for it. */
 struct auth_job {
@@ -1061,6 +1062,23 @@ struct auth_job {
 	struct sha_job sha;
 	unsigned char print[br_sha256_SIZE]; /* of the credentials; see auth_print */
 	bool known;             /* there is such a user */
+};
+
+/* A place in a queue. */
+struct waiter {
+	struct waiter *prev, *next;
+	uint64_t turn;      /* grows from one request to the next */
+	int64_t since_ms;   /* waits since; 0: it never did */
+	bool out;           /* waited, and tries again */
+};
+
+/* Requests that wait for the same, by their turns: see the room `hold`. */
+struct queue {
+	struct waiter *first, *last; /* oldest first */
+	unsigned n;
+	unsigned n_out;     /* that try again now */
+	unsigned go;        /* so many more may, when the turn is over */
+	struct timer timer; /* the oldest has a look */
 };
 
 /* Who of an upstream may be asked, as this worker knows it, and the requests
@@ -1075,11 +1093,7 @@ struct roster {
 	int n_ring, ring_at;
 	unsigned epoch;          /* of the board, when ready was made */
 	int64_t until_ms;        /* made anew then; 0: when the board changes */
-	struct exchange *held, *held_last; /* oldest first */
-	unsigned n_held;
-	struct timer timer;      /* the held ones try again */
-	unsigned n_out;          /* that do so now */
-	unsigned go;             /* so many more may, when the turn is over */
+	struct queue queue;
 	int64_t asked_ms;        /* when the master was last asked for the process */
 };
 
@@ -1137,6 +1151,15 @@ struct admin_reply {
 	const char *verb;
 };
 
+/* How what clients of a listener send becomes requests. */
+struct front {
+	/* A head at the front of what is there. Returns bytes eaten, 0 when it is not
+	 * whole, looked through up to *scanned, or minus the status: see head_fault. */
+	int (*parse)(struct head *, struct slice, uint32_t *scanned);
+	void (*refuse)(struct conn *, int status, const char *cause); /* what is none */
+	enum step (*enter)(struct exchange *); /* the head is whole: what becomes of it */
+};
+
 enum listener_kind { LISTEN_HTTP, LISTEN_ADMIN, LISTENER_KINDS };
 
 /* A listening socket. fd is shared with the master and all workers. */
@@ -1145,6 +1168,7 @@ struct listener {
 	struct addr addr;
 	enum listener_kind kind;
 	int fd;
+	const struct front *front;
 	bool tls;        /* https is spoken there */
 	uint16_t port;   /* as bound; 0 for unix */
 	bool is_unix;    /* a file, whose mode guards it, whatever it is called */
@@ -1268,14 +1292,11 @@ struct exchange {
 	bool admin;             /* for the admin listener */
 	int64_t connect_by_ms;  /* no more attempts after */
 	uint16_t interims;      /* 1xx answers so far */
-	int64_t held_ms;        /* waits since; 0: it never did */
-	struct exchange *held_prev, *held_next;
-	uint64_t turn;          /* grows from one request to the next */
+	struct waiter wait;     /* for an instance */
 	int held_status;        /* the answer when it has waited too long */
 	uint32_t lost;          /* times that it was lost on the way, sent */
 	bool passed;            /* an instance had no place for it */
 	uint8_t parity;         /* of the epoch of inst in which it began */
-	bool out;               /* waited, and tries again */
 	bool sticks;            /* the answer sets the cookie of its instance */
 	struct auth_job *auth;  /* X_AUTH: what hashes its password */
 	struct exchange *auth_next; /* waits for the same */

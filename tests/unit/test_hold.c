@@ -47,7 +47,7 @@ fleet_setup(void **state)
 		insts[i].board->run = RUN_UP;
 	}
 	for (size_t i = 0; i < WAITING; i++)
-		xs[i] = (struct exchange){ .route = &to_up, .turn = i + 1 };
+		xs[i] = (struct exchange){ .route = &to_up, .wait.turn = i + 1 };
 	return 0;
 }
 
@@ -234,19 +234,20 @@ static void
 queue_is(const char *want)
 {
 	char got[WAITING + 1], back[WAITING + 1];
+	struct queue *queue = &up.roster->queue;
 	size_t n = 0, back_n = 0;
 
-	for (struct exchange *x = up.roster->held; x; x = x->held_next)
-		got[n++] = (char)('a' + (x - xs));
-	for (struct exchange *x = up.roster->held_last; x; x = x->held_prev)
-		back[back_n++] = (char)('a' + (x - xs));
+	for (struct waiter *w = queue->first; w; w = w->next)
+		got[n++] = (char)('a' + (exchange_of(w) - xs));
+	for (struct waiter *w = queue->last; w; w = w->prev)
+		back[back_n++] = (char)('a' + (exchange_of(w) - xs));
 	got[n] = '\0';
 	assert_string_equal(got, want);
 	assert_int_equal(n, back_n);
-	assert_int_equal(n, up.roster->n_held);
+	assert_int_equal(n, queue->n);
 	for (size_t i = 0; i < n; i++)
 		assert_int_equal(got[i], back[n - 1 - i]);
-	assert_int_equal(up.roster->timer.list != NULL, n > 0);
+	assert_int_equal(queue->timer.list != NULL, n > 0);
 }
 
 static void
@@ -264,39 +265,39 @@ test_queue(void **state)
 	hold_leave(&xs[4]);
 	hold_leave(&xs[2]);
 	queue_is("bd");
-	assert_int_equal(up.roster->n_out, 3);
+	assert_int_equal(up.roster->queue.n_out, 3);
 	hold_join(&xs[2]);
 	hold_join(&xs[0]);
 	queue_is("abcd");
-	hold_tried(&xs[4]);
-	hold_tried(&xs[4]);
-	assert_int_equal(up.roster->n_out, 0);
+	hold_settle(&xs[4]);
+	hold_settle(&xs[4]);
+	assert_int_equal(up.roster->queue.n_out, 0);
 	for (size_t i = 0; i < WAITING - 1; i++)
 		hold_leave(&xs[i]);
 	queue_is("");
-	assert_int_equal(up.roster->n_out, WAITING - 1);
+	assert_int_equal(up.roster->queue.n_out, WAITING - 1);
 }
 
 static void
 test_news(void **state)
 {
 	(void)state;
-	hold_news(&up, 1);
+	queue_wake(&up.roster->queue, 1);
 	assert_false(held_news); /* nobody waits */
 	hold_join(&xs[0]);
 	hold_join(&xs[1]);
-	hold_news(&up, 1);
+	queue_wake(&up.roster->queue, 1);
 	assert_true(held_news);
-	assert_int_equal(up.roster->go, 1);
-	hold_news(&up, 5);
-	assert_int_equal(up.roster->go, 2);
-	up.roster->go = 0;
+	assert_int_equal(up.roster->queue.go, 1);
+	queue_wake(&up.roster->queue, 5);
+	assert_int_equal(up.roster->queue.go, 2);
+	up.roster->queue.go = 0;
 	held_news = false;
 	now_ms += HELD_AGAIN_MS;
 	timers_run();
 	assert_true(held_news);
-	assert_int_equal(up.roster->go, 1);
-	assert_non_null(up.roster->timer.list); /* and again */
+	assert_int_equal(up.roster->queue.go, 1);
+	assert_non_null(up.roster->queue.timer.list); /* and again */
 }
 
 /* ---- what pages say ---- */
