@@ -2438,14 +2438,24 @@ all_are(struct slice s, uint8_t bit)
 	return true;
 }
 
-/* A control byte is among the eight of w. Bytes that are not ASCII are none. */
-static bool
-word_has_control(uint64_t w)
+/* How many bytes stand before the first control byte among the eight at p, at
+ * least. Bytes that are not ASCII are none. */
+static size_t
+word_controls(const char *p)
 {
 	const uint64_t ones = UINT64_MAX / UINT8_MAX, high = ones << 7;
-	uint64_t del = w ^ ones * 0x7f;
+	uint64_t w, del;
 
-	return (((w - ones * ' ') & ~w) | ((del - ones) & ~del)) & high;
+	memcpy(&w, p, sizeof w);
+	del = w ^ ones * 0x7f;
+	w = (((w - ones * ' ') & ~w) | ((del - ones) & ~del)) & high;
+	if (w == 0)
+		return sizeof w;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return (size_t)__builtin_ctzll(w) / 8; /* borrows spoil only what follows it */
+#else
+	return 0;
+#endif
 }
 
 /* Where the text that a field value may hold ends: at a byte that it may not
@@ -2453,13 +2463,10 @@ word_has_control(uint64_t w)
 static size_t
 value_end(struct slice s, size_t at)
 {
-	uint64_t w;
+	size_t n = sizeof(uint64_t);
 
-	for (; s.n - at >= sizeof w; at += sizeof w) {
-		memcpy(&w, s.p + at, sizeof w);
-		if (word_has_control(w))
-			break;
-	}
+	while (n == sizeof(uint64_t) && s.n - at >= n)
+		at += n = word_controls(s.p + at);
 	while (at < s.n && chars[(unsigned char)s.p[at]] & CH_VALUE)
 		at++;
 	return at;
@@ -2610,8 +2617,8 @@ field_id_of(struct slice name)
 
 	if (name.n < 2)
 		return F_OTHER;
-	first = (unsigned char)lower(name.p[0]);
-	near_last = (unsigned char)lower(name.p[name.n - 2]);
+	first = (unsigned char)name.p[0] | 0x20u; /* in lower case, if it is a letter */
+	near_last = (unsigned char)name.p[name.n - 2] | 0x20u;
 	id = field_slots[FIELD_SLOT(name.n, first, near_last)];
 	return name_is(name, field_names[id]) ? id : F_OTHER;
 }
@@ -13417,12 +13424,11 @@ loop_dispatch(int ready)
 static void
 loop_insides(void)
 {
-	struct watch now = { .fd = -1 }, *w;
+	struct watch now, *w;
 
 	if (insides.next == &insides)
 		return;
-	now.next = insides.next;
-	now.prev = insides.prev;
+	now = (struct watch){ .fd = -1, .next = insides.next, .prev = insides.prev };
 	now.next->prev = now.prev->next = &now;
 	insides.prev = insides.next = &insides;
 	while ((w = now.next) != &now) {
@@ -13439,6 +13445,7 @@ static void
 loop_turn(int wait_ms)
 {
 	int due = timers_next_ms(), ready;
+	int64_t due_ms = due < 0 ? INT64_MAX : now_ms + due; /* whatever is set until then is later */
 
 	if (due >= 0 && (wait_ms < 0 || due < wait_ms))
 		wait_ms = due;
@@ -13456,7 +13463,8 @@ loop_turn(int wait_ms)
 	}
 	loop_insides();
 	loop_dispatch(ready);
-	timers_run();
+	if (due_ms <= now_ms)
+		timers_run();
 	park_quiet();
 }
 
