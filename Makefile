@@ -8,6 +8,7 @@
 #   make soak-cross  what make cross makes, at work under QEMU
 #   make bench    beside nginx and HAProxy; and what choosing a route and an
 #                 instance costs
+#   make instructions  of a kept GET: figures that do not depend on the day
 #   make size     where the bytes are
 #   make man      brings the manual's table of keys up to date
 #   make cross    ARCHS="arm64 ...": warp-cross.ARCH for small machines
@@ -152,6 +153,10 @@ bench: warp build/route_bench build/pick_bench
 	build/pick_bench
 	cd tests/bench && WARP=../../warp $(PYTHON) bench.py --quick -o ../../build/bench-result.json
 
+# User-space instructions of a kept GET, beside nginx, HAProxy and a bare forwarder.
+instructions: warp
+	@tests/bench/instructions.py
+
 size: warp
 	@size warp
 	@ls -l warp | awk '{ printf "%d KB on disk\n", ($$5 + 1023) / 1024 }'
@@ -181,4 +186,4 @@ dist:
 clean:
 	rm -rf build warp warp-debug warp-tiny warp-cross.* warp-*.tar.gz
 
-.PHONY: all run check tests deps fuzz soak soak-cross bench size man cross install dist clean needs-musl
+.PHONY: all run check tests deps fuzz soak soak-cross bench instructions size man cross install dist clean needs-musl
