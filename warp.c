@@ -2472,6 +2472,45 @@ value_end(struct slice s, size_t at)
 	return at;
 }
 
+/* How many of the eight bytes at p, from the first on, are letters, digits or '-'.
+ * No sum carries from one byte to the next. */
+static size_t
+word_plain(const char *p)
+{
+	const uint64_t ones = UINT64_MAX / UINT8_MAX, high = ones << 7;
+	uint64_t w, low, letter, digit, dash;
+
+	memcpy(&w, p, sizeof w);
+	low = w & ~high;
+	letter = low | ones * 0x20;
+	letter = (letter + ones * (0x80 - 'a')) & ~(letter + ones * (0x7f - 'z'));
+	digit = (low + ones * (0x80 - '0')) & ~(low + ones * (0x7f - '9'));
+	dash = ~((low ^ ones * '-') + ones * 0x7f);
+	w = ~((letter | digit | dash) & ~w) & high;
+	if (w == 0)
+		return sizeof w;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return (size_t)__builtin_ctzll(w) / 8;
+#else
+	return (size_t)__builtin_clzll(w) / 8;
+#endif
+}
+
+/* Where the name that begins at `at` ends; *plain: it has nothing but letters,
+ * digits and '-'. */
+static size_t
+token_end(struct slice s, size_t at, bool *plain)
+{
+	size_t n = sizeof(uint64_t), from;
+
+	while (n == sizeof(uint64_t) && s.n - at >= n)
+		at += n = word_plain(s.p + at);
+	for (from = at; at < s.n && chars[(unsigned char)s.p[at]] & CH_TOKEN; at++)
+		;
+	*plain = at == from;
+	return at;
+}
+
 static bool
 is_token(struct slice s)
 {
@@ -2791,11 +2830,9 @@ static int
 field_parse(struct head *h, struct slice in, size_t *at, bool lf)
 {
 	struct field *f = &h->f[h->n];
-	size_t start = *at, colon = start, value, end;
+	size_t start = *at, colon = token_end(in, start, &f->plain), value, end;
 	int got;
 
-	while (colon < in.n && chars[(unsigned char)in.p[colon]] & CH_TOKEN)
-		colon++;
 	if (colon == in.n)
 		return 0;
 	if (colon == start || in.p[colon] != ':')
@@ -19180,7 +19217,7 @@ head_drop_twins(struct head *h, const struct route *r, bool trusted)
 	for (int i = 0; i < h->n; i++) {
 		struct field *f = &h->f[i];
 		struct slice name = { b, MIN(f->name.n, sizeof b) };
-		bool twin = f->id == F_OTHER && memchr(f->name.p, '_', name.n);
+		bool twin = f->id == F_OTHER && !f->plain && memchr(f->name.p, '_', name.n);
 
 		if (!twin && (f->id != F_OTHER || trusted || lower(f->name.p[0]) != 'x'))
 			continue;

@@ -246,6 +246,7 @@ struct field {
 	struct slice name, value;
 	const char *start, *end; /* start NULL: the line ended in a bare LF */
 	uint8_t id; /* enum field_id */
+	bool plain; /* its name is of letters, digits and '-' */
 	bool drop;  /* does not travel on */
 	bool kept;  /* no Connection option may drop it, as was found already */
 };

@@ -1269,6 +1269,30 @@ test_field_lines(void **state)
 	exact_free(in);
 }
 
+/* A name ends where it should, whatever stands there, and is plain or not. */
+static void
+test_token_end(void **state)
+{
+	enum { LONGEST = 20 };
+	char b[LONGEST + 1 + sizeof(uint64_t)];
+
+	(void)state;
+	for (size_t n = 1; n <= LONGEST; n++)
+		for (size_t at = 0; at < n; at++)
+			for (int c = 0; c < 256; c++) {
+				bool plain, want = isalnum(c) || c == '-', token;
+				size_t end;
+
+				memset(b, "aZ09-"[(n + at) % 5], n);
+				memset(b + n, ':', sizeof b - n);
+				b[at] = (char)c;
+				token = is_token((struct slice){ b + at, 1 });
+				end = token_end((struct slice){ b, sizeof b }, 0, &plain);
+				assert_int_equal(end, token ? n : at);
+				assert_int_equal(plain, want || !token);
+			}
+}
+
 /* Names and ids belong together, whatever the case. */
 static void
 test_field_ids(void **state)
@@ -1375,6 +1399,7 @@ main(void)
 		cmocka_unit_test(test_hop_by_hop),
 		cmocka_unit_test(test_head_has),
 		cmocka_unit_test(test_field_lines),
+		cmocka_unit_test(test_token_end),
 		cmocka_unit_test(test_field_ids),
 		cmocka_unit_test(test_chars),
 		cmocka_unit_test(test_value_end),
