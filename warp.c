@@ -63,7 +63,7 @@ FAST
 /* ==== base ===================================================================
  * Owns    the state of random_next.
  * Offers  LEN, MIN, MAX, slice_*, text_*, hash64, mix64, random_next, fd_close,
- *         clock_us, user_find, base64_value.
+ *         clock_us, user_find, base64_value, hex_value.
  * Calls   libc only. */
 
 #define LEN(a)    (sizeof(a) / sizeof((a)[0]))
@@ -288,6 +288,16 @@ base64_value(char c)
 {
 	return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26
 	    : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+/* -1: it is no digit. */
+static int
+hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c = lower(c);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /* -1: there is none. */
@@ -2523,15 +2533,6 @@ is_field_value(struct slice s)
 	return value_end(s, 0) == s.n;
 }
 
-static int
-hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c = lower(c);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* ---- names ---- */
 
 static const struct slice field_names[FIELD_IDS] = {
@@ -3545,7 +3546,7 @@ chunk_decode(struct body *b, char *p, size_t n, size_t *content, struct text *tr
 /* ==== path ===================================================================
  * Owns    the normalised view of the path in hand.
  * Offers  path_plain, path_normalise, path_raw, path_encode, query_has.
- * Calls   base, http. Routes match this view, so that no spelling slips past a
+ * Calls   base. Routes match this view, so that no spelling slips past a
  *         guarded one; RFC 3986 6.2.2. */
 
 static char path_buf[PATH_PAD + TARGET_MAX + 1]; /* the pad stays zero */
@@ -5151,8 +5152,8 @@ crypt_matches(const struct sha_job *j)
 /* ==== json ===================================================================
  * Owns    nothing: the tree is in the caller's arena.
  * Offers  json_parse, json_get, json_text.
- * Calls   base, arena, toml (utf8_add, utf8_length), http (hex_value). RFC
- *         8259, strict; what writes JSON is in admin. */
+ * Calls   base, arena, toml (utf8_add, utf8_length). RFC 8259, strict; what
+ *         writes JSON is in admin. */
 
 struct json_reader {
 	struct arena *arena;
