@@ -63,8 +63,8 @@ FAST
 /* ==== base ===================================================================
  * Owns    the state of random_next.
  * Offers  LEN, MIN, MAX, slice_*, text_*, hash64, mix64, random_next, fd_close,
- *         clock_us, user_find, base64_value, hex_value.
- * Calls   libc only. */
+ *         clock_us, user_find, hex_value, utf8_*, base64_*, sha256.
+ * Calls   libc, BearSSL's hash. */
 
 #define LEN(a)    (sizeof(a) / sizeof((a)[0]))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -282,14 +282,6 @@ text_clean(char *p, size_t n)
 			p[i] = '?';
 }
 
-/* What a digit of base64 stands for; -1: it is none. RFC 4648 4. */
-static int
-base64_value(char c)
-{
-	return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26
-	    : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
 /* -1: it is no digit. */
 static int
 hex_value(char c)
@@ -364,6 +356,145 @@ mix64(uint64_t h)
 }
 
 FAST_END
+
+/* ---- how others write bytes ---- */
+
+/* Two capital digits behind the prefix. */
+static void
+text_byte(struct text *t, const char *prefix, char c)
+{
+	text_str(t, prefix);
+	text_char(t, "0123456789ABCDEF"[(unsigned char)c >> 4]);
+	text_char(t, "0123456789ABCDEF"[c & 15]);
+}
+
+static void
+utf8_add(struct text *t, uint32_t c)
+{
+	static const unsigned char lead[] = { 0, 0xc0, 0xe0, 0xf0 };
+	int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+
+	text_char(t, (char)(lead[more] | c >> 6 * more));
+	while (more-- > 0)
+		text_char(t, (char)(0x80 | (c >> 6 * more & 0x3f)));
+}
+
+/* Length of the UTF-8 sequence at p; 0: none. */
+static size_t
+utf8_length(const unsigned char *p, const unsigned char *end)
+{
+	size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 :
+	    (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
+
+	if (n == 0 || (size_t)(end - p) < n)
+		return 0;
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
+	    (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
+		return 0;
+	return n;
+}
+
+/* Takes bytes off the front of *s and returns how they stand in a JSON string:
+ * as they are, or as one escape in b. What is no UTF-8 is U+FFFD or, in a log
+ * that keeps it, taken for Latin-1. RFC 8259 7. */
+static struct slice
+json_piece(struct slice *s, bool log, char b[8])
+{
+	const unsigned char *p = (const unsigned char *)s->p, *end = p + s->n, *from = p;
+	size_t n = 1;
+
+	while (p < end && *p >= ' ' && *p != '"' && *p != '\\' && *p != 0x7f &&
+	    (*p < 0x80 || (n = utf8_length(p, end)) > 0)) {
+		p += n;
+		n = 1;
+	}
+	n = (size_t)(p - from);
+	*s = slice_from(*s, MAX(n, (size_t)1));
+	if (n > 0)
+		return (struct slice){ (const char *)from, n };
+	if (*p == '"' || *p == '\\')
+		snprintf(b, 8, "\\%c", *p);
+	else
+		snprintf(b, 8, log ? "\\u%04X" : "\\u%04x", *p < 0x80 || log ? *p : 0xfffdu);
+	return slice_of(b);
+}
+
+/* s as it stands in a JSON string. */
+static void
+text_json(struct text *t, struct slice s, bool log)
+{
+	char b[8];
+
+	while (s.n > 0 && !t->full)
+		text_add(t, json_piece(&s, log, b));
+}
+
+/* What a digit of base64 stands for; -1: it is none. RFC 4648 4. */
+static int
+base64_value(char c)
+{
+	return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26
+	    : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+/* RFC 4648 4; url: 5, without padding. */
+static void
+base64_write(struct text *t, struct slice s, bool url)
+{
+	static const char digits[] =
+	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_";
+
+	for (size_t i = 0; i < s.n; i += 3) {
+		size_t n = MIN(s.n - i, (size_t)3);
+		uint32_t v = 0;
+		for (size_t k = 0; k < 3; k++)
+			v = v << 8 | (k < n ? (unsigned char)s.p[i + k] : 0);
+		for (size_t k = 0; k < 4; k++) {
+			unsigned digit = v >> (18 - 6 * k) & 63;
+			if (k <= n)
+				text_char(t, digits[digit + (url && digit > 61 ? 2 : 0)]);
+			else if (!url)
+				text_char(t, '=');
+		}
+	}
+}
+
+/* Appends the bytes that s stands for, with or without padding; those of `skip`
+ * in it mean nothing. False: it is no base64, or too long for t. */
+static bool
+base64_read(struct text *t, struct slice s, const char *skip)
+{
+	size_t digits = 0, pads = 0;
+	uint32_t bits = 0;
+
+	for (size_t i = 0; i < s.n; i++) {
+		int v = base64_value(s.p[i]);
+		if (s.p[i] && strchr(skip, s.p[i]))
+			continue;
+		pads += s.p[i] == '=';
+		if (v < 0 ? s.p[i] != '=' || pads > 2 : pads > 0)
+			return false;
+		if (v < 0)
+			continue;
+		bits = bits << 6 | (uint32_t)v;
+		if (++digits % 4 != 1)
+			text_char(t, (char)(bits >> (6 - 2 * ((digits - 1) % 4)) & 0xff));
+	}
+	return digits % 4 != 1 && !t->full;
+}
+
+static void
+sha256(struct slice s, unsigned char out[br_sha256_SIZE])
+{
+	br_sha256_context h;
+
+	br_sha256_init(&h);
+	br_sha256_update(&h, s.p, s.n);
+	br_sha256_out(&h, out);
+}
 
 /* ==== arena ==================================================================
  * Owns    blocks that are freed together.
@@ -1358,7 +1489,7 @@ diags_say(const struct diags *ds)
 
 /* ==== toml ===================================================================
  * Owns    nothing: the tree is in the caller's arena.
- * Offers  toml_parse, toml_get, utf8_add, utf8_length.
+ * Offers  toml_parse, toml_get.
  * Calls   base, arena, diag. All of TOML 1.0.0. After an error the parser goes
  *         on with the next line, so that all errors are told at once.
  * Keys of a table are looked up one by one: fine for what people write. */
@@ -1531,17 +1662,6 @@ toml_space(struct toml_parser *tp)
 }
 
 /* ---- strings ---- */
-
-static void
-utf8_add(struct text *t, uint32_t c)
-{
-	static const unsigned char lead[] = { 0, 0xc0, 0xe0, 0xf0 };
-	int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-
-	text_char(t, (char)(lead[more] | c >> 6 * more));
-	while (more-- > 0)
-		text_char(t, (char)(0x80 | (c >> 6 * more & 0x3f)));
-}
 
 static int
 toml_digit(char c, int base)
@@ -2320,24 +2440,6 @@ toml_recover(struct toml_parser *tp, unsigned began)
 	do
 		toml_skip_line(tp);
 	while (tp->open > 0 && tp->p < tp->end && !toml_resumes(tp));
-}
-
-/* Length of the UTF-8 sequence at p; 0: none. */
-static size_t
-utf8_length(const unsigned char *p, const unsigned char *end)
-{
-	size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 :
-	    (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
-
-	if (n == 0 || (size_t)(end - p) < n)
-		return 0;
-	for (size_t i = 1; i < n; i++)
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
-	    (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
-		return 0;
-	return n;
 }
 
 /* Tells the first bad byte of every line. */
@@ -3722,9 +3824,7 @@ path_encode(struct text *t, struct slice normal)
 			text_char(t, (char)c);
 			continue;
 		}
-		text_char(t, '%');
-		text_char(t, "0123456789ABCDEF"[c >> 4]);
-		text_char(t, "0123456789ABCDEF"[c & 15]);
+		text_byte(t, "%", (char)c);
 	}
 }
 
@@ -5152,8 +5252,7 @@ crypt_matches(const struct sha_job *j)
 /* ==== json ===================================================================
  * Owns    nothing: the tree is in the caller's arena.
  * Offers  json_parse, json_get, json_text.
- * Calls   base, arena, toml (utf8_add, utf8_length). RFC 8259, strict; what
- *         writes JSON is in admin. */
+ * Calls   base, arena. RFC 8259, strict. */
 
 struct json_reader {
 	struct arena *arena;
@@ -5682,12 +5781,9 @@ der_sign(struct arena *a, const br_ec_private_key *key, const struct der *body, 
 {
 	struct der d = der_new(a, der_n(body) + DER_ROOM);
 	unsigned char hash[br_sha256_SIZE], signature[SIGNATURE_MAX];
-	br_sha256_context sha;
 	size_t n;
 
-	br_sha256_init(&sha);
-	br_sha256_update(&sha, body->p + body->at, der_n(body));
-	br_sha256_out(&sha, hash);
+	sha256((struct slice){ (const char *)body->p + body->at, der_n(body) }, hash);
 	n = br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), &br_sha256_vtable, hash, key,
 	    signature);
 	if (n == 0)
@@ -5826,23 +5922,14 @@ cert_make_pem(struct arena *a, const struct slices *names, const unsigned char *
 
 enum { JOSE_SIGNATURE = 2 * EC_KEY_BYTES }; /* ES256: r, s; RFC 7518 3.4 */
 
-/* Without padding; a NUL follows. RFC 4648 5. */
+/* Without padding; a NUL follows. */
 static struct slice
 b64url(struct arena *a, struct slice s)
 {
-	static const char digits[] =
-	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 	size_t cap = s.n / 3 * 4 + 4;
 	struct text t = { arena_alloc(a, cap), 0, cap, false };
 
-	for (size_t i = 0; i < s.n; i += 3) {
-		size_t n = MIN(s.n - i, (size_t)3);
-		uint32_t v = 0;
-		for (size_t k = 0; k < 3; k++)
-			v = v << 8 | (k < n ? (unsigned char)s.p[i + k] : 0);
-		for (size_t k = 0; k <= n; k++)
-			text_char(&t, digits[v >> (18 - 6 * k) & 63]);
-	}
+	base64_write(&t, s, true);
 	return text_slice(&t);
 }
 
@@ -5852,24 +5939,17 @@ static bool
 b64url_decode(struct arena *a, struct slice s, struct slice *out)
 {
 	struct text t = { arena_alloc(a, s.n + 1), 0, s.n, false };
-	uint32_t bits = 0;
+	char *p = (char *)(uintptr_t)arena_dup(a, s).p;
 
-	while (s.n > 0 && s.p[s.n - 1] == '=')
-		s.n--;
-	for (size_t i = 0; i < s.n; i++) {
-		char c = s.p[i] == '-' ? '+' : s.p[i] == '_' ? '/' : s.p[i];
-		int v = base64_value(c);
-		if (v < 0)
-			return false;
-		bits = bits << 6 | (uint32_t)v;
-		if (i % 4 > 0)
-			text_char(&t, (char)(bits >> (6 - 2 * (i % 4)) & 0xff));
-	}
+	for (size_t i = 0; i < s.n; i++)
+		p[i] = p[i] == '-' ? '+' : p[i] == '_' ? '/' : p[i];
+	if (!base64_read(&t, (struct slice){ p, s.n }, ""))
+		return false;
 	*out = text_slice(&t);
-	return s.n % 4 != 1;
+	return true;
 }
 
-/* s as a JSON string, with its quotes; s is UTF-8. RFC 8259 7. */
+/* s as a JSON string, with its quotes. */
 static const char *
 json_quoted(struct arena *a, struct slice s)
 {
@@ -5877,16 +5957,7 @@ json_quoted(struct arena *a, struct slice s)
 	struct text t = { arena_alloc(a, cap), 0, cap, false };
 
 	text_char(&t, '"');
-	for (size_t i = 0; i < s.n; i++) {
-		if ((unsigned char)s.p[i] < ' ') {
-			text_str(&t, "\\u");
-			text_hex(&t, (unsigned char)s.p[i], 4);
-			continue;
-		}
-		if (s.p[i] == '"' || s.p[i] == '\\')
-			text_char(&t, '\\');
-		text_char(&t, s.p[i]);
-	}
+	text_json(&t, s, false);
 	text_char(&t, '"');
 	return t.p;
 }
@@ -5910,11 +5981,8 @@ static struct slice
 jwk_thumbprint(struct arena *a, struct slice jwk)
 {
 	unsigned char hash[br_sha256_SIZE];
-	br_sha256_context sha;
 
-	br_sha256_init(&sha);
-	br_sha256_update(&sha, jwk.p, jwk.n);
-	br_sha256_out(&sha, hash);
+	sha256(jwk, hash);
 	return b64url(a, (struct slice){ (char *)hash, sizeof hash });
 }
 
@@ -5941,11 +6009,8 @@ jws_ecdsa(struct arena *a, const br_ec_private_key *key, struct slice header, st
 {
 	struct slice text = jws_signed(a, header, payload);
 	unsigned char hash[br_sha256_SIZE], signature[JOSE_SIGNATURE];
-	br_sha256_context sha;
 
-	br_sha256_init(&sha);
-	br_sha256_update(&sha, text.p, text.n);
-	br_sha256_out(&sha, hash);
+	sha256(text, hash);
 	if (key->curve != BR_EC_secp256r1 || br_ecdsa_sign_raw_get_default()(br_ec_get_default(),
 	    &br_sha256_vtable, hash, key, signature) != sizeof signature)
 		return S("");
@@ -6013,37 +6078,13 @@ pem_mark(struct slice line, struct slice mark, struct slice *name)
 	return true;
 }
 
-/* The bytes that a body stands for; blanks in it mean nothing. */
-static bool
-pem_decode(struct arena *a, struct slice body, struct slice *out)
-{
-	size_t room = body.n / 4 * 3 + 3, n = 0, digits = 0, pads = 0;
-	unsigned char *p = arena_alloc(a, room);
-	uint32_t bits = 0;
-
-	for (size_t i = 0; i < body.n; i++) {
-		int v = base64_value(body.p[i]);
-		if (is_blank(body.p[i]) || body.p[i] == '\r' || body.p[i] == '\n')
-			continue;
-		pads += body.p[i] == '=';
-		if (pads > 2 || (v < 0 && body.p[i] != '=') || (v >= 0 && pads > 0))
-			return false;
-		if (v < 0)
-			continue;
-		bits = bits << 6 | (uint32_t)v;
-		if (++digits % 4 != 1)
-			p[n++] = (unsigned char)(bits >> (6 - 2 * ((digits - 1) % 4)) & 0xff);
-	}
-	*out = (struct slice){ (char *)p, n };
-	return digits % 4 != 1 && n > 0;
-}
-
 /* Takes the next object off the front of *rest: 1, 0 at the end, -1 when it is
  * damaged. Other text around objects means nothing. */
 static int
 pem_next(struct arena *a, struct slice *rest, struct pem *out)
 {
 	struct slice line, name, body;
+	struct text der;
 
 	*out = (struct pem){ .encrypted = false };
 	do
@@ -6062,7 +6103,13 @@ pem_next(struct arena *a, struct slice *rest, struct pem *out)
 	body.n = (size_t)(line.p - body.p);
 	if (!slice_eq(name, out->name))
 		return -1;
-	return out->encrypted || pem_decode(a, body, &out->der) ? 1 : -1;
+	if (out->encrypted)
+		return 1;
+	der = (struct text){ arena_alloc(a, body.n), 0, body.n, false };
+	if (!base64_read(&der, body, " \t\r\n"))
+		return -1;
+	out->der = text_slice(&der);
+	return der.n > 0 ? 1 : -1;
 }
 
 /* No more objects than this are in text. */
@@ -14187,15 +14234,12 @@ cert_of_challenge(struct tls *t, struct slice name)
 	struct certs_reader r = { .say = NULL };
 	char answer[ACME_TOKEN_MAX];
 	unsigned char hash[br_sha256_SIZE];
-	br_sha256_context sha;
 	struct cert_set *set;
 	struct slice pem;
 
 	if (!challenge_of(name, answer))
 		return NULL;
-	br_sha256_init(&sha);
-	br_sha256_update(&sha, answer, strlen(answer));
-	br_sha256_out(&sha, hash);
+	sha256(slice_of(answer), hash);
 	set = certs_new(&r.a, 1);
 	certs_add(set, CERT_MADE, "", "");
 	if (cert_make_pem(r.a, &names, hash, &pem) || !cert_read(&r, &set->v[0], pem, pem)) {
@@ -14773,7 +14817,7 @@ dn_value_write(struct text *t, struct slice value)
 		char c = value.p[k];
 		bool edge = k == 0 || k + 1 == value.n;
 		if (c < ' ' || c > '~')
-			text_fmt(t, "\\%02X", (unsigned char)c);
+			text_byte(t, "\\", c);
 		else if (strchr(",+\"\\<>;=", c) || (c == ' ' && edge) || (c == '#' && k == 0))
 			text_fmt(t, "\\%c", c);
 		else
@@ -15998,28 +16042,6 @@ auth_open(void)
 		memcpy(auth_key, &now_us, sizeof now_us);
 }
 
-/* Appends what s encodes; false when it is not base64. RFC 4648 4. */
-static bool
-base64_decode(struct text *t, struct slice s)
-{
-	unsigned bits = 0, n = 0;
-
-	while (s.n > 0 && s.p[s.n - 1] == '=')
-		s.n--;
-	for (size_t i = 0; i < s.n; i++) {
-		int v = base64_value(s.p[i]);
-		if (v < 0)
-			return false;
-		bits = bits << 6 | (unsigned)v;
-		n += 6;
-		if (n >= 8) {
-			n -= 8;
-			text_char(t, (char)(bits >> n & 0xff));
-		}
-	}
-	return !t->full;
-}
-
 /* The word behind the scheme: `Basic xyz`, `Bearer xyz`; empty: not that. */
 static struct slice
 auth_credentials(const struct head *h, const char *scheme)
@@ -16132,7 +16154,7 @@ auth_basic(struct exchange *x, const struct head *h, const struct pairs *users)
 	struct slice rest, user, secret = S("");
 	bool known = false;
 
-	if (!base64_decode(&t, auth_credentials(h, "Basic")))
+	if (!base64_read(&t, auth_credentials(h, "Basic"), ""))
 		return AUTH_NO;
 	rest = text_slice(&t);
 	if (!slice_cut(&rest, ':', &user) || !rest.p || memchr(rest.p, '\0', rest.n))
@@ -16201,7 +16223,7 @@ auth_work(bool *good)
  *         not written yet.
  * Offers  access_on, access_start, access_line, access_flush, access_due_ms,
  *         access_fd.
- * Calls   base, arena, clock, sink, log, toml, http, addr, board, loop, auth.
+ * Calls   base, arena, clock, sink, log, http, addr, board, loop, auth.
  *         The format is compiled once into an array of ops. Never blocks: what
  *         the reader does not take waits in the buffer, what does not fit there
  *         is dropped and counted. */
@@ -16435,7 +16457,7 @@ VAR(user)
 	struct slice all, user;
 
 	(void)x, (void)arg;
-	if (!h || !base64_decode(&t, auth_credentials(h, "Basic")))
+	if (!h || !base64_read(&t, auth_credentials(h, "Basic"), ""))
 		return S("");
 	all = text_slice(&t);
 	slice_cut(&all, ':', &user);
@@ -16544,61 +16566,17 @@ access_compile_json(void)
 
 /* ---- lines ---- */
 
-static bool
-is_plain(char c)
-{
-	return c >= ' ' && c < 0x7f && c != '"' && c != '\\';
-}
-
-/* Takes the bytes that need no escape off the front of *s and adds them. */
-static void
-plain_add(struct text *t, struct slice *s)
-{
-	size_t n = 0;
-
-	while (n < s->n && is_plain(s->p[n]))
-		n++;
-	text_add(t, (struct slice){ s->p, n });
-	*s = slice_from(*s, n);
-}
-
-static void
-hex_add(struct text *t, struct slice prefix, char c)
-{
-	static const char digits[] = "0123456789ABCDEF";
-	unsigned char b = (unsigned char)c;
-
-	text_add(t, prefix);
-	text_char(t, digits[b >> 4]);
-	text_char(t, digits[b & 0xf]);
-}
-
 /* As nginx writes a value: what is not printable ASCII is \xXX. */
 static void
 value_add(struct text *t, struct slice s)
 {
-	for (plain_add(t, &s); s.n > 0 && !t->full; plain_add(t, &s)) {
-		hex_add(t, S("\\x"), *s.p);
-		s = slice_from(s, 1);
-	}
-}
-
-/* UTF-8 stays; other bytes are taken for Latin-1. RFC 8259 7. */
-static void
-value_add_json(struct text *t, struct slice s)
-{
-	for (plain_add(t, &s); s.n > 0 && !t->full; plain_add(t, &s)) {
-		const unsigned char *p = (const unsigned char *)s.p;
-		size_t n = *p < 0x80 ? 0 : utf8_length(p, p + s.n);
-
-		if (n > 0)
-			text_add(t, (struct slice){ s.p, n });
-		else if (*s.p == '"' || *s.p == '\\') {
-			text_char(t, '\\');
-			text_char(t, *s.p);
-		} else
-			hex_add(t, S("\\u00"), *s.p);
-		s = slice_from(s, MAX(n, (size_t)1));
+	for (size_t n = 0; s.n > 0 && !t->full; s = slice_from(s, n)) {
+		for (n = 0; n < s.n && s.p[n] >= ' ' && s.p[n] < 0x7f && s.p[n] != '"' &&
+		    s.p[n] != '\\'; n++)
+			;
+		text_add(t, (struct slice){ s.p, n });
+		if (n < s.n)
+			text_byte(t, "\\x", s.p[n++]);
 	}
 }
 
@@ -16616,7 +16594,7 @@ line_json(struct text *t, const struct access_op *op, struct slice v)
 		return;
 	}
 	text_char(t, '"');
-	value_add_json(t, v);
+	text_json(t, v, true);
 	text_char(t, '"');
 }
 
