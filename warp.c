@@ -1527,15 +1527,19 @@ struct toml_parser {
 	bool (*value)(struct toml_parser *, struct toml *); /* arrays hold values */
 };
 
+static struct toml *
+toml_find(const struct toml *t, struct slice key)
+{
+	for (struct toml *v = t->first; v; v = v->next)
+		if (slice_eq(v->key, key))
+			return v;
+	return NULL;
+}
+
 static const struct toml *
 toml_get(const struct toml *t, const char *key)
 {
-	struct slice k = slice_of(key);
-
-	for (t = t && t->kind == TOML_TABLE ? t->first : NULL; t; t = t->next)
-		if (slice_eq(t->key, k))
-			return t;
-	return NULL;
+	return t && t->kind == TOML_TABLE ? toml_find(t, slice_of(key)) : NULL;
 }
 
 /* Characters, not bytes, from the start of the line; from 1. */
@@ -1577,9 +1581,6 @@ toml_error(struct toml_parser *tp, const char *at, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	for (char *p = text; *p; p++)
-		if (toml_is_control(*p))
-			*p = '?'; /* decoded keys may hold them */
 	if (tp->diags->errors < TOML_ERRORS_MAX)
 		diag_add(tp->diags, DIAG_ERROR, tp->line, toml_col(tp, at), "%s", text);
 	return false;
@@ -1663,16 +1664,6 @@ toml_space(struct toml_parser *tp)
 
 /* ---- strings ---- */
 
-static int
-toml_digit(char c, int base)
-{
-	int v = c >= '0' && c <= '9' ? c - '0' : -1;
-
-	if (v < 0 && lower(c) >= 'a' && lower(c) <= 'f')
-		v = lower(c) - 'a' + 10;
-	return v < base ? v : -1;
-}
-
 /* \uXXXX or \UXXXXXXXX, behind the letter. */
 static bool
 toml_unicode(struct toml_parser *tp, struct text *t, int digits)
@@ -1681,11 +1672,10 @@ toml_unicode(struct toml_parser *tp, struct text *t, int digits)
 	uint32_t c = 0;
 	int v;
 
-	for (int i = 0; i < digits; i++) {
-		if (tp->p == tp->end || (v = toml_digit(*tp->p, 16)) < 0)
+	for (int i = 0; i < digits; i++, tp->p++) {
+		if (tp->p == tp->end || (v = hex_value(*tp->p)) < 0)
 			return toml_error(tp, at, "expected %d hexadecimal digits", digits);
 		c = c << 4 | (uint32_t)v;
-		tp->p++;
 	}
 	if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
 		return toml_error(tp, at, "this is no Unicode character");
@@ -1698,17 +1688,15 @@ static bool
 toml_escape(struct toml_parser *tp, struct text *t)
 {
 	static const char letters[] = "btnfr\"\\", bytes[] = "\b\t\n\f\r\"\\";
-	const char *at;
 	char c = tp->p < tp->end ? *tp->p : '\0';
+	const char *at = c ? strchr(letters, c) : NULL;
 
-	if (c == 'u' || c == 'U') {
-		tp->p++;
-		return toml_unicode(tp, t, c == 'u' ? 4 : 8);
-	}
-	if (!c || !(at = strchr(letters, c)))
+	if (!at && c != 'u' && c != 'U')
 		return toml_error(tp, tp->p - 1, "unknown escape; use \\\\ for a backslash");
-	text_char(t, bytes[at - letters]);
 	tp->p++;
+	if (!at)
+		return toml_unicode(tp, t, c == 'u' ? 4 : 8);
+	text_char(t, bytes[at - letters]);
 	return true;
 }
 
@@ -1820,126 +1808,109 @@ toml_string(struct toml_parser *tp, struct slice *out, bool may_span)
 
 /* ---- numbers and dates ---- */
 
-/* Digits with single underscores between them, without those, into t. */
+static const struct {
+	char letter;
+	int base;
+	const char *digits;
+} number_bases[] = {
+	{ 'x', 16, "0123456789abcdefABCDEF" }, { 'o', 8, "01234567" }, { 'b', 2, "01" },
+};
+
+/* Over such digits, to t without the single underscores between them. */
 static bool
-number_digits(struct slice s, int base, struct text *t)
+number_digits(const char **p, const char *digits, struct text *t)
 {
-	for (size_t i = 0; i < s.n; i++) {
-		if (s.p[i] == '_' && i > 0 && i + 1 < s.n && s.p[i - 1] != '_')
-			continue;
-		if (toml_digit(s.p[i], base) < 0)
+	size_t n;
+
+	do {
+		if ((n = strspn(*p, digits)) == 0)
 			return false;
-		text_char(t, s.p[i]);
-	}
-	return s.n > 0 && !t->full;
+		text_add(t, (struct slice){ *p, n });
+		*p += n;
+	} while (**p == '_' && *++*p);
+	return (*p)[-1] != '_';
 }
 
-/* Over a sign, copied to t. */
+/* Over a sign, to t. */
 static bool
-number_sign(struct slice *s, struct text *t)
+number_sign(const char **p, struct text *t)
 {
-	if (s->n == 0 || (s->p[0] != '-' && s->p[0] != '+'))
+	if (**p != '-' && **p != '+')
 		return false;
-	text_char(t, s->p[0]);
-	*s = slice_from(*s, 1);
+	text_char(t, *(*p)++);
 	return true;
 }
 
-/* t is empty and has room for s, as in the next ones. */
+/* t holds all of it, for strtoll. */
 static bool
-number_integer(struct slice s, struct text *t, struct toml *v)
+number_integer(const char *text, int base, struct toml *v)
 {
-	bool sign = number_sign(&s, t);
-	int base = 10;
+	int64_t n;
 
-	if (!sign && s.n > 2 && s.p[0] == '0' && strchr("xob", s.p[1])) {
-		base = s.p[1] == 'x' ? 16 : s.p[1] == 'o' ? 8 : 2;
-		s = slice_from(s, 2);
-	}
-	if ((base == 10 && s.n > 1 && s.p[0] == '0') || !number_digits(s, base, t))
-		return false;
-	t->p[t->n] = '\0';
 	errno = 0;
-	v->integer = strtoll(t->p, NULL, base);
-	v->kind = TOML_INTEGER;
-	return errno == 0;
-}
-
-static bool
-number_special(struct slice s, struct text *t, struct toml *v)
-{
-	double sign = number_sign(&s, t) && t->p[0] == '-' ? -1.0 : 1.0;
-
-	v->kind = TOML_FLOAT;
-	v->real = sign * (slice_eq(s, S("inf")) ? HUGE_VAL : (double)NAN);
-	return slice_eq(s, S("inf")) || slice_eq(s, S("nan"));
-}
-
-/* [sign] digits [. digits] [e [sign] digits], one of the last two at least. */
-static bool
-number_float(struct slice s, struct text *t, struct toml *v)
-{
-	struct slice rest = s, whole;
-	size_t e = 0;
-
-	while (e < s.n && lower(s.p[e]) != 'e')
-		e++;
-	rest.n = e;
-	number_sign(&rest, t);
-	slice_cut(&rest, '.', &whole);
-	if ((whole.n > 1 && whole.p[0] == '0') || !number_digits(whole, 10, t) ||
-	    (!rest.p && e == s.n))
+	n = strtoll(text, NULL, base);
+	if (errno != 0)
 		return false;
-	if (rest.p) {
-		text_char(t, '.');
-		if (!number_digits(rest, 10, t))
-			return false;
-	}
-	if (e < s.n) {
-		rest = slice_from(s, e + 1);
-		text_char(t, 'e');
-		number_sign(&rest, t);
-		if (!number_digits(rest, 10, t))
-			return false;
-	}
-	t->p[t->n] = '\0';
-	v->kind = TOML_FLOAT;
-	v->real = strtod(t->p, NULL);
-	return isfinite(v->real); /* stricter than TOML: 1e999 is a slip */
+	v->kind = TOML_INTEGER;
+	v->integer = n;
+	return true;
 }
 
+/* Sign, digits, and either a fraction or an exponent or both in a float. */
 static bool
 number_parse(struct toml_parser *tp, struct slice s, struct toml *v)
 {
-	static bool (*const ways[])(struct slice, struct text *, struct toml *) = {
-		number_integer, number_special, number_float };
-	char *p = arena_alloc(tp->arena, s.n + 1);
+	static const char decimal[] = "0123456789";
+	const char *p = arena_dup(tp->arena, s).p;
+	struct text t = { arena_alloc(tp->arena, s.n + 1), 0, s.n, false };
+	bool sign = number_sign(&p, &t), zero = *p == '0';
 
-	for (size_t i = 0; i < LEN(ways); i++) {
-		struct text t = { p, 0, s.n, false };
-		if (ways[i](s, &t, v))
-			return true;
-	}
-	return false;
-}
-
-/* n digits at the front of *s; -1 when they are not there. */
-static int
-date_number(struct slice *s, size_t n)
-{
-	int64_t v = s->n >= n ? slice_uint((struct slice){ s->p, n }, INT_MAX) : -1;
-
-	if (v >= 0)
-		*s = slice_from(*s, n);
-	return (int)v;
-}
-
-static bool
-date_sign(struct slice *s, char c)
-{
-	if (s->n == 0 || lower(s->p[0]) != c)
+	v->kind = TOML_FLOAT;
+	v->real = (double)NAN;
+	if (strcmp(p, "inf") == 0)
+		v->real = *t.p == '-' ? -HUGE_VAL : HUGE_VAL;
+	if (strcmp(p, "inf") == 0 || strcmp(p, "nan") == 0)
+		return true;
+	for (size_t i = 0; zero && !sign && i < LEN(number_bases); i++)
+		if (p[1] == number_bases[i].letter) {
+			p += 2;
+			return number_digits(&p, number_bases[i].digits, &t) && !*p &&
+			    number_integer(t.p, number_bases[i].base, v);
+		}
+	if (!number_digits(&p, decimal, &t) || (zero && t.n > 1u + sign))
 		return false;
-	*s = slice_from(*s, 1);
+	if (!*p)
+		return number_integer(t.p, 10, v);
+	if (*p == '.') {
+		text_char(&t, *p++);
+		if (!number_digits(&p, decimal, &t))
+			return false;
+	}
+	if (lower(*p) == 'e') {
+		text_char(&t, *p++);
+		number_sign(&p, &t);
+		if (!number_digits(&p, decimal, &t))
+			return false;
+	}
+	v->real = strtod(t.p, NULL);
+	return !*p && isfinite(v->real); /* stricter than TOML: 1e999 is a slip */
+}
+
+/* Takes what pattern says off the front of *s: a 0 is a digit of a number in v,
+ * any other character, in either case, stands for itself and parts two numbers.
+ * False: something else is there. */
+static bool
+date_take(struct slice *s, const char *pattern, int *v)
+{
+	for (; *pattern; pattern++, *s = slice_from(*s, 1)) {
+		char c = s->n > 0 ? lower(s->p[0]) : '\0';
+		if (*pattern == '0' ? c < '0' || c > '9' : c != *pattern)
+			return false;
+		if (*pattern == '0')
+			*v = *v * 10 + c - '0';
+		else
+			v++;
+	}
 	return true;
 }
 
@@ -1947,78 +1918,71 @@ static bool
 date_day(struct slice *s)
 {
 	static const int days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
-	int y = date_number(s, 4), m, d;
-	bool leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
+	int v[3] = { 0 }; /* year, month, day */
+	bool leap;
 
-	if (y < 0 || !date_sign(s, '-') || (m = date_number(s, 2)) < 1 || m > 12 ||
-	    !date_sign(s, '-') || (d = date_number(s, 2)) < 1)
+	if (!date_take(s, "0000-00-00", v) || v[1] < 1 || v[1] > 12)
 		return false;
-	return d <= days[m - 1] + (m == 2 && leap);
+	leap = (v[0] % 4 == 0 && v[0] % 100 != 0) || v[0] % 400 == 0;
+	return v[2] >= 1 && v[2] <= days[v[1] - 1] + (v[1] == 2 && leap);
 }
 
 static bool
 date_time(struct slice *s)
 {
-	int h = date_number(s, 2), m, sec;
+	int v[3] = { 0 }; /* hours, minutes, seconds */
 
-	if (h < 0 || h > 23 || !date_sign(s, ':') || (m = date_number(s, 2)) < 0 || m > 59 ||
-	    !date_sign(s, ':') || (sec = date_number(s, 2)) < 0 || sec > 60)
+	if (!date_take(s, "00:00:00", v) || v[0] > 23 || v[1] > 59 || v[2] > 60)
 		return false;
-	if (!date_sign(s, '.'))
+	if (!date_take(s, ".", v))
 		return true;
-	if (date_number(s, 1) < 0)
+	if (s->n == 0 || !isdigit((unsigned char)s->p[0]))
 		return false;
-	while (date_number(s, 1) >= 0)
-		;
+	while (s->n > 0 && isdigit((unsigned char)s->p[0]))
+		*s = slice_from(*s, 1);
 	return true;
 }
 
 static bool
 date_zone(struct slice *s)
 {
-	int h, m;
+	int v[3] = { 0 }; /* nothing, hours, minutes */
 
-	if (date_sign(s, 'z'))
+	if (date_take(s, "z", v))
 		return true;
-	if (!date_sign(s, '+') && !date_sign(s, '-'))
-		return false;
-	return (h = date_number(s, 2)) >= 0 && h <= 23 && date_sign(s, ':') &&
-	    (m = date_number(s, 2)) >= 0 && m <= 59;
+	return date_take(s, s->p[0] == '+' ? "+00:00" : "-00:00", v) && v[1] <= 23 && v[2] <= 59;
 }
 
 static bool
 date_parse(struct toml_parser *tp, struct slice s, struct toml *v)
 {
-	struct slice rest = s;
-
 	v->text = arena_dup(tp->arena, s);
 	if (s.n > 2 && s.p[2] == ':') {
 		v->kind = TOML_TIME_LOCAL;
-		return date_time(&rest) && rest.n == 0;
+		return date_time(&s) && s.n == 0;
 	}
-	if (!date_day(&rest))
+	if (!date_day(&s))
 		return false;
 	v->kind = TOML_DATE_LOCAL;
-	if (rest.n == 0)
+	if (s.n == 0)
 		return true;
-	if ((!date_sign(&rest, 't') && !date_sign(&rest, ' ')) || !date_time(&rest))
+	if (lower(s.p[0]) != 't' && s.p[0] != ' ')
 		return false;
-	v->kind = TOML_DATETIME_LOCAL;
-	if (rest.n == 0)
-		return true;
-	v->kind = TOML_DATETIME;
-	return date_zone(&rest) && rest.n == 0;
+	s = slice_from(s, 1);
+	if (!date_time(&s))
+		return false;
+	v->kind = s.n == 0 ? TOML_DATETIME_LOCAL : TOML_DATETIME;
+	return s.n == 0 || (date_zone(&s) && s.n == 0);
 }
 
-/* Begins like a date or a time: DDDD- or DD: */
+/* Begins like a date or a time. */
 static bool
 date_begins(struct slice s)
 {
-	size_t n = 0;
+	struct slice t = s;
+	int v[2] = { 0 };
 
-	while (n < s.n && n < 4 && isdigit((unsigned char)s.p[n]))
-		n++;
-	return n < s.n && ((n == 4 && s.p[n] == '-') || (n == 2 && s.p[n] == ':'));
+	return date_take(&s, "0000-", v) || date_take(&t, "00:", v);
 }
 
 static bool
@@ -2097,15 +2061,6 @@ toml_add(struct toml_parser *tp, struct toml *to, struct slice key, const char *
 	to->last = v;
 	to->count++;
 	return v;
-}
-
-static struct toml *
-toml_find(const struct toml *t, struct slice key)
-{
-	for (struct toml *v = t->first; v; v = v->next)
-		if (slice_eq(v->key, key))
-			return v;
-	return NULL;
 }
 
 /* A bare or quoted key. */
@@ -2189,21 +2144,49 @@ toml_array(struct toml_parser *tp, struct toml *v)
 	return true;
 }
 
-/* One step along a dotted key; NULL when that cannot be added to. */
+/* One step along a dotted key, to a table made by another one (TOML_DOTTED), or
+ * toward a header's last key (TOML_IMPLICIT). NULL: nothing can be added there. */
 static struct toml *
-toml_dotted(struct toml_parser *tp, struct toml *to, struct slice key, const char *at)
+toml_step(struct toml_parser *tp, struct toml *to, struct slice key, const char *at,
+    uint8_t how)
 {
 	struct toml *v = toml_find(to, key);
 
 	if (!v) {
 		v = toml_add(tp, to, key, at, TOML_TABLE);
-		v->flags = TOML_DOTTED;
-	}
-	if (v->kind == TOML_TABLE && v->flags & TOML_DOTTED)
+		v->flags = how;
 		return v;
-	toml_error(tp, at, "'%.*s' was defined in line %u and cannot be added to here",
-	    toml_shown(key), key.p, v->line);
+	}
+	if (how == TOML_IMPLICIT && v->kind == TOML_ARRAY && v->flags & TOML_TABLES)
+		return v->last;
+	if (v->kind == TOML_TABLE &&
+	    (how == TOML_IMPLICIT ? !(v->flags & TOML_CLOSED) : v->flags & TOML_DOTTED))
+		return v;
+	if (how == TOML_DOTTED)
+		toml_error(tp, at, "'%.*s' was defined in line %u and cannot be added to here",
+		    toml_shown(key), key.p, v->line);
+	else
+		toml_error(tp, at, "'%.*s' was defined in line %u as %s, nothing can go below it",
+		    toml_shown(key), key.p, v->line,
+		    v->kind == TOML_TABLE ? "an inline table" : toml_kind_names[v->kind]);
 	return NULL;
+}
+
+/* Keys with dots between them: the last in *key, from *at on, of the table *to,
+ * which is NULL where the way there is barred. False: that is no key. */
+static bool
+toml_keys(struct toml_parser *tp, struct toml **to, struct slice *key, const char **at,
+    uint8_t how)
+{
+	for (*at = tp->p; toml_key(tp, key); *at = tp->p) {
+		if (!toml_dot(tp))
+			return true;
+		if (!toml_deeper(tp, *at))
+			return false;
+		if (*to && !(*to = toml_step(tp, *to, *key, *at, how)) && how == TOML_IMPLICIT)
+			return false; /* told once; a pair has a value to be read over */
+	}
+	return false;
 }
 
 /* key = value into a table, dotted keys made on the way. */
@@ -2211,28 +2194,17 @@ static bool
 toml_pair(struct toml_parser *tp, struct toml *to)
 {
 	unsigned depth = tp->depth;
-	const char *at = tp->p;
+	const char *at;
 	struct slice key;
 	struct toml *v;
-	bool good = true;
+	bool good;
 
-	if (!toml_key(tp, &key))
+	if (!toml_keys(tp, &to, &key, &at, TOML_DOTTED))
 		return false;
-	while (toml_dot(tp)) {
-		if (!toml_deeper(tp, at))
-			return false;
-		if (!(to = toml_dotted(tp, to, key, at))) {
-			good = false;
-			to = toml_scratch(tp);
-		}
-		at = tp->p;
-		if (!toml_key(tp, &key))
-			return false;
-	}
-	if ((v = toml_find(to, key))) {
-		good = toml_twice(tp, at, v);
+	v = to ? toml_find(to, key) : NULL;
+	good = to && (!v || toml_twice(tp, at, v));
+	if (!good)
 		to = toml_scratch(tp);
-	}
 	if (!toml_at(tp, '='))
 		return toml_error(tp, tp->p, "expected '=' behind the key");
 	tp->p++;
@@ -2295,27 +2267,6 @@ toml_value(struct toml_parser *tp, struct toml *v)
 
 /* ---- headers ---- */
 
-/* One step down toward a header's last key. */
-static struct toml *
-toml_descend(struct toml_parser *tp, struct toml *to, struct slice key, const char *at)
-{
-	struct toml *v = toml_find(to, key);
-
-	if (!v) {
-		v = toml_add(tp, to, key, at, TOML_TABLE);
-		v->flags = TOML_IMPLICIT;
-		return v;
-	}
-	if (v->kind == TOML_ARRAY && v->flags & TOML_TABLES)
-		return v->last;
-	if (v->kind == TOML_TABLE && !(v->flags & TOML_CLOSED))
-		return v;
-	toml_error(tp, at, "'%.*s' was defined in line %u as %s, nothing can go below it",
-	    toml_shown(key), key.p, v->line,
-	    v->kind == TOML_TABLE ? "an inline table" : toml_kind_names[v->kind]);
-	return NULL;
-}
-
 /* The table that [key] or [[key]] opens in `to`. */
 static struct toml *
 toml_open(struct toml_parser *tp, struct toml *to, struct slice key, const char *at,
@@ -2323,24 +2274,19 @@ toml_open(struct toml_parser *tp, struct toml *to, struct slice key, const char 
 {
 	struct toml *v = toml_find(to, key);
 
-	if (many) {
-		if (!v) {
-			v = toml_add(tp, to, key, at, TOML_ARRAY);
-			v->flags = TOML_TABLES;
-		} else if (!(v->flags & TOML_TABLES) || v->kind != TOML_ARRAY) {
-			toml_twice(tp, at, v);
-			return NULL;
-		}
-		v = toml_add(tp, v, S(""), at, TOML_TABLE);
-	} else if (!v) {
-		v = toml_add(tp, to, key, at, TOML_TABLE);
-	} else if (v->kind != TOML_TABLE || v->flags != TOML_IMPLICIT) {
+	if (v && (many ? v->kind != TOML_ARRAY || !(v->flags & TOML_TABLES)
+	               : v->kind != TOML_TABLE || v->flags != TOML_IMPLICIT)) {
 		toml_twice(tp, at, v);
 		return NULL;
-	} else {
-		v->line = v->vline = tp->line;
-		v->col = v->vcol = toml_col(tp, at);
 	}
+	if (!v) {
+		v = toml_add(tp, to, key, at, many ? TOML_ARRAY : TOML_TABLE);
+		v->flags = TOML_TABLES;
+	}
+	if (many)
+		v = toml_add(tp, v, S(""), at, TOML_TABLE);
+	v->line = v->vline = tp->line;
+	v->col = v->vcol = toml_col(tp, at);
 	v->flags = TOML_EXPLICIT;
 	return v;
 }
@@ -2358,16 +2304,8 @@ toml_header(struct toml_parser *tp, struct toml *root)
 	tp->depth = tp->table_depth = 1;
 	tp->p += many ? 2 : 1;
 	toml_blanks(tp);
-	at = tp->p;
-	if (!toml_key(tp, &key))
+	if (!toml_keys(tp, &to, &key, &at, TOML_IMPLICIT))
 		return false;
-	while (toml_dot(tp)) {
-		if (!toml_deeper(tp, at) || !(to = toml_descend(tp, to, key, at)))
-			return false;
-		at = tp->p;
-		if (!toml_key(tp, &key))
-			return false;
-	}
 	if (!toml_at_text(tp, many ? "]]" : "]"))
 		return toml_error(tp, tp->p, "expected '%s'", many ? "]]" : "]");
 	tp->p += many ? 2 : 1;
