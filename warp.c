@@ -16161,7 +16161,7 @@ auth_work(bool *good)
  *         not written yet.
  * Offers  access_on, access_start, access_line, access_flush, access_due_ms,
  *         access_fd.
- * Calls   base, arena, clock, sink, log, http, addr, board, loop, auth.
+ * Calls   base, arena, clock, sink, log, addr, board, loop, auth.
  *         The format is compiled once into an array of ops. Never blocks: what
  *         the reader does not take waits in the buffer, what does not fit there
  *         is dropped and counted. */
@@ -16170,19 +16170,30 @@ auth_work(bool *good)
 #define VALUE_TEXT   64 /* a value that is made here: a number, an address */
 #define LOG_RETRY_MS 10 /* before a slow reader is tried again */
 
-/* What a `$name` stands for. get returns nothing for an absent value; what it
- * returns is good until the next call. */
-struct access_var {
-	struct slice name;
-	struct slice (*get)(const struct exchange *, const struct head *, struct slice arg);
-	bool bare; /* a number: no quotes in JSON */
+/* What a `$name` stands for. Those up to protocol are the keys of json, in this
+ * order. No pattern of a file can name user and request, which common and combined
+ * have. */
+enum access_var {
+	VAR_NONE, VAR_TIME, VAR_CLIENT, VAR_METHOD, VAR_URI, VAR_HOST, VAR_STATUS, VAR_BYTES,
+	VAR_SECS, VAR_UPSTREAM, VAR_INSTANCE, VAR_UPSTREAM_SECS, VAR_REQUEST_ID, VAR_REFERER,
+	VAR_USER_AGENT, VAR_PROTOCOL, VAR_ROUTE, VAR_USER, VAR_REQUEST, VAR_FIELD, VARS
 };
 
-/* One step of a line: text as it is, then a variable. */
+static const char *const access_vars[VARS] = {
+	[VAR_TIME] = "time", [VAR_CLIENT] = "client", [VAR_METHOD] = "method",
+	[VAR_URI] = "uri", [VAR_HOST] = "host", [VAR_STATUS] = "status", [VAR_BYTES] = "bytes",
+	[VAR_SECS] = "secs", [VAR_UPSTREAM] = "upstream", [VAR_INSTANCE] = "instance",
+	[VAR_UPSTREAM_SECS] = "upstream_secs", [VAR_REQUEST_ID] = "request_id",
+	[VAR_REFERER] = "referer", [VAR_USER_AGENT] = "user_agent",
+	[VAR_PROTOCOL] = "protocol", [VAR_ROUTE] = "route", [VAR_USER] = "user",
+	[VAR_REQUEST] = "request",
+};
+
+/* One step of a line: text as it is (in json a name), then a variable. */
 struct access_op {
 	struct slice text;
-	const struct access_var *var; /* NULL: only text */
-	struct slice arg;             /* of http_NAME: the field's name */
+	enum access_var var;
+	struct slice arg; /* VAR_FIELD: the field's name */
 };
 
 static bool access_on;
@@ -16253,51 +16264,21 @@ access_time(bool iso)
 	return iso ? (struct slice){ rfc3339.b, rfc3339.n } : (struct slice){ clf.b, clf.n };
 }
 
-#define VAR(name)                                                                \
-	static struct slice var_##name(const struct exchange *x,                 \
-	    const struct head *h, struct slice arg)
-
-VAR(client)
+static struct slice
+made_ip(const struct ip *ip)
 {
 	struct text t = made_text();
 
-	(void)h, (void)arg;
-	ip_text(&t, &x->client);
+	ip_text(&t, ip);
 	return text_slice(&t);
 }
 
-VAR(method)
-{
-	(void)h, (void)arg;
-	return x->method_text;
-}
-
-VAR(uri)
-{
-	(void)h, (void)arg;
-	return x->target;
-}
-
-VAR(host)
-{
-	(void)h, (void)arg;
-	return x->host;
-}
-
-VAR(protocol)
-{
-	(void)h, (void)arg;
-	if (x->method_text.n == 0)
-		return S("");
-	return x->minor ? S("HTTP/1.1") : S("HTTP/1.0");
-}
-
 /* The request line, as it came. */
-VAR(request)
+static struct slice
+var_request(const struct exchange *x)
 {
 	struct slice rest = x->head_bytes, line;
 
-	(void)h, (void)arg;
 	if (x->method_text.n == 0)
 		return S("");
 	rest = slice_from(rest, (size_t)(x->method_text.p - rest.p)); /* empty lines */
@@ -16306,95 +16287,32 @@ VAR(request)
 	return line;
 }
 
-VAR(status)
-{
-	(void)h, (void)arg;
-	return x->status > 0 ? made_uint((uint64_t)x->status) : S("");
-}
-
-VAR(bytes)
-{
-	(void)h, (void)arg;
-	return made_uint(x->down.body.total);
-}
-
-VAR(secs)
-{
-	(void)h, (void)arg;
-	return made_secs(now_us - x->start_us);
-}
-
-VAR(upstream)
-{
-	const struct upstream *up = x->inst ? x->inst->up : x->route ? x->route->upstream : NULL;
-
-	(void)h, (void)arg;
-	return slice_of(up ? up->name : NULL);
-}
-
-VAR(instance)
-{
-	(void)h, (void)arg;
-	return slice_of(x->inst ? instance_text(x->inst) : NULL);
-}
-
-/* up_us is set when the whole answer came. */
-VAR(upstream_secs)
-{
-	(void)h, (void)arg;
-	if (x->up_start_us == 0)
-		return S("");
-	return made_secs(x->up_us > 0 ? x->up_us : now_us - x->up_start_us);
-}
-
-VAR(request_id)
-{
-	(void)h, (void)arg;
-	return slice_of(x->id);
-}
-
 /* Its description, else its line in the file. */
-VAR(route)
+static struct slice
+var_route(const struct route *r)
 {
-	(void)h, (void)arg;
-	if (!x->route || x->route->description.n > 0)
-		return x->route ? x->route->description : S("");
-	return x->route->line > 0 ? made_uint(x->route->line) : S("");
+	if (!r || r->description.n > 0)
+		return r ? r->description : S("");
+	return r->line > 0 ? made_uint(r->line) : S("");
 }
 
-VAR(field)
+static struct slice
+var_field(const struct head *h, struct slice name)
 {
-	(void)x;
 	for (int i = 0; h && i < h->n; i++)
-		if (slice_ieq(h->f[i].name, arg))
+		if (slice_ieq(h->f[i].name, name))
 			return h->f[i].value;
 	return S("");
 }
 
-VAR(referer)
-{
-	const struct field *f = h ? head_field(h, F_REFERER) : NULL;
-
-	(void)x, (void)arg;
-	return f ? f->value : S("");
-}
-
-VAR(user_agent)
-{
-	const struct field *f = h ? head_field(h, F_USER_AGENT) : NULL;
-
-	(void)x, (void)arg;
-	return f ? f->value : S("");
-}
-
 /* The name of basic_auth, as the client said it. */
-VAR(user)
+static struct slice
+var_user(const struct head *h)
 {
 	static char b[CREDENTIALS_MAX];
 	struct text t = { b, 0, sizeof b, false };
 	struct slice all, user;
 
-	(void)x, (void)arg;
 	if (!h || !base64_read(&t, auth_credentials(h, "Basic"), ""))
 		return S("");
 	all = text_slice(&t);
@@ -16402,41 +16320,54 @@ VAR(user)
 	return all.p ? user : S("");
 }
 
-/* ISO 8601 in JSON, else as in the common format. */
-VAR(time)
+/* Nothing for an absent value; good until the next call. */
+static struct slice
+var_get(const struct access_op *op, const struct exchange *x, const struct head *h)
 {
-	(void)x, (void)h, (void)arg;
-	return access_time(access_log.json);
+	const struct upstream *up = x->inst ? x->inst->up : x->route ? x->route->upstream : NULL;
+
+	switch (op->var) {
+	case VAR_TIME:
+		return access_time(access_log.json);
+	case VAR_CLIENT:
+		return made_ip(&x->client);
+	case VAR_METHOD:
+		return x->method_text;
+	case VAR_URI:
+		return x->target;
+	case VAR_HOST:
+		return x->host;
+	case VAR_STATUS:
+		return x->status > 0 ? made_uint((uint64_t)x->status) : S("");
+	case VAR_BYTES:
+		return made_uint(x->down.body.total);
+	case VAR_SECS:
+		return made_secs(now_us - x->start_us);
+	case VAR_UPSTREAM:
+		return slice_of(up ? up->name : NULL);
+	case VAR_INSTANCE:
+		return slice_of(x->inst ? instance_text(x->inst) : NULL);
+	case VAR_UPSTREAM_SECS: /* up_us is set when the whole answer came */
+		return x->up_start_us == 0 ? S("")
+		    : made_secs(x->up_us > 0 ? x->up_us : now_us - x->up_start_us);
+	case VAR_REQUEST_ID:
+		return slice_of(x->id);
+	case VAR_REFERER:
+		return var_field(h, S("referer"));
+	case VAR_USER_AGENT:
+		return var_field(h, S("user-agent"));
+	case VAR_PROTOCOL:
+		return x->method_text.n == 0 ? S("") : x->minor ? S("HTTP/1.1") : S("HTTP/1.0");
+	case VAR_ROUTE:
+		return var_route(x->route);
+	case VAR_USER:
+		return var_user(h);
+	case VAR_REQUEST:
+		return var_request(x);
+	default:
+		return var_field(h, op->arg);
+	}
 }
-#undef VAR
-
-#define NAMED(name, bare) { { #name, sizeof #name - 1 }, var_##name, bare }
-
-/* The first JSON_VARS are the keys of json, in this order. The last two are
- * for common and combined: no pattern of a file can name them. */
-enum { JSON_VARS = 15 };
-static const struct access_var access_vars[] = {
-	NAMED(time, false),
-	NAMED(client, false),
-	NAMED(method, false),
-	NAMED(uri, false),
-	NAMED(host, false),
-	NAMED(status, true),
-	NAMED(bytes, true),
-	NAMED(secs, true),
-	NAMED(upstream, false),
-	NAMED(instance, false),
-	NAMED(upstream_secs, true),
-	NAMED(request_id, false),
-	NAMED(referer, false),
-	NAMED(user_agent, false),
-	NAMED(protocol, false),
-	NAMED(route, false),
-	NAMED(user, false),
-	NAMED(request, false),
-};
-static const struct access_var access_field = { { "http_", 5 }, var_field, false };
-#undef NAMED
 
 /* ---- compiling ---- */
 
@@ -16449,21 +16380,19 @@ static const struct {
 	{ "combined", COMMON " \"$referer\" \"$user_agent\"" },
 };
 
-/* Sets op's variable; http_x_forwarded_for is the field X-Forwarded-For. */
+/* Sets op's variable; http_x_forwarded_for is the field X-Forwarded-For. No name
+ * is unknown: the configuration was refused for that. */
 static void
 op_name(struct access_op *op, struct slice name)
 {
 	char *field;
 
-	for (size_t i = 0; i < LEN(access_vars); i++)
-		if (slice_eq(name, access_vars[i].name)) {
-			op->var = &access_vars[i];
-			return;
-		}
-	if (!slice_starts(name, access_field.name))
-		return; /* the configuration was refused for it */
-	name = slice_from(name, access_field.name.n);
-	op->var = &access_field;
+	for (op->var = VAR_TIME; op->var < VAR_FIELD; op->var++)
+		if (slice_eq(name, slice_of(access_vars[op->var])))
+			break;
+	if (op->var != VAR_FIELD)
+		return;
+	name = slice_from(name, MIN(name.n, sizeof "http_" - 1));
 	op->arg = (struct slice){ field = xcalloc(1, name.n + 1), name.n };
 	for (size_t i = 0; i < name.n; i++)
 		field[i] = name.p[i] == '_' ? '-' : name.p[i];
@@ -16496,10 +16425,11 @@ static void
 access_compile_json(void)
 {
 	access_log.json = true;
-	access_log.n_ops = JSON_VARS;
-	access_log.ops = xcalloc(JSON_VARS, sizeof *access_log.ops);
-	for (size_t i = 0; i < JSON_VARS; i++)
-		access_log.ops[i].var = &access_vars[i];
+	access_log.n_ops = VAR_PROTOCOL;
+	access_log.ops = xcalloc(VAR_PROTOCOL, sizeof *access_log.ops);
+	for (enum access_var v = VAR_TIME; v <= VAR_PROTOCOL; v++)
+		access_log.ops[v - VAR_TIME] = (struct access_op){ .var = v,
+			.text = slice_of(access_vars[v]) };
 }
 
 /* ---- lines ---- */
@@ -16521,19 +16451,19 @@ value_add(struct text *t, struct slice s)
 static void
 line_json(struct text *t, const struct access_op *op, struct slice v)
 {
+	bool bare = op->var == VAR_STATUS || op->var == VAR_BYTES || op->var == VAR_SECS ||
+	    op->var == VAR_UPSTREAM_SECS; /* numbers */
+
 	if (v.n == 0)
 		return;
-	text_char(t, op == access_log.ops ? '{' : ',');
-	text_char(t, '"');
-	text_add(t, op->var->name);
-	text_add(t, S("\":"));
-	if (op->var->bare) {
+	text_str(t, op == access_log.ops ? "{\"" : ",\"");
+	text_add(t, op->text);
+	text_str(t, bare ? "\":" : "\":\"");
+	if (bare)
 		text_add(t, v);
-		return;
-	}
-	text_char(t, '"');
-	text_json(t, v, true);
-	text_char(t, '"');
+	else
+		text_json(t, v, true);
+	text_str(t, bare ? "" : "\"");
 }
 
 /* One line; of each value at most cut bytes. */
@@ -16544,13 +16474,15 @@ line_add(struct text *t, const struct exchange *x, const struct head *h, size_t 
 		text_char(t, '6'); /* informational */
 	for (size_t i = 0; i < access_log.n_ops && !t->full; i++) {
 		const struct access_op *op = &access_log.ops[i];
-		struct slice v = op->var ? op->var->get(x, h, op->arg) : S("");
+		struct slice v = op->var ? var_get(op, x, h) : S("");
 
 		v.n = MIN(v.n, cut);
-		text_add(t, op->text);
-		if (access_log.json)
+		if (access_log.json) {
 			line_json(t, op, v);
-		else if (op->var)
+			continue;
+		}
+		text_add(t, op->text);
+		if (op->var)
 			value_add(t, v.n > 0 ? v : S("-"));
 	}
 	text_str(t, access_log.json ? "}\n" : "\n");
