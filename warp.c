@@ -12171,8 +12171,7 @@ pages_load(struct conf *cf)
  * Owns    the one mapping that master, workers and helpers share.
  * Offers  board_open, board_adopt, board_attach, board_addrs_set, board_addrs_get,
  *         board_hits_clear, board_changed, board_text_set, board_text_get,
- *         board_worker_gone, COUNT, rate_take, challenge_set, challenge_answer,
- *         challenge_of.
+ *         board_worker_gone, COUNT, rate_take, challenge_set, challenge_answer.
  * Calls   base, arena, clock, log, addr. Who writes what is said in warp.h. */
 
 #define ADDR_TEXT 128 /* bytes of an address with its port, or of a socket's path */
@@ -12269,6 +12268,22 @@ seq_held(const atomic_uint *seq, unsigned was)
 {
 	atomic_thread_fence(memory_order_acquire);
 	return !(was & 1) && *seq == was;
+}
+
+/* What seq guards, of one piece. False: it is being written without end, by one
+ * that died in it. */
+static bool
+seq_copy(const atomic_uint *seq, void *to, const void *from, size_t n)
+{
+	unsigned was;
+
+	for (int tries = 0; tries < 1000; tries++) {
+		was = *seq;
+		memcpy(to, from, n);
+		if (seq_held(seq, was))
+			return true;
+	}
+	return false;
 }
 
 /* ---- the mapping ---- */
@@ -12374,18 +12389,13 @@ instance_twin(const struct instance *in)
 static bool
 instance_key(const struct instance *in, char key[INSTANCE_KEY_MAX])
 {
-	struct text t = { key, 0, INSTANCE_KEY_MAX - 1, false };
+	char which[16] = "";
 	int twin = instance_twin(in);
 
-	text_str(&t, in->up->name);
-	text_char(&t, ' ');
-	text_str(&t, in->addr.text);
-	if (twin > 0) {
-		text_char(&t, ' ');
-		text_uint(&t, (unsigned)twin + 1);
-	}
-	key[t.n] = '\0';
-	return !t.full;
+	if (twin > 0)
+		snprintf(which, sizeof which, " %d", twin + 1);
+	return snprintf(key, INSTANCE_KEY_MAX, "%s %s%s", in->up->name, in->addr.text, which) <
+	    INSTANCE_KEY_MAX;
 }
 
 /* Gives each instance its record, an old one if it has one. -1: too many
@@ -12433,23 +12443,19 @@ board_addrs_set(struct board_instance *b, const union sock *sock, const socklen_
 	seq_give(&a->seq);
 }
 
-/* Address i of the instance, modulo how many it has; false: none yet, or
- * being written without end. */
+/* Address i of the instance, modulo how many it has; false: none yet, or being
+ * written without end. */
 static bool
 board_addrs_get(struct board_instance *b, unsigned i, union sock *sock, socklen_t *sock_n)
 {
-	const struct board_addrs *a = &b->addrs;
+	struct board_addrs got;
 
-	for (int tries = 0; tries < 1000; tries++) {
-		unsigned seq = a->seq, n = MIN(*(const volatile uint32_t *)&a->n, INSTANCE_ADDRS);
-		if (n > 0) {
-			*sock = a->sock[i % n];
-			*sock_n = a->sock_n[i % n];
-		}
-		if (seq_held(&a->seq, seq))
-			return n > 0;
-	}
-	return false;
+	if (!seq_copy(&b->addrs.seq, &got, &b->addrs, sizeof got) || got.n == 0)
+		return false;
+	i %= MIN(got.n, INSTANCE_ADDRS);
+	*sock = got.sock[i];
+	*sock_n = got.sock_n[i];
+	return true;
 }
 
 /* Before workers of another configuration count there. */
@@ -12484,15 +12490,9 @@ board_text_set(struct board_text *t, struct slice s)
 static const char *
 board_text_get(const struct board_text *t, char out[WHY_MAX])
 {
-	for (int tries = 0; tries < 1000; tries++) {
-		unsigned seq = t->seq;
-		memcpy(out, t->s, WHY_MAX);
-		if (seq_held(&t->seq, seq)) {
-			out[WHY_MAX - 1] = '\0';
-			return out;
-		}
-	}
-	out[0] = '\0';
+	if (!seq_copy(&t->seq, out, t->s, WHY_MAX))
+		out[0] = '\0';
+	out[WHY_MAX - 1] = '\0';
 	return out;
 }
 
@@ -12555,30 +12555,18 @@ board_worker_gone(int slot)
 {
 	struct board_worker *w = &board->workers[slot], *g = &board->gone;
 
-	wide_count(&g->accepted, wide_get(&w->accepted));
-	wide_count(&g->requests, wide_get(&w->requests));
-	wide_count(&g->bytes_in, wide_get(&w->bytes_in));
-	wide_count(&g->bytes_out, wide_get(&w->bytes_out));
-	wide_count(&g->retries, wide_get(&w->retries));
-	wide_count(&g->refused, wide_get(&w->refused));
-	wide_count(&g->handshakes, wide_get(&w->handshakes));
-	wide_count(&g->resumed, wide_get(&w->resumed));
-	wide_count(&g->handshakes_failed, wide_get(&w->handshakes_failed));
-	wide_count(&g->latency_us, wide_get(&w->latency_us));
-	wide_count(&g->log_dropped, wide_get(&w->log_dropped));
-	for (size_t i = 0; i < LEN(g->codes); i++)
-		wide_count(&g->codes[i], wide_get(&w->codes[i]));
-	for (size_t i = 0; i < LEN(g->latency); i++)
-		wide_count(&g->latency[i], wide_get(&w->latency[i]));
-	for (size_t i = 0; i < INSTANCES_MAX && board->instances[i].key[0]; i++)
+	for (size_t at = offsetof(struct board_worker, accepted);
+	    at <= offsetof(struct board_worker, log_dropped); at += sizeof(struct wide))
+		wide_count((struct wide *)((char *)g + at), wide_get((struct wide *)((char *)w + at)));
+	for (size_t i = 0; i < INSTANCES_MAX && board->instances[i].key[0]; i++) {
+		struct board_instance *b = &board->instances[i];
 		for (size_t k = 0; k < FLIGHT_EPOCHS; k++) {
 			unsigned n = atomic_exchange(&board->flights[slot][i][k], 0);
-			places_less(&board->instances[i].flights[k], n);
-			places_less(&board->instances[i].in_flight, n);
+			places_less(&b->flights[k], n);
+			places_less(&b->in_flight, n);
 		}
-	for (size_t i = 0; i < INSTANCES_MAX && board->instances[i].key[0]; i++)
-		places_less(&board->instances[i].held,
-		    atomic_exchange(&board->flights[slot][i][FLIGHT_EPOCHS], 0));
+		places_less(&b->held, atomic_exchange(&board->flights[slot][i][FLIGHT_EPOCHS], 0));
+	}
 	memset(w, 0, sizeof *w);
 }
 
@@ -12643,44 +12631,22 @@ challenge_set(int i, const char *domain, const char *token, const char *answer)
 	return good;
 }
 
-/* Record c has that token, and that domain if one is given: then out is its
- * answer. What is just being written is not there yet, for the CA is asked to
- * look when it is. */
+/* What the CA is to be told: by http-01, of whatever domain that token is (RFC
+ * 8555 8.3), or in the handshake of tls-alpn-01 for domain, which has no token
+ * (RFC 8737). False: nothing; what is just being written is not asked for yet. */
 static bool
-challenge_is(const struct board_challenge *c, struct slice domain, struct slice token,
-    char out[ACME_TOKEN_MAX])
+challenge_answer(struct slice domain, struct slice token, char out[ACME_TOKEN_MAX])
 {
-	unsigned seq = c->seq;
-	bool is;
+	struct board_challenge c;
 
-	if (seq & 1)
-		return false;
-	is = c->domain[0] && slice_eq(token, (struct slice){ c->token,
-	    strnlen(c->token, sizeof c->token) }) && (domain.n == 0 ||
-	    slice_eq(domain, (struct slice){ c->domain, strnlen(c->domain, sizeof c->domain) }));
-	memcpy(out, c->answer, sizeof c->answer);
-	out[sizeof c->answer - 1] = '\0';
-	return seq_held(&c->seq, seq) && is;
-}
-
-/* What http-01 is to be told; false: no such token is live. RFC 8555 8.3. */
-static bool
-challenge_answer(struct slice token, char out[ACME_TOKEN_MAX])
-{
-	for (size_t i = 0; token.n > 0 && i < LEN(board->challenges); i++)
-		if (challenge_is(&board->challenges[i], S(""), token, out))
-			return true;
-	return false;
-}
-
-/* What the handshake of tls-alpn-01 is to prove for domain; false: nothing.
- * RFC 8737. */
-static bool
-challenge_of(struct slice domain, char out[ACME_TOKEN_MAX])
-{
-	for (size_t i = 0; domain.n > 0 && i < LEN(board->challenges); i++)
-		if (challenge_is(&board->challenges[i], domain, S(""), out))
-			return true;
+	for (size_t i = 0; i < LEN(board->challenges) && domain.n + token.n > 0; i++) {
+		if (!seq_copy(&board->challenges[i].seq, &c, &board->challenges[i], sizeof c) ||
+		    !c.domain[0] || !slice_eq(token, slice_of(c.token)) ||
+		    (domain.n > 0 && !slice_eq(domain, slice_of(c.domain))))
+			continue;
+		memcpy(out, c.answer, sizeof c.answer);
+		return true;
+	}
 	return false;
 }
 
@@ -12753,16 +12719,13 @@ static void
 why_failing(const struct instance *in, struct text *why)
 {
 	int64_t wait = instance_open_until(in) - now_ms;
+	unsigned fails = in->board->fails;
 
-	text_uint(why, in->board->fails);
-	text_str(why, in->board->fails == 1 ? " failure" : " failures");
-	if (wait <= 0) {
+	text_fmt(why, "%u failure%s", fails, fails == 1 ? "" : "s");
+	if (wait <= 0)
 		text_str(why, ", the next request decides");
-		return;
-	}
-	text_str(why, ", tried again in ");
-	text_uint(why, (uint64_t)(wait + SECOND_MS - 1) / SECOND_MS);
-	text_str(why, " s");
+	else
+		text_fmt(why, ", tried again in %u s", (unsigned)((wait + SECOND_MS - 1) / SECOND_MS));
 }
 
 /* "connect refused, 3 of 3, 12 s ago"; or, when it is on its way back, "passed
@@ -12773,57 +12736,42 @@ why_checks(const struct instance *in, struct text *why)
 	const struct board_instance *b = in->board;
 	const struct health_conf *h = &in->up->health;
 	bool passes = b->check_fails == 0;
+	unsigned n, of;
 	char said[WHY_MAX];
 
 	if (b->checked_ms == 0) {
 		text_str(why, "not checked yet");
 		return;
 	}
+	n = passes ? b->check_passes : b->check_fails;
+	of = passes ? h->healthy : h->unhealthy;
 	board_text_get(&b->check_why, said);
 	text_str(why, passes ? "passed" : said[0] ? said : "failed");
-	text_str(why, passes ? " " : ", ");
-	text_uint(why, passes ? MIN(b->check_passes, h->healthy)
-	                      : MIN(b->check_fails, h->unhealthy));
-	text_str(why, " of ");
-	text_uint(why, passes ? h->healthy : h->unhealthy);
-	text_str(why, ", ");
-	text_uint(why, clock_ago(b->checked_ms) / SECOND_MS);
-	text_str(why, " s ago");
+	text_fmt(why, "%s%u of %u, %u s ago", passes ? " " : ", ", MIN(n, of), of,
+	    clock_ago(b->checked_ms) / SECOND_MS);
 }
-
-static void
-why_unresolved(const struct instance *in, struct text *why)
-{
-	text_str(why, in->addr.kind == ADDR_NAME ? "its name does not resolve"
-	                                         : "it has no address yet");
-}
-
-static const struct {
-	const char *text;
-	void (*say)(const struct instance *, struct text *);
-} standing_words[STANDINGS] = {
-	[STAND_UP]         = { "", NULL },
-	[STAND_TRIAL]      = { NULL, why_failing },
-	[STAND_FAILING]    = { NULL, why_failing },
-	[STAND_UNRESOLVED] = { NULL, why_unresolved },
-	[STAND_UNHEALTHY]  = { NULL, why_checks },
-	[STAND_CHECKING]   = { NULL, why_checks },
-	[STAND_DRAINED]    = { "drained by the operator", NULL },
-	[STAND_STARTING]   = { "its process is starting", NULL },
-	[STAND_DRAINING]   = { "its process is to be stopped", NULL },
-	[STAND_OFF]        = { "its process does not run", NULL },
-};
 
 /* Why it stands as it does; nothing while it is up. */
 static void
 instance_why(const struct instance *in, struct text *why)
 {
+	static const char *const words[STANDINGS] = {
+		[STAND_UNRESOLVED] = "it has no address yet",
+		[STAND_DRAINED] = "drained by the operator",
+		[STAND_STARTING] = "its process is starting",
+		[STAND_DRAINING] = "its process is to be stopped",
+		[STAND_OFF] = "its process does not run",
+	};
 	enum standing s = instance_standing(in);
 
-	if (standing_words[s].say)
-		standing_words[s].say(in, why);
+	if (s == STAND_TRIAL || s == STAND_FAILING)
+		why_failing(in, why);
+	else if (s == STAND_UNHEALTHY || s == STAND_CHECKING)
+		why_checks(in, why);
+	else if (s == STAND_UNRESOLVED && in->addr.kind == ADDR_NAME)
+		text_str(why, "its name does not resolve");
 	else
-		text_str(why, standing_words[s].text);
+		text_str(why, words[s]);
 }
 
 /* ---- the breaker ---- */
@@ -14175,7 +14123,7 @@ cert_of_challenge(struct tls *t, struct slice name)
 	struct cert_set *set;
 	struct slice pem;
 
-	if (!challenge_of(name, answer))
+	if (name.n == 0 || !challenge_answer(name, S(""), answer))
 		return NULL;
 	sha256(slice_of(answer), hash);
 	set = certs_new(&r.a, 1);
@@ -14336,17 +14284,15 @@ session_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *cc,
     br_ssl_session_parameters *p)
 {
 	const struct board_session *s = session_slot(p);
-	unsigned seq = s->seq;
-	br_ssl_session_parameters got = s->params;
-	uint64_t scope = s->scope;
-	bool good = s->until_s > now_s && s->settings == tls_settings;
+	struct board_session got;
 
 	(void)ctx;
-	if (!seq_held(&s->seq, seq) || !good || got.session_id_len != p->session_id_len ||
-	    memcmp(got.session_id, p->session_id, sizeof got.session_id) != 0)
+	if (!seq_copy(&s->seq, &got, s, sizeof got) || got.until_s <= now_s ||
+	    got.settings != tls_settings || got.params.session_id_len != p->session_id_len ||
+	    memcmp(got.params.session_id, p->session_id, sizeof p->session_id) != 0)
 		return 0;
-	((struct tls *)cc)->scope = scope;
-	*p = got;
+	((struct tls *)cc)->scope = got.scope;
+	*p = got.params;
 	return 1;
 }
 
@@ -22126,7 +22072,7 @@ gate_challenge(struct exchange *x, const struct head *h)
 	size_t n;
 
 	if ((h->method != M_GET && h->method != M_HEAD) || !slice_starts(h->path, dir) ||
-	    !challenge_answer(slice_from(h->path, dir.n), b))
+	    !challenge_answer(S(""), slice_from(h->path, dir.n), b))
 		return STEP_WAIT;
 	n = strlen(b);
 	copy = xcalloc(1, n + 1);

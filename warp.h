@@ -864,6 +864,7 @@ struct board_worker {
 	atomic_int state;
 	atomic_uint connections, idle; /* clients now; of these between requests */
 	atomic_uint upstream_connections;
+	/* sums, all of them wide: see board_worker_gone */
 	struct wide accepted, requests, bytes_in, bytes_out, retries, refused;
 	struct wide handshakes, resumed, handshakes_failed; /* of clients; resumed
 	                                                         ones are in both */

@@ -216,32 +216,32 @@ test_challenges(void **state)
 	struct slice tokens[] = { S("abc_-9"), S("other") };
 
 	(void)state;
-	assert_false(challenge_answer(S("abc_-9"), out));
+	assert_false(challenge_answer(S(""), S("abc_-9"), out));
 	assert_true(challenge_set(0, "a.example", "abc_-9", "abc_-9.print"));
 	assert_true(challenge_set(ACME_NAMES_MAX - 1, "b.example", "other", "other.print"));
 	assert_true(challenge_set(1, "c.example", "", "only for tls-alpn-01"));
 	for (size_t i = 0; i < LEN(tokens); i++) {
 		struct slice t = tokens[i];
-		assert_true(challenge_answer(t, out));
+		assert_true(challenge_answer(S(""), t, out));
 		assert_true(slice_starts(slice_of(out), t) && slice_ends(slice_of(out), S(".print")));
 		for (size_t n = 0; n < t.n; n++)
-			assert_false(challenge_answer((struct slice){ t.p, n }, out));
+			assert_false(challenge_answer(S(""), (struct slice){ t.p, n }, out));
 	}
-	assert_false(challenge_answer(S(""), out));
-	assert_false(challenge_answer(S("abc_-9\0"), out));
+	assert_false(challenge_answer(S(""), S(""), out));
+	assert_false(challenge_answer(S(""), S("abc_-9\0"), out));
 	board->challenges[0].seq++; /* its writer has died at it */
-	assert_false(challenge_answer(S("abc_-9"), out));
+	assert_false(challenge_answer(S(""), S("abc_-9"), out));
 	assert_true(challenge_set(0, "a.example", "new", "new.print"));
-	assert_true(challenge_answer(S("new"), out));
-	assert_false(challenge_answer(S("abc_-9"), out));
+	assert_true(challenge_answer(S(""), S("new"), out));
+	assert_false(challenge_answer(S(""), S("abc_-9"), out));
 	memset(long_token, 'a', sizeof long_token - 1);
 	long_token[sizeof long_token - 1] = '\0';
 	assert_false(challenge_set(0, "a.example", long_token, "x"));
-	assert_false(challenge_answer(S("new"), out)); /* and nothing else is left there */
+	assert_false(challenge_answer(S(""), S("new"), out)); /* and nothing else is left there */
 	assert_true(challenge_set(0, NULL, NULL, NULL));
-	assert_true(challenge_answer(S("other"), out));
+	assert_true(challenge_answer(S(""), S("other"), out));
 	assert_true(challenge_set(ACME_NAMES_MAX - 1, NULL, NULL, NULL));
-	assert_false(challenge_answer(S("other"), out));
+	assert_false(challenge_answer(S(""), S("other"), out));
 }
 
 /* Certificates of every kind and age, and how ACME is doing. */
