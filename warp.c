@@ -804,22 +804,6 @@ walk_error(void)
 	    : errno == ENXIO ? "nobody reads this pipe" : strerror(errno);
 }
 
-/* fd, if that is a file; -1 and why: a pipe or a device could take for ever. */
-static int
-file_check(int fd, const char **why)
-{
-	struct stat st;
-
-	*why = NULL;
-	if (fd < 0 || fstat(fd, &st) < 0)
-		*why = walk_error();
-	else if (!S_ISREG(st.st_mode))
-		*why = S_ISDIR(st.st_mode) ? "it is a directory" : "it is not a regular file";
-	if (*why)
-		fd_close(fd);
-	return *why ? -1 : fd;
-}
-
 /* All of fd, at most max bytes, NUL behind them; fd is closed. What comes by a
  * pipe must come soon. NULL or why not. */
 static const char *
@@ -855,28 +839,39 @@ fd_read(struct arena *a, int fd, size_t max, struct slice *out)
 	return why;
 }
 
+/* The same of a file alone or, if it may be one, a pipe: a device could take for
+ * ever. */
+static const char *
+fd_read_file(struct arena *a, int fd, bool pipe, size_t max, struct slice *out)
+{
+	const char *why = NULL;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		why = walk_error();
+	else if (!S_ISREG(st.st_mode) && !(pipe && S_ISFIFO(st.st_mode)))
+		why = S_ISDIR(st.st_mode) ? "it is a directory" : "it is not a regular file";
+	if (!why)
+		return fd_read(a, fd, max, out);
+	fd_close(fd);
+	return why;
+}
+
 /* A file that the configuration names, and that nobody but warp sees. NULL or
  * why not. */
 static const char *
 file_read(struct arena *a, const char *path, size_t max, struct slice *out)
 {
-	const char *why;
-	int fd = file_check(open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), &why);
-
-	return why ? why : fd_read(a, fd, max, out);
+	return fd_read_file(a, open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), false,
+	    max, out);
 }
 
 /* The configuration itself, which may come by a pipe: `-c /dev/stdin`. */
 static const char *
 source_read(struct arena *a, const char *path, size_t max, struct slice *out)
 {
-	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	struct stat st;
-
-	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode))
-		return fd_read(a, fd, max, out);
-	fd_close(fd);
-	return file_read(a, path, max, out);
+	return fd_read_file(a, open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), true,
+	    max, out);
 }
 
 /* One that clients or programs get to see. */
@@ -884,10 +879,8 @@ static const char *
 walk_read(struct arena *a, const char *path, size_t max, uid_t own, struct slice *out)
 {
 	struct walk w;
-	const char *why;
-	int fd = file_check(walk_open(&w, path, O_RDONLY, own), &why);
 
-	return why ? why : fd_read(a, fd, max, out);
+	return fd_read_file(a, walk_open(&w, path, O_RDONLY, own), false, max, out);
 }
 
 /* ==== clock ==================================================================
@@ -1397,29 +1390,20 @@ has_word(struct slice s, struct slice word)
 	return false;
 }
 
-/* The table's name over that line, or the first line of the list or text that
- * it belongs to, by its indentation. */
-static struct slice
-line_above(const struct diags *ds, unsigned line)
-{
-	struct slice l = S("");
-
-	while (line-- > 1) {
-		l = text_line(ds->source, line);
-		if (l.n > 0 && (l.p[0] == '[' || is_word_char(l.p[0])))
-			break;
-	}
-	return l;
-}
-
-/* How much of the line may be shown: what is set to a secret is not. */
+/* How much of the line may be shown: what is set to a secret is not. What it is
+ * set to may have begun above, in the first line of a list or a text. */
 static size_t
 diag_shown(const struct diags *ds, const struct diag *d, struct slice line)
 {
-	struct slice above = line_above(ds, d->line);
 	bool table = line.n > 0 && line.p[0] == '[', secret = false;
 	const char *equals = line.n > 0 ? memchr(line.p, '=', line.n) : NULL;
+	struct slice above = S("");
 
+	for (unsigned n = d->line; n > 1; n--) {
+		above = text_line(ds->source, n - 1);
+		if (above.n > 0 && (above.p[0] == '[' || is_word_char(above.p[0])))
+			break;
+	}
 	for (int i = 0; ds->secrets && i < ds->secrets->n && !table; i++)
 		secret |= has_word(line, ds->secrets->v[i]) || has_word(above, ds->secrets->v[i]);
 	if (!secret)
@@ -1454,18 +1438,19 @@ diags_print(const struct diags *ds, FILE *to)
 	static const char *const names[] = { "error", "warning" };
 
 	for (const struct diag *d = ds->first; d; d = d->next) {
-		if (d->line > 0)
-			fprintf(to, "%s:%u:%u: %s: %s\n", ds->file, d->line, d->col,
-			    names[d->level], d->text);
-		else
+		if (d->line == 0) {
 			fprintf(to, "%s: %s: %s\n", ds->file ? ds->file : "warp",
 			    names[d->level], d->text);
-		if (d->line > 0)
-			diag_quote(ds, d, to);
+			continue;
+		}
+		fprintf(to, "%s:%u:%u: %s: %s\n", ds->file, d->line, d->col, names[d->level],
+		    d->text);
+		diag_quote(ds, d, to);
 	}
 	if (ds->errors + ds->warnings > DIAGS_MAX)
 		fprintf(to, "... and %d more\n", ds->errors + ds->warnings - DIAGS_MAX);
 }
+
 /* To whoever started warp, who may not read it. */
 static void
 diags_say(const struct diags *ds)
@@ -3925,14 +3910,6 @@ ip_text(struct text *t, const struct ip *ip)
 	}
 }
 
-/* The bits of ip behind the first bits are zero then. */
-static void
-ip_mask(struct ip *ip, unsigned bits)
-{
-	for (unsigned i = 0; i < IP_BYTES; i++, bits -= MIN(bits, 8u))
-		ip->b[i] &= (uint8_t)(0xff00u >> MIN(bits, 8u));
-}
-
 /* A network, or an address alone; bits of the host are masked away. */
 static bool
 cidr_parse(struct slice s, struct cidr *c)
@@ -3947,7 +3924,8 @@ cidr_parse(struct slice s, struct cidr *c)
 	if (bits < 0)
 		return false;
 	c->bits = (uint8_t)(IP_BITS - most + bits);
-	ip_mask(&c->ip, c->bits);
+	for (unsigned i = 0, left = c->bits; i < IP_BYTES; i++, left -= MIN(left, 8u))
+		c->ip.b[i] &= (uint8_t)(0xff00u >> MIN(left, 8u));
 	return true;
 }
 
@@ -4272,48 +4250,38 @@ proxy_parse_v1(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
 	return (int)(lf - in.p) + 1;
 }
 
-/* The addresses of a whole version 2 header. TLVs behind them are skipped. */
+/* TLVs behind the addresses are skipped. */
 static int
-proxy_v2_addrs(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
+proxy_parse_v2(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
     uint16_t *dport)
 {
 	static const size_t need[] = { 0, 12, 36, PROXY_V2_UNIX }; /* by family */
-	size_t n = in.n - PROXY_V2_HEAD, family = (unsigned char)in.p[13] >> 4, size;
-	unsigned transport = (unsigned char)in.p[13] & 15;
-	const char *p = in.p + PROXY_V2_HEAD;
+	const unsigned char *p = (const unsigned char *)in.p;
+	size_t n, family, size;
 
-	if (family >= LEN(need) || transport > 2 || n < need[family])
+	if (in.n < PROXY_V2_HEAD)
+		return 0;
+	n = PROXY_V2_HEAD + (size_t)two_bytes(p + 14);
+	if ((p[12] != PROXY_V2_LOCAL && p[12] != PROXY_V2_PROXY) || n > PROXY_V2_MAX)
 		return -1;
-	if (transport == 0 || family == 0 || need[family] == PROXY_V2_UNIX)
-		return (int)in.n;
+	if (in.n < n)
+		return 0;
+	if (p[12] == PROXY_V2_LOCAL)
+		return (int)n;
+	family = p[13] >> 4;
+	if (family >= LEN(need) || (p[13] & 15) > 2 || n - PROXY_V2_HEAD < need[family])
+		return -1;
+	if ((p[13] & 15) == 0 || family == 0 || need[family] == PROXY_V2_UNIX)
+		return (int)n;
 	size = (need[family] - 4) / 2;
+	p += PROXY_V2_HEAD;
 	memcpy(src->b, v4_mapped, IP_V4_PREFIX);
 	memcpy(dst->b, v4_mapped, IP_V4_PREFIX);
 	memcpy(src->b + IP_BYTES - size, p, size);
 	memcpy(dst->b + IP_BYTES - size, p + size, size);
 	*sport = two_bytes(p + 2 * size);
 	*dport = two_bytes(p + 2 * size + 2);
-	return (int)in.n;
-}
-
-static int
-proxy_parse_v2(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
-    uint16_t *dport)
-{
-	unsigned char command;
-	size_t n;
-
-	if (in.n < PROXY_V2_HEAD)
-		return 0;
-	command = (unsigned char)in.p[12];
-	n = PROXY_V2_HEAD + (size_t)two_bytes(in.p + 14);
-	if ((command != PROXY_V2_LOCAL && command != PROXY_V2_PROXY) || n > PROXY_V2_MAX)
-		return -1;
-	if (in.n < n)
-		return 0;
-	if (command == PROXY_V2_LOCAL)
-		return (int)n;
-	return proxy_v2_addrs((struct slice){ in.p, n }, src, sport, dst, dport);
+	return (int)n;
 }
 
 /* A PROXY header at the front of in: bytes eaten, 0 not whole, -1 none. src
@@ -4321,13 +4289,13 @@ proxy_parse_v2(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
 static int
 proxy_parse(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst, uint16_t *dport)
 {
-	size_t mark = MIN(in.n, proxy_v2_mark.n), word = MIN(in.n, (size_t)6);
-
-	if (in.n > 0 && memcmp(in.p, proxy_v2_mark.p, mark) == 0)
+	if (in.n == 0)
+		return 0;
+	if (memcmp(in.p, proxy_v2_mark.p, MIN(in.n, proxy_v2_mark.n)) == 0)
 		return proxy_parse_v2(in, src, sport, dst, dport);
-	if (in.n > 0 && memcmp(in.p, "PROXY ", word) == 0)
+	if (memcmp(in.p, "PROXY ", MIN(in.n, (size_t)6)) == 0)
 		return proxy_parse_v1(in, src, sport, dst, dport);
-	return in.n > 0 ? -1 : 0;
+	return -1;
 }
 
 static void
@@ -4366,17 +4334,16 @@ proxy_write(struct text *t, int version, const struct ip *src, uint16_t sport,
 		text_add(t, S("PROXY UNKNOWN\r\n"));
 		return;
 	}
-	text_add(t, v4 ? S("PROXY TCP4 ") : S("PROXY TCP6 "));
-	text_add(t, !v4 && ip_is_v4(src) ? S("::ffff:") : S(""));
+	text_str(t, v4 ? "PROXY TCP4 " : "PROXY TCP6 ");
+	text_str(t, !v4 && ip_is_v4(src) ? "::ffff:" : "");
 	ip_text(t, src);
-	text_char(t, ' ');
-	text_add(t, !v4 && ip_is_v4(dst) ? S("::ffff:") : S(""));
+	text_str(t, !v4 && ip_is_v4(dst) ? " ::ffff:" : " ");
 	ip_text(t, dst);
 	text_char(t, ' ');
 	text_uint(t, sport);
 	text_char(t, ' ');
 	text_uint(t, dport);
-	text_add(t, S("\r\n"));
+	text_str(t, "\r\n");
 }
 
 FAST
