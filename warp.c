@@ -1347,10 +1347,7 @@ diag_add(struct diags *ds, enum diag_level level, unsigned line, unsigned col,
 	d->text = arena_vfmt(ds->arena, fmt, ap);
 	va_end(ap);
 	text_clean(d->text, strlen(d->text));
-	if (ds->last)
-		ds->last->next = d;
-	else
-		ds->first = d;
+	*(ds->last ? &ds->last->next : &ds->first) = d;
 	ds->last = d;
 }
 
@@ -2039,10 +2036,7 @@ toml_add(struct toml_parser *tp, struct toml *to, struct slice key, const char *
 	v->text = S(""); /* stays where the value is an error */
 	v->line = v->vline = tp->line;
 	v->col = v->vcol = toml_col(tp, at);
-	if (to->last)
-		to->last->next = v;
-	else
-		to->first = v;
+	*(to->last ? &to->last->next : &to->first) = v;
 	to->last = v;
 	to->count++;
 	return v;
@@ -4994,15 +4988,6 @@ sha_add(br_hash_compat_context *h, const void *p, size_t n)
 	h->vtable->update(&h->vtable, p, n);
 }
 
-/* n bytes made of the digest, over and over. */
-static void
-sha_add_repeated(br_hash_compat_context *h, const unsigned char *digest, size_t digest_n, size_t n)
-{
-	for (; n > digest_n; n -= digest_n)
-		sha_add(h, digest, digest_n);
-	sha_add(h, digest, n);
-}
-
 /* The digest of s, said `times` times, repeated to fill n bytes. */
 static void
 sha_fill(const struct sha_scheme *sc, struct slice s, size_t times, unsigned char *to, size_t n)
@@ -5020,7 +5005,8 @@ sha_fill(const struct sha_scheme *sc, struct slice s, size_t times, unsigned cha
 
 /* The first digest, of password, salt and their lengths. */
 static void
-sha_begin(const struct sha_scheme *sc, struct slice password, struct slice salt, unsigned char *out)
+sha_begin(const struct sha_scheme *sc, struct slice password, struct slice salt,
+    unsigned char *out)
 {
 	br_hash_compat_context h;
 	unsigned char b[SHA_BYTES_MAX];
@@ -5033,12 +5019,10 @@ sha_begin(const struct sha_scheme *sc, struct slice password, struct slice salt,
 	sc->hash->init(&h.vtable);
 	sha_add(&h, password.p, password.n);
 	sha_add(&h, salt.p, salt.n);
-	sha_add_repeated(&h, b, sc->n, password.n);
+	for (size_t at = 0; at < password.n; at += sc->n)
+		sha_add(&h, b, MIN(sc->n, password.n - at));
 	for (size_t n = password.n; n > 0; n >>= 1)
-		if (n & 1)
-			sha_add(&h, b, sc->n);
-		else
-			sha_add(&h, password.p, password.n);
+		sha_add(&h, n & 1 ? (const void *)b : password.p, n & 1 ? sc->n : password.n);
 	sc->hash->out(&h.vtable, out);
 }
 
@@ -5066,11 +5050,8 @@ sha_rounds(struct sha_job *j, unsigned n)
 static void
 sha_digits(struct text *t, unsigned v, int n)
 {
-	static const char digits[] =
-	    "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-
 	for (; n > 0; n--, v >>= 6)
-		text_char(t, digits[v & 63]);
+		text_char(t, "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"[v & 63]);
 }
 
 static void
@@ -5187,16 +5168,14 @@ static int32_t
 json_unit(struct slice *rest)
 {
 	int32_t c = 0;
-	int v;
 
-	if (rest->n < 4)
-		return -1;
 	for (int i = 0; i < 4; i++) {
-		if ((v = hex_value(rest->p[i])) < 0)
+		int v = rest->n > 0 ? hex_value(rest->p[0]) : -1;
+		if (v < 0)
 			return -1;
 		c = c * 16 + v;
+		*rest = slice_from(*rest, 1);
 	}
-	*rest = slice_from(*rest, 4);
 	return c;
 }
 
@@ -5228,19 +5207,16 @@ static bool
 json_escape(struct slice *rest, struct text *t)
 {
 	static const char letters[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
-	const char *at;
-	char c;
+	char c = rest->n > 0 ? rest->p[0] : '\0';
+	const char *at = c ? strchr(letters, c) : NULL;
 
-	if (rest->n == 0)
+	if (!at && c != 'u')
 		return false;
-	c = rest->p[0];
 	*rest = slice_from(*rest, 1);
-	if (c == 'u')
+	if (!at)
 		return json_unicode(rest, t);
-	at = memchr(letters, c, sizeof letters - 1);
-	if (at)
-		text_char(t, meant[at - letters]);
-	return at != NULL;
+	text_char(t, meant[at - letters]);
+	return true;
 }
 
 /* The text between two quotes, of which there are none in it. */
@@ -5286,14 +5262,15 @@ json_string(struct json_reader *r, struct slice *out)
 	return true;
 }
 
-static size_t
+/* Over digits; false: there are none. */
+static bool
 json_digits(struct json_reader *r)
 {
 	const char *start = r->p;
 
-	while (r->p < r->end && *r->p >= '0' && *r->p <= '9')
+	while (r->p < r->end && isdigit((unsigned char)*r->p))
 		r->p++;
-	return (size_t)(r->p - start);
+	return r->p > start;
 }
 
 static bool
@@ -5304,18 +5281,17 @@ json_number(struct json_reader *r, struct slice *out)
 	if (*r->p == '-')
 		r->p++;
 	digits = r->p;
-	if (json_digits(r) == 0 || (*digits == '0' && r->p - digits > 1))
+	if (!json_digits(r) || (*digits == '0' && r->p - digits > 1))
 		return false;
 	if (r->p < r->end && *r->p == '.') {
 		r->p++;
-		if (json_digits(r) == 0)
+		if (!json_digits(r))
 			return false;
 	}
 	if (r->p < r->end && lower(*r->p) == 'e') {
 		r->p++;
-		if (r->p < r->end && (*r->p == '+' || *r->p == '-'))
-			r->p++;
-		if (json_digits(r) == 0)
+		r->p += r->p < r->end && (*r->p == '+' || *r->p == '-');
+		if (!json_digits(r))
 			return false;
 	}
 	*out = arena_dup(r->arena, (struct slice){ start, (size_t)(r->p - start) });
@@ -5326,21 +5302,14 @@ json_number(struct json_reader *r, struct slice *out)
 static bool
 json_word(struct json_reader *r, struct json *v)
 {
-	static const struct {
-		struct slice word;
-		enum json_kind kind;
-	} words[] = {
-		{ { "null", 4 }, JSON_NULL },
-		{ { "true", 4 }, JSON_BOOL },
-		{ { "false", 5 }, JSON_BOOL },
-	};
+	static const struct slice words[] = { { "null", 4 }, { "true", 4 }, { "false", 5 } };
 	struct slice rest = { r->p, (size_t)(r->end - r->p) };
 
 	for (size_t i = 0; i < LEN(words); i++)
-		if (slice_starts(rest, words[i].word)) {
-			v->kind = words[i].kind;
-			v->boolean = words[i].word.p[0] == 't';
-			r->p += words[i].word.n;
+		if (slice_starts(rest, words[i])) {
+			v->kind = i == 0 ? JSON_NULL : JSON_BOOL;
+			v->boolean = i == 1;
+			r->p += words[i].n;
 			return true;
 		}
 	return false;
@@ -5351,28 +5320,22 @@ static struct json *
 json_begin(struct json_reader *r)
 {
 	struct json *v;
+	bool good = true;
 
 	json_blanks(r);
 	if (r->p == r->end)
 		return NULL;
 	v = arena_alloc(r->arena, sizeof *v);
-	switch (*r->p) {
-	case '{':
-	case '[':
+	if (*r->p == '{' || *r->p == '[') {
 		v->kind = *r->p++ == '{' ? JSON_OBJECT : JSON_ARRAY;
-		return v;
-	case '"':
+	} else if (json_sign(r, '"')) {
 		v->kind = JSON_STRING;
-		r->p++;
-		return json_string(r, &v->text) ? v : NULL;
-	case 'n':
-	case 't':
-	case 'f':
-		return json_word(r, v) ? v : NULL;
-	default:
+		good = json_string(r, &v->text);
+	} else if (!json_word(r, v)) {
 		v->kind = JSON_NUMBER;
-		return json_number(r, &v->text) ? v : NULL;
+		good = json_number(r, &v->text);
 	}
+	return good ? v : NULL;
 }
 
 /* A value with all that is in it; NULL: malformed, or too deep. */
@@ -5397,10 +5360,7 @@ json_value_at(struct json_reader *r, int depth)
 		if (!(child = json_value_at(r, depth + 1)))
 			return NULL;
 		child->name = name;
-		if (v->last)
-			v->last->next = child;
-		else
-			v->first = child;
+		*(v->last ? &v->last->next : &v->first) = child;
 		v->last = child;
 	} while (json_sign(r, ','));
 	return json_sign(r, close) ? v : NULL;
@@ -5410,13 +5370,9 @@ json_value_at(struct json_reader *r, int depth)
 static struct json *
 json_parse(struct arena *a, struct slice text)
 {
-	struct json_reader r = { a, text.p, NULL };
-	struct json *v;
+	struct json_reader r = { a, text.p, text.n > 0 ? text.p + text.n : text.p };
+	struct json *v = json_value_at(&r, 1);
 
-	if (text.n == 0)
-		return NULL;
-	r.end = text.p + text.n;
-	v = json_value_at(&r, 1);
 	json_blanks(&r);
 	return r.p == r.end ? v : NULL;
 }
@@ -5452,17 +5408,23 @@ json_text(const struct json *v, const char *name)
  *         RFC 2986, 5280, 5480, 8737. */
 
 enum der_tag {
+	DER_BOOLEAN = 0x01,
 	DER_INTEGER = 0x02,
 	DER_BITS = 0x03,
 	DER_OCTETS = 0x04,
+	DER_OID = 0x06,
 	DER_UTF8 = 0x0c,
+	DER_PRINTABLE = 0x13,
+	DER_T61 = 0x14,
+	DER_IA5 = 0x16,
 	DER_UTC_TIME = 0x17,
 	DER_TIME = 0x18,
 	DER_SEQUENCE = 0x30,
 	DER_SET = 0x31,
+	DER_KEY_ID = 0x80,   /* [0] of an AuthorityKeyIdentifier */
 	DER_DNS_NAME = 0x82, /* [2] of a GeneralName */
-	DER_0 = 0xa0,
-	DER_3 = 0xa3
+	DER_0 = 0xa0,        /* a certificate's version */
+	DER_3 = 0xa3         /* and its extensions */
 };
 
 enum {
@@ -5538,25 +5500,17 @@ der_n(const struct der *d)
 static void
 der_wrap(struct der *d, unsigned tag, size_t since)
 {
-	size_t n = der_n(d) - since;
-	unsigned char b[DER_HEADER_MAX] = { (unsigned char)tag };
-	size_t len = 2;
+	size_t n = der_n(d) - since, bytes = n <= INT8_MAX ? 0 : n <= UINT8_MAX ? 1 : 2;
+	unsigned char low = (unsigned char)(n & UINT8_MAX), high = (unsigned char)(n >> 8 & UINT8_MAX);
+	unsigned char b[DER_HEADER_MAX] = { (unsigned char)tag, low };
 
-	if (n > DER_MAX)
-		d->full = true;
-	if (n <= INT8_MAX) {
-		b[1] = (unsigned char)n;
-	} else if (n <= UINT8_MAX) {
-		b[1] = 0x81; /* one byte of length */
-		b[2] = (unsigned char)n;
-		len = 3;
-	} else {
-		b[1] = 0x82;
-		b[2] = (unsigned char)(n >> 8 & UINT8_MAX);
-		b[3] = (unsigned char)(n & UINT8_MAX);
-		len = 4;
+	d->full |= n > DER_MAX;
+	if (bytes > 0) { /* so many of length follow */
+		b[1] = (unsigned char)(0x80 | bytes);
+		b[2] = bytes == 2 ? high : low;
+		b[3] = low;
 	}
-	der_put(d, b, len);
+	der_put(d, b, 2 + bytes);
 }
 
 /* ---- keys ---- */
@@ -5965,10 +5919,9 @@ pem_line(struct slice *rest, struct slice *line)
 		return false;
 	if (slice_starts(*line, S("\xef\xbb\xbf"))) /* some editors begin a file so */
 		*line = slice_from(*line, 3);
-	while (line->n > 0 && is_blank(*line->p))
-		*line = slice_from(*line, 1);
 	while (line->n > 0 && (is_blank(line->p[line->n - 1]) || line->p[line->n - 1] == '\r'))
 		line->n--;
+	*line = slice_trim(*line);
 	return true;
 }
 
@@ -6038,23 +5991,9 @@ pem_is_cert(const struct pem *o)
 /* ---- inside a certificate ---- */
 
 enum {
-	ASN1_BOOLEAN = 0x01,
-	ASN1_INTEGER = 0x02,
-	ASN1_OCTETS = 0x04,
-	ASN1_OID = 0x06,
-	ASN1_UTF8 = 0x0c,
-	ASN1_PRINTABLE = 0x13,
-	ASN1_T61 = 0x14,
-	ASN1_IA5 = 0x16,
-	ASN1_SEQUENCE = 0x30,
-	ASN1_SET = 0x31,
-	ASN1_LONG_TAG = 0x1f,      /* further bytes of the tag follow: not in here */
-	ASN1_LONG = 0x80,          /* so many bytes of length follow */
-	ASN1_LENGTH_BYTES = 3,
-	X509_VERSION = 0xa0,
-	X509_EXTENSIONS = 0xa3,
-	X509_DNS_NAME = 0x82,
-	X509_KEY_ID = 0x80
+	ASN1_LONG_TAG = 0x1f, /* further bytes of the tag follow: not in here */
+	ASN1_LONG = 0x80,     /* so many bytes of length follow */
+	ASN1_LENGTH_BYTES = 3
 };
 
 /* Object identifiers, encoded. */
@@ -6116,19 +6055,19 @@ x509_split(struct slice der, struct x509 *out)
 	unsigned tag;
 
 	*out = (struct x509){ .serial = { NULL, 0 } };
-	if (!asn1_take(&der, ASN1_SEQUENCE, &cert) || !asn1_take(&cert, ASN1_SEQUENCE, &rest))
+	if (!asn1_take(&der, DER_SEQUENCE, &cert) || !asn1_take(&cert, DER_SEQUENCE, &rest))
 		return false;
-	asn1_take(&rest, X509_VERSION, &skip);
-	if (!asn1_take(&rest, ASN1_INTEGER, &out->serial) ||
-	    !asn1_take(&rest, ASN1_SEQUENCE, &skip) || /* signature's algorithm */
-	    !asn1_take(&rest, ASN1_SEQUENCE, &out->issuer) ||
-	    !asn1_take(&rest, ASN1_SEQUENCE, &skip) || /* validity */
-	    !asn1_take(&rest, ASN1_SEQUENCE, &out->subject) ||
-	    !asn1_take(&rest, ASN1_SEQUENCE, &skip)) /* public key */
+	asn1_take(&rest, DER_0, &skip);
+	if (!asn1_take(&rest, DER_INTEGER, &out->serial) ||
+	    !asn1_take(&rest, DER_SEQUENCE, &skip) || /* signature's algorithm */
+	    !asn1_take(&rest, DER_SEQUENCE, &out->issuer) ||
+	    !asn1_take(&rest, DER_SEQUENCE, &skip) || /* validity */
+	    !asn1_take(&rest, DER_SEQUENCE, &out->subject) ||
+	    !asn1_take(&rest, DER_SEQUENCE, &skip)) /* public key */
 		return false;
 	while (asn1_next(&rest, &tag, &skip))
-		if (tag == X509_EXTENSIONS)
-			asn1_take(&skip, ASN1_SEQUENCE, &out->extensions);
+		if (tag == DER_3)
+			asn1_take(&skip, DER_SEQUENCE, &out->extensions);
 	return true;
 }
 
@@ -6138,11 +6077,11 @@ x509_extension(const struct x509 *x, struct slice oid, struct slice *value)
 {
 	struct slice rest = x->extensions, ext, id, critical;
 
-	while (asn1_take(&rest, ASN1_SEQUENCE, &ext)) {
-		if (!asn1_take(&ext, ASN1_OID, &id) || !slice_eq(id, oid))
+	while (asn1_take(&rest, DER_SEQUENCE, &ext)) {
+		if (!asn1_take(&ext, DER_OID, &id) || !slice_eq(id, oid))
 			continue;
-		asn1_take(&ext, ASN1_BOOLEAN, &critical);
-		return asn1_take(&ext, ASN1_OCTETS, value);
+		asn1_take(&ext, DER_BOOLEAN, &critical);
+		return asn1_take(&ext, DER_OCTETS, value);
 	}
 	return false;
 }
@@ -6151,25 +6090,17 @@ x509_extension(const struct x509 *x, struct slice oid, struct slice *value)
 static struct slice
 x509_attribute(struct arena *a, struct slice dn, struct slice oid)
 {
-	static const unsigned texts[] = { ASN1_UTF8, ASN1_PRINTABLE, ASN1_T61, ASN1_IA5 };
 	struct slice set, pair, id, value, found = S("");
 	unsigned tag;
-	char *p;
 
-	while (asn1_take(&dn, ASN1_SET, &set))
-		while (asn1_take(&set, ASN1_SEQUENCE, &pair)) {
-			if (!asn1_take(&pair, ASN1_OID, &id) || !slice_eq(id, oid) ||
-			    !asn1_next(&pair, &tag, &value))
-				continue;
-			for (size_t i = 0; i < LEN(texts); i++)
-				if (tag == texts[i])
-					found = value;
-		}
+	while (asn1_take(&dn, DER_SET, &set))
+		while (asn1_take(&set, DER_SEQUENCE, &pair))
+			if (asn1_take(&pair, DER_OID, &id) && slice_eq(id, oid) &&
+			    asn1_next(&pair, &tag, &value) && (tag == DER_UTF8 ||
+			    tag == DER_PRINTABLE || tag == DER_T61 || tag == DER_IA5))
+				found = value;
 	found = arena_dup(a, found);
-	p = (char *)(uintptr_t)found.p;
-	for (size_t i = 0; i < found.n; i++)
-		if ((unsigned char)p[i] < ' ' || p[i] == 0x7f)
-			p[i] = '?';
+	text_clean((char *)(uintptr_t)found.p, found.n);
 	return found;
 }
 
@@ -6210,12 +6141,12 @@ x509_names(struct arena *a, const struct x509 *x)
 	unsigned tag;
 
 	if (x509_extension(x, OID_ALT_NAMES, &value))
-		asn1_take(&value, ASN1_SEQUENCE, &list);
+		asn1_take(&value, DER_SEQUENCE, &list);
 	for (rest = list; asn1_next(&rest, &tag, &name); )
-		most += tag == X509_DNS_NAME;
+		most += tag == DER_DNS_NAME;
 	out.v = arena_alloc(a, most * sizeof *out.v);
 	for (rest = list; asn1_next(&rest, &tag, &name); )
-		if (tag == X509_DNS_NAME && (name = x509_host(a, name)).n > 0)
+		if (tag == DER_DNS_NAME && (name = x509_host(a, name)).n > 0)
 			out.v[out.n++] = name;
 	if (most == 1 && (name = x509_host(a, x509_attribute(a, x->subject, OID_CN))).n > 0)
 		out.v[out.n++] = name;
@@ -6320,18 +6251,6 @@ number_dup(struct arena *a, const unsigned char *p, size_t *n)
 	return (unsigned char *)(uintptr_t)arena_dup(a, (struct slice){ (const char *)p, *n }).p;
 }
 
-/* Its two factors, and what is derived of them. */
-static void
-rsa_dup(struct arena *a, br_rsa_private_key *to, const br_rsa_private_key *from)
-{
-	*to = *from;
-	to->p = number_dup(a, from->p, &to->plen);
-	to->q = number_dup(a, from->q, &to->qlen);
-	to->dp = number_dup(a, from->dp, &to->dplen);
-	to->dq = number_dup(a, from->dq, &to->dqlen);
-	to->iq = number_dup(a, from->iq, &to->iqlen);
-}
-
 /* The bits of a curve that warp can use; 0: another one. */
 static unsigned
 curve_bits(int curve)
@@ -6344,13 +6263,20 @@ static bool
 cert_key(const struct certs_reader *r, struct cert *c, struct slice der)
 {
 	br_skey_decoder_context d;
+	br_rsa_private_key *k;
 
 	br_skey_decoder_init(&d);
 	br_skey_decoder_push(&d, der.p, der.n);
 	c->key_type = br_skey_decoder_key_type(&d);
 	if (c->key_type == BR_KEYTYPE_RSA) {
-		rsa_dup(r->a, &c->rsa, br_skey_decoder_get_rsa(&d));
-		c->key_bits = c->rsa.n_bitlen;
+		k = &c->rsa;
+		*k = *br_skey_decoder_get_rsa(&d);
+		k->p = number_dup(r->a, k->p, &k->plen);
+		k->q = number_dup(r->a, k->q, &k->qlen);
+		k->dp = number_dup(r->a, k->dp, &k->dplen);
+		k->dq = number_dup(r->a, k->dq, &k->dqlen);
+		k->iq = number_dup(r->a, k->iq, &k->iqlen);
+		c->key_bits = k->n_bitlen;
 	} else if (c->key_type == BR_KEYTYPE_EC) {
 		c->ec = *br_skey_decoder_get_ec(&d);
 		c->ec.x = number_dup(r->a, c->ec.x, &c->ec.xlen);
@@ -6403,13 +6329,6 @@ x509_key(br_x509_decoder_context *d, const br_x509_certificate *x)
 	return br_x509_decoder_get_pkey(d);
 }
 
-/* BearSSL's days and seconds as the wall clock has them. */
-static int64_t
-x509_time(uint32_t days, uint32_t seconds)
-{
-	return ((int64_t)days - DAYS_TO_1970) * DAY_S + seconds;
-}
-
 /* The key does not belong to the leaf: to which one, then? */
 static bool
 cert_mismatch(const struct certs_reader *r, const struct cert *c)
@@ -6440,14 +6359,14 @@ cert_leaf(const struct certs_reader *r, struct cert *c)
 		    "(BearSSL's error %d)", c->cert_file, br_x509_decoder_last_error(&d));
 	if (!cert_has_key(c, pk))
 		return cert_mismatch(r, c);
-	c->from_s = x509_time(d.notbefore_days, d.notbefore_seconds);
-	c->until_s = x509_time(d.notafter_days, d.notafter_seconds);
+	c->from_s = ((int64_t)d.notbefore_days - DAYS_TO_1970) * DAY_S + d.notbefore_seconds;
+	c->until_s = ((int64_t)d.notafter_days - DAYS_TO_1970) * DAY_S + d.notafter_seconds;
 	c->issuer_key_type = br_x509_decoder_get_signer_key_type(&d);
 	c->names = x509_names(r->a, &x);
 	c->issuer = x509_who(r->a, x.issuer);
 	c->serial = arena_dup(r->a, x.serial);
 	if (x509_extension(&x, OID_ISSUER_ID, &value) &&
-	    asn1_take(&value, ASN1_SEQUENCE, &id) && asn1_take(&id, X509_KEY_ID, &value))
+	    asn1_take(&value, DER_SEQUENCE, &id) && asn1_take(&id, DER_KEY_ID, &value))
 		c->issuer_id = arena_dup(r->a, value);
 	return true;
 }
@@ -6456,7 +6375,7 @@ cert_leaf(const struct certs_reader *r, struct cert *c)
 static void
 cert_pem(struct arena *a, struct cert *c, const struct pem *key)
 {
-	struct slice k = pem_of(a, arena_dup(a, key->name).p, key->der.p, key->der.n), one;
+	struct slice k = pem_of(a, arena_dup(a, key->name).p, key->der.p, key->der.n);
 	size_t room = k.n;
 	struct text t;
 
@@ -6464,10 +6383,8 @@ cert_pem(struct arena *a, struct cert *c, const struct pem *key)
 		room += 2 * c->chain[i].data_len + PEM_LINES;
 	t = (struct text){ arena_alloc(a, room), 0, room, false };
 	text_add(&t, k);
-	for (size_t i = 0; i < c->n_chain; i++) {
-		one = pem_of(a, "CERTIFICATE", c->chain[i].data, c->chain[i].data_len);
-		text_add(&t, one);
-	}
+	for (size_t i = 0; i < c->n_chain; i++)
+		text_add(&t, pem_of(a, "CERTIFICATE", c->chain[i].data, c->chain[i].data_len));
 	c->pem = text_slice(&t);
 }
 
@@ -6632,15 +6549,13 @@ certs_twins(struct certs_reader *r, const struct cert_set *set)
 	for (int i = 1; i < set->n; i++)
 		for (int k = 0; k < i; k++) {
 			const struct cert *c = &set->v[i], *first = &set->v[k];
-			const struct slice *name = NULL;
-			for (int j = 0; j < c->names.n && !name; j++)
-				for (int o = 0; o < first->names.n && !name; o++)
-					if (slice_eq(c->names.v[j], first->names.v[o]))
-						name = &c->names.v[j];
+			int same = 0;
+			while (same < c->names.n && cert_covers(first, c->names.v[same]) < 2)
+				same++;
 			r->pair = c->origin == CERT_FILE ? i : -1;
-			if (name && c->key_type == first->key_type)
+			if (same < c->names.n && c->key_type == first->key_type)
 				certs_say(r, DIAG_WARNING, "%s and %s are both for %s: the first "
-				    "is used", cert_name(first), cert_name(c), name->p);
+				    "is used", cert_name(first), cert_name(c), c->names.v[same].p);
 		}
 }
 
@@ -6858,13 +6773,13 @@ certs_unpack(struct slice packed)
 static bool
 certs_are_less(const struct cert_set *old, const struct cert_set *new)
 {
-	bool had = false, has = false;
+	bool had = false;
 
 	for (int i = 0; i < old->n; i++)
 		had |= old->v[i].origin == CERT_ACME;
 	for (int i = 0; i < new->n; i++)
-		has |= new->v[i].origin == CERT_ACME;
-	return had && !has;
+		had &= new->v[i].origin != CERT_ACME;
+	return had;
 }
 
 /* A set that is to take the place of old keeps what ACME has got for any of the
@@ -14684,12 +14599,12 @@ dn_write(struct text *t, struct slice dn)
 	const char *between;
 	unsigned tag;
 
-	if (!asn1_take(&dn, ASN1_SET, &set))
+	if (!asn1_take(&dn, DER_SET, &set))
 		return;
 	dn_write(t, dn);
 	between = t->n > 0 ? "," : "";
-	while (asn1_take(&set, ASN1_SEQUENCE, &pair)) {
-		if (!asn1_take(&pair, ASN1_OID, &id) || !asn1_next(&pair, &tag, &value))
+	while (asn1_take(&set, DER_SEQUENCE, &pair)) {
+		if (!asn1_take(&pair, DER_OID, &id) || !asn1_next(&pair, &tag, &value))
 			continue;
 		text_str(t, between);
 		dn_kind_write(t, id);
