@@ -13523,6 +13523,7 @@ buf_room(struct buf *f)
 #define TLS_ALERT  0x15 /* and of one that closes */
 #define ALERT_BYTES 7   /* of a whole one; RFC 5246 7.2 */
 #define ALERT_FATAL 2
+#define BAD_CERTIFICATE 42
 #define UNRECOGNIZED_NAME 112 /* RFC 6066 3 */
 #define TLS_RECORD_HEAD 5
 #define TLS_LEAF_MAX 4096 /* bytes of a peer's certificate that are kept for words */
@@ -13732,32 +13733,23 @@ tls_oldest(void)
 
 /* ---- what both sides speak ---- */
 
-/* Those that need no instruction of the CPU's first where it has none. */
-static void
-tls_suites(br_ssl_engine_context *e)
-{
-	static const uint16_t fast[] = {
-		BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-		BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-		BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-		BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-	};
-	static const uint16_t plain[] = {
-		BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-		BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-		BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-		BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-	};
-	bool aes = br_aes_x86ni_ctr_get_vtable() || br_aes_pwr8_ctr_get_vtable();
-
-	br_ssl_engine_set_suites(e, aes ? fast : plain, LEN(fast));
-}
-
+/* The suites that need no instruction of the CPU's come first where it has none. */
 static void
 tls_algorithms(br_ssl_engine_context *e)
 {
+	static const uint16_t suites[] = {
+		BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+		BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	};
+	bool aes = br_aes_x86ni_ctr_get_vtable() || br_aes_pwr8_ctr_get_vtable();
+	uint16_t v[LEN(suites)];
+
+	for (size_t i = 0; i < LEN(suites); i++)
+		v[i] = suites[aes || i >= 4 ? i : i ^ 2]; /* the first two pairs change places */
+	br_ssl_engine_set_suites(e, v, LEN(v));
 	br_ssl_engine_set_versions(e, BR_TLS12, BR_TLS12);
-	tls_suites(e);
 	br_ssl_engine_set_hash(e, br_sha256_ID, &br_sha256_vtable);
 	br_ssl_engine_set_hash(e, br_sha384_ID, &br_sha384_vtable);
 	br_ssl_engine_set_hash(e, br_sha512_ID, &br_sha512_vtable);
@@ -13886,11 +13878,9 @@ static const br_x509_class verify_class = {
 static void
 tls_verify(struct tls *t, const struct trust *trust, const char *name)
 {
-	struct tls_verify *v = calloc(1, sizeof *v);
+	struct tls_verify *v = xcalloc(1, sizeof *v);
 	int64_t now = now_s;
 
-	if (!v)
-		die_memory();
 	t->verify = v;
 	v->vtable = &verify_class;
 	v->name = name;
@@ -13982,15 +13972,10 @@ hash_choose(uint32_t hashes, bool ec)
 static int
 suite_key_type(uint16_t translated)
 {
-	switch (translated >> 12) {
-	case BR_SSLKEYX_RSA:
-	case BR_SSLKEYX_ECDHE_RSA:
-		return BR_KEYTYPE_RSA;
-	case BR_SSLKEYX_ECDHE_ECDSA:
-		return BR_KEYTYPE_EC;
-	default:
-		return 0;
-	}
+	unsigned keyx = translated >> 12;
+
+	return keyx == BR_SSLKEYX_ECDHE_ECDSA ? BR_KEYTYPE_EC
+	    : keyx == BR_SSLKEYX_RSA || keyx == BR_SSLKEYX_ECDHE_RSA ? BR_KEYTYPE_RSA : 0;
 }
 
 /* A certificate that proves to an ACME server that the name is ours, while it
@@ -14020,14 +14005,6 @@ cert_of_challenge(struct tls *t, struct slice name)
 	set->handshakes = 1;
 	set->replaced = true;
 	return &set->v[0];
-}
-
-static bool
-tls_is_challenge(const struct tls *t)
-{
-	const char *alpn = br_ssl_engine_get_selected_protocol((br_ssl_engine_context *)(uintptr_t)&t->c.eng);
-
-	return alpn && strcmp(alpn, TLS_ALPN_ACME) == 0;
 }
 
 /* The first of the client's suites that a certificate of that rank fits; `only`
@@ -14067,7 +14044,8 @@ policy_choose(const br_ssl_server_policy_class **ctx, const br_ssl_server_contex
 	struct tls *t = (struct tls *)((char *)ctx - offsetof(struct tls, policy));
 	char text[256];
 	struct slice name = tls_name(&cc->eng, text);
-	bool challenge = tls_is_challenge(t);
+	const char *alpn = br_ssl_engine_get_selected_protocol(&t->c.eng);
+	bool challenge = alpn && strcmp(alpn, TLS_ALPN_ACME) == 0;
 	const struct cert *only = challenge ? cert_of_challenge(t, name) : NULL;
 
 	if (challenge ? !only : tls_conf->strict_sni && name.n > 0 &&
@@ -14236,23 +14214,13 @@ tls_open(const struct tls_conf *tc, uint32_t most)
 	tls_make();
 }
 
-/* Clients must show a certificate, or may. */
-static void
-tls_ask_client(struct tls *t)
-{
-	tls_verify(t, tls_conf->clients, NULL);
-	br_ssl_server_set_trust_anchor_names_alt(&t->c.server, tls_conf->clients->v,
-	    tls_conf->clients->n);
-	if (tls_conf->client_optional)
-		br_ssl_engine_add_flags(&t->c.eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
-}
-
 /* ch, just accepted, is to speak TLS; n bytes at p came already. A session that
  * is gone on with shows no certificate, so who has to show one cannot. */
 static bool
 tls_server(struct chan *ch, const char *p, size_t n)
 {
 	static const br_ssl_session_cache_class *cache = &session_class;
+	const struct trust *clients = tls_conf->clients;
 	struct tls *t = tls_new(ch);
 
 	if (!t || n > sizeof t->bufs->in)
@@ -14266,9 +14234,12 @@ tls_server(struct chan *ch, const char *p, size_t n)
 	br_ssl_server_set_policy(&t->c.server, &t->policy);
 	t->set = tls_certs;
 	t->set->handshakes++;
-	if (tls_conf->clients)
-		tls_ask_client(t);
-	else if (tls_conf->sessions > 0)
+	if (clients) { /* they must show a certificate, or may */
+		tls_verify(t, clients, NULL);
+		br_ssl_server_set_trust_anchor_names_alt(&t->c.server, clients->v, clients->n);
+		if (tls_conf->client_optional)
+			br_ssl_engine_add_flags(&t->c.eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
+	} else if (tls_conf->sessions > 0)
 		br_ssl_server_set_cache(&t->c.server, &cache);
 	if (!tls_ready(t) || !br_ssl_server_reset(&t->c.server))
 		return false;
@@ -14629,31 +14600,64 @@ leaf_subject(const struct tls_verify *v)
 	return t.full ? NULL : strdup(b);
 }
 
+static const struct {
+	int err;
+	const char *why;     /* NULL: see tls_why_cert */
+	unsigned char alert; /* where BearSSL sends none; 0: nor do we */
+} tls_whys[] = {
+	{ BR_ERR_UNSUPPORTED_VERSION, "it does not speak TLS 1.2", 70 },
+	{ BR_ERR_BAD_VERSION, "it does not speak TLS", 0 },
+	{ BR_ERR_BAD_LENGTH, "it sent a bad record", 0 },
+	{ BR_ERR_TOO_LARGE, "it sent a record that is too large", 0 },
+	{ BR_ERR_BAD_MAC, "it sent a record that was tampered with", 0 },
+	{ BR_ERR_UNKNOWN_TYPE, "it sent a record of an unknown kind", 0 },
+	{ BR_ERR_UNEXPECTED, "it sent a message out of order", 0 },
+	{ BR_ERR_BAD_HANDSHAKE, "it sent a malformed handshake", 50 },
+	{ BR_ERR_BAD_CIPHER_SUITE, "it chose a cipher suite that was not offered", 0 },
+	{ BR_ERR_BAD_SIGNATURE, "its signature is wrong", 0 },
+	{ BR_ERR_BAD_FINISHED, "the handshake was tampered with", 0 },
+	{ BR_ERR_RESUME_MISMATCH, "it goes on with another name's session", 0 },
+	{ BR_ERR_NO_CLIENT_AUTH, "no certificate was shown", 40 },
+	{ BR_ERR_X509_EMPTY_CHAIN, "no certificate was shown", 40 },
+	{ BR_ERR_X509_BAD_DN, "its certificate is too large, or its subject too long", 0 },
+	{ BR_ERR_X509_NOT_CA, "its chain has a link that is no authority", 0 },
+	{ BR_ERR_X509_DN_MISMATCH, "its chain is out of order", 0 },
+	{ BR_ERR_X509_CRITICAL_EXTENSION, "its certificate has an extension that is not known", 0 },
+	{ BR_ERR_X509_FORBIDDEN_KEY_USAGE, "its certificate is not meant for this", 0 },
+	{ BR_ERR_X509_WEAK_PUBLIC_KEY, "its key is too short", 0 },
+	{ BR_ERR_X509_UNSUPPORTED, "its certificate is signed in a way that is not supported", 43 },
+	{ BR_ERR_X509_BAD_SIGNATURE, "a signature in its chain is wrong", 0 },
+	{ BR_ERR_X509_TIME_UNKNOWN, "the time is not known", 0 },
+	{ BR_ERR_RECV_FATAL_ALERT + 40, "it says that there is no common cipher suite", 0 },
+	{ BR_ERR_RECV_FATAL_ALERT + 42, "it refuses the certificate", 0 },
+	{ BR_ERR_RECV_FATAL_ALERT + 43, "it does not support the certificate's kind", 0 },
+	{ BR_ERR_RECV_FATAL_ALERT + 45, "it says that the certificate has expired", 0 },
+	{ BR_ERR_RECV_FATAL_ALERT + 46, "it refuses the certificate", 0 },
+	{ BR_ERR_RECV_FATAL_ALERT + 48, "it does not know who signed the certificate", 0 },
+	{ BR_ERR_RECV_FATAL_ALERT + 70, "it does not speak TLS 1.2", 0 },
+	{ BR_ERR_RECV_FATAL_ALERT + 112, "it does not know the name", 0 },
+	{ BR_ERR_RECV_FATAL_ALERT + 116, "it wants a client certificate", 0 },
+	{ BR_ERR_SEND_FATAL_ALERT + 40, "there is no common cipher suite", 0 },
+	{ BR_ERR_SEND_FATAL_ALERT + 70, "it offers no TLS 1.2", 0 },
+	{ BR_ERR_SEND_FATAL_ALERT + 112, "it asks for a name that is not served", 0 },
+	{ BR_ERR_X509_EXPIRED, NULL, 45 },
+	{ BR_ERR_X509_NOT_TRUSTED, NULL, 48 },
+};
+
 /* Tells the peer why, where BearSSL only closes: as long as nothing is encrypted
  * an alert is seven plain bytes. RFC 5246 7.2.2. */
 static void
 tls_alert(struct chan *ch)
 {
-	static const struct {
-		int err;
-		unsigned char alert;
-	} alerts[] = {
-		{ BR_ERR_X509_EXPIRED, 45 }, { BR_ERR_X509_NOT_TRUSTED, 48 },
-		{ BR_ERR_X509_UNSUPPORTED, 43 }, { BR_ERR_X509_EMPTY_CHAIN, 40 },
-		{ BR_ERR_NO_CLIENT_AUTH, 40 }, { BR_ERR_UNSUPPORTED_VERSION, 70 },
-		{ BR_ERR_BAD_HANDSHAKE, 50 },
-	};
 	const struct tls *t = ch->tls;
-	unsigned char b[] = { TLS_ALERT, 3, 3, 0, 2, 2, 0 };
 	bool x509 = t->err >= BR_ERR_X509_OK && t->err <= BR_ERR_X509_NOT_TRUSTED;
+	unsigned char b[] = { TLS_ALERT, 3, 3, 0, 2, ALERT_FATAL, x509 ? BAD_CERTIFICATE : 0 };
 
 	if (t->left || t->c.eng.out.vtable != &br_sslrec_out_clear_vtable)
 		return;
-	if (x509)
-		b[6] = 42; /* bad_certificate */
-	for (size_t i = 0; i < LEN(alerts); i++)
-		if (alerts[i].err == t->err)
-			b[6] = alerts[i].alert;
+	for (size_t i = 0; i < LEN(tls_whys); i++)
+		if (tls_whys[i].err == t->err && tls_whys[i].alert)
+			b[6] = tls_whys[i].alert;
 	if (b[6])
 		socket_put(ch, &(struct iovec){ b, sizeof b }, 1); /* who misses it sees the end */
 }
@@ -14666,14 +14670,12 @@ tls_shake_end(struct chan *ch)
 	struct tls *t = ch->tls;
 	struct tls_verify *v = t->verify;
 
-	if (v && v->n > 0 && v->verdict != 0) {
+	if (v && v->n > 0)
 		t->err = (int)v->verdict;
-		return SHAKE_FAILED;
-	}
-	if (v && v->n > 0 && !t->is_client && !(t->subject = leaf_subject(v))) {
+	if (v && v->n > 0 && t->err == 0 && !t->is_client && !(t->subject = leaf_subject(v)))
 		t->err = BR_ERR_X509_BAD_DN;
+	if (t->err != 0)
 		return SHAKE_FAILED;
-	}
 	if (t->session)
 		br_ssl_engine_get_session_parameters(&t->c.eng, t->session);
 	t->resumed = !t->is_client && !t->cert;
@@ -14722,70 +14724,29 @@ tls_shake(struct chan *ch)
 
 /* ---- words ---- */
 
-static const struct {
-	int err;
-	const char *why;
-} tls_whys[] = {
-	{ BR_ERR_UNSUPPORTED_VERSION, "it does not speak TLS 1.2" },
-	{ BR_ERR_BAD_VERSION, "it does not speak TLS" },
-	{ BR_ERR_BAD_LENGTH, "it sent a bad record" },
-	{ BR_ERR_TOO_LARGE, "it sent a record that is too large" },
-	{ BR_ERR_BAD_MAC, "it sent a record that was tampered with" },
-	{ BR_ERR_UNKNOWN_TYPE, "it sent a record of an unknown kind" },
-	{ BR_ERR_UNEXPECTED, "it sent a message out of order" },
-	{ BR_ERR_BAD_HANDSHAKE, "it sent a malformed handshake" },
-	{ BR_ERR_BAD_CIPHER_SUITE, "it chose a cipher suite that was not offered" },
-	{ BR_ERR_BAD_SIGNATURE, "its signature is wrong" },
-	{ BR_ERR_BAD_FINISHED, "the handshake was tampered with" },
-	{ BR_ERR_RESUME_MISMATCH, "it goes on with another name's session" },
-	{ BR_ERR_NO_CLIENT_AUTH, "no certificate was shown" },
-	{ BR_ERR_X509_EMPTY_CHAIN, "no certificate was shown" },
-	{ BR_ERR_X509_BAD_DN, "its certificate is too large, or its subject too long" },
-	{ BR_ERR_X509_NOT_CA, "its chain has a link that is no authority" },
-	{ BR_ERR_X509_DN_MISMATCH, "its chain is out of order" },
-	{ BR_ERR_X509_CRITICAL_EXTENSION, "its certificate has an extension that is not known" },
-	{ BR_ERR_X509_FORBIDDEN_KEY_USAGE, "its certificate is not meant for this" },
-	{ BR_ERR_X509_WEAK_PUBLIC_KEY, "its key is too short" },
-	{ BR_ERR_X509_UNSUPPORTED, "its certificate is signed in a way that is not supported" },
-	{ BR_ERR_X509_BAD_SIGNATURE, "a signature in its chain is wrong" },
-	{ BR_ERR_X509_TIME_UNKNOWN, "the time is not known" },
-	{ BR_ERR_RECV_FATAL_ALERT + 40, "it says that there is no common cipher suite" },
-	{ BR_ERR_RECV_FATAL_ALERT + 42, "it refuses the certificate" },
-	{ BR_ERR_RECV_FATAL_ALERT + 43, "it does not support the certificate's kind" },
-	{ BR_ERR_RECV_FATAL_ALERT + 45, "it says that the certificate has expired" },
-	{ BR_ERR_RECV_FATAL_ALERT + 46, "it refuses the certificate" },
-	{ BR_ERR_RECV_FATAL_ALERT + 48, "it does not know who signed the certificate" },
-	{ BR_ERR_RECV_FATAL_ALERT + 70, "it does not speak TLS 1.2" },
-	{ BR_ERR_RECV_FATAL_ALERT + 112, "it does not know the name" },
-	{ BR_ERR_RECV_FATAL_ALERT + 116, "it wants a client certificate" },
-	{ BR_ERR_SEND_FATAL_ALERT + 40, "there is no common cipher suite" },
-	{ BR_ERR_SEND_FATAL_ALERT + 70, "it offers no TLS 1.2" },
-	{ BR_ERR_SEND_FATAL_ALERT + 112, "it asks for a name that is not served" },
-};
-
 /* About the peer's certificate, with what stands in it. */
 static bool
 tls_why_cert(const struct tls_verify *v, int err, char *out, size_t n)
 {
 	struct arena a = { NULL };
 	struct slices names;
+	const char *name;
 	struct x509 x;
 	bool said = true;
 
 	if (v->leaf_n == 0 || !x509_split((struct slice){ (const char *)v->leaf, v->leaf_n }, &x))
 		return false;
 	names = x509_names(&a, &x);
+	name = names.n ? names.v[0].p : "no name";
 	if (err == BR_ERR_X509_BAD_SERVER_NAME)
-		snprintf(out, n, "its certificate is for %.*s%s, not for %s",
-		    names.n ? (int)names.v[0].n : 7, names.n ? names.v[0].p : "no name",
+		snprintf(out, n, "its certificate is for %s%s, not for %s", name,
 		    names.n > 1 ? " and others" : "", v->name ? v->name : "us");
 	else if (err == BR_ERR_X509_NOT_TRUSTED)
 		snprintf(out, n, "its certificate is not trusted: nobody in the CA file signed for %s",
 		    x509_who(&a, x.issuer).p);
 	else if (err == BR_ERR_X509_EXPIRED)
-		snprintf(out, n, "a certificate of its chain (%.*s, by %s) has expired or is not yet valid",
-		    names.n ? (int)names.v[0].n : 7, names.n ? names.v[0].p : "no name",
-		    x509_who(&a, x.issuer).p);
+		snprintf(out, n, "a certificate of its chain (%s, by %s) has expired or is not yet valid",
+		    name, x509_who(&a, x.issuer).p);
 	else
 		said = false;
 	arena_free(&a);
@@ -14810,7 +14771,7 @@ tls_why(const struct chan *ch, char *out, size_t n)
 	if (t->verify && tls_why_cert(t->verify, t->err, out, n))
 		return;
 	for (size_t i = 0; i < LEN(tls_whys); i++)
-		if (tls_whys[i].err == t->err) {
+		if (tls_whys[i].err == t->err && tls_whys[i].why) {
 			snprintf(out, n, "%s (%d)", tls_whys[i].why, t->err);
 			return;
 		}
