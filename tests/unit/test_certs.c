@@ -385,7 +385,7 @@ test_trust(void **state)
 	assert_int_equal(t->n, 3);
 	assert_int_equal(t->v[0].flags, 0);
 	assert_int_equal(t->v[1].flags, BR_X509_TA_CA);
-	assert_int_equal(t->v[1].dn.data[0], ASN1_SEQUENCE);
+	assert_int_equal(t->v[1].dn.data[0], DER_SEQUENCE);
 	assert_int_equal(t->v[1].dn.len, t->v[1].dn.data[1] + 2);
 	assert_int_equal(t->v[1].pkey.key.ec.qlen, 65);
 	assert_null(trust_load(&a, DIR "rsa.pem", &t));
