@@ -63,7 +63,8 @@ FAST
 /* ==== base ===================================================================
  * Owns    the state of random_next.
  * Offers  LEN, MIN, MAX, slice_*, text_*, hash64, mix64, random_next, fd_close,
- *         clock_us, user_find, hex_value, utf8_*, base64_*, sha256.
+ *         clock_us, user_find, hex_value, utf8_*, base64_*, sha256, OWNER,
+ *         link_*, slot_*.
  * Calls   libc, BearSSL's hash. */
 
 #define LEN(a)    (sizeof(a) / sizeof((a)[0]))
@@ -344,6 +345,57 @@ random_next(void)
 	a ^= a << 23;
 	random_state[1] = a ^ b ^ (a >> 17) ^ (b >> 26);
 	return random_state[1] + b;
+}
+
+/* ---- rings and slots ---- */
+
+#define OWNER(link, type, member) ((type *)((char *)(link) - offsetof(type, member)))
+
+/* l stands behind `at`: a place, or the ring, of which it is then the first. */
+static void
+link_add(struct link *at, struct link *l)
+{
+	if (!at->next)
+		at->prev = at->next = at;
+	l->prev = at;
+	l->next = at->next;
+	l->next->prev = at->next = l;
+}
+
+static void
+link_add_last(struct link *ring, struct link *l)
+{
+	link_add(ring->prev ? ring->prev : ring, l);
+}
+
+static void
+link_drop(struct link *l)
+{
+	if (!l->next)
+		return;
+	l->prev->next = l->next;
+	l->next->prev = l->prev;
+	l->prev = l->next = NULL;
+}
+
+/* As it was left, or all zero; NULL: all are taken. */
+static void *
+slot_take(struct slots *s)
+{
+	char *p = s->given;
+
+	if (p)
+		memcpy(&s->given, p + s->next_at, sizeof s->given);
+	else if (s->n < s->most)
+		p = s->v + s->size * s->n++;
+	return p;
+}
+
+static void
+slot_give(struct slots *s, void *p)
+{
+	memcpy((char *)p + s->next_at, &s->given, sizeof s->given);
+	s->given = p;
 }
 
 /* Spreads what differs in any bit over all of them (splitmix64). */
@@ -13561,11 +13613,11 @@ enum shake { SHAKE_DONE, SHAKE_WAITS, SHAKE_FAILED, SHAKE_PLAIN /* that is no TL
 
 static const struct tls_conf *tls_conf; /* this worker's */
 static struct cert_set *tls_certs;      /* that new handshakes use */
-static struct tls *tls_slots, *tls_free_slots;
-static uint32_t n_tls_slots, max_tls_slots;
+static struct slots tls_slots = { .size = sizeof(struct tls),
+	.next_at = offsetof(struct tls, link) };
 static struct tls_bufs *tls_bufs_free;
 static unsigned n_tls_bufs_free;
-static struct tls handshakes; /* sentinel: servers' in hand, oldest first */
+static struct link handshakes; /* servers' in hand, oldest first */
 static unsigned n_handshakes;
 static uint64_t tls_settings; /* that a session depends on */
 static br_ssl_server_context server_made; /* what all servers begin as */
@@ -13665,13 +13717,9 @@ tls_rest(struct tls *t)
 static struct tls *
 tls_new(struct chan *ch)
 {
-	struct tls *t = tls_free_slots;
+	struct tls *t = slot_take(&tls_slots);
 
-	if (t)
-		tls_free_slots = t->next;
-	else if (n_tls_slots < max_tls_slots)
-		t = &tls_slots[n_tls_slots++];
-	else
+	if (!t)
 		return NULL;
 	memset((char *)t + sizeof t->c, 0, sizeof *t - sizeof t->c);
 	ch->tls = t;
@@ -13695,12 +13743,8 @@ tls_certs_leave(struct tls *t)
 static void
 tls_shaken(struct tls *t)
 {
-	if (t->next) {
-		t->prev->next = t->next;
-		t->next->prev = t->prev;
-		t->prev = t->next = NULL;
-		n_handshakes--;
-	}
+	n_handshakes -= t->link.next != NULL;
+	link_drop(&t->link);
 	tls_certs_leave(t);
 	free(t->verify);
 	t->verify = NULL;
@@ -13720,15 +13764,15 @@ tls_free(struct chan *ch)
 	free(t->subject);
 	free(t->left);
 	memset(t, 0, sizeof *t); /* it had keys */
-	t->next = tls_free_slots;
-	tls_free_slots = t;
+	slot_give(&tls_slots, t);
 }
 
 /* The server's handshake that lasts longest; NULL: there is room for one more. */
 static struct chan *
 tls_oldest(void)
 {
-	return n_handshakes < TLS_HANDSHAKES_MAX ? NULL : handshakes.next->ch;
+	return n_handshakes < TLS_HANDSHAKES_MAX ? NULL
+	    : OWNER(handshakes.next, struct tls, link)->ch;
 }
 
 /* ---- what both sides speak ---- */
@@ -14041,7 +14085,7 @@ static int
 policy_choose(const br_ssl_server_policy_class **ctx, const br_ssl_server_context *cc,
     br_ssl_server_choices *out)
 {
-	struct tls *t = (struct tls *)((char *)ctx - offsetof(struct tls, policy));
+	struct tls *t = OWNER(ctx, struct tls, policy);
 	char text[256];
 	struct slice name = tls_name(&cc->eng, text);
 	const char *alpn = br_ssl_engine_get_selected_protocol(&t->c.eng);
@@ -14062,7 +14106,7 @@ policy_choose(const br_ssl_server_policy_class **ctx, const br_ssl_server_contex
 static uint32_t
 policy_do_keyx(const br_ssl_server_policy_class **ctx, unsigned char *data, size_t *n)
 {
-	struct tls *t = (struct tls *)((char *)ctx - offsetof(struct tls, policy));
+	struct tls *t = OWNER(ctx, struct tls, policy);
 
 	return br_rsa_ssl_decrypt(br_rsa_private_get_default(), &t->cert->rsa, data, *n);
 }
@@ -14079,7 +14123,7 @@ policy_do_sign(const br_ssl_server_policy_class **ctx, unsigned algo, unsigned c
 		[br_sha1_ID] = &br_sha1_vtable, [br_sha256_ID] = &br_sha256_vtable,
 		[br_sha384_ID] = &br_sha384_vtable, [br_sha512_ID] = &br_sha512_vtable,
 	};
-	const struct tls *t = (const struct tls *)((char *)ctx - offsetof(struct tls, policy));
+	const struct tls *t = OWNER(ctx, struct tls, policy);
 	const struct cert *c = t->cert;
 	unsigned id = algo & 0xff;
 	unsigned char hash[64];
@@ -14205,12 +14249,11 @@ tls_open(const struct tls_conf *tc, uint32_t most)
 {
 	tls_conf = tc;
 	tls_certs = tc->set;
-	handshakes.prev = handshakes.next = &handshakes;
 	tls_settings = hash64(tc->strict_sni, &tc->legacy, sizeof tc->legacy);
-	max_tls_slots = most;
 	if (most == 0)
 		return;
-	tls_slots = map_zeroed((size_t)most * sizeof *tls_slots);
+	tls_slots.most = most;
+	tls_slots.v = map_zeroed(most * tls_slots.size);
 	tls_make();
 }
 
@@ -14225,9 +14268,7 @@ tls_server(struct chan *ch, const char *p, size_t n)
 
 	if (!t || n > sizeof t->bufs->in)
 		return false;
-	t->prev = handshakes.prev;
-	t->next = &handshakes;
-	t->prev->next = handshakes.prev = t;
+	link_add_last(&handshakes, &t->link);
 	n_handshakes++;
 	t->c.server = server_made;
 	t->policy = &policy_class;
@@ -15422,9 +15463,9 @@ logs_use(const struct log_conf *lc)
 #define IDLE_STEPS  8  /* limits learned are 4..7 times a power of 2 */
 #define IDLE_APART  4  /* idle lives that differ by this part are different */
 
-static struct upconn *upconns_free;
-static struct upconn *upconns;
-static uint32_t n_upconns, max_upconns, max_idle, n_idle_all;
+static struct slots upconns = { .size = sizeof(struct upconn),
+	.next_at = offsetof(struct upconn, link) };
+static uint32_t max_idle, n_idle_all;
 static struct board_worker *me; /* this worker's counters */
 static bool draining;           /* finish what runs, take nothing new */
 static int ctl_fd = -1;         /* to the master */
@@ -15447,20 +15488,16 @@ static void
 pool_open(uint32_t clients)
 {
 	max_idle = clients;
-	max_upconns = 2 * clients;
-	upconns = map_zeroed(max_upconns * sizeof *upconns);
+	upconns.most = 2 * clients;
+	upconns.v = map_zeroed(upconns.most * upconns.size);
 }
 
 static struct upconn *
 upconn_new(struct instance *in)
 {
-	struct upconn *u = upconns_free;
+	struct upconn *u = slot_take(&upconns);
 
-	if (u)
-		upconns_free = u->next;
-	else if (n_upconns < max_upconns)
-		u = &upconns[n_upconns++];
-	else
+	if (!u)
 		return NULL;
 	*u = (struct upconn){ .inst = in };
 	COUNT(me->upstream_connections, 1);
@@ -15470,13 +15507,7 @@ upconn_new(struct instance *in)
 static void
 pool_unlink(struct upconn *u)
 {
-	if (u->prev)
-		u->prev->next = u->next;
-	else
-		u->inst->idle = u->next;
-	if (u->next)
-		u->next->prev = u->prev;
-	u->prev = u->next = NULL;
+	link_drop(&u->link);
 	u->inst->n_idle--;
 	n_idle_all--;
 }
@@ -15488,8 +15519,7 @@ upconn_close(struct upconn *u)
 		pool_unlink(u);
 	side_close(&u->s);
 	u->state = UP_FREE;
-	u->next = upconns_free;
-	upconns_free = u;
+	slot_give(&upconns, u);
 	COUNT(me->upstream_connections, -1u);
 }
 
@@ -15566,10 +15596,10 @@ pool_sweep(struct instance *in)
 	if (in->addrs_seq == seq)
 		return;
 	in->addrs_seq = seq;
-	for (struct upconn *u = in->idle, *next; u; u = next) {
-		next = u->next;
-		if (!upconn_fits(u))
-			upconn_close(u);
+	for (struct link *l = in->idle.next, *next; l && l != &in->idle; l = next) {
+		next = l->next;
+		if (!upconn_fits(OWNER(l, struct upconn, link)))
+			upconn_close(OWNER(l, struct upconn, link));
 	}
 }
 
@@ -15591,7 +15621,7 @@ pool_ready(struct watch *w, short revents)
 static void
 pool_due(struct timer *t)
 {
-	struct upconn *u = (struct upconn *)((char *)t - offsetof(struct upconn, s.timer));
+	struct upconn *u = OWNER(t, struct upconn, s.timer);
 
 	if (u->inst->board->idle_life_ms > 0)
 		idle_life_forget(u->inst);
@@ -15613,11 +15643,7 @@ pool_give(struct upconn *u)
 	}
 	u->state = UP_IDLE;
 	u->idle_since_ms = now_ms;
-	u->prev = NULL;
-	u->next = in->idle;
-	if (in->idle)
-		in->idle->prev = u;
-	in->idle = u;
+	link_add(&in->idle, &u->link);
 	in->n_idle++;
 	n_idle_all++;
 	u->s.ch.w.ready = pool_ready;
@@ -15645,11 +15671,12 @@ pool_is_alive(const struct upconn *u)
 static struct upconn *
 pool_take(struct instance *in)
 {
-	struct upconn *u, *next;
+	struct upconn *u;
 
 	pool_sweep(in);
-	for (u = in->idle; u; u = next) {
-		next = u->next;
+	for (struct link *l = in->idle.next, *next; l && l != &in->idle; l = next) {
+		next = l->next;
+		u = OWNER(l, struct upconn, link);
 		if (u->epoch != in->board->epoch ||
 		    now_ms - u->idle_since_ms > (int64_t)idle_limit_ms(in)) {
 			upconn_close(u);
@@ -15670,9 +15697,11 @@ static void
 pool_drain(const struct conf *cf)
 {
 	for (int i = 0; i < cf->n_upstreams; i++)
-		for (int k = 0; k < cf->upstreams[i].n_instances; k++)
-			while (cf->upstreams[i].instances[k].idle)
-				upconn_close(cf->upstreams[i].instances[k].idle);
+		for (int k = 0; k < cf->upstreams[i].n_instances; k++) {
+			struct instance *in = &cf->upstreams[i].instances[k];
+			while (in->n_idle > 0)
+				upconn_close(OWNER(in->idle.next, struct upconn, link));
+		}
 }
 
 /* Asks the kernel; false: failed at once, errno says why. */

@@ -42,6 +42,21 @@ struct text {
 	bool full;
 };
 
+/* A place in a ring; NULL: in none. What is in it owns its place (see OWNER), and
+ * one place that nothing owns is the ring itself. An empty one may be all zero. */
+struct link {
+	struct link *prev, *next;
+};
+
+/* Records of one size, taken and given back. Of those given back, the bytes at
+ * next_at lead to the next. */
+struct slots {
+	size_t size, next_at;
+	char *v;          /* most of them */
+	uint32_t n, most; /* n were taken at one time or another */
+	char *given;      /* back, the last one first */
+};
+
 /* Memory that is freed all at once: a configuration and what hangs from it. */
 struct arena_block;
 struct arena {
@@ -523,7 +538,7 @@ struct instance {
 	                         cookies know it by */
 	struct board_instance *board; /* shared; NULL before board_attach */
 	int current;                  /* while turns are dealt; see roster.ring */
-	struct upconn *idle;          /* newest first */
+	struct link idle;             /* upconns, newest first */
 	unsigned n_idle;
 	unsigned addrs_seq;           /* of its addresses, when the idle ones were last held
 	                                 against them */
@@ -1009,7 +1024,7 @@ struct tls {
 	br_ssl_session_parameters *session; /* client: kept there; NULL: nowhere */
 	struct chan *ch;        /* that it belongs to */
 	char *subject;          /* of the client's certificate; NULL: none */
-	struct tls *prev, *next; /* handshakes, oldest first; or the free list */
+	struct link link;       /* in handshakes */
 };
 
 /* ==== chan ================================================================ */
@@ -1106,7 +1121,7 @@ enum upconn_state { UP_FREE, UP_CONNECTING, UP_BUSY /* or in a TLS handshake */,
 struct upconn {
 	struct side s; /* first */
 	struct instance *inst;
-	struct upconn *prev, *next; /* idle list of inst, or free list */
+	struct link link;      /* in inst->idle */
 	enum upconn_state state;
 	uint32_t served;       /* exchanges completed on it */
 	uint8_t addr_i;        /* which of the instance's addresses */
