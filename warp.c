@@ -15067,33 +15067,27 @@ chan_flush(struct chan *ch)
 
 #define SOCKET_MODE_BITS 0777
 
-/* Nobody accepts on that unix socket any more. A full backlog, a socket of
- * another type or one that we may not touch is somebody's. */
-static bool
-unix_is_stale(const struct addr *a)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	bool stale = fd >= 0 && connect(fd, &a->sock.sa, a->sock_n) < 0 && errno == ECONNREFUSED;
-
-	if (fd >= 0)
-		close(fd);
-	return stale;
-}
-
-/* Makes way for a unix socket: a stale file goes, anything else stays. */
+/* Makes way for a unix socket: a stale file, where nobody accepts any more, goes.
+ * Anything else stays: a full backlog, a socket of another type or one that we may
+ * not touch is somebody's. */
 static int
 unix_clear(const struct addr *a)
 {
 	struct walk w;
 	struct stat st;
-	int err = 0;
+	int err = 0, fd;
 
 	if (!walk_dir(&w, a->sock.un.sun_path))
 		return errno == ENOENT ? 0 : log_errno("listen on %s", a->text);
 	if (fstatat(w.dir, w.name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-		err = !S_ISSOCK(st.st_mode) ? EEXIST : !unix_is_stale(a) ? EADDRINUSE : 0;
-		if (err == 0 && unlinkat(w.dir, w.name, 0) < 0)
+		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		if (!S_ISSOCK(st.st_mode))
+			err = EEXIST;
+		else if (fd < 0 || connect(fd, &a->sock.sa, a->sock_n) == 0 || errno != ECONNREFUSED)
+			err = EADDRINUSE;
+		else if (unlinkat(w.dir, w.name, 0) < 0)
 			err = errno;
+		fd_close(fd);
 	}
 	close(w.dir);
 	errno = err;
@@ -15121,15 +15115,12 @@ unix_file(const struct listener *l)
 static int
 bind_failed(const struct addr *a)
 {
-	if (errno == EADDRINUSE)
-		return log_errno("listen on %s: another program listens there (`ss -lntp` names it), "
-		    "stop it or listen elsewhere", a->text);
-	if (errno == EACCES)
-		return log_errno("listen on %s: not allowed; ports below 1024 need root or "
-		    "CAP_NET_BIND_SERVICE", a->text);
-	if (errno == ENOENT)
-		return log_errno("listen on %s: its directory does not exist", a->text);
-	return log_errno("listen on %s", a->text);
+	return log_errno(errno == EADDRINUSE ? "listen on %s: another program listens there "
+	    "(`ss -lntp` names it), stop it or listen elsewhere"
+	    : errno == EACCES ? "listen on %s: not allowed; ports below 1024 need root or "
+	    "CAP_NET_BIND_SERVICE"
+	    : errno == ENOENT ? "listen on %s: its directory does not exist"
+	    : "listen on %s", a->text);
 }
 
 /* A unix socket is never more open than it shall be, not for a moment. */
@@ -15139,19 +15130,12 @@ listen_bind(int fd, const struct addr *a, int mode)
 	struct walk w = { .dir = -1 };
 	bool bad = geteuid() == ROOT && a->kind == ADDR_UNIX &&
 	    walk_dir(&w, a->sock.un.sun_path) && !walk_may_make(&w);
-	mode_t mask;
-	int done, err;
-
-	fd_close(w.dir);
-	if (bad) { /* somebody's link leads to where he could not make it */
-		errno = EPERM;
-		return -1;
-	}
-	mask = umask((mode_t)(SOCKET_MODE_BITS & ~mode));
-	done = bind(fd, &a->sock.sa, a->sock_n);
-	err = errno;
+	mode_t mask = umask((mode_t)(SOCKET_MODE_BITS & ~mode));
+	int done = bad ? -1 : bind(fd, &a->sock.sa, a->sock_n);
+	int err = bad ? EPERM : errno; /* somebody's link leads to where he could not make it */
 
 	umask(mask);
+	fd_close(w.dir);
 	errno = err;
 	return done;
 }
@@ -15183,15 +15167,15 @@ listen_try(const struct addr *a, int mode, int shared)
 	listen_options(fd, a);
 	if (shared)
 		setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, sizeof shared);
-	if (listen_bind(fd, a, mode) == 0 && listen(fd, LISTEN_BACKLOG) == 0) {
-		if (shared) /* with our own socket alone */
-			setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &off, sizeof off);
-		return fd;
+	if (listen_bind(fd, a, mode) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
+		err = errno;
+		close(fd);
+		errno = err;
+		return -1;
 	}
-	err = errno;
-	close(fd);
-	errno = err;
-	return -1;
+	if (shared) /* with our own socket alone */
+		setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &off, sizeof off);
+	return fd;
 }
 
 /* `:port` is both families, or IPv4 alone where there is no IPv6. */
@@ -15248,18 +15232,16 @@ static int
 listen_open(struct listener *l, int mode, bool shared)
 {
 	l->fd = -1;
-	if (l->addr.kind == ADDR_FD) {
-		if (listen_inherited(l, l->addr.fd) < 0)
-			return -1;
-	} else if (l->addr.kind == ADDR_NAME) {
+	if (l->addr.kind == ADDR_NAME) {
 		errno = EINVAL;
 		return log_errno("listen on %s: give an IP address, not a name", l->addr.text);
-	} else {
-		if (l->addr.kind == ADDR_UNIX && unix_clear(&l->addr) < 0)
-			return -1;
-		if ((l->fd = listen_fd(&l->addr, mode, shared)) < 0)
-			return bind_failed(&l->addr);
 	}
+	if (l->addr.kind == ADDR_UNIX && unix_clear(&l->addr) < 0)
+		return -1;
+	if (l->addr.kind == ADDR_FD && listen_inherited(l, l->addr.fd) < 0)
+		return -1;
+	if (l->addr.kind != ADDR_FD && (l->fd = listen_fd(&l->addr, mode, shared)) < 0)
+		return bind_failed(&l->addr);
 	listen_note(l);
 	return 0;
 }
@@ -15294,52 +15276,28 @@ struct identity {
 	bool user, group;
 };
 
-static int
-identity_user(const char *who, const char *user, struct identity *id)
-{
-	int64_t n = slice_uint(slice_of(user), UINT32_MAX - 1);
-	struct passwd *pw = user_find(user);
-
-	if (!pw && n < 0) {
-		log_error("%s: there is no user %s", who, user);
-		return -1;
-	}
-	id->user = true;
-	id->group = pw != NULL;
-	id->uid = pw ? pw->pw_uid : (uid_t)n;
-	id->gid = pw ? pw->pw_gid : 0;
-	snprintf(id->name, sizeof id->name, "%s", pw ? pw->pw_name : "");
-	return 0;
-}
-
-static int
-identity_group(const char *who, const char *group, struct identity *id)
-{
-	struct group *gr = getgrnam(group);
-	int64_t n = gr ? (int64_t)gr->gr_gid : slice_uint(slice_of(group), UINT32_MAX - 1);
-
-	if (n < 0) {
-		log_error("%s: there is no group %s", who, group);
-		return -1;
-	}
-	id->gid = (gid_t)n;
-	id->group = true;
-	return 0;
-}
-
 /* Who user and group (NULL: not said) are; all zero: who we are already. -1:
  * there is no such, logged with who asks. */
 static int
 identity_find(const char *who, const char *user, const char *group, struct identity *id)
 {
-	*id = (struct identity){ 0 };
-	if ((user && identity_user(who, user, id) < 0) ||
-	    (group && identity_group(who, group, id) < 0))
-		return -1;
-	if (id->user && !id->group) {
+	struct passwd *pw = user ? user_find(user) : NULL;
+	struct group *gr = group ? getgrnam(group) : NULL;
+	int64_t uid = pw ? (int64_t)pw->pw_uid
+	    : user ? slice_uint(slice_of(user), UINT32_MAX - 1) : -1;
+	int64_t gid = gr ? (int64_t)gr->gr_gid
+	    : group ? slice_uint(slice_of(group), UINT32_MAX - 1) : pw ? (int64_t)pw->pw_gid : -1;
+
+	*id = (struct identity){ (uid_t)uid, (gid_t)gid, "", user != NULL, gid >= 0 };
+	if (user && uid < 0)
+		log_error("%s: there is no user %s", who, user);
+	else if (group && gid < 0)
+		log_error("%s: there is no group %s", who, group);
+	else if (user && gid < 0)
 		log_error("%s: user %s has no account, so give a group as well", who, user);
+	if ((user && uid < 0) || ((user || group) && gid < 0))
 		return -1;
-	}
+	snprintf(id->name, sizeof id->name, "%s", pw ? pw->pw_name : "");
 	if ((!id->user || id->uid == geteuid()) && (!id->group || id->gid == getegid()))
 		*id = (struct identity){ 0 }; /* needs no rights */
 	return 0;
@@ -15425,10 +15383,8 @@ log_target_open(struct log_target *t)
 static void
 logs_close(struct log_conf *lc)
 {
-	if (lc->access.fd > STDERR_FILENO)
-		close(lc->access.fd);
-	if (lc->error.fd > STDERR_FILENO)
-		close(lc->error.fd);
+	fd_close(lc->access.fd > STDERR_FILENO ? lc->access.fd : -1);
+	fd_close(lc->error.fd > STDERR_FILENO ? lc->error.fd : -1);
 	lc->access.fd = lc->error.fd = -1;
 }
 
@@ -15789,7 +15745,7 @@ static unsigned char auth_key[br_sha256_SIZE]; /* random; of this worker */
 static unsigned char auth_good[AUTH_CACHE][br_sha256_SIZE]; /* all zero: none */
 static unsigned auth_next;
 static struct auth_job auth_jobs[AUTH_JOBS];
-static struct auth_job *auth_first, *auth_last; /* the queue */
+static struct link auth_queue;
 
 static void
 auth_open(void)
@@ -15837,35 +15793,6 @@ auth_print(struct slice secret, bool known, struct slice credentials, unsigned c
 	br_sha256_out(&h, out);
 }
 
-static bool
-auth_is_good(const unsigned char *print)
-{
-	for (size_t i = 0; i < LEN(auth_good); i++)
-		if (memcmp(auth_good[i], print, sizeof auth_good[i]) == 0)
-			return true;
-	return false;
-}
-
-static void
-auth_append(struct auth_job *j)
-{
-	j->next = NULL;
-	*(auth_first ? &auth_last->next : &auth_first) = j;
-	auth_last = j;
-}
-
-static void
-auth_remove(struct auth_job *j)
-{
-	struct auth_job **at = &auth_first, *before = NULL;
-
-	for (; *at != j; at = &(*at)->next)
-		before = *at;
-	*at = j->next;
-	if (auth_last == j)
-		auth_last = before;
-}
-
 /* x waits for the hash of these credentials, which others may wait for too. */
 static enum auth
 auth_wait(struct exchange *x, struct slice password, struct slice secret,
@@ -15890,7 +15817,7 @@ auth_wait(struct exchange *x, struct slice password, struct slice secret,
 			return AUTH_NO;
 		memcpy(j->print, print, sizeof j->print);
 		j->known = known;
-		auth_append(j);
+		link_add_last(&auth_queue, &j->link);
 	}
 	x->auth_next = j->first;
 	j->first = x;
@@ -15923,7 +15850,10 @@ auth_basic(struct exchange *x, const struct head *h, const struct pairs *users)
 	if (secret.n == 0 || secret.p[0] != '$')
 		return known && slice_eq_secret(rest, secret) ? AUTH_YES : AUTH_NO;
 	auth_print(secret, known, text_slice(&t), print);
-	return auth_is_good(print) ? AUTH_YES : auth_wait(x, rest, secret, print, known);
+	for (size_t i = 0; i < LEN(auth_good); i++)
+		if (memcmp(auth_good[i], print, sizeof print) == 0)
+			return AUTH_YES;
+	return auth_wait(x, rest, secret, print, known);
 }
 
 /* x is answered, or left: it waits no more. */
@@ -15938,14 +15868,14 @@ auth_leave(struct exchange *x)
 		;
 	*at = x->auth_next;
 	if (!x->auth->first)
-		auth_remove(x->auth);
+		link_drop(&x->auth->link);
 	x->auth = NULL;
 }
 
 static bool
 auth_busy(void)
 {
-	return auth_first != NULL;
+	return auth_queue.next && auth_queue.next != &auth_queue;
 }
 
 /* Works on the first of the queue for AUTH_TURN_US. Returns those whose wait
@@ -15953,17 +15883,18 @@ auth_busy(void)
 static struct exchange *
 auth_work(bool *good)
 {
-	struct auth_job *j = auth_first;
-	struct exchange *first = NULL;
+	struct auth_job *j;
+	struct exchange *first;
 	int64_t until = now_us + AUTH_TURN_US;
 
-	if (!j)
+	if (!auth_busy())
 		return NULL;
+	j = OWNER(auth_queue.next, struct auth_job, link);
 	for (clock_turn(); now_us < until && j->sha.round < j->sha.rounds; clock_turn())
 		sha_rounds(&j->sha, AUTH_ROUNDS);
-	auth_remove(j);
+	link_drop(&j->link);
 	if (j->sha.round < j->sha.rounds) {
-		auth_append(j);
+		link_add_last(&auth_queue, &j->link);
 		return NULL;
 	}
 	*good = crypt_matches(&j->sha) && j->known;

@@ -1074,7 +1074,7 @@ enum step { STEP_WAIT, STEP_AGAIN, STEP_DONE };
 
 /* Credentials whose hash is being made, and the requests that wait for it. */
 struct auth_job {
-	struct auth_job *next;  /* behind it in the queue, or free */
+	struct link link;       /* in the queue */
 	struct exchange *first; /* NULL: free */
 	struct sha_job sha;
 	unsigned char print[br_sha256_SIZE]; /* of the credentials; see auth_print */
