@@ -1647,13 +1647,16 @@ toml_at_newline(const struct toml_parser *tp)
 	return toml_at(tp, '\n') || toml_at_text(tp, "\r\n");
 }
 
-/* Over one line end. */
-static void
+/* Over one line end; false: there is none. */
+static bool
 toml_newline(struct toml_parser *tp)
 {
+	if (!toml_at_newline(tp))
+		return false;
 	tp->p += *tp->p == '\r' ? 2 : 1;
 	tp->line++;
 	tp->line_start = tp->p;
+	return true;
 }
 
 static bool
@@ -1674,26 +1677,20 @@ toml_line_end(struct toml_parser *tp)
 	toml_blanks(tp);
 	if (!toml_comment(tp))
 		return false;
-	if (tp->p == tp->end)
-		return true;
-	if (!toml_at_newline(tp))
-		return toml_error(tp, tp->p, "expected the end of the line");
-	toml_newline(tp);
-	return true;
+	return toml_newline(tp) || tp->p == tp->end ||
+	    toml_error(tp, tp->p, "expected the end of the line");
 }
 
 /* Blanks, comments and line ends inside an array. */
 static bool
 toml_space(struct toml_parser *tp)
 {
-	for (;;) {
+	do {
 		toml_blanks(tp);
 		if (!toml_comment(tp))
 			return false;
-		if (tp->p == tp->end || !toml_at_newline(tp))
-			return true;
-		toml_newline(tp);
-	}
+	} while (toml_newline(tp));
+	return true;
 }
 
 /* ---- strings ---- */
@@ -1746,10 +1743,8 @@ toml_joins_lines(struct toml_parser *tp)
 		tp->p = p;
 		return false;
 	}
-	while (toml_at_newline(tp)) {
-		toml_newline(tp);
+	while (toml_newline(tp))
 		toml_blanks(tp);
-	}
 	return true;
 }
 
@@ -1773,21 +1768,14 @@ toml_long_end(struct toml_parser *tp, char quote, struct text *t)
 static bool
 toml_char(struct toml_parser *tp, struct text *t, bool basic, bool lines)
 {
-	char c = *tp->p;
+	char c = toml_newline(tp) ? '\n' : *tp->p++;
 
-	if (toml_at_newline(tp)) {
-		text_char(t, '\n');
-		toml_newline(tp);
-		return true;
-	}
-	tp->p++;
-	if (toml_is_control(c))
+	if (toml_is_control(c) && c != '\n')
 		return toml_error(tp, tp->p - 1, "a text holds a control character; use \\u00XX");
-	if (!basic || c != '\\') {
-		text_char(t, c);
-		return true;
-	}
-	return (lines && toml_joins_lines(tp)) || toml_escape(tp, t);
+	if (basic && c == '\\')
+		return (lines && toml_joins_lines(tp)) || toml_escape(tp, t);
+	text_char(t, c);
+	return true;
 }
 
 /* Bytes from here to the closing quotes, at most: decoding only shortens. */
@@ -1820,7 +1808,7 @@ toml_string(struct toml_parser *tp, struct slice *out, bool may_span)
 	if (lines && !may_span)
 		return toml_error(tp, from, "a key cannot span lines");
 	tp->p += lines ? 3 : 1;
-	if (lines && toml_at_newline(tp))
+	if (lines)
 		toml_newline(tp);
 	t.cap = toml_raw_bytes(tp, quote, lines);
 	t.p = arena_alloc(tp->arena, t.cap + 1);
@@ -2156,21 +2144,20 @@ toml_deeper(struct toml_parser *tp, const char *at)
 static bool
 toml_array(struct toml_parser *tp, struct toml *v)
 {
+	bool more = true;
+
 	v->kind = TOML_ARRAY;
-	for (;;) {
-		if (!toml_space(tp))
-			return false;
-		if (toml_at(tp, ']'))
-			break;
-		if (!tp->value(tp, toml_add(tp, v, S(""), tp->p, TOML_STRING)) || !toml_space(tp))
-			return false;
-		if (toml_at(tp, ']'))
-			break;
-		if (!toml_at(tp, ','))
+	while (toml_space(tp) && !toml_at(tp, ']')) {
+		if (!more)
 			return toml_error(tp, tp->p, "expected ',' or ']' in the array begun in line %u",
 			    v->vline);
-		tp->p++;
+		if (!tp->value(tp, toml_add(tp, v, S(""), tp->p, TOML_STRING)) || !toml_space(tp))
+			return false;
+		more = toml_at(tp, ',');
+		tp->p += more;
 	}
+	if (!toml_at(tp, ']'))
+		return false; /* a comment was bad */
 	tp->p++;
 	return true;
 }
@@ -2388,8 +2375,7 @@ toml_skip_line(struct toml_parser *tp)
 		else if (c == ']' || c == '}')
 			tp->open -= tp->open > 0;
 	}
-	if (tp->p < tp->end)
-		toml_newline(tp);
+	toml_newline(tp);
 	toml_blanks(tp);
 }
 
@@ -2423,9 +2409,7 @@ toml_check_utf8(struct toml_parser tp)
 			toml_error(&tp, tp.p, "this is not UTF-8");
 		while (n == 0 && tp.p < tp.end && *tp.p != '\n')
 			tp.p++;
-		if (toml_at(&tp, '\n'))
-			toml_newline(&tp);
-		else
+		if (!toml_newline(&tp))
 			tp.p += n;
 	}
 }
@@ -5192,9 +5176,11 @@ crypt_matches(const struct sha_job *j)
  * Offers  json_parse, json_get, json_text.
  * Calls   base, arena. RFC 8259, strict. */
 
+/* Of a copy of the text, in which strings are decoded where they stand: none gets
+ * longer by that. */
 struct json_reader {
 	struct arena *arena;
-	const char *p, *end;
+	char *p, *end;
 };
 
 static void
@@ -5217,16 +5203,15 @@ json_sign(struct json_reader *r, char c)
 
 /* Four hexadecimal digits; -1: there are none. */
 static int32_t
-json_unit(struct slice *rest)
+json_unit(struct json_reader *r)
 {
 	int32_t c = 0;
 
 	for (int i = 0; i < 4; i++) {
-		int v = rest->n > 0 ? hex_value(rest->p[0]) : -1;
+		int v = r->p < r->end ? hex_value(*r->p++) : -1;
 		if (v < 0)
 			return -1;
 		c = c * 16 + v;
-		*rest = slice_from(*rest, 1);
 	}
 	return c;
 }
@@ -5234,18 +5219,18 @@ json_unit(struct slice *rest)
 /* What follows \u: a character, or both halves of one. Half a pair is no
  * character, and nothing that UTF-8 could say. */
 static bool
-json_unicode(struct slice *rest, struct text *t)
+json_unicode(struct json_reader *r, struct text *t)
 {
 	enum { HIGH = 0xd800, LOW = 0xdc00, PAIRS_END = 0xe000, PLANE_1 = 0x10000 };
-	int32_t c = json_unit(rest), low;
+	int32_t c = json_unit(r), low;
 
 	if (c < 0 || (c >= LOW && c < PAIRS_END))
 		return false;
 	if (c >= HIGH && c < LOW) {
-		if (!slice_starts(*rest, S("\\u")))
+		if (r->end - r->p < 2 || memcmp(r->p, "\\u", 2) != 0)
 			return false;
-		*rest = slice_from(*rest, 2);
-		low = json_unit(rest);
+		r->p += 2;
+		low = json_unit(r);
 		if (low < LOW || low >= PAIRS_END)
 			return false;
 		c = PLANE_1 + (c - HIGH) * (PAIRS_END - LOW) + (low - LOW);
@@ -5256,60 +5241,40 @@ json_unicode(struct slice *rest, struct text *t)
 
 /* What follows a backslash. */
 static bool
-json_escape(struct slice *rest, struct text *t)
+json_escape(struct json_reader *r, struct text *t)
 {
 	static const char letters[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
-	char c = rest->n > 0 ? rest->p[0] : '\0';
+	char c = r->p < r->end ? *r->p++ : '\0';
 	const char *at = c ? strchr(letters, c) : NULL;
 
-	if (!at && c != 'u')
-		return false;
-	*rest = slice_from(*rest, 1);
-	if (!at)
-		return json_unicode(rest, t);
-	text_char(t, meant[at - letters]);
-	return true;
+	if (at)
+		text_char(t, meant[at - letters]);
+	return at || (c == 'u' && json_unicode(r, t));
 }
 
-/* The text between two quotes, of which there are none in it. */
-static bool
-json_decode(struct slice rest, struct text *t)
-{
-	size_t n;
-
-	while (rest.n > 0) {
-		if (rest.p[0] == '\\') {
-			rest = slice_from(rest, 1);
-			if (!json_escape(&rest, t))
-				return false;
-			continue;
-		}
-		n = utf8_length((const unsigned char *)rest.p,
-		    (const unsigned char *)rest.p + rest.n);
-		if (n == 0 || (unsigned char)rest.p[0] < ' ')
-			return false;
-		text_add(t, (struct slice){ rest.p, n });
-		rest = slice_from(rest, n);
-	}
-	return true;
-}
-
-/* Behind the opening quote. What is decoded is never longer than it was. */
+/* Behind the opening quote. */
 static bool
 json_string(struct json_reader *r, struct slice *out)
 {
-	const char *start = r->p;
-	struct text t = { 0 };
+	struct text t = { r->p, 0, (size_t)(r->end - r->p), false };
 
-	while (r->p < r->end && *r->p != '"')
-		r->p += *r->p == '\\' && r->end - r->p > 1 ? 2 : 1;
+	while (r->p < r->end && *r->p != '"') {
+		size_t n = utf8_length((const unsigned char *)r->p, (const unsigned char *)r->end);
+		if (n == 0 || (unsigned char)*r->p < ' ')
+			return false;
+		if (*r->p == '\\') {
+			r->p++;
+			if (!json_escape(r, &t))
+				return false;
+			continue;
+		}
+		for (; n > 0; n--)
+			text_char(&t, *r->p++);
+	}
 	if (r->p == r->end)
 		return false;
-	t.cap = (size_t)(r->p - start);
-	t.p = arena_alloc(r->arena, t.cap + 1);
 	r->p++;
-	if (!json_decode((struct slice){ start, t.cap }, &t))
-		return false;
+	t.p[t.n] = '\0';
 	*out = text_slice(&t);
 	return true;
 }
@@ -5422,9 +5387,12 @@ json_value_at(struct json_reader *r, int depth)
 static struct json *
 json_parse(struct arena *a, struct slice text)
 {
-	struct json_reader r = { a, text.p, text.n > 0 ? text.p + text.n : text.p };
-	struct json *v = json_value_at(&r, 1);
+	struct json_reader r = { .arena = a };
+	struct json *v;
 
+	r.p = (char *)(uintptr_t)arena_dup(a, text).p;
+	r.end = r.p + text.n;
+	v = json_value_at(&r, 1);
 	json_blanks(&r);
 	return r.p == r.end ? v : NULL;
 }
