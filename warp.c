@@ -554,12 +554,6 @@ sha256(struct slice s, unsigned char out[br_sha256_SIZE])
  *         configuration that does not fit in memory ends the program.
  * Calls   base. */
 
-struct arena_block {
-	struct arena_block *next;
-	size_t n, cap;
-	max_align_t data[];
-};
-
 #define ARENA_BLOCK 16384 /* a typical configuration fits in one */
 
 _Noreturn static void
@@ -665,18 +659,6 @@ arena_free(struct arena *a)
 #define WALK_PROC  0x9fa0 /* PROC_SUPER_MAGIC */
 #define ROOT        ((uid_t)0)
 #define ANYBODY     ((uid_t)-1)
-
-/* The end of a way: name in dir. */
-struct walk {
-	int dir;
-	uid_t who;   /* not root, but can change the way */
-	uid_t own;   /* for whom the file is */
-	bool linked; /* he did, by a link */
-	bool shared; /* others may add names to dir */
-	bool magic;  /* name is a link of /proc, which leads to what is open */
-	bool made;   /* walk_open has made the file */
-	char name[PATH_MAX]; /* first what is left of the way */
-};
 
 /* Another one has a say. */
 static void
@@ -1532,33 +1514,11 @@ diags_say(const struct diags *ds)
 #define TOML_SHOWN_MAX  40 /* bytes of a key or value in an error's text */
 #define DATE_CHARS      10 /* YYYY-MM-DD */
 
-/* How a table or array came to be; what may still be added follows from it. */
-enum {
-	TOML_EXPLICIT = 1, /* [header], or the root */
-	TOML_IMPLICIT = 2, /* named on the way to a header */
-	TOML_DOTTED = 4,   /* made by a dotted key */
-	TOML_CLOSED = 8,   /* inline: nothing is ever added */
-	TOML_TABLES = 16   /* [[header]]: an array that grows */
-};
-
 static const char *const toml_kind_names[TOML_KINDS] = {
 	[TOML_STRING] = "a text", [TOML_INTEGER] = "an integer", [TOML_FLOAT] = "a float",
 	[TOML_BOOLEAN] = "true or false", [TOML_DATETIME] = "a date and time",
 	[TOML_DATETIME_LOCAL] = "a local date and time", [TOML_DATE_LOCAL] = "a date",
 	[TOML_TIME_LOCAL] = "a time", [TOML_ARRAY] = "an array", [TOML_TABLE] = "a table",
-};
-
-struct toml_parser {
-	struct arena *arena;
-	struct diags *diags;
-	const char *p, *end, *line_start;
-	const char *col_at; /* col is the column there: counted on, never anew */
-	unsigned line, col;
-	unsigned depth;       /* of tables and arrays around this place */
-	unsigned open;        /* '[' and '{' of values, not closed yet */
-	unsigned table_depth; /* depth of table */
-	struct toml *table;   /* that lines go into */
-	bool (*value)(struct toml_parser *, struct toml *); /* arrays hold values */
 };
 
 static struct toml *
@@ -4676,14 +4636,7 @@ pick_first(struct roster *r, const struct pick *p)
 	return NULL;
 }
 
-/* pick returns one of the roster that this request may be sent to; NULL when
- * there is none. turns: it goes by the ring. */
-static const struct balance {
-	const char *name, *alias;
-	enum pick_by by;
-	bool turns;
-	struct instance *(*pick)(struct roster *, const struct pick *);
-} balances[] = {
+static const struct balance balances[] = {
 	{ "round_robin", NULL, BY_NOTHING, true, pick_turn },
 	{ "weighted", NULL, BY_NOTHING, false, pick_random },
 	{ "least_conn", "least_connections", BY_NOTHING, true, pick_least_conn },
@@ -5004,15 +4957,6 @@ FORTIFIED(memset, int)
 #define SHA_ROUNDS_MIN   1000
 #define SHA_ROUNDS_MAX   999999999
 
-/* One of the two: its hash, bytes, the step of its odd output order, and the
- * digits of its digest. */
-struct sha_scheme {
-	struct slice prefix;
-	const br_hash_class *hash;
-	size_t n;
-	unsigned step;
-	size_t digits;
-};
 static const struct sha_scheme sha_schemes[] = {
 	{ { "$5$", 3 }, &br_sha256_vtable, br_sha256_SIZE, 21, 43 },
 	{ { "$6$", 3 }, &br_sha512_vtable, br_sha512_SIZE, 22, 86 },
@@ -5175,13 +5119,6 @@ crypt_matches(const struct sha_job *j)
  * Owns    nothing: the tree is in the caller's arena.
  * Offers  json_parse, json_get, json_text.
  * Calls   base, arena. RFC 8259, strict. */
-
-/* Of a copy of the text, in which strings are decoded where they stand: none gets
- * longer by that. */
-struct json_reader {
-	struct arena *arena;
-	char *p, *end;
-};
 
 static void
 json_blanks(struct json_reader *r)
@@ -5427,26 +5364,6 @@ json_text(const struct json *v, const char *name)
  * Calls   base, arena, BearSSL. Keys of P-256, and what is said of them: X.690,
  *         RFC 2986, 5280, 5480, 8737. */
 
-enum der_tag {
-	DER_BOOLEAN = 0x01,
-	DER_INTEGER = 0x02,
-	DER_BITS = 0x03,
-	DER_OCTETS = 0x04,
-	DER_OID = 0x06,
-	DER_UTF8 = 0x0c,
-	DER_PRINTABLE = 0x13,
-	DER_T61 = 0x14,
-	DER_IA5 = 0x16,
-	DER_UTC_TIME = 0x17,
-	DER_TIME = 0x18,
-	DER_SEQUENCE = 0x30,
-	DER_SET = 0x31,
-	DER_KEY_ID = 0x80,   /* [0] of an AuthorityKeyIdentifier */
-	DER_DNS_NAME = 0x82, /* [2] of a GeneralName */
-	DER_0 = 0xa0,        /* a certificate's version */
-	DER_3 = 0xa3         /* and its extensions */
-};
-
 enum {
 	EC_KEY_BYTES = 32,       /* of a private key of P-256 */
 	EC_POINT_BYTES = 65,     /* of the public one: 4, x, y */
@@ -5462,14 +5379,6 @@ enum {
 /* `MADE` certificates: good from the past for clocks that are wrong. */
 #define MADE_BEFORE_S (2 * DAY_S)
 #define MADE_FOR_S    (30 * DAY_S)
-
-/* Written from its end to its front: a length is known when it is due. The
- * bytes are those from at on. */
-struct der {
-	unsigned char *p;
-	size_t at, cap;
-	bool full;
-};
 
 /* ecdsa-with-SHA256; RFC 5758 3.2. */
 static const unsigned char der_ecdsa_sha256[] = { 0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
@@ -5924,13 +5833,6 @@ jws_mac(struct arena *a, struct slice key, struct slice header, struct slice pay
 #define PEM_BEGIN  S("-----BEGIN ")
 #define PEM_END    S("-----END ")
 
-/* One object of a PEM text. */
-struct pem {
-	struct slice name; /* CERTIFICATE, EC PRIVATE KEY, ...; in the text */
-	struct slice der;  /* in the arena */
-	bool encrypted;    /* as openssl did before PKCS#8 */
-};
-
 /* One line without its end and the blanks there. */
 static bool
 pem_line(struct slice *rest, struct slice *line)
@@ -6021,11 +5923,6 @@ enum {
 #define OID_O         S("\x55\x04\x0a")
 #define OID_ALT_NAMES S("\x55\x1d\x11")
 #define OID_ISSUER_ID S("\x55\x1d\x23")
-
-/* Parts of a certificate, as they stand there. */
-struct x509 {
-	struct slice serial, issuer, subject, extensions;
-};
 
 /* Takes the next element off the front of *rest; false when there is none, or
  * none that is whole. X.690 8.1. */
@@ -6182,15 +6079,6 @@ x509_names(struct arena *a, const struct x509 *x)
 #define DAYS_TO_1970    719528 /* BearSSL counts days from the year 0 */
 #define PEM_LINES       64     /* bytes of the two lines around an object */
 #define CERT_PACK_MARK  "warp certificates 1"
-
-/* Certificates being read, and who hears what is wrong with them. */
-struct certs_reader {
-	struct arena *a;
-	void (*say)(void *to, enum diag_level level, int pair, const char *text);
-	void *to;
-	int pair;
-	bool mild; /* what is wrong is no error: there is another way */
-};
 
 /* Always false, so that a failing check is one line. */
 __attribute__((format(printf, 3, 4))) static bool
@@ -13546,38 +13434,11 @@ buf_room(struct buf *f)
 #define BAD_CERTIFICATE 42
 #define UNRECOGNIZED_NAME 112 /* RFC 6066 3 */
 #define TLS_RECORD_HEAD 5
-#define TLS_LEAF_MAX 4096 /* bytes of a peer's certificate that are kept for words */
 #define TLS_SEED 32
 #define TLS_SHAKE_READS 4 /* in one turn */
 #define SUBJECT_MAX 512 /* bytes of a client certificate's subject */
 #define EC_SIGNATURE_MAX 139 /* bytes, in ASN.1 */
 #define TLS_ALPN_ACME "acme-tls/1" /* RFC 8737 */
-
-/* What checks a peer's certificates, lent to a handshake. */
-struct tls_verify {
-	const br_x509_class *vtable; /* first */
-	union {
-		const br_x509_class *vtable;
-		br_x509_minimal_context minimal;
-		br_x509_decoder_context key; /* any: only that is looked for */
-	} x;
-	const char *name; /* that the certificate must have; NULL: any */
-	bool any;         /* everybody is believed */
-	unsigned n;       /* certificates so far */
-	unsigned verdict;
-	size_t leaf_n;    /* of the first one */
-	unsigned char leaf[TLS_LEAF_MAX];
-};
-
-/* Whom a client connection is for. */
-struct tls_peer {
-	const char *name;          /* asked for and checked; NULL: neither */
-	const struct trust *trust; /* NULL: anybody is believed */
-	const struct cert *client; /* shown if asked for; NULL: none */
-	br_ssl_session_parameters *session; /* to go on with, and kept there; NULL: none */
-};
-
-enum shake { SHAKE_DONE, SHAKE_WAITS, SHAKE_FAILED, SHAKE_PLAIN /* that is no TLS */ };
 
 static const struct tls_conf *tls_conf; /* this worker's */
 static struct cert_set *tls_certs;      /* that new handshakes use */
@@ -15235,14 +15096,6 @@ listen_close(struct listener *l, bool gone)
  * Offers  privilege_drop, identity_find, identity_groups, identity_take.
  * Calls   log. For good: there is no way back. */
 
-#define LOGIN_MAX 256 /* bytes of an account's name; LOGIN_NAME_MAX */
-
-struct identity {
-	uid_t uid;
-	gid_t gid;
-	char name[LOGIN_MAX]; /* for initgroups; "": no such account, or no user given */
-	bool user, group;
-};
 
 /* Who user and group (NULL: not said) are; all zero: who we are already. -1:
  * there is no such, logged with who asks. */
@@ -15887,15 +15740,6 @@ auth_work(bool *good)
 #define VALUE_TEXT   64 /* a value that is made here: a number, an address */
 #define LOG_RETRY_MS 10 /* before a slow reader is tried again */
 
-/* What a `$name` stands for. Those up to protocol are the keys of json, in this
- * order. No pattern of a file can name user and request, which common and combined
- * have. */
-enum access_var {
-	VAR_NONE, VAR_TIME, VAR_CLIENT, VAR_METHOD, VAR_URI, VAR_HOST, VAR_STATUS, VAR_BYTES,
-	VAR_SECS, VAR_UPSTREAM, VAR_INSTANCE, VAR_UPSTREAM_SECS, VAR_REQUEST_ID, VAR_REFERER,
-	VAR_USER_AGENT, VAR_PROTOCOL, VAR_ROUTE, VAR_USER, VAR_REQUEST, VAR_FIELD, VARS
-};
-
 static const char *const access_vars[VARS] = {
 	[VAR_TIME] = "time", [VAR_CLIENT] = "client", [VAR_METHOD] = "method",
 	[VAR_URI] = "uri", [VAR_HOST] = "host", [VAR_STATUS] = "status", [VAR_BYTES] = "bytes",
@@ -15904,13 +15748,6 @@ static const char *const access_vars[VARS] = {
 	[VAR_REFERER] = "referer", [VAR_USER_AGENT] = "user_agent",
 	[VAR_PROTOCOL] = "protocol", [VAR_ROUTE] = "route", [VAR_USER] = "user",
 	[VAR_REQUEST] = "request",
-};
-
-/* One step of a line: text as it is (in json a name), then a variable. */
-struct access_op {
-	struct slice text;
-	enum access_var var;
-	struct slice arg; /* VAR_FIELD: the field's name */
 };
 
 static bool access_on;
@@ -16347,12 +16184,6 @@ access_start(const struct conf *cf, struct wide *dropped)
 #ifndef OPEN_TREE_CLONE /* open_tree(2); not in every libc */
 #define OPEN_TREE_CLONE 1
 #endif
-
-struct usage {
-	bool known;
-	double cpu_s;
-	uint64_t rss; /* bytes */
-};
 
 static int proc_dir = -1; /* -1: there is none, and nothing is known */
 

@@ -7,6 +7,7 @@
 #define WARP_H
 
 #include <bearssl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <regex.h>
@@ -57,10 +58,27 @@ struct slots {
 	char *given;      /* back, the last one first */
 };
 
+struct arena_block {
+	struct arena_block *next;
+	size_t n, cap;
+	max_align_t data[];
+};
+
 /* Memory that is freed all at once: a configuration and what hangs from it. */
-struct arena_block;
 struct arena {
 	struct arena_block *top;
+};
+
+/* The end of a way: name in dir. */
+struct walk {
+	int dir;
+	uid_t who;   /* not root, but can change the way */
+	uid_t own;   /* for whom the file is */
+	bool linked; /* he did, by a link */
+	bool shared; /* others may add names to dir */
+	bool magic;  /* name is a link of /proc, which leads to what is open */
+	bool made;   /* walk_open has made the file */
+	char name[PATH_MAX]; /* first what is left of the way */
 };
 
 /* Exit status of every process. 0 is success. */
@@ -157,6 +175,28 @@ struct toml {
 	uint8_t flags;         /* parser's own: how a table was defined */
 	struct toml *first, *last, *next; /* children, in file order */
 	size_t count;
+};
+
+/* How a table or array came to be; what may still be added follows from it. */
+enum {
+	TOML_EXPLICIT = 1, /* [header], or the root */
+	TOML_IMPLICIT = 2, /* named on the way to a header */
+	TOML_DOTTED = 4,   /* made by a dotted key */
+	TOML_CLOSED = 8,   /* inline: nothing is ever added */
+	TOML_TABLES = 16   /* [[header]]: an array that grows */
+};
+
+struct toml_parser {
+	struct arena *arena;
+	struct diags *diags;
+	const char *p, *end, *line_start;
+	const char *col_at; /* col is the column there: counted on, never anew */
+	unsigned line, col;
+	unsigned depth;       /* of tables and arrays around this place */
+	unsigned open;        /* '[' and '{' of values, not closed yet */
+	unsigned table_depth; /* depth of table */
+	struct toml *table;   /* that lines go into */
+	bool (*value)(struct toml_parser *, struct toml *); /* arrays hold values */
 };
 
 /* ==== addr ================================================================ */
@@ -350,6 +390,43 @@ struct json {
 	struct json *first, *last, *next; /* children, in order */
 };
 
+/* Of a copy of the text, in which strings are decoded where they stand: none gets
+ * longer by that. */
+struct json_reader {
+	struct arena *arena;
+	char *p, *end;
+};
+
+/* ==== der ================================================================= */
+
+enum der_tag {
+	DER_BOOLEAN = 0x01,
+	DER_INTEGER = 0x02,
+	DER_BITS = 0x03,
+	DER_OCTETS = 0x04,
+	DER_OID = 0x06,
+	DER_UTF8 = 0x0c,
+	DER_PRINTABLE = 0x13,
+	DER_T61 = 0x14,
+	DER_IA5 = 0x16,
+	DER_UTC_TIME = 0x17,
+	DER_TIME = 0x18,
+	DER_SEQUENCE = 0x30,
+	DER_SET = 0x31,
+	DER_KEY_ID = 0x80,   /* [0] of an AuthorityKeyIdentifier */
+	DER_DNS_NAME = 0x82, /* [2] of a GeneralName */
+	DER_0 = 0xa0,        /* a certificate's version */
+	DER_3 = 0xa3         /* and its extensions */
+};
+
+/* Written from its end to its front: a length is known when it is due. The
+ * bytes are those from at on. */
+struct der {
+	unsigned char *p;
+	size_t at, cap;
+	bool full;
+};
+
 /* ==== certs =============================================================== */
 
 enum cert_origin {
@@ -422,6 +499,27 @@ struct tls_conf {
 	uint64_t print;           /* of the files that set was loaded from */
 };
 
+/* One object of a PEM text. */
+struct pem {
+	struct slice name; /* CERTIFICATE, EC PRIVATE KEY, ...; in the text */
+	struct slice der;  /* in the arena */
+	bool encrypted;    /* as openssl did before PKCS#8 */
+};
+
+/* Parts of a certificate, as they stand there. */
+struct x509 {
+	struct slice serial, issuer, subject, extensions;
+};
+
+/* Certificates being read, and who hears what is wrong with them. */
+struct certs_reader {
+	struct arena *a;
+	void (*say)(void *to, enum diag_level level, int pair, const char *text);
+	void *to;
+	int pair;
+	bool mild; /* what is wrong is no error: there is another way */
+};
+
 /* `[upstreams.NAME.tls]` */
 struct upstream_tls {
 	bool verify;
@@ -436,7 +534,15 @@ struct upstream_tls {
 #define SHA_BYTES_MAX    64
 #define SHA_PASSWORD_MAX 256
 
-struct sha_scheme;
+/* $5$ or $6$: its hash, bytes, the step of its odd output order, and the digits of
+ * its digest. */
+struct sha_scheme {
+	struct slice prefix;
+	const br_hash_class *hash;
+	size_t n;
+	unsigned step;
+	size_t digits;
+};
 
 /* A password on its way through SHA-crypt, some rounds at a time. */
 struct sha_job {
@@ -563,6 +669,15 @@ struct pick {
 	uint64_t tried;         /* bit per instance: not these */
 	uint64_t key;           /* of hash strategies */
 	struct instance *stuck; /* the one its cookie names; NULL: none */
+};
+
+/* pick returns one of the roster that this request may be sent to; NULL when
+ * there is none. */
+struct balance {
+	const char *name, *alias;
+	enum pick_by by;
+	bool turns; /* it goes by the ring */
+	struct instance *(*pick)(struct roster *, const struct pick *);
 };
 
 /* Statuses from..to, both included. */
@@ -1027,6 +1142,34 @@ struct tls {
 	struct link link;       /* in handshakes */
 };
 
+#define TLS_LEAF_MAX 4096 /* bytes of a peer's certificate that are kept for words */
+
+/* What checks a peer's certificates, lent to a handshake. */
+struct tls_verify {
+	const br_x509_class *vtable; /* first */
+	union {
+		const br_x509_class *vtable;
+		br_x509_minimal_context minimal;
+		br_x509_decoder_context key; /* any: only that is looked for */
+	} x;
+	const char *name; /* that the certificate must have; NULL: any */
+	bool any;         /* everybody is believed */
+	unsigned n;       /* certificates so far */
+	unsigned verdict;
+	size_t leaf_n;    /* of the first one */
+	unsigned char leaf[TLS_LEAF_MAX];
+};
+
+/* Whom a client connection is for. */
+struct tls_peer {
+	const char *name;          /* asked for and checked; NULL: neither */
+	const struct trust *trust; /* NULL: anybody is believed */
+	const struct cert *client; /* shown if asked for; NULL: none */
+	br_ssl_session_parameters *session; /* to go on with, and kept there; NULL: none */
+};
+
+enum shake { SHAKE_DONE, SHAKE_WAITS, SHAKE_FAILED, SHAKE_PLAIN /* that is no TLS */ };
+
 /* ==== chan ================================================================ */
 
 /* A socket that may have TLS on it: above nobody knows. Owns fd, out and tls.
@@ -1064,6 +1207,17 @@ struct side {
 	struct exchange *x; /* NULL: none runs */
 	bool hup;           /* hung up, or failed: poll says so for ever */
 	uint8_t waits;      /* enum wait: what its deadline is for */
+};
+
+/* ==== privilege =========================================================== */
+
+#define LOGIN_MAX 256 /* bytes of an account's name; LOGIN_NAME_MAX */
+
+struct identity {
+	uid_t uid;
+	gid_t gid;
+	char name[LOGIN_MAX]; /* for initgroups; "": no such account, or no user given */
+	bool user, group;
 };
 
 /* ==== pool, exchange, fronts ============================================== */
@@ -1318,6 +1472,30 @@ struct exchange {
 	struct auth_job *auth;  /* X_AUTH: what hashes its password */
 	struct exchange *auth_next; /* waits for the same */
 	char cause[CAUSE_MAX];  /* why 502, 503, 504, in words */
+};
+
+/* ==== access, usage ======================================================= */
+
+/* What a `$name` stands for. Those up to protocol are the keys of json, in this
+ * order. No pattern of a file can name user and request, which common and combined
+ * have. */
+enum access_var {
+	VAR_NONE, VAR_TIME, VAR_CLIENT, VAR_METHOD, VAR_URI, VAR_HOST, VAR_STATUS, VAR_BYTES,
+	VAR_SECS, VAR_UPSTREAM, VAR_INSTANCE, VAR_UPSTREAM_SECS, VAR_REQUEST_ID, VAR_REFERER,
+	VAR_USER_AGENT, VAR_PROTOCOL, VAR_ROUTE, VAR_USER, VAR_REQUEST, VAR_FIELD, VARS
+};
+
+/* One step of a line: text as it is (in json a name), then a variable. */
+struct access_op {
+	struct slice text;
+	enum access_var var;
+	struct slice arg; /* VAR_FIELD: the field's name */
+};
+
+struct usage {
+	bool known;
+	double cpu_s;
+	uint64_t rss; /* bytes */
 };
 
 /* ==== health ============================================================== */
