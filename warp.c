@@ -293,12 +293,15 @@ hex_value(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* -1: there is none. */
+/* -1: there is none. errno stays as it is. */
 static void
 fd_close(int fd)
 {
+	int err = errno;
+
 	if (fd >= 0)
 		close(fd);
+	errno = err;
 }
 
 /* Monotonic. */
@@ -4172,10 +4175,8 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 		return addr_unix(a, slice_from(s, 1), true, out, why);
 	if (slice_starts(s, S("\\0")) && slice_ends(s, S("\\0")) && s.n > 4)
 		return addr_unix(a, (struct slice){ s.p + 2, s.n - 4 }, true, out, why);
-	if (slice_starts(s, S("fd://")))
-		return addr_fd(a, slice_from(s, 5), out, why);
-	if (slice_starts(s, S("=")))
-		return addr_fd(a, slice_from(s, 1), out, why);
+	if (slice_starts(s, S("fd://")) || slice_starts(s, S("=")))
+		return addr_fd(a, slice_from(s, s.p[0] == '=' ? 1 : 5), out, why);
 	return addr_inet(a, s, -1, out, why);
 }
 
@@ -5628,22 +5629,6 @@ der_time(struct der *d, time_t when)
 	der_wrap(d, skip ? DER_UTC_TIME : DER_TIME, since);
 }
 
-/* Extensions: the names and, for tls-alpn-01, the hash it is asked for. */
-static void
-der_extensions(struct der *d, const struct slices *names, const unsigned char *acme_hash)
-{
-	if (acme_hash) {
-		der_put(d, acme_hash, ACME_HASH);
-		der_wrap(d, DER_OCTETS, 0);
-		der_wrap(d, DER_OCTETS, 0);
-		der_put(d, der_acme, sizeof der_acme);
-		der_wrap(d, DER_SEQUENCE, 0);
-	}
-	der_names(d, names);
-	der_wrap(d, DER_SEQUENCE, 0);
-	der_wrap(d, DER_3, 0);
-}
-
 /* What is signed of a certificate, back to front. False: no key, or nothing
  * random to be had. RFC 5280 4.1. */
 static bool
@@ -5657,7 +5642,16 @@ der_cert(struct der *d, const br_ec_private_key *key, const struct slices *names
 	if (!random_fill(serial, sizeof serial))
 		return false;
 	serial[0] = (unsigned char)((serial[0] & 0x7f) | 0x40); /* positive, and all of it said */
-	der_extensions(d, names, acme_hash);
+	if (acme_hash) { /* for tls-alpn-01 */
+		der_put(d, acme_hash, ACME_HASH);
+		der_wrap(d, DER_OCTETS, 0);
+		der_wrap(d, DER_OCTETS, 0);
+		der_put(d, der_acme, sizeof der_acme);
+		der_wrap(d, DER_SEQUENCE, 0);
+	}
+	der_names(d, names);
+	der_wrap(d, DER_SEQUENCE, 0);
+	der_wrap(d, DER_3, 0);
 	if (!der_key(d, key))
 		return false;
 	der_put(d, der_warp, sizeof der_warp);
@@ -12303,16 +12297,15 @@ instance_address(const struct instance *in, char out[ADDR_TEXT])
 		return "-";
 	if (s.sa.sa_family == AF_UNIX) {
 		bool abstract = s.un.sun_path[0] == '\0';
+		size_t most = n - offsetof(struct sockaddr_un, sun_path) - abstract;
 		text_str(&t, abstract ? "@" : "unix:");
 		text_add(&t, (struct slice){ s.un.sun_path + abstract,
-		    strnlen(s.un.sun_path + abstract, n - offsetof(struct sockaddr_un, sun_path) -
-		    (size_t)abstract) });
+		    strnlen(s.un.sun_path + abstract, most) });
 	} else {
 		ip = ip_of_sock(&s, &port);
 		text_str(&t, ip_is_v4(&ip) ? "" : "[");
 		ip_text(&t, &ip);
-		text_str(&t, ip_is_v4(&ip) ? ":" : "]:");
-		text_uint(&t, port);
+		text_fmt(&t, ip_is_v4(&ip) ? ":%u" : "]:%u", port);
 	}
 	out[t.n] = '\0';
 	return out;
@@ -12595,15 +12588,15 @@ instance_worked(const struct instance *in)
 {
 	struct board_instance *b = in->board;
 
-	if (b->open_until_ms != 0) {
-		b->open_until_ms = 0;
-		b->fails = 0;
-		if (in->up->n_instances > 1) {
-			log_info("upstream %s: %s answers again", in->up->name, instance_text(in));
-			b->up_since_ms = clock_low(now_ms);
-			board_changed();
-		}
-	}
+	if (b->open_until_ms == 0)
+		return;
+	b->open_until_ms = 0;
+	b->fails = 0;
+	if (in->up->n_instances == 1)
+		return;
+	log_info("upstream %s: %s answers again", in->up->name, instance_text(in));
+	b->up_since_ms = clock_low(now_ms);
+	board_changed();
 }
 
 /* Its answer took us to come: into the moving average. */
@@ -14988,7 +14981,7 @@ listen_options(int fd, const struct addr *a)
 static int
 listen_try(const struct addr *a, int mode, int shared)
 {
-	int off = 0, err;
+	int off = 0;
 	int fd = socket(a->sock.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
@@ -14997,9 +14990,7 @@ listen_try(const struct addr *a, int mode, int shared)
 	if (shared)
 		setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, sizeof shared);
 	if (listen_bind(fd, a, mode) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
-		err = errno;
-		close(fd);
-		errno = err;
+		fd_close(fd);
 		return -1;
 	}
 	if (shared) /* with our own socket alone */
@@ -15878,8 +15869,6 @@ var_user(const struct head *h)
 static struct slice
 var_get(const struct access_op *op, const struct exchange *x, const struct head *h)
 {
-	const struct upstream *up = x->inst ? x->inst->up : x->route ? x->route->upstream : NULL;
-
 	switch (op->var) {
 	case VAR_TIME:
 		return access_time(access_log.json);
@@ -15898,7 +15887,8 @@ var_get(const struct access_op *op, const struct exchange *x, const struct head 
 	case VAR_SECS:
 		return made_secs(now_us - x->start_us);
 	case VAR_UPSTREAM:
-		return slice_of(up ? up->name : NULL);
+		return slice_of(x->inst ? x->inst->up->name
+		    : x->route && x->route->upstream ? x->route->upstream->name : NULL);
 	case VAR_INSTANCE:
 		return slice_of(x->inst ? instance_text(x->inst) : NULL);
 	case VAR_UPSTREAM_SECS: /* up_us is set when the whole answer came */
@@ -15907,9 +15897,8 @@ var_get(const struct access_op *op, const struct exchange *x, const struct head 
 	case VAR_REQUEST_ID:
 		return slice_of(x->id);
 	case VAR_REFERER:
-		return var_field(h, S("referer"));
 	case VAR_USER_AGENT:
-		return var_field(h, S("user-agent"));
+		return var_field(h, op->var == VAR_REFERER ? S("referer") : S("user-agent"));
 	case VAR_PROTOCOL:
 		return x->method_text.n == 0 ? S("") : x->minor ? S("HTTP/1.1") : S("HTTP/1.0");
 	case VAR_ROUTE:
