@@ -143,8 +143,7 @@ slice_trim(struct slice s)
 	return s;
 }
 
-/* Takes the text before the first sep off the front of *rest; false at the
- * end. Without sep: all of it. */
+/* The text before the first sep, off the front of *rest; without sep all. False: at the end. */
 static bool
 slice_cut(struct slice *rest, char sep, struct slice *piece)
 {
@@ -163,8 +162,7 @@ slice_cut(struct slice *rest, char sep, struct slice *piece)
 	return true;
 }
 
-/* The next member of a comma list, trimmed, empty ones skipped.
- * RFC 9110 5.6.1. */
+/* The next member of a comma list, trimmed, not empty. RFC 9110 5.6.1. */
 static bool
 slice_list_next(struct slice *rest, struct slice *item)
 {
@@ -517,8 +515,8 @@ base64_write(struct text *t, struct slice s, bool url)
 	}
 }
 
-/* Appends the bytes that s stands for, with or without padding; those of `skip`
- * in it mean nothing. False: it is no base64, or too long for t. */
+/* Appends the bytes that s encodes, padded or not; those of `skip` count for nothing.
+ * False: it is no base64, or too long for t. */
 static bool
 base64_read(struct text *t, struct slice s, const char *skip)
 {
@@ -741,8 +739,7 @@ walk_step(struct walk *w)
 	    ? 0 : -1;
 }
 
-/* The directory that path lies in, and its name there. The caller closes
- * w->dir. False: errno. */
+/* The directory of path, and its name there; the caller closes w->dir. False: errno. */
 static bool
 walk_dir(struct walk *w, const char *path)
 {
@@ -787,8 +784,7 @@ walk_may_make(const struct walk *w)
 	return !w->linked || (fstat(w->dir, &st) == 0 && st.st_uid == w->who);
 }
 
-/* Like open(), without waiting for anybody. own: whose files may lie there too.
- * -1: see walk_error. */
+/* As open(), but never waits. own: whose files may lie there too. -1: see walk_error. */
 static int
 walk_open(struct walk *w, const char *path, int flags, uid_t own)
 {
@@ -841,8 +837,7 @@ walk_error(void)
 	    : errno == ENXIO ? "nobody reads this pipe" : strerror(errno);
 }
 
-/* All of fd, at most max bytes, NUL behind them; fd is closed. What comes by a
- * pipe must come soon. NULL or why not. */
+/* All of fd, at most max bytes, and a NUL; closes fd. A pipe must be quick. NULL or why not. */
 static const char *
 fd_read(struct arena *a, int fd, size_t max, struct slice *out)
 {
@@ -876,8 +871,7 @@ fd_read(struct arena *a, int fd, size_t max, struct slice *out)
 	return why;
 }
 
-/* The same of a file alone or, if it may be one, a pipe: a device could take for
- * ever. */
+/* The same of a file, or of a pipe if that is allowed; a device could take for ever. */
 static const char *
 fd_read_file(struct arena *a, int fd, bool pipe, size_t max, struct slice *out)
 {
@@ -894,8 +888,7 @@ fd_read_file(struct arena *a, int fd, bool pipe, size_t max, struct slice *out)
 	return why;
 }
 
-/* A file that the configuration names, and that nobody but warp sees. NULL or
- * why not. */
+/* A file of the configuration that only warp sees. NULL or why not. */
 static const char *
 file_read(struct arena *a, const char *path, size_t max, struct slice *out)
 {
@@ -942,8 +935,7 @@ clock_turn(void)
 	now_s = t.tv_sec;
 }
 
-/* A time as processes share it. Who reads must know how far from now it
- * can be: it comes again after 49 days. */
+/* A time as processes share it; it comes round every 49 days. */
 static uint32_t
 clock_low(int64_t ms)
 {
@@ -969,8 +961,7 @@ clock_built_s(void)
 	return (int64_t)timegm(&tm);
 }
 
-/* Certificates mean nothing to a host that does not know the day: a router's
- * clock begins in 1970 until somebody has told it. */
+/* False on a router that does not know the day yet: certificates mean nothing then. */
 static bool
 clock_is_right(void)
 {
@@ -1015,8 +1006,7 @@ clock_date(void)
 static int syslog_fd = -1;
 static bool syslog_streams; /* records end in a NUL there */
 
-/* Datagrams, or, as some have it, a stream. Where nobody listens now, the next
- * line tries again. */
+/* Datagrams or, as some have it, a stream. If nobody listens, the next line tries again. */
 static void
 syslog_open(void)
 {
@@ -1035,8 +1025,7 @@ syslog_open(void)
 	}
 }
 
-/* One line, its priority in front; what came of it is as of write(). A daemon
- * that was started anew is connected to once. */
+/* One line behind its priority, as write() would. A restarted daemon is connected to again. */
 static ssize_t
 syslog_put(struct slice line)
 {
@@ -1061,8 +1050,7 @@ syslog_put(struct slice line)
 	return put;
 }
 
-/* Others share the flags of a descriptor; one opened anew may be made so that
- * it never blocks. Where that is not allowed, poll alone must do. */
+/* A descriptor of our own that never blocks; if that is not allowed, fd, and poll must do. */
 static int
 stream_own(int fd)
 {
@@ -1109,8 +1097,7 @@ sink_eat(struct sink *s, size_t n)
 	memmove(s->buf, s->buf + n, s->n);
 }
 
-/* What is written at once of rest: whole lines, as many as a pipe takes
- * without mixing them with those of others. */
+/* How much of rest is written at once: whole lines, so that none mixes with those of others. */
 static size_t
 sink_piece(const struct sink *s, struct slice rest)
 {
@@ -1148,8 +1135,7 @@ sink_put(struct sink *s, struct slice piece)
 	return put;
 }
 
-/* Writes what the reader takes now. False: it failed, for errno; what is there
- * stays there. */
+/* Writes what the reader takes now. False: it failed (errno), and everything stays. */
 static bool
 sink_flush(struct sink *s)
 {
@@ -1177,8 +1163,7 @@ sink_add(struct sink *s, struct slice line)
 	s->n += line.n;
 }
 
-/* From now on it writes to fd: what the reader before did not take as well, but
- * the rest of a line that was begun. */
+/* From now on s writes to fd, first what waited, except the rest of a line half written. */
 static void
 sink_move(struct sink *s, int fd, bool to_syslog)
 {
@@ -1198,8 +1183,7 @@ sink_waits(const struct sink *s)
 	return !s->blocked ? -1 : s->kind == SINK_DGRAM ? syslog_fd : s->fd;
 }
 
-/* At the end of a process: slow readers of either have so long to take what
- * waits. */
+/* At the end of a process: slow readers get limit_ms for what waits. */
 static void
 sinks_finish(struct sink *a, struct sink *b, int limit_ms)
 {
@@ -1289,8 +1273,7 @@ log_line(enum log_level level, const char *text)
 	log_add((struct slice){ line, t.n });
 }
 
-/* What waits for the reader goes to it, and how much did not; a full disk loses
- * lines only. */
+/* Writes what waits, and how much was lost; a full disk only loses lines. */
 static void
 log_flush(void)
 {
@@ -1445,8 +1428,7 @@ diag_shown(const struct diags *ds, const struct diag *d, struct slice line)
 	return equals ? (size_t)(equals - line.p) + 1 : 0;
 }
 
-/* The offending line with a caret below the column; control characters are
- * shown as spaces, a tab keeps its width under the caret. */
+/* The line with a caret below the column; controls show as spaces, tabs keep their width. */
 static void
 diag_quote(const struct diags *ds, const struct diag *d, FILE *to)
 {
@@ -1694,8 +1676,7 @@ toml_escape(struct toml_parser *tp, struct text *t)
 	return true;
 }
 
-/* A backslash at a line's end takes all white space behind it along. False:
- * there is none. */
+/* A backslash at a line's end takes all white space behind it along. False: it is not there. */
 static bool
 toml_joins_lines(struct toml_parser *tp)
 {
@@ -2080,8 +2061,7 @@ toml_twice(struct toml_parser *tp, const char *at, const struct toml *first)
 	    toml_shown(first->key), first->key.p, first->line);
 }
 
-/* A table beside the tree, for what has no place in it but is read all the
- * same, to find the errors in it and its end. */
+/* A table outside the tree, for lines that have no place in it but may have errors. */
 static struct toml *
 toml_scratch(struct toml_parser *tp)
 {
@@ -2299,8 +2279,7 @@ toml_header(struct toml_parser *tp, struct toml *root)
 
 /* ---- the whole text ---- */
 
-/* Whether a line begins here that is hardly part of an array: `key =`, or a
- * header of letters. */
+/* A line begins here that can hardly be part of an array: `key =`, or `[letters]`. */
 static bool
 toml_resumes(const struct toml_parser *tp)
 {
@@ -2316,8 +2295,7 @@ toml_resumes(const struct toml_parser *tp)
 	return p > from && p < tp->end && *p == (header ? ']' : '=');
 }
 
-/* The rest of the line of an error; quotes and brackets as far as they tell
- * where a broken array ends. */
+/* To the next line, counting the brackets outside of quotes: they end a broken array. */
 static void
 toml_skip_line(struct toml_parser *tp)
 {
@@ -3593,8 +3571,7 @@ percent_value(struct slice s)
 	return high << 4 | low;
 }
 
-/* One segment, decoded behind *n. An encoded slash or percent sign stays
- * encoded. -1: malformed, or a NUL. */
+/* One segment decoded behind *n, but for %2F and %25. -1: malformed, or a NUL. */
 static int
 segment_decode(struct slice s, const char *raw, char *to, size_t *n)
 {
@@ -3726,8 +3703,7 @@ path_rest(const struct path_view *v, size_t from)
 	return slice_from(v->raw, cut);
 }
 
-/* A normalised path, or one that was rewritten, as it may stand in a request
- * line. What is percent-encoded stays so. */
+/* A normalised or rewritten path for a request line. What is percent-encoded stays so. */
 static void
 path_encode(struct text *t, struct slice normal)
 {
@@ -3825,8 +3801,7 @@ ip_is_v4(const struct ip *ip)
 	    IP_V4_PREFIX - sizeof first) == 0;
 }
 
-/* Bytes of ip that are a client's own: who has one address of IPv6 has its
- * network. */
+/* Bytes that tell clients apart: who has one address of IPv6 has its whole network. */
 static size_t
 ip_own_bytes(const struct ip *ip)
 {
@@ -3931,8 +3906,7 @@ cidr_text(struct text *t, const struct cidr *c)
 	text_uint(t, ip_is_v4(&c->ip) ? c->bits - IP_V4_PREFIX * 8u : c->bits);
 }
 
-/* What is said to b reaches a: the same address, or all of its family, or, as
- * `:port`, of both. */
+/* A listener on a hears what is said to b: the same address, or all of its family, or both. */
 static bool
 addr_covers(const struct addr *a, const struct addr *b)
 {
@@ -4275,8 +4249,7 @@ proxy_parse_v2(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
 	return (int)n;
 }
 
-/* A PROXY header at the front of in: bytes eaten, 0 not whole, -1 none. src
- * stays as it is when the header names nobody. */
+/* Bytes of the PROXY header in front of in; 0: not whole, -1: none. It may name nobody. */
 static int
 proxy_parse(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst, uint16_t *dport)
 {
@@ -4383,8 +4356,7 @@ roster_unit(const struct roster *r)
 	return unit;
 }
 
-/* Each one's turns in a round, in its `current`; how many these are. More than
- * RING_MAX are scaled, but each keeps one. */
+/* Each one's turns in a round, at least one; returns their sum, about RING_MAX at most. */
 static int
 roster_shares(struct roster *r)
 {
@@ -4422,8 +4394,7 @@ roster_deal(struct roster *r)
 	}
 }
 
-/* After a new deal: at the same part of the round, with due or who follows
- * him in the file. */
+/* After a new deal: as far into the round as before, at due or the next in the file. */
 static void
 roster_resume(struct roster *r, const struct instance *due, int at, int n)
 {
@@ -4595,8 +4566,7 @@ ln(double x)
 	return 2 * s * sum + e * LN_2;
 }
 
-/* Weighted rendezvous: each draws a number from the key and its own hash, the
- * highest for its weight wins. Who leaves takes along only those he won. */
+/* Weighted rendezvous: the best draw of key and hash wins; no other's keys move with one. */
 static struct instance *
 pick_hash(struct roster *r, const struct pick *p)
 {
@@ -5049,8 +5019,7 @@ sha_encode(struct text *t, const struct sha_scheme *sc, const unsigned char *d)
 		sha_digits(t, (unsigned)d[31] << 8 | d[30], 3);
 }
 
-/* `$5$[rounds=N$]salt$digest` taken apart: scheme, rounds, want; returns the
- * salt. want.p NULL: it is none of these. */
+/* Takes `$5$[rounds=N$]salt$digest` apart; returns the salt. want.p NULL: no such hash. */
 static struct slice
 sha_split(struct slice hash, struct sha_job *j)
 {
@@ -5088,8 +5057,7 @@ crypt_rounds(struct slice hash)
 	return j.want.p ? j.rounds : 0;
 }
 
-/* Is the password the one that hash was made of? False: the hash is not known,
- * or the password too long for any. */
+/* Begins to check the password. False: the hash is unknown, or the password too long. */
 static bool
 crypt_begin(struct sha_job *j, struct slice password, struct slice hash)
 {
@@ -5154,8 +5122,7 @@ json_unit(struct json_reader *r)
 	return c;
 }
 
-/* What follows \u: a character, or both halves of one. Half a pair is no
- * character, and nothing that UTF-8 could say. */
+/* Behind \u: a character, or both halves of a pair; one half alone is an error. */
 static bool
 json_unicode(struct json_reader *r, struct text *t)
 {
@@ -5335,8 +5302,7 @@ json_parse(struct arena *a, struct slice text)
 	return r.p == r.end ? v : NULL;
 }
 
-/* The member of that name, the last one if there are several. NULL: there is
- * none, or v is no object. */
+/* The last member of that name; NULL: there is none, or v is no object. */
 static const struct json *
 json_get(const struct json *v, const char *name)
 {
@@ -5587,8 +5553,7 @@ der_sign(struct arena *a, const br_ec_private_key *key, const struct der *body, 
 	return d.full || body->full ? "there are too many names" : NULL;
 }
 
-/* A certificate signing request for key, with those names and no subject. NULL,
- * or why not. RFC 2986 4. */
+/* A signing request of key for names, without a subject. NULL, or why not. RFC 2986 4. */
 static const char *
 csr_der(struct arena *a, const br_ec_private_key *key, const struct slices *names,
     struct slice *der)
@@ -5715,8 +5680,7 @@ b64url(struct arena *a, struct slice s)
 	return text_slice(&t);
 }
 
-/* What s stands for; operators also paste it with padding, or in the other
- * alphabet. False: it is neither. */
+/* Operators also paste it with padding, or in the other alphabet. False: it is neither. */
 static bool
 b64url_decode(struct arena *a, struct slice s, struct slice *out)
 {
@@ -5744,8 +5708,7 @@ json_quoted(struct arena *a, struct slice s)
 	return t.p;
 }
 
-/* The public half of key, in the order in which it is hashed. Empty: key is
- * none of P-256. RFC 7638 3.2. */
+/* The public half of key in the order of RFC 7638 3.2; empty: it is not on P-256. */
 static struct slice
 jwk_text(struct arena *a, const br_ec_private_key *key)
 {
@@ -5852,8 +5815,7 @@ pem_mark(struct slice line, struct slice mark, struct slice *name)
 	return true;
 }
 
-/* Takes the next object off the front of *rest: 1, 0 at the end, -1 when it is
- * damaged. Other text around objects means nothing. */
+/* Takes the next object off *rest: 1; 0: the end, -1: damaged. Text between is skipped. */
 static int
 pem_next(struct arena *a, struct slice *rest, struct pem *out)
 {
@@ -5918,8 +5880,7 @@ enum {
 #define OID_ALT_NAMES S("\x55\x1d\x11")
 #define OID_ISSUER_ID S("\x55\x1d\x23")
 
-/* Takes the next element off the front of *rest; false when there is none, or
- * none that is whole. X.690 8.1. */
+/* Takes the next element off *rest; false: none is there, or none whole. X.690 8.1. */
 static bool
 asn1_next(struct slice *rest, unsigned *tag, struct slice *in)
 {
@@ -6352,8 +6313,7 @@ cert_read(const struct certs_reader *r, struct cert *c, struct slice cert_text,
 	return true;
 }
 
-/* 2: the certificate names it; 1: a wildcard of it does; 0: it does not. A
- * wildcard stands for exactly one label. RFC 6125 6.4.3. */
+/* 2: c names it; 1: a wildcard of c does, for its first label; 0: neither. RFC 6125 6.4.3. */
 static int
 cert_covers(const struct cert *c, struct slice name)
 {
@@ -6486,8 +6446,7 @@ acme_file(struct arena *a, const struct tls_conf *t)
 	return arena_fmt(a, "%s/%s.pem", t->acme_dir, t->domains.v[0].p);
 }
 
-/* The certificate by ACME, if there is one for any of the names. True: it is for
- * all of them, so that no other is needed. */
+/* The certificate by ACME, if it has any of the names. True: it has them all. */
 static bool
 certs_acme(struct certs_reader *r, struct cert_set *set, const struct tls_conf *t)
 {
@@ -6528,8 +6487,7 @@ certs_made(const struct certs_reader *r, struct cert_set *set, const struct tls_
 	return true;
 }
 
-/* All certificates that t names, or NULL when one cannot be used. What is
- * wrong is said with the pair it is about; -1: the one by ACME. */
+/* All certificates of t; NULL: one is bad. say hears of which pair; -1: the one by ACME. */
 static struct cert_set *
 certs_load(const struct tls_conf *t,
     void (*say)(void *to, enum diag_level level, int pair, const char *text), void *to)
@@ -6594,8 +6552,7 @@ certs_print(const struct tls_conf *t)
 
 /* ---- from the master to its workers, who may not open the files ---- */
 
-/* One text; for each certificate a line of its origin and the lengths of file
- * names and PEM, then these. */
+/* For each certificate a line of its origin and three lengths, then file names and PEM. */
 static struct slice
 certs_pack(const struct cert_set *set, struct arena *a)
 {
@@ -6684,9 +6641,7 @@ certs_are_less(const struct cert_set *old, const struct cert_set *new)
 	return had;
 }
 
-/* A set that is to take the place of old keeps what ACME has got for any of the
- * names, should its file be gone or be another one's: set, or what is to be used
- * instead of it. */
+/* set or, if old has one by ACME for a domain and set has not, another set with that. */
 static struct cert_set *
 certs_keep(struct cert_set *set, const struct cert_set *old, const struct slices *domains)
 {
@@ -12029,8 +11984,8 @@ wide_get(const struct wide *w)
 
 /* ---- sequence locks ---- */
 
-/* Makes seq odd, and then what it guards may be written. False: somebody else
- * did. One that was odd already had a writer that died. */
+/* Makes seq odd: what it guards may be written. False: another one did. (If it was odd
+ * already, its writer had died.) */
 static bool
 seq_take(atomic_uint *seq, unsigned was)
 {
@@ -12054,8 +12009,7 @@ seq_held(const atomic_uint *seq, unsigned was)
 	return !(was & 1) && *seq == was;
 }
 
-/* What seq guards, of one piece. False: it is being written without end, by one
- * that died in it. */
+/* Copies what seq guards, of one piece. False: its writer died in it. */
 static bool
 seq_copy(const atomic_uint *seq, void *to, const void *from, size_t n)
 {
@@ -12112,8 +12066,7 @@ board_open(void)
 	log_lost = &board->log_lost;
 }
 
-/* The board of the binary before, if it looks alike: its workers still count
- * there. What its master wrote, ours writes anew. */
+/* The previous binary's board, if it looks alike: its workers still count there. */
 static bool
 board_adopt(int fd)
 {
@@ -12156,8 +12109,7 @@ board_record(const char *key)
 	return unused;
 }
 
-/* How many before it in its upstream have the same address: they are told
- * apart, for each has a state of its own. */
+/* How many before it in its upstream have its address; each has a state of its own. */
 static int
 instance_twin(const struct instance *in)
 {
@@ -12168,8 +12120,7 @@ instance_twin(const struct instance *in)
 	return n;
 }
 
-/* Writes what the board knows it by: name, address, and which of those with
- * that address. False: too long. */
+/* Its key on the board: upstream, address, and which twin it is. False: too long. */
 static bool
 instance_key(const struct instance *in, char key[INSTANCE_KEY_MAX])
 {
@@ -12182,8 +12133,7 @@ instance_key(const struct instance *in, char key[INSTANCE_KEY_MAX])
 	    INSTANCE_KEY_MAX;
 }
 
-/* Gives each instance its record, an old one if it has one. -1: too many
- * instances, or a key too long; logged. */
+/* Gives each instance its record. -1: too many instances, or too long a key; logged. */
 static int
 board_attach(struct conf *cf)
 {
@@ -12209,8 +12159,7 @@ board_attach(struct conf *cf)
 	return 0;
 }
 
-/* One writer at a time: the master before the workers start, the resolver
- * afterwards. */
+/* One writer at a time: the master at start, then the resolver. */
 static void
 board_addrs_set(struct board_instance *b, const union sock *sock, const socklen_t *sock_n,
     unsigned n)
@@ -12227,8 +12176,7 @@ board_addrs_set(struct board_instance *b, const union sock *sock, const socklen_
 	seq_give(&a->seq);
 }
 
-/* Address i of the instance, modulo how many it has; false: none yet, or being
- * written without end. */
+/* Address i, modulo how many the instance has; false: none, or never whole. */
 static bool
 board_addrs_get(struct board_instance *b, unsigned i, union sock *sock, socklen_t *sock_n)
 {
@@ -12280,8 +12228,7 @@ board_text_get(const struct board_text *t, char out[WHY_MAX])
 	return out;
 }
 
-/* Where it is reached now: as configured, or where its process has moved to;
- * "-" while that is nowhere. out may hold the text. */
+/* Where it is now, as configured or as its process moved; "-": nowhere. out may hold it. */
 static const char *
 instance_address(const struct instance *in, char out[ADDR_TEXT])
 {
@@ -12320,8 +12267,7 @@ instance_text(const struct instance *in)
 	return instance_address(in, b);
 }
 
-/* Takes n places away, or as many as there are: a worker that was killed may
- * have written down more than it took. */
+/* Takes n places away, or all: a killed worker may have noted more than it took. */
 static unsigned
 places_less(atomic_uint *places, unsigned n)
 {
@@ -12458,8 +12404,7 @@ static const char *const standing_names[STANDINGS] = {
 	[STAND_OFF]        = "off",
 };
 
-/* When its breaker lets a trial through; 0: closed. The only instance of an
- * upstream is never shut out. */
+/* When its breaker lets a trial through; 0: closed, as always where there is no other. */
 static int64_t
 instance_open_until(const struct instance *in)
 {
@@ -12511,8 +12456,7 @@ why_failing(const struct instance *in, struct text *why)
 		text_fmt(why, ", tried again in %u s", (unsigned)((wait + SECOND_MS - 1) / SECOND_MS));
 }
 
-/* "connect refused, 3 of 3, 12 s ago"; or, when it is on its way back, "passed
- * 1 of 2, 3 s ago". */
+/* "connect refused, 3 of 3, 12 s ago", or on its way back "passed 1 of 2, 3 s ago". */
 static void
 why_checks(const struct instance *in, struct text *why)
 {
@@ -12611,8 +12555,7 @@ instance_timed(const struct instance *in, int64_t us)
 	in->board->average_us = (unsigned)us;
 }
 
-/* False: its breaker is half-open and another request is the trial. Whoever is
- * the trial finds it open for all others until the outcome is known. */
+/* False: another request is the trial. The trial opens it for others until it is over. */
 static bool
 instance_claim(const struct instance *in)
 {
@@ -12776,8 +12719,7 @@ roster_last_resort(struct upstream *up, const struct pick *p)
 	return NULL;
 }
 
-/* Nobody on the roster will do. Who is only full is worth waiting for; if the
- * request has been everywhere, others may be asked for once. */
+/* Nobody on the roster will do. One that is full is waited for; others are tried once. */
 static struct instance *
 roster_other(struct upstream *up, const struct pick *p)
 {
@@ -12808,8 +12750,7 @@ balance_pick(struct upstream *up, const struct pick *p)
 	return NULL;
 }
 
-/* What the cookie of strategy cookie says of an instance: the same in every
- * worker, and after a restart. */
+/* What the cookie says of an instance, in every worker and after a restart. */
 static uint64_t
 stuck_value(const struct instance *in)
 {
@@ -13488,8 +13429,7 @@ socket_get(struct chan *ch, void *to, size_t room)
 
 /* ---- memory ---- */
 
-/* The engine has no byte between records: its buffers go to whoever has some.
- * BearSSL 0.6 needs no more for that than its two pointers. */
+/* Lends t buffers. BearSSL 0.6 needs no more for that than its two pointers. */
 static void
 tls_wake(struct tls *t)
 {
@@ -13653,8 +13593,7 @@ tls_legacy(br_ssl_engine_context *e)
 	br_ssl_engine_set_default_aes_cbc(e);
 }
 
-/* Buffers and entropy: the last before an engine is started. False: the host
- * has no random numbers. */
+/* Buffers and entropy, before an engine starts. False: the host has nothing random. */
 static bool
 tls_ready(struct tls *t)
 {
@@ -13773,8 +13712,7 @@ tls_verify(struct tls *t, const struct trust *trust, const char *name)
 
 enum { RANK_OTHER, RANK_FIRST, RANK_WILD, RANK_EXACT };
 
-/* How well a certificate suits the name: the first, and its twin of another key
- * type, are for names that are in none. */
+/* How well c suits name. The first, and its twin of the other key type, suit any name. */
 static int
 cert_rank(const struct cert_set *set, const struct cert *c, struct slice name)
 {
@@ -13873,8 +13811,7 @@ cert_of_challenge(struct tls *t, struct slice name)
 	return &set->v[0];
 }
 
-/* The first of the client's suites that a certificate of that rank fits; `only`
- * is the one to be shown, if there is one. */
+/* The first of the client's suites for a certificate of that rank, or for `only`. */
 static bool
 policy_fit(struct tls *t, const br_ssl_server_context *cc, struct slice name, int rank,
     const struct cert *only, br_ssl_server_choices *out)
@@ -14028,8 +13965,7 @@ static const br_ssl_session_cache_class session_class = {
 
 /* ---- beginning ---- */
 
-/* New handshakes get these; the ones before are freed with the last handshake
- * that may still use them. */
+/* New handshakes get set; the last handshake that may use the old one frees it. */
 static void
 tls_certs_use(struct cert_set *set)
 {
@@ -14079,8 +14015,8 @@ tls_open(const struct tls_conf *tc, uint32_t most)
 	tls_make();
 }
 
-/* ch, just accepted, is to speak TLS; n bytes at p came already. A session that
- * is gone on with shows no certificate, so who has to show one cannot. */
+/* A client's ch shall speak TLS; n bytes at p came already. Who must show a certificate may
+ * not resume a session, for that shows none. */
 static bool
 tls_server(struct chan *ch, const char *p, size_t n)
 {
@@ -14206,8 +14142,7 @@ tls_push_left(struct chan *ch)
 	return true;
 }
 
-/* Sends the records that are due. False: the kernel takes no more now, or
- * never again (see broken). */
+/* Sends the records that are due. False: the kernel takes no more now, or ever (broken). */
 static bool
 tls_push(struct chan *ch)
 {
@@ -14216,8 +14151,7 @@ tls_push(struct chan *ch)
 	return flight_add(ch) && flight_send(ch);
 }
 
-/* One recv behind p, where the engine wants its next bytes: what comes beyond
- * them is part of the next record. False: nothing came; see eof, broken. */
+/* Receives behind p, also part of the next record. False: nothing came; see eof, broken. */
 static bool
 tls_recv(struct chan *ch, unsigned char *p, unsigned *reads)
 {
@@ -14239,8 +14173,7 @@ tls_recv(struct chan *ch, unsigned char *p, unsigned *reads)
 	return true;
 }
 
-/* Gives the engine what it waits for: what came along with the record before,
- * else what the socket has. False: nothing more now. */
+/* Gives the engine what came with the last record, or what the socket has. False: nothing. */
 static bool
 tls_feed(struct chan *ch, unsigned *reads)
 {
@@ -14264,8 +14197,7 @@ tls_feed(struct chan *ch, unsigned *reads)
 	return true;
 }
 
-/* The engine is closed, or the peer has said that it will say no more: that it
- * may not want to hear our answer does not matter. */
+/* The engine is closed, or the peer will say no more and need not hear our answer. */
 static void
 tls_closed(struct chan *ch)
 {
@@ -14278,9 +14210,8 @@ tls_closed(struct chan *ch)
 	ch->broken = t->err != 0;
 }
 
-/* Plain text of what is here and what some readings bring. Returns its bytes,
- * 0 when there are none now, -1 at the end or on failure. What stays in the
- * engine is not seen by poll: the loop is told. */
+/* Reads plain text: its bytes, 0: none now, -1: the end, or failed. The loop is told of
+ * what stays in the engine. */
 static ssize_t
 tls_take(struct chan *ch, char *to, size_t room)
 {
@@ -14314,8 +14245,7 @@ tls_take(struct chan *ch, char *to, size_t room)
 	return n > 0 ? (ssize_t)n : ch->eof || ch->broken ? -1 : 0;
 }
 
-/* Sends what fits of v, in as few records as may be, and says how much that
- * was. -1: the peer is gone. */
+/* Sends what fits of v in few records; returns how much. -1: the peer is gone. */
 static ssize_t
 tls_writev(struct chan *ch, const struct iovec *v, int n)
 {
@@ -14525,8 +14455,7 @@ tls_alert(struct chan *ch)
 		socket_put(ch, &(struct iovec){ b, sizeof b }, 1); /* who misses it sees the end */
 }
 
-/* It has come to an end: a good one? A certificate that need not be shown must
- * be a good one if it is. */
+/* The end, but a good one? A certificate that may be left out must be good if shown. */
 static enum shake
 tls_shake_end(struct chan *ch)
 {
@@ -14920,8 +14849,7 @@ unix_clear(const struct addr *a)
 	return err ? -1 : 0;
 }
 
-/* The socket file of l, if it is still the one that was made: open, for a
- * look at it alone. -1: it is not. */
+/* A look (O_PATH) at l's socket file; -1: it is not the one that was made. */
 static int
 unix_file(const struct listener *l)
 {
@@ -15088,8 +15016,7 @@ listen_close(struct listener *l, bool gone)
  * Calls   log. For good: there is no way back. */
 
 
-/* Who user and group (NULL: not said) are; all zero: who we are already. -1:
- * there is no such, logged with who asks. */
+/* Who user and group (or NULL) are; all zero: who we are. -1: unknown, logged for who. */
 static int
 identity_find(const char *who, const char *user, const char *group, struct identity *id)
 {
@@ -15162,9 +15089,7 @@ privilege_drop(const struct server_conf *sc)
  * Offers  logs_open, logs_close, logs_use, log_file_open.
  * Calls   walk, sink, log. */
 
-/* A file that lines are added to, for the user own; a pipe must have a reader.
- * Sets *made if it is new.
- * -1: logged, as what it is for. */
+/* A file to append to, for own; *made: it is new. A pipe needs a reader. -1: logged. */
 static int
 log_file_open(const char *what, const char *path, uid_t own, bool *made)
 {
@@ -15420,8 +15345,7 @@ pool_give(struct upconn *u)
 	timer_set(&u->s.timer, idle_limit_ms(in));
 }
 
-/* Poll has told of those it watches in this very turn; a parked one may have
- * been closed since, so it is asked. */
+/* Poll has just told of those it watches; a parked one is asked. */
 static bool
 pool_is_alive(const struct upconn *u)
 {
@@ -15589,8 +15513,7 @@ auth_token_ok(const struct head *h, struct slice token)
 	return f && h->count[F_X_ADMIN_TOKEN] == 1 && slice_eq_secret(f->value, token);
 }
 
-/* What credentials are remembered by, each of its own secret, and apart from those
- * of a name that has none. */
+/* By what credentials are remembered: with their secret, and whether the name is known. */
 static void
 auth_print(struct slice secret, bool known, struct slice credentials, unsigned char *out)
 {
@@ -15923,8 +15846,7 @@ static const struct {
 	{ "combined", COMMON " \"$referer\" \"$user_agent\"" },
 };
 
-/* Sets op's variable; http_x_forwarded_for is the field X-Forwarded-For. No name
- * is unknown: the configuration was refused for that. */
+/* Sets op's variable: one in the table, or http_x_forwarded_for, the field X-Forwarded-For. */
 static void
 op_name(struct access_op *op, struct slice name)
 {
@@ -16054,8 +15976,7 @@ access_drop(const char *why)
 	access_complain(why);
 }
 
-/* At the end of each turn of the loop: writes if it must, if there is much, or
- * if the first line has waited long enough. A slow reader says itself when. */
+/* After each turn: writes if forced, if there is much, or if a line has waited enough. */
 static void
 access_flush(bool force)
 {
@@ -16080,9 +16001,7 @@ access_due_ms(void)
 	return (int)MAX(access_log.due_ms - now_ms, 0);
 }
 
-/* One line for a finished exchange; h is its request head, or NULL when what
- * came was none. A line too long for its reader is written with its values
- * cut. */
+/* A line for an exchange; h NULL: it had no head. One too long has its values cut. */
 static void
 access_line(const struct exchange *x, const struct head *h)
 {
@@ -16136,8 +16055,7 @@ access_fd(int fd)
 		close(old);
 }
 
-/* Opens this worker's access log, if the configuration wants one. dropped
- * counts the lines that were lost. */
+/* Opens the access log if there is one; dropped counts lost lines. */
 static void
 access_start(const struct conf *cf, struct wide *dropped)
 {
