@@ -412,6 +412,20 @@ FAST_END
 
 /* ---- how others write bytes ---- */
 
+/* The number that n hexadecimal digits at *p say, over which it goes; -1: they are not there. */
+static int64_t
+hex_read(const char **p, const char *end, int n)
+{
+	int64_t v = 0;
+
+	for (int digit; n > 0; n--, (*p)++) {
+		if (*p == end || (digit = hex_value(**p)) < 0)
+			return -1;
+		v = v << 4 | digit;
+	}
+	return v;
+}
+
 /* Two capital digits behind the prefix. */
 static void
 text_byte(struct text *t, const char *prefix, char c)
@@ -1645,17 +1659,13 @@ static bool
 toml_unicode(struct toml_parser *tp, struct text *t, int digits)
 {
 	const char *at = tp->p - 2;
-	uint32_t c = 0;
-	int v;
+	int64_t c = hex_read(&tp->p, tp->end, digits);
 
-	for (int i = 0; i < digits; i++, tp->p++) {
-		if (tp->p == tp->end || (v = hex_value(*tp->p)) < 0)
-			return toml_error(tp, at, "expected %d hexadecimal digits", digits);
-		c = c << 4 | (uint32_t)v;
-	}
+	if (c < 0)
+		return toml_error(tp, at, "expected %d hexadecimal digits", digits);
 	if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
 		return toml_error(tp, at, "this is no Unicode character");
-	utf8_add(t, c);
+	utf8_add(t, (uint32_t)c);
 	return true;
 }
 
@@ -3763,14 +3773,6 @@ FAST_END
  * Offers  addr_parse, ip_*, cidr_*, proxy_parse, proxy_write.
  * Calls   base, arena. One grammar for every address, see CONFIG.md. */
 
-enum {
-	IP_BYTES = 16,
-	IP_WORDS = IP_BYTES / 2,
-	IP_V4_PREFIX = 12, /* bytes of ::ffff: before an IPv4 address */
-	IP_V4_BITS = 32,
-	IP_BITS = 128
-};
-
 static const uint8_t v4_mapped[IP_V4_PREFIX] = { [10] = 0xff, [11] = 0xff };
 
 static bool
@@ -4155,18 +4157,6 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 }
 
 /* ---- PROXY protocol ---- */
-
-enum {
-	PROXY_V1_MAX = 107,
-	PROXY_V1_PARTS = 6,
-	PROXY_V2_HEAD = 16,
-	PROXY_V2_MAX = 4096,      /* with its TLVs; nginx takes as much */
-	PROXY_V2_UNIX = 2 * 108,  /* two paths */
-	PROXY_V2_LOCAL = 0x20,    /* version and command in one byte */
-	PROXY_V2_PROXY = 0x21,
-	PROXY_V2_TCP4 = 0x11,     /* family and transport */
-	PROXY_V2_TCP6 = 0x21
-};
 
 static const struct slice proxy_v2_mark = { "\r\n\r\n\0\r\nQUIT\n", 12 };
 
@@ -5107,27 +5097,12 @@ json_sign(struct json_reader *r, char c)
 	return true;
 }
 
-/* Four hexadecimal digits; -1: there are none. */
-static int32_t
-json_unit(struct json_reader *r)
-{
-	int32_t c = 0;
-
-	for (int i = 0; i < 4; i++) {
-		int v = r->p < r->end ? hex_value(*r->p++) : -1;
-		if (v < 0)
-			return -1;
-		c = c * 16 + v;
-	}
-	return c;
-}
-
 /* Behind \u: a character, or both halves of a pair; one half alone is an error. */
 static bool
 json_unicode(struct json_reader *r, struct text *t)
 {
 	enum { HIGH = 0xd800, LOW = 0xdc00, PAIRS_END = 0xe000, PLANE_1 = 0x10000 };
-	int32_t c = json_unit(r), low;
+	int64_t c = hex_read(&r->p, r->end, 4), low;
 
 	if (c < 0 || (c >= LOW && c < PAIRS_END))
 		return false;
@@ -5135,7 +5110,7 @@ json_unicode(struct json_reader *r, struct text *t)
 		if (r->end - r->p < 2 || memcmp(r->p, "\\u", 2) != 0)
 			return false;
 		r->p += 2;
-		low = json_unit(r);
+		low = hex_read(&r->p, r->end, 4);
 		if (low < LOW || low >= PAIRS_END)
 			return false;
 		c = PLANE_1 + (c - HIGH) * (PAIRS_END - LOW) + (low - LOW);
@@ -5161,7 +5136,7 @@ json_escape(struct json_reader *r, struct text *t)
 static bool
 json_string(struct json_reader *r, struct slice *out)
 {
-	struct text t = { r->p, 0, (size_t)(r->end - r->p), false };
+	struct text t = { (char *)(uintptr_t)r->p, 0, (size_t)(r->end - r->p), false };
 
 	while (r->p < r->end && *r->p != '"') {
 		size_t n = utf8_length((const unsigned char *)r->p, (const unsigned char *)r->end);
@@ -5292,12 +5267,10 @@ json_value_at(struct json_reader *r, int depth)
 static struct json *
 json_parse(struct arena *a, struct slice text)
 {
-	struct json_reader r = { .arena = a };
-	struct json *v;
+	struct slice own = arena_dup(a, text);
+	struct json_reader r = { a, own.p, own.p + own.n };
+	struct json *v = json_value_at(&r, 1);
 
-	r.p = (char *)(uintptr_t)arena_dup(a, text).p;
-	r.end = r.p + text.n;
-	v = json_value_at(&r, 1);
 	json_blanks(&r);
 	return r.p == r.end ? v : NULL;
 }
@@ -5330,18 +5303,6 @@ json_text(const struct json *v, const char *name)
  * Offers  key_new, key_point, key_pem, csr_der, cert_make_pem.
  * Calls   base, arena, BearSSL. Keys of P-256, and what is said of them: X.690,
  *         RFC 2986, 5280, 5480, 8737. */
-
-enum {
-	EC_KEY_BYTES = 32,       /* of a private key of P-256 */
-	EC_POINT_BYTES = 65,     /* of the public one: 4, x, y */
-	SIGNATURE_MAX = 80,   /* of an ECDSA signature on P-256: 72 */
-	SERIAL_BYTES = 16,
-	DER_HEADER_MAX = 4,   /* tag and length */
-	DER_ROOM = 1024,      /* of all but the names */
-	DER_MAX = 65535,      /* content that two bytes of length can tell */
-	DNS_NAME_MAX = 253,   /* RFC 1035 2.3.4, as text */
-	ACME_HASH = 32        /* RFC 8737 3 */
-};
 
 /* `MADE` certificates: good from the past for clocks that are wrong. */
 #define MADE_BEFORE_S (2 * DAY_S)
@@ -5867,12 +5828,6 @@ pem_is_cert(const struct pem *o)
 }
 
 /* ---- inside a certificate ---- */
-
-enum {
-	ASN1_LONG_TAG = 0x1f, /* further bytes of the tag follow: not in here */
-	ASN1_LONG = 0x80,     /* so many bytes of length follow */
-	ASN1_LENGTH_BYTES = 3
-};
 
 /* Object identifiers, encoded. */
 #define OID_CN        S("\x55\x04\x03")
@@ -13878,14 +13833,11 @@ policy_do_sign(const br_ssl_server_policy_class **ctx, unsigned algo, unsigned c
 		[br_sha1_ID] = BR_HASH_OID_SHA1, [br_sha256_ID] = BR_HASH_OID_SHA256,
 		[br_sha384_ID] = BR_HASH_OID_SHA384, [br_sha512_ID] = BR_HASH_OID_SHA512,
 	};
-	static const br_hash_class *const classes[] = {
-		[br_sha1_ID] = &br_sha1_vtable, [br_sha256_ID] = &br_sha256_vtable,
-		[br_sha384_ID] = &br_sha384_vtable, [br_sha512_ID] = &br_sha512_vtable,
-	};
 	const struct tls *t = OWNER(ctx, struct tls, policy);
 	const struct cert *c = t->cert;
 	unsigned id = algo & 0xff;
 	unsigned char hash[64];
+	const br_hash_class *made_by;
 
 	if (hash_n > sizeof hash || id >= LEN(oids))
 		return 0;
@@ -13895,9 +13847,10 @@ policy_do_sign(const br_ssl_server_policy_class **ctx, unsigned algo, unsigned c
 		return n <= room && br_rsa_pkcs1_sign_get_default()(id ? oids[id] : NULL, hash,
 		    hash_n, &c->rsa, data) ? n : 0;
 	}
-	if (room < EC_SIGNATURE_MAX || !classes[id])
+	made_by = id > 0 ? br_multihash_getimpl(&t->c.eng.mhash, (int)id) : NULL;
+	if (room < EC_SIGNATURE_MAX || !made_by)
 		return 0;
-	return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), classes[id], hash, &c->ec, data);
+	return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), made_by, hash, &c->ec, data);
 }
 
 static const br_ssl_server_policy_class policy_class = {
@@ -15701,13 +15654,12 @@ made_secs(int64_t us)
 {
 	struct text t = made_text();
 	uint64_t ms = us > 0 ? (uint64_t)us / SECOND_MS : 0;
-	unsigned rest = (unsigned)(ms % SECOND_MS);
+	size_t point;
 
 	text_uint(&t, ms / SECOND_MS);
-	text_char(&t, '.');
-	text_char(&t, (char)('0' + rest / 100));
-	text_char(&t, (char)('0' + rest / 10 % 10));
-	text_char(&t, (char)('0' + rest % 10));
+	point = t.n;
+	text_uint(&t, SECOND_MS + ms % SECOND_MS); /* 1123 becomes .123 */
+	t.p[point] = '.';
 	return text_slice(&t);
 }
 
@@ -15868,11 +15820,9 @@ access_compile(const char *pattern)
 {
 	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	    "0123456789_";
-	size_t n = 1;
+	size_t n;
 
-	for (const char *p = pattern; *p; p++)
-		n += *p == '$';
-	access_log.ops = xcalloc(n, sizeof *access_log.ops);
+	access_log.ops = xcalloc(strlen(pattern) + 1, sizeof *access_log.ops);
 	access_log.n_ops = 0;
 	while (*pattern) {
 		struct access_op *op = &access_log.ops[access_log.n_ops++];

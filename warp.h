@@ -201,6 +201,14 @@ struct toml_parser {
 
 /* ==== addr ================================================================ */
 
+enum {
+	IP_BYTES = 16,
+	IP_WORDS = IP_BYTES / 2,
+	IP_V4_PREFIX = 12, /* bytes of ::ffff: before an IPv4 address */
+	IP_V4_BITS = 32,
+	IP_BITS = 128
+};
+
 /* An IP address as 16 bytes; IPv4 is ::ffff:a.b.c.d. All zero: none (unix). */
 struct ip {
 	uint8_t b[16];
@@ -240,6 +248,19 @@ struct addr {
 	int fd;           /* ADDR_FD */
 	union sock sock;
 	socklen_t sock_n;
+};
+
+/* PROXY protocol, versions 1 and 2. */
+enum {
+	PROXY_V1_MAX = 107,
+	PROXY_V1_PARTS = 6,
+	PROXY_V2_HEAD = 16,
+	PROXY_V2_MAX = 4096,      /* with its TLVs; nginx takes as much */
+	PROXY_V2_UNIX = 2 * 108,  /* two paths */
+	PROXY_V2_LOCAL = 0x20,    /* version and command in one byte */
+	PROXY_V2_PROXY = 0x21,
+	PROXY_V2_TCP4 = 0x11,     /* family and transport */
+	PROXY_V2_TCP6 = 0x21
 };
 
 /* ==== http ================================================================ */
@@ -394,7 +415,7 @@ struct json {
  * longer by that. */
 struct json_reader {
 	struct arena *arena;
-	char *p, *end;
+	const char *p, *end;
 };
 
 /* ==== der ================================================================= */
@@ -417,6 +438,24 @@ enum der_tag {
 	DER_DNS_NAME = 0x82, /* [2] of a GeneralName */
 	DER_0 = 0xa0,        /* a certificate's version */
 	DER_3 = 0xa3         /* and its extensions */
+};
+
+enum {
+	ASN1_LONG_TAG = 0x1f, /* further bytes of the tag follow: not in here */
+	ASN1_LONG = 0x80,     /* so many bytes of length follow */
+	ASN1_LENGTH_BYTES = 3
+};
+
+enum {
+	EC_KEY_BYTES = 32,       /* of a private key of P-256 */
+	EC_POINT_BYTES = 65,     /* of the public one: 4, x, y */
+	SIGNATURE_MAX = 80,   /* of an ECDSA signature on P-256: 72 */
+	SERIAL_BYTES = 16,
+	DER_HEADER_MAX = 4,   /* tag and length */
+	DER_ROOM = 1024,      /* of all but the names */
+	DER_MAX = 65535,      /* content that two bytes of length can tell */
+	DNS_NAME_MAX = 253,   /* RFC 1035 2.3.4, as text */
+	ACME_HASH = 32        /* RFC 8737 3 */
 };
 
 /* Written from its end to its front: a length is known when it is due. The
