@@ -2052,18 +2052,6 @@ toml_key(struct toml_parser *tp, struct slice *key)
 	return true;
 }
 
-/* Over a dot that says the key goes on. */
-static bool
-toml_dot(struct toml_parser *tp)
-{
-	toml_blanks(tp);
-	if (!toml_at(tp, '.'))
-		return false;
-	tp->p++;
-	toml_blanks(tp);
-	return true;
-}
-
 static bool
 toml_twice(struct toml_parser *tp, const char *at, const struct toml *first)
 {
@@ -2150,8 +2138,11 @@ toml_keys(struct toml_parser *tp, struct toml **to, struct slice *key, const cha
     uint8_t how)
 {
 	for (*at = tp->p; toml_key(tp, key); *at = tp->p) {
-		if (!toml_dot(tp))
+		toml_blanks(tp);
+		if (!toml_at(tp, '.'))
 			return true;
+		tp->p++;
+		toml_blanks(tp);
 		if (!toml_deeper(tp, *at))
 			return false;
 		if (*to && !(*to = toml_step(tp, *to, *key, *at, how)) && how == TOML_IMPLICIT)
@@ -11956,24 +11947,15 @@ seq_give(atomic_uint *seq)
 	atomic_fetch_add_explicit(seq, 1, memory_order_release);
 }
 
-/* What was copied since seq was `was` is of one piece. */
-static bool
-seq_held(const atomic_uint *seq, unsigned was)
-{
-	atomic_thread_fence(memory_order_acquire);
-	return !(was & 1) && *seq == was;
-}
-
 /* Copies what seq guards, of one piece. False: its writer died in it. */
 static bool
 seq_copy(const atomic_uint *seq, void *to, const void *from, size_t n)
 {
-	unsigned was;
-
 	for (int tries = 0; tries < 1000; tries++) {
-		was = *seq;
+		unsigned was = *seq;
 		memcpy(to, from, n);
-		if (seq_held(seq, was))
+		atomic_thread_fence(memory_order_acquire);
+		if (!(was & 1) && *seq == was)
 			return true;
 	}
 	return false;
@@ -15138,18 +15120,6 @@ pool_open(uint32_t clients)
 	upconns.v = map_zeroed(upconns.most * upconns.size);
 }
 
-static struct upconn *
-upconn_new(struct instance *in)
-{
-	struct upconn *u = slot_take(&upconns);
-
-	if (!u)
-		return NULL;
-	*u = (struct upconn){ .inst = in };
-	COUNT(me->upstream_connections, 1);
-	return u;
-}
-
 static void
 pool_unlink(struct upconn *u)
 {
@@ -15400,16 +15370,15 @@ upconn_connect(struct instance *in, uint8_t addr_i)
 		return NULL;
 	if (family != AF_UNIX)
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* an optimisation */
-	if (!(u = upconn_new(in))) {
+	if (!(u = slot_take(&upconns))) {
 		close(fd);
 		errno = EMFILE;
 		return NULL;
 	}
+	*u = (struct upconn){ .inst = in, .addr_i = addr_i, .epoch = epoch, .addrs_seq = seq,
+		.to = hash64(0, &to, to_n) };
+	COUNT(me->upstream_connections, 1);
 	side_open(&u->s, fd, NULL);
-	u->addr_i = addr_i;
-	u->epoch = epoch;
-	u->addrs_seq = seq;
-	u->to = hash64(0, &to, to_n);
 	if (upconn_dial(u))
 		return u;
 	why = errno;
