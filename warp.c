@@ -350,7 +350,7 @@ random_next(void)
 
 /* ---- rings and slots ---- */
 
-#define OWNER(link, type, member) ((type *)((char *)(link) - offsetof(type, member)))
+#define OWNER(p, type, member) ((type *)((char *)(uintptr_t)(p) - offsetof(type, member)))
 
 /* l stands behind `at`: a place, or the ring, of which it is then the first. */
 static void
@@ -367,6 +367,13 @@ static void
 link_add_last(struct link *ring, struct link *l)
 {
 	link_add(ring->prev ? ring->prev : ring, l);
+}
+
+/* NULL: the ring is empty. */
+static struct link *
+link_first(const struct link *ring)
+{
+	return ring->next != ring ? ring->next : NULL;
 }
 
 static void
@@ -12737,7 +12744,6 @@ timer_list_of(uint32_t ms)
 		return above ? above : longest;
 	l = &timer_lists[n_timer_lists++];
 	l->ms = ms;
-	l->head.prev = l->head.next = &l->head;
 	return l;
 }
 
@@ -12746,8 +12752,7 @@ timer_clear(struct timer *t)
 {
 	if (!t->list)
 		return;
-	t->prev->next = t->next;
-	t->next->prev = t->prev;
+	link_drop(&t->link);
 	t->list = NULL;
 }
 
@@ -12756,10 +12761,7 @@ timer_link(struct timer *t, struct timer_list *l)
 {
 	t->list = l;
 	t->due_ms = now_ms + l->ms;
-	t->prev = l->head.prev;
-	t->next = &l->head;
-	t->prev->next = t;
-	l->head.prev = t;
+	link_add_last(&l->ring, &t->link);
 }
 
 /* Fires ms from now; 0: never. */
@@ -12787,17 +12789,19 @@ timer_keep(struct timer *t, uint32_t ms)
 static void
 timers_run(void)
 {
-	for (int i = 0; i < n_timer_lists; i++) {
-		struct timer *head = &timer_lists[i].head;
-		while (head->next != head && head->next->due_ms <= now_ms) {
-			struct timer *t = head->next;
+	struct link *first;
+
+	for (int i = 0; i < n_timer_lists; i++)
+		while ((first = link_first(&timer_lists[i].ring))) {
+			struct timer *t = OWNER(first, struct timer, link);
+			if (t->due_ms > now_ms)
+				break;
 			timer_clear(t);
 			if (t->want_ms > now_ms)
 				timer_link(t, &timer_lists[i]); /* a list too short for it */
 			else
 				t->fire(t);
 		}
-	}
 }
 
 /* Milliseconds to the next deadline; -1: there is none. */
@@ -12807,9 +12811,9 @@ timers_next_ms(void)
 	int64_t next = INT64_MAX;
 
 	for (int i = 0; i < n_timer_lists; i++) {
-		const struct timer *head = &timer_lists[i].head;
-		if (head->next != head)
-			next = MIN(next, head->next->due_ms);
+		struct link *first = link_first(&timer_lists[i].ring);
+		if (first)
+			next = MIN(next, OWNER(first, struct timer, link)->due_ms);
 	}
 	if (next == INT64_MAX)
 		return -1;
@@ -12835,31 +12839,19 @@ static struct pollfd *poll_fds; /* [0] is the parking lot */
 static struct watch **poll_owners;
 static int n_polls;
 static struct watch parking = { .fd = -1, .slot = -1 };
-static struct watch quiet;      /* sentinel: those in poll, longest quiet first */
-static struct watch unpolled;   /* sentinel: those in neither, oldest first */
-static struct watch insides;    /* sentinel: those in poll that are ready whatever it says */
+/* Rings of watches, the oldest first. */
+static struct link quiet;       /* those in poll */
+static struct link unpolled;    /* those in neither */
+static struct link insides;     /* those in poll that are ready whatever it says */
 static struct watch *loop_first; /* called before all others that are ready with it */
 static uint32_t loop_turns;
 
 static void
-quiet_unlink(struct watch *w)
+quiet_append(struct link *ring, struct watch *w, uint32_t since)
 {
-	if (!w->next)
-		return;
-	w->prev->next = w->next;
-	w->next->prev = w->prev;
-	w->prev = w->next = NULL;
-}
-
-static void
-quiet_append(struct watch *list, struct watch *w, uint32_t since)
-{
-	quiet_unlink(w);
+	link_drop(&w->link);
 	w->since = since;
-	w->prev = list->prev;
-	w->next = list;
-	w->prev->next = w;
-	list->prev = w;
+	link_add_last(ring, &w->link);
 }
 
 /* It did something: the last to be parked. */
@@ -12875,7 +12867,7 @@ poll_remove(struct watch *w)
 {
 	int last = n_polls - 1;
 
-	quiet_unlink(w);
+	link_drop(&w->link);
 	if (w->slot < 0)
 		return;
 	if (w->slot != last) {
@@ -12948,25 +12940,36 @@ loop_park(struct watch *w)
 		if (w->slot >= 0)
 			quiet_touch(w);
 		else
-			quiet_unlink(w);
+			link_drop(&w->link);
 		return;
 	}
 	poll_remove(w);
 	w->known = w->parked = true;
 }
 
+/* The oldest of a ring; NULL: it is empty. */
+static struct watch *
+quiet_oldest(const struct link *ring)
+{
+	struct link *l = link_first(ring);
+
+	return l ? OWNER(l, struct watch, link) : NULL;
+}
+
 static void
 park_quiet(void)
 {
-	for (int i = 0; i < PARKED_BATCH && quiet.next != &quiet; i++) {
-		if (loop_turns - quiet.next->since < PARK_TURNS)
+	struct watch *w;
+
+	for (int i = 0; i < PARKED_BATCH && (w = quiet_oldest(&quiet)); i++) {
+		if (loop_turns - w->since < PARK_TURNS)
 			break;
-		loop_park(quiet.next);
+		loop_park(w);
 	}
-	for (int i = 0; i < PARKED_BATCH && unpolled.next != &unpolled; i++) {
-		if ((uint32_t)now_ms - unpolled.next->since < UNPOLLED_MS)
+	for (int i = 0; i < PARKED_BATCH && (w = quiet_oldest(&unpolled)); i++) {
+		if ((uint32_t)now_ms - w->since < UNPOLLED_MS)
 			break;
-		loop_park(unpolled.next);
+		loop_park(w);
 	}
 }
 
@@ -12974,11 +12977,12 @@ park_quiet(void)
 static int
 park_wait(int wait_ms)
 {
+	const struct watch *w = quiet_oldest(&unpolled);
 	uint32_t age;
 
-	if (unpolled.next == &unpolled)
+	if (!w)
 		return wait_ms;
-	age = MIN((uint32_t)now_ms - unpolled.next->since, (uint32_t)UNPOLLED_MS);
+	age = MIN((uint32_t)now_ms - w->since, (uint32_t)UNPOLLED_MS);
 	return wait_ms < 0 ? (int)(UNPOLLED_MS - age) : MIN(wait_ms, (int)(UNPOLLED_MS - age));
 }
 
@@ -13017,9 +13021,6 @@ loop_open(int watches)
 {
 	poll_fds = map_zeroed((size_t)(watches + 1) * sizeof *poll_fds);
 	poll_owners = map_zeroed((size_t)(watches + 1) * sizeof *poll_owners);
-	quiet.prev = quiet.next = &quiet;
-	insides.prev = insides.next = &insides;
-	unpolled.prev = unpolled.next = &unpolled;
 	parking.fd = epoll_create1(EPOLL_CLOEXEC);
 	parking.ready = parking_ready;
 	parking.slot = n_polls++;
@@ -13056,14 +13057,14 @@ loop_dispatch(int ready)
 static void
 loop_insides(void)
 {
-	struct watch now, *w;
+	struct link now = { NULL, NULL }, *l;
+	struct watch *w;
 
-	if (insides.next == &insides)
-		return;
-	now = (struct watch){ .fd = -1, .next = insides.next, .prev = insides.prev };
-	now.next->prev = now.prev->next = &now;
-	insides.prev = insides.next = &insides;
-	while ((w = now.next) != &now) {
+	while ((l = link_first(&insides))) {
+		link_drop(l);
+		link_add_last(&now, l);
+	}
+	while ((w = quiet_oldest(&now))) {
 		short revents = poll_fds[w->slot].revents;
 
 		poll_fds[w->slot].revents = 0; /* it is handled with this */
@@ -13081,7 +13082,7 @@ loop_turn(int wait_ms)
 
 	if (due >= 0 && (wait_ms < 0 || due < wait_ms))
 		wait_ms = due;
-	if (insides.next != &insides)
+	if (link_first(&insides))
 		wait_ms = 0;
 	ready = poll(poll_fds, (nfds_t)n_polls, park_wait(wait_ms));
 	clock_turn();
@@ -14594,7 +14595,7 @@ side_fill(struct side *s)
 static struct side *
 side_of(struct source *src)
 {
-	return (struct side *)((char *)src - offsetof(struct side, src));
+	return OWNER(src, struct side, src);
 }
 
 static ssize_t
@@ -19599,24 +19600,12 @@ static bool held_news; /* some that wait may try again: see queue.go */
 static void
 queue_put(struct queue *q, struct waiter *w)
 {
-	struct waiter *before = q->last;
+	struct link *at = q->ring.prev ? q->ring.prev : &q->ring;
 
-	while (before && before->turn > w->turn)
-		before = before->prev;
-	w->prev = before;
-	w->next = before ? before->next : q->first;
-	*(before ? &before->next : &q->first) = w;
-	*(w->next ? &w->next->prev : &q->last) = w;
+	while (at != &q->ring && OWNER(at, struct waiter, link)->turn > w->turn)
+		at = at->prev;
+	link_add(at, &w->link);
 	q->n++;
-}
-
-static void
-queue_cut(struct queue *q, struct waiter *w)
-{
-	*(w->prev ? &w->prev->next : &q->first) = w->next;
-	*(w->next ? &w->next->prev : &q->last) = w->prev;
-	w->prev = w->next = NULL;
-	q->n--;
 }
 
 /* n more of them may try; the front sees to it when this turn is over. */
@@ -19631,7 +19620,7 @@ queue_wake(struct queue *q, unsigned n)
 static void
 queue_due(struct timer *t)
 {
-	struct queue *q = (struct queue *)((char *)t - offsetof(struct queue, timer));
+	struct queue *q = OWNER(t, struct queue, timer);
 
 	q->go = MAX(q->go, 1);
 	held_news = true;
@@ -19691,9 +19680,9 @@ hold_leave(struct exchange *x)
 {
 	struct queue *q = hold_queue(x);
 
-	queue_cut(q, &x->wait);
+	link_drop(&x->wait.link);
 	held_count(x->route->upstream, false);
-	if (q->n == 0)
+	if (--q->n == 0)
 		timer_clear(&q->timer);
 	x->wait.out = true;
 	q->n_out++;
@@ -19887,13 +19876,6 @@ exchange_new(struct conn *c, size_t n)
 	c->state = CONN_BUSY;
 	timer_clear(&c->s.timer);
 	return x;
-}
-
-/* The exchange whose place in a queue that is. */
-static struct exchange *
-exchange_of(const struct waiter *w)
-{
-	return (struct exchange *)((char *)(uintptr_t)w - offsetof(struct exchange, wait));
 }
 
 /* Says what is to be done of it next; see states[]. */
@@ -20317,12 +20299,14 @@ exchange_pick(struct exchange *x)
 static enum step
 exchange_queue(struct exchange *x)
 {
-	const struct waiter *last = hold_queue(x)->last;
+	const struct queue *q = hold_queue(x);
+	const struct exchange *last;
 
-	if (!last)
+	if (q->n == 0)
 		return exchange_hold(x, 503);
-	memcpy(x->cause, exchange_of(last)->cause, sizeof x->cause);
-	return exchange_hold(x, exchange_of(last)->held_status);
+	last = OWNER(q->ring.prev, struct exchange, wait.link);
+	memcpy(x->cause, last->cause, sizeof x->cause);
+	return exchange_hold(x, last->held_status);
 }
 
 /* There is nobody to ask now. */
@@ -21631,8 +21615,9 @@ admin_enter(struct exchange *x)
 
 #define EVICT_TRIES 16 /* idle clients that are looked at for one that is silent */
 
-static struct conn *conns, *conns_free;
-static uint32_t n_conns, n_conns_made;
+static struct slots conns = { .size = sizeof(struct conn),
+	.next_at = offsetof(struct conn, link) };
+static uint32_t n_conns;
 static struct listener *listeners;
 static int n_listeners;
 static struct timer accept_again; /* runs: out of descriptors, nobody is accepted */
@@ -21640,8 +21625,7 @@ static struct timer accept_again; /* runs: out of descriptors, nobody is accepte
 /* The clients of one kind of listener. Its places are its own, so that the
  * operator gets in however many others there are. */
 static struct seats {
-	struct conn *busy, *idle; /* newest first */
-	struct conn *idle_last;   /* idle for longest: makes way when all are taken */
+	struct link idle; /* newest first: the last makes way when all are taken */
 	uint32_t n, max;
 	bool accepting;
 } seats[LISTENER_KINDS];
@@ -21657,7 +21641,7 @@ static void
 accept_settle(enum listener_kind kind)
 {
 	struct seats *p = &seats[kind];
-	bool on = !draining && !accept_again.list && (p->n < p->max || p->idle);
+	bool on = !draining && !accept_again.list && (p->n < p->max || link_first(&p->idle));
 
 	if (on == p->accepting)
 		return;
@@ -21678,41 +21662,14 @@ accept_due(struct timer *t)
 }
 
 static void
-conn_unlink(struct conn *c)
-{
-	struct seats *p = seats_of(c);
-
-	if (p->idle_last == c)
-		p->idle_last = c->prev;
-	*(c->prev ? &c->prev->next : c->idles ? &p->idle : &p->busy) = c->next;
-	if (c->next)
-		c->next->prev = c->prev;
-}
-
-/* To the front of the idle ones, or of the busy ones. */
-static void
-conn_link(struct conn *c, bool idles)
-{
-	struct seats *p = seats_of(c);
-	struct conn **first = idles ? &p->idle : &p->busy;
-
-	c->idles = idles;
-	c->prev = NULL;
-	c->next = *first;
-	if (c->next)
-		c->next->prev = c;
-	else if (idles)
-		p->idle_last = c;
-	*first = c;
-}
-
-static void
 conn_turns(struct conn *c, bool idles)
 {
-	if (c->idles == idles)
+	if ((c->link.next != NULL) == idles)
 		return;
-	conn_unlink(c);
-	conn_link(c, idles);
+	if (idles)
+		link_add(&seats_of(c)->idle, &c->link);
+	else
+		link_drop(&c->link);
 	if (seats_of(c)->n >= seats_of(c)->max)
 		accept_settle(c->listener->kind);
 }
@@ -21726,9 +21683,8 @@ conn_close(struct conn *c)
 	side_close(&c->s);
 	wide_count(&me->handshakes_failed, c->state == CONN_TLS);
 	c->state = CONN_FREE;
-	conn_unlink(c);
-	c->next = conns_free;
-	conns_free = c;
+	link_drop(&c->link);
+	slot_give(&conns, c);
 	n_conns--;
 	seats[kind].n--;
 	COUNT(me->connections, -1u);
@@ -22009,7 +21965,7 @@ conn_ready(struct watch *w, short revents)
 static void
 conn_due(struct timer *t)
 {
-	struct conn *c = (struct conn *)((char *)t - offsetof(struct conn, s.timer));
+	struct conn *c = OWNER(t, struct conn, s.timer);
 
 	if (c->s.x)
 		exchange_client_due(c->s.x);
@@ -22047,7 +22003,7 @@ upconn_ready(struct watch *w, short revents)
 static void
 upconn_due(struct timer *t)
 {
-	struct exchange *x = ((struct side *)((char *)t - offsetof(struct side, timer)))->x;
+	struct exchange *x = OWNER(t, struct side, timer)->x;
 	struct conn *c = x->c;
 
 	if (exchange_upstream_late(x) != STEP_DONE)
@@ -22059,14 +22015,9 @@ upconn_due(struct timer *t)
 static void
 conn_open(struct listener *l, int fd, const union sock *peer)
 {
-	struct conn *c = conns_free;
+	struct conn *c = slot_take(&conns);
 
-	if (c)
-		conns_free = c->next;
-	else
-		c = &conns[n_conns_made++];
 	*c = (struct conn){ .listener = l };
-	conn_link(c, false);
 	side_open(&c->s, fd, conn_ready);
 	c->s.timer.fire = conn_due;
 	if (peer->sa.sa_family != AF_UNIX)
@@ -22088,15 +22039,16 @@ conn_open(struct listener *l, int fd, const union sock *peer)
 static bool
 conn_evict(enum listener_kind kind)
 {
-	struct conn *c = seats[kind].idle_last;
+	struct link *idle = &seats[kind].idle, *l = idle->prev;
 	char byte;
 
-	for (int i = 0; i < EVICT_TRIES && c && c->prev &&
-	    recv(c->s.ch.w.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0; i++)
-		c = c->prev;
-	if (c)
-		conn_close(c);
-	return c != NULL;
+	if (!link_first(idle))
+		return false;
+	for (int i = 0; i < EVICT_TRIES && l->prev != idle && recv(OWNER(l, struct conn,
+	    link)->s.ch.w.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0; i++)
+		l = l->prev;
+	conn_close(OWNER(l, struct conn, link));
+	return true;
 }
 
 /* Out of descriptors or memory: an idle client makes way, or there are no new
@@ -22127,7 +22079,7 @@ listener_take(struct listener *l)
 	int fd;
 
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
-		if (p->n == p->max && !p->idle) {
+		if (p->n == p->max && !link_first(&p->idle)) {
 			accept_settle(l->kind);
 			return false;
 		}
@@ -22162,7 +22114,8 @@ front_open(struct listener *ls, int n, uint32_t clients)
 	n_listeners = n;
 	seats[LISTEN_HTTP].max = clients;
 	seats[LISTEN_ADMIN].max = ADMIN_PLACES;
-	conns = map_zeroed((clients + ADMIN_PLACES) * sizeof *conns);
+	conns.most = clients + ADMIN_PLACES;
+	conns.v = map_zeroed(conns.most * conns.size);
 	upstream_door = upconn_ready;
 	upstream_due = upconn_due;
 	accept_again.fire = accept_due;
@@ -22188,8 +22141,8 @@ front_drain(uint64_t gone)
 	for (int i = 0; i < n_listeners; i++)
 		close(listeners[i].fd);
 	for (int i = 0; i < LISTENER_KINDS; i++)
-		for (struct conn *c = seats[i].idle; c; c = c->next)
-			conn_rest(c);
+		for (struct link *l = seats[i].idle.next; l && l != &seats[i].idle; l = l->next)
+			conn_rest(OWNER(l, struct conn, link));
 }
 
 /* x has waited: it goes on, or is answered because it waited too long. Returns
@@ -22215,10 +22168,13 @@ front_go_on(struct exchange *x, bool over)
 static void
 front_release(struct queue *q)
 {
-	struct exchange *x;
-	bool over;
+	struct link *first;
 
-	while (q->first && ((over = hold_is_over(x = exchange_of(q->first))) || q->go > 0)) {
+	while ((first = link_first(&q->ring))) {
+		struct exchange *x = OWNER(first, struct exchange, wait.link);
+		bool over = hold_is_over(x);
+		if (!over && q->go == 0)
+			break;
 		q->go -= !over;
 		if (front_go_on(x, over))
 			q->go = 0;

@@ -1103,7 +1103,7 @@ struct timer_list;
 
 /* A deadline. The owner embeds it; on a list while armed. */
 struct timer {
-	struct timer *prev, *next;
+	struct link link;        /* in its list */
 	struct timer_list *list; /* NULL: not armed */
 	int64_t due_ms;          /* when its list looks at it */
 	int64_t want_ms;         /* when it shall fire; not later but for full lists */
@@ -1111,11 +1111,10 @@ struct timer {
 	void (*fire)(struct timer *);
 };
 
-/* All timers of one duration, soonest first, because they were armed in
- * order. head is a sentinel. */
+/* All timers of one duration, soonest first, because they were armed in order. */
 struct timer_list {
 	uint32_t ms;
-	struct timer head;
+	struct link ring;
 };
 
 /* A descriptor in the poll array, in the parking lot, or in neither. */
@@ -1127,7 +1126,7 @@ struct watch {
 	bool parked;   /* armed in epoll instead */
 	bool known;    /* to epoll, armed or not */
 	bool inside;   /* bytes were read and wait above poll: as good as POLLIN */
-	struct watch *prev, *next; /* oldest first; NULL while parked or nowhere */
+	struct link link; /* oldest first; in no ring while parked or nowhere */
 	void (*ready)(struct watch *, short revents);
 };
 
@@ -1276,7 +1275,7 @@ struct auth_job {
 
 /* A place in a queue. */
 struct waiter {
-	struct waiter *prev, *next;
+	struct link link;
 	uint64_t turn;      /* grows from one request to the next */
 	int64_t since_ms;   /* waits since; 0: it never did */
 	bool out;           /* waited, and tries again */
@@ -1284,7 +1283,7 @@ struct waiter {
 
 /* Requests that wait for the same, by their turns: see the room `hold`. */
 struct queue {
-	struct waiter *first, *last; /* oldest first */
+	struct link ring;   /* of waiters, oldest first */
 	unsigned n;
 	unsigned n_out;     /* that try again now */
 	unsigned go;        /* so many more may, when the turn is over */
@@ -1392,8 +1391,7 @@ struct listener {
 struct conn {
 	struct side s; /* first */
 	struct listener *listener;
-	struct conn *prev, *next; /* busy or idle ones, or free list */
-	bool idles;          /* which of these */
+	struct link link;    /* in idle, or in none */
 	struct ip peer;      /* after PROXY protocol; zero: unix */
 	uint16_t peer_port;
 	struct ip dest;      /* that the client dialled, by PROXY protocol; zero: here */

@@ -248,9 +248,7 @@ leave(int *v, int n)
 	assert_int_equal(n_conns, 0);
 	for (int i = 0; i < LISTENER_KINDS; i++) {
 		assert_int_equal(seats[i].n, 0);
-		assert_null(seats[i].busy);
-		assert_null(seats[i].idle);
-		assert_null(seats[i].idle_last);
+		assert_null(link_first(&seats[i].idle));
 		assert_true(seats[i].accepting);
 	}
 }
@@ -304,7 +302,7 @@ test_all_are_busy(void **state)
 		assert_int_equal(send(v[n++], "GET /", 5, 0), 5);
 	}
 	turns();
-	assert_null(seats[LISTEN_HTTP].idle);
+	assert_null(link_first(&seats[LISTEN_HTTP].idle));
 	v[n++] = come(LISTEN_HTTP);
 	assert_false(seats[LISTEN_HTTP].accepting);
 	assert_int_equal(seats[LISTEN_HTTP].n, PLACES);
@@ -355,16 +353,16 @@ test_lists_of_conns(void **state)
 	(void)state;
 	for (int i = 0; i < N; i++) {
 		c[i] = (struct conn){ .listener = &l };
-		conn_link(&c[i], false);
 	}
 	for (int round = 0; round < 20000; round++) {
-		struct conn *p = &c[dice(N)], *last = NULL;
-		bool idles = dice(2), was = p->idles;
+		struct link *ring = &seats[LISTEN_HTTP].idle, *last = ring;
+		struct conn *p = &c[dice(N)];
+		bool idles = dice(2), was = p->link.next;
 		int k = 0;
 
 		if (dice(8) == 0) { /* closed, and opened anew */
-			conn_unlink(p);
-			conn_link(p, idles);
+			link_drop(&p->link);
+			conn_turns(p, idles);
 			was = false;
 			for (int i = 0; i < n; i++)
 				if (order[i] != p)
@@ -382,18 +380,14 @@ test_lists_of_conns(void **state)
 			memmove(order + k, order + k + 1, sizeof *order * (size_t)(--n - k));
 		}
 		k = 0;
-		for (struct conn *q = seats[LISTEN_HTTP].idle; q; last = q, q = q->next, k++)
-			assert_true(k < n && order[k] == q && q->prev == last && q->idles);
+		for (struct link *q = ring->next; q && q != ring; last = q, q = q->next, k++)
+			assert_true(k < n && &order[k]->link == q && q->prev == last);
 		assert_int_equal(k, n);
-		assert_ptr_equal(seats[LISTEN_HTTP].idle_last, last);
-		last = NULL;
-		for (struct conn *q = seats[LISTEN_HTTP].busy; q; last = q, q = q->next, k++)
-			assert_true(k < N && q->prev == last && !q->idles);
-		assert_int_equal(k, N);
+		assert_true(n == 0 || ring->prev == last);
 	}
 	for (int i = 0; i < N; i++)
-		conn_unlink(&c[i]);
-	assert_true(!seats[LISTEN_HTTP].busy && !seats[LISTEN_HTTP].idle && !seats[LISTEN_HTTP].idle_last);
+		link_drop(&c[i].link);
+	assert_null(link_first(&seats[LISTEN_HTTP].idle));
 }
 
 int

@@ -237,10 +237,10 @@ queue_is(const char *want)
 	struct queue *queue = &up.roster->queue;
 	size_t n = 0, back_n = 0;
 
-	for (struct waiter *w = queue->first; w; w = w->next)
-		got[n++] = (char)('a' + (exchange_of(w) - xs));
-	for (struct waiter *w = queue->last; w; w = w->prev)
-		back[back_n++] = (char)('a' + (exchange_of(w) - xs));
+	for (struct link *l = queue->ring.next; l && l != &queue->ring; l = l->next)
+		got[n++] = (char)('a' + (OWNER(l, struct exchange, wait.link) - xs));
+	for (struct link *l = queue->ring.prev; l && l != &queue->ring; l = l->prev)
+		back[back_n++] = (char)('a' + (OWNER(l, struct exchange, wait.link) - xs));
 	got[n] = '\0';
 	assert_string_equal(got, want);
 	assert_int_equal(n, back_n);

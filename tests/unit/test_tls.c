@@ -68,7 +68,7 @@ each_end(void **state)
 	(void)state;
 	side_close(&server);
 	side_close(&client);
-	side_settle();
+	scratch_settle();
 	return 0;
 }
 
@@ -290,7 +290,7 @@ test_plain(void **state)
 	assert_int_equal(tls_shake(&server.ch), SHAKE_PLAIN);
 	side_plain(&server);
 	assert_null(server.ch.tls);
-	assert_true(slice_eq(buf_slice(&server.in), S("GET / HTTP/1.1\r\n")));
+	assert_true(slice_eq(buf_slice(&server.src.in), S("GET / HTTP/1.1\r\n")));
 }
 
 /* What a set is replaced by is for new handshakes; it goes with the last old one. */
@@ -375,7 +375,7 @@ send_some(struct sender *d)
 static void
 take_some(struct sender *d)
 {
-	struct buf *in = &d->to->in;
+	struct buf *in = &d->to->src.in;
 
 	if (side_fill(d->to) > 0) {
 		for (uint32_t i = 0; i < in->n; i++)
