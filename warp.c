@@ -12496,7 +12496,7 @@ instance_timed(const struct instance *in, int64_t us)
 	us = MIN(MAX(us, 1), INT32_MAX);
 	if (average > 0)
 		us = MAX(average + (us - average) / AVERAGE_PART, 1);
-	in->board->average_us = (unsigned)us;
+	atomic_store_explicit(&in->board->average_us, (unsigned)us, memory_order_relaxed);
 }
 
 /* False: another request is the trial. The trial opens it for others until it is over. */
@@ -19512,30 +19512,40 @@ spool_add(struct spool *sp, const char *p, size_t n, size_t max)
 
 static bool quiet_due; /* the master is to be told CTL_QUIET */
 
-/* How many requests of this worker are with the instance, by parity of the
- * epoch they began in. */
-static atomic_ushort *
-flights_of(const struct instance *in)
+/* n more of this worker's requests are with the instance, in an epoch of that
+ * parity, or (FLIGHT_EPOCHS) are held for its upstream. Nobody else writes there
+ * while the worker lives. This record of its own comes first and goes last: should
+ * the worker be killed in between, no place is lost. */
+static void
+flight_own(const struct instance *in, size_t which, int n)
 {
-	return board->flights[me - board->workers][in->board - board->instances];
+	atomic_ushort *own = &board->flights[me - board->workers][in->board - board->instances][which];
+
+	atomic_store_explicit(own, (unsigned short)(atomic_load_explicit(own,
+	    memory_order_relaxed) + n), memory_order_relaxed);
+}
+
+/* x leaves its epoch. seen: the master may have looked while x was in it. */
+static void
+flight_leave(const struct exchange *x, const struct instance *in, bool seen)
+{
+	struct board_instance *b = in->board;
+
+	if (places_less(&b->flights[x->parity], 1) == 0 &&
+	    (seen || b->run == RUN_DRAINING || b->epoch % FLIGHT_EPOCHS != x->parity))
+		quiet_due = true;
+	flight_own(in, x->parity, -1);
 }
 
 static void
 flight_end(const struct exchange *x, const struct instance *in)
 {
-	struct board_instance *b = in->board;
-
-	atomic_store_explicit(&b->used_ms, clock_low(now_ms), memory_order_relaxed);
-	places_less(&b->in_flight, 1);
-	if (places_less(&b->flights[x->parity], 1) == 0 &&
-	    (b->run == RUN_DRAINING || b->epoch % FLIGHT_EPOCHS != x->parity))
-		quiet_due = true;
-	flights_of(in)[x->parity]--;
+	atomic_store_explicit(&in->board->used_ms, clock_low(now_ms), memory_order_relaxed);
+	places_less(&in->board->in_flight, 1);
+	flight_leave(x, in, false);
 }
 
-/* In the epoch that is: the program that listens there now, no other. This
- * worker's own record comes first and goes last, here and elsewhere: should it be
- * killed in between, no place is lost. */
+/* In the epoch that is: the program that listens there now, no other. */
 static void
 flight_epoch(struct exchange *x, const struct instance *in)
 {
@@ -19544,13 +19554,11 @@ flight_epoch(struct exchange *x, const struct instance *in)
 	for (;;) {
 		unsigned epoch = b->epoch;
 		x->parity = epoch % FLIGHT_EPOCHS;
-		flights_of(in)[x->parity]++;
+		flight_own(in, x->parity, 1);
 		b->flights[x->parity]++;
 		if (b->epoch == epoch)
 			return;
-		if (places_less(&b->flights[x->parity], 1) == 0)
-			quiet_due = true; /* the master may have seen it and waits */
-		flights_of(in)[x->parity]--;
+		flight_leave(x, in, true);
 	}
 }
 
@@ -19568,9 +19576,7 @@ flight_begin(struct exchange *x, const struct instance *in)
 	flight_epoch(x, in);
 	do
 		if (n >= max) {
-			if (places_less(&b->flights[x->parity], 1) == 0)
-				quiet_due = true;
-			flights_of(in)[x->parity]--;
+			flight_leave(x, in, true);
 			return false;
 		}
 	while (!atomic_compare_exchange_weak(&b->in_flight, &n, n + 1));
@@ -19643,11 +19649,11 @@ held_count(const struct upstream *up, bool joins)
 	const struct instance *first = &up->instances[0];
 
 	if (joins) {
-		flights_of(first)[FLIGHT_EPOCHS]++;
+		flight_own(first, FLIGHT_EPOCHS, 1);
 		first->board->held++;
 	} else {
 		places_less(&first->board->held, 1);
-		flights_of(first)[FLIGHT_EPOCHS]--;
+		flight_own(first, FLIGHT_EPOCHS, -1);
 	}
 }
 
