@@ -41,7 +41,8 @@ TINY    = -DRELAY_BYTES=2048 -DBLOCK_SMALL_BYTES=1600 -DBLOCKS_KEPT_SMALL=1 \
 
 # Sorted by alignment, the many small variables share a few pages instead of
 # dirtying one beside each large array.
-LINK     = -Wl,-z,relro,-z,now,--gc-sections,--sort-section=alignment,-s
+LINK     = -Wl,-z,relro,-z,now,--gc-sections,--sort-section=alignment,-s \
+	   -Wl,--no-eh-frame-hdr,-T,build/lean.ld
 
 # Debian's musl and BearSSL, straight: musl-gcc knows no static-pie. Where the
 # compiler's own libc is musl (Alpine, OpenWrt), it is simply asked.
@@ -72,14 +73,18 @@ else
 all: warp
 endif
 
-warp: $(HOUSE) | $(NEEDS_MUSL)
+warp: $(HOUSE) | $(NEEDS_MUSL) build/lean.ld
 	$(RELEASE)
+
+# Nobody unwinds C: 18 KB of tables that the libraries bring along.
+build/lean.ld: | build
+	@echo 'SECTIONS { /DISCARD/ : { *(.eh_frame) } } INSERT BEFORE .rodata;' >$@
 
 # contrib/cross calls these, with CC, MUSL, TRIPLET, and ROOT: where it unpacked them.
-warp-cross.%: $(HOUSE)
+warp-cross.%: $(HOUSE) | build/lean.ld
 	$(RELEASE)
 
-build/cross/warp.%: $(HOUSE)
+build/cross/warp.%: $(HOUSE) | build/lean.ld
 	$(RELEASE)
 
 warp-debug: $(HOUSE)

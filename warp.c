@@ -19323,7 +19323,7 @@ flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready
 			return flow_is_too_big(f) ? RELAY_TOO_BIG : first ? RELAY_BAD_FIRST : RELAY_BAD;
 		k = flow_frame(f, piece, v + n);
 		n += k;
-		if (n > 0 && chan_send(to, v, n, used == from->in.n && k == 1 ? &from->in : NULL) < 0)
+		if (n > 0 && chan_send(to, v, n, (size_t)used == from->in.n && k == 1 ? &from->in : NULL) < 0)
 			return RELAY_REFUSED;
 		if (from->in.b)
 			buf_eat(&from->in, (size_t)used);
