@@ -952,7 +952,7 @@ clock_turn(void)
 
 	now_us = clock_us();
 	now_ms = now_us / 1000;
-	clock_gettime(CLOCK_REALTIME, &t);
+	clock_gettime(CLOCK_REALTIME_COARSE, &t); /* a tick late at the most, and without the counter */
 	now_s = t.tv_sec;
 }
 
@@ -18743,7 +18743,7 @@ answer_write(struct text *t, const struct exchange *x, struct head *h)
 		hsts_write(t, r);
 	for (int i = 0; i < r->add_response_headers.n; i++)
 		line_write(t, r->add_response_headers.v[i].name, r->add_response_headers.v[i].value);
-	if (x->sticks && x->u)
+	if (x->sticks && x->u && !is_named(S("Set-Cookie"), &none.add_headers, &r->remove_response_headers))
 		cookie_write(t, x->inst, conn_is_tls(x->c));
 	if (x->down.chunk_out)
 		text_add(t, S("Transfer-Encoding: chunked\r\n"));
@@ -20162,14 +20162,6 @@ exchange_tried(struct exchange *x, const struct instance *in)
 	x->tried |= UINT64_C(1) << ((size_t)(in - in->up->instances) % TRIED_BITS);
 }
 
-static void
-instance_blame(const struct instance *in, const char *cause)
-{
-	instance_failed(in);
-	wide_add(&in->board->codes[0], 1);
-	warn_calmly(&in->up->calm, "upstream %s: %s %s", in->up->name, instance_text(in), cause);
-}
-
 /* The instance did not do it: another try where the retry rule allows one,
  * else the error; in the middle of an answer, its end. */
 static enum step
@@ -20200,8 +20192,11 @@ exchange_lost(struct exchange *x, enum lost why, const char *cause)
 		warn_calmly(&in->up->calm, "upstream %s: %s %s, as a kept connection may; a %.*s is "
 		    "not sent twice", in->up->name, instance_text(in), cause,
 		    (int)MIN(x->method_text.n, 32), x->method_text.p);
-	else if (x->wait.since_ms == 0 || why > LOST_CONNECT_TIMEOUT)
-		instance_blame(in, cause); /* else it is known to be away */
+	else if (x->wait.since_ms == 0 || why > LOST_CONNECT_TIMEOUT) { /* else it is known to be away */
+		instance_failed(in);
+		wide_add(&in->board->codes[0], 1);
+		warn_calmly(&in->up->calm, "upstream %s: %s %s", in->up->name, instance_text(in), cause);
+	}
 	x->addr_i = 0;
 	exchange_tried(x, in);
 	x->lost += x->sent_any;
@@ -21168,15 +21163,6 @@ gate_open(void)
 	rate_seed = (uint64_t)board->started_s * UINT64_C(0x9e3779b97f4a7c15);
 }
 
-static bool
-id_is_good(struct slice id)
-{
-	for (size_t i = 0; i < id.n; i++)
-		if (id.p[i] <= ' ' || id.p[i] >= 0x7f)
-			return false;
-	return id.n > 0 && id.n <= REQUEST_ID_MAX;
-}
-
 /* 16 digits that all of this worker's requests begin with. */
 static struct slice
 id_prefix(void)
@@ -21195,9 +21181,13 @@ request_id(struct exchange *x, const struct head *h)
 {
 	struct text t = { x->id, 0, sizeof x->id - 1, false };
 	const struct field *f = head_field(h, F_X_REQUEST_ID);
+	struct slice said = f ? f->value : S("");
+	size_t good = 0;
 
-	if (f && id_is_good(f->value) && peer_is_trusted(x->c)) {
-		text_add(&t, f->value);
+	while (good < said.n && said.p[good] > ' ' && said.p[good] < 0x7f)
+		good++;
+	if (good > 0 && good == said.n && good <= REQUEST_ID_MAX && peer_is_trusted(x->c)) {
+		text_add(&t, said);
 		return;
 	}
 	text_add(&t, id_prefix());
@@ -21281,15 +21271,6 @@ gate_redirect(struct exchange *x, const struct head *h)
 	return exchange_error(x, x->route->status, "", text_slice(&t));
 }
 
-static enum step
-gate_respond(struct exchange *x)
-{
-	struct answer a = { .status = x->route->status, .content_type = x->route->content_type,
-		.body = x->route->body };
-
-	return exchange_answer(x, &a);
-}
-
 /* The route's upstream shall answer: at once, or when the body is whole. */
 static enum step
 gate_forward(struct exchange *x, const struct head *h)
@@ -21352,17 +21333,6 @@ gate_guard(struct exchange *x, const struct head *h, bool authed)
 	if (x->up.limit > 0 && x->up.body.kind == BODY_LENGTH && x->up.body.left > x->up.limit)
 		return exchange_error(x, 413, "the request body is too big", S(""));
 	return STEP_WAIT;
-}
-
-/* One more for its route. A worker that drains counts nothing: its half of the
- * hits may be another configuration's by now. */
-static void
-gate_count(const struct route *r)
-{
-	size_t i = (size_t)(r - conf->table.routes);
-
-	if (i < ROUTE_HITS && !draining)
-		wide_add(&board->hits[conf->hits_half][i], 1);
 }
 
 /* ---- before any route ---- */
@@ -21524,7 +21494,8 @@ gate_pass(struct exchange *x, const struct head *h, struct slice path, bool auth
 	case ACT_REDIRECT:
 		return gate_redirect(x, h);
 	case ACT_RESPOND:
-		return gate_respond(x);
+		return exchange_answer(x, &(struct answer){ .status = x->route->status,
+		    .content_type = x->route->content_type, .body = x->route->body });
 	case ACT_ADMIN:
 		return admin_serve(x, h, slice_from(path, conf->admin.expose.n), true);
 	default:
@@ -21545,6 +21516,7 @@ static enum step
 gate_route(struct exchange *x, const struct head *h)
 {
 	struct path_view view;
+	size_t i;
 
 	if (!path_of(h, &view))
 		return exchange_error(x, 400, "the path is malformed", S(""));
@@ -21554,7 +21526,9 @@ gate_route(struct exchange *x, const struct head *h)
 		    S("Retry-After: 1\r\n"));
 	if (!x->route)
 		return exchange_error(x, conf->server.no_route_status, "no route matches", S(""));
-	gate_count(x->route);
+	i = (size_t)(x->route - conf->table.routes);
+	if (i < ROUTE_HITS && !draining) /* else its half of the hits may be another configuration's */
+		wide_add(&board->hits[conf->hits_half][i], 1);
 	return gate_pass(x, h, view.path, false);
 }
 

@@ -317,6 +317,15 @@ def test_cookie_and_the_applications_own(warp, backend):
     assert [c.split("=")[0] for c in w.ask("/").all("Set-Cookie")] == ["own", "warp_instance"]
 
 
+def test_cookie_obeys_the_route(warp, backend):
+    """A route that removes Set-Cookie sets none; one that adds its own sets both."""
+    app = {"on": backend(), "strategy": "cookie"}
+    w = warp(conf({"path_prefix": "/no", "remove_response_headers": ["Set-Cookie"]},
+                  {"path_prefix": "/own", "add_response_headers": [{"name": "Set-Cookie", "value": "own=1"}]}, app=app))
+    assert w.ask("/no").all("Set-Cookie") == []
+    assert [c.split("=")[0] for c in w.ask("/own").all("Set-Cookie")] == ["own", "warp_instance"]
+
+
 # ---- who may be asked -----------------------------------------------------------
 
 def test_backup(warp, backend):

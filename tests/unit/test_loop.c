@@ -577,6 +577,45 @@ test_spool(void **state)
 	rows_end();
 }
 
+/* A source that pulls gives a piece a turn, however fast its taker is: in between
+ * it is the others' turn. */
+static void
+test_pulls(void **state)
+{
+	enum { PIECES = 3 };
+	static char text[PIECES * RELAY_BYTES], got[sizeof text + 1];
+	struct spool sp = spool_of((struct slice){ text, sizeof text }, NULL);
+	struct flow f = { 0 };
+	struct chan to;
+	bool ready = false;
+	int sv[2], room = 2 * sizeof text;
+	size_t n = 0;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof text; i++)
+		text[i] = spool_byte(i);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv), 0);
+	assert_int_equal(setsockopt(sv[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room), 0);
+	chan_open(&to, sv[0], NULL);
+	flow_begin(&f, &sp.src, BODY_LENGTH, sp.size);
+	f.state = FLOW_ON;
+	for (int turn = 1; turn <= PIECES; turn++) {
+		assert_true(flow_owes(&f, &to));
+		assert_int_equal(flow_relay(&f, &to, NULL, &ready),
+		    turn < PIECES ? RELAY_WAIT : RELAY_DONE);
+		n += (size_t)recv(sv[1], got + n, sizeof got - n, 0);
+		assert_int_equal(n, turn * RELAY_BYTES);
+	}
+	assert_memory_equal(got, text, sizeof text);
+	assert_false(ready);
+	f.state = FLOW_DONE;
+	assert_false(flow_owes(&f, &to));
+	flow_end(&f);
+	spool_drop(&sp);
+	close(sv[0]);
+	close(sv[1]);
+}
+
 /* ---- chunks that are sent ---- */
 
 static void
@@ -642,6 +681,7 @@ main(void)
 		cmocka_unit_test_setup(test_blocks_kept, blocks_setup),
 		cmocka_unit_test_setup(test_blocks_rest, blocks_setup),
 		cmocka_unit_test_setup(test_spool, blocks_setup),
+		cmocka_unit_test_setup(test_pulls, blocks_setup),
 		cmocka_unit_test(test_frame),
 		cmocka_unit_test(test_frame_room),
 	};
