@@ -23194,30 +23194,25 @@ explain_guards(const struct route *r, const struct head *h, const struct conf *c
 	}
 }
 
-static void
-explain_instance(const struct instance *in, int i, FILE *to)
-{
-	fprintf(to, "  %d %s weight %u", i, in->addr.text, in->weight);
-	if (in->backup)
-		fputs(", backup", to);
-	if (in->max_connections > 0)
-		fprintf(to, ", at most %u requests at one time", in->max_connections);
-	fputc('\n', to);
-}
-
 /* The head as the first candidate would get it. */
 static void
 explain_upstream(struct exchange *x, struct head *h, FILE *to)
 {
 	struct upstream *up = x->route->upstream;
+	const struct pairs *add = &x->route->add_response_headers;
+	const struct slices *remove = &x->route->remove_response_headers;
 
 	fprintf(to, "upstream %s, %s; candidates:\n", up->name, up->balance->name);
-	for (int i = 0; i < up->n_instances; i++)
-		explain_instance(&up->instances[i], i, to);
+	for (int i = 0; i < up->n_instances; i++) {
+		const struct instance *in = &up->instances[i];
+		fprintf(to, "  %d %s weight %u%s", i, in->addr.text, in->weight,
+		    in->backup ? ", backup" : "");
+		if (in->max_connections > 0)
+			fprintf(to, ", at most %u requests at one time", in->max_connections);
+		fputc('\n', to);
+	}
 	x->inst = &up->instances[0];
-	head_out.n = 0;
-	head_out.full = false;
-	if (request_write(&head_out, x, h))
+	if (request_write(head_begin(), x, h))
 		fprintf(to, "it is sent:\n%.*s", (int)head_out.n, head_out.p);
 	else
 		fputs("it cannot be sent: too long, or no path after rewriting\n", to);
@@ -23225,15 +23220,11 @@ explain_upstream(struct exchange *x, struct head *h, FILE *to)
 		if (h->f[i].drop && h->f[i].id != F_HOST)
 			fprintf(to, "request loses %.*s as the client sent it\n",
 			    (int)h->f[i].name.n, h->f[i].name.p);
-	for (int i = 0; i < x->route->add_response_headers.n; i++)
-		fprintf(to, "response gets %.*s: %.*s\n",
-		    (int)x->route->add_response_headers.v[i].name.n,
-		    x->route->add_response_headers.v[i].name.p,
-		    (int)x->route->add_response_headers.v[i].value.n,
-		    x->route->add_response_headers.v[i].value.p);
-	for (int i = 0; i < x->route->remove_response_headers.n; i++)
-		fprintf(to, "response loses %.*s\n", (int)x->route->remove_response_headers.v[i].n,
-		    x->route->remove_response_headers.v[i].p);
+	for (int i = 0; i < add->n; i++)
+		fprintf(to, "response gets %.*s: %.*s\n", (int)add->v[i].name.n, add->v[i].name.p,
+		    (int)add->v[i].value.n, add->v[i].value.p);
+	for (int i = 0; i < remove->n; i++)
+		fprintf(to, "response loses %.*s\n", (int)remove->v[i].n, remove->v[i].p);
 }
 
 static void
@@ -23241,9 +23232,8 @@ explain_action(struct exchange *x, struct head *h, const struct conf *cf, FILE *
 {
 	const struct route *r = x->route;
 
-	head_out.n = 0;
 	if (r->action == ACT_REDIRECT) {
-		redirect_write(&head_out, x, h);
+		redirect_write(head_begin(), x, h);
 		fprintf(to, "redirect %d to %.*s\n", r->status, (int)head_out.n, head_out.p);
 	} else if (r->action == ACT_RESPOND)
 		fprintf(to, "answer %d with %zu bytes of %.*s\n", r->status, r->body.n,
@@ -23268,18 +23258,6 @@ explain_conn(struct conn *c, const struct conf *cf, bool over_tls)
 	if (over_tls)
 		c->s.ch.tls = &tls;
 	c->listener = &listener;
-}
-
-/* Plain http is sent to https before any route is looked at. */
-static bool
-explain_secure(const struct exchange *x, const struct head *h, FILE *to)
-{
-	if (!gate_to_https(x, h))
-		return false;
-	head_out.n = 0;
-	https_write(&head_out, x, h);
-	fprintf(to, "tls.redirect: 308 to %.*s\n", (int)head_out.n, head_out.p);
-	return true;
 }
 
 /* Says what would become of the request. 0, or 2: it is no request. */
@@ -23316,8 +23294,12 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 	x = (struct exchange){ .c = &c, .host = req.host, .minor = 1, .client = client_of(&c.peer, &req) };
 	x.up.body.done = true;
 	snprintf(x.id, sizeof x.id, "(made for each request)");
-	if (explain_secure(&x, &req, to) ||
-	    !(x.route = explain_routes(cf, &req, view.path, &x.client, to)))
+	if (gate_to_https(&x, &req)) { /* before any route is looked at */
+		https_write(head_begin(), &x, &req);
+		fprintf(to, "tls.redirect: 308 to %.*s\n", (int)head_out.n, head_out.p);
+		return 0;
+	}
+	if (!(x.route = explain_routes(cf, &req, view.path, &x.client, to)))
 		return 0;
 	explain_guards(x.route, &req, cf, to);
 	explain_action(&x, &req, cf, to);
