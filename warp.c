@@ -1,11 +1,12 @@
 /* warp: a reverse proxy, load balancer and process supervisor in one file.
  *
- * The file is a house. Each room opens with a sign: what it owns, what it
- * offers, whom it calls; `grep '==== ' warp.c` prints the list. Calls go down
- * the file's floors, never up: there are no forward declarations, so a call
- * upward does not compile. Types are in warp.h under the same signs, numbers
- * in config.def.h. To understand the program start at main, at the end, and
- * the way of a request: conn_request, gate_enter, exchange_run. */
+ * Each room opens with a sign: what it owns, offers and calls; `grep '==== '
+ * warp.c` lists the rooms. A function calls only functions above it: there are
+ * no forward declarations. Types are in warp.h, numbers in config.def.h.
+ *
+ * Begin at the end, with main; then worker_run, the loop of a worker; then the
+ * way of a request: conn_ready (bytes came), conn_request (the head is whole),
+ * gate_enter (the route), exchange_run (the steps, listed in states[]). */
 
 #define _GNU_SOURCE
 
@@ -2452,8 +2453,8 @@ all_are(struct slice s, uint8_t bit)
 	return true;
 }
 
-/* How many bytes stand before the first control byte among the eight at p, at
- * least. Bytes that are not ASCII are none. */
+/* How many of the eight bytes at p stand before the first control byte, at
+ * least. Bytes above 0x7f are no control bytes. */
 static size_t
 word_controls(const char *p)
 {
@@ -2466,14 +2467,13 @@ word_controls(const char *p)
 	if (w == 0)
 		return sizeof w;
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	return (size_t)__builtin_ctzll(w) / 8; /* borrows spoil only what follows it */
+	return (size_t)__builtin_ctzll(w) / 8; /* borrows spoil only later bytes */
 #else
 	return 0;
 #endif
 }
 
-/* Where the text that a field value may hold ends: at a byte that it may not
- * hold, or at s.n. */
+/* Where a field value ends: at the first byte that it may not hold, or at s.n. */
 static size_t
 value_end(struct slice s, size_t at)
 {
@@ -2580,10 +2580,10 @@ _Static_assert(FIELD_IDS <= 64, "a set of fields is one word");
 static const uint64_t fields_hop = FIELD(F_CONNECTION) | FIELD(F_HTTP2_SETTINGS) |
     FIELD(F_KEEP_ALIVE) | FIELD(F_PROXY_AUTHENTICATE) | FIELD(F_PROXY_AUTHORIZATION) |
     FIELD(F_PROXY_CONNECTION) | FIELD(F_TE) | FIELD(F_TRANSFER_ENCODING) | FIELD(F_UPGRADE);
-/* These alone may be named in Connection. */
+/* Of the known fields, Connection may name only these. */
 static const uint64_t fields_free = FIELD(F_ACCEPT) | FIELD(F_REFERER) | FIELD(F_USER_AGENT);
 
-/* Fields of no id that Connection cannot name, and that no trailer may be. */
+/* Fields without an id that Connection may not name and no trailer may be. */
 static const struct slice kept_names[] = {
 	{ "Set-Cookie", 10 }, { "Cache-Control", 13 }, { "Location", 8 }, { "WWW-Authenticate", 16 },
 	{ "Range", 5 }, { "If-Match", 8 }, { "If-None-Match", 13 }, { "If-Modified-Since", 17 },
@@ -2594,7 +2594,7 @@ static const struct slice kept_names[] = {
 static const struct slice kept_prefixes[] = { { "Content-", 8 }, { "X-Forwarded-", 12 } };
 
 /* Length, first letter and last but one tell all names of field_names[] apart;
- * should a new one fall on a taken slot, the compiler says so. */
+ * if a new name falls on a taken slot, the compiler says so. */
 #define FIELD_SLOT(n, first, near_last) (((n) + (first) * 39u + (near_last) * 35u) % 64u)
 
 /* clang-format off */
@@ -2633,8 +2633,8 @@ static const uint8_t field_slots[64] = {
 };
 /* clang-format on */
 
-/* A token against a name of letters, digits and '-': the bit that tells upper
- * from lower case turns no other byte of a token into one of these. */
+/* Whether token is name, of letters, digits and '-', in any case: setting bit
+ * 0x20 turns no other byte of a token into one of these. */
 static bool
 name_is(struct slice token, struct slice name)
 {
@@ -2739,7 +2739,7 @@ lines_empty(struct slice in)
 
 static char head_fault[128]; /* what was wrong with the last head that was refused */
 
-/* Always code, so that a refusal is one line. name: of the field, or empty. */
+/* Returns code, so that a refusal is one line. name: the field's, or empty. */
 __attribute__((cold, noinline)) static int
 head_bad(int code, const char *why, struct slice name)
 {
@@ -2751,8 +2751,8 @@ head_bad(int code, const char *why, struct slice name)
 	return code;
 }
 
-/* Looks for the empty line that ends a head, on from *scanned. Returns bytes
- * up to its end, 0 when it is not there yet, -400 for a bare LF or a head that
+/* Looks for the empty line that ends a head, from *scanned on. Returns the bytes
+ * up to its end, 0 while it is not there, -400 for a bare LF or a head that
  * begins with too many empty lines. */
 static int
 head_scan(struct slice in, uint32_t *scanned)
@@ -2771,8 +2771,8 @@ head_scan(struct slice in, uint32_t *scanned)
 	return 0;
 }
 
-/* Steps over the CRLF at *at: 1, 0 when it is not there yet, -1 when something
- * else is. A bare CR or LF ends nothing: stricter than RFC 9112 2.2. */
+/* Steps over the CRLF at *at, or with lf a bare LF: 1, 0 while it is not there, -1
+ * when something else is. Without lf stricter than RFC 9112 2.2. */
 static int
 line_end(struct slice in, size_t *at, bool lf)
 {
@@ -2819,7 +2819,7 @@ head_add(struct head *h, struct slice name, struct slice value)
 	field_count(h, field_id_of(name));
 }
 
-/* What stands where the colon should. */
+/* Complains of c, which stands where the colon should. */
 __attribute__((cold, noinline)) static int
 field_bad(struct slice name, char c)
 {
@@ -2866,7 +2866,7 @@ field_parse(struct head *h, struct slice in, size_t *at, bool lf)
 	return 1;
 }
 
-/* All field lines at *at and the empty one: 1, 0 unfinished, -1 malformed, -2
+/* All field lines at *at and the empty line: 1, 0 unfinished, -1 malformed, -2
  * too many. */
 static int
 fields_parse(struct head *h, struct slice in, size_t *at, bool lf)
@@ -2893,7 +2893,7 @@ head_field(const struct head *h, enum field_id id)
 	return h->first[id] ? &h->f[h->first[id] - 1] : NULL;
 }
 
-/* The token is a member of the comma lists in such fields. */
+/* Whether token is in the comma lists of the fields of that id. */
 static bool
 head_has(const struct head *h, enum field_id id, const char *token)
 {
@@ -2943,7 +2943,7 @@ name_is_kept(const struct field *f)
 	return false;
 }
 
-/* Connection names no more options than will be looked at. */
+/* Whether Connection names at most CONNECTION_OPTIONS options. */
 static bool
 connection_is_short(const struct head *h)
 {
@@ -2959,9 +2959,9 @@ connection_is_short(const struct head *h)
 	return true;
 }
 
-/* Marks, whatever was marked before, what ends here: the fields of that set, the
- * hop-by-hop ones and those that Connection names, unless somebody would gain by
- * stripping them. RFC 9110 7.6.1. */
+/* Marks anew the fields that do not travel on: those of set, hop-by-hop ones, and
+ * those that Connection names, unless an attacker would gain by stripping them.
+ * RFC 9110 7.6.1. */
 static void
 head_drop(struct head *h, uint64_t set)
 {
@@ -3012,8 +3012,8 @@ host_name_end(struct slice s)
 	return i;
 }
 
-/* uri-host and an optional port; may be empty. RFC 9110 7.2. Delimiters that a
- * reg-name could hold, as "," and ";", are refused: stricter than RFC 3986. */
+/* Whether s is empty or a uri-host with an optional port. RFC 9110 7.2. Refuses the
+ * delimiters of a reg-name, such as "," and ";": stricter than RFC 3986. */
 static bool
 is_host(struct slice s)
 {
@@ -3166,8 +3166,7 @@ host_parse(struct head *h)
 }
 
 /* A request head at the front of in. Returns bytes eaten, 0 unfinished, or
- * minus the status to answer with: as soon as what there is cannot become a
- * request. */
+ * minus the status to answer with, as soon as it cannot become a request. */
 static int
 request_parse(struct head *h, struct slice in)
 {
@@ -3266,8 +3265,8 @@ coding_of(const struct head *h)
 	return identity ? 0 : !chunked ? -1 : others ? 0 : 1;
 }
 
-/* Content-Length once, digits only: stricter than RFC 9110 8.6, which lets
- * equal ones be merged. -1: not so. */
+/* Content-Length; -1: not one field of digits. Stricter than RFC 9110 8.6, which
+ * lets equal ones be merged. */
 static int64_t
 length_of(const struct head *h)
 {
@@ -3304,8 +3303,8 @@ body_of_request(struct body *b, const struct head *h)
 	return 0;
 }
 
-/* The same for the response to a request of that method: 0 or -502, and
- * head_fault says why. */
+/* How the body of a response to method m ends: 0 or -502, and head_fault says
+ * why. */
 static int
 body_of_response(struct body *b, const struct head *h, enum method m)
 {
@@ -3347,8 +3346,8 @@ body_take(struct body *b, size_t n)
 
 /* ---- chunks ---- */
 
-/* A trailer line is whole: checked, and cut off again when it is one that may
- * not come behind the body. RFC 9110 6.5.1. -1: malformed. */
+/* Checks a whole trailer line, and drops a field that may not be a trailer.
+ * RFC 9110 6.5.1. -1: malformed. */
 static int
 trailer_check(struct body *b, struct text *t)
 {
@@ -3409,8 +3408,8 @@ enum ext_class {
 };
 
 /* The grammar of extensions, *( BWS ; BWS token [ BWS = BWS ( token /
- * quoted-string ) ] ): what each byte leads to. CHUNK_SIZE: it may not stand
- * there. RFC 9112 7.1.1. */
+ * quoted-string ) ] ): what each byte leads to; CHUNK_SIZE: the byte is wrong.
+ * RFC 9112 7.1.1. */
 /* clang-format off */
 static const uint8_t ext_next[CHUNK_EXT_END + 1][EXT_CLASSES] = {
 	[CHUNK_BWS]       = { [EXT_BLANK] = CHUNK_BWS, [EXT_SEMICOLON] = CHUNK_EXT },
@@ -3465,8 +3464,8 @@ chunk_ext_byte(struct body *b, char c)
 	return b->chunk == CHUNK_SIZE || ++b->ext_bytes > CHUNK_EXT_MAX ? -1 : 0;
 }
 
-/* The end of a size line. Content pays for extensions, so that no flood of
- * small chunks with long ones goes on for ever. */
+/* The end of a size line. Content pays for extensions, so that small chunks with
+ * long extensions cannot go on for ever. */
 static int
 chunk_size_end(struct body *b, char c)
 {
@@ -3478,7 +3477,7 @@ chunk_size_end(struct body *b, char c)
 	return c == '\n' ? 0 : -1;
 }
 
-/* Framing, a byte at a time. -1: malformed. */
+/* Takes one byte of framing. -1: malformed. */
 static int
 chunk_byte(struct body *b, char c, struct text *trailers)
 {
@@ -3514,9 +3513,9 @@ chunk_byte(struct body *b, char c, struct text *trailers)
 }
 
 /* Decodes n bytes at p in place: *content bytes of the body end up at p.
- * Returns how many bytes were used; what is behind them stays where it is. -1:
+ * Returns how many bytes were used; the bytes behind them stay in place. -1:
  * malformed. Stops before the first trailer line, with need_trailers set, when
- * trailers has no room at all: the caller brings some and calls again. */
+ * trailers has no room at all: the caller makes room and calls again. */
 static ssize_t
 chunk_decode(struct body *b, char *p, size_t n, size_t *content, struct text *trailers)
 {
@@ -4304,8 +4303,8 @@ FAST
  * Owns    nothing: a roster is its upstream's.
  * Offers  balances[], balance_find, instance_tried, instance_may, instance_full.
  * Calls   base, clock. Every strategy is a row: name, alias, what its key is
- *         made of, pick. Picks look at the roster alone: who is on it and what
- *         becomes of who is picked, see roster. */
+ *         made of, pick. Picks look only at the roster, which the room roster
+ *         makes. */
 
 #define TRIED_BITS 64 /* of exchange.tried; instance 64 shares a bit with 0 */
 
@@ -4321,7 +4320,7 @@ instance_full(const struct instance *in)
 	return in->max_connections > 0 && in->board->in_flight >= in->max_connections;
 }
 
-/* As far as this request is concerned. */
+/* Whether in may be picked: neither tried nor full. */
 static bool
 instance_may(const struct instance *in, const struct pick *p)
 {
@@ -4330,7 +4329,7 @@ instance_may(const struct instance *in, const struct pick *p)
 
 /* ---- turns ---- */
 
-/* What all weights can be divided by. */
+/* The greatest common divisor of all weights. */
 static uint32_t
 roster_unit(const struct roster *r)
 {
@@ -4344,7 +4343,7 @@ roster_unit(const struct roster *r)
 	return unit;
 }
 
-/* Each one's turns in a round, at least one; returns their sum, about RING_MAX at most. */
+/* Sets each one's turns in a round, 1 or more; returns the sum, up to about RING_MAX. */
 static int
 roster_shares(struct roster *r)
 {
@@ -4382,7 +4381,7 @@ roster_deal(struct roster *r)
 	}
 }
 
-/* After a new deal: as far into the round as before, at due or the next in the file. */
+/* Enters a new round as far as the old one was, at due or the next one in the file. */
 static void
 roster_resume(struct roster *r, const struct instance *due, int at, int n)
 {
@@ -4398,7 +4397,7 @@ roster_resume(struct roster *r, const struct instance *due, int at, int n)
 	}
 }
 
-/* Whose turn it is. */
+/* The instance whose turn it is. */
 static struct instance *
 pick_turn(struct roster *r, const struct pick *p)
 {
@@ -4413,7 +4412,7 @@ pick_turn(struct roster *r, const struct pick *p)
 
 /* ---- at random ---- */
 
-/* A place on the roster, by weight, but not that one; -1: none. */
+/* Draws a place on the roster by weight, but not place `but`; -1: none. */
 static int
 roster_draw(const struct roster *r, const struct pick *p, int but)
 {
@@ -4467,7 +4466,7 @@ pick_random_two(struct roster *r, const struct pick *p)
 
 /* ---- the least ---- */
 
-/* Who costs least for its weight; of several, whose turn comes first. */
+/* The instance that costs least for its weight; of several, by turn. */
 static struct instance *
 roster_least(struct roster *r, const struct pick *p, double (*cost)(const struct instance *))
 {
@@ -4505,9 +4504,9 @@ pick_least_conn(struct roster *r, const struct pick *p)
 
 #define HALVINGS_MAX 31
 
-/* How long a request would take there. Who has never answered goes first, but
- * not with many at once. What was seen long ago counts for less and less, or
- * one slow answer would shut an instance out for good. */
+/* How long a request would take there, in us. An instance that never answered
+ * goes first, but not with many at once. An old average counts for less and
+ * less, or one slow answer would shut an instance out for good. */
 static double
 time_of(const struct instance *in)
 {
@@ -4532,9 +4531,9 @@ pick_least_time(struct roster *r, const struct pick *p)
 /* ---- by a key ---- */
 
 #define LN_TERMS  11 /* the last power of its series: 9 digits are good */
-#define LN_FROM   (2.0 / 3) /* to 4/3 it does best, above all near 1 */
+#define LN_FROM   (2.0 / 3) /* the series is best from here to 4/3 */
 #define LN_2      0.69314718055994530942
-#define HASH_BITS 52 /* that a double has room for, and half a unit */
+#define HASH_BITS 52 /* a double holds these bits and half a unit more */
 
 /* Natural logarithm of x in (0, 1): libm would be linked for this alone. */
 static double
@@ -4554,7 +4553,7 @@ ln(double x)
 	return 2 * s * sum + e * LN_2;
 }
 
-/* Weighted rendezvous: the best draw of key and hash wins; no other's keys move with one. */
+/* Weighted rendezvous: an instance that comes or goes moves only its own keys. */
 static struct instance *
 pick_hash(struct roster *r, const struct pick *p)
 {
@@ -4576,7 +4575,7 @@ pick_hash(struct roster *r, const struct pick *p)
 	return best;
 }
 
-/* Who the client's cookie says, if he is on the roster. */
+/* The instance that the client's cookie names, if it is on the roster. */
 static struct instance *
 pick_stuck(struct roster *r, const struct pick *p)
 {
@@ -4624,17 +4623,17 @@ balance_find(struct slice name)
  * Offers  route_table_build, route_find, route_why, route_shadowed.
  * Calls   base, arena, path, addr.
  *
- * Routes are tried in order, the first whose conditions all hold wins. What is
- * scanned is one 32-bit key a route: the last four bytes of its path, and its
- * host if that is exact. Neighbours whose paths have the same length share a
- * run, so that the request's own key is made once for all of them. */
+ * Routes are tried in order; the first whose conditions all hold wins. The scan
+ * reads one 32-bit key per route: the last four bytes of its path, and its host
+ * if that is exact. Neighbours whose paths have the same length share a run, so
+ * that the request's own key is made once for all of them. */
 
 #define HOST_MAX    255
 #define FNV_BASIS   2166136261u
 #define FNV_PRIME   16777619u
 #define KEY_BYTES   4 /* <= PATH_PAD */
 
-/* Lower case, without port and the root's dot; views a static buffer. */
+/* host in lower case, without port and final dot; in a static buffer. */
 static struct slice
 host_normal(struct slice host)
 {
@@ -4731,7 +4730,7 @@ route_host_fits(const struct route *r, struct slice host)
 	}
 }
 
-static bool route_fault; /* there was no memory to match an expression: it may fit */
+static bool route_fault; /* an expression was not matched for want of memory */
 
 /* path has a NUL behind it, see path_normalise. */
 static bool
@@ -4766,7 +4765,7 @@ route_method_fits(const struct route *r, const struct head *h)
 	return false;
 }
 
-/* Any line of that name with that value, or any value when it is `*`. */
+/* Whether a line has that name and that value; `*` is any value. */
 static bool
 head_line_is(const struct head *h, const struct pair *p)
 {
@@ -4816,8 +4815,8 @@ route_why(const struct route *r, const struct head *h, struct slice host, struct
 	return NULL;
 }
 
-/* The first route that takes the request, NULL: none, or, with route_fault, it
- * is not known. path is the normalised view, with its pad in front. */
+/* The first route that takes the request; NULL: there is none, or route_fault is
+ * set. path is the normalised view, with its pad in front. */
 static const struct route *
 route_find(const struct route_table *t, const struct head *h, struct slice path,
     const struct ip *client)
@@ -4870,8 +4869,8 @@ route_host_covers(const struct route *wide, const struct route *narrow)
 	    (narrow->host_kind == HOST_WILD || narrow->host.n > wide->host.n);
 }
 
-/* earlier takes all that later could: later is never reached. Only what is
- * certain counts; conditions on head lines and clients are never compared. */
+/* Whether later is never reached, since earlier takes all that later could, for
+ * certain: conditions on head lines and clients are never compared. */
 static bool
 route_shadowed(const struct route *later, const struct route *earlier)
 {
@@ -12724,8 +12723,8 @@ balance_stuck(struct upstream *up, struct slice value)
 static struct timer_list timer_lists[TIMER_LISTS];
 static int n_timer_lists;
 
-/* The list of that duration. When all are taken, the one just above it, or the
- * longest, round after round: a deadline may come late, never early. */
+/* The list of duration ms. When all lists are taken: the next longer one, or the
+ * longest, several times over. A deadline may come late, never early. */
 static struct timer_list *
 timer_list_of(uint32_t ms)
 {
@@ -12778,7 +12777,7 @@ timer_set(struct timer *t, uint32_t ms)
 	timer_link(t, l ? l : timer_list_of(ms));
 }
 
-/* As timer_set, but one that already runs for ms goes on unchanged. */
+/* As timer_set, but a timer that already runs for ms goes on unchanged. */
 static void
 timer_keep(struct timer *t, uint32_t ms)
 {
@@ -12827,13 +12826,13 @@ timers_next_ms(void)
  * Calls   base, arena, clock, timer.
  *
  * Watching, changing and removing are memory writes: that is poll's strength.
- * Its weakness is that each descriptor costs each turn, busy or not. So one
- * that said nothing for PARK_TURNS turns, when watching it has cost as much as
- * parking it does, goes to epoll, which is one of poll's descriptors, and
- * comes back when it says something. Whatever the load, the cost is at most
- * twice that of the better of the two. One that is only watched for failing
- * (a client that waits for its answer) is in neither for UNPOLLED_MS, which
- * most answers take less than, then in epoll. */
+ * Its weakness is that each descriptor costs each turn, busy or not. So a
+ * descriptor without an event for PARK_TURNS turns, when watching it has cost
+ * as much as parking it does, goes to epoll, which is one of poll's descriptors,
+ * and comes back at its next event. Under any load the cost is at most twice
+ * that of the better of the two. A descriptor that is only watched for failing
+ * (a client that waits for its answer) is in neither for UNPOLLED_MS, longer
+ * than most answers take, then in epoll. */
 
 static struct pollfd *poll_fds; /* [0] is the parking lot */
 static struct watch **poll_owners;
@@ -12842,8 +12841,8 @@ static struct watch parking = { .fd = -1, .slot = -1 };
 /* Rings of watches, the oldest first. */
 static struct link quiet;       /* those in poll */
 static struct link unpolled;    /* those in neither */
-static struct link insides;     /* those in poll that are ready whatever it says */
-static struct watch *loop_first; /* called before all others that are ready with it */
+static struct link insides;     /* those in poll that are ready whatever poll says */
+static struct watch *loop_first; /* called before all others that are ready */
 static uint32_t loop_turns;
 
 static void
@@ -12854,14 +12853,14 @@ quiet_append(struct link *ring, struct watch *w, uint32_t since)
 	link_add_last(ring, &w->link);
 }
 
-/* It did something: the last to be parked. */
+/* w did something: it is the last to be parked. */
 static void
 quiet_touch(struct watch *w)
 {
 	quiet_append(&quiet, w, loop_turns);
 }
 
-/* Out of the poll array: the last one fills the gap. */
+/* Out of the poll array: the last entry fills the gap. */
 static void
 poll_remove(struct watch *w)
 {
@@ -12883,7 +12882,7 @@ static void
 loop_unwatch(struct watch *w)
 {
 	poll_remove(w);
-	w->parked = false; /* should epoll still say something, nobody listens */
+	w->parked = false; /* an event that epoll still reports is ignored */
 }
 
 /* Calls w->ready when w->fd is ready for events, or has failed. The caller
@@ -12912,8 +12911,8 @@ loop_watch(struct watch *w, short events)
 		quiet_touch(w);
 }
 
-/* Bytes were read for w and wait above poll, or no longer: while they do, w is
- * ready whenever it is watched for reading. */
+/* are: bytes that were read for w wait above poll. While they do, w is ready
+ * whenever it is watched for reading. */
 static void
 loop_inside(struct watch *w, bool are)
 {
@@ -12922,15 +12921,15 @@ loop_inside(struct watch *w, bool are)
 		quiet_append(&insides, w, loop_turns);
 }
 
-/* There is something on w that was not handled yet. */
+/* Whether w has an event that was not handled yet. */
 static bool
 loop_is_ready(const struct watch *w)
 {
 	return w->inside || (w->slot >= 0 && poll_fds[w->slot].revents != 0);
 }
 
-/* Watched without cost from now on, once: what epoll told is disarmed and need
- * not be taken back. It stays in poll if epoll does not want it. */
+/* Moves w to epoll, where watching is free, for one event: that disarms it, so
+ * nothing need be undone. w stays in poll if epoll refuses it. */
 static void
 loop_park(struct watch *w)
 {
@@ -12973,7 +12972,7 @@ park_quiet(void)
 	}
 }
 
-/* wait_ms, or less when one waits to be parked. */
+/* wait_ms, or less when a watch is to be parked. */
 static int
 park_wait(int wait_ms)
 {
@@ -12986,8 +12985,8 @@ park_wait(int wait_ms)
 	return wait_ms < 0 ? (int)(UNPOLLED_MS - age) : MIN(wait_ms, (int)(UNPOLLED_MS - age));
 }
 
-/* Some that were parked say something: back into the poll array, and on as if
- * poll had seen it. */
+/* Parked watches have events: they go back into the poll array, and on as if
+ * poll had seen them. */
 static void
 parking_ready(struct watch *lot, short revents)
 {
@@ -12998,7 +12997,7 @@ parking_ready(struct watch *lot, short revents)
 	for (int i = 0; i < n; i++) {
 		struct watch *w = ev[i].data.ptr;
 		if (!w->parked)
-			continue; /* taken from there before it spoke */
+			continue; /* taken out of epoll before the event */
 		w->parked = false;
 		if (w->events)
 			loop_watch(w, w->events);
@@ -13028,7 +13027,7 @@ loop_open(int watches)
 	poll_fds[0] = (struct pollfd){ .fd = parking.fd, .events = POLLIN }; /* poll skips -1 */
 }
 
-/* The one at this slot, if poll called it: how many that were. */
+/* Calls the watch at slot if poll found it ready; returns 1 then, else 0. */
 static int
 loop_call(int slot)
 {
@@ -13043,8 +13042,8 @@ loop_call(int slot)
 	return 1;
 }
 
-/* Ready entries are visited from the back: removal moves the last one, which
- * has been visited, into the gap. */
+/* Visits ready entries from the back: a removal moves the last entry, which has
+ * been visited, into the gap. */
 static void
 loop_dispatch(int ready)
 {
@@ -13053,7 +13052,7 @@ loop_dispatch(int ready)
 			ready -= loop_call(i);
 }
 
-/* Those that have something to read inside, which poll has not called. */
+/* Calls the watches that have bytes inside, which poll does not see. */
 static void
 loop_insides(void)
 {
@@ -13073,12 +13072,12 @@ loop_insides(void)
 	}
 }
 
-/* Waits at most wait_ms (-1: for ever), then calls whoever is ready or due. */
+/* Waits at most wait_ms (-1: for ever), then calls what is ready or due. */
 static void
 loop_turn(int wait_ms)
 {
 	int due = timers_next_ms(), ready;
-	int64_t due_ms = due < 0 ? INT64_MAX : now_ms + due; /* whatever is set until then is later */
+	int64_t due_ms = due < 0 ? INT64_MAX : now_ms + due; /* new timers are later */
 
 	if (due >= 0 && (wait_ms < 0 || due < wait_ms))
 		wait_ms = due;
@@ -13106,8 +13105,7 @@ loop_turn(int wait_ms)
  *         goes into first.
  * Offers  block_take, block_give, buf_*, scratch_*.
  * Calls   base, arena, timer. A block belongs to a connection only while bytes
- *         wait in it: on the usual way nothing but the scratch block is
- *         touched. */
+ *         wait in it: usually only the scratch block is touched. */
 
 #define HEADROOM 16 /* before what is read: for a chunk's size line */
 #define TAILROOM 16 /* behind it: CRLF, the last chunk */
@@ -13120,9 +13118,9 @@ static uint32_t block_bytes[BLOCK_CLASSES] = {
 	[BLOCK_LARGE] = RELAY_BYTES,
 };
 static struct block *scratch;
-static struct buf *scratch_user; /* lies in it now */
+static struct buf *scratch_user; /* the buf in it now */
 
-/* Large blocks hold a piece of a body, or the longest head and that. */
+/* A large block holds the longest head and a piece of a body. */
 static void
 blocks_open(uint32_t head_bytes)
 {
@@ -13149,8 +13147,8 @@ block_take(enum block_class k)
 	return b;
 }
 
-/* A look at the free blocks, again and again while there are some: those that
- * nobody took since the last one go back to the system. */
+/* Looks at the free blocks, again and again while there are some: blocks that
+ * were not taken since the last look go back to the system. */
 static void
 blocks_shed(struct timer *t)
 {
@@ -13222,7 +13220,7 @@ buf_eat(struct buf *f, size_t n)
 		buf_free(f);
 }
 
-/* The bytes of f go to a block of their own of that class. */
+/* Moves the bytes of f to a block of its own, of class k. */
 static void
 buf_move(struct buf *f, enum block_class k)
 {
@@ -13235,7 +13233,7 @@ buf_move(struct buf *f, enum block_class k)
 	f->off = HEADROOM;
 }
 
-/* A block that lay in scratch has a new owner: scratch is a fresh one. */
+/* b has a new owner: if b was scratch, scratch is a fresh block. */
 static void
 scratch_leave(const struct block *b)
 {
@@ -13243,7 +13241,7 @@ scratch_leave(const struct block *b)
 		scratch = block_take(BLOCK_LARGE);
 }
 
-/* f outlives the event: a few bytes are copied, many keep their block. */
+/* f outlives the event: few bytes are copied, many take scratch along. */
 static void
 buf_settle(struct buf *f)
 {
@@ -13255,7 +13253,7 @@ buf_settle(struct buf *f)
 		scratch_leave(f->b);
 }
 
-/* Before the event ends, or something else is read: what is in scratch moves. */
+/* Moves what is in scratch, before the event ends or something else is read. */
 static void
 scratch_settle(void)
 {
@@ -14513,8 +14511,8 @@ tls_why(const struct chan *ch, char *out, size_t n)
  * Owns    what a chan owns: its descriptor and unsent bytes.
  * Offers  chan_open, chan_send, chan_flush, chan_forget, chan_shutdown,
  *         side_open, side_of, side_fill, side_tls, side_plain, side_close.
- * Calls   base, timer, loop, buf, tls. The only reads and writes of a
- *         connection; above it nobody knows whether there is TLS on it. */
+ * Calls   base, timer, loop, buf, tls. All reads and writes of connections;
+ *         rooms above do not know whether there is TLS on one. */
 
 static void
 chan_open(struct chan *ch, int fd, void (*ready)(struct watch *, short))
@@ -14530,7 +14528,7 @@ chan_forget(struct chan *ch)
 	ch->waits = false;
 }
 
-/* Nothing more will be written. With TLS the peer may say nothing more either. */
+/* Ends writing. With TLS the peer may write nothing more either. */
 static int
 chan_shutdown(struct chan *ch)
 {
@@ -14591,7 +14589,7 @@ side_fill(struct side *s)
 	return got;
 }
 
-/* The side whose source that is. */
+/* The side that src is part of. */
 static struct side *
 side_of(struct source *src)
 {
@@ -14611,8 +14609,8 @@ side_open(struct side *s, int fd, void (*ready)(struct watch *, short))
 	s->src = (struct source){ .fill = side_source_fill };
 }
 
-/* What was read of s belongs to TLS, which begins here, as the server. False:
- * there is no room for it. */
+/* Begins TLS on s, as the server, with the bytes that were read so far. False:
+ * there is no room for TLS. */
 static bool
 side_tls(struct side *s)
 {
@@ -14623,7 +14621,7 @@ side_tls(struct side *s)
 	return good;
 }
 
-/* The peer speaks no TLS: from now on neither does s, and what came is read. */
+/* The peer speaks no TLS: s goes on without it, with the bytes that came. */
 static void
 side_plain(struct side *s)
 {
@@ -14681,8 +14679,8 @@ iov_skip(struct iovec *v, int n, size_t put)
 	return i;
 }
 
-/* Keeps what was not sent in out. A last piece that lies in `owner`, and only
- * that, takes the block along; anything else is copied. */
+/* Keeps what was not sent in out. If only the last piece is left and lies in
+ * `owner`, its block is taken over; anything else is copied. */
 static bool
 chan_keep(struct chan *ch, struct iovec *v, int n, struct buf *owner)
 {
@@ -14707,9 +14705,9 @@ chan_keep(struct chan *ch, struct iovec *v, int n, struct buf *owner)
 	return out->n == total;
 }
 
-/* Sends v[0 .. n), which together fit a large block, or keeps what is left.
- * owner: the buf whose block the last piece lies in and that is otherwise used
- * up, or NULL. Only while nothing waits. -1: the peer is gone. */
+/* Sends v[0 .. n), which together fit a large block, and keeps what is left.
+ * owner: the buf in which the last piece, and nothing else, lies; or NULL. Only
+ * while nothing waits. -1: the peer is gone. */
 static int
 chan_send(struct chan *ch, struct iovec *v, int n, struct buf *owner)
 {
@@ -14725,7 +14723,7 @@ chan_send(struct chan *ch, struct iovec *v, int n, struct buf *owner)
 	return ch->broken ? -1 : 0;
 }
 
-/* Sends what waits; true when nothing does any more. */
+/* Sends what waits; true when nothing waits any more. */
 static bool
 chan_flush(struct chan *ch)
 {
@@ -18011,16 +18009,16 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
  * Owns    the text of the head being written, and the heads being read.
  * Offers  heads_open, conn_is_tls, client_of, request_write, answer_write,
  *         interim_write.
- * Calls   base, clock, http, path, addr, roster, loop. What one side said
- *         becomes what the other is told: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
+ * Calls   base, clock, http, path, addr, roster, loop. Makes the head for one
+ *         side from the other's: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
 
 #define HTTP_PORT  80 /* not said in Host */
 #define HTTPS_PORT 443
 
 static const struct conf *conf;  /* this worker's */
 static struct head req, res;     /* parsed last; see exchange_request */
-static struct text head_out;     /* one head on its way into a send */
-static struct text chain;        /* a list of proxies on its way there */
+static struct text head_out;     /* the head being written */
+static struct text chain;        /* a list of proxies for that head */
 
 static void
 heads_open(const struct conf *cf)
@@ -18032,7 +18030,7 @@ heads_open(const struct conf *cf)
 	chain.p = map_zeroed(chain.cap);
 }
 
-/* Empty. */
+/* head_out, empty. */
 static struct text *
 head_begin(void)
 {
@@ -18047,7 +18045,7 @@ conn_is_tls(const struct conn *c)
 	return c->s.ch.tls != NULL;
 }
 
-/* What c speaks, as URLs call it. */
+/* The URL scheme that c speaks. */
 static struct slice
 scheme_of(const struct conn *c)
 {
@@ -18107,7 +18105,7 @@ head_drop_name(struct head *h, struct slice name)
 			h->f[i].drop = true;
 }
 
-/* What the route replaces or removes does not come from the peer. */
+/* Drops the peer's fields that the route replaces or removes. */
 static void
 head_edit(struct head *h, const struct pairs *add, const struct slices *remove)
 {
@@ -18129,7 +18127,7 @@ is_named(struct slice name, const struct pairs *add, const struct slices *remove
 	return false;
 }
 
-/* ---- who asks ---- */
+/* ---- the client ---- */
 
 /* One member of X-Forwarded-For: an address, perhaps with a port. */
 static bool
@@ -18230,9 +18228,9 @@ forwarded_next(struct slice *rest, struct forwarded *f)
 	return (f->proto.n == 0 || is_token(f->proto)) && is_host(f->host);
 }
 
-/* What trusted proxies say in Forwarded: *out is the last element of one that
- * is not itself trusted, *client its address; who hides is known by the address
- * that saw him. False: nothing, or nothing that can be believed. */
+/* Reads Forwarded from trusted proxies: *out is the last element whose address is
+ * not trusted, *client that address, or, if it is hidden, that of the proxy which
+ * saw it. False: there is no element that can be believed. */
 static bool
 forwarded_find(const struct head *h, struct forwarded *out, struct ip *client)
 {
@@ -18247,7 +18245,7 @@ forwarded_find(const struct head *h, struct forwarded *out, struct ip *client)
 		struct slice rest = h->f[i].value, before;
 		while (h->f[i].id == F_FORWARDED && rest.n > 0) {
 			before = rest;
-			if (!forwarded_next(&rest, &f)) { /* proxies vouch for what is behind */
+			if (!forwarded_next(&rest, &f)) { /* believe only what follows */
 				any = hides = false;
 				*client = peer;
 				if (!slice_cut(&before, ',', &rest) || !before.p)
@@ -18276,8 +18274,8 @@ peer_is_trusted(const struct conn *c)
 	return conf->server.trusted.n > 0 && cidrs_have(&conf->server.trusted, &c->peer);
 }
 
-/* The address to believe: the peer's, or behind trusted proxies the last one
- * that is not itself trusted. */
+/* The address to believe: the peer's, or, behind trusted proxies, the last
+ * address that is not trusted. */
 static struct ip
 client_of(const struct ip *peer, const struct head *h)
 {
@@ -18314,7 +18312,7 @@ struct forward {
 	const struct exchange *x;
 	const struct head *h;
 	bool trusted, edited;
-	struct forwarded said; /* of Forwarded, where X-Forwarded-For is not there */
+	struct forwarded said; /* by Forwarded, if there is no X-Forwarded-For */
 };
 
 static bool
@@ -18324,7 +18322,7 @@ forward_skips(const struct forward *fw, struct slice name)
 	    &fw->x->route->remove_headers);
 }
 
-/* A line warp vouches for; a trusted proxy's own word is kept. */
+/* A line warp vouches for; a trusted proxy's value is kept. */
 static void
 forward_line(const struct forward *fw, struct slice name, enum field_id id, struct slice value)
 {
@@ -18336,7 +18334,7 @@ forward_line(const struct forward *fw, struct slice name, enum field_id id, stru
 		fw->put(fw->t, name, value);
 }
 
-/* What trusted proxies say there, and our own behind it. */
+/* The list of a trusted proxy, and our own part behind it. */
 static void
 forward_chain(const struct forward *fw, struct slice name, enum field_id id, struct slice own)
 {
@@ -18415,7 +18413,7 @@ forward_write(const struct forward *fw)
 	}
 }
 
-/* Whom the client's certificate names. What no field may say is left out. */
+/* Writes the subject of the client's certificate, if a field may hold it. */
 static void
 subject_write(const struct forward *fw)
 {
@@ -18429,9 +18427,9 @@ subject_write(const struct forward *fw)
 
 #define TWIN_MAX 256 /* bytes of a name that may be a twin */
 
-/* `X_Real_IP` and its like: backends that turn both signs into one would take
- * them for fields that warp vouches for, sets or removes. Of strangers nothing
- * passes that only a proxy could know. */
+/* Drops twins such as `X_Real_IP`, which backends that read '_' as '-' would take
+ * for fields that warp vouches for, sets or removes; and from an untrusted peer
+ * all that only a proxy could know. */
 static void
 head_drop_twins(struct head *h, const struct route *r, bool trusted)
 {
@@ -18482,8 +18480,8 @@ request_drop(struct head *h, const struct exchange *x, bool trusted)
 	head_edit(h, &x->route->add_headers, &x->route->remove_headers);
 }
 
-/* The path behind the part that matched, or with that part rewritten: the rest
- * is the client's own bytes. False: it is too long, or no longer a path. */
+/* The path without the part that matched, or with it rewritten: the rest is the
+ * client's own bytes. False: it is too long, or no longer a path. */
 static bool
 rewrite_apply(struct text *t, const struct route *r, const struct path_view *view)
 {
@@ -18548,7 +18546,7 @@ target_write(struct text *t, const struct exchange *x, const struct head *h)
 	return true;
 }
 
-/* Host of the upstream's own name: a backend on a unix socket has none. */
+/* The Host of the instance's own name; a unix socket has none. */
 static struct slice
 upstream_host(const struct instance *in)
 {
@@ -18576,7 +18574,7 @@ host_write(const struct forward *fw)
 	fw->put(fw->t, S("Host"), host);
 }
 
-/* What warp says of the client, of itself, and for the operator. */
+/* Writes fields about the client, about warp, and from the route. */
 static void
 added_write(const struct forward *fw)
 {
@@ -18592,7 +18590,7 @@ added_write(const struct forward *fw)
 		fw->put(fw->t, add->v[i].name, add->v[i].value);
 }
 
-/* How the body goes and what becomes of the connection. */
+/* How the body is framed and what becomes of the connection. */
 static void
 request_framing(struct text *t, const struct exchange *x, const struct head *h)
 {
@@ -18610,8 +18608,8 @@ request_framing(struct text *t, const struct exchange *x, const struct head *h)
 		text_add(t, S("Connection: close\r\n"));
 }
 
-/* The head of x as x->inst is to see it. False: it does not fit, or its path
- * is none after rewriting. */
+/* Writes the head of x for x->inst. False: it does not fit, or its path is
+ * malformed after rewriting. */
 static bool
 request_write(struct text *t, const struct exchange *x, struct head *h)
 {
@@ -18640,7 +18638,7 @@ request_write(struct text *t, const struct exchange *x, struct head *h)
 
 /* ---- response ---- */
 
-/* What the client is to know of the connection. RFC 9112 9.3. */
+/* Says whether the connection stays open. RFC 9112 9.3. */
 static void
 connection_write(struct text *t, const struct exchange *x)
 {
@@ -18660,7 +18658,7 @@ status_write(struct text *t, int status, struct slice reason)
 	text_add(t, S("\r\n"));
 }
 
-/* The client comes back to the instance that answers now. RFC 6265 4.1. */
+/* The cookie that leads back to this instance. RFC 6265 4.1. */
 static void
 cookie_write(struct text *t, const struct instance *in, bool secure)
 {
@@ -18710,7 +18708,7 @@ upgrade_write(struct text *t, const struct exchange *x, const struct head *h)
 			line_write(t, S("Upgrade"), h->f[i].value);
 }
 
-/* What of the answer's head does not reach the client. */
+/* Drops fields that do not reach the client. */
 static void
 answer_drop(struct head *h, const struct exchange *x, const struct route *r)
 {
@@ -18724,12 +18722,12 @@ answer_drop(struct head *h, const struct exchange *x, const struct route *r)
 	head_edit(h, &r->add_response_headers, &r->remove_response_headers);
 }
 
-/* The head of any answer, x->u's or one that warp has made, as the client is to
- * see it. False: it does not fit. */
+/* Writes the head of an answer, x->u's or one that warp made, for the client.
+ * False: it does not fit. */
 static bool
 answer_write(struct text *t, const struct exchange *x, struct head *h)
 {
-	static const struct route none; /* one that is answered before it has a route */
+	static const struct route none; /* for an answer without a route */
 	const struct route *r = x->route ? x->route : &none;
 
 	answer_drop(h, x, r);
@@ -18800,7 +18798,7 @@ json_add(struct text *t, const char *s)
 	}
 }
 
-/* JSON for who asks for it and not for HTML as well. */
+/* Whether JSON is asked for, and not HTML as well. */
 static bool
 wants_json(const struct head *h)
 {
@@ -18847,8 +18845,8 @@ error_text(struct text *t, int status, bool json, const char *cause)
 	}
 }
 
-/* The error in the words and the form the client asked for. The body lies in
- * a static buffer: good until the next one. */
+/* The error page, in the form the client asked for. The body lies in a static
+ * buffer: good until the next call. */
 static struct answer
 answer_error(const struct head *h, int status, const char *cause)
 {
@@ -18866,7 +18864,7 @@ answer_error(const struct head *h, int status, const char *cause)
 	};
 }
 
-/* The head of a made-up answer. Its slices are a's, or good until the next one. */
+/* The head of a made-up answer. Its slices are a's, or good until the next call. */
 static void
 answer_head(struct head *h, const struct answer *a)
 {
@@ -18897,15 +18895,14 @@ answer_head(struct head *h, const struct answer *a)
  *         they are in.
  * Offers  maintenance_open, maintenance_answer.
  * Calls   base, arena, clock, log, usage, heads. While the file is there it is
- *         the answer. It is looked for when a request comes, at most every
- *         MAINTENANCE_MS. */
+ *         the answer. Requests look for it, at most every MAINTENANCE_MS. */
 
-/* A notice that hangs out, or does not. */
+/* The maintenance file of an upstream. */
 struct notice {
-	int dir;            /* as it was before chroot; -1: it was not there */
+	int dir;            /* opened before chroot; -1: it was not there */
 	int64_t looked_ms;  /* 0: never */
 	bool out;
-	int why;            /* errno, when it could not be looked for */
+	int why;            /* errno of a look that failed; 0: none */
 	struct stat st;     /* of the file that body is from */
 	char *body;
 	size_t n;
@@ -18933,8 +18930,8 @@ maintenance_open(const struct conf *cf)
 	}
 }
 
-/* Whether it exists; then *st is its, and *fd is -1 if it cannot be read. False:
- * errno says why. */
+/* Whether the file exists: *st is its status, *fd is -1 if it cannot be read.
+ * False: errno says why. */
 static bool
 notice_at(int dir, const char *path, int *fd, struct stat *st)
 {
@@ -18943,8 +18940,8 @@ notice_at(int dir, const char *path, int *fd, struct stat *st)
 	return fstatat(dir, path, st, 0) == 0;
 }
 
-/* Outside of a chroot its path is gone anew where that is allowed: a directory
- * on the way may be another one now. */
+/* Without chroot the path is looked up anew where rights allow: a directory on
+ * the way may have been replaced. */
 static bool
 notice_find(const struct notice *no, const char *path, int *fd, struct stat *st)
 {
@@ -18964,7 +18961,7 @@ notice_is_same(const struct stat *a, const struct stat *b)
 	    a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-/* Its text, as much as is shown of it; empty if it has none to give. */
+/* Reads as much of the file as is shown; empty if it cannot be read. */
 static void
 notice_read(struct notice *no, const char *path, int fd, const struct stat *st)
 {
@@ -19007,7 +19004,7 @@ notice_look(struct notice *no, const char *path)
 		close(fd);
 }
 
-/* By the name's end. */
+/* By the file name's end. */
 static struct slice
 notice_type(const char *path)
 {
@@ -19023,8 +19020,8 @@ notice_type(const char *path)
 	return S("text/plain; charset=utf-8");
 }
 
-/* True while up is under maintenance: *a is the answer then. Its body is a
- * copy: the file may change while a slow client reads. */
+/* Whether up is under maintenance: then *a is the answer. Its body is a copy: the
+ * file may change while a slow client reads. */
 static bool
 maintenance_answer(const struct upstream *up, struct answer *a)
 {
@@ -19054,7 +19051,7 @@ maintenance_answer(const struct upstream *up, struct answer *a)
 static struct pipe pipes[SPLICE_PIPES], *pipes_free;
 static unsigned n_pipes;
 
-/* An empty one; NULL: all are in use, or there are no descriptors. */
+/* An empty pipe; NULL: all are in use, or there are no descriptors. */
 static struct pipe *
 pipe_take(void)
 {
@@ -19073,7 +19070,7 @@ pipe_take(void)
 	return p;
 }
 
-/* Takes p back; bytes that nobody wants any more are thrown away. */
+/* Takes p back; bytes that are left in it are thrown away. */
 static void
 pipe_give(struct pipe *p)
 {
@@ -19088,7 +19085,7 @@ pipe_give(struct pipe *p)
 	pipes_free = p;
 }
 
-/* From the socket, at most max bytes. As side_fill. */
+/* Reads at most max bytes. Returns as side_fill. */
 static ssize_t
 pipe_fill(struct pipe *p, struct side *from, size_t max)
 {
@@ -19107,7 +19104,7 @@ pipe_fill(struct pipe *p, struct side *from, size_t max)
 	return -1;
 }
 
-/* Into the socket, what it takes. False: the peer is gone. */
+/* Writes what the socket takes. False: the peer is gone. */
 static bool
 pipe_drain(struct pipe *p, struct chan *to)
 {
@@ -19135,14 +19132,14 @@ enum { TAIL_PIECES = 3, FLOW_PIECES = 2 + TAIL_PIECES };
 enum relay {
 	RELAY_WAIT,     /* for either side */
 	RELAY_DONE,     /* the body is with the taker's chan */
-	RELAY_SHORT,    /* the giver left before the end */
-	RELAY_BAD,      /* what comes is no body */
-	RELAY_BAD_FIRST, /* from the start: its head did not go either */
-	RELAY_TOO_BIG,  /* or more than its limit */
+	RELAY_SHORT,    /* the source ended before the body */
+	RELAY_BAD,      /* the body is malformed */
+	RELAY_BAD_FIRST, /* from the start: its head was not sent either */
+	RELAY_TOO_BIG,  /* the body is above its limit */
 	RELAY_REFUSED   /* the taker left */
 };
 
-/* What it holds of the kernel's and of the free blocks goes back. */
+/* Gives back the pipe and the block that f holds. */
 static void
 flow_end(struct flow *f)
 {
@@ -19152,7 +19149,7 @@ flow_end(struct flow *f)
 	f->trailers = NULL;
 }
 
-/* Anew: that body, from there, when its state says so. */
+/* Prepares f for that body from that source; still off. */
 static void
 flow_begin(struct flow *f, struct source *from, enum body_kind kind, uint64_t length)
 {
@@ -19181,8 +19178,8 @@ flow_decode(struct flow *f, char *p, size_t n, size_t *content)
 	return rest < 0 ? -1 : used + rest;
 }
 
-/* Puts the chunk's size line before and CRLF behind *n bytes at p: there is
- * headroom, and what stood behind is used up or tailroom. */
+/* Puts the chunk's size line before and CRLF behind the *n bytes at p: headroom is
+ * there, and used-up bytes or tailroom. */
 static char *
 chunk_frame(char *p, size_t *n)
 {
@@ -19215,9 +19212,8 @@ flow_is_too_big(const struct flow *f)
 	return f->limit > 0 && f->body.total > f->limit;
 }
 
-/* Takes the next of what was read out of its framing: *piece is content that
- * lies in f->from->in. Returns how many bytes there are used up then; -1: the body
- * is malformed or too big. */
+/* Takes the next content out of its framing: *piece lies in f->from->in. Returns
+ * how many bytes of that are then used up; -1: the body is malformed or too big. */
 static ssize_t
 flow_unframe(struct flow *f, struct slice *piece)
 {
@@ -19238,8 +19234,8 @@ flow_unframe(struct flow *f, struct slice *piece)
 	return used;
 }
 
-/* The piece as the taker is to get it, and the end behind the last one. The
- * source reads with room around it for a chunk's frame. Returns how many of v. */
+/* Fills v with the piece as the taker needs it, and the end behind the last piece.
+ * The source left room for a chunk's frame. Returns how many of v are set. */
 static int
 flow_frame(const struct flow *f, struct slice piece, struct iovec *v)
 {
@@ -19255,15 +19251,15 @@ flow_frame(const struct flow *f, struct slice piece, struct iovec *v)
 	return k;
 }
 
-/* Something is on its way to the taker, or can be had whenever he is ready: his
- * POLLOUT is waited for. */
+/* Whether POLLOUT of the taker is waited for: bytes are on their way to it, or the
+ * source pulls. */
 static bool
 flow_owes(const struct flow *f, const struct chan *to)
 {
 	return to->waits || f->pipe || (f->state == FLOW_ON && f->from->pulls);
 }
 
-/* Nothing is in hand, and enough is still to come in one piece. */
+/* Nothing is buffered, and enough is still to come unframed. */
 static bool
 flow_may_splice(const struct flow *f, const struct chan *to)
 {
@@ -19271,7 +19267,7 @@ flow_may_splice(const struct flow *f, const struct chan *to)
 	    !f->from->pulls && f->from->in.n == 0 && !side_of(f->from)->ch.tls && !to->tls;
 }
 
-/* The pipe's bytes first, then at most one reading. */
+/* Fills an empty pipe with at most one read; drains it. */
 static enum relay
 flow_splice(struct flow *f, struct chan *to, bool *ready)
 {
@@ -19293,8 +19289,8 @@ flow_splice(struct flow *f, struct chan *to, bool *ready)
 	return f->body.done ? RELAY_DONE : got < 0 ? RELAY_SHORT : RELAY_WAIT;
 }
 
-/* Moves what there is, after head if that is given; reads once: when *ready, or
- * if the source pulls. */
+/* Sends head, if given, then what there is of the body. Reads once: when *ready,
+ * or if the source pulls. */
 static enum relay
 flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready)
 {
@@ -19335,8 +19331,8 @@ flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready
 	return RELAY_WAIT;
 }
 
-/* Raw bytes; at the giver's end the taker is told so, once all is sent.
- * RELAY_BAD: the giver's end was a reset. */
+/* Raw bytes; shuts the taker down when the source has ended and all is sent.
+ * RELAY_BAD: it ended with a reset. */
 static enum relay
 flow_tunnel(struct flow *f, struct chan *to, bool *ready)
 {
@@ -19349,15 +19345,15 @@ flow_tunnel(struct flow *f, struct chan *to, bool *ready)
 		return RELAY_WAIT;
 	if (f->from->end == SOURCE_CUT)
 		return RELAY_BAD;
-	chan_shutdown(to); /* fails only when it is gone already */
+	chan_shutdown(to); /* fails only if the taker is gone */
 	return RELAY_DONE;
 }
 
 /* ==== spool ==================================================================
  * Owns    request bodies that are kept until they are whole.
  * Offers  spool_new, spool_add, spool_rewind, spool_of, spool_drop.
- * Calls   base, arena, log, buf, usage. Memory first, then an unlinked file. An
- *         answer that warp makes is read like one. */
+ * Calls   base, arena, log, buf, usage. Memory first, then an unlinked file. A
+ *         made-up answer's body is read in the same way. */
 
 #define SPOOL_START 4096 /* first memory of a body; doubled as it grows */
 
@@ -19389,7 +19385,7 @@ spool_fill(struct source *src)
 	return -1;
 }
 
-/* All of text, which lies in own, if that is to be freed. */
+/* A spool of text; own: its memory, to be freed, or NULL. */
 static struct spool
 spool_of(struct slice text, void *own)
 {
@@ -19406,7 +19402,7 @@ spool_new(void)
 	return sp;
 }
 
-/* From its first byte. */
+/* Back to the first byte. */
 static void
 spool_rewind(struct spool *sp)
 {
@@ -19443,7 +19439,7 @@ spool_open(bool locked)
 		log_warn("request bodies stay in memory: " SPOOL_DIR ": %s", strerror(errno));
 }
 
-/* A file without a name, or one that loses it at once. */
+/* A file without a name, or one that is unlinked at once. */
 static int
 spool_file(void)
 {
@@ -19461,7 +19457,7 @@ spool_file(void)
 	return fd;
 }
 
-/* Room for n more bytes in memory, as far as max allows. */
+/* Room for n more bytes, up to max in all; returns how many. */
 static size_t
 spool_grow(struct spool *sp, size_t n, size_t max)
 {
@@ -19507,15 +19503,15 @@ spool_add(struct spool *sp, const char *p, size_t n, size_t max)
 /* ==== flight =================================================================
  * Owns    quiet_due.
  * Offers  flight_begin, flight_end.
- * Calls   clock, board, pool. The places that requests have on an instance, and
- *         what the master goes by when it stops one: who is still there. */
+ * Calls   clock, board, pool. Counts the requests on each instance: the master
+ *         stops a draining instance when none is left. */
 
 static bool quiet_due; /* the master is to be told CTL_QUIET */
 
-/* n more of this worker's requests are with the instance, in an epoch of that
- * parity, or (FLIGHT_EPOCHS) are held for its upstream. Nobody else writes there
- * while the worker lives. This record of its own comes first and goes last: should
- * the worker be killed in between, no place is lost. */
+/* n more of this worker's requests are on the instance, in an epoch of that parity,
+ * or (FLIGHT_EPOCHS) held for its upstream. While the worker lives, only it writes
+ * here. This record grows before the shared count and shrinks after it: no place is
+ * lost if the worker is killed in between. */
 static void
 flight_own(const struct instance *in, size_t which, int n)
 {
@@ -19545,7 +19541,7 @@ flight_end(const struct exchange *x, const struct instance *in)
 	flight_leave(x, in, false);
 }
 
-/* In the epoch that is: the program that listens there now, no other. */
+/* Counts x in the current epoch: on the program that listens there now. */
 static void
 flight_epoch(struct exchange *x, const struct instance *in)
 {
@@ -19562,9 +19558,9 @@ flight_epoch(struct exchange *x, const struct instance *in)
 	}
 }
 
-/* A place for one more request. False: there is none, or the instance is to
- * be stopped. The master says so first and looks at in_flight afterwards; here
- * it is the other way round, so one of both sees what the other did. */
+/* A place for one more request. False: there is none, or the instance is to be
+ * stopped. The master sets run, then reads in_flight; a worker does the reverse,
+ * so at least one of them sees what the other did. */
 static bool
 flight_begin(struct exchange *x, const struct instance *in)
 {
@@ -19592,17 +19588,17 @@ flight_begin(struct exchange *x, const struct instance *in)
  * Offers  queue_*, hold_*.
  * Calls   base, clock, log, balance, timer, board, roster, pool, flight.
  *
- * Requests that wait until an instance of their upstream may be asked. One joins
- * when nobody can be asked, in its turn's place, so that one that was refused
- * stands where it stood. When there is news, as many as `go` says go on: the oldest
- * leaves the queue and is out, trying anew, which counts against those who
- * come. It is settled when it has an instance or its answer, or is back in the
- * queue. Who has waited too long leaves as well, to be told so. The first part
+ * Requests wait here until an instance of their upstream may be asked. A request
+ * joins when none can be asked, in the place of its turn: a request that tried
+ * in vain stands where it stood. When there is news, `go` requests try again: the
+ * oldest leaves the queue and is out, and new requests queue behind it. It is
+ * settled when it has an instance or its answer, or is back in the queue. A
+ * request that has waited too long leaves too, and is answered. The first part
  * knows nothing of upstreams: a queue, its turns and its timer. */
 
-static bool held_news; /* some that wait may try again: see queue.go */
+static bool held_news; /* held requests may try again: see queue.go */
 
-/* To its place among those that wait, in the order they came. */
+/* Puts w in its place: the queue is in the order of turns. */
 static void
 queue_put(struct queue *q, struct waiter *w)
 {
@@ -19614,7 +19610,7 @@ queue_put(struct queue *q, struct waiter *w)
 	q->n++;
 }
 
-/* n more of them may try; the front sees to it when this turn is over. */
+/* Lets n more of q try, when this turn of the loop is over. */
 static void
 queue_wake(struct queue *q, unsigned n)
 {
@@ -19622,7 +19618,7 @@ queue_wake(struct queue *q, unsigned n)
 	held_news |= q->go > 0;
 }
 
-/* Nobody said anything for HELD_AGAIN_MS: the oldest has a look. */
+/* There was no news for HELD_AGAIN_MS: the oldest tries again. */
 static void
 queue_due(struct timer *t)
 {
@@ -19641,8 +19637,8 @@ hold_queue(const struct exchange *x)
 	return &x->route->upstream->roster->queue;
 }
 
-/* How many wait for this upstream, in all workers: counted on its first
- * instance's record. */
+/* Counts the requests that wait for up, in all workers, on the record of its
+ * first instance. */
 static void
 held_count(const struct upstream *up, bool joins)
 {
@@ -19657,7 +19653,7 @@ held_count(const struct upstream *up, bool joins)
 	}
 }
 
-/* Back in the queue, on an instance, or answered: its try is over. */
+/* x is back in the queue, on an instance, or answered: not out. */
 static void
 hold_settle(struct exchange *x)
 {
@@ -19697,7 +19693,7 @@ hold_leave(struct exchange *x)
 	x->passed = false;
 }
 
-/* May be asked, if it has a place. */
+/* in may be asked, if it has a place. */
 static bool
 instance_is_open(const struct instance *in)
 {
@@ -19706,7 +19702,7 @@ instance_is_open(const struct instance *in)
 	return s == STAND_UP || s == STAND_TRIAL;
 }
 
-/* Some instance would take x, had it a place for it. */
+/* Whether some instance would take x if it had a place. */
 static bool
 hold_is_full(const struct exchange *x)
 {
@@ -19750,7 +19746,7 @@ hold_is_over(const struct exchange *x)
 	return now_ms - (x->wait.since_ms ? x->wait.since_ms : now_ms) >= hold_ms(x);
 }
 
-/* A process that starts on request is asked for, calmly. */
+/* Asks for a process that starts on request, at most once a second. */
 static void
 hold_start(const struct upstream *up)
 {
@@ -19768,8 +19764,8 @@ hold_start(const struct upstream *up)
 		}
 }
 
-/* A place is free: for the oldest of this worker, or for those of the others,
- * as likely as there are more of them. */
+/* A place is free: for this worker's oldest request, or for another worker's, in
+ * proportion to how many wait there. */
 static void
 hold_place(const struct upstream *up)
 {
@@ -19790,11 +19786,11 @@ hold_place(const struct upstream *up)
 enum lost {
 	LOST_CONNECT, /* refused, no route, no such socket */
 	LOST_CONNECT_TIMEOUT,
-	LOST_TLS, /* no handshake, or with the wrong one */
+	LOST_TLS, /* no handshake, or the wrong peer */
 	LOST_WRITE_TIMEOUT,
 	LOST_READ_TIMEOUT,
 	LOST_CLOSED,  /* before the answer's head was whole */
-	LOST_BAD,     /* its answer is none */
+	LOST_BAD,     /* its answer is malformed */
 	LOSTS
 };
 static const struct {
@@ -19811,7 +19807,7 @@ static const struct {
 };
 
 #define STATUS_ABORTED 499 /* in the log: the client left first */
-#define WARNS_PER_S    5   /* lines of one kind, as about one failing upstream */
+#define WARNS_PER_S    5   /* lines of one kind, such as about one failing upstream */
 
 static struct calm calm_local; /* about this host */
 
@@ -19819,7 +19815,7 @@ static void (*upstream_door)(struct watch *, short); /* the front's */
 static void (*upstream_due)(struct timer *);
 static const struct exchange *req_of; /* whose head req is */
 
-/* Its head, parsed; again when another came between. */
+/* x's head, parsed; anew if another came between. */
 static struct head *
 exchange_request(const struct exchange *x)
 {
@@ -19831,7 +19827,7 @@ exchange_request(const struct exchange *x)
 	return &req;
 }
 
-/* The head's slices follow its n bytes from one place to another. */
+/* The n bytes of head h have moved: its slices follow. */
 static void
 head_move(struct head *h, const char *from, size_t n, const char *to)
 {
@@ -19884,7 +19880,7 @@ exchange_new(struct conn *c, size_t n)
 	return x;
 }
 
-/* Says what is to be done of it next; see states[]. */
+/* Sets what x does next; see states[]. */
 static void
 exchange_enter(struct exchange *x, enum exchange_state state)
 {
@@ -19915,7 +19911,7 @@ upstream_leave(struct exchange *x, bool keep)
 	x->u = NULL;
 	flight_end(x, x->inst);
 	if (x->inst->max_connections > 0 && u->state == UP_BUSY)
-		hold_place(x->inst->up); /* one that refuses has none to give */
+		hold_place(x->inst->up); /* a refusing instance has no place */
 	timer_clear(&u->s.timer);
 	if (keep)
 		pool_give(u);
@@ -19940,8 +19936,8 @@ exchange_count(const struct exchange *x)
 	wide_count(&me->bytes_out, x->down.body.total);
 }
 
-/* The last word: counted, logged, freed. The client's connection is idle
- * again, or to be closed. */
+/* Ends x: counts, logs and frees it. The client's connection is idle again, or to
+ * be closed. */
 static enum step
 exchange_over(struct exchange *x)
 {
@@ -19968,8 +19964,8 @@ exchange_over(struct exchange *x)
 	return STEP_DONE;
 }
 
-/* Ends here and now: the client left, or must see that the answer is cut. An
- * answer whose end is the connection's end is cut by a reset. */
+/* Ends x at once: the client left, or must see that the answer is cut. An answer
+ * that ends with the connection is cut by a reset. */
 static enum step
 exchange_abort(struct exchange *x)
 {
@@ -19987,7 +19983,7 @@ exchange_abort(struct exchange *x)
 
 /* ---- made-up answers ---- */
 
-/* A body that is here already does not cost the connection. */
+/* Skips a body that is here, to keep the connection. */
 static void
 request_settle(struct exchange *x)
 {
@@ -20007,7 +20003,7 @@ request_settle(struct exchange *x)
 	x->up.state = FLOW_OFF;
 }
 
-/* The answer's head goes, as written, with what there is of the body. */
+/* Sends the answer's head, as written, with what there is of the body. */
 static enum relay
 answer_start(struct exchange *x)
 {
@@ -20053,7 +20049,7 @@ exchange_error(struct exchange *x, int status, const char *cause, struct slice e
 
 /* ---- an upstream that fails ---- */
 
-/* A warning of a kind that may come without end; each upstream is one. */
+/* Warns at most WARNS_PER_S times a second for each c. */
 __attribute__((format(printf, 2, 3))) static void
 warn_calmly(struct calm *c, const char *fmt, ...)
 {
@@ -20082,7 +20078,7 @@ is_idempotent(enum method m)
 	    m == M_DELETE;
 }
 
-/* Its body can be sent (again): none, kept, or not begun. */
+/* The body can be sent (again): none, kept, or not begun. */
 static bool
 body_is_here(const struct exchange *x)
 {
@@ -20090,7 +20086,7 @@ body_is_here(const struct exchange *x)
 	    (x->up.body.total == 0 && x->up.body.chunk == CHUNK_SIZE);
 }
 
-/* Whether it is a replica of the process: NAME, or NAME.i. */
+/* Whether bp is a replica of the process: NAME, or NAME.i. */
 static bool
 proc_is_of(const struct board_proc *bp, const char *name)
 {
@@ -20120,7 +20116,7 @@ cause_of_process(struct text *t, const struct process *p)
 	}
 }
 
-/* No instance answered. The page says why, where pages may. */
+/* No instance answered. The page says why, if show_errors. */
 static enum step
 exchange_failed(struct exchange *x, int status)
 {
@@ -20135,7 +20131,7 @@ exchange_failed(struct exchange *x, int status)
 	return exchange_error(x, status, buf, status == 503 ? S("Retry-After: 1\r\n") : S(""));
 }
 
-/* x waits for an instance where that may help, else it is answered status. */
+/* x waits for an instance if that may help, else status is the answer. */
 static enum step
 exchange_hold(struct exchange *x, int status)
 {
@@ -20162,8 +20158,8 @@ exchange_tried(struct exchange *x, const struct instance *in)
 	x->tried |= UINT64_C(1) << ((size_t)(in - in->up->instances) % TRIED_BITS);
 }
 
-/* The instance did not do it: another try where the retry rule allows one,
- * else the error; in the middle of an answer, its end. */
+/* The instance failed x: another try if the retry rule allows one, else the
+ * error; in the middle of an answer, x ends. */
 static enum step
 exchange_lost(struct exchange *x, enum lost why, const char *cause)
 {
@@ -20188,7 +20184,7 @@ exchange_lost(struct exchange *x, enum lost why, const char *cause)
 		exchange_enter(x, X_PICK);
 		return STEP_AGAIN;
 	}
-	if (stale) /* its right, even under a POST */
+	if (stale) /* allowed, even under a POST */
 		warn_calmly(&in->up->calm, "upstream %s: %s %s, as a kept connection may; a %.*s is "
 		    "not sent twice", in->up->name, instance_text(in), cause,
 		    (int)MIN(x->method_text.n, 32), x->method_text.p);
@@ -20228,7 +20224,7 @@ upstream_attach(struct exchange *x, struct upconn *u)
 	    (x->route->connect_ms ? x->route->connect_ms : x->inst->up->connect_ms);
 }
 
-/* All lines of that name, in order; none is as good as any other value. */
+/* The hash of all lines of that name, in order; 0: there is none. */
 static uint64_t
 header_key(const struct head *h, struct slice name)
 {
@@ -20251,7 +20247,7 @@ cookie_instance(struct upstream *up, const struct head *h)
 	return NULL;
 }
 
-/* What the strategy goes by, of this request. */
+/* What the strategy needs of this request. */
 static void
 pick_of(struct exchange *x, struct pick *p)
 {
@@ -20278,7 +20274,7 @@ pick_of(struct exchange *x, struct pick *p)
 	}
 }
 
-/* The instance for the next try; NULL: nobody can be asked. */
+/* The instance for the next try; NULL: none can be asked. */
 static struct instance *
 exchange_pick(struct exchange *x)
 {
@@ -20290,13 +20286,13 @@ exchange_pick(struct exchange *x)
 		return x->inst;
 	pick_of(x, &p);
 	in = balance_pick(up, &p);
-	/* one that is only full keeps its clients */
+	/* a full instance keeps its clients */
 	x->sticks = up->balance->by == BY_COOKIE && in != p.stuck &&
 	    !(p.stuck && instance_full(p.stuck));
 	return in;
 }
 
-/* Others waited before x came: it stands behind them, for their reason. */
+/* Others wait already: x goes behind them, with the cause of the last one. */
 static enum step
 exchange_queue(struct exchange *x)
 {
@@ -20310,7 +20306,7 @@ exchange_queue(struct exchange *x)
 	return exchange_hold(x, last->held_status);
 }
 
-/* There is nobody to ask now. */
+/* No instance can be asked now. */
 static enum step
 exchange_stuck(struct exchange *x)
 {
@@ -20324,7 +20320,7 @@ exchange_stuck(struct exchange *x)
 	return exchange_hold(x, x->tries > 0 ? 502 : 503);
 }
 
-/* There is no connection to x->inst, for this reason. */
+/* A connection to x->inst could not begin, because of err. */
 static enum step
 exchange_undialled(struct exchange *x, int err)
 {
@@ -20366,7 +20362,7 @@ step_pick(struct exchange *x)
 		return exchange_undialled(x, errno);
 	upstream_attach(x, u);
 	if (up->roster->n > 1)
-		hold_settle(x); /* others need not see how this one fares */
+		hold_settle(x); /* others need not wait for this try */
 	exchange_enter(x, X_CONNECT);
 	return u->state == UP_BUSY ? STEP_AGAIN : STEP_WAIT;
 }
@@ -20390,7 +20386,7 @@ proxy_line(struct exchange *x)
 	    x->c->peer_port, &to, port);
 }
 
-/* TLS shall be spoken from here on; a PROXY header goes before it. */
+/* Begins TLS to the upstream, after a PROXY header if one is due. */
 static bool
 upstream_tls(struct exchange *x)
 {
@@ -20408,7 +20404,7 @@ upstream_tls(struct exchange *x)
 	return tls_client(ch, &peer);
 }
 
-/* Its certificate cannot be judged yet: the request waits, nobody is blamed. */
+/* No certificate can be judged yet: x waits, the instance is not blamed. */
 static enum step
 exchange_early(struct exchange *x)
 {
@@ -20421,7 +20417,7 @@ exchange_early(struct exchange *x)
 	return exchange_hold(x, 503);
 }
 
-/* The connection is there: the request can go, after the TLS handshake. */
+/* The connection is there: the request can be sent, after the TLS handshake. */
 static enum step
 upstream_connected(struct exchange *x)
 {
@@ -20449,7 +20445,7 @@ upstream_connected(struct exchange *x)
 	return STEP_AGAIN;
 }
 
-/* Poll has said something about the connection on its way. */
+/* Poll has an event for the connection that is being made. */
 static enum step
 step_connect(struct exchange *x)
 {
@@ -20469,7 +20465,7 @@ step_connect(struct exchange *x)
 	return upstream_connected(x);
 }
 
-/* The request body is none, or more than it may be. */
+/* The request body is malformed or too big. */
 static enum step
 exchange_bad_body(struct exchange *x)
 {
@@ -20480,7 +20476,7 @@ exchange_bad_body(struct exchange *x)
 	return exchange_error(x, 400, "the request body is malformed", S(""));
 }
 
-/* The request body goes on; head first, if given. */
+/* Sends head, if given, then more of the request body. */
 static enum step
 exchange_up(struct exchange *x, const struct text *head)
 {
@@ -20524,11 +20520,11 @@ step_send(struct exchange *x)
 	enum step s;
 
 	hold_settle(x);
-	if (x->wait.since_ms != 0) /* what it waited for is there: for all */
+	if (x->wait.since_ms != 0) /* an instance is there: for all that wait */
 		queue_wake(hold_queue(x), hold_queue(x)->n);
 	h = exchange_request(x);
 	head_begin();
-	if (!x->u->s.ch.tls) /* else it went before the handshake */
+	if (!x->u->s.ch.tls) /* else it was sent before the handshake */
 		proxy_line(x);
 	if (!request_write(&head_out, x, h))
 		return exchange_error(x, head_out.full ? 431 : 400,
@@ -20541,12 +20537,12 @@ step_send(struct exchange *x)
 	x->up_start_us = now_us;
 	exchange_enter(x, X_WAIT);
 	s = exchange_up(x, &head_out);
-	return s == STEP_WAIT && x->u_ready ? STEP_AGAIN : s; /* it left: what did it say? */
+	return s == STEP_WAIT && x->u_ready ? STEP_AGAIN : s; /* it left: any answer? */
 }
 
 /* ---- steps toward the client ---- */
 
-/* The upstream has said all: its connection goes back, if both may keep it. */
+/* The answer is whole: the upstream connection goes back, if it may be kept. */
 static void
 exchange_release(struct exchange *x)
 {
@@ -20558,10 +20554,10 @@ exchange_release(struct exchange *x)
 	upstream_leave(x, x->reusable && x->up.state != FLOW_ON && x->up.state != FLOW_CUT &&
 	    u->s.src.in.n == 0 && !u->s.ch.waits && !u->s.src.end && !u->s.hup);
 	if (x->up.state == FLOW_ON)
-		x->up.state = FLOW_CUT; /* nobody takes the rest of the request */
+		x->up.state = FLOW_CUT; /* the rest of the request goes nowhere */
 }
 
-/* Its answer has begun: counted. */
+/* Counts an answer that has begun. */
 static void
 upstream_answered(struct exchange *x)
 {
@@ -20575,7 +20571,7 @@ upstream_answered(struct exchange *x)
 	instance_timed(x->inst, us);
 }
 
-/* The answer's body has gone on, as r says. */
+/* Goes on after relaying the body, as r says. */
 static enum step
 exchange_down(struct exchange *x, enum relay r)
 {
@@ -20606,7 +20602,7 @@ step_answer(struct exchange *x)
 	    : flow_relay(&x->down, x->to, NULL, &x->u_ready));
 }
 
-/* 1xx: passed on to who can read them, and the wait goes on. */
+/* Passes a 1xx on to a client that can read it, and waits on. */
 static enum step
 exchange_interim(struct exchange *x, size_t n)
 {
@@ -20641,7 +20637,7 @@ exchange_tunnel(struct exchange *x)
 	return STEP_AGAIN;
 }
 
-/* Decides how the answer's body goes and what outlives it. */
+/* Decides the answer's framing and which connections stay. */
 static int
 exchange_frame(struct exchange *x)
 {
@@ -20649,7 +20645,7 @@ exchange_frame(struct exchange *x)
 
 	if (body_of_response(b, &res, x->method) < 0)
 		return -1;
-	/* some backends send a body to HEAD all the same; who says no length would */
+	/* a backend that answers HEAD without a length may send a body all the same */
 	x->u->head = x->method == M_HEAD;
 	x->reusable = res.minor > 0 && b->kind != BODY_CLOSE && (x->method != M_HEAD ||
 	    res.count[F_CONTENT_LENGTH] + res.count[F_TRANSFER_ENCODING] > 0) &&
@@ -20699,7 +20695,7 @@ exchange_respond(struct exchange *x, size_t n)
 	return tunnel && r != RELAY_REFUSED ? exchange_tunnel(x) : exchange_down(x, r);
 }
 
-/* The request is on its way; what the upstream says is a head, or part. */
+/* The request is on its way; the upstream sends a head, or part of one. */
 static enum step
 step_wait(struct exchange *x)
 {
@@ -20721,7 +20717,7 @@ step_wait(struct exchange *x)
 		                  : STEP_WAIT;
 	if (x->u->parsed > 0 && !u->src.end && u->src.in.n <= conf->server.max_header_bytes &&
 	    !memchr(buf_p(&u->src.in) + x->u->parsed, '\n', u->src.in.n - x->u->parsed))
-		n = 0; /* not even a line more: it drips */
+		n = 0; /* no line more: parse later */
 	else
 		n = response_parse(&res, buf_slice(&u->src.in));
 	x->u->parsed = n == 0 ? u->src.in.n : 0;
@@ -20801,8 +20797,7 @@ step_spool(struct exchange *x)
 	return c->src.end ? exchange_abort(x) : STEP_WAIT;
 }
 
-/* The master is asked, it waits for an instance, or all is over: nothing to do
- * here. */
+/* Nothing to do: x waits for its password, for the master, or for an instance. */
 static enum step
 step_rest(struct exchange *x)
 {
@@ -20810,9 +20805,9 @@ step_rest(struct exchange *x)
 	return STEP_WAIT;
 }
 
-/* What is done in each state, which of what the two sides say is listened to
- * (as far as a flow is ready for it), and what both deadlines are for:
- * WAIT_NOTHING, for what is read and written there. */
+/* Of each state: its step, the events that are watched on either side (as far as
+ * a flow is ready for them), and what both deadlines are for; WAIT_NOTHING: for
+ * the reads and writes there. */
 static const struct {
 	enum step (*step)(struct exchange *);
 	short client, upstream;
@@ -20832,8 +20827,8 @@ static const struct {
 
 /* ---- waiting ---- */
 
-/* Watches s for these events. One that hung up is watched only while it is
- * read or written: poll reports it without end. */
+/* Watches s for these events. A side that hung up is watched only while it is
+ * read or written: poll reports that without end. */
 static void
 side_watch(struct side *s, short want)
 {
@@ -20843,8 +20838,8 @@ side_watch(struct side *s, short want)
 		loop_watch(&s->ch.w, want);
 }
 
-/* Only what it waits for lets the deadline start anew: who sends without end
- * has not read anything yet. */
+/* Only what s waits for starts the deadline anew: a peer that sends without end
+ * has read nothing yet. */
 static void
 side_deadline(struct side *s, enum wait what, uint32_t ms, short events)
 {
@@ -20916,7 +20911,7 @@ upstream_arm(struct exchange *x)
 		side_deadline(u, WAIT_NOTHING, 0, x->u_events);
 }
 
-/* Takes steps until one waits. Afterwards x is gone if c->s.x says so. */
+/* Takes steps until one waits. Afterwards x is gone unless c->s.x is x. */
 static void
 exchange_run(struct exchange *x)
 {
@@ -20935,13 +20930,13 @@ exchange_run(struct exchange *x)
 	x->c_events = x->u_events = 0;
 }
 
-/* ---- what poll and the timers say ---- */
+/* ---- events and deadlines ---- */
 
 static void
 exchange_client_event(struct exchange *x, short revents)
 {
 	struct side *c = &x->c->s;
-	/* who closes while it waits for an instance is taken to have left for good */
+	/* a client that closes while it waits for an instance counts as gone */
 	bool gone = revents & (POLLERR | POLLHUP | POLLNVAL) ||
 	    (x->state == X_HOLD && revents & POLLRDHUP);
 
@@ -20953,7 +20948,7 @@ exchange_client_event(struct exchange *x, short revents)
 	x->c_events = revents;
 	x->c_ready = revents & (POLLIN | POLLHUP | POLLERR);
 	if (revents & POLLOUT) {
-		/* what waited is gone: the other side's turn, without another poll */
+		/* what waited is sent: the other side's turn, without another poll */
 		x->u_ready = chan_flush(&c->ch) && x->u && x->down.state == FLOW_ON;
 		if (c->ch.broken) {
 			exchange_abort(x);
@@ -21003,8 +20998,8 @@ exchange_upstream_late(struct exchange *x)
  * Offers  admin_serve, admin_told, admin_left.
  * Calls   arena, http, pool, auth, admin, heads, exchange. */
 
-/* The master knows a verb by its place here. It is free again when the master
- * has answered, whether or not its client is still there. */
+/* Verbs that the master was asked, numbered by place. A place is free again when
+ * the master has answered, even if the client has left. */
 static struct ask {
 	bool taken;
 	struct exchange *x; /* NULL: its client has left */
@@ -21038,7 +21033,7 @@ admin_ask(struct exchange *x, const char *verb)
 	return STEP_AGAIN;
 }
 
-/* The value of the first field of that name; p is NULL: there is none. */
+/* The value of the first field of that name; p NULL: there is none. */
 static struct slice
 head_value(const struct head *h, struct slice name)
 {
@@ -21048,8 +21043,8 @@ head_value(const struct head *h, struct slice name)
 	return (struct slice){ NULL, 0 };
 }
 
-/* A browser says for whom it asks: in Sec-Fetch-Site, or, where it is older or
- * the connection not secure, in Origin. */
+/* A page of another site asks: Sec-Fetch-Site says so, or, from an old browser or
+ * without TLS, Origin. */
 static bool
 is_cross_site(const struct head *h)
 {
@@ -21065,8 +21060,8 @@ is_cross_site(const struct head *h)
 	return !at || !slice_ieq(slice_from(origin, (size_t)(at - origin.p) + 3), h->host);
 }
 
-/* The mode of a socket file that warp has made guards it. At one that was handed to
- * us, only root and who we are need no token. */
+/* A socket file that warp made is guarded by its mode. At an inherited one, only
+ * root and our own user need no token. */
 static bool
 admin_knows(const struct conn *c)
 {
@@ -21077,8 +21072,8 @@ admin_knows(const struct conn *c)
 	    &n) == 0 && n == sizeof who && (who.uid == ROOT || who.uid == geteuid()));
 }
 
-/* path is what was asked for, below admin.expose if it came through a route:
- * then server.admin_token is asked for, else admin.token. */
+/* Serves path. exposed: x came through a route, path is below admin.expose, and the
+ * token is server.admin_token; else it is admin.token. */
 static enum step
 admin_serve(struct exchange *x, const struct head *h, struct slice path, bool exposed)
 {
@@ -21104,7 +21099,7 @@ admin_serve(struct exchange *x, const struct head *h, struct slice path, bool ex
 }
 
 /* The master's answer to a verb: its number, then "ok", or what is wrong.
- * Returns who asked, NULL when it has left. */
+ * Returns the client that asked; NULL: it has left. */
 static struct conn *
 admin_told(struct slice word)
 {
@@ -21133,7 +21128,7 @@ admin_told(struct slice word)
 	return a.c;
 }
 
-/* A connection is closed, its exchange went before it. */
+/* c is closed: the answer to its verb goes nowhere. */
 static void
 admin_left(const struct conn *c)
 {
@@ -21149,7 +21144,7 @@ admin_left(const struct conn *c)
  * Offers  gate_open, gate_enter, gate_admit, admin_enter.
  * Calls   arena, clock, http, path, addr, route, certs, board, tls, pool, auth,
  *         heads, maintenance, spool, exchange, admin front. A request with a
- *         whole head passes here once: which route, may it, and what then. */
+ *         whole head passes here once: its route, its checks, its action. */
 
 static uint64_t rate_seed; /* equal in all workers: the board is shared */
 
@@ -21158,12 +21153,12 @@ gate_open(void)
 {
 	if (getrandom(random_state, sizeof random_state, 0) != sizeof random_state)
 		random_state[0] = (uint64_t)now_us;
-	random_state[1] |= 1; /* all zero would stay so */
+	random_state[1] |= 1; /* all zero would stay zero */
 	auth_open();
 	rate_seed = (uint64_t)board->started_s * UINT64_C(0x9e3779b97f4a7c15);
 }
 
-/* 16 digits that all of this worker's requests begin with. */
+/* The 16 digits that all request ids of this worker begin with. */
 static struct slice
 id_prefix(void)
 {
@@ -21271,7 +21266,7 @@ gate_redirect(struct exchange *x, const struct head *h)
 	return exchange_error(x, x->route->status, "", text_slice(&t));
 }
 
-/* The route's upstream shall answer: at once, or when the body is whole. */
+/* Hands x to the route's upstream, at once or when the body is whole. */
 static enum step
 gate_forward(struct exchange *x, const struct head *h)
 {
@@ -21294,7 +21289,7 @@ gate_forward(struct exchange *x, const struct head *h)
 	return STEP_AGAIN;
 }
 
-/* What came of the password. STEP_WAIT: it is good. */
+/* Acts on a password check. STEP_WAIT: it is good. */
 static enum step
 gate_password(struct exchange *x, enum auth said)
 {
@@ -21313,8 +21308,8 @@ gate_password(struct exchange *x, enum auth said)
 	}
 }
 
-/* What the route asks of who wants in; authed: its password was good. STEP_WAIT:
- * nothing against it. */
+/* Checks x against the route's limits; authed: its password was good. STEP_WAIT: x
+ * may pass. */
 static enum step
 gate_guard(struct exchange *x, const struct head *h, bool authed)
 {
@@ -21337,9 +21332,9 @@ gate_guard(struct exchange *x, const struct head *h, bool authed)
 
 /* ---- before any route ---- */
 
-/* host may be asked for on a connection that asked for that name, if at all: it
- * is that name, or the certificate that was shown for it is host's as well. An
- * address cannot be asked for. */
+/* host may be requested on a connection whose handshake named `asked`, or nothing:
+ * host is that name, or the certificate shown covers it as well. An address cannot
+ * be named. */
 static bool
 host_is_served(const struct cert_set *set, struct slice asked, struct slice host)
 {
@@ -21348,7 +21343,7 @@ host_is_served(const struct cert_set *set, struct slice asked, struct slice host
 	int best;
 
 	if (host.n == 0 || slice_eq(asked, host))
-		return true; /* without a Host there is none to reach in secret */
+		return true; /* without a Host no other host is reached */
 	if (asked.n == 0 &&
 	    ip_parse(v6 ? (struct slice){ host.p + 1, host.n - 2 } : host, &ip))
 		return true;
@@ -21372,8 +21367,8 @@ gate_misdirects(const struct exchange *x)
 	return !host_is_served(conf->tls.set, tls_name(&tls->c.eng, name), host_normal(x->host));
 }
 
-/* A good certificate is shown for that host, not the one that warp has signed
- * itself until ACME has got another. */
+/* Whether a good certificate is shown for that host, not the one that warp signed
+ * itself until ACME gets another. */
 static bool
 host_has_cert(const struct cert_set *set, struct slice host)
 {
@@ -21387,7 +21382,7 @@ host_has_cert(const struct cert_set *set, struct slice host)
 	return false;
 }
 
-/* A trusted proxy says that its client came by https: to send it there again
+/* Whether a trusted proxy says that its client came by https: a redirect to https
  * would never end. */
 static bool
 came_by_https(const struct exchange *x, const struct head *h)
@@ -21403,8 +21398,8 @@ came_by_https(const struct exchange *x, const struct head *h)
 	    slice_ieq(head_field(h, F_X_FORWARDED_PROTO)->value, S("https"));
 }
 
-/* Plain http, where https is spoken as well. Behind a unix socket (no port)
- * is a proxy, which knows by itself what it serves. */
+/* Whether x came by plain http and is sent to https. In front of a unix socket (no
+ * port) is a proxy, which decides that itself. */
 static bool
 gate_to_https(const struct exchange *x, const struct head *h)
 {
@@ -21415,7 +21410,7 @@ gate_to_https(const struct exchange *x, const struct head *h)
 	    !came_by_https(x, h) && host_has_cert(t->set, host_normal(x->host));
 }
 
-/* The URL of the same by https. */
+/* The same target's URL by https. */
 static void
 https_write(struct text *t, const struct exchange *x, const struct head *h)
 {
@@ -21450,8 +21445,8 @@ gate_secure(struct exchange *x, const struct head *h)
 	return exchange_error(x, 308, "", text_slice(&t));
 }
 
-/* A CA asks whether the host is ours: whatever the routes say. STEP_WAIT: no
- * question of ours. RFC 8555 8.3. */
+/* Answers an ACME challenge, whatever the routes say. STEP_WAIT: it is none of
+ * ours. RFC 8555 8.3. */
 static enum step
 gate_challenge(struct exchange *x, const struct head *h)
 {
@@ -21469,7 +21464,7 @@ gate_challenge(struct exchange *x, const struct head *h)
 	    .content_type = S("application/octet-stream"), .owned = copy });
 }
 
-/* What is answered for any route. STEP_WAIT: nothing of that. */
+/* Answers what no route decides. STEP_WAIT: the route does. */
 static enum step
 gate_before(struct exchange *x, const struct head *h)
 {
@@ -21503,7 +21498,7 @@ gate_pass(struct exchange *x, const struct head *h, struct slice path, bool auth
 	}
 }
 
-/* False: the path is none. */
+/* False: the path is malformed. */
 static bool
 path_of(const struct head *h, struct path_view *view)
 {
@@ -21532,7 +21527,7 @@ gate_route(struct exchange *x, const struct head *h)
 	return gate_pass(x, h, view.path, false);
 }
 
-/* x has waited for its password to be checked. */
+/* Goes on with x, whose password was checked. */
 static enum step
 gate_admit(struct exchange *x, bool good)
 {
@@ -21540,7 +21535,7 @@ gate_admit(struct exchange *x, bool good)
 	struct path_view view;
 
 	x->auth = NULL;
-	if (!good || !path_of(h, &view)) /* it was one before */
+	if (!good || !path_of(h, &view)) /* it was good before */
 		return gate_password(x, AUTH_NO);
 	return gate_pass(x, h, view.path, true);
 }
@@ -21562,7 +21557,7 @@ gate_enter(struct exchange *x)
 		return exchange_error(x, -err, "the request's framing is refused", S(""));
 	x->client = client_of(&x->c->peer, h);
 	if (expect && (h->count[F_EXPECT] > 1 || !slice_ieq(expect->value, S("100-continue")))) {
-		x->keep = false; /* does its body come or not? */
+		x->keep = false; /* its body may come or not */
 		return exchange_error(x, 417, "only 100-continue can be expected", S(""));
 	}
 	if (h->form == TARGET_ASTERISK)
@@ -21593,17 +21588,17 @@ admin_enter(struct exchange *x)
  *         auth, heads, flight, hold, exchange, admin front, gate. The doors: what poll and
  *         the timers say arrives here first. */
 
-#define EVICT_TRIES 16 /* idle clients that are looked at for one that is silent */
+#define EVICT_TRIES 16 /* idle clients looked at to find a silent one */
 
 static struct slots conns = { .size = sizeof(struct conn),
 	.next_at = offsetof(struct conn, link) };
 static uint32_t n_conns;
 static struct listener *listeners;
 static int n_listeners;
-static struct timer accept_again; /* runs: out of descriptors, nobody is accepted */
+static struct timer accept_again; /* runs: out of descriptors, no accept */
 
-/* The clients of one kind of listener. Its places are its own, so that the
- * operator gets in however many others there are. */
+/* The clients of one kind of listener. Each kind has places of its own, so that
+ * the operator gets in however many clients there are. */
 static struct seats {
 	struct link idle; /* newest first: the last makes way when all are taken */
 	uint32_t n, max;
@@ -21616,7 +21611,7 @@ seats_of(const struct conn *c)
 	return &seats[c->listener->kind];
 }
 
-/* Listeners are watched while somebody who comes could have a place. */
+/* Watches listeners of this kind while a new client could have a place. */
 static void
 accept_settle(enum listener_kind kind)
 {
@@ -21671,7 +21666,7 @@ conn_close(struct conn *c)
 	accept_settle(kind);
 }
 
-/* Between requests. */
+/* c is between requests. */
 static void
 conn_rest(struct conn *c)
 {
@@ -21684,8 +21679,8 @@ conn_rest(struct conn *c)
 	timer_set(&c->s.timer, draining ? MIN(keep, (uint32_t)DRAIN_IDLE_MS) : keep);
 }
 
-/* Answered while the client may still be sending: the answer would be lost if
- * the connection was reset now. RFC 9112 9.6. */
+/* c is answered, but the client may still be sending: a reset now would lose the
+ * answer. RFC 9112 9.6. */
 static void
 conn_linger(struct conn *c)
 {
@@ -21714,7 +21709,7 @@ conn_linger_read(struct conn *c)
 
 /* ---- HTTP/1 ---- */
 
-/* See struct front: within what a head may take. */
+/* See struct front; within max_header_bytes. */
 static int
 http_parse(struct head *h, struct slice in, uint32_t *scanned)
 {
@@ -21729,7 +21724,7 @@ http_parse(struct head *h, struct slice in, uint32_t *scanned)
 	return n > 0 || memchr(in.p, '\n', in.n) ? -431 : -414;
 }
 
-/* What came is no request: said so, then the connection ends. */
+/* What came is no request: answers so, then ends the connection. */
 static void
 conn_refuse(struct conn *c, int status, const char *cause)
 {
@@ -21743,7 +21738,7 @@ conn_refuse(struct conn *c, int status, const char *cause)
 		exchange_run(x);
 }
 
-/* Goes on with the TLS handshake; the first request may have come along. */
+/* Goes on with the TLS handshake; the first request may have come with it. */
 static void
 conn_shake(struct conn *c)
 {
@@ -21781,7 +21776,7 @@ conn_shake(struct conn *c)
 	}
 }
 
-/* TLS begins on c. Whoever is in a handshake for longest makes way for it. */
+/* Begins TLS on c. At TLS_HANDSHAKES_MAX the oldest handshake makes way. */
 static void
 conn_tls(struct conn *c)
 {
@@ -21875,7 +21870,7 @@ static const struct front fronts[LISTENER_KINDS] = {
 	[LISTEN_ADMIN] = { http_parse, conn_refuse, admin_enter },
 };
 
-/* More requests are in its buffer: others have their turn first. */
+/* c has more requests: other connections come first. */
 static void
 conn_yield(struct conn *c)
 {
@@ -22014,8 +22009,8 @@ conn_open(struct listener *l, int fd, const union sock *peer)
 	conn_ready(&c->s.ch.w, POLLIN); /* the request is often here already */
 }
 
-/* Whoever idles for longest makes way, unless it has just spoken. False: nobody
- * idles. */
+/* The client idle for longest makes way, unless it has just spoken. False: none
+ * is idle. */
 static bool
 conn_evict(enum listener_kind kind)
 {
@@ -22031,8 +22026,8 @@ conn_evict(enum listener_kind kind)
 	return true;
 }
 
-/* Out of descriptors or memory: an idle client makes way, or there are no new
- * ones for a moment. */
+/* Out of descriptors or memory: an idle client makes way, or none is accepted for
+ * ACCEPT_RETRY_MS. */
 static void
 accept_pause(void)
 {
@@ -22049,7 +22044,7 @@ accept_pause(void)
 	accept_due(NULL);
 }
 
-/* One batch of who waits at l: whether there may be more. */
+/* Accepts one batch at l: whether there may be more. */
 static bool
 listener_take(struct listener *l)
 {
@@ -22106,8 +22101,8 @@ front_open(struct listener *ls, int n, uint32_t clients)
 	accept_due(NULL);
 }
 
-/* No new clients, but those that wait at listeners which are gone, as the bits say:
- * nobody else would take them. Idle ones get a last chance to be closed in peace. */
+/* Accepts no more clients, except those that wait at listeners which are gone (the
+ * bits): no other worker would take them. Idle clients may close in peace. */
 static void
 front_drain(uint64_t gone)
 {
@@ -22125,7 +22120,7 @@ front_drain(uint64_t gone)
 			conn_rest(OWNER(l, struct conn, link));
 }
 
-/* x has waited: it goes on, or is answered because it waited too long. Returns
+/* x was held: it goes on, or (over) is answered, for it waited too long. Returns
  * whether it has to wait on. */
 static bool
 front_go_on(struct exchange *x, bool over)
@@ -22143,8 +22138,8 @@ front_go_on(struct exchange *x, bool over)
 	return waits;
 }
 
-/* The oldest first: who waited too long, and as many as may try again. When one
- * has to wait on, so have those behind it. */
+/* Releases requests that waited too long and q->go more, the oldest first. When
+ * one has to wait on, so do those behind it. */
 static void
 front_release(struct queue *q)
 {
@@ -22162,7 +22157,7 @@ front_release(struct queue *q)
 	q->go = 0;
 }
 
-/* Those that wait, of all upstreams, get another look. */
+/* Lets the oldest held request of each upstream try again. */
 static void
 front_wake(const struct conf *cf)
 {
@@ -22188,8 +22183,8 @@ front_admit(void)
 	}
 }
 
-/* When a turn is over: what it has changed for those that wait. Returns ms
- * until it wants to be called again; -1: when something happens. */
+/* After a turn of the loop: goes on with requests that waited. Returns ms until
+ * it wants to be called again; -1: after the next event. */
 static int
 front_settle(const struct conf *cf)
 {
@@ -22216,14 +22211,14 @@ front_told(struct slice word)
  * Owns    the probes: one for each instance whose upstream has checks.
  * Offers  health_count, health_look, health_stop.
  * Calls   base, arena, clock, log, http, addr, board, timer, loop, buf, tls,
- *         chan, pool, heads, exchange. Only one worker checks, the one the
- *         master has told to. What came of it stands on the board, so that the
- *         next one goes on there. */
+ *         chan, pool, heads, exchange. Only one worker checks, the one that
+ *         the master chose. Results are on the board, so that the next worker
+ *         to check goes on from them. */
 
 static struct probe *probes; /* NULL: this worker does not check */
 static int n_probes;
 static struct timer health_timer; /* for all probes; see health_arm */
-static bool health_untold; /* the master could not be told of a change */
+static bool health_untold; /* the master has still to be told of a change */
 
 /* Probes that may run at one time. */
 static int
@@ -22236,8 +22231,8 @@ health_count(const struct conf *cf)
 	return n;
 }
 
-/* Waits of few different lengths, so that they take few timer lists: the
- * longest that is not too long, until it is near. */
+/* The longest of a few waits that is not too long for left_ms: few lengths take
+ * few timer lists. */
 static uint32_t
 tick_ms(int64_t left_ms)
 {
@@ -22248,7 +22243,7 @@ tick_ms(int64_t left_ms)
 	return ms;
 }
 
-/* Wakes when the first of them is due, or before. */
+/* Wakes when the first probe is due, or before. */
 static void
 health_arm(void)
 {
@@ -22260,10 +22255,10 @@ health_arm(void)
 		timer_set(&health_timer, tick_ms(next - now_ms));
 }
 
-/* ---- what came of it ---- */
+/* ---- verdicts ---- */
 
-/* Time from one probe to the next, in peace. first: any part of it, so that
- * those that began together part. */
+/* Time from one probe to the next. first: any part of an interval, so that probes
+ * that began together spread. */
 static uint32_t
 interval_ms(const struct health_conf *h, bool first)
 {
@@ -22276,7 +22271,7 @@ interval_ms(const struct health_conf *h, bool first)
 	return ms - off + (uint32_t)(random_next() % (2 * off + 1));
 }
 
-/* Its process has not been seen well yet: somebody waits for that. */
+/* Whether p's process waits for its first good check. */
 static bool
 probe_hurries(const struct probe *p)
 {
@@ -22286,7 +22281,7 @@ probe_hurries(const struct probe *p)
 	    (b->run == RUN_UP && b->health == HEALTH_UNKNOWN);
 }
 
-/* Not asked now: its process does not run, or will not much longer. */
+/* Whether p is not asked now: its process is off or draining. */
 static bool
 probe_pauses(const struct probe *p)
 {
@@ -22295,8 +22290,8 @@ probe_pauses(const struct probe *p)
 	return run == RUN_OFF || run == RUN_DRAINING;
 }
 
-/* Closes what is open; the next one starts an interval after the last began,
- * or at once if that took longer. */
+/* Closes p's connection; the next probe starts an interval after this one began,
+ * or at once if it took longer. */
 static void
 probe_rest(struct probe *p)
 {
@@ -22312,14 +22307,14 @@ probe_rest(struct probe *p)
 	p->due_ms = MAX(now_ms, p->began_ms + wait);
 }
 
-/* The master wants to know of it, sooner or later. */
+/* Tells the master of a change; see health_untold. */
 static void
 health_tell(void)
 {
 	health_untold = !master_tell(CTL_HEALTH, "");
 }
 
-/* One that was away is back: slow_start_secs count from now. */
+/* When an instance is back, slow_start_secs count from now. */
 static void
 health_set(struct board_instance *b, enum health to)
 {
@@ -22353,8 +22348,8 @@ probe_passed(struct probe *p)
 	probe_rest(p);
 }
 
-/* Takes note of why. One whose process has not been up yet is asked by nobody:
- * it does not go down, it only does not come up. */
+/* Records why. An instance whose process has not been up yet gets no requests: it
+ * does not go down, it stays unknown. */
 __attribute__((format(printf, 2, 3))) static void
 probe_failed(struct probe *p, const char *fmt, ...)
 {
@@ -22387,7 +22382,7 @@ probe_failed(struct probe *p, const char *fmt, ...)
 	probe_rest(p);
 }
 
-/* Its time is over: what is it that did not come? */
+/* The time of p is over: says what did not come. */
 static void
 probe_late(struct probe *p)
 {
@@ -22414,7 +22409,7 @@ status_expected(const struct health_conf *h, int status)
 	return false;
 }
 
-/* All that will come has come, and that was no whole head. */
+/* The connection ended before a whole head came. */
 static void
 probe_cut(struct probe *p)
 {
@@ -22423,8 +22418,8 @@ probe_cut(struct probe *p)
 }
 
 /* Looks at what is there: a final head decides, its body is not read. The
- * parsed head (res) is shared with the exchanges: none keeps anything in it
- * beyond the event it is parsed in, and this is an event of its own. */
+ * parsed head (res) is shared with the exchanges: nothing is kept in it beyond
+ * one event, and this is an event of its own. */
 static void
 probe_parse(struct probe *p)
 {
@@ -22460,7 +22455,7 @@ probe_parse(struct probe *p)
 		loop_watch(&p->s.ch.w, p->s.ch.waits ? POLLIN | POLLOUT : POLLIN);
 }
 
-/* Sends what waits, reads what came: one that no longer listens may have
+/* Sends what waits, reads what came: a backend that no longer reads may have
  * answered before. */
 static void
 probe_answer(struct probe *p)
@@ -22477,9 +22472,9 @@ probe_answer(struct probe *p)
 		loop_watch(&p->s.ch.w, p->s.ch.waits ? POLLIN | POLLOUT : POLLIN);
 }
 
-/* ---- the question ---- */
+/* ---- the request ---- */
 
-/* Its own name, as requests would say it; with the port that is asked. */
+/* Host: health.host, or the own name with the probed port. */
 static void
 probe_host_write(struct text *t, const struct probe *p)
 {
@@ -22521,8 +22516,8 @@ probe_request_write(struct text *t, const struct probe *p)
 	text_str(t, "User-Agent: warp/" VERSION " (health)\r\nConnection: close\r\n\r\n");
 }
 
-/* Sends what write makes of it. The head being written is shared with the
- * exchanges like the one being read. */
+/* Sends what `write` makes of p. The head being written (head_out) is shared with
+ * the exchanges, as res is. */
 static bool
 probe_send(struct probe *p, void (*write)(struct text *, const struct probe *))
 {
@@ -22533,8 +22528,8 @@ probe_send(struct probe *p, void (*write)(struct text *, const struct probe *))
 	return !head_out.full && (v.iov_len == 0 || chan_send(&p->s.ch, &v, 1, NULL) == 0);
 }
 
-/* It accepts, and TLS is spoken where it shall be: that is all, or the question
- * is asked. */
+/* The connection is there, with TLS if due: that is all, or the request is
+ * sent. */
 static void
 probe_ask(struct probe *p)
 {
@@ -22547,7 +22542,7 @@ probe_ask(struct probe *p)
 		if (head_out.full)
 			probe_failed(p, "its request does not fit"); /* see PROBE_TEXT_MAX */
 		else
-			probe_answer(p); /* what did it say? */
+			probe_answer(p); /* it may have answered */
 		return;
 	}
 	loop_watch(&p->s.ch.w, p->s.ch.waits ? POLLIN | POLLOUT : POLLIN);
@@ -22572,8 +22567,8 @@ probe_shake(struct probe *p)
 	}
 }
 
-/* That warp has no descriptor left is not the instance's fault: it counts for
- * nothing. */
+/* Probes again later; `why` is no fault of the instance: this probe does not
+ * count. */
 static void
 probe_put_off(struct probe *p, const char *why)
 {
@@ -22584,7 +22579,7 @@ probe_put_off(struct probe *p, const char *why)
 	p->due_ms = now_ms + PROBE_AGAIN_MS;
 }
 
-/* It accepts: TLS begins, if that is what it speaks. */
+/* The instance accepts: TLS begins, if it speaks TLS. */
 static void
 probe_connected(struct probe *p)
 {
@@ -22598,7 +22593,7 @@ probe_connected(struct probe *p)
 		probe_put_off(p, "this host's clock is wrong");
 		return;
 	}
-	peer.session = NULL; /* who is asked for the certificate shall show it */
+	peer.session = NULL; /* resuming would not show the certificate */
 	p->state = PROBE_SHAKE;
 	if (probe_send(p, probe_proxy_write) && tls_client(&p->s.ch, &peer))
 		probe_shake(p);
@@ -22606,7 +22601,7 @@ probe_connected(struct probe *p)
 		probe_put_off(p, "there is no room for TLS");
 }
 
-/* Where the instance is now; false: nowhere, and that has been said. */
+/* Where the instance is now; false: nowhere, and the probe has failed. */
 static bool
 probe_address(struct probe *p, union sock *to, socklen_t *n)
 {
@@ -22629,8 +22624,8 @@ probe_address(struct probe *p, union sock *to, socklen_t *n)
 	return true;
 }
 
-/* One connect to one address, on a socket of its own if none is open. 0 when
- * it is there, else errno. */
+/* Connects to one address, on a new socket if none is open. 0 when the connection
+ * is there, else errno. */
 static int
 probe_dial(struct probe *p, const union sock *to, socklen_t n)
 {
@@ -22668,7 +22663,7 @@ probe_dialled(struct probe *p, int err)
 	return false;
 }
 
-/* On the way to the instance's address, or to the next one if that refuses. */
+/* Connects to the instance's address, or to the next one if that refuses. */
 static void
 probe_connect(struct probe *p)
 {
@@ -22695,7 +22690,7 @@ probe_connect(struct probe *p)
 
 /* ---- all of them ---- */
 
-/* Poll has said something about the one that runs. */
+/* Poll has an event for a running probe. */
 static void
 probe_ready(struct watch *w, short revents)
 {
@@ -22718,7 +22713,7 @@ probe_ready(struct watch *w, short revents)
 	health_arm();
 }
 
-/* A process that was stopped starts anew one day: nothing is known of it. */
+/* p's process was stopped: nothing is known of the next one. */
 static void
 probe_forget(struct probe *p)
 {
@@ -22738,7 +22733,7 @@ probe_due(struct probe *p)
 	if (p->state != PROBE_REST && now_ms >= p->by_ms)
 		probe_late(p);
 	else if (p->state != PROBE_REST)
-		probe_connect(p); /* that backlog again */
+		probe_connect(p); /* its backlog was full */
 	else if (probe_pauses(p)) {
 		if (p->in->board->run == RUN_OFF)
 			probe_forget(p);
@@ -22765,8 +22760,8 @@ health_due(struct timer *t)
 	health_arm();
 }
 
-/* A record that was checked before goes on where that ended; a fresh one is
- * looked at promptly, though not all of them in the same moment. */
+/* An instance that was checked before goes on with its interval; a fresh one is
+ * probed soon, but not all of them in the same moment. */
 static void
 probe_open(struct probe *p, struct instance *in)
 {
@@ -22798,13 +22793,13 @@ health_start(const struct conf *cf)
 		}
 }
 
-/* The master's word: check from now on, or look now at those whose process has
- * just started; a probe that runs may be of the one before. */
+/* The master says: check from now on, or probe now where a process has just
+ * started; a probe that runs there may be of the process before. */
 static void
 health_look(const struct conf *cf)
 {
 	if (draining)
-		return; /* another one is told, or will be */
+		return; /* another worker is told, or will be */
 	if (!probes)
 		health_start(cf);
 	for (int i = 0; i < n_probes; i++) {
@@ -22819,7 +22814,7 @@ health_look(const struct conf *cf)
 	health_due(&health_timer);
 }
 
-/* No more; what runs is dropped. */
+/* Ends all checks; running ones are dropped. */
 static void
 health_stop(void)
 {
@@ -22868,7 +22863,7 @@ log_ready(struct watch *w, short revents)
 	access_flush(true);
 }
 
-/* Lines that wait are written as soon as their readers take them. */
+/* Writes log lines that wait as soon as their readers take them. */
 static void
 logs_watch(void)
 {
@@ -22890,8 +22885,8 @@ logs_watch(void)
 	}
 }
 
-/* The certificates that are in force from now on, in a file that cannot change.
- * Those before stay when there is anything wrong with it. */
+/* Takes new certificates, in a file that cannot change. If anything is wrong with
+ * it, the old ones stay. */
 static void
 worker_certs(const struct msghdr *m)
 {
@@ -23010,11 +23005,11 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	ctl_fd = ctl;
 	ctl_watch = (struct watch){ .fd = ctl, .slot = -1, .ready = worker_ctl };
 	loop_watch(&ctl_watch, POLLIN);
-	loop_first = &ctl_watch; /* who is to leave takes nobody more */
+	loop_first = &ctl_watch; /* a leaving worker accepts no more */
 	front_open(ls, n, share);
 }
 
-/* Carries traffic until the master says that it is enough. */
+/* Carries traffic until the master stops it, or it has drained. */
 _Noreturn static void
 worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 {
@@ -23044,7 +23039,7 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 
 #define EXPLAIN_MAX 32768 /* bytes of the request made of the arguments */
 
-/* The URL of a request that goes over TLS. */
+/* Whether the URL of the request goes over TLS. */
 static bool
 explain_is_tls(struct slice request)
 {
@@ -23093,7 +23088,7 @@ explain_request(struct text *t, struct slice request, const char *const *headers
 	return !t->full;
 }
 
-/* The pair that no line of the request has, and what it has instead. */
+/* Prints the first pair that the request lacks, and what it has instead. */
 static void
 explain_pairs(const char *what, const struct pairs *pairs, const struct head *h, bool query,
     FILE *to)
@@ -23254,13 +23249,13 @@ explain_conn(struct conn *c, const struct conf *cf, bool over_tls)
 
 	for (int i = cf->server.n_listens - 1; i >= 0; i--)
 		if ((cf->server.listens[i].scheme == SCHEME_HTTPS) == over_tls)
-			listener.port = cf->server.listens[i].port; /* in the end the first */
+			listener.port = cf->server.listens[i].port; /* the first wins */
 	if (over_tls)
 		c->s.ch.tls = &tls;
 	c->listener = &listener;
 }
 
-/* Says what would become of the request. 0, or 2: it is no request. */
+/* Prints what would become of the request. 0, or EXIT_USAGE: it is none. */
 static int
 explain(struct conf *cf, const char *request, const char *const *headers, int n,
     const char *client, FILE *to)

@@ -316,28 +316,28 @@ enum method {
 	METHODS
 };
 
-/* One header line. start..end is the whole line with its CRLF, so that runs
- * of kept lines are copied at once. */
+/* One field. start..end is the whole line with its CRLF, so that runs of kept
+ * lines are copied at once. */
 struct field {
 	struct slice name, value;
 	const char *start, *end; /* start NULL: the line ended in a bare LF */
 	uint8_t id; /* enum field_id */
-	bool plain; /* its name is of letters, digits and '-' */
+	bool plain; /* its name has only letters, digits and '-' */
 	bool drop;  /* does not travel on */
-	bool kept;  /* no Connection option may drop it, as was found already */
+	bool kept;  /* found before: no Connection option may drop it */
 };
 
 enum target_form { TARGET_ORIGIN, TARGET_ABSOLUTE, TARGET_ASTERISK, TARGET_AUTHORITY };
 
-/* A parsed message head, of either kind and by whichever protocol. Every
- * slice points into the bytes it was parsed from. RFC 9112 2 to 5. */
+/* The parsed head of a request or response, in any protocol. Every slice points
+ * into the bytes it was parsed from. RFC 9112 2 to 5. */
 struct head {
 	enum method method;
 	struct slice method_text, target;
 	enum target_form form;
 	struct slice path, query; /* raw; query without '?' */
 	bool has_query;
-	bool path_plain;          /* its normalised view is path itself */
+	bool path_plain;          /* path is its own normalised view */
 	struct slice host;        /* Host, or the authority of an absolute target */
 	bool has_host;
 	int status;
@@ -362,7 +362,7 @@ enum chunk_state {
 	CHUNK_EXT_VALUE,
 	CHUNK_QUOTED,   /* in a quoted extension value */
 	CHUNK_ESCAPED,  /* after a backslash there */
-	CHUNK_EXT_END,  /* behind that value */
+	CHUNK_EXT_END,  /* behind a quoted value */
 	CHUNK_SIZE_LF,
 	CHUNK_DATA,
 	CHUNK_DATA_CR,
@@ -384,7 +384,7 @@ struct body {
 	uint32_t ext_bytes; /* of extensions not yet paid for, or of all trailers */
 	uint32_t line_at;   /* where the current trailer line starts in its text */
 	bool need_trailers; /* chunk_decode stopped: trailers need memory */
-	bool lenient;       /* of a response: blanks behind a chunk's size are none */
+	bool lenient;       /* of a response: blanks behind a chunk's size are ignored */
 	uint8_t digits;     /* of the current chunk's size */
 };
 
@@ -685,16 +685,16 @@ struct instance {
 	int current;                  /* while turns are dealt; see roster.ring */
 	struct link idle;             /* upconns, newest first */
 	unsigned n_idle;
-	unsigned addrs_seq;           /* of its addresses, when the idle ones were last held
-	                                 against them */
+	unsigned addrs_seq;           /* of its addresses, when idle connections were last
+	                                 compared with them */
 	br_ssl_session_parameters session; /* of the last TLS connection */
 	int64_t closed_ms;            /* when it last closed an idle connection */
-	uint32_t closed_life_ms;      /* that had idled so long; 0: in a restart */
+	uint32_t closed_life_ms;      /* after that long idle; 0: in a restart */
 };
 
 struct balance; /* a strategy: row of balances[] */
 
-/* Lines of one kind that were said in this second, and not. */
+/* Lines of one kind, logged and left out in this second. */
 struct calm {
 	time_t second;
 	unsigned said, unsaid;
@@ -703,15 +703,15 @@ struct calm {
 /* What a strategy's key is made of. */
 enum pick_by { BY_NOTHING, BY_IP, BY_URI, BY_HEADER, BY_COOKIE };
 
-/* What a request brings along to be given an instance. */
+/* What a strategy needs to know of a request. */
 struct pick {
 	uint64_t tried;         /* bit per instance: not these */
 	uint64_t key;           /* of hash strategies */
 	struct instance *stuck; /* the one its cookie names; NULL: none */
 };
 
-/* pick returns one of the roster that this request may be sent to; NULL when
- * there is none. */
+/* pick returns an instance of the roster that may get this request; NULL: there
+ * is none. */
 struct balance {
 	const char *name, *alias;
 	enum pick_by by;
@@ -855,7 +855,7 @@ struct route_run {
 	uint32_t first, n;
 };
 
-/* The flat array: four bytes a route are scanned, the rest only on a hit. */
+/* All routes: the scan reads four bytes of each, the rest only on a hit. */
 struct route_table {
 	struct route *routes;
 	int n;
@@ -1106,8 +1106,8 @@ struct timer {
 	struct link link;        /* in its list */
 	struct timer_list *list; /* NULL: not armed */
 	int64_t due_ms;          /* when its list looks at it */
-	int64_t want_ms;         /* when it shall fire; not later but for full lists */
-	uint32_t ms;             /* that it was set for */
+	int64_t want_ms;         /* when it shall fire; later if lists are full */
+	uint32_t ms;             /* set for this long */
 	void (*fire)(struct timer *);
 };
 
@@ -1126,7 +1126,7 @@ struct watch {
 	bool parked;   /* armed in epoll instead */
 	bool known;    /* to epoll, armed or not */
 	bool inside;   /* bytes were read and wait above poll: as good as POLLIN */
-	struct link link; /* oldest first; in no ring while parked or nowhere */
+	struct link link; /* oldest first; in no ring while parked or unwatched */
 	void (*ready)(struct watch *, short revents);
 };
 
@@ -1210,13 +1210,13 @@ enum shake { SHAKE_DONE, SHAKE_WAITS, SHAKE_FAILED, SHAKE_PLAIN /* that is no TL
 
 /* ==== chan ================================================================ */
 
-/* A socket that may have TLS on it: above nobody knows. Owns fd, out and tls.
- * What is written and not yet taken by the kernel waits. */
+/* A socket that may have TLS on it, which rooms above do not know. Owns fd, out and
+ * tls. What the kernel has not taken yet waits here. */
 struct chan {
 	struct watch w; /* first: a watch is its chan */
 	struct buf out; /* plain text that was not taken */
 	struct tls *tls; /* NULL: plain */
-	bool waits;   /* what was written is not all with the kernel */
+	bool waits;   /* the kernel has not taken all that was written */
 	bool eof;     /* nothing more can be read */
 	bool broken;  /* reading or writing failed: close it */
 };
@@ -1277,25 +1277,25 @@ struct auth_job {
 struct waiter {
 	struct link link;
 	uint64_t turn;      /* grows from one request to the next */
-	int64_t since_ms;   /* waits since; 0: it never did */
+	int64_t since_ms;   /* began to wait; 0: it never did */
 	bool out;           /* waited, and tries again */
 };
 
-/* Requests that wait for the same, by their turns: see the room `hold`. */
+/* Requests that wait for one thing, by turns: see the room `hold`. */
 struct queue {
 	struct link ring;   /* of waiters, oldest first */
 	unsigned n;
-	unsigned n_out;     /* that try again now */
-	unsigned go;        /* so many more may, when the turn is over */
-	struct timer timer; /* the oldest has a look */
+	unsigned n_out;     /* those that try again now */
+	unsigned go;        /* how many may try when the loop's turn is over */
+	struct timer timer; /* the oldest tries again */
 };
 
-/* Who of an upstream may be asked, as this worker knows it, and the requests
- * that wait until somebody may. */
+/* The instances of an upstream that may be asked, as this worker knows, and the
+ * requests that wait for one. */
 struct roster {
 	struct instance **ready; /* as of epoch; room for all */
-	uint32_t *weight;        /* theirs now; see slow_start_secs */
-	int *turns;              /* theirs in a round of the ring */
+	uint32_t *weight;        /* of each, now; see slow_start_secs */
+	int *turns;              /* of each, in a round of the ring */
 	int n;
 	bool even;               /* all weights are equal */
 	uint16_t *ring;          /* turns of round robin: places in ready */
@@ -1318,7 +1318,7 @@ struct upconn {
 	uint32_t served;       /* exchanges completed on it */
 	uint8_t addr_i;        /* which of the instance's addresses */
 	unsigned epoch;        /* of the instance, when it was opened */
-	unsigned addrs_seq;    /* of its addresses, when to was last among them */
+	unsigned addrs_seq;    /* of its addresses, when `to` was last among them */
 	uint64_t to;           /* hash of the address */
 	int64_t idle_since_ms;
 	bool retry_connect;    /* a unix backlog is full: connect again soon */
@@ -1334,23 +1334,23 @@ enum conn_state {
 	CONN_HEAD,   /* part of a head is here */
 	CONN_BUSY,   /* an exchange runs */
 	CONN_CLOSE,  /* answered, nothing more can come */
-	CONN_LINGER, /* answered; reading what still comes so that the answer lives */
+	CONN_LINGER, /* answered; reads what still comes, or the answer would be lost */
 	CONN_STATES
 };
 
-/* What the admin endpoints are asked. Slices are the request's. */
+/* A request to the admin endpoints. Slices are the exchange's. */
 struct admin_request {
 	enum method method;
 	struct slice path, query; /* path: below admin.expose, percent-encoded */
 	bool is_unix;        /* came over a unix socket: needs no token */
 	bool wants_html;
-	bool cross_site;     /* a page of another site has it sent */
+	bool cross_site;     /* sent by a page of another site */
 	struct slice token;  /* X-Admin-Token or Bearer; may be empty */
-	struct slice secret; /* what that must be; empty: nobody may ask */
+	struct slice secret; /* what token must be; empty: nobody may ask */
 };
 
-/* Its answer: body is the caller's to free. With verb set there is none yet:
- * the master is to be told that text, which is good until the next answer. */
+/* The answer to an admin_request; the caller frees body. With verb set there is
+ * none yet: verb is for the master, and good until the next answer. */
 struct admin_reply {
 	int status;
 	const char *content_type;
@@ -1360,13 +1360,13 @@ struct admin_reply {
 	const char *verb;
 };
 
-/* How what clients of a listener send becomes requests. */
+/* How bytes from clients of a listener become requests. */
 struct front {
-	/* A head at the front of what is there. Returns bytes eaten, 0 when it is not
-	 * whole, looked through up to *scanned, or minus the status: see head_fault. */
+	/* Parses the head at the front of a slice. Returns bytes eaten, 0 while it is not
+	 * whole (searched up to *scanned), or minus the status: see head_fault. */
 	int (*parse)(struct head *, struct slice, uint32_t *scanned);
-	void (*refuse)(struct conn *, int status, const char *cause); /* what is none */
-	enum step (*enter)(struct exchange *); /* the head is whole: what becomes of it */
+	void (*refuse)(struct conn *, int status, const char *cause); /* no request */
+	enum step (*enter)(struct exchange *); /* takes on a request */
 };
 
 enum listener_kind { LISTEN_HTTP, LISTEN_ADMIN, LISTENER_KINDS };
@@ -1380,26 +1380,26 @@ struct listener {
 	const struct front *front;
 	bool tls;        /* https is spoken there */
 	uint16_t port;   /* as bound; 0 for unix */
-	bool is_unix;    /* a file, whose mode guards it, whatever it is called */
+	bool is_unix;    /* a socket file, whose mode guards it, whatever addr says */
 	bool inherited;  /* not ours to unlink */
 	bool activated;  /* from LISTEN_FDS: stands in for the preset address */
 	dev_t dev;       /* of the socket file we made, to unlink only that */
 	ino_t ino;
 };
 
-/* A client connection. Idle it costs this and nothing else. */
+/* A client connection. Idle, it costs only this. */
 struct conn {
 	struct side s; /* first */
 	struct listener *listener;
 	struct link link;    /* in idle, or in none */
 	struct ip peer;      /* after PROXY protocol; zero: unix */
 	uint16_t peer_port;
-	struct ip dest;      /* that the client dialled, by PROXY protocol; zero: here */
+	struct ip dest;      /* what the client dialled, by PROXY protocol; zero: here */
 	uint16_t dest_port;
 	uint8_t state;       /* enum conn_state */
 	uint32_t served;     /* requests so far */
-	uint32_t scanned;    /* of in, looking for the end of the head */
-	int64_t linger_by_ms; /* reads on no longer than this */
+	uint32_t scanned;    /* of in, searched for the end of the head */
+	int64_t linger_by_ms; /* lingers until then at most */
 };
 
 enum flow_state { FLOW_OFF, FLOW_ON, FLOW_DONE, FLOW_CUT /* its taker left */ };
@@ -1415,17 +1415,17 @@ struct pipe {
 /* One direction of an exchange: a body on its way. */
 struct flow {
 	struct source *from;    /* NULL while it is off */
-	struct body body;       /* how it comes */
+	struct body body;       /* how it arrives */
 	enum flow_state state;
-	bool chunk_out;         /* how it goes: chunked, or as it is */
+	bool chunk_out;         /* how it is sent: chunked, or as it is */
 	uint64_t limit;         /* bytes of content it may have; 0: any */
 	struct pipe *pipe;      /* bytes that the taker's socket did not take */
 	struct block *trailers; /* text of kept trailer lines; NULL: none */
 	uint32_t trailers_n;
 };
 
-/* A body that is here: a request's, kept until it is whole, or an answer's that
- * warp has made. First what is in memory, then what is in a file. */
+/* A body that warp holds: a request's, kept until it is whole, or that of a made-up
+ * answer. First the bytes in memory, then those in a file. */
 struct spool {
 	struct source src; /* first */
 	const char *mem;
@@ -1450,7 +1450,7 @@ enum exchange_state {
 	X_PICK,    /* an instance and a connection to it are due */
 	X_HOLD,    /* no instance now: waits for one */
 	X_CONNECT, /* waiting for the upstream connection */
-	X_SEND,    /* the head is due there */
+	X_SEND,    /* the head is due upstream */
 	X_WAIT,    /* request on its way, no answer yet */
 	X_ANSWER,  /* the answer is on its way */
 	X_TUNNEL,
@@ -1461,7 +1461,7 @@ enum exchange_state {
  * whole head to the last byte of the answer; head bytes follow it there. */
 struct exchange {
 	struct conn *c;
-	struct chan *to;        /* that takes the answer: the client's */
+	struct chan *to;        /* takes the answer: the client's chan */
 	struct upconn *u;
 	const struct route *route;
 	struct instance *inst;  /* in flight on its board record */
@@ -1485,7 +1485,7 @@ struct exchange {
 	bool wants_close;       /* the client said this is its last request */
 	bool keep;              /* the client connection survives */
 	bool body_whole;        /* all of the request body was read from it */
-	bool body_bad;          /* the rest of it means nothing */
+	bool body_bad;          /* malformed or too big: not read on */
 	bool upgrade;           /* asked for, and forwarded */
 	bool expect;            /* 100-continue wanted */
 	bool sent_any;          /* request bytes went upstream on this try */
@@ -1498,16 +1498,16 @@ struct exchange {
 	bool early;             /* a 101 is here; the request's content goes first */
 	uint8_t addr_i;         /* which address of inst */
 	bool admin;             /* for the admin listener */
-	int64_t connect_by_ms;  /* no more attempts after */
+	int64_t connect_by_ms;  /* no more attempts after this */
 	uint16_t interims;      /* 1xx answers so far */
 	struct waiter wait;     /* for an instance */
 	int held_status;        /* the answer when it has waited too long */
-	uint32_t lost;          /* times that it was lost on the way, sent */
+	uint32_t lost;          /* times that it was lost after it was sent */
 	bool passed;            /* an instance had no place for it */
 	uint8_t parity;         /* of the epoch of inst in which it began */
 	bool sticks;            /* the answer sets the cookie of its instance */
 	struct auth_job *auth;  /* X_AUTH: what hashes its password */
-	struct exchange *auth_next; /* waits for the same */
+	struct exchange *auth_next; /* waits for the same job */
 	char cause[CAUSE_MAX];  /* why 502, 503, 504, in words */
 };
 
@@ -1539,18 +1539,18 @@ struct usage {
 
 enum probe_state { PROBE_REST, PROBE_CONNECT, PROBE_SHAKE, PROBE_ANSWER };
 
-/* The checks of one instance, and the one that runs now. Owned by the worker
+/* The checks of one instance, and the check that runs now. Owned by the worker
  * that checks, from health_start until it leaves. */
 struct probe {
 	struct side s;        /* first; fd -1 while it rests */
 	struct instance *in;
 	enum probe_state state;
 	int64_t due_ms;       /* rests until then; or looks again */
-	int64_t began_ms, by_ms; /* the one that runs, and when it is too late */
+	int64_t began_ms, by_ms; /* the running one, and its deadline */
 	uint8_t addr_i;       /* which of the instance's addresses */
 	uint32_t skipped;     /* bytes of 1xx answers */
 	bool spreads;         /* the next rest is any part of an interval */
-	bool said;            /* the log has that it runs, but fails */
+	bool said;            /* logged: runs, but its checks fail */
 };
 
 /* ==== proc ================================================================ */
@@ -1669,7 +1669,7 @@ enum ctl_op {
 	CTL_VERB = 'V',   /* worker: the admin asked; master: what came of it.
 	                     A number names who asked: "V3 restart web", "V3 ok" */
 	CTL_CHECK = 'H',  /* master: you do the health checks; look at once */
-	CTL_WAKE = 'W',   /* held requests may try again; from a worker: of the others */
+	CTL_WAKE = 'W',   /* held requests may try; from a worker: those of the others */
 	CTL_START = 'B',  /* worker: a request waits for this process: "Bweb" */
 	CTL_QUIET = 'Z',  /* worker: the last request on a draining instance ended */
 	CTL_HEALTH = 'U', /* worker: the health of an instance has changed */
