@@ -22915,17 +22915,6 @@ worker_certs(const struct msghdr *m)
 	*worker_set = set; /* the configuration shows it */
 }
 
-/* Finishes what runs, and nothing else. */
-static void
-worker_leave(struct slice gone)
-{
-	if (draining)
-		return;
-	front_drain(strtoull(gone.p, NULL, 16));
-	pool_drain(conf);
-	health_stop();
-}
-
 /* A message from the master; its end means that it died, and a worker does
  * not outlive it. */
 static bool
@@ -22943,14 +22932,14 @@ ctl_take(int fd)
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return false;
-	if (n <= 0) {
-		worker_stops = true;
-		return false;
-	}
-	switch (b[0]) {
+	b[MAX(n, 0)] = '\0';
+	switch (n > 0 ? b[0] : CTL_STOP) {
 	case CTL_DRAIN:
-		b[n] = '\0';
-		worker_leave((struct slice){ b + 1, (size_t)n - 1 });
+		if (draining)
+			break;
+		front_drain(strtoull(b + 1, NULL, 16)); /* what runs is finished, nothing else */
+		pool_drain(conf);
+		health_stop();
 		break;
 	case CTL_STOP:
 		worker_stops = true;
@@ -23987,12 +23976,6 @@ acme_refused(struct acme *j, const struct json *v, struct slice about, int64_t r
 	    detail.n > 0 ? detail.p : "nothing more", type.n > 0 ? type.p : "no type", more);
 }
 
-static bool
-acme_is_error(const struct acme_answer *an, const char *type)
-{
-	return slice_eq(json_text(an->json, "type"), slice_of(type));
-}
-
 /* It answered with an error, or with something else. */
 static bool
 acme_bad(struct acme *j, const char *what, const struct acme_answer *an)
@@ -24002,16 +23985,6 @@ acme_bad(struct acme *j, const char *what, const struct acme_answer *an)
 	j->retry_s = MAX(an->retry_s, j->retry_s);
 	return acme_fail(j, "the CA answers %s with status %d%s", what, an->status,
 	    an->status < 400 ? " and nothing that can be used" : "");
-}
-
-static bool
-acme_nonce(struct acme *j)
-{
-	struct acme_answer an;
-
-	if (!acme_ask(j, M_HEAD, j->urls[URL_NONCE], S(""), &an))
-		return false;
-	return j->nonce.n > 0 || acme_bad(j, "newNonce", &an);
 }
 
 /* A signed request; an empty payload is what GET would be. True: it was obeyed.
@@ -24026,8 +23999,10 @@ acme_post(struct acme *j, const char *what, struct slice url, struct slice paylo
 	struct slice header, jws;
 
 	for (int i = 0; i < ACME_NONCES; i++) {
-		if (j->nonce.n == 0 && !acme_nonce(j))
+		if (j->nonce.n == 0 && !acme_ask(j, M_HEAD, j->urls[URL_NONCE], S(""), an))
 			return false;
+		if (j->nonce.n == 0)
+			return acme_bad(j, "newNonce", an);
 		header = slice_of(arena_fmt(&j->arena, "{\"alg\":\"ES256\",\"nonce\":%s,"
 		    "\"url\":%s,%s}", json_quoted(&j->arena, j->nonce),
 		    json_quoted(&j->arena, url), key));
@@ -24039,7 +24014,7 @@ acme_post(struct acme *j, const char *what, struct slice url, struct slice paylo
 			return false;
 		if (an->status < 300)
 			return true;
-		if (!acme_is_error(an, ACME_ERROR "badNonce"))
+		if (!slice_eq(json_text(an->json, "type"), S(ACME_ERROR "badNonce")))
 			break;
 	}
 	return acme_bad(j, what, an);
@@ -24127,31 +24102,22 @@ acme_cert_id(struct arena *a, const struct cert *c)
 	return slice_of(arena_fmt(a, "%s.%s", b64url(a, c->issuer_id).p, b64url(a, c->serial).p));
 }
 
-/* The names, as newOrder wants them. */
-static const char *
-acme_identifiers(struct acme *j)
-{
-	const struct slices *names = &j->task->t->domains;
-	const char *all = "";
-
-	for (int i = 0; i < names->n; i++)
-		all = arena_fmt(&j->arena, "%s%s{\"type\":\"dns\",\"value\":%s}", all,
-		    i > 0 ? "," : "", json_quoted(&j->arena, names->v[i]));
-	return all;
-}
-
 /* RFC 8555 7.4. A CA that cannot tell the certificate to be replaced gets the
  * order without it. */
 static bool
 acme_order(struct acme *j, struct acme_answer *an)
 {
 	struct slice id = acme_cert_id(&j->arena, j->task->cert);
-	const char *replaces = "";
+	const struct slices *domains = &j->task->t->domains;
+	const char *names = "", *replaces = "";
 
+	for (int i = 0; i < domains->n; i++)
+		names = arena_fmt(&j->arena, "%s%s{\"type\":\"dns\",\"value\":%s}", names,
+		    i > 0 ? "," : "", json_quoted(&j->arena, domains->v[i]));
 	if (id.n > 0 && j->urls[URL_RENEWAL].n > 0)
 		replaces = arena_fmt(&j->arena, ",\"replaces\":%s", json_quoted(&j->arena, id));
 	while (!acme_post(j, "newOrder", j->urls[URL_ORDER], slice_of(arena_fmt(&j->arena,
-	    "{\"identifiers\":[%s]%s}", acme_identifiers(j), replaces)), an)) {
+	    "{\"identifiers\":[%s]%s}", names, replaces)), an)) {
 		if (!*replaces || an->status < 400 || an->status >= 500 || j->retry_s >= 0)
 			return false;
 		replaces = "";
@@ -24214,24 +24180,17 @@ acme_publish(struct acme *j, int i, const struct json *auth, struct slice name)
 	return acme_post(j, "to the challenge", url, S("{}"), &an);
 }
 
-/* How long to wait before the i-th next look, as the CA says or longer each time. */
-static bool
-acme_pace(struct acme *j, int i, const struct acme_answer *an)
-{
-	int64_t ms = MIN((int64_t)ACME_POLL_MS << MIN(i, 10), (int64_t)ACME_POLL_MAX_MS);
-
-	return acme_pause(j, an->retry_s > 0 ? an->retry_s * SECOND_MS : ms);
-}
-
 /* Waits until the CA has made up its mind about an authorization or order: its
- * status is none of those (at most two) any more. */
+ * status is none of those (at most two) any more. It is asked as often as it
+ * says, or less often each time. */
 static bool
 acme_await(struct acme *j, struct slice url, const char *const busy[2], struct acme_answer *an)
 {
 	struct slice status;
+	int64_t until, wait_ms = ACME_POLL_MS;
 
 	clock_turn();
-	for (int64_t until = now_ms + ACME_PROOF_MS, i = 0; ; i++) {
+	for (until = now_ms + ACME_PROOF_MS; ; wait_ms = MIN(2 * wait_ms, (int64_t)ACME_POLL_MAX_MS)) {
 		if (!acme_post(j, "a look at the order", url, S(""), an))
 			return false;
 		status = json_text(an->json, "status");
@@ -24240,7 +24199,7 @@ acme_await(struct acme *j, struct slice url, const char *const busy[2], struct a
 		if (now_ms >= until)
 			return acme_fail(j, "the CA has been thinking for %d s and says '%s' still",
 			    ACME_PROOF_MS / SECOND_MS, status.p);
-		if (!acme_pace(j, (int)i, an))
+		if (!acme_pause(j, an->retry_s > 0 ? an->retry_s * SECOND_MS : wait_ms))
 			return false;
 	}
 }
@@ -24498,7 +24457,7 @@ acme_start(const struct server_conf *sc, const struct acme_task *k, void (*shed)
  * Owns    nothing.
  * Offers  replica_instance, endpoint_of, endpoint_unix, endpoint_tcp,
  *         endpoint_dial, endpoint_is_free, endpoint_holder, endpoint_share,
- *         run_dir_remove.
+ *         dir_remove.
  * Calls   base, walk, clock, log, listen, privilege. Where a replica listens:
  *         as the configuration says, or as warp chooses. */
 
@@ -24594,65 +24553,40 @@ endpoint_turn(struct endpoint *e)
 	e->other_n = n;
 }
 
-/* A directory of our own; in /tmp somebody may have been there before. */
+/* A directory of our own: in /tmp somebody may have been there before. With as:
+ * one inside it for somebody else, which nobody but us can have made. */
 static bool
-dir_make(const char *path)
-{
-	struct stat st;
-
-	return (mkdir(path, DIR_MODE) == 0 || errno == EEXIST) && lstat(path, &st) == 0 &&
-	    S_ISDIR(st.st_mode) && st.st_uid == geteuid();
-}
-
-/* One inside it, for somebody else; nobody but us can have made it. */
-static bool
-dir_make_for(const char *path, const struct identity *as)
+dir_make(const char *path, const struct identity *as)
 {
 	struct stat st;
 
 	if ((mkdir(path, DIR_MODE) < 0 && errno != EEXIST) || lstat(path, &st) < 0 ||
 	    !S_ISDIR(st.st_mode))
 		return false;
-	return geteuid() != 0 ? st.st_uid == geteuid() : lchown(path, as->user ? as->uid : 0,
-	    as->group ? as->gid : 0) == 0;
+	return !as || geteuid() != ROOT ? st.st_uid == geteuid() : lchown(path,
+	    as->user ? as->uid : 0, as->group ? as->gid : 0) == 0;
 }
 
-/* Calls fn for each thing in the directory. */
+/* A directory, the files in it, and those below it if it is deep. */
 static void
-dir_each(const char *path, void (*fn)(const char *path))
+dir_remove(const char *path, bool deep)
 {
 	char name[PATH_MAX];
 	struct dirent *e;
 	DIR *d = opendir(path);
 
-	while (d && (e = readdir(d)))
-		if (e->d_name[0] != '.' &&
-		    (size_t)snprintf(name, sizeof name, "%s/%s", path, e->d_name) < sizeof name)
-			fn(name);
+	while (d && (e = readdir(d))) {
+		if (e->d_name[0] == '.' ||
+		    (size_t)snprintf(name, sizeof name, "%s/%s", path, e->d_name) >= sizeof name)
+			continue;
+		if (deep)
+			dir_remove(name, false);
+		else
+			unlink(name); /* a directory stays: it is none of ours */
+	}
 	if (d)
 		closedir(d);
-}
-
-static void
-file_remove(const char *path)
-{
-	unlink(path); /* a directory stays: it is none of ours */
-}
-
-static void
-sockets_remove(const char *path)
-{
-	dir_each(path, file_remove);
 	rmdir(path);
-}
-
-static void
-run_dir_remove(const char *path)
-{
-	if (*path)
-		dir_each(path, sockets_remove);
-	if (*path)
-		rmdir(path);
 }
 
 static char run_dir_made[sizeof RUN_DIR + 32]; /* empty: not needed yet */
@@ -24665,11 +24599,11 @@ run_dir(void)
 	char *dir = run_dir_made;
 
 	for (size_t i = 0; i < LEN(bases) && !*dir; i++) {
-		if (i > 0 || !dir_make(bases[i]))
+		if (i > 0 || !dir_make(bases[i], NULL))
 			snprintf(dir, sizeof run_dir_made, "%s-%d", bases[i], (int)getpid());
 		else
 			snprintf(dir, sizeof run_dir_made, "%s/%d", bases[i], (int)getpid());
-		if (!dir_make(dir))
+		if (!dir_make(dir, NULL))
 			*dir = '\0';
 	}
 	return dir;
@@ -24686,7 +24620,7 @@ endpoint_unix(struct endpoint *e, const char *label, const struct identity *as,
 
 	*e = (struct endpoint){ .sock_n = sizeof e->sock.un };
 	e->sock.un.sun_family = AF_UNIX;
-	if (n > 0 && (size_t)n < sizeof dir && dir_make_for(dir, as))
+	if (n > 0 && (size_t)n < sizeof dir && dir_make(dir, as))
 		for (int i = 1; i < PROCS_MAX; i++) {
 			n = snprintf(e->socket, sizeof e->socket, "%s/%d.sock", dir, i);
 			if (n < 0 || (size_t)n >= sizeof e->socket)
@@ -25059,18 +24993,13 @@ child_clean(int out)
 	fds_close(FD_FIRST); /* ours all close on exec; this is for what we were started with */
 }
 
-/* Soft and hard: n. */
-static const struct rlimit *
-limit_of(struct rlimit *r, int64_t n)
-{
-	r->rlim_cur = r->rlim_max = (rlim_t)n;
-	return r;
-}
-
 static int
 child_limits(const struct process *ps)
 {
-	struct rlimit r, now;
+	const struct rlimit files = { (rlim_t)ps->nofile, (rlim_t)ps->nofile },
+		as = { (rlim_t)ps->as_bytes, (rlim_t)ps->as_bytes },
+		core = { (rlim_t)ps->core, (rlim_t)ps->core };
+	struct rlimit now;
 
 	/* what warp has raised for itself is not for others, what somebody lowered is */
 	if (getrlimit(RLIMIT_NOFILE, &now) < 0)
@@ -25078,9 +25007,9 @@ child_limits(const struct process *ps)
 	now.rlim_max = MIN(now.rlim_max, child_files.rlim_max);
 	now.rlim_cur = MIN(now.rlim_max, child_files.rlim_cur);
 	return setrlimit(RLIMIT_NOFILE, &now) < 0 ||
-	    (ps->nofile >= 0 && setrlimit(RLIMIT_NOFILE, limit_of(&r, ps->nofile)) < 0) ||
-	    (ps->as_bytes >= 0 && setrlimit(RLIMIT_AS, limit_of(&r, ps->as_bytes)) < 0) ||
-	    (ps->core >= 0 && setrlimit(RLIMIT_CORE, limit_of(&r, ps->core)) < 0) ? -1 : 0;
+	    (ps->nofile >= 0 && setrlimit(RLIMIT_NOFILE, &files) < 0) ||
+	    (ps->as_bytes >= 0 && setrlimit(RLIMIT_AS, &as) < 0) ||
+	    (ps->core >= 0 && setrlimit(RLIMIT_CORE, &core) < 0) ? -1 : 0;
 }
 
 /* The last words of a child that could not become its program; they go where
@@ -25476,17 +25405,6 @@ output_flows(const struct output *o)
 	return s && s->blocked ? false : p.fd < 0 || poll(&p, 1, 0) > 0;
 }
 
-/* As the program wrote it; a full disk loses lines only. */
-static void
-output_put(int fd, struct slice line)
-{
-	struct iovec v[] = { { (void *)(uintptr_t)line.p, line.n },
-		{ (void *)(uintptr_t)"\n", 1 } };
-
-	while (writev(fd, v, LEN(v)) < 0 && errno == EINTR)
-		;
-}
-
 /* Among the lines of others, with its name. */
 static void
 output_say(struct sink *s, const char *label, struct slice line)
@@ -25510,28 +25428,19 @@ output_say(struct sink *s, const char *label, struct slice line)
 		s->n = 0;
 }
 
-/* Kept for status: without what a terminal would obey. */
-static void
-output_remember(struct board_proc *to, struct slice line)
-{
-	char b[WHY_MAX];
-	size_t n = MIN(line.n, sizeof b - 1);
-
-	memcpy(b, line.p, n);
-	text_clean(b, n);
-	board_text_set(&to->lines[to->n_lines % PROC_LINES], (struct slice){ b, n });
-	to->n_lines++;
-}
-
 static void
 output_line(struct output *o, struct slice line)
 {
-	if (line.n > 0 && line.p[line.n - 1] == '\r')
-		line.n--;
+	struct iovec v[] = { { (void *)(uintptr_t)line.p, line.n },
+		{ (void *)(uintptr_t)"\n", 1 } };
+
+	v[0].iov_len -= line.n > 0 && line.p[line.n - 1] == '\r';
+	line.n = v[0].iov_len;
 	if (output_sink(o))
 		output_say(output_sink(o), o->label, line);
 	else if (o->sink == CHILD_FILE && o->file >= 0)
-		output_put(o->file, line);
+		while (writev(o->file, v, LEN(v)) < 0 && errno == EINTR)
+			; /* a full disk loses lines only */
 }
 
 /* The next line of what is here, from o->line + at; empty: none yet. ends: what
@@ -25570,18 +25479,25 @@ output_lines(struct output *o, bool ends)
 	o->seen -= MIN(at, o->seen);
 }
 
-/* Lines that came with the last read are remembered, whether or not the log
- * takes them. */
+/* Lines that came with the last read are kept for status, whether or not the
+ * log takes them, without what a terminal would obey. */
 static void
 output_notice(struct output *o, bool ends)
 {
+	struct board_proc *to = o->p ? o->p->board : NULL;
 	struct slice line;
+	char b[WHY_MAX];
 
 	while ((line = output_next(o, o->seen, ends)).n > 0) {
 		o->seen += line.n;
 		line.n -= line.p[line.n - 1] == '\n';
-		if (o->p && line.n > 0)
-			output_remember(o->p->board, line);
+		if (!to || line.n == 0)
+			continue;
+		line.n = MIN(line.n, sizeof b - 1);
+		memcpy(b, line.p, line.n);
+		text_clean(b, line.n);
+		board_text_set(&to->lines[to->n_lines % PROC_LINES], (struct slice){ b, line.n });
+		to->n_lines++;
 	}
 }
 
@@ -30109,7 +30025,8 @@ master_run(const struct start *s, struct conf *cf)
 		master_turn();
 	outputs_flush();
 	sinks_finish(&log_sink, &log_sink, LOG_LAST_MS);
-	run_dir_remove(run_dir_made);
+	if (*run_dir_made)
+		dir_remove(run_dir_made, true);
 	if (procs_wrapped >= 0 && m.code == 0)
 		m.code = procs_wrapped;
 	pid_remove(s->pid_file);
