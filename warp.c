@@ -25634,8 +25634,8 @@ output_last(const struct board_proc *b, char out[WHY_MAX])
 /* ==== proc ===================================================================
  * Owns    the replicas of all processes.
  * Offers  procs_take, procs_preview, procs_settle, procs_watch, procs_polled,
- *         procs_due, procs_next_ms, procs_reaped, procs_running, procs_end,
- *         procs_shed, procs_resume, procs_have, procs_mark, procs_sweep,
+ *         procs_due, procs_next_ms, procs_reaped, procs_run, procs_end,
+ *         procs_shed, procs_resume, procs_mark, procs_sweep, proc_below,
  *         process_of, process_want, and
  *         for jobs: proc_find, proc_new, proc_attach, proc_event, proc_leave.
  * Calls   base, arena, clock, log, board, privilege, endpoint, child, output. A
@@ -25674,32 +25674,20 @@ proc_find(struct slice name, int index)
 
 /* ---- what others see ---- */
 
-static enum run
-proc_run(const struct proc *p)
-{
-	switch (p->state) {
-	case PROC_UP:
-		return RUN_UP;
-	case PROC_DRAINING:
-		return RUN_DRAINING;
-	case PROC_WAITING:
-	case PROC_STARTING:
-	case PROC_BACKOFF:
-		return RUN_STARTING;
-	case PROC_STOPPING:
-		return p->again || p->broken ? RUN_STARTING : RUN_OFF;
-	default:
-		return RUN_OFF;
-	}
-}
-
-/* Onto the records of its instances. One that is to take the place of another,
- * or that leaves, is nobody's instance: others may have them already. */
+/* Onto the records of its instances. A replica that is to take the place of
+ * another, or that leaves, is nobody's instance: others may have them already. */
 static void
 proc_publish(const struct proc *p)
 {
+	static const int runs[PROC_STATES] = {
+		[PROC_OFF] = RUN_OFF, [PROC_WAITING] = RUN_STARTING, [PROC_STARTING] = RUN_STARTING,
+		[PROC_UP] = RUN_UP, [PROC_DRAINING] = RUN_DRAINING, [PROC_STOPPING] = RUN_OFF,
+		[PROC_BACKOFF] = RUN_STARTING, [PROC_DONE] = RUN_OFF, [PROC_FAILED] = RUN_OFF,
+	};
+	bool again = p->state == PROC_STOPPING && (p->again || p->broken);
+
 	for (int i = 0; i < p->n_on && !p->old && !p->leaves; i++)
-		p->on[i]->run = proc_run(p);
+		p->on[i]->run = again ? RUN_STARTING : runs[p->state];
 	board_changed();
 }
 
@@ -25744,15 +25732,6 @@ socket_is_ours(const char *path)
 		if (strcmp(procs[i]->at.socket, path) == 0)
 			return true;
 	return false;
-}
-
-static int
-proc_identity(const struct proc *p, struct identity *as)
-{
-	char who[PROC_NAME_MAX + 16];
-
-	snprintf(who, sizeof who, "process %s", p->label);
-	return identity_find(who, p->conf->user, p->conf->group, as);
 }
 
 /* One of ours has not left that place yet. */
@@ -25885,22 +25864,11 @@ proc_occupied(struct proc *p)
 	    *p->at.socket ? p->at.socket : b, who);
 }
 
-/* It did not even start. */
-static void
-proc_stillborn(struct proc *p)
-{
-	p->pid = 0;
-	p->spawns++;
-	p->print = p->conf->print;
-	if (p->output)
-		output_free(p->output);
-	proc_backoff(p);
-}
-
 /* What it depends on is ready: it becomes a program. */
 static void
 proc_spawn(struct proc *p)
 {
+	char who[PROC_NAME_MAX + 16];
 	struct identity as;
 
 	p->again = p->broken = p->idles = false;
@@ -25909,30 +25877,26 @@ proc_spawn(struct proc *p)
 		proc_why(p, "%s", "");
 	p->waited = false;
 	p->output = output_open(p);
-	if (proc_identity(p, &as) < 0) {
+	p->print = p->conf->print;
+	snprintf(who, sizeof who, "process %s", p->label);
+	if (identity_find(who, p->conf->user, p->conf->group, &as) < 0)
 		proc_why(p, "cannot be started as user %s, group %s",
 		    p->conf->user ? p->conf->user : "-", p->conf->group ? p->conf->group : "-");
-		proc_stillborn(p);
-		return;
-	}
-	if (proc_place(p, &as) < 0) {
+	else if (proc_place(p, &as) < 0)
 		proc_why(p, "has no place to listen, the log says why");
-		proc_stillborn(p);
-		return;
-	}
-	if (!endpoint_is_free(&p->at)) {
+	else if (!endpoint_is_free(&p->at))
 		proc_occupied(p);
-		proc_stillborn(p);
-		return;
-	}
-	if ((p->pid = child_start(p->conf, p->label, p->index, &p->at, &as, &p->output->fd,
-	    &p->warden)) < 0) {
+	else if ((p->pid = child_start(p->conf, p->label, p->index, &p->at, &as, &p->output->fd,
+	    &p->warden)) < 0)
 		proc_why(p, "cannot be started, the log says why");
-		proc_stillborn(p);
+	if (p->pid <= 0) {
+		p->pid = 0;
+		p->spawns++;
+		output_free(p->output);
+		proc_backoff(p);
 		return;
 	}
 	p->uid = as.user ? as.uid : geteuid();
-	p->print = p->conf->print;
 	p->place = place_print(p->conf, p->index);
 	p->started_ms = now_ms;
 	wide_set(&p->board->started_ms, now_ms);
@@ -25978,12 +25942,13 @@ probe_close(struct proc *p)
 }
 
 /* The configuration does not have it any more: it stops when the workers that
- * still do have left. */
+ * still do have left. generation 0: another one has its instances. */
 static void
 proc_leave(struct proc *p, unsigned generation)
 {
 	p->conf = NULL;
 	p->leaves = true;
+	p->replaced |= generation == 0;
 	p->wanted = p->again = false;
 	p->generation = generation;
 	p->old = NULL;
@@ -26000,7 +25965,6 @@ proc_take_over(struct proc *p)
 
 	p->old = NULL;
 	proc_leave(old, 0);
-	old->replaced = true;
 	snprintf(old->board->name, sizeof old->board->name, "%.*s.old", PROC_NAME_MAX - 5, old->label);
 	if (old->n_on > 0)
 		old->parity = old->on[0]->epoch % FLIGHT_EPOCHS;
@@ -26063,21 +26027,16 @@ proc_is_quiet(const struct proc *p)
 	return true;
 }
 
-/* While the only instance drains, requests are held: not for too long. */
-static uint32_t
-drain_limit(const struct proc *p)
-{
-	const struct upstream *up = p->conf ? p->conf->up : NULL;
-
-	if (up && p->again && up->n_instances == p->n_on && up->hold_ms > 0)
-		return MIN(procs_drain_ms, MAX(up->hold_ms / 2, 1));
-	return procs_drain_ms;
-}
-
 static void
 proc_drain(struct proc *p)
 {
-	proc_enter(p, PROC_DRAINING, drain_limit(p));
+	const struct upstream *up = p->conf ? p->conf->up : NULL;
+	uint32_t limit_ms = procs_drain_ms;
+
+	/* while the only instance drains, requests are held: not for too long */
+	if (up && p->again && up->n_instances == p->n_on && up->hold_ms > 0)
+		limit_ms = MIN(limit_ms, MAX(up->hold_ms / 2, 1));
+	proc_enter(p, PROC_DRAINING, limit_ms);
 	if (procs_ending || proc_is_quiet(p))
 		proc_stop(p);
 }
@@ -26164,32 +26123,23 @@ proc_again(struct proc *p)
 
 /* ---- its end ---- */
 
-/* "exited with status 1 after 0.3 s" */
-static void
-proc_epitaph(const struct proc *p, char out[WHY_MAX])
-{
-	double lived = (double)(now_ms - p->started_ms) / SECOND_MS;
-	int status = p->status;
-
-	if (WIFSIGNALED(status))
-		snprintf(out, WHY_MAX, "killed by signal %d (%s) after %.1f s", WTERMSIG(status),
-		    strsignal(WTERMSIG(status)), lived);
-	else
-		snprintf(out, WHY_MAX, "exited with status %d after %.1f s", WEXITSTATUS(status),
-		    lived);
-}
-
 /* Its output is read to the end; its warden has left nobody. */
 static void
 proc_bury(struct proc *p)
 {
 	char why[WHY_MAX], words[WHY_MAX];
 	bool told = p->state == PROC_STOPPING && !p->broken;
+	double lived = (double)(now_ms - p->started_ms) / SECOND_MS;
+	int sig = WIFSIGNALED(p->status) ? WTERMSIG(p->status) : 0, code = WEXITSTATUS(p->status);
 
 	probe_close(p);
 	if (p->output)
 		output_close(p->output);
-	proc_epitaph(p, why);
+	if (sig)
+		snprintf(why, sizeof why, "killed by signal %d (%s) after %.1f s", sig,
+		    strsignal(sig), lived);
+	else
+		snprintf(why, sizeof why, "exited with status %d after %.1f s", code, lived);
 	output_last(p->board, words);
 	if (!p->broken && !p->idles)
 		proc_why(p, "%s", why);
@@ -26199,8 +26149,7 @@ proc_bury(struct proc *p)
 		log_error("process %s (pid %d) %s%s%s", p->label, (int)p->pid, why,
 		    *words ? "; its last words: " : "", words);
 	if (p->conf && p->conf->wrapped)
-		procs_wrapped = WIFSIGNALED(p->status) ? 128 + WTERMSIG(p->status)
-		    : WEXITSTATUS(p->status);
+		procs_wrapped = sig ? 128 + sig : code;
 	p->pid = 0;
 	p->board->pid = 0;
 	wide_set(&p->board->started_ms, 0);
@@ -26313,10 +26262,8 @@ static void
 proc_free(struct proc *p)
 {
 	for (int i = 0; i < n_procs; i++)
-		if (procs[i]->old == p) {
+		if (procs[i]->old == p)
 			proc_leave(procs[i], 0);
-			procs[i]->replaced = true;
-		}
 	proc_forgotten(p);
 	for (int i = 0; i < n_procs; i++)
 		if (procs[i] == p)
@@ -26380,23 +26327,19 @@ procs_keep(const struct conf *cf, unsigned generation)
 	}
 	/* the one that was to take its place goes with it */
 	for (int i = 0; i < n_procs; i++)
-		if (procs[i]->old && procs[i]->old->leaves) {
+		if (procs[i]->old && procs[i]->old->leaves)
 			proc_leave(procs[i], 0);
-			procs[i]->replaced = true;
-		}
 }
 
 /* It has a new configuration, maybe a new reason to run or to stop. */
 static void
 proc_retune(struct proc *p)
 {
-	uint32_t idle_ms = proc_idle_ms(p);
-
 	proc_publish(p);
 	if (p->output)
 		output_aim(p->output, p->conf);
 	if (p->state == PROC_UP)
-		p->due_ms = idle_ms > 0 ? now_ms + idle_ms : 0;
+		p->due_ms = proc_idle_ms(p) > 0 ? now_ms + proc_idle_ms(p) : 0;
 	if (p->conf->start_on == START_BOOT && !p->wanted && !p->stopped) {
 		p->wanted = true;
 		proc_event(p, PE_START);
@@ -26688,29 +26631,39 @@ procs_next_ms(void)
 	return next;
 }
 
+/* The one below that warden; NULL: there is none. */
+static struct proc *
+proc_below(pid_t warden)
+{
+	for (int i = 0; i < n_procs; i++)
+		if (proc_runs(procs[i]) && procs[i]->warden == warden)
+			return procs[i];
+	return NULL;
+}
+
 /* False: that child is no process of ours. */
 static bool
 procs_reaped(pid_t pid, int status)
 {
-	for (int i = 0; i < n_procs; i++)
-		if (proc_runs(procs[i]) && procs[i]->warden == pid) {
-			procs[i]->status = status;
-			/* ours by now: the warden has not lived to reap it */
-			procs_lost |= waitpid(procs[i]->pid, NULL, WNOHANG) >= 0;
-			proc_event(procs[i], PE_EXIT);
-			return true;
-		}
-	return false;
+	struct proc *p = proc_below(pid);
+
+	if (!p)
+		return false;
+	p->status = status;
+	/* ours by now: the warden has not lived to reap it */
+	procs_lost |= waitpid(p->pid, NULL, WNOHANG) >= 0;
+	proc_event(p, PE_EXIT);
+	return true;
 }
 
-static int
-procs_running(void)
+static bool
+procs_run(void)
 {
-	int n = 0;
+	bool any = false;
 
 	for (int i = 0; i < n_procs; i++)
-		n += proc_runs(procs[i]);
-	return n;
+		any |= proc_runs(procs[i]);
+	return any;
 }
 
 static void
@@ -26728,15 +26681,6 @@ procs_shed(void)
 	for (int i = 0; i < n_procs; i++)
 		fd_close(procs[i]->probe);
 	outputs_shed();
-}
-
-static bool
-procs_have(pid_t pid)
-{
-	for (int i = 0; i < n_procs; i++)
-		if (proc_runs(procs[i]) && procs[i]->warden == pid)
-			return true;
-	return false;
 }
 
 /* ---- programs of a warp that was killed ---- */
@@ -27013,10 +26957,8 @@ job_forget(const struct proc *p)
 static void
 job_end(struct job *j, const char *text)
 {
-	if (j->fresh && j->fresh->old) { /* it never got ready */
+	if (j->fresh && j->fresh->old) /* it never got ready */
 		proc_leave(j->fresh, 0);
-		j->fresh->replaced = true;
-	}
 	if (strcmp(text, "ok") != 0)
 		log_error("%s: %s", j->name, text);
 	job_told(&j->asker, text);
@@ -27524,17 +27466,6 @@ account_load(struct arena *a, const char *dir)
 	return NULL;
 }
 
-/* The directory and what must be in it. NULL, or why not. */
-static const char *
-renew_prepare(struct arena *a)
-{
-	const char *dir = rn.t->acme_dir, *why;
-
-	if ((why = acme_dir_make(a, dir)) || (why = acme_dir_try(a, dir)))
-		return why;
-	return account_load(a, dir);
-}
-
 /* The first line of a certificate's file, where PEM lets any text be. */
 #define RENEW_FROM "warp got this from "
 
@@ -27683,11 +27614,13 @@ renew_begin(bool ask, void (*shed)(void))
 	struct acme_task task = { .t = rn.t, .account = &rn.account,
 		.cert = rn.other_ca ? NULL : renew_cert(), .ask = ask,
 		.plain = rn.plain, .tls = rn.tls };
+	const char *why = NULL, *dir = rn.t->acme_dir;
 	struct arena a = { NULL };
-	const char *why = ask ? NULL : renew_prepare(&a);
 
 	if (ask)
 		rn.ask_ms = now_ms + ACME_ASK_S * SECOND_MS; /* if it does not come back */
+	else if (!(why = acme_dir_make(&a, dir)) && !(why = acme_dir_try(&a, dir)))
+		why = account_load(&a, dir);
 	if (why) {
 		renew_failed(why, "see tls.acme_directory", -1);
 	} else if ((rn.pid = acme_start(rn.server, &task, shed, &renew_life)) < 0) {
@@ -27789,18 +27722,12 @@ renew_hear(void)
 	return true;
 }
 
-static bool
-renew_is(pid_t pid)
-{
-	return rn.pid > 0 && pid == rn.pid;
-}
-
 /* A child of the master's was reaped; true: it was the helper, whose last words
  * are heard first. */
 static bool
 renew_reaped(pid_t pid)
 {
-	if (!renew_is(pid))
+	if (pid != rn.pid)
 		return false;
 	rn.pid = -1;
 	while (renew_life >= 0 && renew_hear())
@@ -29533,7 +29460,7 @@ child_is_known(pid_t pid)
 	for (size_t i = 0; i < LEN(m.strangers); i++)
 		if (m.strangers[i] == pid)
 			return true;
-	return pid == m.resolver || pid == m.check || renew_is(pid) || procs_have(pid);
+	return pid == m.resolver || pid == m.check || pid == rn.pid || proc_below(pid);
 }
 
 /* A warden was killed: its program has followed, whoever else was below it comes
@@ -30021,7 +29948,7 @@ master_run(const struct start *s, struct conf *cf)
 		master_stop();
 	}
 	children_reap(); /* those that ended before signals were watched */
-	while (workers_alive() > 0 || procs_running() > 0 || m.state < M_STOPPING)
+	while (workers_alive() > 0 || procs_run() || m.state < M_STOPPING)
 		master_turn();
 	outputs_flush();
 	sinks_finish(&log_sink, &log_sink, LOG_LAST_MS);
