@@ -26767,11 +26767,11 @@ procs_inherit_write(struct text *t)
 }
 
 static void
-procs_inherit_each(void (*fn)(int fd))
+procs_inherit_mark(int flags)
 {
 	for (int i = 0; i < n_procs; i++)
 		if (procs[i]->output && procs[i]->output->fd >= 0)
-			fn(procs[i]->output->fd);
+			fcntl(procs[i]->output->fd, F_SETFD, flags);
 }
 
 /* proc_resume says where its lines go. */
@@ -27889,6 +27889,7 @@ static struct {
 	pid_t checker;                 /* worker that does the health checks; 0: none */
 	bool reload_again, upgrade_again; /* when that can be */
 	pid_t strangers[STRANGERS_MAX]; /* children that warp did not start */
+	int n_strangers;
 	pid_t check;                   /* a new binary that judges the configuration; 0: none */
 	int check_says;                /* what it writes; -1: none */
 	int64_t check_by_ms;           /* killed then */
@@ -27953,18 +27954,12 @@ verb_told(const struct asker *a, const char *text)
 	worker_tell(&m.workers[a->slot], CTL_VERB, b);
 }
 
+/* The same, and that was all it asked. */
 static void
-asker_told(const char *text)
+asker_told(struct asker *a, const char *text)
 {
-	verb_told(&m.asker, text);
-	m.asker.pid = 0;
-}
-
-static void
-upgrader_told(const char *text)
-{
-	verb_told(&m.upgrader, text);
-	m.upgrader.pid = 0;
+	verb_told(a, text);
+	a->pid = 0;
 }
 
 static void
@@ -27992,17 +27987,6 @@ diags_first(const struct diags *ds)
 			return text;
 		}
 	return "the configuration is wrong";
-}
-
-/* ---- workers ---- */
-
-static int
-worker_slot(void)
-{
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid == 0)
-			return i;
-	return -1;
 }
 
 /* ---- a new child ---- */
@@ -28098,13 +28082,17 @@ worker_child(struct conf *cf, struct listeners *ls, int slot, int ctl, pid_t par
 	worker_run(cf, ls->v, ls->n, ctl, slot);
 }
 
+/* ---- workers ---- */
+
 static int
 worker_start(struct conf *cf, struct listeners *ls, unsigned generation)
 {
-	int slot = worker_slot(), sv[2];
+	int slot = 0, sv[2];
 	pid_t parent = getpid(), pid;
 
-	if (slot < 0) {
+	while (slot < WORKER_SLOTS && m.workers[slot].pid > 0)
+		slot++;
+	if (slot == WORKER_SLOTS) {
 		log_error("no slot for another worker: too many are still draining");
 		return -1;
 	}
@@ -28182,12 +28170,12 @@ workers_drain(unsigned before, unsigned serving, uint64_t gone)
 			    m.workers[i].generation == serving ? gone : 0);
 }
 
-/* What they say at their end is no news. */
+/* From that generation on. What they say at their end is no news. */
 static void
-workers_kill(unsigned generation)
+workers_kill(unsigned from)
 {
 	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0 && m.workers[i].generation == generation) {
+		if (m.workers[i].pid > 0 && m.workers[i].generation >= from) {
 			m.workers[i].killed = true;
 			kill(m.workers[i].pid, SIGKILL);
 		}
@@ -28522,7 +28510,7 @@ reload_commit(void)
 	board->reloads++;
 	workers_drain(m.generation, served, gone);
 	if (!m.reload_again)
-		asker_told("ok"); /* after its worker was told not to accept any more */
+		asker_told(&m.asker, "ok"); /* after its worker was told not to accept any more */
 	conf_free(old);
 	log_info("reloaded, generation %u", m.generation);
 	notify_fmt("READY=1");
@@ -28544,7 +28532,7 @@ reload_cancel(const char *why)
 	files_raise(m.conf);
 	resolver_start(m.conf);
 	if (!m.reload_again)
-		asker_told(why);
+		asker_told(&m.asker, why);
 	notify_fmt("READY=1");
 }
 
@@ -28577,7 +28565,7 @@ reload_begin(void)
 	if (cf->diags.errors > 0) {
 		log_error("reload: %d error%s, going on with the old configuration", cf->diags.errors,
 		    cf->diags.errors == 1 ? "" : "s");
-		asker_told(diags_first(&cf->diags));
+		asker_told(&m.asker, diags_first(&cf->diags));
 		conf_free(cf);
 		notify_fmt("READY=1");
 		return;
@@ -28599,32 +28587,19 @@ reload_begin(void)
 
 enum { INHERITED = 1, ACTIVATED = 2 }; /* bits of a listen line */
 
-/* Calls fn for each descriptor that the next binary takes over. */
+/* Each descriptor that the next binary takes over stays open for it, or closes
+ * (FD_CLOEXEC). */
 static void
-inherit_each(void (*fn)(int fd))
+inherit_mark(int flags)
 {
 	for (int i = 0; i < m.ls.n; i++)
-		fn(m.ls.v[i].fd);
+		fcntl(m.ls.v[i].fd, F_SETFD, flags);
 	for (int i = 0; i < WORKER_SLOTS; i++)
 		if (m.workers[i].pid > 0)
-			fn(m.workers[i].ctl);
-	if (m.pid_fd >= 0)
-		fn(m.pid_fd);
-	if (board_fd >= 0)
-		fn(board_fd);
-	procs_inherit_each(fn);
-}
-
-static void
-fd_keep(int fd)
-{
-	fcntl(fd, F_SETFD, 0);
-}
-
-static void
-fd_keep_not(int fd)
-{
-	fcntl(fd, F_SETFD, FD_CLOEXEC);
+			fcntl(m.workers[i].ctl, F_SETFD, flags);
+	fcntl(m.pid_fd, F_SETFD, flags); /* there may be none, and no board's either */
+	fcntl(board_fd, F_SETFD, flags);
+	procs_inherit_mark(flags);
 }
 
 /* What the next binary takes over: a line for each socket and worker. */
@@ -28642,7 +28617,7 @@ inherit_write(struct text *t)
 		text_fmt(t, "board %d 0 -\n", board_fd);
 	if (m.pid_fd >= 0)
 		text_fmt(t, "pid %d 0 -\n", m.pid_fd);
-	for (size_t i = 0; i < LEN(m.strangers) && m.strangers[i] > 0; i++)
+	for (int i = 0; i < m.n_strangers; i++)
 		text_fmt(t, "stranger 0 %d -\n", (int)m.strangers[i]);
 	text_fmt(t, "files 0 %lld %lld\n", (long long)child_files.rlim_cur,
 	    (long long)child_files.rlim_max);
@@ -28708,10 +28683,10 @@ upgrade_exec(void)
 	if (!inherit_write(&t) || setenv(ENV_INHERIT, lines, 1) < 0 || setenv(ENV_OLD, old, 1) < 0) {
 		log_error("upgrade: too much to hand over");
 	} else {
-		inherit_each(fd_keep);
+		inherit_mark(0);
 		execv(m.exe, m.start->argv);
 		log_errno("upgrade: %s", m.exe);
-		inherit_each(fd_keep_not);
+		inherit_mark(FD_CLOEXEC);
 	}
 	unsetenv(ENV_INHERIT);
 	unsetenv(ENV_OLD);
@@ -28724,7 +28699,7 @@ upgrade_exec(void)
 static void
 upgrade_begin(void)
 {
-	upgrader_told("ok");
+	asker_told(&m.upgrader, "ok");
 	log_info("upgrade: starting %s", m.exe);
 	notify_fmt("RELOADING=1");
 	resolver_stop();
@@ -28748,40 +28723,32 @@ upgrade(void)
 		log_errno("upgrade");
 		fd_close(m.check_says);
 		m.check_says = -1;
-		upgrader_told("the new binary cannot be started");
+		asker_told(&m.upgrader, "the new binary cannot be started");
 	}
 }
 
-/* Why the new binary does not like it. */
-static void
-upgrade_heard(void)
-{
-	char b[CHILD_LINE];
-	ssize_t n = m.check_says >= 0 ? pread(m.check_says, b, sizeof b, 0) : 0;
-	struct slice rest = { b, n > 0 ? (size_t)n : 0 }, line;
-
-	while (rest.n > 0 && slice_cut(&rest, '\n', &line))
-		log_error("upgrade: %.*s", (int)line.n, line.p);
-}
-
-/* What the new binary thinks of the configuration, as wait says. */
+/* What the new binary thinks of the configuration, as wait says, and why. */
 static void
 upgrade_checked(int status)
 {
 	bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	char b[CHILD_LINE];
+	ssize_t n = m.check_says >= 0 ? pread(m.check_says, b, sizeof b, 0) : 0;
+	struct slice rest = { b, n > 0 ? (size_t)n : 0 }, line;
 
 	m.check = 0;
-	if (!good && m.state <= M_RELOADING)
-		upgrade_heard();
+	while (!good && m.state <= M_RELOADING && rest.n > 0 && slice_cut(&rest, '\n', &line))
+		log_error("upgrade: %.*s", (int)line.n, line.p);
 	fd_close(m.check_says);
 	m.check_says = -1;
 	if (m.state > M_RELOADING) {
-		upgrader_told("warp is stopping");
+		asker_told(&m.upgrader, "warp is stopping");
 	} else if (good && (m.state != M_RUNNING || jobs_busy())) {
 		m.upgrade_again = true;
 	} else if (!good || !upgrade_trial()) {
 		log_error("upgrade: %s cannot run this configuration; going on", m.exe);
-		upgrader_told("the new binary cannot run this configuration, the log says why");
+		asker_told(&m.upgrader, "the new binary cannot run this configuration, the log says "
+		    "why");
 	} else
 		upgrade_begin();
 }
@@ -28798,7 +28765,7 @@ static void
 upgrade_later(void)
 {
 	log_warn("upgrade: a start or reload is under way, try again");
-	upgrader_told("a start or reload is under way, try again");
+	asker_told(&m.upgrader, "a start or reload is under way, try again");
 }
 
 /* What the binary before gets back: what it gave, but its programs as they are
@@ -28819,7 +28786,7 @@ upgrade_lines(const char *given)
 		}
 	procs_inherit_write(&t);
 	text_char(&t, '\0');
-	procs_inherit_each(fd_keep);
+	procs_inherit_mark(0);
 	return t.full ? given : lines;
 }
 
@@ -28842,7 +28809,7 @@ upgrade_back(char **argv)
 	while (slice_cut(&rest, '\n', &line))
 		if (slice_cut(&line, ' ', &word) && slice_cut(&line, ' ', &word) &&
 		    slice_uint(word, INT_MAX) >= 0)
-			fd_keep((int)slice_uint(word, INT_MAX));
+			fcntl((int)slice_uint(word, INT_MAX), F_SETFD, 0);
 	unsetenv(ENV_OLD);
 	fexecve(fd, argv, environ);
 	log_errno("back to the binary before");
@@ -28897,15 +28864,7 @@ exe_find(const char *argv0)
 		m.exe[(size_t)n - strlen(gone)] = '\0';
 }
 
-static void
-stranger_add(pid_t pid)
-{
-	for (size_t i = 0; i < LEN(m.strangers); i++)
-		if (m.strangers[i] == 0) {
-			m.strangers[i] = pid;
-			return;
-		}
-}
+
 
 /* One line of WARP_INHERIT. */
 static void
@@ -28925,8 +28884,8 @@ inherit_line(struct slice line)
 	}
 	if (!slice_cut(&line, ' ', &a) || !slice_cut(&line, ' ', &b) || !line.p)
 		return;
-	if (slice_eq(what, S("stranger")))
-		stranger_add((pid_t)slice_uint(b, INT_MAX));
+	if (slice_eq(what, S("stranger")) && m.n_strangers < STRANGERS_MAX)
+		m.strangers[m.n_strangers++] = (pid_t)slice_uint(b, INT_MAX);
 	if (slice_eq(what, S("files"))) /* -1 is no limit */
 		child_files = (struct rlimit){ (rlim_t)strtoll(b.p, NULL, 10),
 			(rlim_t)strtoll(line.p, NULL, 10) };
@@ -28953,27 +28912,21 @@ inherit_line(struct slice line)
 	}
 }
 
-/* The board first: workers stand on it. */
-static void
-inherit_board(void)
-{
-	struct slice rest = slice_of(getenv(ENV_INHERIT)), line, word;
-
-	while (slice_cut(&rest, '\n', &line))
-		if (slice_cut(&line, ' ', &word) && slice_eq(word, S("board")) &&
-		    slice_cut(&line, ' ', &word) && slice_uint(word, INT_MAX) >= 0 &&
-		    board_adopt((int)slice_uint(word, INT_MAX)))
-			return;
-	board_open();
-}
-
-/* Sockets, workers and programs of the binary before this one. */
+/* Sockets, workers and programs of the binary before this one; the board first,
+ * on which workers stand. */
 static void
 inherit_read(void)
 {
-	struct slice rest = slice_of(getenv(ENV_INHERIT)), line;
+	struct slice lines = slice_of(getenv(ENV_INHERIT)), rest = lines, line, word;
+	bool adopted = false;
 
-	while (slice_cut(&rest, '\n', &line))
+	while (!adopted && slice_cut(&rest, '\n', &line))
+		adopted = slice_cut(&line, ' ', &word) && slice_eq(word, S("board")) &&
+		    slice_cut(&line, ' ', &word) && slice_uint(word, INT_MAX) >= 0 &&
+		    board_adopt((int)slice_uint(word, INT_MAX));
+	if (!adopted)
+		board_open();
+	while (slice_cut(&lines, '\n', &line))
 		inherit_line(line);
 }
 
@@ -29082,17 +29035,7 @@ pid_open(const char *path)
 	return 0;
 }
 
-static void
-pid_write(void)
-{
-	char b[16];
-	int n = snprintf(b, sizeof b, "%d\n", (int)getpid());
 
-	if (m.pid_fd < 0)
-		return;
-	if (pwrite(m.pid_fd, b, (size_t)n, 0) != n || ftruncate(m.pid_fd, n) < 0)
-		log_errno("pid file");
-}
 
 /* Unless somebody has put another one there. */
 static void
@@ -29310,9 +29253,12 @@ static void
 master_ready(void)
 {
 	const char *old = getenv(ENV_OLD);
+	char b[16];
+	int n = snprintf(b, sizeof b, "%d\n", (int)getpid());
 
 	m.state = M_RUNNING;
-	pid_write();
+	if (m.pid_fd >= 0 && (pwrite(m.pid_fd, b, (size_t)n, 0) != n || ftruncate(m.pid_fd, n) < 0))
+		log_errno("pid file");
 	workers_drain(m.generation, 0, 0); /* those of the binary before */
 	listeners_close(&m.had, &m.ls);
 	if (old)
@@ -29334,8 +29280,8 @@ master_leave(enum master_state state)
 {
 	m.state = state;
 	notify_systemd("STOPPING=1");
-	asker_told("warp is stopping");
-	upgrader_told("warp is stopping");
+	asker_told(&m.asker, "warp is stopping");
+	asker_told(&m.upgrader, "warp is stopping");
 	resolver_stop();
 	renew_stop();
 	upgrade_check_end();
@@ -29367,11 +29313,7 @@ static void
 stop_late(void)
 {
 	m.deadline_ms = now_ms + STOP_WAIT_MS;
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0) {
-			m.workers[i].killed = true;
-			kill(m.workers[i].pid, SIGKILL);
-		}
+	workers_kill(0);
 }
 
 /* The first workers do not come up. After an upgrade the old binary gets its
@@ -29457,7 +29399,7 @@ child_is_known(pid_t pid)
 	for (int i = 0; i < WORKER_SLOTS; i++)
 		if (m.workers[i].pid == pid)
 			return true;
-	for (size_t i = 0; i < LEN(m.strangers); i++)
+	for (int i = 0; i < m.n_strangers; i++)
 		if (m.strangers[i] == pid)
 			return true;
 	return pid == m.resolver || pid == m.check || pid == rn.pid || proc_below(pid);
@@ -29489,9 +29431,10 @@ strangers_note(void)
 {
 	char pids[4096];
 	struct slice rest = children_read(pids, sizeof pids);
+	pid_t pid;
 
-	for (size_t i = 0; i < LEN(m.strangers) && (m.strangers[i] = child_next(&rest)) > 0; i++)
-		;
+	while (m.n_strangers < STRANGERS_MAX && (pid = child_next(&rest)) > 0)
+		m.strangers[m.n_strangers++] = pid;
 }
 
 static void
@@ -29550,82 +29493,57 @@ instance_find(struct conf *cf, struct slice text)
 	return NULL;
 }
 
-/* A verb that the master itself obeys; false: it is none. */
-static bool
-asked_master(struct slice verb, const struct asker *a)
-{
-	static const struct {
-		const char *name;
-		enum master_event event;
-		struct asker *told; /* by who reacts, when it is done */
-	} verbs[] = {
-		{ "reload", EV_RELOAD, &m.asker },
-		{ "upgrade", EV_UPGRADE, &m.upgrader },
-		{ "quit", EV_QUIT, NULL },
-		{ "stop", EV_STOP, NULL },
-	};
+/* A verb of the operator's. */
+struct verb {
+	const char *name;
+	bool names;         /* it goes with the name of a process or an instance */
+	void (*act)(const struct verb *, struct slice name, const struct asker *);
+	int what;           /* its event, kind of job, or drained or not */
+	struct asker *told; /* by who reacts, when it is done; NULL: at once */
+};
 
-	for (size_t i = 0; i < LEN(verbs); i++) {
-		if (!slice_eq(verb, slice_of(verbs[i].name)))
-			continue;
-		if (verbs[i].told && verbs[i].told->pid > 0) {
-			verb_told(a, "another command is under way");
-			return true;
-		}
-		if (verbs[i].told)
-			*verbs[i].told = *a;
-		else
-			verb_told(a, "ok");
-		if (!master_event(verbs[i].event) && verbs[i].told) {
-			verb_told(a, "warp is stopping");
-			verbs[i].told->pid = 0;
-		}
-		return true;
+static void
+asked_master(const struct verb *v, struct slice name, const struct asker *a)
+{
+	(void)name;
+	if (v->told && v->told->pid > 0) {
+		verb_told(a, "another command is under way");
+		return;
 	}
-	return false;
+	if (v->told)
+		*v->told = *a;
+	else
+		verb_told(a, "ok");
+	if (!master_event((enum master_event)v->what) && v->told)
+		asker_told(v->told, "warp is stopping");
 }
 
-/* restart, start or stop with the name of a process. */
-static bool
-asked_process(struct slice verb, struct slice name, const struct asker *a)
+static void
+asked_process(const struct verb *v, struct slice name, const struct asker *a)
 {
-	static const char *const names[] = {
-		[JOB_RESTART] = "restart", [JOB_START] = "start", [JOB_STOP] = "stop",
-	};
 	const struct process *ps = process_of(m.conf, name);
 
-	for (size_t i = 0; i < LEN(names); i++) {
-		if (!slice_eq(verb, slice_of(names[i])))
-			continue;
-		if (!ps)
-			verb_told(a, "there is no such process");
-		else if (m.state > M_RELOADING)
-			verb_told(a, "warp is stopping");
-		else if (!job_add(ps->name, (enum job_kind)i, a))
-			verb_told(a, "too many commands are under way");
-		return true;
-	}
-	return false;
+	if (!ps)
+		verb_told(a, "there is no such process");
+	else if (m.state > M_RELOADING)
+		verb_told(a, "warp is stopping");
+	else if (!job_add(ps->name, (enum job_kind)v->what, a))
+		verb_told(a, "too many commands are under way");
 }
 
-/* drain or enable with UPSTREAM/INSTANCE. */
-static bool
-asked_instance(struct slice verb, struct slice name, const struct asker *a)
+static void
+asked_instance(const struct verb *v, struct slice name, const struct asker *a)
 {
-	bool drain = slice_eq(verb, S("drain"));
 	struct instance *in = instance_find(m.conf, name);
 
-	if (!drain && !slice_eq(verb, S("enable")))
-		return false;
 	if (in) {
-		in->board->drained = drain;
+		in->board->drained = v->what;
 		log_info("upstream %s: %s is %s by the operator", in->up->name, in->addr.text,
-		    drain ? "drained" : "enabled");
+		    v->what ? "drained" : "enabled");
 		board_changed();
 		procs_news = true;
 	}
 	verb_told(a, in ? "ok" : "there is no such instance");
-	return true;
 }
 
 /* What an operator asked over the admin socket of that worker: a number that
@@ -29633,25 +29551,29 @@ asked_instance(struct slice verb, struct slice name, const struct asker *a)
 static void
 master_verb(int slot, struct slice text)
 {
+	static const struct verb verbs[] = {
+		{ "reload", false, asked_master, EV_RELOAD, &m.asker },
+		{ "upgrade", false, asked_master, EV_UPGRADE, &m.upgrader },
+		{ "quit", false, asked_master, EV_QUIT, NULL },
+		{ "stop", false, asked_master, EV_STOP, NULL },
+		{ "restart", true, asked_process, JOB_RESTART, NULL },
+		{ "start", true, asked_process, JOB_START, NULL },
+		{ "stop", true, asked_process, JOB_STOP, NULL },
+		{ "drain", true, asked_instance, true, NULL },
+		{ "enable", true, asked_instance, false, NULL },
+	};
 	struct asker a = { .slot = slot, .pid = m.workers[slot].pid };
 	struct slice id, verb;
 
 	if (!slice_cut(&text, ' ', &id) || !slice_cut(&text, ' ', &verb))
 		return;
 	a.id = (unsigned)slice_uint(id, INT_MAX);
-	if (text.n == 0 ? !asked_master(verb, &a)
-	    : !asked_process(verb, text, &a) && !asked_instance(verb, text, &a))
-		verb_told(&a, "unknown command");
-}
-
-/* Somebody waits for a process that is not there. */
-static void
-worker_wants(struct slice name)
-{
-	const struct process *ps = process_of(m.conf, name);
-
-	if (ps && ps->start_on == START_REQUEST && m.state < M_STOPPING)
-		process_want(ps);
+	for (size_t i = 0; i < LEN(verbs); i++)
+		if (slice_eq(verb, slice_of(verbs[i].name)) && verbs[i].names == (text.n > 0)) {
+			verbs[i].act(&verbs[i], text, &a);
+			return;
+		}
+	verb_told(&a, "unknown command");
 }
 
 /* All but the one that says so. */
@@ -29668,13 +29590,15 @@ worker_says(struct worker *w)
 {
 	char b[CTL_MAX];
 	ssize_t n = recv(w->ctl, b, sizeof b, MSG_DONTWAIT);
+	struct slice text = { b + 1, (size_t)MAX(n - 1, 0) };
+	const struct process *ps = process_of(m.conf, text);
 
 	if (n <= 0)
 		return; /* it is dying: SIGCHLD says how */
 	if (b[0] == CTL_VERB)
-		master_verb((int)(w - m.workers), (struct slice){ b + 1, (size_t)n - 1 });
-	else if (b[0] == CTL_START)
-		worker_wants((struct slice){ b + 1, (size_t)n - 1 });
+		master_verb((int)(w - m.workers), text);
+	else if (b[0] == CTL_START && ps && ps->start_on == START_REQUEST && m.state < M_STOPPING)
+		process_want(ps); /* somebody waits for a process that is not there */
 	else if (b[0] == CTL_WAKE)
 		workers_wake(w);
 	else if (b[0] == CTL_CERTS)
@@ -29907,12 +29831,11 @@ master_start(struct conf *cf)
 	job_told = verb_told;
 	proc_forgotten = job_forget;
 	clock_turn();
-	inherit_board();
-	board_hits_clear(cf->hits_half);
 	master_signals();
 	if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
 		log_errno("what programs leave behind is not reaped");
 	inherit_read();
+	board_hits_clear(cf->hits_half);
 	systemd_read(cf);
 	if (logs_open(&cf->log) < 0)
 		return EXIT_OTHER;
