@@ -23290,11 +23290,112 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 	return 0;
 }
 
+/* ==== helper =================================================================
+ * Owns    nothing: a helper is its starter's.
+ * Offers  fds_close, stdio_release, helper_start, helper_settle, helper_mute.
+ * Calls   base, sink, log, privilege. A child of the master's has nothing of it
+ *         but what it was given, and dies with it: a socket that it forgot would
+ *         be bound for as long as it lives. */
+
+#define HELPER_KEEPS 4 /* room for two logs, syslog and the pair */
+
+static bool helper_mute;    /* helpers leave the standard output of a daemon's start */
+static pid_t helper_parent; /* in a helper: the master */
+
+static void
+fds_close_range(int from, int to)
+{
+	struct rlimit files;
+
+	if (from > to || syscall(SYS_close_range, from, to, 0) == 0 ||
+	    getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return;
+	to = MIN(to, (int)MIN(files.rlim_cur, (rlim_t)INHERIT_FILES) - 1);
+	for (int fd = from; fd <= to; fd++)
+		close(fd);
+}
+
+/* All from that one on, but the n of keep (-1: none). */
+static void
+fds_close(int from, const int *keep, int n)
+{
+	int next = INT_MAX;
+
+	for (int i = 0; i < n; i++)
+		if (keep[i] >= from)
+			next = MIN(next, keep[i]);
+	fds_close_range(from, next - 1);
+	if (next < INT_MAX)
+		fds_close(next + 1, keep, n);
+}
+
+/* Nobody may wait for the end of a daemon's terminal or pipe; what was sent to
+ * a file stays there. */
+static void
+stdio_release(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct stat st;
+
+	for (int fd = STDOUT_FILENO; fd <= STDERR_FILENO && null >= 0; fd++)
+		if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+			dup2(null, fd);
+	fd_close(null);
+}
+
+/* Forks a helper: run(arg, fd), fd being its end of a socketpair. It has that,
+ * and the n descriptors of keep. Returns its pid and, in *end, the other end;
+ * -1: logged. */
+static pid_t
+helper_start(const char *name, void (*run)(void *arg, int fd), void *arg, int *keep, int n,
+    int *end)
+{
+	pid_t parent = getpid(), pid;
+	int sv[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
+		return log_errno("%s", name);
+	if ((pid = fork()) == 0) {
+		keep[n++] = sv[1];
+		keep[n++] = syslog_fd;
+		fds_close(STDERR_FILENO + 1, keep, n);
+		if (helper_mute)
+			stdio_release(); /* the log still has its copy, until the start is over */
+		log_forked(name);
+		helper_parent = parent;
+		run(arg, sv[1]);
+		_exit(0);
+	}
+	close(sv[1]);
+	if (pid < 0) {
+		close(sv[0]);
+		return log_errno("%s", name);
+	}
+	*end = sv[0];
+	return pid;
+}
+
+/* In a helper: it has no more rights than [server] gives, and ends with the
+ * master even if it hangs. outside: it needs what is outside of the chroot, as
+ * resolv.conf and hosts are. */
+static void
+helper_settle(const struct server_conf *sc, bool outside)
+{
+	struct server_conf as = *sc;
+
+	if (outside)
+		as.chroot = NULL;
+	/* a change of user would have cleared the signal */
+	if (privilege_drop(&as) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ||
+	    getppid() != helper_parent)
+		_exit(EXIT_OTHER);
+}
+
 /* ==== resolve ================================================================
  * Owns    the helper process that may block on DNS.
- * Offers  resolve_fixed, resolve_start.
- * Calls   base, arena, clock, log, board, privilege. Writes addresses to the
- *         board; workers read them there, and never wait. */
+ * Offers  resolve_fixed, resolve_run.
+ * Calls   base, arena, clock, log, board, helper. Writes addresses to the board;
+ *         workers read them there, and never wait. */
 
 /* Addresses that need no looking up. True: there are names as well. */
 static bool
@@ -23383,23 +23484,18 @@ resolve_round(const struct conf *cf, int life, char *failed, bool whole)
 	return all;
 }
 
-/* The helper's life: it ends when the master's end of the pipe does. */
-_Noreturn static void
-resolve_run(const struct conf *cf, int life)
+/* The helper's life: it ends when the master closes life, to which it says a byte
+ * after the first round. */
+static void
+resolve_run(void *conf_of, int life)
 {
-	struct server_conf as = cf->server;
+	const struct conf *cf = conf_of;
 	struct pollfd p = { .fd = life, .events = POLLIN };
 	char *failed = xcalloc(INSTANCES_MAX, 1), first = 1;
 	int64_t whole_ms = 0;
 	bool all, whole;
 
-	log_forked("resolver");
-	as.chroot = NULL; /* resolv.conf and hosts are outside */
-	if (privilege_drop(&as) < 0)
-		_exit(EXIT_OTHER);
-	/* poll alone would not end a lookup that hangs */
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || poll(&p, 1, 0) != 0)
-		_exit(EXIT_OTHER);
+	helper_settle(&cf->server, true);
 	for (;;) {
 		clock_turn();
 		if ((whole = now_ms >= whole_ms))
@@ -23413,36 +23509,11 @@ resolve_run(const struct conf *cf, int life)
 	}
 }
 
-/* Forks the helper; shed closes there what only the master shall have. Returns
- * its pid and, in *life, the descriptor that keeps it alive and says a byte
- * after the first round; -1: logged. */
-static pid_t
-resolve_start(const struct conf *cf, void (*shed)(void), int *life)
-{
-	int sv[2];
-	pid_t pid;
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
-		return log_errno("resolver");
-	if ((pid = fork()) == 0) {
-		close(sv[0]);
-		shed();
-		resolve_run(cf, sv[1]);
-	}
-	close(sv[1]);
-	if (pid < 0) {
-		close(sv[0]);
-		return log_errno("resolver");
-	}
-	*life = sv[0];
-	return pid;
-}
-
 /* ==== acme ===================================================================
  * Owns    the helper process that gets a certificate, and all that is in it.
- * Offers  acme_start, acme_clear.
+ * Offers  acme_run, acme_clear.
  * Calls   base, arena, clock, log, http, addr, json, der, jose, certs, board,
- *         tls, chan, privilege, admin front. The helper may block, and opens no
+ *         tls, chan, helper, admin front. The helper may block, and opens no
  *         files: keys and anchors are in its memory, a pipe takes what came of
  *         it. RFC 8555, 8737, 9773. */
 
@@ -23455,6 +23526,7 @@ enum acme_url { URL_NONCE, URL_ACCOUNT, URL_ORDER, URL_RENEWAL, ACME_URLS };
 
 /* What the helper is to do, and with what. All of it is the master's. */
 struct acme_task {
+	const struct server_conf *server;
 	const struct tls_conf *t;
 	const br_ec_private_key *account;
 	const struct cert *cert; /* that is to be replaced; NULL: none */
@@ -24397,21 +24469,16 @@ acme_job(struct acme *j)
 	    j->advice ? j->advice : ""));
 }
 
-_Noreturn static void
-acme_run(const struct server_conf *sc, const struct acme_task *k, int life, pid_t parent)
+/* The helper's life; life takes what came of it. */
+static void
+acme_run(void *task, int life)
 {
-	struct server_conf as = *sc;
+	const struct acme_task *k = task;
 	struct acme *j = xcalloc(1, sizeof *j);
 	struct slice result;
 	ssize_t put;
 
-	log_forked("acme");
-	as.chroot = NULL; /* resolv.conf and hosts are outside */
-	if (privilege_drop(&as) < 0)
-		_exit(EXIT_OTHER);
-	/* poll alone would not end a lookup that hangs */
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
-		_exit(EXIT_OTHER);
+	helper_settle(k->server, true);
 	clock_turn();
 	tls_open(k->t, 1);
 	*j = (struct acme){ .task = k, .life = life, .end_ms = now_ms + ACME_JOB_MS, .retry_s = -1,
@@ -24423,34 +24490,8 @@ acme_run(const struct server_conf *sc, const struct acme_task *k, int life, pid_
 	acme_hang_up(j);
 	acme_clear();
 	for (; result.n > 0; result = slice_from(result, (size_t)put))
-		if ((put = send(life, result.p, result.n, MSG_NOSIGNAL)) <= 0)
+		if ((put = send(life, result.p, MIN(result.n, (size_t)PIPE_BUF), MSG_NOSIGNAL)) <= 0)
 			_exit(EXIT_OTHER);
-	_exit(0);
-}
-
-/* Forks the helper; shed closes there what only the master shall have. Returns
- * its pid and, in *life, the descriptor that keeps it alive and says what came
- * of it; -1: logged. */
-static pid_t
-acme_start(const struct server_conf *sc, const struct acme_task *k, void (*shed)(void), int *life)
-{
-	pid_t parent = getpid(), pid;
-	int sv[2];
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
-		return log_errno("acme");
-	if ((pid = fork()) == 0) {
-		close(sv[0]);
-		shed();
-		acme_run(sc, k, sv[1], parent);
-	}
-	close(sv[1]);
-	if (pid < 0) {
-		close(sv[0]);
-		return log_errno("acme");
-	}
-	*life = sv[0];
-	return pid;
 }
 
 /* ==== endpoint ===============================================================
@@ -24820,7 +24861,7 @@ endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *
 /* ==== child ==================================================================
  * Owns    nothing.
  * Offers  child_start, child_mark, child_files, children_read, child_next.
- * Calls   base, arena, walk, sink, log, processes, privilege. From a process's
+ * Calls   base, arena, walk, sink, log, processes, privilege, helper. From a process's
  *         configuration to a running program with a clean slate, below a warden
  *         of its own. */
 
@@ -24962,18 +25003,6 @@ child_env(const struct child_start *cs)
 	return env;
 }
 
-/* All from that one on. */
-static void
-fds_close(int from)
-{
-	struct rlimit files;
-
-	if (syscall(SYS_close_range, from, ~0u, 0) == 0 || getrlimit(RLIMIT_NOFILE, &files) < 0)
-		return;
-	for (int fd = from; fd < (int)MIN(files.rlim_cur, (rlim_t)INHERIT_FILES); fd++)
-		close(fd);
-}
-
 /* In the child: what it must not have from us. */
 static void
 child_clean(int out)
@@ -24990,7 +25019,7 @@ child_clean(int out)
 	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
 	    dup2(out, STDERR_FILENO) < 0)
 		_exit(EXIT_NOT_RUN);
-	fds_close(FD_FIRST); /* ours all close on exec; this is for what we were started with */
+	fds_close(FD_FIRST, NULL, 0); /* ours all close on exec; this is for what we were started with */
 }
 
 static int
@@ -25233,7 +25262,7 @@ warden_run(const struct child_start *cs, const struct identity *as, char **argv,
 	if (pid < 0 || write(tell, &pid, sizeof pid) != sizeof pid)
 		_exit(EXIT_NOT_RUN);
 	prctl(PR_SET_NAME, "warden");
-	fds_close(0);
+	fds_close(0, NULL, 0);
 	while (!over && getppid() == cs->parent) {
 		sigwait(&all, &signal_seen);
 		/* the program stays a zombie: nobody else gets its number while warp knows it */
@@ -25308,7 +25337,7 @@ child_start(const struct process *ps, const char *label, int index, const struct
  * Owns    what programs write: each pipe until its end, also when its program
  *         has ended before.
  * Offers  output_open, output_close, outputs_watch, outputs_polled,
- *         outputs_flush, outputs_reopen, outputs_shed, output_last.
+ *         outputs_flush, outputs_reopen, output_last.
  * Calls   base, arena, clock, sink, log, board, privilege, logfile. A line is
  *         one write, so lines never tear; a log that takes none stops the
  *         program that writes, never warp. */
@@ -25611,16 +25640,6 @@ outputs_reopen(void)
 			output_aim(o, o->p->conf);
 }
 
-/* In a new child: what is the master's alone. */
-static void
-outputs_shed(void)
-{
-	for (struct output *o = outputs; o; o = o->next) {
-		fd_close(o->fd);
-		fd_close(o->file);
-	}
-}
-
 /* The last line of the program; empty: it said none. */
 static const char *
 output_last(const struct board_proc *b, char out[WHY_MAX])
@@ -25635,7 +25654,7 @@ output_last(const struct board_proc *b, char out[WHY_MAX])
  * Owns    the replicas of all processes.
  * Offers  procs_take, procs_preview, procs_settle, procs_watch, procs_polled,
  *         procs_due, procs_next_ms, procs_reaped, procs_run, procs_end,
- *         procs_shed, procs_resume, procs_mark, procs_sweep, proc_below,
+ *         procs_resume, procs_mark, procs_sweep, proc_below,
  *         process_of, process_want, and
  *         for jobs: proc_find, proc_new, proc_attach, proc_event, proc_leave.
  * Calls   base, arena, clock, log, board, privilege, endpoint, child, output. A
@@ -26674,15 +26693,6 @@ procs_end(void)
 		procs[i]->wanted = procs[i]->again = false;
 }
 
-/* In a new child: what is the master's alone. */
-static void
-procs_shed(void)
-{
-	for (int i = 0; i < n_procs; i++)
-		fd_close(procs[i]->probe);
-	outputs_shed();
-}
-
 /* ---- programs of a warp that was killed ---- */
 
 /* Which warp this is: of the same configuration and user there is one at a time. */
@@ -27201,8 +27211,8 @@ jobs_step(void)
  * Owns    the certificate by ACME as the master sees it: when it is due, the
  *         helper that gets it, account.key and the certificate's file.
  * Offers  renew_take, renew_stop, renew_settle, renew_next_ms, renew_watch,
- *         renew_polled, renew_reaped, renew_life, renew_news.
- * Calls   base, arena, walk, clock, log, der, certs, board, acme, BearSSL. One
+ *         renew_polled, renew_reaped, renew_news.
+ * Calls   base, arena, walk, clock, log, der, certs, board, helper, acme, BearSSL. One
  *         job at a time; a certificate that is there stays in use whatever
  *         happens. */
 
@@ -27609,13 +27619,14 @@ renew_take(const struct conf *cf, bool plain, bool tls)
 }
 
 static void
-renew_begin(bool ask, void (*shed)(void))
+renew_begin(bool ask)
 {
-	struct acme_task task = { .t = rn.t, .account = &rn.account,
+	struct acme_task task = { .server = rn.server, .t = rn.t, .account = &rn.account,
 		.cert = rn.other_ca ? NULL : renew_cert(), .ask = ask,
 		.plain = rn.plain, .tls = rn.tls };
 	const char *why = NULL, *dir = rn.t->acme_dir;
 	struct arena a = { NULL };
+	int keep[HELPER_KEEPS] = { log_sink.fd };
 
 	if (ask)
 		rn.ask_ms = now_ms + ACME_ASK_S * SECOND_MS; /* if it does not come back */
@@ -27623,7 +27634,7 @@ renew_begin(bool ask, void (*shed)(void))
 		why = account_load(&a, dir);
 	if (why) {
 		renew_failed(why, "see tls.acme_directory", -1);
-	} else if ((rn.pid = acme_start(rn.server, &task, shed, &renew_life)) < 0) {
+	} else if ((rn.pid = helper_start("acme", acme_run, &task, keep, 1, &renew_life)) < 0) {
 		rn.pid = 0;
 		if (!ask)
 			renew_failed("the helper cannot be started", "the log says why", -1);
@@ -27783,7 +27794,7 @@ renew_clock_is_right(void)
 /* Starts what is due. The wall clock may be set at any time, so it is looked at
  * every now and then. */
 static void
-renew_settle(void (*shed)(void))
+renew_settle(void)
 {
 	const struct cert *c;
 	int64_t at;
@@ -27810,11 +27821,11 @@ renew_settle(void (*shed)(void))
 	}
 	at = rn.other_ca ? 0 : renew_at(&rn.facts);
 	if (at <= now_s) {
-		renew_begin(false, shed);
+		renew_begin(false);
 		return;
 	}
 	if (now_ms >= rn.ask_ms && c && c->issuer_id.n > 0)
-		renew_begin(true, shed);
+		renew_begin(true);
 	rn.look_ms = now_ms + MIN((at - now_s) * SECOND_MS, (int64_t)ACME_LOOK_MS);
 	renew_state(ACME_WAITING, at, S(""));
 }
@@ -27823,8 +27834,8 @@ renew_settle(void (*shed)(void))
  * Owns    the configuration, listening sockets, workers, resolver, signals.
  * Offers  master_run.
  * Calls   arena, walk, clock, sink, log, diag, addr, certs, conf, pages, board,
- *         listen, privilege, logfile, usage, maintenance, spool, health,
- *         worker, resolve, endpoint, child, output, proc, jobs, renew. Never
+ *         listen, logfile, usage, maintenance, spool, health, worker, helper,
+ *         resolve, endpoint, child, output, proc, jobs, renew. Never
  *         touches traffic. A generation is one configuration's workers: the
  *         newest serves, older ones drain; a reload is a generation that gets
  *         ready before the one before it is told to drain. */
@@ -28000,86 +28011,33 @@ listener_of(struct listeners *ls, const struct addr *a)
 	return NULL;
 }
 
-/* Closes the sockets of ls that are not among keep. */
+/* What a new worker needs to know. */
+struct worker_task {
+	struct conf *cf;
+	struct listeners *ls;
+	int slot;
+};
+
+/* In the new process. */
 static void
-listeners_shed(const struct listeners *ls, struct listeners *keep)
-{
-	for (int i = 0; i < ls->n; i++)
-		if (!listener_of(keep, &ls->v[i].addr))
-			fd_close(ls->v[i].fd);
-}
-
-/* Nobody may wait for the end of a daemon's terminal or pipe; what was sent to
- * a file stays there. */
-static void
-stdio_release(void)
-{
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	struct stat st;
-
-	for (int fd = STDOUT_FILENO; fd <= STDERR_FILENO && null >= 0; fd++)
-		if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-			dup2(null, fd);
-	fd_close(null);
-}
-
-/* In a new child: only keep stays open. A socket that a child forgot would be
- * bound for as long as that child lives. */
-static void
-child_shed(struct listeners *keep)
-{
-	const int mine[] = { m.signals, m.resolver_life, m.pid_fd, m.notify_fd, m.daemon_fd,
-		board_fd, renew_life };
-
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0)
-			close(m.workers[i].ctl);
-	listeners_shed(&m.ls, keep);
-	listeners_shed(&m.next_ls, keep);
-	listeners_shed(&m.had, keep);
-	for (size_t i = 0; i < LEN(mine); i++)
-		fd_close(mine[i]);
-	procs_shed();
-	if (getenv(ENV_OLD))
-		close(atoi(getenv(ENV_OLD)));
-	if (m.daemon_fd >= 0)
-		stdio_release(); /* the log still has its copy, until the start is over */
-}
-
-static void
-resolver_shed(void)
-{
-	static struct listeners none;
-
-	child_shed(&none);
-}
-
-/* In the new process: nothing of the master's stays but what is needed. */
-_Noreturn static void
-worker_child(struct conf *cf, struct listeners *ls, int slot, int ctl, pid_t parent)
+worker_child(void *task, int ctl)
 {
 	/* TERM as well: it may be for the whole group, the master says what follows */
 	static const int ignored[] = { SIGINT, SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE };
+	const struct worker_task *k = task;
 	sigset_t none;
 
-	child_shed(ls);
-	log_forked("worker");
-	logs_use(&cf->log);
-	if (cf != m.conf)
-		logs_close(&m.conf->log);
-	usage_open(cf->server.chroot != NULL);
-	spool_open(cf->server.chroot != NULL);
+	logs_use(&k->cf->log);
+	usage_open(k->cf->server.chroot != NULL);
+	spool_open(k->cf->server.chroot != NULL);
 	tzset(); /* while /etc/localtime can be read */
 	for (size_t i = 0; i < LEN(ignored); i++)
 		signal(ignored[i], SIG_IGN);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	maintenance_open(cf);
-	if (privilege_drop(&cf->server) < 0)
-		_exit(EXIT_OTHER);
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
-		_exit(EXIT_OTHER);
-	worker_run(cf, ls->v, ls->n, ctl, slot);
+	maintenance_open(k->cf);
+	helper_settle(&k->cf->server, false);
+	worker_run(k->cf, k->ls->v, k->ls->n, ctl, k->slot);
 }
 
 /* ---- workers ---- */
@@ -28087,8 +28045,9 @@ worker_child(struct conf *cf, struct listeners *ls, int slot, int ctl, pid_t par
 static int
 worker_start(struct conf *cf, struct listeners *ls, unsigned generation)
 {
-	int slot = 0, sv[2];
-	pid_t parent = getpid(), pid;
+	int keep[HELPER_KEEPS + LISTENERS_MAX] = { cf->log.access.fd, cf->log.error.fd }, n = 2;
+	int slot = 0, ctl;
+	pid_t pid;
 
 	while (slot < WORKER_SLOTS && m.workers[slot].pid > 0)
 		slot++;
@@ -28096,20 +28055,14 @@ worker_start(struct conf *cf, struct listeners *ls, unsigned generation)
 		log_error("no slot for another worker: too many are still draining");
 		return -1;
 	}
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
-		return log_errno("worker");
-	if ((pid = fork()) == 0) {
-		close(sv[0]);
-		worker_child(cf, ls, slot, sv[1], parent);
-	}
-	close(sv[1]);
-	if (pid < 0) {
-		close(sv[0]);
-		return log_errno("fork a worker");
-	}
+	for (int i = 0; i < ls->n; i++)
+		keep[n++] = ls->v[i].fd;
+	if ((pid = helper_start("worker", worker_child, &(struct worker_task){ cf, ls, slot }, keep,
+	    n, &ctl)) < 0)
+		return -1;
 	board->workers[slot].state = WORKER_STARTING;
 	board->workers[slot].pid = pid;
-	m.workers[slot] = (struct worker){ .pid = pid, .ctl = sv[0], .generation = generation,
+	m.workers[slot] = (struct worker){ .pid = pid, .ctl = ctl, .generation = generation,
 		.attached = cf->attached, .started_ms = now_ms };
 	log_debug("worker %d of generation %u started", (int)pid, generation);
 	return 0;
@@ -28209,9 +28162,12 @@ resolver_stop(void)
 static void
 resolver_start(struct conf *cf)
 {
+	int keep[HELPER_KEEPS] = { log_sink.fd };
+
 	resolver_stop();
 	m.resolver_again_ms = 0;
-	if (resolve_fixed(cf) && (m.resolver = resolve_start(cf, resolver_shed, &m.resolver_life)) < 0)
+	if (resolve_fixed(cf) && (m.resolver = helper_start("resolver", resolve_run, cf, keep, 1,
+	    &m.resolver_life)) < 0)
 		m.resolver = 0;
 }
 
@@ -29244,6 +29200,7 @@ daemon_ready(void)
 	    !S_ISREG(st.st_mode))
 		log_warn("in the background from here on: set log.error to see what warp says");
 	stdio_release();
+	helper_mute = false;
 	logs_reopen();
 	fd_say(&m.daemon_fd, 0);
 }
@@ -29727,7 +29684,7 @@ master_settle(void)
 	procs_news = false;
 	checker_name();
 	if (m.state == M_RUNNING)
-		renew_settle(resolver_shed); /* workers accept: challenges can be met */
+		renew_settle(); /* workers accept: challenges can be met */
 	if (renew_news && m.state == M_RUNNING) {
 		renew_news = false;
 		certs_changed();
@@ -29828,6 +29785,7 @@ master_start(struct conf *cf)
 	m.generation = m.newest = 1;
 	m.notify_fd = m.start->notify_fd;
 	m.daemon_fd = m.start->daemon_fd;
+	helper_mute = m.daemon_fd >= 0;
 	job_told = verb_told;
 	proc_forgotten = job_forget;
 	clock_turn();
