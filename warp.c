@@ -1362,7 +1362,7 @@ log_errno(const char *fmt, ...)
 
 /* ==== diag ===================================================================
  * Owns    nothing: a struct diags is its maker's.
- * Offers  diag_add, diags_print, diags_say.
+ * Offers  diag_add, diags_print, diags_say, diags_log.
  * Calls   base, arena, log. */
 
 #define DIAGS_MAX 100 /* one file's worth of complaints; the rest is counted */
@@ -1508,6 +1508,19 @@ diags_say(const struct diags *ds)
 	}
 	log_flush();
 	free(text);
+}
+
+/* To whoever reads the log. */
+static void
+diags_log(const struct diags *ds)
+{
+	for (const struct diag *d = ds->first; d; d = d->next) {
+		void (*say)(const char *, ...) = d->level == DIAG_ERROR ? log_error : log_warn;
+		if (d->line > 0)
+			say("%s:%u:%u: %s", ds->file, d->line, d->col, d->text);
+		else
+			say("%s: %s", ds->file ? ds->file : "warp", d->text);
+	}
 }
 
 /* ==== toml ===================================================================
@@ -27971,18 +27984,6 @@ asker_told(struct asker *a, const char *text)
 {
 	verb_told(a, text);
 	a->pid = 0;
-}
-
-static void
-diags_log(const struct diags *ds)
-{
-	for (const struct diag *d = ds->first; d; d = d->next) {
-		void (*say)(const char *, ...) = d->level == DIAG_ERROR ? log_error : log_warn;
-		if (d->line > 0)
-			say("%s:%u:%u: %s", ds->file, d->line, d->col, d->text);
-		else
-			say("%s: %s", ds->file ? ds->file : "warp", d->text);
-	}
 }
 
 /* The first error, for who asked. */
