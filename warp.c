@@ -27222,19 +27222,19 @@ jobs_step(void)
 
 /* ==== renew ==================================================================
  * Owns    the certificate by ACME as the master sees it: when it is due, the
- *         helper that gets it, account.key and the certificate's file.
+ *         helper that gets it, account.key and the certificate's file; when files
+ *         of certificates are looked at.
  * Offers  renew_take, renew_stop, renew_settle, renew_next_ms, renew_watch,
- *         renew_polled, renew_reaped, renew_news.
- * Calls   base, arena, walk, clock, log, der, certs, board, helper, acme, BearSSL. One
- *         job at a time; a certificate that is there stays in use whatever
- *         happens. */
+ *         renew_polled, renew_reaped.
+ * Calls   base, arena, walk, clock, log, diag, der, certs, board, helper, acme,
+ *         BearSSL. One job at a time; a certificate that is there stays in use
+ *         whatever happens. */
 
 #define RENEW_DIR_MODE  0700
 #define RENEW_FILE_MODE 0600
 #define RENEW_RESULT_MAX (2 * ACME_ANSWER_MAX)
 
 static int renew_life = -1; /* the helper's result comes here; closing it ends it */
-static bool renew_news;     /* a new certificate is in its file */
 
 /* Of what it depends when a certificate is due. Wall clock. */
 struct renew_facts {
@@ -27244,7 +27244,9 @@ struct renew_facts {
 };
 
 static struct {
-	const struct tls_conf *t;       /* that serves; NULL: without ACME */
+	struct tls_conf *serves;
+	int64_t certs_ms;               /* its files are looked at; 0: none are */
+	const struct tls_conf *t;       /* the same; NULL: without ACME */
 	const struct server_conf *server;
 	bool plain, tls;                /* its listeners */
 	uint64_t of;                    /* of what a job depends on */
@@ -27531,7 +27533,7 @@ renew_saved(struct arena *a)
 	rn.ask_ms = now_ms + ACME_ASK_S * SECOND_MS;
 	rn.facts = (struct renew_facts){ .dice = renew_dice() };
 	renew_state(ACME_WAITING, 0, S("")); /* when next is known in a moment */
-	renew_news = true;
+	rn.certs_ms = now_ms; /* it is to be used */
 }
 
 /* A certificate has come: to its file. One that cannot be written is kept until
@@ -27607,12 +27609,14 @@ renew_stop(void)
 /* cf serves from now on, with these kinds of listeners. Whoever reloads wants to
  * see a failure tried again; only the CA may ask for patience. */
 static void
-renew_take(const struct conf *cf, bool plain, bool tls)
+renew_take(struct conf *cf, bool plain, bool tls)
 {
 	const struct tls_conf *t = cf->tls.on && cf->tls.domains.n > 0 ? &cf->tls : NULL;
 	uint64_t was = rn.of;
 
 	rn.t = t;
+	rn.serves = &cf->tls;
+	rn.certs_ms = cf->tls.on ? now_ms + CERTS_WATCH_SECS * SECOND_MS : 0;
 	rn.server = &cf->server;
 	rn.plain = plain;
 	rn.tls = tls;
@@ -27761,6 +27765,119 @@ renew_reaped(pid_t pid)
 	return true;
 }
 
+/* ---- files of certificates ---- */
+
+/* set as a file in memory that nobody can change; -1 after saying why. */
+static int
+certs_file(const struct cert_set *set)
+{
+	struct arena a = { NULL };
+	struct slice rest = certs_pack(set, &a);
+	int fd = memfd_create("warp certificates", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	ssize_t done = 0;
+
+	for (; fd >= 0 && rest.n > 0; rest = slice_from(rest, (size_t)done))
+		if ((done = write(fd, rest.p, rest.n)) <= 0)
+			break;
+	if (fd >= 0 && (rest.n > 0 || fcntl(fd, F_ADD_SEALS,
+	    F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)) {
+		close(fd);
+		fd = -1;
+	}
+	arena_free(&a);
+	return fd >= 0 ? fd : log_errno("certificates cannot be handed to the workers");
+}
+
+/* What certs_load has said; why: of it what makes the new ones unusable. */
+struct certs_said {
+	struct diags ds;
+	const char *why;
+};
+
+static void
+certs_note(void *to, enum diag_level level, int pair, const char *text)
+{
+	struct certs_said *said = to;
+
+	diag_add(&said->ds, level, 0, 0, "%s", text);
+	if (!said->why && (level == DIAG_ERROR || pair < 0))
+		said->why = said->ds.last->text;
+}
+
+/* What has come with new and was not in old. */
+static void
+certs_news(const struct cert_set *old, const struct cert_set *new)
+{
+	struct arena a = { NULL };
+
+	for (int i = 0; i < new->n; i++) {
+		const struct cert *c = &new->v[i];
+		bool known = false;
+		for (int k = 0; k < old->n; k++)
+			known |= slice_eq(old->v[k].pem, c->pem);
+		if (!known)
+			log_info("new certificate in use: %s%s, by %s, until %s (%s)",
+			    c->names.n > 0 ? c->names.v[0].p : "nobody",
+			    c->names.n > 1 ? " and others" : "", c->issuer.p,
+			    cert_date(&a, c->until_s), cert_name(c));
+	}
+	arena_free(&a);
+}
+
+/* The files as they are now; NULL: one cannot be used, as the log says then. */
+static struct cert_set *
+certs_again(const struct tls_conf *t)
+{
+	static bool unusable;
+	struct arena a = { NULL };
+	struct certs_said said = { .ds.arena = &a };
+	struct cert_set *set = certs_load(t, certs_note, &said);
+	bool lost = set && certs_are_less(t->set, set);
+
+	if (!set || lost) {
+		unusable = true;
+		log_error("certificates have changed, but cannot be used: %s; those before stay "
+		    "in use", said.why ? said.why : "the one by ACME has gone");
+		set = certs_keep(set, t->set, &t->domains); /* others may be new */
+	} else {
+		diags_log(&said.ds);
+		if (unusable)
+			log_info("the certificates can be used again");
+		unusable = false;
+	}
+	arena_free(&a);
+	return set;
+}
+
+/* Looks at the files of certificates, also when one was written here: what has
+ * changed is given to the workers, and connections stay. */
+static void
+certs_look(bool (*give)(int fd))
+{
+	struct tls_conf *t = rn.serves;
+	uint64_t print = certs_print(t);
+	struct cert_set *set;
+	int fd;
+
+	rn.certs_ms = now_ms + CERTS_WATCH_SECS * SECOND_MS;
+	if (print == t->print)
+		return;
+	t->print = print; /* said once */
+	if (!(set = certs_again(t)))
+		return;
+	if ((fd = certs_file(set)) < 0) {
+		certs_free(set);
+		t->print = 0; /* the next look tries again */
+		return;
+	}
+	certs_news(t->set, set);
+	certs_free(t->set);
+	t->set = set;
+	if (!give(fd))
+		t->print = 0;
+	close(fd);
+}
+
 /* ---- in the master's turn ---- */
 
 /* How many descriptors it looks at: at most one. */
@@ -27784,7 +27901,9 @@ renew_polled(const struct pollfd *p, int n)
 static int64_t
 renew_next_ms(void)
 {
-	return !rn.t ? 0 : rn.pid > 0 ? rn.kill_ms : MAX(MAX(rn.again_ms, rn.look_ms), 1);
+	int64_t next = !rn.t ? 0 : rn.pid > 0 ? rn.kill_ms : MAX(MAX(rn.again_ms, rn.look_ms), 1);
+
+	return next > 0 && (rn.certs_ms == 0 || next < rn.certs_ms) ? next : rn.certs_ms;
 }
 
 /* Says once that it has to wait for the clock. */
@@ -27804,10 +27923,10 @@ renew_clock_is_right(void)
 	return false;
 }
 
-/* Starts what is due. The wall clock may be set at any time, so it is looked at
- * every now and then. */
+/* Starts what is due of ACME. The wall clock may be set at any time, so it is
+ * looked at every now and then. */
 static void
-renew_settle(void)
+renew_start(void)
 {
 	const struct cert *c;
 	int64_t at;
@@ -27841,6 +27960,16 @@ renew_settle(void)
 		renew_begin(true);
 	rn.look_ms = now_ms + MIN((at - now_s) * SECOND_MS, (int64_t)ACME_LOOK_MS);
 	renew_state(ACME_WAITING, at, S(""));
+}
+
+/* What is due. give hands a file of certificates to the workers; false: one of
+ * them did not take it. */
+static void
+renew_settle(bool (*give)(int fd))
+{
+	renew_start();
+	if (rn.certs_ms > 0 && now_ms >= rn.certs_ms)
+		certs_look(give);
 }
 
 /* ==== master =================================================================
@@ -27902,7 +28031,7 @@ static struct {
 	unsigned newest;               /* that was started last; numbers are not reused */
 	int64_t respawn_ms;            /* when missing workers are started; 0: none miss */
 	int64_t deadline_ms;           /* of starting, reloading, stopping */
-	int64_t certs_ms;              /* files of certificates are looked at; 0: none are */
+
 	pid_t resolver;
 	int resolver_life;
 	int64_t resolver_again_ms, resolver_wait_ms;
@@ -28461,7 +28590,7 @@ reload_commit(void)
 	m.state = M_RUNNING;
 	m.respawn_ms = 0;
 	listeners_chmod(&m.ls, (mode_t)m.conf->server.socket_mode);
-	m.certs_ms = m.conf->tls.on ? now_ms + CERTS_WATCH_SECS * SECOND_MS : 0;
+
 	procs_take(m.conf, m.generation, proc_changed);
 	acme_take();
 	board->reloads++;
@@ -28822,7 +28951,6 @@ exe_find(const char *argv0)
 }
 
 
-
 /* One line of WARP_INHERIT. */
 static void
 inherit_line(struct slice line)
@@ -28993,7 +29121,6 @@ pid_open(const char *path)
 }
 
 
-
 /* Unless somebody has put another one there. */
 static void
 pid_remove(const char *path)
@@ -29040,6 +29167,18 @@ worker_pass(const struct worker *w, char op, const int *fds, size_t n)
 	return false;
 }
 
+/* New certificates to those that serve. False: one of them did not take them. */
+static bool
+workers_certs(int fd)
+{
+	bool all = true;
+
+	for (int i = 0; i < WORKER_SLOTS; i++)
+		if (m.workers[i].pid > 0 && m.workers[i].generation == m.generation)
+			all &= worker_pass(&m.workers[i], CTL_CERTS, &fd, 1);
+	return all;
+}
+
 /* The files of a configuration are opened anew, for its workers as well. False:
  * logged; the old files stay. */
 static bool
@@ -29072,121 +29211,6 @@ logs_reopen(void)
 	if (m.resolver > 0)
 		resolver_start(m.conf); /* it has the old files */
 	log_info("logs reopened");
-}
-
-/* ---- certificates ---- */
-
-/* set as a file in memory that nobody can change; -1 after saying why. */
-static int
-certs_file(const struct cert_set *set)
-{
-	struct arena a = { NULL };
-	struct slice rest = certs_pack(set, &a);
-	int fd = memfd_create("warp certificates", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	ssize_t done = 0;
-
-	for (; fd >= 0 && rest.n > 0; rest = slice_from(rest, (size_t)done))
-		if ((done = write(fd, rest.p, rest.n)) <= 0)
-			break;
-	if (fd >= 0 && (rest.n > 0 || fcntl(fd, F_ADD_SEALS,
-	    F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)) {
-		close(fd);
-		fd = -1;
-	}
-	arena_free(&a);
-	return fd >= 0 ? fd : log_errno("certificates cannot be handed to the workers");
-}
-
-/* What certs_load has said; why: of it what makes the new ones unusable. */
-struct certs_said {
-	struct diags ds;
-	const char *why;
-};
-
-static void
-certs_note(void *to, enum diag_level level, int pair, const char *text)
-{
-	struct certs_said *said = to;
-
-	diag_add(&said->ds, level, 0, 0, "%s", text);
-	if (!said->why && (level == DIAG_ERROR || pair < 0))
-		said->why = said->ds.last->text;
-}
-
-/* What has come with new and was not in old. */
-static void
-certs_news(const struct cert_set *old, const struct cert_set *new)
-{
-	struct arena a = { NULL };
-
-	for (int i = 0; i < new->n; i++) {
-		const struct cert *c = &new->v[i];
-		bool known = false;
-		for (int k = 0; k < old->n; k++)
-			known |= slice_eq(old->v[k].pem, c->pem);
-		if (!known)
-			log_info("new certificate in use: %s%s, by %s, until %s (%s)",
-			    c->names.n > 0 ? c->names.v[0].p : "nobody",
-			    c->names.n > 1 ? " and others" : "", c->issuer.p,
-			    cert_date(&a, c->until_s), cert_name(c));
-	}
-	arena_free(&a);
-}
-
-/* The files as they are now; NULL: one cannot be used, as the log says then. */
-static struct cert_set *
-certs_again(const struct tls_conf *t)
-{
-	static bool unusable;
-	struct arena a = { NULL };
-	struct certs_said said = { .ds.arena = &a };
-	struct cert_set *set = certs_load(t, certs_note, &said);
-	bool lost = set && certs_are_less(t->set, set);
-
-	if (!set || lost) {
-		unusable = true;
-		log_error("certificates have changed, but cannot be used: %s; those before stay "
-		    "in use", said.why ? said.why : "the one by ACME has gone");
-		set = certs_keep(set, t->set, &t->domains); /* others may be new */
-	} else {
-		diags_log(&said.ds);
-		if (unusable)
-			log_info("the certificates can be used again");
-		unusable = false;
-	}
-	arena_free(&a);
-	return set;
-}
-
-/* Looks at the files of certificates: what has changed is handed to the workers
- * and connections stay. To be called when such a file was written. */
-static void
-certs_changed(void)
-{
-	struct tls_conf *t = &m.conf->tls;
-	uint64_t print = certs_print(t);
-	struct cert_set *set;
-	int fd;
-
-	m.certs_ms = t->on ? now_ms + CERTS_WATCH_SECS * SECOND_MS : 0;
-	if (!t->on || print == t->print)
-		return;
-	t->print = print; /* said once */
-	if (!(set = certs_again(t)))
-		return;
-	if ((fd = certs_file(set)) < 0) {
-		certs_free(set);
-		t->print = 0; /* the next look tries again */
-		return;
-	}
-	certs_news(t->set, set);
-	certs_free(t->set);
-	t->set = set;
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0 && m.workers[i].generation == m.generation &&
-		    !worker_pass(&m.workers[i], CTL_CERTS, &fd, 1))
-			t->print = 0;
-	close(fd);
 }
 
 /* Once it accepts, nobody reads what a daemon says to its terminal. */
@@ -29223,7 +29247,7 @@ master_ready(void)
 		close(atoi(old));
 	unsetenv(ENV_OLD);
 	unsetenv(ENV_INHERIT);
-	m.certs_ms = m.conf->tls.on ? now_ms + CERTS_WATCH_SECS * SECOND_MS : 0;
+
 	log_info("warp %s ready, %d worker%s", VERSION, m.conf->server.workers,
 	    m.conf->server.workers == 1 ? "" : "s");
 	daemon_ready();
@@ -29587,7 +29611,7 @@ master_wait(void)
 	due = sooner(due, m.resolver_again_ms);
 	due = sooner(due, m.respawn_ms);
 	due = sooner(due, m.check > 0 ? m.check_by_ms : 0);
-	due = sooner(due, m.state == M_RUNNING ? m.certs_ms : 0);
+
 	due = sooner(due, m.state == M_RUNNING ? renew_next_ms() : 0);
 	due = sooner(due, procs_next_ms());
 	due = sooner(due, jobs_next_ms());
@@ -29632,8 +29656,7 @@ master_due(void)
 		log_error("upgrade: %s does not answer within %d s: killed", m.exe, CHECK_WAIT_S);
 		upgrade_check_end();
 	}
-	if (is_due(m.certs_ms) && m.state == M_RUNNING)
-		certs_changed();
+
 	procs_due();
 	if (is_due(m.deadline_ms))
 		master_event(EV_LATE);
@@ -29685,11 +29708,7 @@ master_settle(void)
 	procs_news = false;
 	checker_name();
 	if (m.state == M_RUNNING)
-		renew_settle(); /* workers accept: challenges can be met */
-	if (renew_news && m.state == M_RUNNING) {
-		renew_news = false;
-		certs_changed();
-	}
+		renew_settle(workers_certs); /* workers accept: challenges can be met */
 	if (m.state == M_DRAINING && workers_alive() == 0)
 		master_event(EV_DRAINED);
 	if (procs_hopeless && m.state < M_STOPPING)
