@@ -12835,7 +12835,7 @@ timers_next_ms(void)
 /* ==== loop ===================================================================
  * Owns    the poll array, and the epoll set where quiet descriptors are parked.
  * Offers  loop_open, loop_watch, loop_unwatch, loop_inside, loop_is_ready,
- *         loop_first, loop_turn.
+ *         loop_first, loop_turn, loop_aim, loop_park_none, loop_forked.
  * Calls   base, arena, clock, timer.
  *
  * Watching, changing and removing are memory writes: that is poll's strength.
@@ -13111,6 +13111,41 @@ loop_turn(int wait_ms)
 	if (due_ms <= now_ms)
 		timers_run();
 	park_quiet();
+}
+
+/* From now on w watches fd, which may be another one than before, for events;
+ * -1: none. */
+static void
+loop_aim(struct watch *w, int fd, short events)
+{
+	bool on = w->slot >= 0 || w->parked;
+
+	if (on && w->fd == fd && w->events == events)
+		return;
+	if (on)
+		loop_unwatch(w);
+	w->fd = fd;
+	w->known = false;
+	if (fd >= 0)
+		loop_watch(w, events);
+}
+
+/* In a process that forks nobody is parked: while a child still has what was
+ * closed here, the epoll set would speak of it. */
+static void
+loop_park_none(void)
+{
+	close(parking.fd);
+	parking.fd = poll_fds[0].fd = -1;
+}
+
+/* In a new child: its parent's watches and timers are not its own. */
+static void
+loop_forked(void)
+{
+	memset(timer_lists, 0, sizeof timer_lists);
+	quiet = unpolled = insides = (struct link){ NULL, NULL };
+	n_polls = n_timer_lists = 0;
 }
 
 /* ==== buf ====================================================================
@@ -22876,28 +22911,6 @@ log_ready(struct watch *w, short revents)
 	access_flush(true);
 }
 
-/* Writes log lines that wait as soon as their readers take them. */
-static void
-logs_watch(void)
-{
-	static struct watch watches[] = { { .slot = -1 }, { .slot = -1 } };
-	static bool any;
-	const int fds[] = { sink_waits(&log_sink), sink_waits(&access_log.sink) };
-
-	if (!any && fds[0] < 0 && fds[1] < 0)
-		return;
-	any = fds[0] >= 0 || fds[1] >= 0;
-	for (size_t i = 0; i < LEN(watches); i++) {
-		struct watch *w = &watches[i];
-		if ((w->slot >= 0 || w->parked) && w->fd != fds[i])
-			loop_unwatch(w);
-		if (fds[i] < 0 || w->slot >= 0 || w->parked)
-			continue;
-		*w = (struct watch){ .fd = fds[i], .slot = -1, .ready = log_ready };
-		loop_watch(w, POLLOUT);
-	}
-}
-
 /* Takes new certificates, in a file that cannot change. If anything is wrong with
  * it, the old ones stay. */
 static void
@@ -23016,6 +23029,8 @@ _Noreturn static void
 worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 {
 	static const char ready = CTL_READY;
+	struct watch logs[] = { { .slot = -1, .ready = log_ready },
+		{ .slot = -1, .ready = log_ready } };
 	int wait_ms = -1;
 
 	me = &board->workers[slot];
@@ -23026,7 +23041,9 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 		loop_turn(wait_ms < 0 ? access_due_ms() : wait_ms);
 		access_flush(false);
 		wait_ms = front_settle(cf);
-		logs_watch();
+		/* lines that wait are written as soon as their readers take them */
+		loop_aim(&logs[0], sink_waits(&log_sink), POLLOUT);
+		loop_aim(&logs[1], sink_waits(&access_log.sink), POLLOUT);
 	}
 	sinks_finish(&access_log.sink, &log_sink, LOG_LAST_MS);
 	log_leave();
@@ -23306,7 +23323,7 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 /* ==== helper =================================================================
  * Owns    nothing: a helper is its starter's.
  * Offers  fds_close, stdio_release, helper_start, helper_settle, helper_mute.
- * Calls   base, sink, log, privilege. A child of the master's has nothing of it
+ * Calls   base, sink, log, loop, privilege. A child of the master's has nothing of it
  *         but what it was given, and dies with it: a socket that it forgot would
  *         be bound for as long as it lives. */
 
@@ -23375,6 +23392,7 @@ helper_start(const char *name, void (*run)(void *arg, int fd), void *arg, int *k
 		if (helper_mute)
 			stdio_release(); /* the log still has its copy, until the start is over */
 		log_forked(name);
+		loop_forked();
 		helper_parent = parent;
 		run(arg, sv[1]);
 		_exit(0);
@@ -25349,10 +25367,10 @@ child_start(const struct process *ps, const char *label, int index, const struct
 /* ==== output =================================================================
  * Owns    what programs write: each pipe until its end, also when its program
  *         has ended before.
- * Offers  output_open, output_close, outputs_watch, outputs_polled,
- *         outputs_flush, outputs_reopen, output_last.
- * Calls   base, arena, clock, sink, log, board, privilege, logfile. A line is
- *         one write, so lines never tear; a log that takes none stops the
+ * Offers  output_open, output_close, outputs_turn, outputs_flush,
+ *         outputs_reopen, output_last.
+ * Calls   base, arena, clock, sink, log, board, loop, privilege, logfile. A line
+ *         is one write, so lines never tear; a log that takes none stops the
  *         program that writes, never warp. */
 
 #define CHILD_PIECE (CHILD_LINE - PROC_NAME_MAX - 4) /* with its name: one atomic write */
@@ -25391,27 +25409,10 @@ output_free(struct output *o)
 	*at = o->next;
 	if (o->p)
 		o->p->output = NULL;
+	loop_unwatch(&o->w);
 	fd_close(o->fd);
 	fd_close(o->file);
 	free(o);
-}
-
-/* For a program of p; its pipe comes later. */
-static struct output *
-output_open(struct proc *p)
-{
-	struct output *o = xcalloc(1, sizeof *o), *oldest = NULL;
-	int n = 0;
-
-	for (struct output *i = outputs; i; i = i->next, n++)
-		oldest = i->p ? oldest : i;
-	if (n + 1 >= OUTPUTS_MAX && oldest)
-		output_free(oldest); /* the log has taken nothing for long */
-	*o = (struct output){ .p = p, .fd = -1, .file = -1, .next = outputs };
-	snprintf(o->label, sizeof o->label, "%s", p->label);
-	outputs = o;
-	output_aim(o, p->conf);
-	return o;
 }
 
 /* Its lines go to the error log, or to the host's syslog: by this sink; NULL:
@@ -25594,32 +25595,42 @@ output_close(struct output *o)
 	}
 }
 
-/* The descriptors poll shall look at; *ask says whose. Returns how many. */
-static int
-outputs_watch(struct pollfd *fds, struct output **ask)
+static void
+output_ready(struct watch *w, short revents)
 {
-	int n = 0;
+	struct output *o = (struct output *)w;
 
-	for (struct output *o = outputs; o; o = o->next) {
-		if (o->fd < 0 && !o->stuck)
-			continue;
-		ask[n] = o->stuck ? NULL : o;
-		fds[n] = (struct pollfd){ .fd = o->fd, .events = POLLIN };
-		if (o->stuck)
-			fds[n] = (struct pollfd){ .fd = output_target(o), .events = POLLOUT };
-		n++;
-	}
-	return n;
+	(void)revents;
+	if (!o->stuck)
+		output_read(o);
 }
 
+/* For a program of p; its pipe comes later. */
+static struct output *
+output_open(struct proc *p)
+{
+	struct output *o = xcalloc(1, sizeof *o), *oldest = NULL;
+	int n = 0;
+
+	for (struct output *i = outputs; i; i = i->next, n++)
+		oldest = i->p ? oldest : i;
+	if (n + 1 >= OUTPUTS_MAX && oldest)
+		output_free(oldest); /* the log has taken nothing for long */
+	*o = (struct output){ .w = { .fd = -1, .slot = -1, .ready = output_ready }, .p = p, .fd = -1,
+		.file = -1, .next = outputs };
+	snprintf(o->label, sizeof o->label, "%s", p->label);
+	outputs = o;
+	output_aim(o, p->conf);
+	return o;
+}
+
+/* Each turn: lines that waited go on, what a program has left is finished, and
+ * everyone is watched for what he waits for. */
 static void
-outputs_polled(const struct pollfd *fds, int n, struct output *const *ask)
+outputs_turn(void)
 {
 	struct output *o, *next;
 
-	for (int i = 0; i < n; i++)
-		if (fds[i].revents && ask[i])
-			output_read(ask[i]);
 	for (o = outputs; o; o = next) {
 		next = o->next;
 		if (o->stuck)
@@ -25627,22 +25638,18 @@ outputs_polled(const struct pollfd *fds, int n, struct output *const *ask)
 		if (!o->p && !o->stuck)
 			output_finish(o);
 	}
+	for (o = outputs; o; o = o->next)
+		loop_aim(&o->w, o->stuck ? output_target(o) : o->fd, o->stuck ? POLLOUT : POLLIN);
 }
 
 /* The last lines of all; the log has so long to take them. */
 static void
 outputs_flush(void)
 {
-	static struct pollfd fds[OUTPUTS_MAX];
-	static struct output *ask[OUTPUTS_MAX];
 	int64_t until = now_ms + CHILD_LAST_MS;
-	int n;
 
-	while (now_ms < until && (n = outputs_watch(fds, ask)) > 0) {
-		n = poll(fds, (nfds_t)n, CHILD_LAST_MS) > 0 ? n : 0;
-		clock_turn();
-		outputs_polled(fds, n, ask);
-	}
+	for (outputs_turn(); outputs && now_ms < until; outputs_turn())
+		loop_turn((int)(until - now_ms));
 }
 
 static void
@@ -25665,13 +25672,13 @@ output_last(const struct board_proc *b, char out[WHY_MAX])
 
 /* ==== proc ===================================================================
  * Owns    the replicas of all processes.
- * Offers  procs_take, procs_preview, procs_settle, procs_watch, procs_polled,
- *         procs_due, procs_next_ms, procs_reaped, procs_run, procs_end,
+ * Offers  procs_take, procs_preview, procs_settle, procs_due, procs_next_ms,
+ *         procs_reaped, procs_run, procs_end,
  *         procs_resume, procs_mark, procs_sweep, proc_below,
  *         process_of, process_want, and
  *         for jobs: proc_find, proc_new, proc_attach, proc_event, proc_leave.
- * Calls   base, arena, clock, log, board, privilege, endpoint, child, output. A
- *         state x event table; proc_enter alone assigns state. Wanted and
+ * Calls   base, arena, clock, log, board, loop, privilege, endpoint, child,
+ *         output. A state x event table; proc_enter alone assigns state. Wanted and
  *         actual are apart: what is wanted is said by boot, requests and the
  *         operator. */
 
@@ -25968,8 +25975,9 @@ proc_is_ready(const struct proc *p)
 static void
 probe_close(struct proc *p)
 {
-	fd_close(p->probe);
-	p->probe = -1;
+	loop_unwatch(&p->probe);
+	fd_close(p->probe.fd);
+	p->probe.fd = -1;
 	p->probe_ms = 0;
 }
 
@@ -26265,7 +26273,7 @@ proc_new(const struct process *ps, int index)
 		return NULL;
 	}
 	p = procs[n_procs++] = xcalloc(1, sizeof *p);
-	*p = (struct proc){ .index = index, .probe = -1, .board = b };
+	*p = (struct proc){ .probe = { .fd = -1, .slot = -1 }, .index = index, .board = b };
 	memset(b, 0, sizeof *b);
 	snprintf(p->name, sizeof p->name, "%s", ps->name);
 	snprintf(b->name, sizeof b->name, "%s", ps->name); /* proc_attach says more */
@@ -26302,7 +26310,7 @@ proc_free(struct proc *p)
 			procs[i] = procs[--n_procs];
 	if (p->output)
 		output_close(p->output);
-	fd_close(p->probe);
+	probe_close(p);
 	if (p->chosen && p->at.socket[0] == '/')
 		unlink(p->at.socket); /* ENOENT: its program has done it */
 	board_proc_free(p->board);
@@ -26534,29 +26542,11 @@ procs_settle(unsigned oldest)
 
 /* ---- descriptors and deadlines ---- */
 
-/* What procs_watch asked poll about, in its order. */
-static struct proc *proc_watched[PROCS_MAX];
-
-/* Probes under way. Returns how many. */
-static int
-procs_watch(struct pollfd *fds)
-{
-	int n = 0;
-
-	for (int i = 0; i < n_procs; i++)
-		if (procs[i]->probe >= 0) {
-			proc_watched[n] = procs[i];
-			fds[n++] = (struct pollfd){ .fd = procs[i]->probe, .events = POLLOUT };
-		}
-	return n;
-}
-
 /* Tries again later, soon at first. */
 static void
 probe_again(struct proc *p)
 {
-	fd_close(p->probe);
-	p->probe = -1;
+	probe_close(p);
 	p->probe_ms = now_ms + p->probe_wait_ms;
 	p->probe_wait_ms = MIN(2 * p->probe_wait_ms, (uint32_t)PROBE_AGAIN_MS);
 }
@@ -26578,15 +26568,17 @@ probe_good(struct proc *p)
 /* Its connection is there, or failed. One to itself is none: a port in the
  * kernel's own range can meet itself. */
 static void
-probe_done(struct proc *p)
+probe_done(struct watch *w, short revents)
 {
+	struct proc *p = (struct proc *)w;
 	union sock here = { 0 }, there = { 0 };
 	socklen_t here_n = sizeof here, there_n = sizeof there, n = sizeof errno;
 	int err = 0;
 
-	if (getsockopt(p->probe, SOL_SOCKET, SO_ERROR, &err, &n) < 0 || err != 0 ||
-	    getsockname(p->probe, &here.sa, &here_n) < 0 ||
-	    getpeername(p->probe, &there.sa, &there_n) < 0 ||
+	(void)revents;
+	if (getsockopt(w->fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0 || err != 0 ||
+	    getsockname(w->fd, &here.sa, &here_n) < 0 ||
+	    getpeername(w->fd, &there.sa, &there_n) < 0 ||
 	    (here_n == there_n && memcmp(&here, &there, here_n) == 0)) {
 		probe_again(p);
 		return;
@@ -26617,21 +26609,13 @@ probe_start(struct proc *p)
 		probe_again(p);
 		return;
 	}
-	if ((p->probe = endpoint_dial(&to, n)) >= 0)
-		return;
-	if (errno == EISCONN)
+	p->probe.ready = probe_done;
+	if ((p->probe.fd = endpoint_dial(&to, n)) >= 0)
+		loop_watch(&p->probe, POLLOUT);
+	else if (errno == EISCONN)
 		probe_good(p);
 	else
 		probe_again(p);
-}
-
-/* fds are those of procs_watch, after poll. */
-static void
-procs_polled(const struct pollfd *fds, int n)
-{
-	for (int i = 0; i < n; i++)
-		if (fds[i].revents && proc_watched[i]->probe == fds[i].fd)
-			probe_done(proc_watched[i]);
 }
 
 static void
@@ -27224,17 +27208,16 @@ jobs_step(void)
  * Owns    the certificate by ACME as the master sees it: when it is due, the
  *         helper that gets it, account.key and the certificate's file; when files
  *         of certificates are looked at.
- * Offers  renew_take, renew_stop, renew_settle, renew_next_ms, renew_watch,
- *         renew_polled, renew_reaped.
- * Calls   base, arena, walk, clock, log, diag, der, certs, board, helper, acme,
- *         BearSSL. One job at a time; a certificate that is there stays in use
+ * Offers  renew_take, renew_stop, renew_settle, renew_next_ms, renew_reaped.
+ * Calls   base, arena, walk, clock, log, diag, der, certs, board, loop, helper,
+ *         acme, BearSSL. One job at a time; a certificate that is there stays in use
  *         whatever happens. */
 
 #define RENEW_DIR_MODE  0700
 #define RENEW_FILE_MODE 0600
 #define RENEW_RESULT_MAX (2 * ACME_ANSWER_MAX)
 
-static int renew_life = -1; /* the helper's result comes here; closing it ends it */
+static struct watch renew_life = { .fd = -1, .slot = -1 }; /* the helper's result comes here */
 
 /* Of what it depends when a certificate is due. Wall clock. */
 struct renew_facts {
@@ -27577,8 +27560,9 @@ renew_print(const struct tls_conf *t)
 static void
 renew_over(void)
 {
-	fd_close(renew_life);
-	renew_life = -1;
+	loop_unwatch(&renew_life);
+	fd_close(renew_life.fd);
+	renew_life.fd = -1;
 	rn.pid = 0;
 	free(rn.in);
 	rn.in = NULL;
@@ -27633,38 +27617,6 @@ renew_take(struct conf *cf, bool plain, bool tls)
 	rn.other_ca = t && renew_is_from_other(t);
 	if (!t || rn.of != was)
 		renew_state(t ? ACME_WAITING : ACME_OFF, 0, S(""));
-}
-
-static void
-renew_begin(bool ask)
-{
-	struct acme_task task = { .server = rn.server, .t = rn.t, .account = &rn.account,
-		.cert = rn.other_ca ? NULL : renew_cert(), .ask = ask,
-		.plain = rn.plain, .tls = rn.tls };
-	const char *why = NULL, *dir = rn.t->acme_dir;
-	struct arena a = { NULL };
-	int keep[HELPER_KEEPS] = { log_sink.fd };
-
-	if (ask)
-		rn.ask_ms = now_ms + ACME_ASK_S * SECOND_MS; /* if it does not come back */
-	else if (!(why = acme_dir_make(&a, dir)) && !(why = acme_dir_try(&a, dir)))
-		why = account_load(&a, dir);
-	if (why) {
-		renew_failed(why, "see tls.acme_directory", -1);
-	} else if ((rn.pid = helper_start("acme", acme_run, &task, keep, 1, &renew_life)) < 0) {
-		rn.pid = 0;
-		if (!ask)
-			renew_failed("the helper cannot be started", "the log says why", -1);
-	} else {
-		rn.only_asks = ask;
-		rn.kill_ms = now_ms + ACME_JOB_MS + ACME_REQUEST_MS;
-		if (!ask) {
-			log_info("asking %s for a certificate for %s", rn.t->acme_url.p,
-			    renew_names(&a));
-			renew_state(ACME_ASKING, 0, S(""));
-		}
-	}
-	arena_free(&a);
 }
 
 /* `window FROM UNTIL AGAIN`: when the CA wants it to be replaced. */
@@ -27739,7 +27691,7 @@ renew_hear(void)
 	if (!rn.in && !(rn.in = malloc(RENEW_RESULT_MAX)))
 		die_memory();
 	do
-		got = recv(renew_life, rn.in + rn.in_n, RENEW_RESULT_MAX - rn.in_n, MSG_DONTWAIT);
+		got = recv(renew_life.fd, rn.in + rn.in_n, RENEW_RESULT_MAX - rn.in_n, MSG_DONTWAIT);
 	while (got < 0 && errno == EINTR);
 	if (got < 0 && errno == EAGAIN)
 		return false;
@@ -27750,6 +27702,48 @@ renew_hear(void)
 	return true;
 }
 
+static void
+renew_ready(struct watch *w, short revents)
+{
+	(void)w;
+	(void)revents;
+	renew_hear();
+}
+
+static void
+renew_begin(bool ask)
+{
+	struct acme_task task = { .server = rn.server, .t = rn.t, .account = &rn.account,
+		.cert = rn.other_ca ? NULL : renew_cert(), .ask = ask,
+		.plain = rn.plain, .tls = rn.tls };
+	const char *why = NULL, *dir = rn.t->acme_dir;
+	struct arena a = { NULL };
+	int keep[HELPER_KEEPS] = { log_sink.fd };
+
+	if (ask)
+		rn.ask_ms = now_ms + ACME_ASK_S * SECOND_MS; /* if it does not come back */
+	else if (!(why = acme_dir_make(&a, dir)) && !(why = acme_dir_try(&a, dir)))
+		why = account_load(&a, dir);
+	if (why) {
+		renew_failed(why, "see tls.acme_directory", -1);
+	} else if ((rn.pid = helper_start("acme", acme_run, &task, keep, 1, &renew_life.fd)) < 0) {
+		rn.pid = 0;
+		if (!ask)
+			renew_failed("the helper cannot be started", "the log says why", -1);
+	} else {
+		renew_life.ready = renew_ready;
+		loop_watch(&renew_life, POLLIN);
+		rn.only_asks = ask;
+		rn.kill_ms = now_ms + ACME_JOB_MS + ACME_REQUEST_MS;
+		if (!ask) {
+			log_info("asking %s for a certificate for %s", rn.t->acme_url.p,
+			    renew_names(&a));
+			renew_state(ACME_ASKING, 0, S(""));
+		}
+	}
+	arena_free(&a);
+}
+
 /* A child of the master's was reaped; true: it was the helper, whose last words
  * are heard first. */
 static bool
@@ -27758,9 +27752,9 @@ renew_reaped(pid_t pid)
 	if (pid != rn.pid)
 		return false;
 	rn.pid = -1;
-	while (renew_life >= 0 && renew_hear())
+	while (renew_life.fd >= 0 && renew_hear())
 		;
-	if (renew_life >= 0)
+	if (renew_life.fd >= 0)
 		renew_done();
 	return true;
 }
@@ -27880,23 +27874,6 @@ certs_look(bool (*give)(int fd))
 
 /* ---- in the master's turn ---- */
 
-/* How many descriptors it looks at: at most one. */
-static int
-renew_watch(struct pollfd *p)
-{
-	if (renew_life < 0)
-		return 0;
-	*p = (struct pollfd){ .fd = renew_life, .events = POLLIN };
-	return 1;
-}
-
-static void
-renew_polled(const struct pollfd *p, int n)
-{
-	if (n > 0 && p[0].revents && p[0].fd == renew_life)
-		renew_hear();
-}
-
 /* Milliseconds on the clock of now_ms; 0: nothing is due. */
 static int64_t
 renew_next_ms(void)
@@ -27976,13 +27953,14 @@ renew_settle(bool (*give)(int fd))
  * Owns    the configuration, listening sockets, workers, resolver, signals.
  * Offers  master_run.
  * Calls   arena, walk, clock, sink, log, diag, addr, certs, conf, pages, board,
- *         listen, logfile, usage, maintenance, spool, health, worker, helper,
- *         resolve, endpoint, child, output, proc, jobs, renew. Never
+ *         timer, loop, listen, logfile, usage, maintenance, spool, health, worker,
+ *         helper, resolve, endpoint, child, output, proc, jobs, renew. Never
  *         touches traffic. A generation is one configuration's workers: the
  *         newest serves, older ones drain; a reload is a generation that gets
  *         ready before the one before it is told to drain. */
 
 #define WORKER_SLOTS   (WORKERS_MAX * 2)
+#define MASTER_WATCHES (WORKER_SLOTS + PROCS_MAX + OUTPUTS_MAX + 3) /* signals, log, ACME */
 #define CHECK_WAIT_S   30   /* `-t` of a new binary */
 #define STOP_WAIT_MS   1000 /* for workers told to stop */
 #define ENV_INHERIT    "WARP_INHERIT"
@@ -28029,13 +28007,12 @@ static struct {
 	struct worker workers[WORKER_SLOTS];
 	unsigned generation;           /* that serves */
 	unsigned newest;               /* that was started last; numbers are not reused */
-	int64_t respawn_ms;            /* when missing workers are started; 0: none miss */
-	int64_t deadline_ms;           /* of starting, reloading, stopping */
-
+	struct timer respawn;          /* missing workers are started; not armed: none miss */
+	struct timer deadline;         /* of starting, reloading, stopping */
 	pid_t resolver;
 	int resolver_life;
-	int64_t resolver_again_ms, resolver_wait_ms;
-	int signals;                   /* signalfd */
+	struct timer resolver_again;
+	uint32_t resolver_wait_ms;
 	int pid_fd, notify_fd, daemon_fd;
 	struct asker asker;            /* of a reload */
 	struct asker upgrader;         /* of an upgrade */
@@ -28045,7 +28022,7 @@ static struct {
 	int n_strangers;
 	pid_t check;                   /* a new binary that judges the configuration; 0: none */
 	int check_says;                /* what it writes; -1: none */
-	int64_t check_by_ms;           /* killed then */
+	struct timer check_late;
 	char exe[PATH_MAX];
 	int code;                      /* exit status to be */
 } m;
@@ -28090,8 +28067,8 @@ worker_tell(const struct worker *w, char op, const char *text)
 	char b[CTL_MAX];
 	int n = snprintf(b, sizeof b, "%c%s", op, text);
 
-	if (w->pid > 0 && w->ctl >= 0 && n > 0)
-		send(w->ctl, b, MIN((size_t)n, sizeof b - 1), MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (w->pid > 0 && w->ctl.fd >= 0 && n > 0)
+		send(w->ctl.fd, b, MIN((size_t)n, sizeof b - 1), MSG_NOSIGNAL | MSG_DONTWAIT);
 	/* one that does not listen is dying: it is reaped, or killed when late */
 }
 
@@ -28192,8 +28169,8 @@ worker_start(struct conf *cf, struct listeners *ls, unsigned generation)
 		return -1;
 	board->workers[slot].state = WORKER_STARTING;
 	board->workers[slot].pid = pid;
-	m.workers[slot] = (struct worker){ .pid = pid, .ctl = ctl, .generation = generation,
-		.attached = cf->attached, .started_ms = now_ms };
+	m.workers[slot] = (struct worker){ .ctl = { .fd = ctl, .slot = -1 }, .pid = pid,
+		.generation = generation, .attached = cf->attached, .started_ms = now_ms };
 	log_debug("worker %d of generation %u started", (int)pid, generation);
 	return 0;
 }
@@ -28228,6 +28205,23 @@ workers_alive(void)
 	return n;
 }
 
+/* It was told to finish and does not: told to stop, then killed. */
+static void
+worker_late(struct timer *t)
+{
+	struct worker *w = OWNER(t, struct worker, late);
+
+	if (w->killed) {
+		kill(w->pid, SIGKILL);
+		return;
+	}
+	log_warn("worker %d still has requests after shutdown_timeout_secs: they are cut",
+	    (int)w->pid);
+	worker_tell(w, CTL_STOP, "");
+	w->killed = true;
+	timer_set(t, STOP_WAIT_MS);
+}
+
 static void
 worker_drain(struct worker *w, uint32_t shutdown_ms, uint64_t gone)
 {
@@ -28238,7 +28232,8 @@ worker_drain(struct worker *w, uint32_t shutdown_ms, uint64_t gone)
 	snprintf(bits, sizeof bits, "%llx", (unsigned long long)gone);
 	worker_tell(w, CTL_DRAIN, bits);
 	w->draining = true;
-	w->kill_at_ms = now_ms + shutdown_ms;
+	w->late.fire = worker_late;
+	timer_set(&w->late, MAX(shutdown_ms, 1));
 	board->workers[w - m.workers].state = WORKER_DRAINING;
 }
 
@@ -28266,14 +28261,13 @@ workers_kill(unsigned from)
 
 /* Brings the serving generation back to its number. */
 static void
-workers_respawn(void)
+workers_respawn(struct timer *t)
 {
 	int missing = m.conf->server.workers - workers_count(m.generation, false);
 
-	m.respawn_ms = 0;
-	for (; missing > 0; missing--)
+	for (; missing > 0 && m.state <= M_RELOADING; missing--)
 		if (worker_start(m.conf, &m.ls, m.generation) < 0) {
-			m.respawn_ms = now_ms + RESPAWN_MS;
+			timer_set(t, RESPAWN_MS);
 			return;
 		}
 }
@@ -28295,7 +28289,7 @@ resolver_start(struct conf *cf)
 	int keep[HELPER_KEEPS] = { log_sink.fd };
 
 	resolver_stop();
-	m.resolver_again_ms = 0;
+	timer_clear(&m.resolver_again);
 	if (resolve_fixed(cf) && (m.resolver = helper_start("resolver", resolve_run, cf, keep, 1,
 	    &m.resolver_life)) < 0)
 		m.resolver = 0;
@@ -28316,6 +28310,13 @@ resolver_first(struct conf *cf)
 	clock_turn();
 }
 
+static void
+resolver_due(struct timer *t)
+{
+	(void)t;
+	resolver_start(m.conf);
+}
+
 /* It died: another one follows, later each time. */
 static void
 resolver_gone(void)
@@ -28324,8 +28325,9 @@ resolver_gone(void)
 	if (m.state >= M_DRAINING)
 		return;
 	log_warn("the resolver died; another one follows");
-	m.resolver_again_ms = now_ms + m.resolver_wait_ms;
-	m.resolver_wait_ms = MIN(2 * m.resolver_wait_ms, MINUTE_S * SECOND_MS);
+	m.resolver_again.fire = resolver_due;
+	timer_set(&m.resolver_again, m.resolver_wait_ms);
+	m.resolver_wait_ms = MIN(2 * m.resolver_wait_ms, (uint32_t)MINUTE_S * SECOND_MS);
 }
 
 /* ---- ACME ---- */
@@ -28588,9 +28590,8 @@ reload_commit(void)
 	m.next = NULL;
 	m.generation = m.newest;
 	m.state = M_RUNNING;
-	m.respawn_ms = 0;
+	timer_clear(&m.respawn);
 	listeners_chmod(&m.ls, (mode_t)m.conf->server.socket_mode);
-
 	procs_take(m.conf, m.generation, proc_changed);
 	acme_take();
 	board->reloads++;
@@ -28666,7 +28667,7 @@ reload_begin(void)
 		reload_cancel("its addresses, logs or upstreams cannot be opened, the log says why");
 	else if (workers_start(cf, &m.next_ls, m.newest) < 0)
 		reload_cancel("its workers cannot be started");
-	m.deadline_ms = now_ms + READY_WAIT_MS;
+	timer_set(&m.deadline, READY_WAIT_MS);
 }
 
 /* ---- binary upgrade ---- */
@@ -28682,7 +28683,7 @@ inherit_mark(int flags)
 		fcntl(m.ls.v[i].fd, F_SETFD, flags);
 	for (int i = 0; i < WORKER_SLOTS; i++)
 		if (m.workers[i].pid > 0)
-			fcntl(m.workers[i].ctl, F_SETFD, flags);
+			fcntl(m.workers[i].ctl.fd, F_SETFD, flags);
 	fcntl(m.pid_fd, F_SETFD, flags); /* there may be none, and no board's either */
 	fcntl(board_fd, F_SETFD, flags);
 	procs_inherit_mark(flags);
@@ -28698,7 +28699,8 @@ inherit_write(struct text *t)
 		    m.ls.v[i].addr.text);
 	for (int i = 0; i < WORKER_SLOTS; i++)
 		if (m.workers[i].pid > 0)
-			text_fmt(t, "worker %d %d %d\n", m.workers[i].ctl, (int)m.workers[i].pid, i);
+			text_fmt(t, "worker %d %d %d\n", m.workers[i].ctl.fd, (int)m.workers[i].pid,
+			    i);
 	if (board_fd >= 0)
 		text_fmt(t, "board %d 0 -\n", board_fd);
 	if (m.pid_fd >= 0)
@@ -28712,6 +28714,23 @@ inherit_write(struct text *t)
 	return !t->full;
 }
 
+static void
+upgrade_check_end(void)
+{
+	timer_clear(&m.check_late);
+	if (m.check > 0)
+		kill(m.check, SIGKILL);
+}
+
+static void
+upgrade_check_late(struct timer *t)
+{
+	(void)t;
+	if (m.check > 0)
+		log_error("upgrade: %s does not answer within %d s: killed", m.exe, CHECK_WAIT_S);
+	upgrade_check_end();
+}
+
 /* The new binary judges the configuration before anything is given up, and
  * upgrade_checked hears what it says. */
 static void
@@ -28723,7 +28742,8 @@ upgrade_check(void)
 
 	if (!m.start->file)
 		argv[1] = (char *)(uintptr_t)"-V", argv[2] = NULL;
-	m.check_by_ms = now_ms + CHECK_WAIT_S * SECOND_MS;
+	m.check_late.fire = upgrade_check_late;
+	timer_set(&m.check_late, CHECK_WAIT_S * SECOND_MS);
 	m.check_says = memfd_create("warp upgrade", MFD_CLOEXEC);
 	if ((m.check = fork()) == 0) {
 		log_forked("upgrade");
@@ -28840,14 +28860,6 @@ upgrade_checked(int status)
 }
 
 static void
-upgrade_check_end(void)
-{
-	m.check_by_ms = 0;
-	if (m.check > 0)
-		kill(m.check, SIGKILL);
-}
-
-static void
 upgrade_later(void)
 {
 	log_warn("upgrade: a start or reload is under way, try again");
@@ -28950,7 +28962,6 @@ exe_find(const char *argv0)
 		m.exe[(size_t)n - strlen(gone)] = '\0';
 }
 
-
 /* One line of WARP_INHERIT. */
 static void
 inherit_line(struct slice line)
@@ -28981,7 +28992,8 @@ inherit_line(struct slice line)
 	if (slice_eq(what, S("worker"))) {
 		if ((slot = slice_uint(line, WORKER_SLOTS - 1)) < 0)
 			return;
-		m.workers[slot] = (struct worker){ .pid = more, .ctl = fd, .ready = true };
+		m.workers[slot] = (struct worker){ .ctl = { .fd = fd, .slot = -1 }, .pid = more,
+			.ready = true };
 		board->workers[slot].state = WORKER_READY;
 		board->workers[slot].pid = more;
 	} else if (slice_eq(what, S("pid"))) {
@@ -29120,7 +29132,6 @@ pid_open(const char *path)
 	return 0;
 }
 
-
 /* Unless somebody has put another one there. */
 static void
 pid_remove(const char *path)
@@ -29161,7 +29172,7 @@ worker_pass(const struct worker *w, char op, const int *fds, size_t n)
 	cm->cmsg_type = SCM_RIGHTS;
 	cm->cmsg_len = (socklen_t)CMSG_LEN(n * sizeof(int));
 	memcpy(CMSG_DATA(cm), fds, n * sizeof(int));
-	if (sendmsg(w->ctl, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+	if (sendmsg(w->ctl.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
 		return true;
 	log_errno("files to worker %d", (int)w->pid);
 	return false;
@@ -29247,7 +29258,6 @@ master_ready(void)
 		close(atoi(old));
 	unsetenv(ENV_OLD);
 	unsetenv(ENV_INHERIT);
-
 	log_info("warp %s ready, %d worker%s", VERSION, m.conf->server.workers,
 	    m.conf->server.workers == 1 ? "" : "s");
 	daemon_ready();
@@ -29277,7 +29287,7 @@ static void
 master_stop(void)
 {
 	master_leave(M_STOPPING);
-	m.deadline_ms = now_ms + STOP_WAIT_MS;
+	timer_set(&m.deadline, STOP_WAIT_MS);
 	for (int i = 0; i < WORKER_SLOTS; i++)
 		worker_tell(&m.workers[i], CTL_STOP, "");
 	procs_end();
@@ -29294,7 +29304,7 @@ master_drain(void)
 static void
 stop_late(void)
 {
-	m.deadline_ms = now_ms + STOP_WAIT_MS;
+	timer_set(&m.deadline, STOP_WAIT_MS);
 	workers_kill(0);
 }
 
@@ -29307,8 +29317,8 @@ start_failed(void)
 	upgrade_back(m.start->argv);
 	workers_kill(m.generation);
 	if (workers_count(0, false) > 0) {
-		m.respawn_ms = now_ms + RESPAWN_MS;
-		m.deadline_ms = m.respawn_ms + READY_WAIT_MS;
+		timer_set(&m.respawn, RESPAWN_MS);
+		timer_set(&m.deadline, RESPAWN_MS + READY_WAIT_MS);
 		m.generation = ++m.newest;
 		return;
 	}
@@ -29350,28 +29360,38 @@ master_event(enum master_event ev)
 	return act != NULL;
 }
 
+static void
+master_late(struct timer *t)
+{
+	(void)t;
+	master_event(EV_LATE);
+}
+
 /* Why a worker is no more; one that serves is replaced. */
 static void
 worker_gone(struct worker *w, int status)
 {
 	int slot = (int)(w - m.workers);
 	struct worker was = *w;
-	int64_t at = now_ms - was.started_ms < RESPAWN_YOUNG_MS ? now_ms + RESPAWN_MS : now_ms;
+	bool young = now_ms - was.started_ms < RESPAWN_YOUNG_MS;
 
 	if (WIFSIGNALED(status) && !was.killed)
 		log_error("worker %d died of signal %d (%s)", (int)was.pid, WTERMSIG(status),
 		    strsignal(WTERMSIG(status)));
 	else if (!was.killed && !was.draining && m.state != M_STOPPING && (status || was.generation))
 		log_error("worker %d left with status %d", (int)was.pid, WEXITSTATUS(status));
-	close(was.ctl);
+	loop_unwatch(&w->ctl);
+	timer_clear(&w->late);
+	close(was.ctl.fd);
 	*w = (struct worker){ 0 };
 	board_worker_gone(slot);
 	if (was.killed || was.draining)
 		return;
 	if (was.generation == m.newest && m.state != M_RUNNING)
 		master_event(EV_DEATH);
-	else if (was.generation == m.generation && m.state <= M_RELOADING)
-		m.respawn_ms = m.respawn_ms ? MIN(m.respawn_ms, at) : at;
+	else if (was.generation == m.generation && m.state <= M_RELOADING &&
+	    !(young && m.respawn.list)) /* it is due already, maybe at once */
+		timer_set(&m.respawn, young ? RESPAWN_MS : 1);
 }
 
 /* One of our own making, or there before us. */
@@ -29444,13 +29464,14 @@ children_reap(void)
 }
 
 static void
-master_signal(void)
+master_signal(struct watch *w, short revents)
 {
 	static const int events[] = { [SIGHUP] = EV_RELOAD, [SIGTERM] = EV_STOP, [SIGINT] = EV_STOP,
 		[SIGQUIT] = EV_QUIT, [SIGUSR2] = EV_UPGRADE };
 	struct signalfd_siginfo si;
 
-	while (read(m.signals, &si, sizeof si) == sizeof si)
+	(void)revents;
+	while (read(w->fd, &si, sizeof si) == sizeof si)
 		if (si.ssi_signo == SIGCHLD)
 			children_reap();
 		else if (si.ssi_signo == SIGUSR1)
@@ -29568,13 +29589,15 @@ workers_wake(const struct worker *but)
 }
 
 static void
-worker_says(struct worker *w)
+worker_says(struct watch *ctl, short revents)
 {
+	struct worker *w = (struct worker *)ctl;
 	char b[CTL_MAX];
-	ssize_t n = recv(w->ctl, b, sizeof b, MSG_DONTWAIT);
+	ssize_t n = recv(ctl->fd, b, sizeof b, MSG_DONTWAIT);
 	struct slice text = { b + 1, (size_t)MAX(n - 1, 0) };
 	const struct process *ps = process_of(m.conf, text);
 
+	(void)revents;
 	if (n <= 0)
 		return; /* it is dying: SIGCHLD says how */
 	if (b[0] == CTL_VERB)
@@ -29596,70 +29619,18 @@ worker_says(struct worker *w)
 
 /* ---- deadlines ---- */
 
-static int64_t
-sooner(int64_t a, int64_t b)
-{
-	return b > 0 && (a == 0 || b < a) ? b : a;
-}
-
-/* Milliseconds until something is due; -1: nothing is. */
+/* Milliseconds until something is due that has no timer; -1: nothing is. */
 static int
 master_wait(void)
 {
-	int64_t due = master_do[m.state][EV_LATE] ? m.deadline_ms : 0;
+	const int64_t dues[] = { procs_next_ms(), jobs_next_ms(),
+		m.state == M_RUNNING ? renew_next_ms() : 0 };
+	int64_t due = 0;
 
-	due = sooner(due, m.resolver_again_ms);
-	due = sooner(due, m.respawn_ms);
-	due = sooner(due, m.check > 0 ? m.check_by_ms : 0);
-
-	due = sooner(due, m.state == M_RUNNING ? renew_next_ms() : 0);
-	due = sooner(due, procs_next_ms());
-	due = sooner(due, jobs_next_ms());
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		due = sooner(due, m.workers[i].pid > 0 ? m.workers[i].kill_at_ms : 0);
+	for (size_t i = 0; i < LEN(dues); i++)
+		if (dues[i] > 0 && (due == 0 || dues[i] < due))
+			due = dues[i];
 	return due == 0 ? -1 : (int)MIN(MAX(due - now_ms, 0), INT_MAX);
-}
-
-static bool
-is_due(int64_t at_ms)
-{
-	return at_ms > 0 && at_ms <= now_ms;
-}
-
-/* It was told to finish and does not: told to stop, then killed. */
-static void
-worker_late(struct worker *w)
-{
-	if (w->killed) {
-		kill(w->pid, SIGKILL);
-		w->kill_at_ms = 0;
-		return;
-	}
-	log_warn("worker %d still has requests after shutdown_timeout_secs: they are cut",
-	    (int)w->pid);
-	worker_tell(w, CTL_STOP, "");
-	w->killed = true;
-	w->kill_at_ms = now_ms + STOP_WAIT_MS;
-}
-
-static void
-master_due(void)
-{
-	if (is_due(m.respawn_ms) && m.state <= M_RELOADING)
-		workers_respawn();
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0 && is_due(m.workers[i].kill_at_ms))
-			worker_late(&m.workers[i]);
-	if (is_due(m.resolver_again_ms))
-		resolver_start(m.conf);
-	if (m.check > 0 && is_due(m.check_by_ms)) {
-		log_error("upgrade: %s does not answer within %d s: killed", m.exe, CHECK_WAIT_S);
-		upgrade_check_end();
-	}
-
-	procs_due();
-	if (is_due(m.deadline_ms))
-		master_event(EV_LATE);
 }
 
 /* ---- life ---- */
@@ -29718,38 +29689,17 @@ master_settle(void)
 static void
 master_turn(void)
 {
-	enum { FIRST_WORKER = 2 };
-	static struct pollfd p[FIRST_WORKER + 1 + WORKER_SLOTS + PROCS_MAX + OUTPUTS_MAX];
-	static struct output *ask[OUTPUTS_MAX];
-	int slots[FIRST_WORKER + WORKER_SLOTS], n = 0, workers, until, helper;
+	static struct watch log = { .fd = -1, .slot = -1, .ready = log_ready };
 
-	p[n++] = (struct pollfd){ .fd = m.signals, .events = POLLIN };
-	p[n++] = (struct pollfd){ .fd = sink_waits(&log_sink), .events = POLLOUT };
 	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0) {
-			slots[n] = i;
-			p[n++] = (struct pollfd){ .fd = m.workers[i].ctl, .events = POLLIN };
+		if (m.workers[i].pid > 0 && m.workers[i].ctl.slot < 0) {
+			m.workers[i].ctl.ready = worker_says;
+			loop_watch(&m.workers[i].ctl, POLLIN);
 		}
-	workers = n;
-	until = workers + procs_watch(p + n);
-	helper = until + outputs_watch(p + until, ask);
-	n = helper + renew_watch(p + helper);
-	if (poll(p, (nfds_t)n, master_wait()) <= 0)
-		n = 0;
-	clock_turn();
-	if (n > 0 && p[1].revents)
-		log_flush();
-	for (int i = FIRST_WORKER; i < MIN(n, workers); i++)
-		if (p[i].revents & POLLIN && m.workers[slots[i]].ctl == p[i].fd)
-			worker_says(&m.workers[slots[i]]);
-	if (n > 0) {
-		procs_polled(p + workers, until - workers);
-		outputs_polled(p + until, helper - until, ask);
-		renew_polled(p + helper, n - helper);
-	}
-	if (n > 0 && p[0].revents)
-		master_signal();
-	master_due();
+	outputs_turn();
+	loop_aim(&log, sink_waits(&log_sink), POLLOUT);
+	loop_turn(master_wait());
+	procs_due();
 	if (m.reload_again && m.state == M_RUNNING) {
 		m.reload_again = false;
 		reload_begin();
@@ -29759,9 +29709,12 @@ master_turn(void)
 		upgrade();
 }
 
+/* They come over a descriptor, which is watched first: what others have said is
+ * heard before it is learnt that they have ended. */
 static void
 master_signals(void)
 {
+	static struct watch w = { .slot = -1, .ready = master_signal };
 	static const int ours[] = { SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD };
 	sigset_t set;
 
@@ -29771,7 +29724,8 @@ master_signals(void)
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGCHLD, SIG_DFL); /* whoever started us may ignore it */
-	m.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	w.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	loop_watch(&w, POLLIN);
 }
 
 /* The same for each warp that is started in this way, by this user. */
@@ -29809,6 +29763,10 @@ master_start(struct conf *cf)
 	job_told = verb_told;
 	proc_forgotten = job_forget;
 	clock_turn();
+	loop_open(MASTER_WATCHES);
+	loop_park_none();
+	m.respawn.fire = workers_respawn;
+	m.deadline.fire = master_late;
 	master_signals();
 	if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
 		log_errno("what programs leave behind is not reaped");
@@ -29834,7 +29792,7 @@ master_start(struct conf *cf)
 	procs_resume(m.generation);
 	acme_take();
 	resolver_first(cf);
-	m.deadline_ms = now_ms + READY_WAIT_MS;
+	timer_set(&m.deadline, READY_WAIT_MS);
 	return workers_start(cf, &m.ls, m.generation) < 0 ? EXIT_OTHER : 0;
 }
 

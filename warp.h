@@ -1579,6 +1579,7 @@ enum proc_event {
 /* What a program writes, from its start until the end of its pipe, which may
  * be later than its own. */
 struct output {
+	struct watch w;             /* first: the pipe, or what the log waits for */
 	struct output *next;
 	struct proc *p;             /* NULL: it has ended */
 	char label[PROC_NAME_MAX];
@@ -1593,6 +1594,7 @@ struct output {
 /* One replica of a process. Lives in the master, over reloads, until what the
  * configuration says of it is gone and it has stopped. */
 struct proc {
+	struct watch probe;         /* first: connecting to see whether it is ready; -1 */
 	const struct process *conf; /* of the configuration in force; NULL: it leaves */
 	char name[PROC_NAME_MAX];   /* of the process */
 	char label[PROC_NAME_MAX];  /* web, or web.1 where there are several */
@@ -1625,7 +1627,7 @@ struct proc {
 	uint32_t backoff_ms;
 	int stop_signal;            /* copies, good when conf is gone */
 	uint32_t stop_ms;
-	int probe;                  /* connecting to see whether it is ready; -1 */
+
 	bool probe_other;           /* at at.other */
 	int64_t probe_ms;           /* the next one; 0: none */
 	uint32_t probe_wait_ms;
@@ -1679,13 +1681,14 @@ enum ctl_op {
 
 /* A worker process, as the master sees it. */
 struct worker {
+	struct watch ctl; /* first: our end of the socketpair */
+	struct timer late; /* it does not finish, or does not stop */
 	pid_t pid;     /* 0: slot is free */
-	int ctl;       /* our end of the socketpair */
 	unsigned generation;
 	unsigned attached; /* its configuration's */
 	bool ready, draining;
 	bool killed;   /* by us: how it ends is no news */
-	int64_t started_ms, kill_at_ms;
+	int64_t started_ms;
 };
 
 #endif
