@@ -27949,38 +27949,21 @@ renew_settle(bool (*give)(int fd))
 		certs_look(give);
 }
 
-/* ==== master =================================================================
- * Owns    the configuration, listening sockets, workers, resolver, signals.
- * Offers  master_run.
- * Calls   arena, walk, clock, sink, log, diag, addr, certs, conf, pages, board,
- *         timer, loop, listen, logfile, usage, maintenance, spool, health, worker,
- *         helper, resolve, endpoint, child, output, proc, jobs, renew. Never
- *         touches traffic. A generation is one configuration's workers: the
- *         newest serves, older ones drain; a reload is a generation that gets
- *         ready before the one before it is told to drain. */
+/* ==== generation =============================================================
+ * Owns    what the master is: its configuration, listening sockets, workers and
+ *         the resolver.
+ * Offers  workers_*, worker_tell, listeners_*, listener_of, resolver_*,
+ *         generation_open, start_load, systemd_read, notify_fmt, verb_told,
+ *         asker_told.
+ * Calls   arena, walk, clock, log, addr, conf, pages, board, timer, listen, logfile,
+ *         usage, maintenance, spool, health, worker, helper, resolve, proc, jobs.
+ *         A generation is one configuration's workers: the newest serves, older
+ *         ones drain. */
 
-#define WORKER_SLOTS   (WORKERS_MAX * 2)
-#define MASTER_WATCHES (WORKER_SLOTS + PROCS_MAX + OUTPUTS_MAX + 3) /* signals, log, ACME */
-#define CHECK_WAIT_S   30   /* `-t` of a new binary */
-#define STOP_WAIT_MS   1000 /* for workers told to stop */
-#define ENV_INHERIT    "WARP_INHERIT"
-#define ENV_OLD        "WARP_UPGRADE_FROM"
-#define INHERIT_MAX    120000 /* the kernel's limit is 131072 */
+#define WORKER_SLOTS (WORKERS_MAX * 2)
+#define STOP_WAIT_MS 1000 /* for workers told to stop */
 
 enum master_state { M_STARTING, M_RUNNING, M_RELOADING, M_DRAINING, M_STOPPING, MASTER_STATES };
-
-/* What happens to the master; master_do says who reacts. */
-enum master_event {
-	EV_RELOAD,  /* HUP, or asked over the admin socket, as the next three */
-	EV_UPGRADE, /* USR2 */
-	EV_QUIT,    /* QUIT */
-	EV_STOP,    /* TERM, INT */
-	EV_READY,   /* all workers of the newest generation accept */
-	EV_DEATH,   /* one of them died before that */
-	EV_LATE,    /* the deadline of this state is over */
-	EV_DRAINED, /* no worker is left */
-	MASTER_EVENTS
-};
 
 struct listeners {
 	struct listener v[LISTENERS_MAX];
@@ -28015,15 +27998,10 @@ static struct {
 	uint32_t resolver_wait_ms;
 	int pid_fd, notify_fd, daemon_fd;
 	struct asker asker;            /* of a reload */
-	struct asker upgrader;         /* of an upgrade */
 	pid_t checker;                 /* worker that does the health checks; 0: none */
-	bool reload_again, upgrade_again; /* when that can be */
+	bool reload_again;             /* when that can be */
 	pid_t strangers[STRANGERS_MAX]; /* children that warp did not start */
 	int n_strangers;
-	pid_t check;                   /* a new binary that judges the configuration; 0: none */
-	int check_says;                /* what it writes; -1: none */
-	struct timer check_late;
-	char exe[PATH_MAX];
 	int code;                      /* exit status to be */
 } m;
 
@@ -28090,21 +28068,6 @@ asker_told(struct asker *a, const char *text)
 {
 	verb_told(a, text);
 	a->pid = 0;
-}
-
-/* The first error, for who asked. */
-static const char *
-diags_first(const struct diags *ds)
-{
-	static char text[CTL_MAX - 1];
-
-	for (const struct diag *d = ds->first; d; d = d->next)
-		if (d->level == DIAG_ERROR) {
-			snprintf(text, sizeof text, "%s:%u:%u: %s", ds->file ? ds->file : "warp",
-			    d->line, d->col, d->text);
-			return text;
-		}
-	return "the configuration is wrong";
 }
 
 /* ---- a new child ---- */
@@ -28328,22 +28291,6 @@ resolver_gone(void)
 	m.resolver_again.fire = resolver_due;
 	timer_set(&m.resolver_again, m.resolver_wait_ms);
 	m.resolver_wait_ms = MIN(2 * m.resolver_wait_ms, (uint32_t)MINUTE_S * SECOND_MS);
-}
-
-/* ---- ACME ---- */
-
-/* The serving configuration's certificate is renewed from now on. */
-static void
-acme_take(void)
-{
-	bool plain = false, tls = false;
-
-	for (int i = 0; i < m.ls.n; i++)
-		if (m.ls.v[i].kind == LISTEN_HTTP) {
-			plain |= !m.ls.v[i].tls;
-			tls |= m.ls.v[i].tls;
-		}
-	renew_take(m.conf, plain, tls);
 }
 
 /* ---- listening ---- */
@@ -28570,6 +28517,516 @@ start_load(const struct start *s)
 	return cf;
 }
 
+/* ---- sockets of systemd's ---- */
+
+#define SYSTEMD_FIRST_FD 3
+
+/* That socket, which was given to us as fd, is bound to a. `:port` may be any
+ * wildcard. */
+static bool
+addr_is_sock(const struct addr *a, int fd, const union sock *here)
+{
+	static const struct ip any_v6, any_v4 = { { [10] = 0xff, [11] = 0xff } };
+	uint16_t port, want;
+	struct ip is = ip_of_sock(here, &port), shall = ip_of_sock(&a->sock, &want);
+
+	if (a->kind == ADDR_FD)
+		return a->fd == fd;
+	if (a->kind == ADDR_UNIX || a->kind == ADDR_ABSTRACT)
+		return here->sa.sa_family == AF_UNIX &&
+		    memcmp(here->un.sun_path, a->sock.un.sun_path, sizeof here->un.sun_path) == 0;
+	if (a->kind != ADDR_INET || port != want)
+		return false;
+	return memcmp(&is, &shall, sizeof is) == 0 || (a->any &&
+	    (memcmp(&is, &any_v6, sizeof is) == 0 || memcmp(&is, &any_v4, sizeof is) == 0));
+}
+
+/* The address of cf that a given socket has, or NULL. */
+static const struct addr *
+systemd_addr(const struct conf *cf, int fd)
+{
+	union sock here;
+	socklen_t n = sizeof here;
+
+	memset(&here, 0, sizeof here);
+	if (getsockname(fd, &here.sa, &n) < 0)
+		return NULL;
+	for (int i = 0; i < cf->admin.n_listens; i++)
+		if (addr_is_sock(&cf->admin.listens[i], fd, &here))
+			return &cf->admin.listens[i];
+	for (int i = 0; i < cf->server.n_listens && !cf->server.listen_is_default; i++)
+		if (addr_is_sock(&cf->server.listens[i], fd, &here))
+			return &cf->server.listens[i];
+	return NULL;
+}
+
+static void
+systemd_take(const struct conf *cf, int fd)
+{
+	struct listener *l = &m.had.v[m.had.n];
+	const struct addr *a = systemd_addr(cf, fd);
+
+	*l = (struct listener){ .addr = { .kind = ADDR_FD, .fd = fd,
+	    .text = arena_fmt(&m.conf->arena, "fd://%d", fd) } };
+	if (m.had.n == LISTENERS_MAX || listen_inherited(l, fd) < 0)
+		return;
+	if (!a && !cf->server.listen_is_default) {
+		log_warn("LISTEN_FDS: descriptor %d is of no address in the configuration", fd);
+		close(fd);
+		return;
+	}
+	if (a)
+		l->addr = *a;
+	l->activated = !a;
+	listen_note(l);
+	m.had.n++;
+}
+
+/* Sockets that systemd opened for us: those of our addresses are taken. When
+ * the configuration names no address itself, all are the listeners. */
+static void
+systemd_read(const struct conf *cf)
+{
+	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+	int n = pid && fds && atoi(pid) == (int)getpid() ? atoi(fds) : 0;
+
+	for (int i = 0; i < MIN(n, LISTENERS_MAX); i++)
+		systemd_take(cf, SYSTEMD_FIRST_FD + i);
+	unsetenv("LISTEN_PID");
+	unsetenv("LISTEN_FDS");
+	unsetenv("LISTEN_FDNAMES");
+}
+
+/* ==== upgrade ================================================================
+ * Owns    the new binary while it judges the configuration, and what one binary
+ *         hands on to the next.
+ * Offers  upgrade, upgrade_*, exe_find, inherit_read, ENV_INHERIT, ENV_OLD.
+ * Calls   base, arena, log, addr, conf, board, timer, listen, logfile, child, proc,
+ *         jobs, renew, generation. Same process, same sockets and programs; the
+ *         workers before drain when those of the new binary accept. */
+
+#define CHECK_WAIT_S 30 /* `-t` of a new binary */
+#define ENV_INHERIT  "WARP_INHERIT"
+#define ENV_OLD      "WARP_UPGRADE_FROM"
+#define INHERIT_MAX  120000 /* the kernel's limit is 131072 */
+
+static struct {
+	struct asker asker;
+	bool again;        /* when that can be */
+	pid_t check;       /* a new binary that judges the configuration; 0: none */
+	int says;          /* what it writes; -1: none */
+	struct timer late;
+	char exe[PATH_MAX];
+} ug = { .says = -1 };
+
+enum { INHERITED = 1, ACTIVATED = 2 }; /* bits of a listen line */
+
+/* Each descriptor that the next binary takes over stays open for it, or closes
+ * (FD_CLOEXEC). */
+static void
+inherit_mark(int flags)
+{
+	for (int i = 0; i < m.ls.n; i++)
+		fcntl(m.ls.v[i].fd, F_SETFD, flags);
+	for (int i = 0; i < WORKER_SLOTS; i++)
+		if (m.workers[i].pid > 0)
+			fcntl(m.workers[i].ctl.fd, F_SETFD, flags);
+	fcntl(m.pid_fd, F_SETFD, flags); /* there may be none, and no board's either */
+	fcntl(board_fd, F_SETFD, flags);
+	procs_inherit_mark(flags);
+}
+
+/* What the next binary takes over: a line for each socket and worker. */
+static bool
+inherit_write(struct text *t)
+{
+	for (int i = 0; i < m.ls.n; i++)
+		text_fmt(t, "listen %d %d %s\n", m.ls.v[i].fd,
+		    (m.ls.v[i].inherited ? INHERITED : 0) | (m.ls.v[i].activated ? ACTIVATED : 0),
+		    m.ls.v[i].addr.text);
+	for (int i = 0; i < WORKER_SLOTS; i++)
+		if (m.workers[i].pid > 0)
+			text_fmt(t, "worker %d %d %d\n", m.workers[i].ctl.fd, (int)m.workers[i].pid,
+			    i);
+	if (board_fd >= 0)
+		text_fmt(t, "board %d 0 -\n", board_fd);
+	if (m.pid_fd >= 0)
+		text_fmt(t, "pid %d 0 -\n", m.pid_fd);
+	for (int i = 0; i < m.n_strangers; i++)
+		text_fmt(t, "stranger 0 %d -\n", (int)m.strangers[i]);
+	text_fmt(t, "files 0 %lld %lld\n", (long long)child_files.rlim_cur,
+	    (long long)child_files.rlim_max);
+	procs_inherit_write(t);
+	text_char(t, '\0');
+	return !t->full;
+}
+
+static void
+upgrade_check_end(void)
+{
+	timer_clear(&ug.late);
+	if (ug.check > 0)
+		kill(ug.check, SIGKILL);
+}
+
+static void
+upgrade_check_late(struct timer *t)
+{
+	(void)t;
+	if (ug.check > 0)
+		log_error("upgrade: %s does not answer within %d s: killed", ug.exe, CHECK_WAIT_S);
+	upgrade_check_end();
+}
+
+/* The new binary judges the configuration before anything is given up, and
+ * upgrade_checked hears what it says. */
+static void
+upgrade_check(void)
+{
+	char *argv[] = { ug.exe, (char *)(uintptr_t)"-t", (char *)(uintptr_t)"-c",
+		(char *)(uintptr_t)m.start->file, NULL };
+	sigset_t none;
+
+	if (!m.start->file)
+		argv[1] = (char *)(uintptr_t)"-V", argv[2] = NULL;
+	ug.late.fire = upgrade_check_late;
+	timer_set(&ug.late, CHECK_WAIT_S * SECOND_MS);
+	ug.says = memfd_create("warp upgrade", MFD_CLOEXEC);
+	if ((ug.check = fork()) == 0) {
+		log_forked("upgrade");
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && ug.says >= 0 &&
+		    dup2(ug.says, STDERR_FILENO) >= 0 &&
+		    dup2(ug.says, STDOUT_FILENO) >= 0)
+			execv(ug.exe, argv);
+		log_errno("%s", ug.exe);
+		_exit(EXIT_OTHER);
+	}
+}
+
+/* What the new binary would open can be opened. */
+static bool
+upgrade_trial(void)
+{
+	static struct listeners trial;
+	struct conf *cf = start_load(m.start);
+	bool good = cf->diags.errors == 0 && logs_open(&cf->log) == 0;
+
+	if (good) {
+		good = listeners_open(&trial, &m.ls, cf) == 0;
+		listeners_close(&trial, &m.ls);
+		logs_close(&cf->log);
+	}
+	conf_free(cf);
+	return good;
+}
+
+/* Becomes the binary at our path. Signals stay blocked, so that none is lost
+ * on the way. Returns only if that failed; nothing has changed then. */
+static void
+upgrade_exec(void)
+{
+	static char lines[INHERIT_MAX];
+	struct text t = { lines, 0, sizeof lines, false };
+	int fd = open("/proc/self/exe", O_RDONLY);
+	char old[16];
+
+	snprintf(old, sizeof old, "%d", fd);
+	if (!inherit_write(&t) || setenv(ENV_INHERIT, lines, 1) < 0 || setenv(ENV_OLD, old, 1) < 0) {
+		log_error("upgrade: too much to hand over");
+	} else {
+		inherit_mark(0);
+		execv(ug.exe, m.start->argv);
+		log_errno("upgrade: %s", ug.exe);
+		inherit_mark(FD_CLOEXEC);
+	}
+	unsetenv(ENV_INHERIT);
+	unsetenv(ENV_OLD);
+	fd_close(fd);
+}
+
+/* Same process, same sockets, the workers drain under the new binary once its
+ * own are ready. The old binary stays at hand, open, in case the new one cannot
+ * start. */
+static void
+upgrade_begin(void)
+{
+	asker_told(&ug.asker, "ok");
+	log_info("upgrade: starting %s", ug.exe);
+	notify_fmt("RELOADING=1");
+	resolver_stop();
+	renew_stop();
+	upgrade_exec();
+	resolver_start(m.conf);
+	notify_fmt("READY=1");
+}
+
+static void
+upgrade(void)
+{
+	if (ug.check > 0)
+		return; /* whoever asks now hears of that one */
+	if ((ug.again = jobs_busy())) {
+		log_info("upgrade: follows when the restart of a process is done");
+		return;
+	}
+	upgrade_check();
+	if (ug.check < 0) {
+		log_errno("upgrade");
+		fd_close(ug.says);
+		ug.says = -1;
+		asker_told(&ug.asker, "the new binary cannot be started");
+	}
+}
+
+/* What the new binary thinks of the configuration, as wait says, and why. */
+static void
+upgrade_checked(int status)
+{
+	bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	char b[CHILD_LINE];
+	ssize_t n = ug.says >= 0 ? pread(ug.says, b, sizeof b, 0) : 0;
+	struct slice rest = { b, n > 0 ? (size_t)n : 0 }, line;
+
+	ug.check = 0;
+	while (!good && m.state <= M_RELOADING && rest.n > 0 && slice_cut(&rest, '\n', &line))
+		log_error("upgrade: %.*s", (int)line.n, line.p);
+	fd_close(ug.says);
+	ug.says = -1;
+	if (m.state > M_RELOADING) {
+		asker_told(&ug.asker, "warp is stopping");
+	} else if (good && (m.state != M_RUNNING || jobs_busy())) {
+		ug.again = true;
+	} else if (!good || !upgrade_trial()) {
+		log_error("upgrade: %s cannot run this configuration; going on", ug.exe);
+		asker_told(&ug.asker, "the new binary cannot run this configuration, the log says "
+		    "why");
+	} else
+		upgrade_begin();
+}
+
+static void
+upgrade_later(void)
+{
+	log_warn("upgrade: a start or reload is under way, try again");
+	asker_told(&ug.asker, "a start or reload is under way, try again");
+}
+
+/* What the binary before gets back: what it gave, but its programs as they are
+ * now. */
+static const char *
+upgrade_lines(const char *given)
+{
+	static char lines[INHERIT_MAX];
+	struct text t = { lines, 0, sizeof lines, false };
+	struct slice rest = slice_of(given), line;
+
+	if (!m.conf || inherit_old)
+		return given; /* they were not taken yet, or it could not read ours */
+	while (slice_cut(&rest, '\n', &line))
+		if (!slice_starts(line, S("proc "))) {
+			text_add(&t, line);
+			text_char(&t, '\n');
+		}
+	procs_inherit_write(&t);
+	text_char(&t, '\0');
+	procs_inherit_mark(0);
+	return t.full ? given : lines;
+}
+
+/* A new binary that cannot start gives way to the one before it. Returns if
+ * there is none. */
+static void
+upgrade_back(char **argv)
+{
+	const char *old = getenv(ENV_OLD), *lines = getenv(ENV_INHERIT);
+	struct slice rest = slice_of(lines), line, word;
+	int fd = old ? atoi(old) : -1;
+
+	if (fd < 0 || !lines)
+		return;
+	log_error("upgrade failed: back to the binary before");
+	workers_kill(m.newest);
+	lines = upgrade_lines(lines);
+	rest = slice_of(lines);
+	setenv(ENV_INHERIT, lines, 1); /* else it is as it was */
+	while (slice_cut(&rest, '\n', &line))
+		if (slice_cut(&line, ' ', &word) && slice_cut(&line, ' ', &word) &&
+		    slice_uint(word, INT_MAX) >= 0)
+			fcntl((int)slice_uint(word, INT_MAX), F_SETFD, 0);
+	unsetenv(ENV_OLD);
+	fexecve(fd, argv, environ);
+	log_errno("back to the binary before");
+}
+
+/* ug.exe is dir/name, if that is the binary that runs. */
+static bool
+exe_is(struct slice dir, const char *name)
+{
+	struct stat there, self;
+	int n = snprintf(ug.exe, sizeof ug.exe, "%.*s/%s", (int)dir.n, dir.p, name);
+
+	return n > 0 && (size_t)n < sizeof ug.exe && stat(ug.exe, &there) == 0 &&
+	    stat("/proc/self/exe", &self) == 0 && there.st_dev == self.st_dev &&
+	    there.st_ino == self.st_ino;
+}
+
+/* This binary by the name that it was called by: what replaces it may be a link
+ * to another place. */
+static bool
+exe_called(const char *argv0)
+{
+	struct slice rest = slice_of(getenv("PATH")), dir;
+
+	if (*argv0 == '/')
+		return exe_is(S(""), argv0 + 1);
+	if (strchr(argv0, '/'))
+		return exe_is(slice_of(path_here(&m.conf->arena)), argv0);
+	while (slice_cut(&rest, ':', &dir))
+		if (dir.n > 0 && dir.p[0] == '/' && exe_is(dir, argv0))
+			return true;
+	return false;
+}
+
+/* Where this binary lies, or the one that replaced it. */
+static void
+exe_find(const char *argv0)
+{
+	static const char gone[] = " (deleted)";
+	ssize_t n;
+
+	if (exe_called(argv0))
+		return;
+	n = readlink("/proc/self/exe", ug.exe, sizeof ug.exe - 1);
+
+	if (n <= 0) {
+		snprintf(ug.exe, sizeof ug.exe, "%s", argv0);
+		return;
+	}
+	ug.exe[n] = '\0';
+	if (slice_ends(slice_of(ug.exe), slice_of(gone)))
+		ug.exe[(size_t)n - strlen(gone)] = '\0';
+}
+
+/* One line of WARP_INHERIT. */
+static void
+inherit_line(struct slice line)
+{
+	struct slice what, a, b;
+	struct listener *l = &m.had.v[m.had.n];
+	const char *why;
+	int fd, more;
+	int64_t slot;
+
+	if (!slice_cut(&line, ' ', &what))
+		return;
+	if (slice_eq(what, S("proc"))) {
+		procs_inherit_line(line);
+		return;
+	}
+	if (!slice_cut(&line, ' ', &a) || !slice_cut(&line, ' ', &b) || !line.p)
+		return;
+	if (slice_eq(what, S("stranger")) && m.n_strangers < STRANGERS_MAX)
+		m.strangers[m.n_strangers++] = (pid_t)slice_uint(b, INT_MAX);
+	if (slice_eq(what, S("files"))) /* -1 is no limit */
+		child_files = (struct rlimit){ (rlim_t)strtoll(b.p, NULL, 10),
+			(rlim_t)strtoll(line.p, NULL, 10) };
+	fd = (int)slice_uint(a, INT_MAX);
+	more = (int)slice_uint(b, INT_MAX);
+	if (fd <= STDERR_FILENO || more < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return;
+	if (slice_eq(what, S("worker"))) {
+		if ((slot = slice_uint(line, WORKER_SLOTS - 1)) < 0)
+			return;
+		m.workers[slot] = (struct worker){ .ctl = { .fd = fd, .slot = -1 }, .pid = more,
+			.ready = true };
+		board->workers[slot].state = WORKER_READY;
+		board->workers[slot].pid = more;
+	} else if (slice_eq(what, S("pid"))) {
+		m.pid_fd = fd;
+	} else if (slice_eq(what, S("listen")) && m.had.n < LISTENERS_MAX &&
+	    addr_parse(&m.conf->arena, line, &l->addr, &why)) {
+		l->addr.text = arena_dup(&m.conf->arena, line).p;
+		l->fd = fd;
+		l->inherited = more & INHERITED;
+		l->activated = more & ACTIVATED;
+		listen_note(l);
+		m.had.n++;
+	}
+}
+
+/* Sockets, workers and programs of the binary before this one; the board first,
+ * on which workers stand. */
+static void
+inherit_read(void)
+{
+	struct slice lines = slice_of(getenv(ENV_INHERIT)), rest = lines, line, word;
+	bool adopted = false;
+
+	while (!adopted && slice_cut(&rest, '\n', &line))
+		adopted = slice_cut(&line, ' ', &word) && slice_eq(word, S("board")) &&
+		    slice_cut(&line, ' ', &word) && slice_uint(word, INT_MAX) >= 0 &&
+		    board_adopt((int)slice_uint(word, INT_MAX));
+	if (!adopted)
+		board_open();
+	while (slice_cut(&lines, '\n', &line))
+		inherit_line(line);
+}
+
+/* ==== master =================================================================
+ * Owns    signals, the pid file, who waits for the start.
+ * Offers  master_run.
+ * Calls   everything of the process that supervises. Never touches traffic. A
+ *         reload is a generation that gets ready before the one before it is told
+ *         to drain. */
+
+#define MASTER_WATCHES (WORKER_SLOTS + PROCS_MAX + OUTPUTS_MAX + 3) /* signals, log, ACME */
+
+/* What happens to the master; master_do says who reacts. */
+enum master_event {
+	EV_RELOAD,  /* HUP, or asked over the admin socket, as the next three */
+	EV_UPGRADE, /* USR2 */
+	EV_QUIT,    /* QUIT */
+	EV_STOP,    /* TERM, INT */
+	EV_READY,   /* all workers of the newest generation accept */
+	EV_DEATH,   /* one of them died before that */
+	EV_LATE,    /* the deadline of this state is over */
+	EV_DRAINED, /* no worker is left */
+	MASTER_EVENTS
+};
+
+/* ---- reload ---- */
+
+/* The serving configuration's certificate is renewed from now on. */
+static void
+acme_take(void)
+{
+	bool plain = false, tls = false;
+
+	for (int i = 0; i < m.ls.n; i++)
+		if (m.ls.v[i].kind == LISTEN_HTTP) {
+			plain |= !m.ls.v[i].tls;
+			tls |= m.ls.v[i].tls;
+		}
+	renew_take(m.conf, plain, tls);
+}
+
+/* The first error, for who asked. */
+static const char *
+diags_first(const struct diags *ds)
+{
+	static char text[CTL_MAX - 1];
+
+	for (const struct diag *d = ds->first; d; d = d->next)
+		if (d->level == DIAG_ERROR) {
+			snprintf(text, sizeof text, "%s:%u:%u: %s", ds->file ? ds->file : "warp",
+			    d->line, d->col, d->text);
+			return text;
+		}
+	return "the configuration is wrong";
+}
+
 /* The new generation is ready: it is the one, the old drains. */
 static void
 reload_commit(void)
@@ -28668,441 +29125,6 @@ reload_begin(void)
 	else if (workers_start(cf, &m.next_ls, m.newest) < 0)
 		reload_cancel("its workers cannot be started");
 	timer_set(&m.deadline, READY_WAIT_MS);
-}
-
-/* ---- binary upgrade ---- */
-
-enum { INHERITED = 1, ACTIVATED = 2 }; /* bits of a listen line */
-
-/* Each descriptor that the next binary takes over stays open for it, or closes
- * (FD_CLOEXEC). */
-static void
-inherit_mark(int flags)
-{
-	for (int i = 0; i < m.ls.n; i++)
-		fcntl(m.ls.v[i].fd, F_SETFD, flags);
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0)
-			fcntl(m.workers[i].ctl.fd, F_SETFD, flags);
-	fcntl(m.pid_fd, F_SETFD, flags); /* there may be none, and no board's either */
-	fcntl(board_fd, F_SETFD, flags);
-	procs_inherit_mark(flags);
-}
-
-/* What the next binary takes over: a line for each socket and worker. */
-static bool
-inherit_write(struct text *t)
-{
-	for (int i = 0; i < m.ls.n; i++)
-		text_fmt(t, "listen %d %d %s\n", m.ls.v[i].fd,
-		    (m.ls.v[i].inherited ? INHERITED : 0) | (m.ls.v[i].activated ? ACTIVATED : 0),
-		    m.ls.v[i].addr.text);
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0)
-			text_fmt(t, "worker %d %d %d\n", m.workers[i].ctl.fd, (int)m.workers[i].pid,
-			    i);
-	if (board_fd >= 0)
-		text_fmt(t, "board %d 0 -\n", board_fd);
-	if (m.pid_fd >= 0)
-		text_fmt(t, "pid %d 0 -\n", m.pid_fd);
-	for (int i = 0; i < m.n_strangers; i++)
-		text_fmt(t, "stranger 0 %d -\n", (int)m.strangers[i]);
-	text_fmt(t, "files 0 %lld %lld\n", (long long)child_files.rlim_cur,
-	    (long long)child_files.rlim_max);
-	procs_inherit_write(t);
-	text_char(t, '\0');
-	return !t->full;
-}
-
-static void
-upgrade_check_end(void)
-{
-	timer_clear(&m.check_late);
-	if (m.check > 0)
-		kill(m.check, SIGKILL);
-}
-
-static void
-upgrade_check_late(struct timer *t)
-{
-	(void)t;
-	if (m.check > 0)
-		log_error("upgrade: %s does not answer within %d s: killed", m.exe, CHECK_WAIT_S);
-	upgrade_check_end();
-}
-
-/* The new binary judges the configuration before anything is given up, and
- * upgrade_checked hears what it says. */
-static void
-upgrade_check(void)
-{
-	char *argv[] = { m.exe, (char *)(uintptr_t)"-t", (char *)(uintptr_t)"-c",
-		(char *)(uintptr_t)m.start->file, NULL };
-	sigset_t none;
-
-	if (!m.start->file)
-		argv[1] = (char *)(uintptr_t)"-V", argv[2] = NULL;
-	m.check_late.fire = upgrade_check_late;
-	timer_set(&m.check_late, CHECK_WAIT_S * SECOND_MS);
-	m.check_says = memfd_create("warp upgrade", MFD_CLOEXEC);
-	if ((m.check = fork()) == 0) {
-		log_forked("upgrade");
-		sigemptyset(&none);
-		sigprocmask(SIG_SETMASK, &none, NULL);
-		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && m.check_says >= 0 &&
-		    dup2(m.check_says, STDERR_FILENO) >= 0 &&
-		    dup2(m.check_says, STDOUT_FILENO) >= 0)
-			execv(m.exe, argv);
-		log_errno("%s", m.exe);
-		_exit(EXIT_OTHER);
-	}
-}
-
-/* What the new binary would open can be opened. */
-static bool
-upgrade_trial(void)
-{
-	static struct listeners trial;
-	struct conf *cf = start_load(m.start);
-	bool good = cf->diags.errors == 0 && logs_open(&cf->log) == 0;
-
-	if (good) {
-		good = listeners_open(&trial, &m.ls, cf) == 0;
-		listeners_close(&trial, &m.ls);
-		logs_close(&cf->log);
-	}
-	conf_free(cf);
-	return good;
-}
-
-/* Becomes the binary at our path. Signals stay blocked, so that none is lost
- * on the way. Returns only if that failed; nothing has changed then. */
-static void
-upgrade_exec(void)
-{
-	static char lines[INHERIT_MAX];
-	struct text t = { lines, 0, sizeof lines, false };
-	int fd = open("/proc/self/exe", O_RDONLY);
-	char old[16];
-
-	snprintf(old, sizeof old, "%d", fd);
-	if (!inherit_write(&t) || setenv(ENV_INHERIT, lines, 1) < 0 || setenv(ENV_OLD, old, 1) < 0) {
-		log_error("upgrade: too much to hand over");
-	} else {
-		inherit_mark(0);
-		execv(m.exe, m.start->argv);
-		log_errno("upgrade: %s", m.exe);
-		inherit_mark(FD_CLOEXEC);
-	}
-	unsetenv(ENV_INHERIT);
-	unsetenv(ENV_OLD);
-	fd_close(fd);
-}
-
-/* Same process, same sockets, the workers drain under the new binary once its
- * own are ready. The old binary stays at hand, open, in case the new one cannot
- * start. */
-static void
-upgrade_begin(void)
-{
-	asker_told(&m.upgrader, "ok");
-	log_info("upgrade: starting %s", m.exe);
-	notify_fmt("RELOADING=1");
-	resolver_stop();
-	renew_stop();
-	upgrade_exec();
-	resolver_start(m.conf);
-	notify_fmt("READY=1");
-}
-
-static void
-upgrade(void)
-{
-	if (m.check > 0)
-		return; /* whoever asks now hears of that one */
-	if ((m.upgrade_again = jobs_busy())) {
-		log_info("upgrade: follows when the restart of a process is done");
-		return;
-	}
-	upgrade_check();
-	if (m.check < 0) {
-		log_errno("upgrade");
-		fd_close(m.check_says);
-		m.check_says = -1;
-		asker_told(&m.upgrader, "the new binary cannot be started");
-	}
-}
-
-/* What the new binary thinks of the configuration, as wait says, and why. */
-static void
-upgrade_checked(int status)
-{
-	bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-	char b[CHILD_LINE];
-	ssize_t n = m.check_says >= 0 ? pread(m.check_says, b, sizeof b, 0) : 0;
-	struct slice rest = { b, n > 0 ? (size_t)n : 0 }, line;
-
-	m.check = 0;
-	while (!good && m.state <= M_RELOADING && rest.n > 0 && slice_cut(&rest, '\n', &line))
-		log_error("upgrade: %.*s", (int)line.n, line.p);
-	fd_close(m.check_says);
-	m.check_says = -1;
-	if (m.state > M_RELOADING) {
-		asker_told(&m.upgrader, "warp is stopping");
-	} else if (good && (m.state != M_RUNNING || jobs_busy())) {
-		m.upgrade_again = true;
-	} else if (!good || !upgrade_trial()) {
-		log_error("upgrade: %s cannot run this configuration; going on", m.exe);
-		asker_told(&m.upgrader, "the new binary cannot run this configuration, the log says "
-		    "why");
-	} else
-		upgrade_begin();
-}
-
-static void
-upgrade_later(void)
-{
-	log_warn("upgrade: a start or reload is under way, try again");
-	asker_told(&m.upgrader, "a start or reload is under way, try again");
-}
-
-/* What the binary before gets back: what it gave, but its programs as they are
- * now. */
-static const char *
-upgrade_lines(const char *given)
-{
-	static char lines[INHERIT_MAX];
-	struct text t = { lines, 0, sizeof lines, false };
-	struct slice rest = slice_of(given), line;
-
-	if (!m.conf || inherit_old)
-		return given; /* they were not taken yet, or it could not read ours */
-	while (slice_cut(&rest, '\n', &line))
-		if (!slice_starts(line, S("proc "))) {
-			text_add(&t, line);
-			text_char(&t, '\n');
-		}
-	procs_inherit_write(&t);
-	text_char(&t, '\0');
-	procs_inherit_mark(0);
-	return t.full ? given : lines;
-}
-
-/* A new binary that cannot start gives way to the one before it. Returns if
- * there is none. */
-static void
-upgrade_back(char **argv)
-{
-	const char *old = getenv(ENV_OLD), *lines = getenv(ENV_INHERIT);
-	struct slice rest = slice_of(lines), line, word;
-	int fd = old ? atoi(old) : -1;
-
-	if (fd < 0 || !lines)
-		return;
-	log_error("upgrade failed: back to the binary before");
-	workers_kill(m.newest);
-	lines = upgrade_lines(lines);
-	rest = slice_of(lines);
-	setenv(ENV_INHERIT, lines, 1); /* else it is as it was */
-	while (slice_cut(&rest, '\n', &line))
-		if (slice_cut(&line, ' ', &word) && slice_cut(&line, ' ', &word) &&
-		    slice_uint(word, INT_MAX) >= 0)
-			fcntl((int)slice_uint(word, INT_MAX), F_SETFD, 0);
-	unsetenv(ENV_OLD);
-	fexecve(fd, argv, environ);
-	log_errno("back to the binary before");
-}
-
-/* m.exe is dir/name, if that is the binary that runs. */
-static bool
-exe_is(struct slice dir, const char *name)
-{
-	struct stat there, self;
-	int n = snprintf(m.exe, sizeof m.exe, "%.*s/%s", (int)dir.n, dir.p, name);
-
-	return n > 0 && (size_t)n < sizeof m.exe && stat(m.exe, &there) == 0 &&
-	    stat("/proc/self/exe", &self) == 0 && there.st_dev == self.st_dev &&
-	    there.st_ino == self.st_ino;
-}
-
-/* This binary by the name that it was called by: what replaces it may be a link
- * to another place. */
-static bool
-exe_called(const char *argv0)
-{
-	struct slice rest = slice_of(getenv("PATH")), dir;
-
-	if (*argv0 == '/')
-		return exe_is(S(""), argv0 + 1);
-	if (strchr(argv0, '/'))
-		return exe_is(slice_of(path_here(&m.conf->arena)), argv0);
-	while (slice_cut(&rest, ':', &dir))
-		if (dir.n > 0 && dir.p[0] == '/' && exe_is(dir, argv0))
-			return true;
-	return false;
-}
-
-/* Where this binary lies, or the one that replaced it. */
-static void
-exe_find(const char *argv0)
-{
-	static const char gone[] = " (deleted)";
-	ssize_t n;
-
-	if (exe_called(argv0))
-		return;
-	n = readlink("/proc/self/exe", m.exe, sizeof m.exe - 1);
-
-	if (n <= 0) {
-		snprintf(m.exe, sizeof m.exe, "%s", argv0);
-		return;
-	}
-	m.exe[n] = '\0';
-	if (slice_ends(slice_of(m.exe), slice_of(gone)))
-		m.exe[(size_t)n - strlen(gone)] = '\0';
-}
-
-/* One line of WARP_INHERIT. */
-static void
-inherit_line(struct slice line)
-{
-	struct slice what, a, b;
-	struct listener *l = &m.had.v[m.had.n];
-	const char *why;
-	int fd, more;
-	int64_t slot;
-
-	if (!slice_cut(&line, ' ', &what))
-		return;
-	if (slice_eq(what, S("proc"))) {
-		procs_inherit_line(line);
-		return;
-	}
-	if (!slice_cut(&line, ' ', &a) || !slice_cut(&line, ' ', &b) || !line.p)
-		return;
-	if (slice_eq(what, S("stranger")) && m.n_strangers < STRANGERS_MAX)
-		m.strangers[m.n_strangers++] = (pid_t)slice_uint(b, INT_MAX);
-	if (slice_eq(what, S("files"))) /* -1 is no limit */
-		child_files = (struct rlimit){ (rlim_t)strtoll(b.p, NULL, 10),
-			(rlim_t)strtoll(line.p, NULL, 10) };
-	fd = (int)slice_uint(a, INT_MAX);
-	more = (int)slice_uint(b, INT_MAX);
-	if (fd <= STDERR_FILENO || more < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-		return;
-	if (slice_eq(what, S("worker"))) {
-		if ((slot = slice_uint(line, WORKER_SLOTS - 1)) < 0)
-			return;
-		m.workers[slot] = (struct worker){ .ctl = { .fd = fd, .slot = -1 }, .pid = more,
-			.ready = true };
-		board->workers[slot].state = WORKER_READY;
-		board->workers[slot].pid = more;
-	} else if (slice_eq(what, S("pid"))) {
-		m.pid_fd = fd;
-	} else if (slice_eq(what, S("listen")) && m.had.n < LISTENERS_MAX &&
-	    addr_parse(&m.conf->arena, line, &l->addr, &why)) {
-		l->addr.text = arena_dup(&m.conf->arena, line).p;
-		l->fd = fd;
-		l->inherited = more & INHERITED;
-		l->activated = more & ACTIVATED;
-		listen_note(l);
-		m.had.n++;
-	}
-}
-
-/* Sockets, workers and programs of the binary before this one; the board first,
- * on which workers stand. */
-static void
-inherit_read(void)
-{
-	struct slice lines = slice_of(getenv(ENV_INHERIT)), rest = lines, line, word;
-	bool adopted = false;
-
-	while (!adopted && slice_cut(&rest, '\n', &line))
-		adopted = slice_cut(&line, ' ', &word) && slice_eq(word, S("board")) &&
-		    slice_cut(&line, ' ', &word) && slice_uint(word, INT_MAX) >= 0 &&
-		    board_adopt((int)slice_uint(word, INT_MAX));
-	if (!adopted)
-		board_open();
-	while (slice_cut(&lines, '\n', &line))
-		inherit_line(line);
-}
-
-#define SYSTEMD_FIRST_FD 3
-
-/* That socket, which was given to us as fd, is bound to a. `:port` may be any
- * wildcard. */
-static bool
-addr_is_sock(const struct addr *a, int fd, const union sock *here)
-{
-	static const struct ip any_v6, any_v4 = { { [10] = 0xff, [11] = 0xff } };
-	uint16_t port, want;
-	struct ip is = ip_of_sock(here, &port), shall = ip_of_sock(&a->sock, &want);
-
-	if (a->kind == ADDR_FD)
-		return a->fd == fd;
-	if (a->kind == ADDR_UNIX || a->kind == ADDR_ABSTRACT)
-		return here->sa.sa_family == AF_UNIX &&
-		    memcmp(here->un.sun_path, a->sock.un.sun_path, sizeof here->un.sun_path) == 0;
-	if (a->kind != ADDR_INET || port != want)
-		return false;
-	return memcmp(&is, &shall, sizeof is) == 0 || (a->any &&
-	    (memcmp(&is, &any_v6, sizeof is) == 0 || memcmp(&is, &any_v4, sizeof is) == 0));
-}
-
-/* The address of cf that a given socket has, or NULL. */
-static const struct addr *
-systemd_addr(const struct conf *cf, int fd)
-{
-	union sock here;
-	socklen_t n = sizeof here;
-
-	memset(&here, 0, sizeof here);
-	if (getsockname(fd, &here.sa, &n) < 0)
-		return NULL;
-	for (int i = 0; i < cf->admin.n_listens; i++)
-		if (addr_is_sock(&cf->admin.listens[i], fd, &here))
-			return &cf->admin.listens[i];
-	for (int i = 0; i < cf->server.n_listens && !cf->server.listen_is_default; i++)
-		if (addr_is_sock(&cf->server.listens[i], fd, &here))
-			return &cf->server.listens[i];
-	return NULL;
-}
-
-static void
-systemd_take(const struct conf *cf, int fd)
-{
-	struct listener *l = &m.had.v[m.had.n];
-	const struct addr *a = systemd_addr(cf, fd);
-
-	*l = (struct listener){ .addr = { .kind = ADDR_FD, .fd = fd,
-	    .text = arena_fmt(&m.conf->arena, "fd://%d", fd) } };
-	if (m.had.n == LISTENERS_MAX || listen_inherited(l, fd) < 0)
-		return;
-	if (!a && !cf->server.listen_is_default) {
-		log_warn("LISTEN_FDS: descriptor %d is of no address in the configuration", fd);
-		close(fd);
-		return;
-	}
-	if (a)
-		l->addr = *a;
-	l->activated = !a;
-	listen_note(l);
-	m.had.n++;
-}
-
-/* Sockets that systemd opened for us: those of our addresses are taken. When
- * the configuration names no address itself, all are the listeners. */
-static void
-systemd_read(const struct conf *cf)
-{
-	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
-	int n = pid && fds && atoi(pid) == (int)getpid() ? atoi(fds) : 0;
-
-	for (int i = 0; i < MIN(n, LISTENERS_MAX); i++)
-		systemd_take(cf, SYSTEMD_FIRST_FD + i);
-	unsetenv("LISTEN_PID");
-	unsetenv("LISTEN_FDS");
-	unsetenv("LISTEN_FDNAMES");
 }
 
 /* ---- pid file, readiness ---- */
@@ -29273,7 +29295,7 @@ master_leave(enum master_state state)
 	m.state = state;
 	notify_systemd("STOPPING=1");
 	asker_told(&m.asker, "warp is stopping");
-	asker_told(&m.upgrader, "warp is stopping");
+	asker_told(&ug.asker, "warp is stopping");
 	resolver_stop();
 	renew_stop();
 	upgrade_check_end();
@@ -29404,7 +29426,7 @@ child_is_known(pid_t pid)
 	for (int i = 0; i < m.n_strangers; i++)
 		if (m.strangers[i] == pid)
 			return true;
-	return pid == m.resolver || pid == m.check || pid == rn.pid || proc_below(pid);
+	return pid == m.resolver || pid == ug.check || pid == rn.pid || proc_below(pid);
 }
 
 /* A warden was killed: its program has followed, whoever else was below it comes
@@ -29448,7 +29470,7 @@ children_reap(void)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid == m.resolver)
 			resolver_gone();
-		if (pid == m.check)
+		if (pid == ug.check)
 			upgrade_checked(status);
 		if (renew_reaped(pid) || procs_reaped(pid, status))
 			continue;
@@ -29556,7 +29578,7 @@ master_verb(int slot, struct slice text)
 {
 	static const struct verb verbs[] = {
 		{ "reload", false, asked_master, EV_RELOAD, &m.asker },
-		{ "upgrade", false, asked_master, EV_UPGRADE, &m.upgrader },
+		{ "upgrade", false, asked_master, EV_UPGRADE, &ug.asker },
 		{ "quit", false, asked_master, EV_QUIT, NULL },
 		{ "stop", false, asked_master, EV_STOP, NULL },
 		{ "restart", true, asked_process, JOB_RESTART, NULL },
@@ -29705,7 +29727,7 @@ master_turn(void)
 		reload_begin();
 	}
 	master_settle();
-	if (m.upgrade_again && m.state == M_RUNNING && !jobs_busy())
+	if (ug.again && m.state == M_RUNNING && !jobs_busy())
 		upgrade();
 }
 
@@ -29801,7 +29823,7 @@ static int
 master_run(const struct start *s, struct conf *cf)
 {
 	m.start = s;
-	m.resolver_life = m.pid_fd = m.notify_fd = m.daemon_fd = m.check_says = -1;
+	m.resolver_life = m.pid_fd = m.notify_fd = m.daemon_fd = -1;
 	if ((m.code = master_start(cf)) != 0) {
 		upgrade_back(m.start->argv);
 		master_stop();
@@ -29818,6 +29840,7 @@ master_run(const struct start *s, struct conf *cf)
 	pid_remove(s->pid_file);
 	return m.code;
 }
+
 /* ==== main ===================================================================
  * Owns    the command line.
  * Calls   everything, to start it. */
