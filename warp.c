@@ -23590,7 +23590,6 @@ struct acme_ca {
 struct acme {
 	const struct acme_task *task;
 	struct arena arena;
-	int life;                /* closed by the master: nobody waits for us */
 	int64_t by_ms, end_ms;   /* of this request; of the job */
 	struct slice urls[ACME_URLS];
 	struct slice jwk, thumb, kid, nonce;
@@ -23670,27 +23669,6 @@ acme_retry(struct slice value, int64_t now)
 	return MIN(s, (int64_t)ACME_RETRY_MAX_S);
 }
 
-/* What fd (-1: nothing) has to say until then; 0: nothing. The helper ends with
- * the master's interest in it. */
-static short
-acme_poll(const struct acme *j, int fd, short events, int64_t until_ms)
-{
-	struct pollfd p[2] = { { .fd = j->life, .events = POLLIN },
-		{ .fd = fd, .events = events } };
-
-	for (;;) {
-		clock_turn();
-		if (now_ms >= until_ms)
-			return 0;
-		if (poll(p, 2, (int)MIN(until_ms - now_ms, INT_MAX)) < 0 && errno != EINTR)
-			_exit(EXIT_OTHER);
-		if (p[0].revents)
-			_exit(0);
-		if (p[1].revents)
-			return p[1].revents;
-	}
-}
-
 /* Between two questions for the same thing. */
 static bool
 acme_pause(struct acme *j, int64_t ms)
@@ -23699,7 +23677,7 @@ acme_pause(struct acme *j, int64_t ms)
 	if (now_ms + ms >= j->end_ms)
 		return acme_fail(j, "not done within %d minutes",
 		    ACME_JOB_MS / SECOND_MS / MINUTE_S);
-	acme_poll(j, -1, 0, now_ms + ms);
+	poll(NULL, 0, (int)ms);
 	return true;
 }
 
@@ -23744,30 +23722,43 @@ acme_hang_up(struct acme *j)
 	ch->w.fd = -1;
 }
 
-/* A connection to one address; -1: errno says why not. */
-static int
-acme_dial_one(const struct acme *j, const struct addrinfo *ai)
+/* A call on fd that goes that way waits so long. */
+static void
+acme_wait(int fd, int way, int64_t ms)
 {
-	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int err = 0, on = 1;
-	socklen_t n = sizeof err;
+	struct timeval t = { .tv_sec = ms / SECOND_MS, .tv_usec = ms % SECOND_MS * 1000 };
+
+	setsockopt(fd, SOL_SOCKET, way, &t, sizeof t);
+}
+
+/* A connection to one address, whose calls wait as long as a request may take;
+ * -1: errno says why not. */
+static int
+acme_dial_one(const struct addrinfo *ai)
+{
+	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1, err;
 
 	if (fd < 0)
 		return -1;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	if (connect(fd, ai->ai_addr, ai->ai_addrlen) == 0)
-		return fd;
-	if (errno != EINPROGRESS)
-		err = errno;
-	else if (!acme_poll(j, fd, POLLOUT, MIN(j->by_ms, now_ms + ACME_CONNECT_MS)))
-		err = ETIMEDOUT;
-	else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
-		err = errno;
-	if (err == 0)
-		return fd;
-	close(fd);
-	errno = err;
-	return -1;
+	acme_wait(fd, SO_SNDTIMEO, ACME_CONNECT_MS);
+	if (connect(fd, ai->ai_addr, ai->ai_addrlen) < 0) {
+		err = errno == EINPROGRESS ? ETIMEDOUT : errno;
+		close(fd);
+		errno = err;
+		return -1;
+	}
+	acme_wait(fd, SO_SNDTIMEO, ACME_REQUEST_MS);
+	acme_wait(fd, SO_RCVTIMEO, ACME_REQUEST_MS);
+	return fd;
+}
+
+/* There is time for more of this request. */
+static bool
+acme_in_time(const struct acme *j)
+{
+	clock_turn();
+	return now_ms < j->by_ms;
 }
 
 /* To the first of its addresses that answers; -1: none does, see why. */
@@ -23782,10 +23773,9 @@ acme_dial(struct acme *j, const struct acme_place *to)
 		acme_fail(j, "%s does not resolve: %s", to->host, gai_strerror(err));
 		return -1;
 	}
-	clock_turn();
 	errno = ETIMEDOUT;
-	for (const struct addrinfo *ai = list; ai && fd < 0 && now_ms < j->by_ms; ai = ai->ai_next)
-		fd = acme_dial_one(j, ai);
+	for (const struct addrinfo *ai = list; ai && fd < 0 && acme_in_time(j); ai = ai->ai_next)
+		fd = acme_dial_one(ai);
 	err = errno;
 	freeaddrinfo(list);
 	if (fd >= 0)
@@ -23815,9 +23805,8 @@ acme_shake(struct acme *j)
 	struct chan *ch = &j->ca.ch;
 	enum shake got;
 
-	while ((got = tls_shake(ch)) == SHAKE_WAITS)
-		if (!acme_poll(j, ch->w.fd, ch->waits ? POLLIN | POLLOUT : POLLIN, j->by_ms))
-			break;
+	while ((got = tls_shake(ch)) == SHAKE_WAITS && acme_in_time(j))
+		;
 	if (got == SHAKE_DONE)
 		return true;
 	j->advice = "is tls.acme_url right, and does tls.acme_ca_file (without it: the system's "
@@ -23860,12 +23849,9 @@ acme_send(struct acme *j, struct slice s)
 
 	while (s.n > 0 || tls_pending(ch->tls)) {
 		put = tls_writev(ch, &(struct iovec){ (char *)(uintptr_t)s.p, s.n }, s.n > 0);
-		if (put < 0)
+		if (put < 0 || !acme_in_time(j))
 			return acme_lost(j, "does not take the request");
 		s = slice_from(s, (size_t)put);
-		if ((s.n > 0 || tls_pending(ch->tls)) &&
-		    !acme_poll(j, ch->w.fd, POLLOUT, j->by_ms))
-			return acme_lost(j, "does not take the request");
 	}
 	return true;
 }
@@ -23876,15 +23862,14 @@ acme_recv(struct acme *j)
 {
 	struct chan *ch = &j->ca.ch;
 	struct text *in = &j->in;
-	ssize_t got;
+	ssize_t got = 0;
 
 	if (in->n == in->cap) {
 		acme_fail(j, "%s answers with more than %zu bytes", j->ca.host, in->cap);
 		return -1;
 	}
-	while ((got = chan_read(ch, in->p + in->n, in->cap - in->n)) == 0)
-		if (!acme_poll(j, ch->w.fd, ch->waits ? POLLIN | POLLOUT : POLLIN, j->by_ms))
-			break;
+	while (got == 0 && acme_in_time(j))
+		got = chan_read(ch, in->p + in->n, in->cap - in->n);
 	if (got > 0) {
 		j->ca.heard = true;
 		in->n += (size_t)got;
@@ -24512,7 +24497,7 @@ acme_run(void *task, int life)
 	helper_settle(k->server, true);
 	clock_turn();
 	tls_open(k->t, 1);
-	*j = (struct acme){ .task = k, .life = life, .end_ms = now_ms + ACME_JOB_MS, .retry_s = -1,
+	*j = (struct acme){ .task = k, .end_ms = now_ms + ACME_JOB_MS, .retry_s = -1,
 		.nonce = S(""), .kid = S(""), .ca.ch.w.fd = -1,
 		.in = { xcalloc(1, ACME_ANSWER_MAX), 0, ACME_ANSWER_MAX, false } };
 	j->jwk = jwk_text(&j->arena, k->account);
