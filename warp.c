@@ -23904,36 +23904,27 @@ acme_head(struct acme *j)
 	}
 }
 
-/* Of the n bytes that came at p, how many are content, which is then at p; -1:
- * they are malformed. */
-static ssize_t
-acme_content(struct body *b, char *p, size_t n)
-{
-	char space[ACME_TRAILERS_MAX];
-	struct text trailers = { space, 0, sizeof space, false };
-	size_t content;
-
-	if (b->kind != BODY_CHUNKED)
-		return (ssize_t)body_take(b, n);
-	return chunk_decode(b, p, n, &content, &trailers) < 0 || trailers.full ? -1
-	    : (ssize_t)content;
-}
 
 /* What follows the head, which has `at` bytes. */
 static bool
 acme_body(struct acme *j, enum method m, size_t at, struct slice *out)
 {
-	struct text *in = &j->in;
-	size_t start = at; /* what came and was not looked at begins there */
+	char space[ACME_TRAILERS_MAX];
+	struct text *in = &j->in, trailers = { space, 0, sizeof space, false };
+	size_t start = at, content; /* what came and was not looked at begins there */
 	struct body b;
 	ssize_t n;
 
 	if (body_of_response(&b, &j->head, m) < 0)
 		return acme_fail(j, "%s does not say how long its answer is", j->ca.host);
 	for (;;) {
-		if ((n = acme_content(&b, in->p + start, in->n - start)) < 0)
+		trailers.n = 0;
+		if (b.kind != BODY_CHUNKED)
+			content = body_take(&b, in->n - start);
+		else if (chunk_decode(&b, in->p + start, in->n - start, &content, &trailers) < 0 ||
+		    trailers.full)
 			return acme_fail(j, "%s answers with malformed chunks", j->ca.host);
-		in->n = start += (size_t)n;
+		in->n = start += content;
 		if (b.done)
 			break;
 		if ((n = acme_recv(j)) == 0 && b.kind == BODY_CLOSE)
@@ -24559,7 +24550,7 @@ port_is_free(uint16_t port)
 
 /* One that none of the n others has either; 0: none is left. */
 static uint16_t
-port_choose(bool (*taken)(uint16_t))
+port_choose(bool (*taken)(uint16_t, const char *))
 {
 	enum { PORTS = PORT_CHOSEN_MAX - PORT_CHOSEN_MIN + 1 };
 	unsigned at = (unsigned)now_us;
@@ -24569,7 +24560,7 @@ port_choose(bool (*taken)(uint16_t))
 		log_debug("no randomness yet for a port");
 	for (unsigned i = 0; i < PORTS; i++) {
 		uint16_t port = (uint16_t)(PORT_CHOSEN_MIN + (at + i) % PORTS);
-		if (!taken(port) && port_is_free(port))
+		if (!taken(port, NULL) && port_is_free(port))
 			return port;
 	}
 	log_error("no free port from %d to %d", PORT_CHOSEN_MIN, PORT_CHOSEN_MAX);
@@ -24670,7 +24661,7 @@ run_dir(void)
  * nobody has: an old one may still drain. */
 static int
 endpoint_unix(struct endpoint *e, const char *label, const struct identity *as,
-    bool (*taken)(const char *))
+    bool (*taken)(uint16_t, const char *))
 {
 	char dir[sizeof e->socket];
 	int n = snprintf(dir, sizeof dir, "%s/%s", run_dir(), label);
@@ -24682,7 +24673,7 @@ endpoint_unix(struct endpoint *e, const char *label, const struct identity *as,
 			n = snprintf(e->socket, sizeof e->socket, "%s/%d.sock", dir, i);
 			if (n < 0 || (size_t)n >= sizeof e->socket)
 				break;
-			if (taken(e->socket) || access(e->socket, F_OK) == 0)
+			if (taken(0, e->socket) || access(e->socket, F_OK) == 0)
 				continue;
 			memcpy(e->sock.un.sun_path, e->socket, sizeof e->socket);
 			return 0;
@@ -25659,7 +25650,7 @@ output_last(const struct board_proc *b, char out[WHY_MAX])
  * Owns    the replicas of all processes.
  * Offers  procs_take, procs_preview, procs_settle, procs_due, procs_next_ms,
  *         procs_reaped, procs_run, procs_end,
- *         procs_resume, procs_mark, procs_sweep, proc_below,
+ *         procs_resume, procs_sweep, proc_below,
  *         process_of, process_want, and
  *         for jobs: proc_find, proc_new, proc_attach, proc_event, proc_leave.
  * Calls   base, arena, clock, log, board, loop, privilege, endpoint, child,
@@ -25740,20 +25731,12 @@ proc_why(struct proc *p, const char *fmt, ...)
 
 /* ---- starting ---- */
 
+/* path NULL: that port. */
 static bool
-port_is_ours(uint16_t port)
+place_is_ours(uint16_t port, const char *path)
 {
 	for (int i = 0; i < n_procs; i++)
-		if (procs[i]->at.port == port)
-			return true;
-	return false;
-}
-
-static bool
-socket_is_ours(const char *path)
-{
-	for (int i = 0; i < n_procs; i++)
-		if (strcmp(procs[i]->at.socket, path) == 0)
+		if (path ? strcmp(procs[i]->at.socket, path) == 0 : procs[i]->at.port == port)
 			return true;
 	return false;
 }
@@ -25789,11 +25772,11 @@ proc_place(struct proc *p, const struct identity *as)
 	p->chosen = true;
 	p->at = (struct endpoint){ 0 };
 	if (ps->names_socket) {
-		int err = endpoint_unix(&said, p->label, as, socket_is_ours);
+		int err = endpoint_unix(&said, p->label, as, place_is_ours);
 		p->at = said;
 		return err;
 	}
-	if ((port = port_choose(port_is_ours)) == 0)
+	if ((port = port_choose(place_is_ours)) == 0)
 		return -1;
 	endpoint_tcp(&p->at, replica_instance(ps, p->index, NULL), port);
 	return 0;
@@ -25984,10 +25967,8 @@ proc_leave(struct proc *p, unsigned generation)
 
 /* The new one stands: requests go there from now on, the old one finishes. */
 static void
-proc_take_over(struct proc *p)
+proc_take_over(struct proc *p, struct proc *old)
 {
-	struct proc *old = p->old;
-
 	p->old = NULL;
 	proc_leave(old, 0);
 	snprintf(old->board->name, sizeof old->board->name, "%.*s.old", PROC_NAME_MAX - 5, old->label);
@@ -26011,7 +25992,7 @@ proc_mark_up(struct proc *p)
 
 	probe_close(p);
 	if (p->old)
-		proc_take_over(p);
+		proc_take_over(p, p->old);
 	endpoint_share(&p->at, p->uid, procs_server);
 	for (int i = 0; i < p->n_on; i++)
 		p->on[i]->up_since_ms = first ? 0 : clock_low(now_ms);
@@ -26265,27 +26246,13 @@ proc_new(const struct process *ps, int index)
 	return p;
 }
 
-/* The last record moves into the gap: readers stop at the first free one. */
-static void
-board_proc_free(struct board_proc *b)
-{
-	struct board_proc *last = b;
-
-	while (last + 1 < board->procs + PROCS_MAX && last[1].name[0])
-		last++;
-	for (int i = 0; i < n_procs; i++)
-		if (procs[i]->board == last)
-			procs[i]->board = b;
-	if (last != b)
-		memcpy(b, last, sizeof *b);
-	last->name[0] = '\0';
-}
 
 static void (*proc_forgotten)(const struct proc *); /* the jobs' */
 
 static void
 proc_free(struct proc *p)
 {
+	struct board_proc *last = p->board;
 	for (int i = 0; i < n_procs; i++)
 		if (procs[i]->old == p)
 			proc_leave(procs[i], 0);
@@ -26298,7 +26265,15 @@ proc_free(struct proc *p)
 	probe_close(p);
 	if (p->chosen && p->at.socket[0] == '/')
 		unlink(p->at.socket); /* ENOENT: its program has done it */
-	board_proc_free(p->board);
+	/* the last record moves into the gap: readers stop at the first free one */
+	while (last + 1 < board->procs + PROCS_MAX && last[1].name[0])
+		last++;
+	for (int i = 0; i < n_procs; i++)
+		if (procs[i]->board == last)
+			procs[i]->board = p->board;
+	if (last != p->board)
+		memcpy(p->board, last, sizeof *last);
+	last->name[0] = '\0';
 	free(p->on);
 	free(p);
 }
@@ -26356,10 +26331,13 @@ procs_keep(const struct conf *cf, unsigned generation)
 			proc_leave(procs[i], 0);
 }
 
-/* It has a new configuration, maybe a new reason to run or to stop. */
+/* It has a new configuration, maybe a new reason to run or to stop. Where it
+ * ended, or did not even start, as what it was said to be then, it is run again. */
 static void
 proc_retune(struct proc *p)
 {
+	bool ended = p->state == PROC_DONE || p->state == PROC_FAILED || p->state == PROC_BACKOFF;
+
 	proc_publish(p);
 	if (p->output)
 		output_aim(p->output, p->conf);
@@ -26368,20 +26346,11 @@ proc_retune(struct proc *p)
 	if (p->conf->start_on == START_BOOT && !p->wanted && !p->stopped) {
 		p->wanted = true;
 		proc_event(p, PE_START);
+	} else if (ended && p->wanted && p->print != p->conf->print && p->spawns > 0) {
+		log_info("process %s has changed: run again", p->label);
+		p->backoff_ms = p->conf->backoff_ms;
+		proc_event(p, PE_START);
 	}
-}
-
-/* It ended, or did not even start, as what it was said to be then. */
-static void
-proc_revive(struct proc *p)
-{
-	bool ended = p->state == PROC_DONE || p->state == PROC_FAILED || p->state == PROC_BACKOFF;
-
-	if (!ended || !p->wanted || p->print == p->conf->print || p->spawns == 0)
-		return;
-	log_info("process %s has changed: run again", p->label);
-	p->backoff_ms = p->conf->backoff_ms;
-	proc_event(p, PE_START);
 }
 
 /* cf is in force: what it has and what runs become the same thing. Changed
@@ -26402,7 +26371,6 @@ procs_take(const struct conf *cf, unsigned generation, void (*changed)(const cha
 			if (p) {
 				stale |= p->print != ps->print && proc_runs(p) && p->wanted;
 				proc_retune(p);
-				proc_revive(p);
 				continue;
 			}
 			if (!(p = proc_new(ps, k)))
@@ -26677,14 +26645,6 @@ procs_end(void)
 
 /* ---- programs of a warp that was killed ---- */
 
-/* Which warp this is: of the same configuration and user there is one at a time. */
-static void
-procs_mark(uint64_t key)
-{
-	snprintf(child_mark, sizeof child_mark, ENV_MARK "=%016llx:%d:%llu",
-	    (unsigned long long)key, (int)getpid(),
-	    (unsigned long long)stat_word(getpid(), STAT_STARTED));
-}
 
 /* That process has the mark of this key, of a warp that is no more. */
 static bool
@@ -26710,14 +26670,18 @@ is_left_over(int dir, const char *pid, unsigned long long key)
 	return false;
 }
 
-/* Before anything is started: programs of a warp that was killed together with
- * their wardens would hold what ours need. */
+/* Before anything is started: programs have key as their mark, for of the same
+ * configuration and user there is one warp at a time. Those of a warp that was
+ * killed together with their wardens would hold what ours need. */
 static void
-procs_sweep(uint64_t key)
+procs_sweep(uint64_t key, bool any)
 {
 	struct dirent *e;
-	int hit = 1;
+	int hit = any;
 
+	snprintf(child_mark, sizeof child_mark, ENV_MARK "=%016llx:%d:%llu",
+	    (unsigned long long)key, (int)getpid(),
+	    (unsigned long long)stat_word(getpid(), STAT_STARTED));
 	for (int round = 0; round < ORPHAN_ROUNDS && hit > 0; round++) {
 		DIR *d = opendir("/proc");
 		hit = 0;
@@ -26984,12 +26948,9 @@ job_of(const char *name)
 static bool
 job_add(const char *name, enum job_kind kind, const struct asker *asker)
 {
-	struct job *j = NULL;
+	struct job *j = job_of(name);
 
-	for (int i = 0; i < JOBS_MAX; i++)
-		if (strcmp(jobs[i].name, name) == 0 || (!j && !jobs[i].name[0]))
-			j = &jobs[i];
-	if (!j)
+	if (!j && !(j = job_of(""))) /* a free one */
 		return false;
 	if (j->name[0])
 		job_end(j, "another command for it came in between");
@@ -27128,46 +27089,29 @@ job_step_restart(struct job *j)
 		job_end(j, j->next > 0 ? "ok" : "the configuration does not have it any more");
 }
 
+/* Start or stop, which is for all replicas at one time. */
 static void
-job_step_start(struct job *j)
+job_step_all(struct job *j)
 {
+	bool start = j->kind == JOB_START, all = true;
 	char why[WHY_MAX];
 	struct proc *p;
-	bool all = true;
 
 	for (int i = 0; (p = proc_find(slice_of(j->name), i)); i++) {
 		if (!j->begun) {
-			job_limit(j, p);
-			p->wanted = true;
-			p->stopped = false;
-			proc_event(p, PE_START);
-		}
-		if (j->begun && (p->state == PROC_BACKOFF || p->state == PROC_FAILED ||
+			p->wanted = start;
+			p->stopped = !start;
+			p->again &= start;
+			if (start)
+				job_limit(j, p);
+			proc_event(p, start ? PE_START : PE_STOP);
+		} else if (start && (p->state == PROC_BACKOFF || p->state == PROC_FAILED ||
 		    now_ms > j->due_ms)) {
 			job_fail(j, "%s does not start: %s", p->label,
 			    board_text_get(&p->board->why, why));
 			return;
 		}
-		all &= p->state == PROC_UP || p->state == PROC_DONE;
-	}
-	j->begun = true;
-	if (all)
-		job_end(j, "ok");
-}
-
-static void
-job_step_stop(struct job *j)
-{
-	struct proc *p;
-	bool all = true;
-
-	for (int i = 0; (p = proc_find(slice_of(j->name), i)); i++) {
-		if (!j->begun) {
-			p->wanted = p->again = false;
-			p->stopped = true;
-			proc_event(p, PE_STOP);
-		}
-		all &= !proc_runs(p);
+		all &= start ? p->state == PROC_UP || p->state == PROC_DONE : !proc_runs(p);
 	}
 	j->begun = true;
 	if (all)
@@ -27180,8 +27124,8 @@ jobs_step(void)
 {
 	static void (*const steps[])(struct job *) = {
 		[JOB_RESTART] = job_step_restart,
-		[JOB_START] = job_step_start,
-		[JOB_STOP] = job_step_stop,
+		[JOB_START] = job_step_all,
+		[JOB_STOP] = job_step_all,
 	};
 
 	for (int i = 0; i < JOBS_MAX; i++)
@@ -28452,27 +28396,21 @@ files_raise(const struct conf *cf)
 		    (unsigned long long)want, (unsigned long long)r.rlim_cur);
 }
 
-/* The board's records that nobody alive can name may serve others. */
-static void
-board_age(void)
-{
-	unsigned oldest = m.conf->attached;
-
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0)
-			oldest = MIN(oldest, m.workers[i].attached);
-	board->oldest = oldest;
-}
 
 /* Everything a configuration needs before its workers can be forked. */
 static int
 generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
 {
+	unsigned oldest = m.conf->attached;
+
 	if (logs_open(&cf->log) < 0)
 		return -1;
 	if (listeners_open(to, have, cf) < 0)
 		return -1;
-	board_age();
+	for (int i = 0; i < WORKER_SLOTS; i++)
+		if (m.workers[i].pid > 0)
+			oldest = MIN(oldest, m.workers[i].attached);
+	board->oldest = oldest; /* records that nobody alive can name may serve others */
 	if (board_attach(cf) < 0)
 		return -1;
 	procs_preview(cf);
@@ -28707,8 +28645,9 @@ upgrade_trial(void)
 	return good;
 }
 
-/* Becomes the binary at our path. Signals stay blocked, so that none is lost
- * on the way. Returns only if that failed; nothing has changed then. */
+/* Becomes the binary at our path; ours stays at hand, open, in case that cannot
+ * start. Signals stay blocked, so that none is lost on the way. Returns only if
+ * that failed; nothing has changed then. */
 static void
 upgrade_exec(void)
 {
@@ -28717,6 +28656,11 @@ upgrade_exec(void)
 	int fd = open("/proc/self/exe", O_RDONLY);
 	char old[16];
 
+	asker_told(&ug.asker, "ok");
+	log_info("upgrade: starting %s", ug.exe);
+	notify_fmt("RELOADING=1");
+	resolver_stop();
+	renew_stop();
 	snprintf(old, sizeof old, "%d", fd);
 	if (!inherit_write(&t) || setenv(ENV_INHERIT, lines, 1) < 0 || setenv(ENV_OLD, old, 1) < 0) {
 		log_error("upgrade: too much to hand over");
@@ -28729,23 +28673,10 @@ upgrade_exec(void)
 	unsetenv(ENV_INHERIT);
 	unsetenv(ENV_OLD);
 	fd_close(fd);
-}
-
-/* Same process, same sockets, the workers drain under the new binary once its
- * own are ready. The old binary stays at hand, open, in case the new one cannot
- * start. */
-static void
-upgrade_begin(void)
-{
-	asker_told(&ug.asker, "ok");
-	log_info("upgrade: starting %s", ug.exe);
-	notify_fmt("RELOADING=1");
-	resolver_stop();
-	renew_stop();
-	upgrade_exec();
 	resolver_start(m.conf);
 	notify_fmt("READY=1");
 }
+
 
 static void
 upgrade(void)
@@ -28788,7 +28719,7 @@ upgrade_checked(int status)
 		asker_told(&ug.asker, "the new binary cannot run this configuration, the log says "
 		    "why");
 	} else
-		upgrade_begin();
+		upgrade_exec();
 }
 
 static void
@@ -28942,12 +28873,18 @@ inherit_line(struct slice line)
 }
 
 /* Sockets, workers and programs of the binary before this one; the board first,
- * on which workers stand. */
+ * on which workers stand. Children from before `exec warp` are none of ours. */
 static void
 inherit_read(void)
 {
 	struct slice lines = slice_of(getenv(ENV_INHERIT)), rest = lines, line, word;
 	bool adopted = false;
+	char b[4096];
+	pid_t pid;
+
+	for (word = children_read(b, sizeof b); !lines.p && m.n_strangers < STRANGERS_MAX &&
+	    (pid = child_next(&word)) > 0; )
+		m.strangers[m.n_strangers++] = pid;
 
 	while (!adopted && slice_cut(&rest, '\n', &line))
 		adopted = slice_cut(&line, ' ', &word) && slice_eq(word, S("board")) &&
@@ -29065,16 +29002,12 @@ reload_cancel(const char *why)
 	notify_fmt("READY=1");
 }
 
+/* A new worker died, or the deadline, which is not set any more, is over. */
 static void
-reload_died(void)
+reload_failed(void)
 {
-	reload_cancel("a new worker died, the log says why");
-}
-
-static void
-reload_late(void)
-{
-	reload_cancel("the new workers did not get ready in time");
+	reload_cancel(m.deadline.list ? "a new worker died, the log says why"
+	    : "the new workers did not get ready in time");
 }
 
 static void
@@ -29236,9 +29169,6 @@ static void
 daemon_ready(void)
 {
 	struct stat st;
-
-	if (m.daemon_fd < 0)
-		return;
 	if (m.conf->log.error.sink == SINK_STDERR && fstat(STDERR_FILENO, &st) == 0 &&
 	    !S_ISREG(st.st_mode))
 		log_warn("in the background from here on: set log.error to see what warp says");
@@ -29267,7 +29197,8 @@ master_ready(void)
 	unsetenv(ENV_INHERIT);
 	log_info("warp %s ready, %d worker%s", VERSION, m.conf->server.workers,
 	    m.conf->server.workers == 1 ? "" : "s");
-	daemon_ready();
+	if (m.daemon_fd >= 0)
+		daemon_ready();
 	fd_say(&m.notify_fd, '\n');
 	notify_fmt("READY=1");
 }
@@ -29321,6 +29252,8 @@ stop_late(void)
 static void
 start_failed(void)
 {
+	if (!m.deadline.list)
+		log_error("the workers did not get ready in time");
 	upgrade_back(m.start->argv);
 	workers_kill(m.generation);
 	if (workers_count(0, false) > 0) {
@@ -29333,12 +29266,6 @@ start_failed(void)
 	master_stop();
 }
 
-static void
-start_late(void)
-{
-	log_error("the workers did not get ready in time");
-	start_failed();
-}
 
 /* ---- events ---- */
 
@@ -29346,12 +29273,12 @@ start_late(void)
 static void (*const master_do[MASTER_STATES][MASTER_EVENTS])(void) = {
 	[M_STARTING] = { [EV_RELOAD] = reload_later, [EV_UPGRADE] = upgrade_later,
 		[EV_QUIT] = master_stop, [EV_STOP] = master_stop,
-		[EV_READY] = master_ready, [EV_DEATH] = start_failed, [EV_LATE] = start_late },
+		[EV_READY] = master_ready, [EV_DEATH] = start_failed, [EV_LATE] = start_failed },
 	[M_RUNNING] = { [EV_RELOAD] = reload_begin, [EV_UPGRADE] = upgrade,
 		[EV_QUIT] = master_drain, [EV_STOP] = master_stop },
 	[M_RELOADING] = { [EV_RELOAD] = reload_later, [EV_UPGRADE] = upgrade_later,
 		[EV_QUIT] = master_drain, [EV_STOP] = master_stop,
-		[EV_READY] = reload_commit, [EV_DEATH] = reload_died, [EV_LATE] = reload_late },
+		[EV_READY] = reload_commit, [EV_DEATH] = reload_failed, [EV_LATE] = reload_failed },
 	[M_DRAINING] = { [EV_STOP] = master_stop, [EV_DRAINED] = master_stop },
 	[M_STOPPING] = { [EV_LATE] = stop_late },
 };
@@ -29434,17 +29361,6 @@ orphans_kill(void)
 	}
 }
 
-/* Children from before `exec warp` are none of our business. */
-static void
-strangers_note(void)
-{
-	char pids[4096];
-	struct slice rest = children_read(pids, sizeof pids);
-	pid_t pid;
-
-	while (m.n_strangers < STRANGERS_MAX && (pid = child_next(&rest)) > 0)
-		m.strangers[m.n_strangers++] = pid;
-}
 
 static void
 children_reap(void)
@@ -29756,11 +29672,7 @@ start_key(const struct start *s)
 static int
 master_start(struct conf *cf)
 {
-	uint64_t key;
-
 	getrlimit(RLIMIT_NOFILE, &child_files);
-	if (!getenv(ENV_INHERIT))
-		strangers_note();
 	m.conf = cf;
 	exe_find(m.start->argv[0]);
 	m.generation = m.newest = 1;
@@ -29787,10 +29699,7 @@ master_start(struct conf *cf)
 		return EXIT_OTHER;
 	if (listeners_open(&m.ls, &m.had, cf) < 0)
 		return EXIT_BIND;
-	key = start_key(m.start);
-	procs_mark(key);
-	if (!getenv(ENV_INHERIT) && cf->n_processes > 0)
-		procs_sweep(key);
+	procs_sweep(start_key(m.start), !getenv(ENV_INHERIT) && cf->n_processes > 0);
 	listeners_chmod(&m.ls, (mode_t)cf->server.socket_mode);
 	files_raise(cf);
 	if (board_attach(cf) < 0)
