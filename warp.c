@@ -26758,59 +26758,45 @@ inherit_endpoint(struct endpoint *e, uint16_t port, struct slice path)
 	e->sock_n = sizeof e->sock.un;
 }
 
-static bool inherit_old; /* the binary before does not know our lines */
-
 /* A line behind "proc ". Its endpoint, if it was chosen, is known again. */
 static void
 procs_inherit_line(struct slice line)
 {
-	enum { OUT, PID, WARDEN, UID, INDEX, STATE, FLAGS, PORT, PRINT, PLACE, AGE, SPAWNS, SIGNAL,
-		STOP_MS, NUMBERS };
-	static const struct process none = { .replicas = 1 };
-	uint64_t v[NUMBERS];
-	struct slice word, name = S("");
-	struct process as = none;
+	int out, pid, warden, from = 0, to = 0, index, state, flags, signo, at = 0;
+	unsigned uid, port, spawns, stop_ms;
+	unsigned long long print, place;
 	char label[PROC_NAME_MAX];
+	struct process as = { .name = label, .replicas = 1 };
+	long long age_ms;
 	struct proc *p;
 
-	for (int i = 0; i < NUMBERS; i++) {
-		if (i == INDEX && name.n == 0 && !slice_cut(&line, ' ', &name))
-			return;
-		if (!slice_cut(&line, ' ', &word))
-			return;
-		if (i == WARDEN && slice_uint(word, INT_MAX) < 0) { /* of a warp without wardens */
-			inherit_old = true;
-			name = word;
-			v[i++] = v[PID];
-			v[i] = geteuid();
-			continue;
-		}
-		v[i] = strtoull(word.p, NULL, 10); /* a blank ends it */
-	}
-	snprintf(label, sizeof label, "%.*s", (int)name.n, name.p);
-	as.name = label;
-	if (!(p = proc_new(&as, (int)v[INDEX])))
+	if (sscanf(line.p, "%d %d %d %u %n%*s%n %d %d %d %u %llu %llu %lld %u %d %u %n", &out,
+	    &pid, &warden, &uid, &from, &to, &index, &state, &flags, &port, &print, &place,
+	    &age_ms, &spawns, &signo, &stop_ms, &at) != 14 || (size_t)at > line.n)
 		return;
-	p->state = v[STATE] < PROC_STATES ? (enum proc_state)v[STATE] : PROC_OFF;
-	p->pid = (pid_t)v[PID];
-	p->warden = (pid_t)v[WARDEN];
-	p->uid = (uid_t)v[UID];
+	snprintf(label, sizeof label, "%.*s", to - from, line.p + from);
+	if (!(p = proc_new(&as, index)))
+		return;
 	snprintf(p->label, sizeof p->label, "%s", label);
-	inherit_output(p, (int)v[OUT]);
-	p->wanted = v[FLAGS] & KEEP_WANTED;
-	p->leaves = v[FLAGS] & KEEP_LEAVES;
-	p->chosen = v[FLAGS] & KEEP_CHOSEN;
-	p->stopped = v[FLAGS] & KEEP_STOPPED;
-	p->print = v[PRINT];
-	p->place = v[PLACE];
-	p->started_ms = MAX(now_ms - (int64_t)v[AGE], 1);
-	p->spawns = (unsigned)v[SPAWNS];
-	p->stop_signal = (int)v[SIGNAL];
-	p->stop_ms = (uint32_t)v[STOP_MS];
+	inherit_output(p, out);
+	p->state = state >= 0 && state < PROC_STATES ? (enum proc_state)state : PROC_OFF;
+	p->pid = pid;
+	p->warden = warden;
+	p->uid = uid;
+	p->wanted = flags & KEEP_WANTED;
+	p->leaves = flags & KEEP_LEAVES;
+	p->chosen = flags & KEEP_CHOSEN;
+	p->stopped = flags & KEEP_STOPPED;
+	p->print = print;
+	p->place = place;
+	p->started_ms = MAX(now_ms - age_ms, 1);
+	p->spawns = spawns;
+	p->stop_signal = signo;
+	p->stop_ms = stop_ms;
 	if (p->chosen)
-		inherit_endpoint(&p->at, (uint16_t)v[PORT], line);
+		inherit_endpoint(&p->at, (uint16_t)port, slice_from(line, (size_t)at));
 	/* see proc_resume */
-	p->at.other.sa.sa_family = v[FLAGS] & KEEP_TURNED ? AF_INET : AF_UNSPEC;
+	p->at.other.sa.sa_family = flags & KEEP_TURNED ? AF_INET : AF_UNSPEC;
 }
 
 /* One that runs goes on where it was. */
@@ -28738,8 +28724,8 @@ upgrade_lines(const char *given)
 	struct text t = { lines, 0, sizeof lines, false };
 	struct slice rest = slice_of(given), line;
 
-	if (!m.conf || inherit_old)
-		return given; /* they were not taken yet, or it could not read ours */
+	if (!m.conf)
+		return given; /* they were not taken yet */
 	while (slice_cut(&rest, '\n', &line))
 		if (!slice_starts(line, S("proc "))) {
 			text_add(&t, line);
