@@ -24207,29 +24207,17 @@ acme_order(struct acme *j, struct acme_answer *an)
 
 /* ---- challenges ---- */
 
-/* An authorization's challenge of that type; NULL: it has none. */
-static const struct json *
-acme_challenge(const struct json *auth, struct slice type)
-{
-	const struct json *list = json_get(auth, "challenges");
-
-	for (const struct json *c = list ? list->first : NULL; c; c = c->next)
-		if (slice_eq(json_text(c, "type"), type))
-			return c;
-	return NULL;
-}
-
-/* Which of them warp can meet. */
+/* The challenge of an authorization that warp can meet; NULL: none, see why. */
 static const struct json *
 acme_choose(struct acme *j, const struct json *auth, struct slice name)
 {
 	const struct acme_task *k = j->task;
-	const struct json *c = k->plain ? acme_challenge(auth, ACME_HTTP) : NULL;
+	const struct json *list = json_get(auth, "challenges"), *c;
 
-	if (!c && k->tls)
-		c = acme_challenge(auth, ACME_TLS);
-	if (c)
-		return c;
+	for (int tls = !k->plain; tls <= k->tls; tls++)
+		for (c = list ? list->first : NULL; c; c = c->next)
+			if (slice_eq(json_text(c, "type"), tls ? ACME_TLS : ACME_HTTP))
+				return c;
 	j->advice = k->plain ? "this CA cannot be used with warp"
 	    : "let warp listen for http as well (server.http_port = 80): http-01 needs that";
 	acme_fail(j, "%s: the CA offers no challenge that warp can meet (%s)", name.p,
@@ -24505,7 +24493,7 @@ acme_run(void *task, int life)
  * Owns    nothing.
  * Offers  replica_instance, endpoint_of, endpoint_unix, endpoint_tcp,
  *         endpoint_dial, endpoint_is_free, endpoint_holder, endpoint_share,
- *         dir_remove.
+ *         dir_remove, file_head.
  * Calls   base, walk, clock, log, listen, privilege. Where a replica listens:
  *         as the configuration says, or as warp chooses. */
 
@@ -24822,6 +24810,17 @@ unix_holder(const struct endpoint *e)
 	return who.pid;
 }
 
+/* What the file begins with, at most size bytes; -1: it cannot be read. */
+static ssize_t
+file_head(int dir, const char *path, char *b, size_t size)
+{
+	int fd = openat(dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? read(fd, b, size) : -1;
+
+	fd_close(fd);
+	return n;
+}
+
 /* Who is there, in words. */
 static void
 endpoint_holder(const struct endpoint *e, char *out, size_t size)
@@ -24829,14 +24828,10 @@ endpoint_holder(const struct endpoint *e, char *out, size_t size)
 	unsigned long long inode = e->port > 0 ? port_inode(e) : 0;
 	pid_t pid = inode > 0 ? inode_holder(inode) : e->port == 0 ? unix_holder(e) : 0;
 	char path[32], name[32] = "";
-	FILE *f;
 
 	snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
-	if (pid > 0 && (f = fopen(path, "re"))) {
-		if (fgets(name, sizeof name, f))
-			name[strcspn(name, "\n")] = '\0';
-		fclose(f);
-	}
+	file_head(AT_FDCWD, path, name, sizeof name - 1);
+	name[strcspn(name, "\n")] = '\0';
 	if (pid > 0)
 		snprintf(out, size, "pid %d (%s)", (int)pid, name);
 	else
@@ -24868,9 +24863,9 @@ endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *
 /* ==== child ==================================================================
  * Owns    nothing.
  * Offers  child_start, child_mark, child_files, children_read, child_next.
- * Calls   base, arena, walk, sink, log, processes, privilege, helper. From a process's
- *         configuration to a running program with a clean slate, below a warden
- *         of its own. */
+ * Calls   base, arena, walk, sink, log, processes, privilege, helper, endpoint.
+ *         From a process's configuration to a running program with a clean slate,
+ *         below a warden of its own. */
 
 #define EXIT_NOT_RUN   126 /* as a shell says it */
 #define EXIT_NOT_THERE 127
@@ -25071,15 +25066,12 @@ interpreter_of(const char *file, char *out, size_t size)
 	char b[128], path[PATH_MAX];
 	struct slice dirs = slice_of(getenv("PATH")), dir = S(""), line;
 	struct text t = { out, 0, size - 1, false };
-	ssize_t n;
-	int fd = strchr(file, '/') ? open(file, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
+	ssize_t n = strchr(file, '/') ? file_head(AT_FDCWD, file, b, sizeof b) : -1;
 
-	while (!strchr(file, '/') && fd < 0 && slice_cut(&dirs, ':', &dir)) {
+	while (!strchr(file, '/') && n < 0 && slice_cut(&dirs, ':', &dir)) {
 		snprintf(path, sizeof path, "%.*s/%s", (int)dir.n, dir.p, file);
-		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		n = file_head(AT_FDCWD, path, b, sizeof b);
 	}
-	n = fd >= 0 ? read(fd, b, sizeof b) : 0;
-	fd_close(fd);
 	line = (struct slice){ b, n > 0 ? (size_t)n : 0 };
 	if (!slice_starts(line, S("#!")))
 		return false;
@@ -25131,13 +25123,9 @@ stat_word(pid_t pid, int which)
 	struct slice rest, word = S("");
 	const char *at;
 	ssize_t n;
-	int fd;
 
 	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-		return 0;
-	n = read(fd, b, sizeof b);
-	close(fd);
+	n = file_head(AT_FDCWD, path, b, sizeof b);
 	if (n <= 0 || !(at = memrchr(b, ')', (size_t)n)))
 		return 0;
 	rest = (struct slice){ at + 1, (size_t)(b + n - at) - 1 };
@@ -25170,16 +25158,13 @@ children_read(char *b, size_t size)
 {
 	char path[64];
 	ssize_t n;
-	int fd;
 
 	snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+	if ((n = file_head(AT_FDCWD, path, b, size)) < 0)
 		return children_scan(b, size);
-	n = read(fd, b, size);
-	close(fd);
 	while (n > 0 && b[n - 1] != ' ')
 		n--; /* a number that was cut */
-	return (struct slice){ b, n > 0 ? (size_t)n : 0 };
+	return (struct slice){ b, (size_t)n };
 }
 
 /* The next of them; 0: there is none. */
@@ -26654,16 +26639,13 @@ is_left_over(int dir, const char *pid, unsigned long long key)
 	char path[NAME_MAX + 16];
 	unsigned long long of, ticks;
 	struct slice rest, entry;
-	int master, fd;
 	ssize_t n;
+	int master;
 
 	snprintf(path, sizeof path, "%s/environ", pid);
-	if ((fd = openat(dir, path, O_RDONLY | O_CLOEXEC)) < 0)
-		return false;
-	n = read(fd, b, sizeof b - 1);
-	close(fd);
-	b[MAX(n, 0)] = '\0';
-	for (rest = (struct slice){ b, n > 0 ? (size_t)n : 0 }; slice_cut(&rest, '\0', &entry); )
+	n = MAX(file_head(dir, path, b, sizeof b - 1), 0);
+	b[n] = '\0';
+	for (rest = (struct slice){ b, (size_t)n }; slice_cut(&rest, '\0', &entry); )
 		if (sscanf(entry.p, ENV_MARK "=%16llx:%d:%llu", &of, &master, &ticks) == 3 &&
 		    of == key)
 			return master > 1 && stat_word(master, STAT_STARTED) != ticks;
@@ -29747,10 +29729,10 @@ static const char usage_text[] =
 #define HEADERS_MAX 64 /* -H */
 
 struct options {
-	const char *file, *listen, *target, *explain, *verb, *arg, *client, *pid_file, *keys;
+	struct start s;
+	const char *explain, *verb, *arg, *client;
 	const char *headers[HEADERS_MAX];
-	char **wrapped; /* behind --; NULL: no such thing */
-	int n_headers, notify_fd;
+	int n_headers;
 	bool check, daemon, list_keys;
 };
 
@@ -29804,15 +29786,15 @@ option_read(struct options *o, int c)
 	char name[] = { (char)optopt, '\0' };
 
 	switch (c) {
-	case 'c': o->file = optarg; break;
-	case 'l': o->listen = optarg; break;
-	case 'u': o->target = optarg; break;
+	case 'c': o->s.file = optarg; break;
+	case 'l': o->s.listen = optarg; break;
+	case 'u': o->s.target = optarg; break;
 	case 't': o->check = true; break;
 	case 'e': o->explain = optarg; break;
 	case 'a': o->client = optarg; break;
 	case 's': o->verb = optarg; break;
 	case 'd': o->daemon = true; break;
-	case 'p': o->pid_file = optarg; break;
+	case 'p': o->s.pid_file = optarg; break;
 	case 'D': o->list_keys = true; break;
 	case 'V': return version();
 	case 'h': fputs(usage_text, stdout); return 0;
@@ -29822,7 +29804,7 @@ option_read(struct options *o, int c)
 		o->headers[o->n_headers++] = optarg;
 		break;
 	case 'n':
-		if ((o->notify_fd = (int)slice_uint(slice_of(optarg), INT_MAX)) < 0)
+		if ((o->s.notify_fd = (int)slice_uint(slice_of(optarg), INT_MAX)) < 0)
 			return usage("-n: expected a descriptor's number, got ", optarg);
 		break;
 	default:
@@ -29835,13 +29817,13 @@ option_read(struct options *o, int c)
 static int
 options_check(const struct options *o)
 {
-	if (o->wrapped && (!*o->wrapped || !**o->wrapped))
+	if (o->s.wrapped && (!*o->s.wrapped || !**o->s.wrapped))
 		return usage("-- needs the command to run behind it", "");
-	if (o->wrapped && o->file)
+	if (o->s.wrapped && o->s.file)
 		return usage("-c and --: a configuration says itself what to run", "");
-	if (o->listen && !o->target && !o->wrapped)
+	if (o->s.listen && !o->s.target && !o->s.wrapped)
 		return usage("-l needs -u: a configuration says itself where to listen", "");
-	if (o->file && o->target)
+	if (o->s.file && o->s.target)
 		return usage("-c and -u: give one of them", "");
 	return -1;
 }
@@ -29853,11 +29835,11 @@ options_read(struct options *o, int argc, char **argv)
 	int c, done = options_long(argv + 1);
 
 	opterr = 0;
-	while (done < 0 && optind < argc && !o->wrapped) {
+	while (done < 0 && optind < argc && !o->s.wrapped) {
 		if ((c = getopt(argc, argv, "+c:l:u:te:H:a:s:dp:n:DVh")) != -1)
 			done = option_read(o, c);
 		else if (strcmp(argv[optind - 1], "--") == 0)
-			o->wrapped = argv + optind;
+			o->s.wrapped = argv + optind;
 		else if ((o->verb || o->list_keys) && !o->arg)
 			o->arg = argv[optind++];
 		else
@@ -29874,36 +29856,30 @@ options_source(struct options *o)
 	static char target[300];
 	const char *host = getenv("WARPDRIVE_TARGET_HOST"), *port = getenv("WARPDRIVE_TARGET_PORT");
 
-	if (o->file || o->target)
+	if (o->s.file || o->s.target)
 		return true;
-	if (getenv("WARPDRIVE_CONFIG") && !o->wrapped) {
-		o->file = getenv("WARPDRIVE_CONFIG");
+	if (getenv("WARPDRIVE_CONFIG") && !o->s.wrapped) {
+		o->s.file = getenv("WARPDRIVE_CONFIG");
 		return true;
 	}
 	if (port || host) {
 		bool v6 = host && strchr(host, ':') && host[0] != '[';
 		snprintf(target, sizeof target, "%s%s%s:%s", v6 ? "[" : "", host ? host : "127.0.0.1",
 		    v6 ? "]" : "", port ? port : "80");
-		o->target = target;
+		o->s.target = target;
 		return true;
 	}
-	if (!o->wrapped && access(CONFIG_PATH, F_OK) == 0)
-		o->file = CONFIG_PATH;
-	return o->file || o->wrapped;
+	if (!o->s.wrapped && access(CONFIG_PATH, F_OK) == 0)
+		o->s.file = CONFIG_PATH;
+	return o->s.file || o->s.wrapped;
 }
 
-static struct conf *
-options_conf(const struct options *o)
-{
-	return start_load(&(struct start){ .file = o->file, .listen = o->listen,
-		.target = o->target, .wrapped = o->wrapped });
-}
 
 /* -t: every error and warning, then what the configuration means. */
 static int
 check(const struct options *o)
 {
-	struct conf *cf = options_conf(o);
+	struct conf *cf = start_load(&o->s);
 	int bad = cf->diags.errors;
 
 	diags_print(&cf->diags, stderr);
@@ -30014,7 +29990,7 @@ verb_print(FILE *f)
 static int
 verb(const struct options *o)
 {
-	struct conf *cf = options_conf(o);
+	struct conf *cf = start_load(&o->s);
 	const struct addr *a = verb_addr(cf);
 	bool good = false;
 	FILE *f;
@@ -30083,31 +30059,27 @@ daemonise(int *tell)
 }
 
 static int
-run(const struct options *o, char **argv)
+run(struct options *o)
 {
 	static char file[PATH_MAX];
-	struct start s = { .argv = argv, .file = o->file, .listen = o->listen, .target = o->target,
-		.wrapped = o->wrapped, .pid_file = o->pid_file, .notify_fd = o->notify_fd,
-		.daemon_fd = -1 };
-	struct conf *cf = options_conf(o);
-	bool upgraded = getenv("WARP_INHERIT") != NULL;
+	struct conf *cf = start_load(&o->s);
 	int err;
 
 	diags_say(&cf->diags);
 	if (cf->diags.errors > 0) {
-		upgrade_back(argv);
+		upgrade_back(o->s.argv);
 		conf_free(cf);
 		return EXIT_CONFIG;
 	}
-	if (o->file) {
+	if (o->s.file) {
 		snprintf(file, sizeof file, "%s", cf->file);
-		s.file = file; /* absolute, and it outlives cf */
+		o->s.file = file; /* absolute, and it outlives cf */
 	}
-	if (upgraded)
-		s.notify_fd = -1;
-	else if (o->daemon && (err = daemonise(&s.daemon_fd)) != 0)
+	if (getenv(ENV_INHERIT))
+		o->s.notify_fd = -1;
+	else if (o->daemon && (err = daemonise(&o->s.daemon_fd)) != 0)
 		return err;
-	return master_run(&s, cf);
+	return master_run(&o->s, cf);
 }
 
 /* No socket of ours may end up as standard output. */
@@ -30125,7 +30097,7 @@ stdio_open(void)
 int
 main(int argc, char **argv)
 {
-	struct options o = { .notify_fd = -1 };
+	struct options o = { .s = { .argv = argv, .notify_fd = -1, .daemon_fd = -1 } };
 	int done;
 
 	stdio_open();
@@ -30143,17 +30115,17 @@ main(int argc, char **argv)
 		if (!o.verb)
 			return usage("nothing to run: give -c FILE, or -u ADDR, or set "
 			    "WARPDRIVE_TARGET_PORT", "");
-		o.target = "127.0.0.1:80"; /* any: only [admin] is looked at */
+		o.s.target = "127.0.0.1:80"; /* any: only [admin] is looked at */
 	}
 	if (o.verb)
 		return verb(&o);
 	if (o.check)
 		return check(&o);
 	if (o.explain) {
-		struct conf *cf = options_conf(&o);
+		struct conf *cf = start_load(&o.s);
 		diags_print(&cf->diags, stderr);
 		return cf->diags.errors ? EXIT_CONFIG
 		    : explain(cf, o.explain, o.headers, o.n_headers, o.client, stdout);
 	}
-	return run(&o, argv);
+	return run(&o);
 }
