@@ -27936,6 +27936,26 @@ notify_fmt(const char *what)
 	notify_systemd(text);
 }
 
+/* The next worker that lives, behind w (NULL: the first); NULL: there is none. */
+static struct worker *
+worker_next(struct worker *w)
+{
+	for (w = w ? w + 1 : m.workers; w < m.workers + WORKER_SLOTS; w++)
+		if (w->pid > 0)
+			return w;
+	return NULL;
+}
+
+static struct worker *
+worker_of(pid_t pid)
+{
+	struct worker *w = NULL;
+
+	while ((w = worker_next(w)) && w->pid != pid)
+		;
+	return w;
+}
+
 static void
 worker_tell(const struct worker *w, char op, const char *text)
 {
@@ -27945,6 +27965,15 @@ worker_tell(const struct worker *w, char op, const char *text)
 	if (w->pid > 0 && w->ctl.fd >= 0 && n > 0)
 		send(w->ctl.fd, b, MIN((size_t)n, sizeof b - 1), MSG_NOSIGNAL | MSG_DONTWAIT);
 	/* one that does not listen is dying: it is reaped, or killed when late */
+}
+
+/* All but that one (NULL: all). */
+static void
+workers_tell(char op, const struct worker *but)
+{
+	for (struct worker *w = NULL; (w = worker_next(w)); )
+		if (w != but)
+			worker_tell(w, op, "");
 }
 
 /* The result of a verb, to the worker that asked, if it is still there. */
@@ -28049,19 +28078,8 @@ workers_count(unsigned generation, bool only_ready)
 {
 	int n = 0;
 
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		n += m.workers[i].pid > 0 && m.workers[i].generation == generation &&
-		    (m.workers[i].ready || !only_ready);
-	return n;
-}
-
-static int
-workers_alive(void)
-{
-	int n = 0;
-
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		n += m.workers[i].pid > 0;
+	for (struct worker *w = NULL; (w = worker_next(w)); )
+		n += w->generation == generation && (w->ready || !only_ready);
 	return n;
 }
 
@@ -28087,7 +28105,7 @@ worker_drain(struct worker *w, uint32_t shutdown_ms, uint64_t gone)
 {
 	char bits[17];
 
-	if (w->pid <= 0 || w->draining)
+	if (w->draining)
 		return;
 	snprintf(bits, sizeof bits, "%llx", (unsigned long long)gone);
 	worker_tell(w, CTL_DRAIN, bits);
@@ -28102,20 +28120,20 @@ worker_drain(struct worker *w, uint32_t shutdown_ms, uint64_t gone)
 static void
 workers_drain(unsigned before, unsigned serving, uint64_t gone)
 {
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].generation < before)
-			worker_drain(&m.workers[i], m.conf->server.shutdown_ms,
-			    m.workers[i].generation == serving ? gone : 0);
+	for (struct worker *w = NULL; (w = worker_next(w)); )
+		if (w->generation < before)
+			worker_drain(w, m.conf->server.shutdown_ms,
+			    w->generation == serving ? gone : 0);
 }
 
 /* From that generation on. What they say at their end is no news. */
 static void
 workers_kill(unsigned from)
 {
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0 && m.workers[i].generation >= from) {
-			m.workers[i].killed = true;
-			kill(m.workers[i].pid, SIGKILL);
+	for (struct worker *w = NULL; (w = worker_next(w)); )
+		if (w->generation >= from) {
+			w->killed = true;
+			kill(w->pid, SIGKILL);
 		}
 }
 
@@ -28375,9 +28393,8 @@ generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
 		return -1;
 	if (listeners_open(to, have, cf) < 0)
 		return -1;
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0)
-			oldest = MIN(oldest, m.workers[i].attached);
+	for (struct worker *w = NULL; (w = worker_next(w)); )
+		oldest = MIN(oldest, w->attached);
 	board->oldest = oldest; /* records that nobody alive can name may serve others */
 	if (board_attach(cf) < 0)
 		return -1;
@@ -28519,9 +28536,8 @@ inherit_mark(int flags)
 {
 	for (int i = 0; i < m.ls.n; i++)
 		fcntl(m.ls.v[i].fd, F_SETFD, flags);
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0)
-			fcntl(m.workers[i].ctl.fd, F_SETFD, flags);
+	for (struct worker *w = NULL; (w = worker_next(w)); )
+		fcntl(w->ctl.fd, F_SETFD, flags);
 	fcntl(m.pid_fd, F_SETFD, flags); /* there may be none, and no board's either */
 	fcntl(board_fd, F_SETFD, flags);
 	procs_inherit_mark(flags);
@@ -28535,10 +28551,8 @@ inherit_write(struct text *t)
 		text_fmt(t, "listen %d %d %s\n", m.ls.v[i].fd,
 		    (m.ls.v[i].inherited ? INHERITED : 0) | (m.ls.v[i].activated ? ACTIVATED : 0),
 		    m.ls.v[i].addr.text);
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0)
-			text_fmt(t, "worker %d %d %d\n", m.workers[i].ctl.fd, (int)m.workers[i].pid,
-			    i);
+	for (struct worker *w = NULL; (w = worker_next(w)); )
+		text_fmt(t, "worker %d %d %d\n", w->ctl.fd, (int)w->pid, (int)(w - m.workers));
 	if (board_fd >= 0)
 		text_fmt(t, "board %d 0 -\n", board_fd);
 	if (m.pid_fd >= 0)
@@ -29092,9 +29106,9 @@ workers_certs(int fd)
 {
 	bool all = true;
 
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0 && m.workers[i].generation == m.generation)
-			all &= worker_pass(&m.workers[i], CTL_CERTS, &fd, 1);
+	for (struct worker *w = NULL; (w = worker_next(w)); )
+		if (w->generation == m.generation)
+			all &= worker_pass(w, CTL_CERTS, &fd, 1);
 	return all;
 }
 
@@ -29110,10 +29124,9 @@ logs_renew(struct conf *cf)
 		return false;
 	fds[0] = lc.access.fd;
 	fds[1] = lc.error.fd;
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0 &&
-		    (!m.next || (m.workers[i].generation == m.newest) == (cf == m.next)))
-			worker_pass(&m.workers[i], CTL_LOGS, fds, LEN(fds));
+	for (struct worker *w = NULL; (w = worker_next(w)); )
+		if (!m.next || (w->generation == m.newest) == (cf == m.next))
+			worker_pass(w, CTL_LOGS, fds, LEN(fds));
 	if (cf == m.conf)
 		logs_use(&lc);
 	logs_close(&cf->log);
@@ -29194,8 +29207,7 @@ master_stop(void)
 {
 	master_leave(M_STOPPING);
 	timer_set(&m.deadline, STOP_WAIT_MS);
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		worker_tell(&m.workers[i], CTL_STOP, "");
+	workers_tell(CTL_STOP, NULL);
 	procs_end();
 }
 
@@ -29300,13 +29312,10 @@ worker_gone(struct worker *w, int status)
 static bool
 child_is_known(pid_t pid)
 {
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid == pid)
-			return true;
 	for (int i = 0; i < m.n_strangers; i++)
 		if (m.strangers[i] == pid)
 			return true;
-	return pid == m.resolver || pid == ug.check || pid == rn.pid || proc_below(pid);
+	return worker_of(pid) || pid == m.resolver || pid == ug.check || pid == rn.pid || proc_below(pid);
 }
 
 /* A warden was killed: its program has followed, whoever else was below it comes
@@ -29333,6 +29342,7 @@ orphans_kill(void)
 static void
 children_reap(void)
 {
+	struct worker *w;
 	int status;
 	pid_t pid;
 
@@ -29341,13 +29351,8 @@ children_reap(void)
 			resolver_gone();
 		if (pid == ug.check)
 			upgrade_checked(status);
-		if (renew_reaped(pid) || procs_reaped(pid, status))
-			continue;
-		for (int i = 0; i < WORKER_SLOTS; i++)
-			if (m.workers[i].pid == pid) {
-				worker_gone(&m.workers[i], status);
-				break;
-			}
+		if (!renew_reaped(pid) && !procs_reaped(pid, status) && (w = worker_of(pid)))
+			worker_gone(w, status);
 	}
 	if (procs_lost)
 		orphans_kill();
@@ -29470,15 +29475,6 @@ master_verb(int slot, struct slice text)
 	verb_told(&a, "unknown command");
 }
 
-/* All but the one that says so. */
-static void
-workers_wake(const struct worker *but)
-{
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (&m.workers[i] != but)
-			worker_tell(&m.workers[i], CTL_WAKE, "");
-}
-
 static void
 worker_says(struct watch *ctl, short revents)
 {
@@ -29496,7 +29492,7 @@ worker_says(struct watch *ctl, short revents)
 	else if (b[0] == CTL_START && ps && ps->start_on == START_REQUEST && m.state < M_STOPPING)
 		process_want(ps); /* somebody waits for a process that is not there */
 	else if (b[0] == CTL_WAKE)
-		workers_wake(w);
+		workers_tell(CTL_WAKE, w);
 	else if (b[0] == CTL_CERTS)
 		m.conf->tls.print = 0; /* they are sent again */
 	if (b[0] != CTL_READY)
@@ -29531,9 +29527,8 @@ workers_oldest(void)
 {
 	unsigned oldest = m.generation;
 
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0)
-			oldest = MIN(oldest, m.workers[i].generation);
+	for (struct worker *w = NULL; (w = worker_next(w)); )
+		oldest = MIN(oldest, w->generation);
 	return oldest;
 }
 
@@ -29544,12 +29539,10 @@ checker_name(void)
 {
 	struct worker *w = NULL;
 
-	for (int i = 0; i < WORKER_SLOTS; i++) {
-		struct worker *v = &m.workers[i];
-		if (v->pid > 0 && v->ready && !v->draining && v->generation == m.generation &&
+	for (struct worker *v = NULL; (v = worker_next(v)); )
+		if (v->ready && !v->draining && v->generation == m.generation &&
 		    (!w || v->pid == m.checker))
 			w = v;
-	}
 	if (!w || (w->pid == m.checker && !procs_look))
 		return;
 	m.checker = w->pid;
@@ -29566,12 +29559,12 @@ master_settle(void)
 		jobs_step();
 	while (procs_settle(workers_oldest()));
 	if (procs_news)
-		workers_wake(NULL);
+		workers_tell(CTL_WAKE, NULL);
 	procs_news = false;
 	checker_name();
 	if (m.state == M_RUNNING)
 		renew_settle(workers_certs); /* workers accept: challenges can be met */
-	if (m.state == M_DRAINING && workers_alive() == 0)
+	if (m.state == M_DRAINING && !worker_next(NULL))
 		master_event(EV_DRAINED);
 	if (procs_hopeless && m.state < M_STOPPING)
 		master_event(EV_STOP);
@@ -29582,11 +29575,10 @@ master_turn(void)
 {
 	static struct watch log = { .fd = -1, .slot = -1, .ready = log_ready };
 
-	for (int i = 0; i < WORKER_SLOTS; i++)
-		if (m.workers[i].pid > 0 && m.workers[i].ctl.slot < 0) {
-			m.workers[i].ctl.ready = worker_says;
-			loop_watch(&m.workers[i].ctl, POLLIN);
-		}
+	for (struct worker *w = NULL; (w = worker_next(w)); ) {
+		w->ctl.ready = worker_says;
+		loop_aim(&w->ctl, w->ctl.fd, POLLIN);
+	}
 	outputs_turn();
 	loop_aim(&log, sink_waits(&log_sink), POLLOUT);
 	loop_turn(master_wait());
@@ -29691,7 +29683,7 @@ master_run(const struct start *s, struct conf *cf)
 		master_stop();
 	}
 	children_reap(); /* those that ended before signals were watched */
-	while (workers_alive() > 0 || procs_run() || m.state < M_STOPPING)
+	while (worker_next(NULL) || procs_run() || m.state < M_STOPPING)
 		master_turn();
 	outputs_flush();
 	sinks_finish(&log_sink, &log_sink, LOG_LAST_MS);
