@@ -23669,18 +23669,6 @@ acme_retry(struct slice value, int64_t now)
 	return MIN(s, (int64_t)ACME_RETRY_MAX_S);
 }
 
-/* Between two questions for the same thing. */
-static bool
-acme_pause(struct acme *j, int64_t ms)
-{
-	clock_turn();
-	if (now_ms + ms >= j->end_ms)
-		return acme_fail(j, "not done within %d minutes",
-		    ACME_JOB_MS / SECOND_MS / MINUTE_S);
-	poll(NULL, 0, (int)ms);
-	return true;
-}
-
 /* ---- the connection ---- */
 
 /* https://host[:port]/path; false: it is something else. */
@@ -23799,20 +23787,6 @@ acme_lost(struct acme *j, const char *doing)
 	return acme_fail(j, "%s %s: %s", j->ca.host, doing, why);
 }
 
-static bool
-acme_shake(struct acme *j)
-{
-	struct chan *ch = &j->ca.ch;
-	enum shake got;
-
-	while ((got = tls_shake(ch)) == SHAKE_WAITS && acme_in_time(j))
-		;
-	if (got == SHAKE_DONE)
-		return true;
-	j->advice = "is tls.acme_url right, and does tls.acme_ca_file (without it: the system's "
-	    "bundle) hold who signed for that server?";
-	return acme_lost(j, "fails the TLS handshake");
-}
 
 /* A connection to that place: the one that there is, or another. */
 static bool
@@ -23820,6 +23794,7 @@ acme_connect(struct acme *j, const struct acme_place *to)
 {
 	struct acme_ca *ca = &j->ca;
 	struct tls_peer peer = { .name = to->host, .trust = j->task->t->acme_trust };
+	enum shake got;
 	int fd;
 
 	ca->heard = false;
@@ -23836,7 +23811,13 @@ acme_connect(struct acme *j, const struct acme_place *to)
 		ca->ch.w.fd = -1;
 		return acme_fail(j, "TLS cannot be started: this host has no random numbers");
 	}
-	return acme_shake(j);
+	while ((got = tls_shake(&ca->ch)) == SHAKE_WAITS && acme_in_time(j))
+		;
+	if (got == SHAKE_DONE)
+		return true;
+	j->advice = "is tls.acme_url right, and does tls.acme_ca_file (without it: the system's "
+	    "bundle) hold who signed for that server?";
+	return acme_lost(j, "fails the TLS handshake");
 }
 
 /* ---- requests ---- */
@@ -24126,43 +24107,30 @@ acme_directory(struct acme *j)
 	return true;
 }
 
-/* The account of the CA's customer that ours belongs to; NULL: see why. RFC
- * 8555 7.3.4. */
-static const char *
-acme_binding(struct acme *j)
-{
-	const struct tls_conf *t = j->task->t;
-	struct slice key, header;
-
-	if (t->eab_kid.n == 0)
-		return "";
-	if (!b64url_decode(&j->arena, t->eab_hmac, &key)) {
-		acme_fail(j, "tls.acme_eab: hmac is no base64url text");
-		return NULL;
-	}
-	header = slice_of(arena_fmt(&j->arena, "{\"alg\":\"HS256\",\"kid\":%s,\"url\":%s}",
-	    json_quoted(&j->arena, t->eab_kid), json_quoted(&j->arena, j->urls[URL_ACCOUNT])));
-	return arena_fmt(&j->arena, ",\"externalAccountBinding\":%s",
-	    jws_mac(&j->arena, key, header, j->jwk).p);
-}
-
-/* Finds or makes the account. RFC 8555 7.3. */
+/* Finds or makes the account, which may belong to one of a customer of the CA's.
+ * RFC 8555 7.3, 7.3.4. */
 static bool
 acme_account(struct acme *j)
 {
-	struct slice email = j->task->t->acme_email;
-	const char *eab = acme_binding(j), *contact = "";
+	const struct tls_conf *t = j->task->t;
+	const char *eab = "", *contact = "";
 	struct acme_answer an;
+	struct slice key;
 
-	if (!eab)
-		return false;
-	if (j->wants_eab && !*eab) {
+	if (t->eab_kid.n > 0 && !b64url_decode(&j->arena, t->eab_hmac, &key))
+		return acme_fail(j, "tls.acme_eab: hmac is no base64url text");
+	if (t->eab_kid.n > 0)
+		eab = arena_fmt(&j->arena, ",\"externalAccountBinding\":%s", jws_mac(&j->arena, key,
+		    slice_of(arena_fmt(&j->arena, "{\"alg\":\"HS256\",\"kid\":%s,\"url\":%s}",
+		    json_quoted(&j->arena, t->eab_kid), json_quoted(&j->arena,
+		    j->urls[URL_ACCOUNT]))), j->jwk).p);
+	else if (j->wants_eab) {
 		j->advice = "set tls.acme_eab to the kid and hmac that the CA gives";
 		return acme_fail(j, "the CA serves only customers that it knows");
 	}
-	if (email.n > 0)
+	if (t->acme_email.n > 0)
 		contact = arena_fmt(&j->arena, ",\"contact\":[%s]", json_quoted(&j->arena,
-		    slice_of(arena_fmt(&j->arena, "mailto:%s", email.p))));
+		    slice_of(arena_fmt(&j->arena, "mailto:%s", t->acme_email.p))));
 	if (!acme_post(j, "newAccount", j->urls[URL_ACCOUNT], slice_of(arena_fmt(&j->arena,
 	    "{\"termsOfServiceAgreed\":true%s%s}", contact, eab)), &an))
 		return false;
@@ -24254,7 +24222,7 @@ static bool
 acme_await(struct acme *j, struct slice url, const char *const busy[2], struct acme_answer *an)
 {
 	struct slice status;
-	int64_t until, wait_ms = ACME_POLL_MS;
+	int64_t until, ms, wait_ms = ACME_POLL_MS;
 
 	clock_turn();
 	for (until = now_ms + ACME_PROOF_MS; ; wait_ms = MIN(2 * wait_ms, (int64_t)ACME_POLL_MAX_MS)) {
@@ -24266,8 +24234,12 @@ acme_await(struct acme *j, struct slice url, const char *const busy[2], struct a
 		if (now_ms >= until)
 			return acme_fail(j, "the CA has been thinking for %d s and says '%s' still",
 			    ACME_PROOF_MS / SECOND_MS, status.p);
-		if (!acme_pause(j, an->retry_s > 0 ? an->retry_s * SECOND_MS : wait_ms))
-			return false;
+		ms = an->retry_s > 0 ? an->retry_s * SECOND_MS : wait_ms;
+		clock_turn();
+		if (now_ms + ms >= j->end_ms)
+			return acme_fail(j, "not done within %d minutes",
+			    ACME_JOB_MS / SECOND_MS / MINUTE_S);
+		poll(NULL, 0, (int)ms);
 	}
 }
 
@@ -24796,20 +24768,6 @@ inode_holder(unsigned long long inode)
 	return pid;
 }
 
-/* Who listens at that unix socket. */
-static pid_t
-unix_holder(const struct endpoint *e)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	struct ucred who = { .pid = 0 };
-	socklen_t n = sizeof who;
-
-	if (fd >= 0 && connect(fd, &e->sock.sa, e->sock_n) == 0)
-		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n);
-	fd_close(fd);
-	return who.pid;
-}
-
 /* What the file begins with, at most size bytes; -1: it cannot be read. */
 static ssize_t
 file_head(int dir, const char *path, char *b, size_t size)
@@ -24825,15 +24783,20 @@ file_head(int dir, const char *path, char *b, size_t size)
 static void
 endpoint_holder(const struct endpoint *e, char *out, size_t size)
 {
+	int fd = e->port > 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	unsigned long long inode = e->port > 0 ? port_inode(e) : 0;
-	pid_t pid = inode > 0 ? inode_holder(inode) : e->port == 0 ? unix_holder(e) : 0;
+	struct ucred who = { .pid = inode > 0 ? inode_holder(inode) : 0 };
 	char path[32], name[32] = "";
+	socklen_t n = sizeof who;
 
-	snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
+	if (fd >= 0 && connect(fd, &e->sock.sa, e->sock_n) == 0)
+		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n);
+	fd_close(fd);
+	snprintf(path, sizeof path, "/proc/%d/comm", (int)who.pid);
 	file_head(AT_FDCWD, path, name, sizeof name - 1);
 	name[strcspn(name, "\n")] = '\0';
-	if (pid > 0)
-		snprintf(out, size, "pid %d (%s)", (int)pid, name);
+	if (who.pid > 0)
+		snprintf(out, size, "pid %d (%s)", (int)who.pid, name);
 	else
 		snprintf(out, size, "`ss -lntxp` names it");
 }
@@ -24872,7 +24835,7 @@ endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *
 #define FD_FIRST       3
 #define SIGNAL_SET     8 /* bytes of the kernel's signal mask */
 #define ENV_MARK       "WARP_PROC"
-#define ENV_ADDED      4 /* by env_user, and the mark */
+#define ENV_ADDED      4 /* of the user, and the mark */
 
 static struct rlimit child_files; /* as warp was started with, before it raised its own */
 static char child_mark[128];      /* NAME=value in the environment of all programs of this warp */
@@ -24953,19 +24916,6 @@ env_is_ours(const char *entry)
 	return false;
 }
 
-/* Who has another user's rights looks for its files at that user's place. */
-static void
-env_user(const struct child_start *cs, char **env, size_t *n)
-{
-	struct passwd *pw = cs->conf->user ? user_find(cs->conf->user) : NULL;
-
-	if (!pw)
-		return;
-	env_put(env, n, arena_fmt(cs->a, "HOME=%s", pw->pw_dir));
-	env_put(env, n, arena_fmt(cs->a, "USER=%s", pw->pw_name));
-	env_put(env, n, arena_fmt(cs->a, "LOGNAME=%s", pw->pw_name));
-}
-
 /* warp's environment, then the envfile, then env. NULL: the file is wrong;
  * said. */
 static char **
@@ -24977,6 +24927,7 @@ child_env(const struct child_start *cs)
 	const char *why, *bad = NULL;
 	unsigned line = 0;
 	size_t n = 0, old = 0;
+	struct passwd *pw;
 	char **env;
 
 	if (ps->envfile && ((why = walk_read(cs->a, ps->envfile, ENVFILE_MAX, cs->uid, &text)) ||
@@ -24995,7 +24946,12 @@ child_env(const struct child_start *cs)
 	for (size_t i = 0; i < old; i++)
 		if (!env_is_ours(environ[i]))
 			env[n++] = environ[i];
-	env_user(cs, env, &n);
+	pw = ps->user ? user_find(ps->user) : NULL;
+	if (pw) { /* whoever has another user's rights looks for its files at that user's place */
+		env_put(env, &n, arena_fmt(cs->a, "HOME=%s", pw->pw_dir));
+		env_put(env, &n, arena_fmt(cs->a, "USER=%s", pw->pw_name));
+		env_put(env, &n, arena_fmt(cs->a, "LOGNAME=%s", pw->pw_name));
+	}
 	env_put(env, &n, child_mark);
 	for (int i = 0; i < file.n; i++)
 		env_put(env, &n, arena_fmt(cs->a, "%s=%s", file.v[i].name.p, file.v[i].value.p));
@@ -26986,39 +26942,29 @@ job_restart(struct job *j, struct proc *p)
 	proc_event(p, proc_runs(p) ? PE_STOP : PE_START);
 }
 
-/* The new one beside the old. True: that is over. */
-static bool
-job_fresh(struct job *j)
-{
-	struct proc *p = j->fresh;
-	char why[WHY_MAX], words[WHY_MAX];
-
-	if (!p->old && p->state != PROC_FAILED) { /* it took over */
-		j->fresh = NULL;
-		return true;
-	}
-	if (p->state == PROC_FAILED) {
-		board_text_get(&p->board->why, why);
-		output_last(p->board, words);
-		job_fail(j, "the new one did not get ready, the old one goes on: %s%s%s", why,
-		    *words ? "; its last words: " : "", words);
-	}
-	return false;
-}
-
 /* One replica: nothing left to do, or not yet. */
 static bool
 job_restarted(struct job *j, struct proc *p)
 {
-	char why[WHY_MAX];
+	struct proc *fresh = j->fresh; /* beside the old one */
+	char why[WHY_MAX], words[WHY_MAX];
 
 	if (now_ms > j->due_ms) {
 		job_fail(j, "%s takes too long: %s", p->label,
 		    board_text_get(&p->board->why, why));
 		return false;
 	}
-	if (j->fresh)
-		return job_fresh(j);
+	if (fresh && fresh->state == PROC_FAILED) {
+		board_text_get(&fresh->board->why, why);
+		output_last(fresh->board, words);
+		job_fail(j, "the new one did not get ready, the old one goes on: %s%s%s", why,
+		    *words ? "; its last words: " : "", words);
+		return false;
+	}
+	if (fresh) {
+		j->fresh = fresh->old ? fresh : NULL; /* it took over */
+		return !j->fresh;
+	}
 	if (j->proc != p) { /* a reload has put another one there */
 		j->proc = p;
 		j->starts = 0;
@@ -27265,38 +27211,24 @@ acme_dir_make(struct arena *a, const char *path)
 	return NULL;
 }
 
-/* All of s to fd, and to the disk. */
-static bool
-file_put(int fd, struct slice s)
-{
-	ssize_t put;
-
-	while (s.n > 0) {
-		put = write(fd, s.p, s.n);
-		if (put < 0 && errno == EINTR)
-			continue;
-		if (put < 0)
-			return false;
-		s = slice_from(s, (size_t)put);
-	}
-	return fsync(fd) == 0;
-}
 
 /* dir/name is what it was or all of s, whatever happens. NULL, or why not. */
 static const char *
 file_replace(struct arena *a, const char *dir, const char *name, struct slice s)
 {
 	const char *path = arena_fmt(a, "%s/%s", dir, name), *new = arena_fmt(a, "%s.new", path);
+	ssize_t put = 0;
 	int fd, at;
-	bool good;
 
 	if (unlink(new) < 0 && errno != ENOENT)
 		return arena_fmt(a, "cannot remove %s: %s", new, strerror(errno));
 	fd = open(new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, RENEW_FILE_MODE);
 	if (fd < 0)
 		return arena_fmt(a, "cannot make %s: %s", new, strerror(errno));
-	good = file_put(fd, s) && rename(new, path) == 0;
-	if (!good) {
+	for (; put >= 0 && s.n > 0; s = slice_from(s, (size_t)MAX(put, 0)))
+		while ((put = write(fd, s.p, s.n)) < 0 && errno == EINTR)
+			;
+	if (put < 0 || fsync(fd) < 0 || rename(new, path) < 0) {
 		const char *why = arena_fmt(a, "cannot write %s: %s", path, strerror(errno));
 		unlink(new);
 		close(fd);
@@ -28100,30 +28032,25 @@ worker_late(struct timer *t)
 	timer_set(t, STOP_WAIT_MS);
 }
 
-static void
-worker_drain(struct worker *w, uint32_t shutdown_ms, uint64_t gone)
-{
-	char bits[17];
-
-	if (w->draining)
-		return;
-	snprintf(bits, sizeof bits, "%llx", (unsigned long long)gone);
-	worker_tell(w, CTL_DRAIN, bits);
-	w->draining = true;
-	w->late.fire = worker_late;
-	timer_set(&w->late, MAX(shutdown_ms, 1));
-	board->workers[w - m.workers].state = WORKER_DRAINING;
-}
 
 /* All of an older generation than this. gone: the places of the serving one's
  * listeners that nobody has any more. */
 static void
 workers_drain(unsigned before, unsigned serving, uint64_t gone)
 {
-	for (struct worker *w = NULL; (w = worker_next(w)); )
-		if (w->generation < before)
-			worker_drain(w, m.conf->server.shutdown_ms,
-			    w->generation == serving ? gone : 0);
+	char bits[17];
+
+	for (struct worker *w = NULL; (w = worker_next(w)); ) {
+		if (w->generation >= before || w->draining)
+			continue;
+		snprintf(bits, sizeof bits, "%llx",
+		    (unsigned long long)(w->generation == serving ? gone : 0));
+		worker_tell(w, CTL_DRAIN, bits);
+		w->draining = true;
+		w->late.fire = worker_late;
+		timer_set(&w->late, MAX(m.conf->server.shutdown_ms, 1));
+		board->workers[w - m.workers].state = WORKER_DRAINING;
+	}
 }
 
 /* From that generation on. What they say at their end is no news. */
@@ -28586,12 +28513,18 @@ upgrade_check_late(struct timer *t)
 /* The new binary judges the configuration before anything is given up, and
  * upgrade_checked hears what it says. */
 static void
-upgrade_check(void)
+upgrade(void)
 {
 	char *argv[] = { ug.exe, (char *)(uintptr_t)"-t", (char *)(uintptr_t)"-c",
 		(char *)(uintptr_t)m.start->file, NULL };
 	sigset_t none;
 
+	if (ug.check > 0)
+		return; /* whoever asks now hears of that one */
+	if ((ug.again = jobs_busy())) {
+		log_info("upgrade: follows when the restart of a process is done");
+		return;
+	}
 	if (!m.start->file)
 		argv[1] = (char *)(uintptr_t)"-V", argv[2] = NULL;
 	ug.late.fire = upgrade_check_late;
@@ -28607,6 +28540,12 @@ upgrade_check(void)
 			execv(ug.exe, argv);
 		log_errno("%s", ug.exe);
 		_exit(EXIT_OTHER);
+	}
+	if (ug.check < 0) {
+		log_errno("upgrade");
+		fd_close(ug.says);
+		ug.says = -1;
+		asker_told(&ug.asker, "the new binary cannot be started");
 	}
 }
 
@@ -28659,24 +28598,6 @@ upgrade_exec(void)
 	notify_fmt("READY=1");
 }
 
-
-static void
-upgrade(void)
-{
-	if (ug.check > 0)
-		return; /* whoever asks now hears of that one */
-	if ((ug.again = jobs_busy())) {
-		log_info("upgrade: follows when the restart of a process is done");
-		return;
-	}
-	upgrade_check();
-	if (ug.check < 0) {
-		log_errno("upgrade");
-		fd_close(ug.says);
-		ug.says = -1;
-		asker_told(&ug.asker, "the new binary cannot be started");
-	}
-}
 
 /* What the new binary thinks of the configuration, as wait says, and why. */
 static void
@@ -29054,17 +28975,6 @@ pid_open(const char *path)
 	return 0;
 }
 
-/* Unless somebody has put another one there. */
-static void
-pid_remove(const char *path)
-{
-	struct stat ours, there;
-
-	if (m.pid_fd >= 0 && path && fstat(m.pid_fd, &ours) == 0 && lstat(path, &there) == 0 &&
-	    ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
-		unlink(path);
-}
-
 /* Tells who waits at that descriptor; nobody does at -1. */
 static void
 fd_say(int *fd, char c)
@@ -29376,21 +29286,6 @@ master_signal(struct watch *w, short revents)
 			master_event((enum master_event)events[si.ssi_signo]);
 }
 
-/* UPSTREAM/PLACE, as the worker says it; NULL: a reload has taken it away. */
-static struct instance *
-instance_find(struct conf *cf, struct slice text)
-{
-	struct slice up;
-	int64_t place;
-
-	slice_cut(&text, '/', &up);
-	place = slice_uint(text, INT_MAX);
-	for (int u = 0; u < cf->n_upstreams; u++)
-		if (slice_eq(up, slice_of(cf->upstreams[u].name)))
-			return place >= 0 && place < cf->upstreams[u].n_instances
-			    ? &cf->upstreams[u].instances[place] : NULL;
-	return NULL;
-}
 
 /* A verb of the operator's. */
 struct verb {
@@ -29433,8 +29328,17 @@ asked_process(const struct verb *v, struct slice name, const struct asker *a)
 static void
 asked_instance(const struct verb *v, struct slice name, const struct asker *a)
 {
-	struct instance *in = instance_find(m.conf, name);
+	struct instance *in = NULL;
+	struct slice of;
+	int64_t place;
 
+	slice_cut(&name, '/', &of); /* UPSTREAM/PLACE, as the worker says it */
+	place = slice_uint(name, INT_MAX);
+	for (int u = 0; u < m.conf->n_upstreams; u++) {
+		struct upstream *up = &m.conf->upstreams[u];
+		if (slice_eq(of, slice_of(up->name)) && place >= 0 && place < up->n_instances)
+			in = &up->instances[place];
+	}
 	if (in) {
 		in->board->drained = v->what;
 		log_info("upstream %s: %s is %s by the operator", in->up->name, in->addr.text,
@@ -29676,6 +29580,7 @@ master_start(struct conf *cf)
 static int
 master_run(const struct start *s, struct conf *cf)
 {
+	struct stat ours, there;
 	m.start = s;
 	m.resolver_life = m.pid_fd = m.notify_fd = m.daemon_fd = -1;
 	if ((m.code = master_start(cf)) != 0) {
@@ -29691,7 +29596,10 @@ master_run(const struct start *s, struct conf *cf)
 		dir_remove(run_dir_made, true);
 	if (procs_wrapped >= 0 && m.code == 0)
 		m.code = procs_wrapped;
-	pid_remove(s->pid_file);
+	if (m.pid_fd >= 0 && s->pid_file && fstat(m.pid_fd, &ours) == 0 &&
+	    lstat(s->pid_file, &there) == 0 && ours.st_dev == there.st_dev &&
+	    ours.st_ino == there.st_ino)
+		unlink(s->pid_file); /* else somebody has put another one there */
 	return m.code;
 }
 
