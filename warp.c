@@ -28691,35 +28691,23 @@ exe_is(struct slice dir, const char *name)
 	    there.st_ino == self.st_ino;
 }
 
-/* This binary by the name that it was called by: what replaces it may be a link
- * to another place. */
-static bool
-exe_called(const char *argv0)
-{
-	struct slice rest = slice_of(getenv("PATH")), dir;
-
-	if (*argv0 == '/')
-		return exe_is(S(""), argv0 + 1);
-	if (strchr(argv0, '/'))
-		return exe_is(slice_of(path_here(&m.conf->arena)), argv0);
-	while (slice_cut(&rest, ':', &dir))
-		if (dir.n > 0 && dir.p[0] == '/' && exe_is(dir, argv0))
-			return true;
-	return false;
-}
-
-/* Where this binary lies, or the one that replaced it. */
+/* This binary by the name that it was called by, as what replaces it may be a
+ * link to another place; else where it lies, or the one that replaced it. */
 static void
 exe_find(const char *argv0)
 {
 	static const char gone[] = " (deleted)";
+	struct slice rest = slice_of(getenv("PATH")), dir = S("");
 	ssize_t n;
 
-	if (exe_called(argv0))
+	if (*argv0 != '/' && strchr(argv0, '/'))
+		dir = slice_of(path_here(&m.conf->arena));
+	if (strchr(argv0, '/') && exe_is(dir, argv0 + (*argv0 == '/')))
 		return;
-	n = readlink("/proc/self/exe", ug.exe, sizeof ug.exe - 1);
-
-	if (n <= 0) {
+	while (!strchr(argv0, '/') && slice_cut(&rest, ':', &dir))
+		if (dir.n > 0 && dir.p[0] == '/' && exe_is(dir, argv0))
+			return;
+	if ((n = readlink("/proc/self/exe", ug.exe, sizeof ug.exe - 1)) <= 0) {
 		snprintf(ug.exe, sizeof ug.exe, "%s", argv0);
 		return;
 	}
@@ -29581,6 +29569,7 @@ static int
 master_run(const struct start *s, struct conf *cf)
 {
 	struct stat ours, there;
+
 	m.start = s;
 	m.resolver_life = m.pid_fd = m.notify_fd = m.daemon_fd = -1;
 	if ((m.code = master_start(cf)) != 0) {
@@ -29824,20 +29813,23 @@ verb_late(int sig)
 	_exit(EXIT_OTHER);
 }
 
+/* -1: said. */
 static int
 verb_connect(const struct addr *a)
 {
 	struct timeval soon = { .tv_sec = VERB_CONNECT_S };
-	int fd = socket(a->sock.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), err;
+	int fd = socket(a->sock.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool full;
 
-	if (fd < 0)
-		return -1;
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &soon, sizeof soon);
-	if (connect(fd, &a->sock.sa, a->sock_n) == 0)
+	if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &soon, sizeof soon) == 0 &&
+	    connect(fd, &a->sock.sa, a->sock_n) == 0)
 		return fd;
-	err = errno;
-	close(fd);
-	errno = err;
+	full = errno == EAGAIN || errno == EINPROGRESS;
+	fprintf(stderr, full ? "warp: the warp at %s takes no more questions: it hangs, or "
+	    "too many are asked (connect: %s)\n"
+	    : "warp: no warp listens on %s: is it running? (connect: %s)\n", a->text,
+	    full ? "not within 5 s" : strerror(errno));
+	fd_close(fd);
 	return -1;
 }
 
@@ -29893,36 +29885,25 @@ verb(const struct options *o)
 	struct conf *cf = start_load(&o->s);
 	const struct addr *a = verb_addr(cf);
 	bool good = false;
-	FILE *f;
-	int fd;
+	FILE *f = NULL;
+	int fd = -1;
 
 	if (cf->diags.errors > 0)
 		diags_print(&cf->diags, stderr);
-	if (!a) {
-		fprintf(stderr, "warp: admin.listen is off: nobody can be asked\n");
-		conf_free(cf);
-		return EXIT_OTHER;
-	}
 	verb_late_text = slice_of(arena_fmt(&cf->arena, "warp: no answer from %s in time; its log "
-	    "may say why\n", a->text));
+	    "may say why\n", a ? a->text : ""));
 	signal(SIGALRM, verb_late);
 	alarm(o->arg ? VERB_LONG_S : strcmp(o->verb, "status") == 0 ? VERB_STATUS_S : VERB_WAIT_S);
-	if ((fd = verb_connect(a)) < 0) {
-		bool full = errno == EAGAIN || errno == EINPROGRESS;
-		fprintf(stderr, full ? "warp: the warp at %s takes no more questions: it hangs, or "
-		    "too many are asked (connect: %s)\n"
-		    : "warp: no warp listens on %s: is it running? (connect: %s)\n", a->text,
-		    full ? "not within 5 s" : strerror(errno));
-		conf_free(cf);
-		return EXIT_OTHER;
-	}
-	if (!(f = fdopen(fd, "r")))
+	if (!a)
+		fprintf(stderr, "warp: admin.listen is off: nobody can be asked\n");
+	else if ((fd = verb_connect(a)) >= 0 && !(f = fdopen(fd, "r")))
 		die_memory();
-	if (verb_send(fd, cf, o))
+	if (f && verb_send(fd, cf, o))
 		good = verb_print(f);
-	else
+	else if (f)
 		fprintf(stderr, "warp: %s cannot be asked\n", a->text);
-	fclose(f);
+	if (f)
+		fclose(f);
 	conf_free(cf);
 	return good ? 0 : EXIT_OTHER;
 }
