@@ -23787,7 +23787,6 @@ acme_lost(struct acme *j, const char *doing)
 	return acme_fail(j, "%s %s: %s", j->ca.host, doing, why);
 }
 
-
 /* A connection to that place: the one that there is, or another. */
 static bool
 acme_connect(struct acme *j, const struct acme_place *to)
@@ -23884,7 +23883,6 @@ acme_head(struct acme *j)
 		}
 	}
 }
-
 
 /* What follows the head, which has `at` bytes. */
 static bool
@@ -26187,7 +26185,6 @@ proc_new(const struct process *ps, int index)
 	return p;
 }
 
-
 static void (*proc_forgotten)(const struct proc *); /* the jobs' */
 
 static void
@@ -26585,7 +26582,6 @@ procs_end(void)
 }
 
 /* ---- programs of a warp that was killed ---- */
-
 
 /* That process has the mark of this key, of a warp that is no more. */
 static bool
@@ -27210,7 +27206,6 @@ acme_dir_make(struct arena *a, const char *path)
 	close(fd);
 	return NULL;
 }
-
 
 /* dir/name is what it was or all of s, whatever happens. NULL, or why not. */
 static const char *
@@ -28032,7 +28027,6 @@ worker_late(struct timer *t)
 	timer_set(t, STOP_WAIT_MS);
 }
 
-
 /* All of an older generation than this. gone: the places of the serving one's
  * listeners that nobody has any more. */
 static void
@@ -28308,7 +28302,6 @@ files_raise(const struct conf *cf)
 		    "clients beyond it wait", cf->server.max_connections,
 		    (unsigned long long)want, (unsigned long long)r.rlim_cur);
 }
-
 
 /* Everything a configuration needs before its workers can be forked. */
 static int
@@ -28597,7 +28590,6 @@ upgrade_exec(void)
 	resolver_start(m.conf);
 	notify_fmt("READY=1");
 }
-
 
 /* What the new binary thinks of the configuration, as wait says, and why. */
 static void
@@ -29144,7 +29136,6 @@ start_failed(void)
 	master_stop();
 }
 
-
 /* ---- events ---- */
 
 /* Who reacts to what; an empty cell: nobody. */
@@ -29236,7 +29227,6 @@ orphans_kill(void)
 	}
 }
 
-
 static void
 children_reap(void)
 {
@@ -29273,7 +29263,6 @@ master_signal(struct watch *w, short revents)
 		else
 			master_event((enum master_event)events[si.ssi_signo]);
 }
-
 
 /* A verb of the operator's. */
 struct verb {
@@ -29762,7 +29751,6 @@ options_source(struct options *o)
 		o->s.file = CONFIG_PATH;
 	return o->s.file || o->s.wrapped;
 }
-
 
 /* -t: every error and warning, then what the configuration means. */
 static int
