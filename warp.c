@@ -23545,7 +23545,7 @@ resolve_run(void *conf_of, int life)
  * Offers  acme_run, acme_clear.
  * Calls   base, arena, clock, log, http, addr, json, der, jose, certs, board,
  *         tls, chan, helper, admin front. The helper may block, and opens no
- *         files: keys and anchors are in its memory, a pipe takes what came of
+ *         files: keys and anchors are in its memory, a socket takes what came of
  *         it. RFC 8555, 8737, 9773. */
 
 #define ACME_HTTP  S("http-01")
@@ -24415,33 +24415,15 @@ acme_window(struct acme *j)
 
 /* ---- the helper ---- */
 
-/* `done`, with key and chain; `window`; or `failed SECONDS` with why and what to
- * do, a line each. */
-static struct slice
-acme_job(struct acme *j)
-{
-	struct slice pem;
-
-	if (acme_directory(j)) {
-		if (j->task->ask)
-			return slice_of(acme_window(j));
-		if (acme_obtain(j, &pem))
-			return slice_of(arena_fmt(&j->arena, "done\n%s", pem.p));
-	}
-	if (j->task->ask)
-		return slice_of(arena_fmt(&j->arena, "window 0 0 %d\n", ACME_ASK_S));
-	return slice_of(arena_fmt(&j->arena, "failed %lld\n%s\n%s\n", (long long)j->retry_s, j->why,
-	    j->advice ? j->advice : ""));
-}
-
-/* The helper's life; life takes what came of it. */
+/* The helper's life, at whose end life gets, in one message, `done`, with key and
+ * chain; `window`; or `failed SECONDS` with why and what to do, a line each. */
 static void
 acme_run(void *task, int life)
 {
 	const struct acme_task *k = task;
 	struct acme *j = xcalloc(1, sizeof *j);
-	struct slice result;
-	ssize_t put;
+	struct slice result, pem;
+	bool good;
 
 	helper_settle(k->server, true);
 	clock_turn();
@@ -24451,12 +24433,19 @@ acme_run(void *task, int life)
 		.in = { xcalloc(1, ACME_ANSWER_MAX), 0, ACME_ANSWER_MAX, false } };
 	j->jwk = jwk_text(&j->arena, k->account);
 	j->thumb = jwk_thumbprint(&j->arena, j->jwk);
-	result = acme_job(j);
+	good = acme_directory(j);
+	if (k->ask)
+		result = slice_of(good ? acme_window(j)
+		    : arena_fmt(&j->arena, "window 0 0 %d\n", ACME_ASK_S));
+	else if (good && acme_obtain(j, &pem))
+		result = slice_of(arena_fmt(&j->arena, "done\n%s", pem.p));
+	else
+		result = slice_of(arena_fmt(&j->arena, "failed %lld\n%s\n%s\n",
+		    (long long)j->retry_s, j->why, j->advice ? j->advice : ""));
 	acme_hang_up(j);
 	acme_clear();
-	for (; result.n > 0; result = slice_from(result, (size_t)put))
-		if ((put = send(life, result.p, MIN(result.n, (size_t)PIPE_BUF), MSG_NOSIGNAL)) <= 0)
-			_exit(EXIT_OTHER);
+	if (send(life, result.p, result.n, MSG_NOSIGNAL) < 0)
+		log_errno("what came of it cannot be told");
 }
 
 /* ==== endpoint ===============================================================
@@ -27048,15 +27037,13 @@ jobs_step(void)
  *         helper that gets it, account.key and the certificate's file; when files
  *         of certificates are looked at.
  * Offers  renew_take, renew_stop, renew_settle, renew_next_ms, renew_reaped.
- * Calls   base, arena, walk, clock, log, diag, der, certs, board, loop, helper,
- *         acme, BearSSL. One job at a time; a certificate that is there stays in use
+ * Calls   base, arena, walk, clock, log, diag, der, certs, board, helper, acme,
+ *         BearSSL. One job at a time; a certificate that is there stays in use
  *         whatever happens. */
 
 #define RENEW_DIR_MODE  0700
 #define RENEW_FILE_MODE 0600
 #define RENEW_RESULT_MAX (2 * ACME_ANSWER_MAX)
-
-static struct watch renew_life = { .fd = -1, .slot = -1 }; /* the helper's result comes here */
 
 /* Of what it depends when a certificate is due. Wall clock. */
 struct renew_facts {
@@ -27072,10 +27059,9 @@ static struct {
 	const struct server_conf *server;
 	bool plain, tls;                /* its listeners */
 	uint64_t of;                    /* of what a job depends on */
-	pid_t pid;                      /* the helper; 0: none runs, -1: reaped, unheard */
+	pid_t pid;                      /* the helper; 0: none runs */
 	bool only_asks;                 /* it only asks when to renew */
-	char *in;                       /* what it has said so far */
-	size_t in_n;
+	int life;                       /* it says there what came of it, while it runs */
 	struct arena kept;              /* a certificate that could not be written */
 	struct slice pem;
 	int64_t got_from_s, got_until_s; /* of the last that was written */
@@ -27384,23 +27370,9 @@ renew_print(const struct tls_conf *t)
 static void
 renew_over(void)
 {
-	loop_unwatch(&renew_life);
-	fd_close(renew_life.fd);
-	renew_life.fd = -1;
+	close(rn.life);
 	rn.pid = 0;
-	free(rn.in);
-	rn.in = NULL;
-	rn.in_n = 0;
 	acme_clear();
-}
-
-/* The helper leaves, or is made to; it opens nothing that could keep it. */
-static void
-renew_reap(void)
-{
-	if (rn.pid > 0 && kill(rn.pid, SIGKILL) == 0)
-		while (waitpid(rn.pid, NULL, 0) < 0 && errno == EINTR)
-			;
 }
 
 /* Ends the job; the next one follows when it is due. */
@@ -27409,7 +27381,9 @@ renew_stop(void)
 {
 	if (rn.pid == 0)
 		return;
-	renew_reap();
+	kill(rn.pid, SIGKILL);
+	while (waitpid(rn.pid, NULL, 0) < 0 && errno == EINTR)
+		;
 	renew_over();
 	rn.look_ms = rn.again_ms;
 }
@@ -27492,48 +27466,6 @@ renew_result(struct slice said, bool only_asks)
 	arena_free(&a);
 }
 
-/* All is said. */
-static void
-renew_done(void)
-{
-	struct slice said = { rn.in, rn.in_n };
-	bool only_asks = rn.only_asks;
-
-	rn.in = NULL;
-	renew_reap();
-	renew_over();
-	renew_result(said, only_asks);
-	free((void *)(uintptr_t)said.p);
-}
-
-/* Takes in what the helper says; false: nothing now. */
-static bool
-renew_hear(void)
-{
-	ssize_t got;
-
-	if (!rn.in && !(rn.in = malloc(RENEW_RESULT_MAX)))
-		die_memory();
-	do
-		got = recv(renew_life.fd, rn.in + rn.in_n, RENEW_RESULT_MAX - rn.in_n, MSG_DONTWAIT);
-	while (got < 0 && errno == EINTR);
-	if (got < 0 && errno == EAGAIN)
-		return false;
-	if (got > 0)
-		rn.in_n += (size_t)got;
-	if (got <= 0 || rn.in_n == RENEW_RESULT_MAX)
-		renew_done();
-	return true;
-}
-
-static void
-renew_ready(struct watch *w, short revents)
-{
-	(void)w;
-	(void)revents;
-	renew_hear();
-}
-
 static void
 renew_begin(bool ask)
 {
@@ -27550,13 +27482,11 @@ renew_begin(bool ask)
 		why = account_load(&a, dir);
 	if (why) {
 		renew_failed(why, "see tls.acme_directory", -1);
-	} else if ((rn.pid = helper_start("acme", acme_run, &task, keep, 1, &renew_life.fd)) < 0) {
+	} else if ((rn.pid = helper_start("acme", acme_run, &task, keep, 1, &rn.life)) < 0) {
 		rn.pid = 0;
 		if (!ask)
 			renew_failed("the helper cannot be started", "the log says why", -1);
 	} else {
-		renew_life.ready = renew_ready;
-		loop_watch(&renew_life, POLLIN);
 		rn.only_asks = ask;
 		rn.kill_ms = now_ms + ACME_JOB_MS + ACME_REQUEST_MS;
 		if (!ask) {
@@ -27568,18 +27498,22 @@ renew_begin(bool ask)
 	arena_free(&a);
 }
 
-/* A child of the master's was reaped; true: it was the helper, whose last words
- * are heard first. */
+/* A child of the master's was reaped; true: it was the helper, which has said
+ * what it had to say. */
 static bool
 renew_reaped(pid_t pid)
 {
+	struct arena a = { NULL };
+	ssize_t n;
+	char *b;
+
 	if (pid != rn.pid)
 		return false;
-	rn.pid = -1;
-	while (renew_life.fd >= 0 && renew_hear())
-		;
-	if (renew_life.fd >= 0)
-		renew_done();
+	b = arena_alloc(&a, RENEW_RESULT_MAX);
+	n = recv(rn.life, b, RENEW_RESULT_MAX, MSG_DONTWAIT);
+	renew_over();
+	renew_result((struct slice){ b, (size_t)MAX(n, 0) }, rn.only_asks);
+	arena_free(&a);
 	return true;
 }
 
@@ -28768,7 +28702,6 @@ inherit_read(void)
 	for (word = children_read(b, sizeof b); !lines.p && m.n_strangers < STRANGERS_MAX &&
 	    (pid = child_next(&word)) > 0; )
 		m.strangers[m.n_strangers++] = pid;
-
 	while (!adopted && slice_cut(&rest, '\n', &line))
 		adopted = slice_cut(&line, ' ', &word) && slice_eq(word, S("board")) &&
 		    slice_cut(&line, ' ', &word) && slice_uint(word, INT_MAX) >= 0 &&
@@ -28786,7 +28719,7 @@ inherit_read(void)
  *         reload is a generation that gets ready before the one before it is told
  *         to drain. */
 
-#define MASTER_WATCHES (WORKER_SLOTS + PROCS_MAX + OUTPUTS_MAX + 3) /* signals, log, ACME */
+#define MASTER_WATCHES (WORKER_SLOTS + PROCS_MAX + OUTPUTS_MAX + 2) /* signals, log */
 
 /* What happens to the master; master_do says who reacts. */
 enum master_event {
@@ -29035,25 +28968,12 @@ logs_reopen(void)
 	log_info("logs reopened");
 }
 
-/* Once it accepts, nobody reads what a daemon says to its terminal. */
-static void
-daemon_ready(void)
-{
-	struct stat st;
-	if (m.conf->log.error.sink == SINK_STDERR && fstat(STDERR_FILENO, &st) == 0 &&
-	    !S_ISREG(st.st_mode))
-		log_warn("in the background from here on: set log.error to see what warp says");
-	stdio_release();
-	helper_mute = false;
-	logs_reopen();
-	fd_say(&m.daemon_fd, 0);
-}
-
 /* All workers accept: everyone who waits for that is told. */
 static void
 master_ready(void)
 {
 	const char *old = getenv(ENV_OLD);
+	struct stat st;
 	char b[16];
 	int n = snprintf(b, sizeof b, "%d\n", (int)getpid());
 
@@ -29068,8 +28988,16 @@ master_ready(void)
 	unsetenv(ENV_INHERIT);
 	log_info("warp %s ready, %d worker%s", VERSION, m.conf->server.workers,
 	    m.conf->server.workers == 1 ? "" : "s");
-	if (m.daemon_fd >= 0)
-		daemon_ready();
+	if (m.daemon_fd >= 0) { /* nobody reads what it says to its terminal from now on */
+		if (m.conf->log.error.sink == SINK_STDERR && fstat(STDERR_FILENO, &st) == 0 &&
+		    !S_ISREG(st.st_mode))
+			log_warn("in the background from here on: set log.error to see what warp "
+			    "says");
+		stdio_release();
+		helper_mute = false;
+		logs_reopen();
+		fd_say(&m.daemon_fd, 0);
+	}
 	fd_say(&m.notify_fd, '\n');
 	notify_fmt("READY=1");
 }
