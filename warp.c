@@ -23724,16 +23724,16 @@ acme_wait(int fd, int way, int64_t ms)
 static int
 acme_dial_one(const struct addrinfo *ai)
 {
-	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1, err;
+	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
 
 	if (fd < 0)
 		return -1;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	acme_wait(fd, SO_SNDTIMEO, ACME_CONNECT_MS);
 	if (connect(fd, ai->ai_addr, ai->ai_addrlen) < 0) {
-		err = errno == EINPROGRESS ? ETIMEDOUT : errno;
-		close(fd);
-		errno = err;
+		if (errno == EINPROGRESS)
+			errno = ETIMEDOUT;
+		fd_close(fd);
 		return -1;
 	}
 	acme_wait(fd, SO_SNDTIMEO, ACME_REQUEST_MS);
@@ -24665,9 +24665,7 @@ endpoint_dial(const union sock *to, socklen_t n)
 	/* a unix socket whose backlog is full listens */
 	if (done == 0 || (errno == EAGAIN && to->sa.sa_family == AF_UNIX))
 		errno = EISCONN;
-	done = errno;
-	close(fd);
-	errno = done;
+	fd_close(fd);
 	return -1;
 }
 
@@ -28558,18 +28556,22 @@ upgrade_later(void)
 	asker_told(&ug.asker, "a start or reload is under way, try again");
 }
 
-/* What the binary before gets back: what it gave, but its programs as they are
- * now. */
-static const char *
-upgrade_lines(const char *given)
+/* A new binary that cannot start gives way to the one before it, which gets back
+ * what it gave, but its programs as they are now. Returns if there is none. */
+static void
+upgrade_back(char **argv)
 {
-	static char lines[INHERIT_MAX];
-	struct text t = { lines, 0, sizeof lines, false };
-	struct slice rest = slice_of(given), line;
+	static char b[INHERIT_MAX];
+	const char *old = getenv(ENV_OLD), *given = getenv(ENV_INHERIT);
+	struct text t = { b, 0, sizeof b, false };
+	struct slice rest = slice_of(given), line, word;
+	int fd = old ? atoi(old) : -1;
 
-	if (!m.conf)
-		return given; /* they were not taken yet */
-	while (slice_cut(&rest, '\n', &line))
+	if (fd < 0 || !given)
+		return;
+	log_error("upgrade failed: back to the binary before");
+	workers_kill(m.newest);
+	while (m.conf && slice_cut(&rest, '\n', &line)) /* else they were not taken yet */
 		if (!slice_starts(line, S("proc "))) {
 			text_add(&t, line);
 			text_char(&t, '\n');
@@ -28577,26 +28579,8 @@ upgrade_lines(const char *given)
 	procs_inherit_write(&t);
 	text_char(&t, '\0');
 	procs_inherit_mark(0);
-	return t.full ? given : lines;
-}
-
-/* A new binary that cannot start gives way to the one before it. Returns if
- * there is none. */
-static void
-upgrade_back(char **argv)
-{
-	const char *old = getenv(ENV_OLD), *lines = getenv(ENV_INHERIT);
-	struct slice rest = slice_of(lines), line, word;
-	int fd = old ? atoi(old) : -1;
-
-	if (fd < 0 || !lines)
-		return;
-	log_error("upgrade failed: back to the binary before");
-	workers_kill(m.newest);
-	lines = upgrade_lines(lines);
-	rest = slice_of(lines);
-	setenv(ENV_INHERIT, lines, 1); /* else it is as it was */
-	while (slice_cut(&rest, '\n', &line))
+	setenv(ENV_INHERIT, m.conf && !t.full ? b : given, 1);
+	for (rest = slice_of(getenv(ENV_INHERIT)); slice_cut(&rest, '\n', &line); )
 		if (slice_cut(&line, ' ', &word) && slice_cut(&line, ' ', &word) &&
 		    slice_uint(word, INT_MAX) >= 0)
 			fcntl((int)slice_uint(word, INT_MAX), F_SETFD, 0);
@@ -28750,21 +28734,6 @@ acme_take(void)
 	renew_take(m.conf, plain, tls);
 }
 
-/* The first error, for who asked. */
-static const char *
-diags_first(const struct diags *ds)
-{
-	static char text[CTL_MAX - 1];
-
-	for (const struct diag *d = ds->first; d; d = d->next)
-		if (d->level == DIAG_ERROR) {
-			snprintf(text, sizeof text, "%s:%u:%u: %s", ds->file ? ds->file : "warp",
-			    d->line, d->col, d->text);
-			return text;
-		}
-	return "the configuration is wrong";
-}
-
 /* The new generation is ready: it is the one, the old drains. */
 static void
 reload_commit(void)
@@ -28835,15 +28804,22 @@ reload_later(void)
 static void
 reload_begin(void)
 {
+	const struct diag *d;
+	char text[CTL_MAX - 1] = "the configuration is wrong";
 	struct conf *cf;
 
 	notify_fmt("RELOADING=1");
 	cf = start_load(m.start);
 	diags_log(&cf->diags);
 	if (cf->diags.errors > 0) {
+		for (d = cf->diags.first; d && d->level != DIAG_ERROR; d = d->next)
+			;
+		if (d)
+			snprintf(text, sizeof text, "%s:%u:%u: %s",
+			    cf->diags.file ? cf->diags.file : "warp", d->line, d->col, d->text);
 		log_error("reload: %d error%s, going on with the old configuration", cf->diags.errors,
 		    cf->diags.errors == 1 ? "" : "s");
-		asker_told(&m.asker, diags_first(&cf->diags));
+		asker_told(&m.asker, text); /* the first error */
 		conf_free(cf);
 		notify_fmt("READY=1");
 		return;
