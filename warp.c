@@ -23552,67 +23552,17 @@ resolve_run(void *conf_of, int life)
 #define ACME_TLS   S("tls-alpn-01")
 #define ACME_ERROR "urn:ietf:params:acme:error:"
 
-/* What the CA offers at its directory. RFC 8555 7.1.1, 9773 4. */
-enum acme_url { URL_NONCE, URL_ACCOUNT, URL_ORDER, URL_RENEWAL, ACME_URLS };
-
-/* What the helper is to do, and with what. All of it is the master's. */
-struct acme_task {
-	const struct server_conf *server;
-	const struct tls_conf *t;
-	const br_ec_private_key *account;
-	const struct cert *cert; /* that is to be replaced; NULL: none */
-	bool ask;                /* only when it shall be replaced */
-	bool plain, tls;         /* there are such listeners */
-};
-
-/* Where a URL leads to. */
-struct acme_place {
-	const char *host, *port, *authority; /* authority: as in Host */
-	struct slice path;
-};
-
-/* What the CA said. */
-struct acme_answer {
-	int status;
-	struct slice body, location;
-	const struct json *json; /* NULL: it is none */
-	int64_t retry_s;         /* of Retry-After; -1: not said */
-};
-
-/* The connection to the CA; ch.w.fd is -1 while there is none. */
-struct acme_ca {
-	struct chan ch;
-	const char *host, *port;
-	bool heard; /* something, since the request was sent */
-};
-
-/* One job, from the directory to the certificate. */
-struct acme {
-	const struct acme_task *task;
-	struct arena arena;
-	int64_t by_ms, end_ms;   /* of this request; of the job */
-	struct slice urls[ACME_URLS];
-	struct slice jwk, thumb, kid, nonce;
-	bool wants_eab;
-	struct slice order;      /* its URL */
-	struct acme_ca ca;
-	struct head head;
-	struct text in;          /* what came of an answer */
-	char why[LOG_LINE / 2];  /* of the failure */
-	const char *advice;
-	int64_t retry_s;         /* not before so long; -1: not said */
-};
-
 /* Always false, so that a failing step is one line. */
 __attribute__((format(printf, 2, 3))) static bool
 acme_fail(struct acme *j, const char *fmt, ...)
 {
 	va_list ap;
+	char *p;
 
 	va_start(ap, fmt);
-	vsnprintf(j->why, sizeof j->why, fmt, ap);
+	j->why = p = arena_vfmt(&j->arena, fmt, ap);
 	va_end(ap);
-	for (char *p = j->why; *p; p++)
+	for (; *p; p++)
 		if ((unsigned char)*p < ' ')
 			*p = ' '; /* the master reads lines */
 	return false;
@@ -24429,7 +24379,7 @@ acme_run(void *task, int life)
 	clock_turn();
 	tls_open(k->t, 1);
 	*j = (struct acme){ .task = k, .end_ms = now_ms + ACME_JOB_MS, .retry_s = -1,
-		.nonce = S(""), .kid = S(""), .ca.ch.w.fd = -1,
+		.why = "", .nonce = S(""), .kid = S(""), .ca.ch.w.fd = -1,
 		.in = { xcalloc(1, ACME_ANSWER_MAX), 0, ACME_ANSWER_MAX, false } };
 	j->jwk = jwk_text(&j->arena, k->account);
 	j->thumb = jwk_thumbprint(&j->arena, j->jwk);
@@ -24824,17 +24774,6 @@ endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *
 
 static struct rlimit child_files; /* as warp was started with, before it raised its own */
 static char child_mark[128];      /* NAME=value in the environment of all programs of this warp */
-
-struct child_start {
-	const struct process *conf;
-	const char *label;
-	int index;
-	const struct endpoint *at;
-	struct arena *a;
-	uid_t uid;    /* whose program it will be */
-	int out;      /* its stdout and stderr */
-	pid_t parent;
-};
 
 /* text with {index}, {port} and {socket} filled in. */
 static char *
@@ -27043,13 +26982,6 @@ jobs_step(void)
 #define RENEW_FILE_MODE 0600
 #define RENEW_RESULT_MAX (2 * ACME_ANSWER_MAX)
 
-/* Of what it depends when a certificate is due. Wall clock. */
-struct renew_facts {
-	int64_t from_s, until_s;               /* of the certificate; until 0: none */
-	int64_t window_from_s, window_until_s; /* that the CA suggests; 0: none */
-	uint32_t dice;                         /* random, the same for each look */
-};
-
 static struct {
 	struct tls_conf *serves;
 	int64_t certs_ms;               /* its files are looked at; 0: none are */
@@ -27538,12 +27470,6 @@ certs_file(const struct cert_set *set)
 	return fd >= 0 ? fd : log_errno("certificates cannot be handed to the workers");
 }
 
-/* What certs_load has said; why: of it what makes the new ones unusable. */
-struct certs_said {
-	struct diags ds;
-	const char *why;
-};
-
 static void
 certs_note(void *to, enum diag_level level, int pair, const char *text)
 {
@@ -27719,24 +27645,6 @@ renew_settle(bool (*give)(int fd))
 #define WORKER_SLOTS (WORKERS_MAX * 2)
 #define STOP_WAIT_MS 1000 /* for workers told to stop */
 
-enum master_state { M_STARTING, M_RUNNING, M_RELOADING, M_DRAINING, M_STOPPING, MASTER_STATES };
-
-struct listeners {
-	struct listener v[LISTENERS_MAX];
-	int n;
-};
-
-/* How warp was started: read again at each reload. */
-struct start {
-	char **argv;
-	const char *file;            /* NULL: simple mode */
-	const char *listen, *target; /* of simple mode */
-	char **wrapped;              /* of `-- CMD`; NULL: none */
-	const char *pid_file;
-	int notify_fd;  /* -n, or -1 */
-	int daemon_fd;  /* the waiting parent of -d, or -1 */
-};
-
 static struct {
 	const struct start *start;
 	enum master_state state;
@@ -27865,13 +27773,6 @@ listener_of(struct listeners *ls, const struct addr *a)
 			return &ls->v[i];
 	return NULL;
 }
-
-/* What a new worker needs to know. */
-struct worker_task {
-	struct conf *cf;
-	struct listeners *ls;
-	int slot;
-};
 
 /* In the new process. */
 static void
@@ -28705,19 +28606,6 @@ inherit_read(void)
 
 #define MASTER_WATCHES (WORKER_SLOTS + PROCS_MAX + OUTPUTS_MAX + 2) /* signals, log */
 
-/* What happens to the master; master_do says who reacts. */
-enum master_event {
-	EV_RELOAD,  /* HUP, or asked over the admin socket, as the next three */
-	EV_UPGRADE, /* USR2 */
-	EV_QUIT,    /* QUIT */
-	EV_STOP,    /* TERM, INT */
-	EV_READY,   /* all workers of the newest generation accept */
-	EV_DEATH,   /* one of them died before that */
-	EV_LATE,    /* the deadline of this state is over */
-	EV_DRAINED, /* no worker is left */
-	MASTER_EVENTS
-};
-
 /* ---- reload ---- */
 
 /* The serving configuration's certificate is renewed from now on. */
@@ -29168,15 +29056,6 @@ master_signal(struct watch *w, short revents)
 			master_event((enum master_event)events[si.ssi_signo]);
 }
 
-/* A verb of the operator's. */
-struct verb {
-	const char *name;
-	bool names;         /* it goes with the name of a process or an instance */
-	void (*act)(const struct verb *, struct slice name, const struct asker *);
-	int what;           /* its event, kind of job, or drained or not */
-	struct asker *told; /* by who reacts, when it is done; NULL: at once */
-};
-
 static void
 asked_master(const struct verb *v, struct slice name, const struct asker *a)
 {
@@ -29507,16 +29386,6 @@ static const char usage_text[] =
     "Signals: HUP reload, QUIT drain and leave, TERM stop, USR1 reopen logs, USR2 upgrade.\n"
     "Exit status: 0 clean, 1 configuration, 2 usage, 3 cannot listen, 4 anything else;\n"
     "with --, that of CMD (128+n for a signal).\n";
-
-#define HEADERS_MAX 64 /* -H */
-
-struct options {
-	struct start s;
-	const char *explain, *verb, *arg, *client;
-	const char *headers[HEADERS_MAX];
-	int n_headers;
-	bool check, daemon, list_keys;
-};
 
 static int
 usage(const char *why, const char *what)

@@ -1553,6 +1553,72 @@ struct probe {
 	bool said;            /* logged: runs, but its checks fail */
 };
 
+/* ==== acme, renew ========================================================= */
+
+/* What the CA offers at its directory. RFC 8555 7.1.1, 9773 4. */
+enum acme_url { URL_NONCE, URL_ACCOUNT, URL_ORDER, URL_RENEWAL, ACME_URLS };
+
+/* What the helper is to do, and with what. All of it is the master's. */
+struct acme_task {
+	const struct server_conf *server;
+	const struct tls_conf *t;
+	const br_ec_private_key *account;
+	const struct cert *cert; /* that is to be replaced; NULL: none */
+	bool ask;                /* only when it shall be replaced */
+	bool plain, tls;         /* there are such listeners */
+};
+
+/* Where a URL leads to. */
+struct acme_place {
+	const char *host, *port, *authority; /* authority: as in Host */
+	struct slice path;
+};
+
+/* What the CA said. */
+struct acme_answer {
+	int status;
+	struct slice body, location;
+	const struct json *json; /* NULL: it is none */
+	int64_t retry_s;         /* of Retry-After; -1: not said */
+};
+
+/* The connection to the CA; ch.w.fd is -1 while there is none. */
+struct acme_ca {
+	struct chan ch;
+	const char *host, *port;
+	bool heard; /* something, since the request was sent */
+};
+
+/* One job, from the directory to the certificate. */
+struct acme {
+	const struct acme_task *task;
+	struct arena arena;
+	int64_t by_ms, end_ms;   /* of this request; of the job */
+	struct slice urls[ACME_URLS];
+	struct slice jwk, thumb, kid, nonce;
+	bool wants_eab;
+	struct slice order;      /* its URL */
+	struct acme_ca ca;
+	struct head head;
+	struct text in;          /* what came of an answer */
+	const char *why;         /* it failed, one line; "": not yet */
+	const char *advice;
+	int64_t retry_s;         /* not before so long; -1: not said */
+};
+
+/* Of what it depends when a certificate is due. Wall clock. */
+struct renew_facts {
+	int64_t from_s, until_s;               /* of the certificate; until 0: none */
+	int64_t window_from_s, window_until_s; /* that the CA suggests; 0: none */
+	uint32_t dice;                         /* random, the same for each look */
+};
+
+/* What certs_load has said; why: of it what makes the new ones unusable. */
+struct certs_said {
+	struct diags ds;
+	const char *why;
+};
+
 /* ==== proc ================================================================ */
 
 /* Where a replica listens: what {port} and {socket} stand for. */
@@ -1563,6 +1629,18 @@ struct endpoint {
 	socklen_t sock_n;
 	union sock other;  /* it may be there instead: `localhost` is ::1 for some */
 	socklen_t other_n; /* 0: it may not */
+};
+
+/* What a program is started with, until it is. */
+struct child_start {
+	const struct process *conf;
+	const char *label;
+	int index;
+	const struct endpoint *at;
+	struct arena *a;
+	uid_t uid;    /* whose program it will be */
+	int out;      /* its stdout and stderr */
+	pid_t parent;
 };
 
 enum proc_event {
@@ -1689,6 +1767,68 @@ struct worker {
 	bool ready, draining;
 	bool killed;   /* by us: how it ends is no news */
 	int64_t started_ms;
+};
+
+/* What the master is about. */
+enum master_state { M_STARTING, M_RUNNING, M_RELOADING, M_DRAINING, M_STOPPING, MASTER_STATES };
+
+/* The sockets of a configuration. */
+struct listeners {
+	struct listener v[LISTENERS_MAX];
+	int n;
+};
+
+/* How warp was started: read again at each reload. */
+struct start {
+	char **argv;
+	const char *file;            /* NULL: simple mode */
+	const char *listen, *target; /* of simple mode */
+	char **wrapped;              /* of `-- CMD`; NULL: none */
+	const char *pid_file;
+	int notify_fd;  /* -n, or -1 */
+	int daemon_fd;  /* the waiting parent of -d, or -1 */
+};
+
+/* What a new worker needs to know. */
+struct worker_task {
+	struct conf *cf;
+	struct listeners *ls;
+	int slot;
+};
+
+/* What happens to the master; master_do says who reacts. */
+enum master_event {
+	EV_RELOAD,  /* HUP, or asked over the admin socket, as the next three */
+	EV_UPGRADE, /* USR2 */
+	EV_QUIT,    /* QUIT */
+	EV_STOP,    /* TERM, INT */
+	EV_READY,   /* all workers of the newest generation accept */
+	EV_DEATH,   /* one of them died before that */
+	EV_LATE,    /* the deadline of this state is over */
+	EV_DRAINED, /* no worker is left */
+	MASTER_EVENTS
+};
+
+/* A verb of the operator's. */
+struct verb {
+	const char *name;
+	bool names;         /* it goes with the name of a process or an instance */
+	void (*act)(const struct verb *, struct slice name, const struct asker *);
+	int what;           /* its event, kind of job, or drained or not */
+	struct asker *told; /* by who reacts, when it is done; NULL: at once */
+};
+
+/* ==== main ================================================================ */
+
+#define HEADERS_MAX 64 /* -H */
+
+/* The command line. */
+struct options {
+	struct start s;
+	const char *explain, *verb, *arg, *client;
+	const char *headers[HEADERS_MAX];
+	int n_headers;
+	bool check, daemon, list_keys;
 };
 
 #endif
