@@ -26982,30 +26982,7 @@ jobs_step(void)
 #define RENEW_FILE_MODE 0600
 #define RENEW_RESULT_MAX (2 * ACME_ANSWER_MAX)
 
-static struct {
-	struct tls_conf *serves;
-	int64_t certs_ms;               /* its files are looked at; 0: none are */
-	const struct tls_conf *t;       /* the same; NULL: without ACME */
-	const struct server_conf *server;
-	bool plain, tls;                /* its listeners */
-	uint64_t of;                    /* of what a job depends on */
-	pid_t pid;                      /* the helper; 0: none runs */
-	bool only_asks;                 /* it only asks when to renew */
-	int life;                       /* it says there what came of it, while it runs */
-	struct arena kept;              /* a certificate that could not be written */
-	struct slice pem;
-	int64_t got_from_s, got_until_s; /* of the last that was written */
-	int64_t kill_ms;                /* the helper is not heard longer than that */
-	int64_t again_ms, look_ms;      /* no job, no look at the clock, before that */
-	int64_t limit_ms;               /* no job before that, for the CA said so */
-	int64_t ask_ms;                 /* the CA is asked when to renew */
-	int64_t wait_ms;                /* after the last failure; 0: there was none */
-	struct renew_facts facts;       /* window and dice are kept here */
-	bool clock_said;
-	bool other_ca;                  /* the certificate is of another CA */
-	unsigned char x[EC_KEY_BYTES];
-	br_ec_private_key account;
-} rn;
+static struct renew rn;
 
 /* ---- when ---- */
 
@@ -27642,32 +27619,9 @@ renew_settle(bool (*give)(int fd))
  *         A generation is one configuration's workers: the newest serves, older
  *         ones drain. */
 
-#define WORKER_SLOTS (WORKERS_MAX * 2)
 #define STOP_WAIT_MS 1000 /* for workers told to stop */
 
-static struct {
-	const struct start *start;
-	enum master_state state;
-	struct conf *conf, *next;      /* next: being reloaded */
-	struct listeners ls, next_ls;
-	struct listeners had;          /* inherited, until all workers are ready */
-	struct worker workers[WORKER_SLOTS];
-	unsigned generation;           /* that serves */
-	unsigned newest;               /* that was started last; numbers are not reused */
-	struct timer respawn;          /* missing workers are started; not armed: none miss */
-	struct timer deadline;         /* of starting, reloading, stopping */
-	pid_t resolver;
-	int resolver_life;
-	struct timer resolver_again;
-	uint32_t resolver_wait_ms;
-	int pid_fd, notify_fd, daemon_fd;
-	struct asker asker;            /* of a reload */
-	pid_t checker;                 /* worker that does the health checks; 0: none */
-	bool reload_again;             /* when that can be */
-	pid_t strangers[STRANGERS_MAX]; /* children that warp did not start */
-	int n_strangers;
-	int code;                      /* exit status to be */
-} m;
+static struct master m;
 
 /* ---- telling others ---- */
 
@@ -28271,14 +28225,7 @@ systemd_read(const struct conf *cf)
 #define ENV_OLD      "WARP_UPGRADE_FROM"
 #define INHERIT_MAX  120000 /* the kernel's limit is 131072 */
 
-static struct {
-	struct asker asker;
-	bool again;        /* when that can be */
-	pid_t check;       /* a new binary that judges the configuration; 0: none */
-	int says;          /* what it writes; -1: none */
-	struct timer late;
-	char exe[PATH_MAX];
-} ug = { .says = -1 };
+static struct upgrade ug = { .says = -1 };
 
 enum { INHERITED = 1, ACTIVATED = 2 }; /* bits of a listen line */
 

@@ -1619,6 +1619,32 @@ struct certs_said {
 	const char *why;
 };
 
+/* The certificate by ACME, and the files of all: the master's only one. */
+struct renew {
+	struct tls_conf *serves;        /* of the configuration in force */
+	int64_t certs_ms;               /* its files are looked at; 0: none are */
+	const struct tls_conf *t;       /* the same; NULL: without ACME */
+	const struct server_conf *server;
+	bool plain, tls;                /* its listeners */
+	uint64_t of;                    /* of what a job depends on */
+	pid_t pid;                      /* the helper; 0: none runs */
+	bool only_asks;                 /* it only asks when to renew */
+	int life;                       /* it says there what came of it, while it runs */
+	struct arena kept;              /* a certificate that could not be written */
+	struct slice pem;
+	int64_t got_from_s, got_until_s; /* of the last that was written */
+	int64_t kill_ms;                /* the helper is not heard longer than that */
+	int64_t again_ms, look_ms;      /* no job, no look at the clock, before that */
+	int64_t limit_ms;               /* no job before that, for the CA said so */
+	int64_t ask_ms;                 /* the CA is asked when to renew */
+	int64_t wait_ms;                /* after the last failure; 0: there was none */
+	struct renew_facts facts;       /* window and dice are kept here */
+	bool clock_said;
+	bool other_ca;                  /* the certificate is of another CA */
+	unsigned char x[EC_KEY_BYTES];
+	br_ec_private_key account;
+};
+
 /* ==== proc ================================================================ */
 
 /* Where a replica listens: what {port} and {socket} stand for. */
@@ -1757,6 +1783,8 @@ enum ctl_op {
 	                     comes along; worker: they did not arrive */
 };
 
+#define WORKER_SLOTS (WORKERS_MAX * 2) /* new and draining ones */
+
 /* A worker process, as the master sees it. */
 struct worker {
 	struct watch ctl; /* first: our end of the socketpair */
@@ -1787,6 +1815,41 @@ struct start {
 	const char *pid_file;
 	int notify_fd;  /* -n, or -1 */
 	int daemon_fd;  /* the waiting parent of -d, or -1 */
+};
+
+/* The master itself. */
+struct master {
+	const struct start *start;
+	enum master_state state;
+	struct conf *conf, *next;      /* next: being reloaded */
+	struct listeners ls, next_ls;
+	struct listeners had;          /* inherited, until all workers are ready */
+	struct worker workers[WORKER_SLOTS];
+	unsigned generation;           /* that serves */
+	unsigned newest;               /* that was started last; numbers are not reused */
+	struct timer respawn;          /* missing workers are started; not armed: none miss */
+	struct timer deadline;         /* of starting, reloading, stopping */
+	pid_t resolver;
+	int resolver_life;
+	struct timer resolver_again;
+	uint32_t resolver_wait_ms;
+	int pid_fd, notify_fd, daemon_fd;
+	struct asker asker;            /* of a reload */
+	pid_t checker;                 /* worker that does the health checks; 0: none */
+	bool reload_again;             /* when that can be */
+	pid_t strangers[STRANGERS_MAX]; /* children that warp did not start */
+	int n_strangers;
+	int code;                      /* exit status to be */
+};
+
+/* A change of the binary under way. */
+struct upgrade {
+	struct asker asker;
+	bool again;        /* when that can be */
+	pid_t check;       /* a new binary that judges the configuration; 0: none */
+	int says;          /* what it writes; -1: none */
+	struct timer late;
+	char exe[PATH_MAX];
 };
 
 /* What a new worker needs to know. */
