@@ -23031,6 +23031,7 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 	static const char ready = CTL_READY;
 	struct watch logs[] = { { .slot = -1, .ready = log_ready },
 		{ .slot = -1, .ready = log_ready } };
+	bool waits = false, waited;
 	int wait_ms = -1;
 
 	me = &board->workers[slot];
@@ -23041,9 +23042,12 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 		loop_turn(wait_ms < 0 ? access_due_ms() : wait_ms);
 		access_flush(false);
 		wait_ms = front_settle(cf);
-		/* lines that wait are written as soon as their readers take them */
-		loop_aim(&logs[0], sink_waits(&log_sink), POLLOUT);
-		loop_aim(&logs[1], sink_waits(&access_log.sink), POLLOUT);
+		waited = waits;
+		if ((waits = log_sink.blocked || access_log.sink.blocked) || waited) {
+			/* lines are written as soon as their readers take them */
+			loop_aim(&logs[0], sink_waits(&log_sink), POLLOUT);
+			loop_aim(&logs[1], sink_waits(&access_log.sink), POLLOUT);
+		}
 	}
 	sinks_finish(&access_log.sink, &log_sink, LOG_LAST_MS);
 	log_leave();
