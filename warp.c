@@ -26121,6 +26121,7 @@ static void
 proc_free(struct proc *p)
 {
 	struct board_proc *last = p->board;
+
 	for (int i = 0; i < n_procs; i++)
 		if (procs[i]->old == p)
 			proc_leave(procs[i], 0);
@@ -26962,15 +26963,11 @@ job_step_all(struct job *j)
 static void
 jobs_step(void)
 {
-	static void (*const steps[])(struct job *) = {
-		[JOB_RESTART] = job_step_restart,
-		[JOB_START] = job_step_all,
-		[JOB_STOP] = job_step_all,
-	};
-
 	for (int i = 0; i < JOBS_MAX; i++)
-		if (jobs[i].name[0])
-			steps[jobs[i].kind](&jobs[i]);
+		if (jobs[i].name[0] && jobs[i].kind == JOB_RESTART)
+			job_step_restart(&jobs[i]);
+		else if (jobs[i].name[0])
+			job_step_all(&jobs[i]);
 }
 
 /* ==== renew ==================================================================
