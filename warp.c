@@ -11888,45 +11888,33 @@ static struct board *board;
 	    atomic_load_explicit(&(counter), memory_order_relaxed) + (n),        \
 	    memory_order_relaxed)
 
-/* A piece of at most half of lo is added, and hi is told if that was passed. */
-static uint32_t
-wide_piece(uint64_t n)
+/* Adds n in pieces of at most half of lo, and tells hi when that was passed. */
+__attribute__((always_inline)) static inline void
+wide_grow(struct wide *w, uint64_t n, bool alone)
 {
-	return (uint32_t)MIN(n, (uint64_t)INT32_MAX);
-}
-
-static void
-wide_carry(struct wide *w, uint32_t was, uint32_t n)
-{
-	if ((was ^ (was + n)) >> 31)
-		atomic_fetch_add_explicit(&w->hi, 1, memory_order_release);
+	for (uint32_t piece, was; n > 0; n -= piece) {
+		piece = (uint32_t)MIN(n, (uint64_t)INT32_MAX);
+		was = alone ? atomic_load_explicit(&w->lo, memory_order_relaxed)
+		            : atomic_fetch_add_explicit(&w->lo, piece, memory_order_relaxed);
+		if (alone)
+			atomic_store_explicit(&w->lo, was + piece, memory_order_relaxed);
+		if ((was ^ (was + piece)) >> 31)
+			atomic_fetch_add_explicit(&w->hi, 1, memory_order_release);
+	}
 }
 
 /* Any process may. */
 static void
 wide_add(struct wide *w, uint64_t n)
 {
-	uint32_t piece;
-
-	for (; n > 0; n -= piece) {
-		piece = wide_piece(n);
-		wide_carry(w, atomic_fetch_add_explicit(&w->lo, piece, memory_order_relaxed),
-		    piece);
-	}
+	wide_grow(w, n, false);
 }
 
 /* The only writer does: no locked instruction. */
 static void
 wide_count(struct wide *w, uint64_t n)
 {
-	uint32_t piece, was;
-
-	for (; n > 0; n -= piece) {
-		piece = wide_piece(n);
-		was = atomic_load_explicit(&w->lo, memory_order_relaxed);
-		atomic_store_explicit(&w->lo, was + piece, memory_order_relaxed);
-		wide_carry(w, was, piece);
-	}
+	wide_grow(w, n, true);
 }
 
 /* One writer. */
