@@ -683,7 +683,7 @@ arena_free(struct arena *a)
 #define ROOT        ((uid_t)0)
 #define ANYBODY     ((uid_t)-1)
 
-/* Another one has a say. */
+/* That user can change the way as well. */
 static void
 walk_say(struct walk *w, uid_t who)
 {
@@ -691,7 +691,7 @@ walk_say(struct walk *w, uid_t who)
 		w->who = w->who == ROOT || w->who == who ? who : ANYBODY;
 }
 
-/* Goes into the directory fd, which is w's then. */
+/* Goes into the directory fd, which w owns from then on. */
 static bool
 walk_enter(struct walk *w, int fd)
 {
@@ -782,7 +782,7 @@ walk_dir(struct walk *w, const char *path)
 	return false;
 }
 
-/* What is open there may be used by root. */
+/* Root may use the file that is open there. */
 static bool
 walk_is_good(const struct walk *w, const struct stat *st)
 {
@@ -797,7 +797,7 @@ walk_is_good(const struct walk *w, const struct stat *st)
 	    ((st->st_uid == ROOT || st->st_uid == w->own) && own_name);
 }
 
-/* A file of root's harms nobody there. */
+/* A file that root makes there harms nobody. */
 static bool
 walk_may_make(const struct walk *w)
 {
@@ -926,7 +926,7 @@ source_read(struct arena *a, const char *path, size_t max, struct slice *out)
 	    max, out);
 }
 
-/* One that clients or programs get to see. */
+/* A file that clients or programs get to see. */
 static const char *
 walk_read(struct arena *a, const char *path, size_t max, uid_t own, struct slice *out)
 {
@@ -6386,7 +6386,7 @@ certs_twins(struct certs_reader *r, const struct cert_set *set)
 		}
 }
 
-/* How many of the names it is for. */
+/* How many of the names c is for. */
 static int
 cert_covered(const struct cert *c, const struct slices *names)
 {
@@ -6397,7 +6397,7 @@ cert_covered(const struct cert *c, const struct slices *names)
 	return n;
 }
 
-/* It is for these names and no others. */
+/* c is for these names and no others. */
 static bool
 cert_is_for(const struct cert *c, const struct slices *names)
 {
@@ -12281,9 +12281,8 @@ rate_take(const struct rate_limit *r, uint64_t tag)
 	return until == next ? 0 : (unsigned)((next - now - room + 999999) / 1000000);
 }
 
-/* What the CA is to find when it asks for domain: at `/.well-known/…/token`
- * that answer or, without a token, in the handshake. Without a domain the
- * record is free again. One writer. False: too long, the record is free. */
+/* The CA shall find that answer for domain: at `/.well-known/…/token` or, with "" for
+ * a token, in the handshake. NULL: record i is free again. One writer. False: too long. */
 static bool
 challenge_set(int i, const char *domain, const char *token, const char *answer)
 {
@@ -12291,22 +12290,18 @@ challenge_set(int i, const char *domain, const char *token, const char *answer)
 	bool good = !domain || (strlen(domain) < sizeof c->domain &&
 	    strlen(token) < sizeof c->token && strlen(answer) < sizeof c->answer);
 
+	if (!domain || !good)
+		domain = token = answer = "";
 	seq_take(&c->seq, c->seq);
-	memset(c->domain, 0, sizeof c->domain);
-	memset(c->token, 0, sizeof c->token);
-	memset(c->answer, 0, sizeof c->answer);
-	if (domain && good) {
-		memcpy(c->domain, domain, strlen(domain));
-		memcpy(c->token, token, strlen(token));
-		memcpy(c->answer, answer, strlen(answer));
-	}
+	snprintf(c->domain, sizeof c->domain, "%s", domain);
+	snprintf(c->token, sizeof c->token, "%s", token);
+	snprintf(c->answer, sizeof c->answer, "%s", answer);
 	seq_give(&c->seq);
 	return good;
 }
 
-/* What the CA is to be told: by http-01, of whatever domain that token is (RFC
- * 8555 8.3), or in the handshake of tls-alpn-01 for domain, which has no token
- * (RFC 8737). False: nothing; what is just being written is not asked for yet. */
+/* The answer for that token (http-01, RFC 8555 8.3), or for domain without one (the
+ * handshake of tls-alpn-01, RFC 8737). False: there is none, or none yet. */
 static bool
 challenge_answer(struct slice domain, struct slice token, char out[ACME_TOKEN_MAX])
 {
@@ -12487,7 +12482,7 @@ instance_worked(const struct instance *in)
 	board_changed();
 }
 
-/* Its answer took us to come: into the moving average. */
+/* An answer took so long: into the moving average. */
 static void
 instance_timed(const struct instance *in, int64_t us)
 {
@@ -12574,7 +12569,7 @@ roster_weight(struct roster *r, const struct instance *in)
 	return in->weight * (uint32_t)MAX(part, 1);
 }
 
-/* Those who can be asked, of one kind. */
+/* Instances of one kind that can be asked join the roster. */
 static void
 roster_list(struct upstream *up, bool backup)
 {
