@@ -5092,19 +5092,19 @@ crypt_matches(const struct sha_job *j)
 static void
 json_blanks(struct json_reader *r)
 {
-	while (r->p < r->end && (*r->p == ' ' || *r->p == '\t' || *r->p == '\n' || *r->p == '\r'))
-		r->p++;
+	r->p += strspn(r->p, " \t\n\r");
 }
 
 /* Steps over c, and the blanks before it, if it is what comes next. */
 static bool
 json_sign(struct json_reader *r, char c)
 {
+	bool is;
+
 	json_blanks(r);
-	if (r->p == r->end || *r->p != c)
-		return false;
-	r->p++;
-	return true;
+	is = *r->p == c;
+	r->p += is;
+	return is;
 }
 
 /* Behind \u: a character, or both halves of a pair; one half alone is an error. */
@@ -5148,7 +5148,7 @@ json_string(struct json_reader *r, struct slice *out)
 {
 	struct text t = { (char *)(uintptr_t)r->p, 0, (size_t)(r->end - r->p), false };
 
-	while (r->p < r->end && *r->p != '"') {
+	while (*r->p != '"') {
 		size_t n = utf8_length((const unsigned char *)r->p, (const unsigned char *)r->end);
 		if (n == 0 || (unsigned char)*r->p < ' ')
 			return false;
@@ -5161,8 +5161,6 @@ json_string(struct json_reader *r, struct slice *out)
 		for (; n > 0; n--)
 			text_char(&t, *r->p++);
 	}
-	if (r->p == r->end)
-		return false;
 	r->p++;
 	t.p[t.n] = '\0';
 	*out = text_slice(&t);
@@ -5173,11 +5171,10 @@ json_string(struct json_reader *r, struct slice *out)
 static bool
 json_digits(struct json_reader *r)
 {
-	const char *start = r->p;
+	size_t n = strspn(r->p, "0123456789");
 
-	while (r->p < r->end && isdigit((unsigned char)*r->p))
-		r->p++;
-	return r->p > start;
+	r->p += n;
+	return n > 0;
 }
 
 static bool
@@ -5185,19 +5182,17 @@ json_number(struct json_reader *r, struct slice *out)
 {
 	const char *start = r->p, *digits;
 
-	if (*r->p == '-')
-		r->p++;
+	r->p += *r->p == '-';
 	digits = r->p;
 	if (!json_digits(r) || (*digits == '0' && r->p - digits > 1))
 		return false;
-	if (r->p < r->end && *r->p == '.') {
+	if (*r->p == '.') {
 		r->p++;
 		if (!json_digits(r))
 			return false;
 	}
-	if (r->p < r->end && lower(*r->p) == 'e') {
-		r->p++;
-		r->p += r->p < r->end && (*r->p == '+' || *r->p == '-');
+	if (lower(*r->p) == 'e') {
+		r->p += r->p[1] == '+' || r->p[1] == '-' ? 2 : 1;
 		if (!json_digits(r))
 			return false;
 	}
@@ -5210,10 +5205,9 @@ static bool
 json_word(struct json_reader *r, struct json *v)
 {
 	static const struct slice words[] = { { "null", 4 }, { "true", 4 }, { "false", 5 } };
-	struct slice rest = { r->p, (size_t)(r->end - r->p) };
 
 	for (size_t i = 0; i < LEN(words); i++)
-		if (slice_starts(rest, words[i])) {
+		if (strncmp(r->p, words[i].p, words[i].n) == 0) {
 			v->kind = i == 0 ? JSON_NULL : JSON_BOOL;
 			v->boolean = i == 1;
 			r->p += words[i].n;
@@ -5226,13 +5220,10 @@ json_word(struct json_reader *r, struct json *v)
 static struct json *
 json_begin(struct json_reader *r)
 {
-	struct json *v;
+	struct json *v = arena_alloc(r->arena, sizeof *v);
 	bool good = true;
 
 	json_blanks(r);
-	if (r->p == r->end)
-		return NULL;
-	v = arena_alloc(r->arena, sizeof *v);
 	if (*r->p == '{' || *r->p == '[') {
 		v->kind = *r->p++ == '{' ? JSON_OBJECT : JSON_ARRAY;
 	} else if (json_sign(r, '"')) {

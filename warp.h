@@ -411,8 +411,8 @@ struct json {
 	struct json *first, *last, *next; /* children, in order */
 };
 
-/* Of a copy of the text, in which strings are decoded where they stand: none gets
- * longer by that. */
+/* Of a copy of the text, with a NUL at end, in which strings are decoded where they
+ * stand: none gets longer by that. */
 struct json_reader {
 	struct arena *arena;
 	const char *p, *end;
