@@ -4170,28 +4170,14 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 
 static const struct slice proxy_v2_mark = { "\r\n\r\n\0\r\nQUIT\n", 12 };
 
-/* An address of the family that was said. */
-static bool
-proxy_ip(struct slice s, bool v6, struct ip *ip)
-{
-	return ip_parse(s, ip) && v6 == (memchr(s.p, ':', s.n) != NULL);
-}
-
-static bool
-proxy_port(struct slice s, uint16_t *port)
-{
-	int64_t n = slice_uint(s, UINT16_MAX);
-
-	*port = (uint16_t)n;
-	return n >= 0 && (s.n == 1 || s.p[0] != '0');
-}
-
 /* PROXY TCP4 src dst sport dport CRLF; or UNKNOWN and anything. */
 static int
 proxy_parse_v1(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
     uint16_t *dport)
 {
 	const char *lf = memchr(in.p, '\n', MIN(in.n, (size_t)PROXY_V1_MAX));
+	struct ip *const ips[] = { src, dst };
+	uint16_t *const ports[] = { sport, dport };
 	struct slice rest, part[PROXY_V1_PARTS];
 	int n = 0;
 	bool v6;
@@ -4208,10 +4194,16 @@ proxy_parse_v1(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
 	if (n != PROXY_V1_PARTS || rest.p)
 		return -1;
 	v6 = slice_eq(part[1], S("TCP6"));
-	if ((!v6 && !slice_eq(part[1], S("TCP4"))) || !proxy_ip(part[2], v6, src) ||
-	    !proxy_ip(part[3], v6, dst) || !proxy_port(part[4], sport) ||
-	    !proxy_port(part[5], dport))
+	if (!v6 && !slice_eq(part[1], S("TCP4")))
 		return -1;
+	for (int i = 0; i < 2; i++) {
+		struct slice ip = part[2 + i], port = part[4 + i];
+		int64_t number = slice_uint(port, UINT16_MAX);
+		if (!ip_parse(ip, ips[i]) || v6 != (memchr(ip.p, ':', ip.n) != NULL) ||
+		    number < 0 || (port.n > 1 && port.p[0] == '0'))
+			return -1;
+		*ports[i] = (uint16_t)number;
+	}
 	return (int)(lf - in.p) + 1;
 }
 
