@@ -481,10 +481,10 @@ json_piece(struct slice *s, bool log, char b[8])
 	const unsigned char *p = (const unsigned char *)s->p, *end = p + s->n, *from = p;
 	size_t n = 1;
 
-	while (p < end && *p >= ' ' && *p != '"' && *p != '\\' && *p != 0x7f &&
-	    (*p < 0x80 || (n = utf8_length(p, end)) > 0)) {
-		p += n;
-		n = 1;
+	for (; n > 0; p += n) {
+		while (p < end && *p >= ' ' && *p < 0x7f && *p != '"' && *p != '\\')
+			p++;
+		n = p < end && *p >= 0x80 ? utf8_length(p, end) : 0;
 	}
 	n = (size_t)(p - from);
 	*s = slice_from(*s, MAX(n, (size_t)1));
@@ -3866,7 +3866,11 @@ ip_text(struct text *t, const struct ip *ip)
 	int first = IP_WORDS, most = 1; /* the longest run of zeros, 2 at least */
 
 	if (ip_is_v4(ip)) {
-		ip_text_v4(t, ip);
+		for (int i = 0; i < 4; i++) {
+			if (i > 0)
+				text_char(t, '.');
+			text_uint(t, v4[i]);
+		}
 		return;
 	}
 	if (ip_is_none(ip))
@@ -15416,7 +15420,7 @@ static unsigned char auth_key[br_sha256_SIZE]; /* random; of this worker */
 static unsigned char auth_good[AUTH_CACHE][br_sha256_SIZE]; /* all zero: none */
 static unsigned auth_next;
 static struct auth_job auth_jobs[AUTH_JOBS];
-static struct link auth_queue;
+static struct link auth_queue = { &auth_queue, &auth_queue };
 
 static void
 auth_open(void)
@@ -15545,7 +15549,7 @@ auth_leave(struct exchange *x)
 static bool
 auth_busy(void)
 {
-	return auth_queue.next && auth_queue.next != &auth_queue;
+	return auth_queue.next != &auth_queue;
 }
 
 /* Works on the first of the queue for AUTH_TURN_US. Returns those whose wait
@@ -15580,7 +15584,7 @@ auth_work(bool *good)
  *         not written yet.
  * Offers  access_on, access_start, access_line, access_flush, access_due_ms,
  *         access_fd.
- * Calls   base, arena, clock, sink, log, addr, board, loop, auth.
+ * Calls   base, arena, clock, sink, log, http, addr, board, loop, auth.
  *         The format is compiled once into an array of ops. Never blocks: what
  *         the reader does not take waits in the buffer, what does not fit there
  *         is dropped and counted. */
@@ -15689,6 +15693,14 @@ var_request(const struct exchange *x)
 	return line;
 }
 
+static struct slice
+var_upstream(const struct exchange *x)
+{
+	const struct upstream *up = x->inst ? x->inst->up : x->route ? x->route->upstream : NULL;
+
+	return slice_of(up ? up->name : NULL);
+}
+
 /* Its description, else its line in the file. */
 static struct slice
 var_route(const struct route *r)
@@ -15705,6 +15717,14 @@ var_field(const struct head *h, struct slice name)
 		if (slice_ieq(h->f[i].name, name))
 			return h->f[i].value;
 	return S("");
+}
+
+static struct slice
+var_known(const struct head *h, enum field_id id)
+{
+	const struct field *f = h ? head_field(h, id) : NULL;
+
+	return f ? f->value : S("");
 }
 
 /* The name of basic_auth, as the client said it. */
@@ -15744,8 +15764,7 @@ var_get(const struct access_op *op, const struct exchange *x, const struct head 
 	case VAR_SECS:
 		return made_secs(now_us - x->start_us);
 	case VAR_UPSTREAM:
-		return slice_of(x->inst ? x->inst->up->name
-		    : x->route && x->route->upstream ? x->route->upstream->name : NULL);
+		return var_upstream(x);
 	case VAR_INSTANCE:
 		return slice_of(x->inst ? instance_text(x->inst) : NULL);
 	case VAR_UPSTREAM_SECS: /* up_us is set when the whole answer came */
@@ -15754,8 +15773,9 @@ var_get(const struct access_op *op, const struct exchange *x, const struct head 
 	case VAR_REQUEST_ID:
 		return slice_of(x->id);
 	case VAR_REFERER:
+		return var_known(h, F_REFERER);
 	case VAR_USER_AGENT:
-		return var_field(h, op->var == VAR_REFERER ? S("referer") : S("user-agent"));
+		return var_known(h, F_USER_AGENT);
 	case VAR_PROTOCOL:
 		return x->method_text.n == 0 ? S("") : x->minor ? S("HTTP/1.1") : S("HTTP/1.0");
 	case VAR_ROUTE:
@@ -15853,14 +15873,15 @@ line_json(struct text *t, const struct access_op *op, struct slice v)
 
 	if (v.n == 0)
 		return;
-	text_str(t, op == access_log.ops ? "{\"" : ",\"");
+	text_add(t, op == access_log.ops ? S("{\"") : S(",\""));
 	text_add(t, op->text);
-	text_str(t, bare ? "\":" : "\":\"");
-	if (bare)
+	text_add(t, bare ? S("\":") : S("\":\""));
+	if (bare) {
 		text_add(t, v);
-	else
-		text_json(t, v, true);
-	text_str(t, bare ? "" : "\"");
+		return;
+	}
+	text_json(t, v, true);
+	text_char(t, '"');
 }
 
 /* One line; of each value at most cut bytes. */
