@@ -3628,8 +3628,8 @@ is_dots(struct slice s)
 	return slice_eq(s, S(".")) || slice_eq(s, S(".."));
 }
 
-/* A dot segment stands in a decoded segment, beside an encoded slash or a
- * backslash, which some backends take for one: `..%2F`, `..\`. */
+/* A dot segment stands beside an encoded slash or a backslash, which some backends take for
+ * a slash: `..%2F`, `..\`. */
 static bool
 hides_dots(struct slice s)
 {
@@ -3708,8 +3708,7 @@ path_raw(const struct path_view *v, size_t from, size_t to)
 	return (struct slice){ v->raw.p + start, end - start };
 }
 
-/* The bytes of raw behind those; dots that the view has no more would climb
- * over what stands before them then. */
+/* The bytes of raw behind those, without dots that would climb over what is before them. */
 static struct slice
 path_rest(const struct path_view *v, size_t from)
 {
@@ -5552,8 +5551,7 @@ der_time(struct der *d, time_t when)
 	der_wrap(d, skip ? DER_UTC_TIME : DER_TIME, since);
 }
 
-/* What is signed of a certificate, back to front. False: no key, or nothing
- * random to be had. RFC 5280 4.1. */
+/* What is signed, back to front. False: no key, or nothing random. RFC 5280 4.1. */
 static bool
 der_cert(struct der *d, const br_ec_private_key *key, const struct slices *names,
     const unsigned char *acme_hash)
@@ -5592,8 +5590,8 @@ der_cert(struct der *d, const br_ec_private_key *key, const struct slices *names
 	return true;
 }
 
-/* A new key and a certificate that it has signed itself, as PEM, the key first.
- * With acme_hash (32 bytes) it answers tls-alpn-01. NULL, or why not. */
+/* A new key and its own self-signed certificate, as PEM; with acme_hash (32 bytes) it answers
+ * tls-alpn-01. NULL, or why not. */
 static const char *
 cert_make_pem(struct arena *a, const struct slices *names, const unsigned char *acme_hash,
     struct slice *pem)
@@ -13736,8 +13734,8 @@ suite_key_type(uint16_t translated)
 	    : keyx == BR_SSLKEYX_RSA || keyx == BR_SSLKEYX_ECDHE_RSA ? BR_KEYTYPE_RSA : 0;
 }
 
-/* A certificate that proves to an ACME server that the name is ours, while it
- * wants to know. It is this handshake's alone. NULL: nobody does. RFC 8737 3. */
+/* A certificate for this handshake alone, which proves the name to an ACME server while one
+ * asks. NULL: none does. RFC 8737 3. */
 static const struct cert *
 cert_of_challenge(struct tls *t, struct slice name)
 {
@@ -13858,8 +13856,8 @@ static const br_ssl_server_policy_class policy_class = {
 
 /* ---- sessions, shared by all workers ---- */
 
-/* A session is good for the name it was made for, under the same settings. The
- * name is not known yet when BearSSL looks for the session: see tls_shake_end. */
+/* A session is good for its name and settings. BearSSL looks for it before it knows the name:
+ * see tls_shake_end. */
 static uint64_t
 session_scope(const br_ssl_engine_context *e)
 {
@@ -13931,9 +13929,8 @@ tls_certs_use(struct cert_set *set)
 		certs_free(old);
 }
 
-/* Which algorithms is found out once: asking the CPU what it can do costs 20 us
- * in a virtual machine. The operating system's random numbers are added to each
- * context by hand, so BearSSL need not look for some itself. */
+/* Once: asking the CPU which algorithms it can do takes 20 us in a virtual machine. Entropy
+ * is added to each context by hand (tls_ready), so BearSSL need not look for some. */
 static void
 tls_make(void)
 {
@@ -14162,8 +14159,7 @@ tls_closed(struct chan *ch)
 	ch->broken = t->err != 0;
 }
 
-/* Reads plain text: its bytes, 0: none now, -1: the end, or failed. The loop is told of
- * what stays in the engine. */
+/* Reads plain text: its bytes, 0: none now, -1: the end, or failed. Tells the loop what stays. */
 static ssize_t
 tls_take(struct chan *ch, char *to, size_t room)
 {
@@ -14268,24 +14264,25 @@ dn_kind_write(struct text *t, struct slice oid)
 		{ { "\x09\x92\x26\x89\x93\xf2\x2c\x64\x01\x01", 10 }, "UID" },
 		{ { "\x09\x92\x26\x89\x93\xf2\x2c\x64\x01\x19", 10 }, "DC" },
 	};
+	const char *name = NULL;
 	uint64_t part = 0;
 	bool first = true;
 
 	for (size_t i = 0; i < LEN(kinds_known); i++)
-		if (slice_eq(oid, kinds_known[i].oid)) {
-			text_str(t, kinds_known[i].name);
-			return;
-		}
-	for (size_t i = 0; i < oid.n; i++) {
+		if (slice_eq(oid, kinds_known[i].oid))
+			name = kinds_known[i].name;
+	text_str(t, name);
+	for (size_t i = 0; i < oid.n && !name; i++) {
 		unsigned char c = (unsigned char)oid.p[i];
 		part = part << 7 | (c & 0x7f);
 		if (c & 0x80)
 			continue;
-		if (first)
-			text_fmt(t, "%u.%llu", part < 80 ? (unsigned)part / 40 : 2,
-			    (unsigned long long)(part < 80 ? part % 40 : part - 80));
-		else
-			text_fmt(t, ".%llu", (unsigned long long)part);
+		if (first) { /* two in one */
+			text_uint(t, MIN(part / 40, 2u));
+			part -= MIN(part / 40, 2u) * 40;
+		}
+		text_char(t, '.');
+		text_uint(t, part);
 		first = false;
 		part = 0;
 	}
@@ -14437,8 +14434,8 @@ tls_shake_end(struct chan *ch)
 	return SHAKE_DONE;
 }
 
-/* Goes on with the handshake as far as it goes now. WAITS: for writing if
- * ch waits, else for reading. When DONE, what came behind it is there to be read. */
+/* Goes on with the handshake. WAITS: to write if ch waits, else to read. DONE: what came behind
+ * it is there to be read. */
 static enum shake
 tls_shake(struct chan *ch)
 {
@@ -14502,25 +14499,23 @@ static void
 tls_why(const struct chan *ch, char *out, size_t n)
 {
 	const struct tls *t = ch->tls;
+	const char *known = NULL;
 
-	if (t->unserved) {
+	for (size_t i = 0; i < LEN(tls_whys); i++)
+		if (tls_whys[i].err == t->err)
+			known = tls_whys[i].why;
+	if (t->unserved)
 		snprintf(out, n, "it asks for %.100s, which is not served",
 		    t->c.eng.server_name[0] ? t->c.eng.server_name : "no name");
-		return;
-	}
-	if (t->err == 0) {
+	else if (t->err == 0)
 		snprintf(out, n, "it closed the connection");
+	else if (t->verify && tls_why_cert(t->verify, t->err, out, n))
 		return;
-	}
-	if (t->verify && tls_why_cert(t->verify, t->err, out, n))
-		return;
-	for (size_t i = 0; i < LEN(tls_whys); i++)
-		if (tls_whys[i].err == t->err && tls_whys[i].why) {
-			snprintf(out, n, "%s (%d)", tls_whys[i].why, t->err);
-			return;
-		}
-	if (t->err > BR_ERR_RECV_FATAL_ALERT && t->err < BR_ERR_SEND_FATAL_ALERT)
-		snprintf(out, n, "it ended the handshake with alert %d", t->err - BR_ERR_RECV_FATAL_ALERT);
+	else if (known)
+		snprintf(out, n, "%s (%d)", known, t->err);
+	else if (t->err > BR_ERR_RECV_FATAL_ALERT && t->err < BR_ERR_SEND_FATAL_ALERT)
+		snprintf(out, n, "it ended the handshake with alert %d",
+		    t->err - BR_ERR_RECV_FATAL_ALERT);
 	else
 		snprintf(out, n, "BearSSL's error %d", t->err);
 }
@@ -14770,9 +14765,8 @@ chan_flush(struct chan *ch)
 
 #define SOCKET_MODE_BITS 0777
 
-/* Makes way for a unix socket: a stale file, where nobody accepts any more, goes.
- * Anything else stays: a full backlog, a socket of another type or one that we may
- * not touch is somebody's. */
+/* A stale socket file, where nobody accepts, goes; all else stays: a full backlog, another
+ * type of socket or one that we may not touch is somebody's. */
 static int
 unix_clear(const struct addr *a)
 {
@@ -14925,9 +14919,8 @@ listen_note(struct listener *l)
 	}
 }
 
-/* Binds l->addr; shared: beside sockets that let it. 0, or -1: logged, but for a
- * unix socket that a live program answers on (errno EADDRINUSE), of which the
- * caller knows how bad it is. */
+/* Binds l->addr; shared: beside sockets that let it. -1: logged, unless a live program
+ * answers on a unix socket (EADDRINUSE): the caller knows how bad that is. */
 static int
 listen_open(struct listener *l, int mode, bool shared)
 {
@@ -15156,9 +15149,8 @@ upconn_close(struct upconn *u)
 	COUNT(me->upstream_connections, -1u);
 }
 
-/* The backend closed a connection that had idled so long. Twice about the same,
- * at different times, is its own limit, and the shortest seen counts; once, or
- * several together, may be a restart. */
+/* The backend closed a connection that had idled so long. Twice about the same, apart from
+ * each other, is its limit, and the shortest seen counts; else it may be a restart. */
 static void
 idle_life_learn(struct instance *in, uint32_t life_ms)
 {
@@ -15188,8 +15180,8 @@ idle_limit_ms(const struct instance *in)
 	return ms / unit * unit;
 }
 
-/* A connection reached the limit that was learned. It may be longer by now: when
- * the instance has closed none for long, a longer one is tried. */
+/* A connection reached the learned limit. If the instance has closed none for long, its
+ * limit may be longer by now: that is tried. */
 static void
 idle_life_forget(struct instance *in)
 {
@@ -15297,9 +15289,8 @@ pool_is_alive(const struct upconn *u)
 	    (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
-/* The connection that was used last and is still open; NULL: none. Those to
- * where the instance was before, or that idle longer than is now known to be
- * good, are closed. */
+/* The connection that was used last and is still open; NULL: none. Those to a former
+ * address, or that idle longer than is good, are closed. */
 static struct upconn *
 pool_take(struct instance *in)
 {
@@ -15366,8 +15357,7 @@ instance_peer(struct instance *in)
 		ut->verify ? ut->trust : NULL, ut->client ? &ut->client->v[0] : NULL, &in->session };
 }
 
-/* A new connection to the instance's address number addr_i, on its way or
- * (state UP_BUSY) there already. NULL: failed at once, errno says why. */
+/* A new connection to address addr_i, under way or (UP_BUSY) there. NULL: errno says why. */
 static struct upconn *
 upconn_connect(struct instance *in, uint8_t addr_i)
 {
@@ -15499,9 +15489,8 @@ auth_wait(struct exchange *x, struct slice password, struct slice secret,
 	return AUTH_LATER;
 }
 
-/* One of users with its password, which is a SHA-crypt hash if it starts with
- * `$`, else the text itself. An unknown user costs as much as a known one.
- * AUTH_LATER: x is told by auth_work. */
+/* One of users with its password: a SHA-crypt hash if it starts with `$`, else plain text.
+ * An unknown user costs as much as a known one. AUTH_LATER: auth_work tells x. */
 static enum auth
 auth_basic(struct exchange *x, const struct head *h, const struct pairs *users)
 {
@@ -15552,8 +15541,7 @@ auth_busy(void)
 	return auth_queue.next != &auth_queue;
 }
 
-/* Works on the first of the queue for AUTH_TURN_US. Returns those whose wait
- * is over by that, good: they may pass; NULL: nobody's is. */
+/* Hashes for AUTH_TURN_US. Returns those whose wait is over; good: they may pass. */
 static struct exchange *
 auth_work(bool *good)
 {
@@ -16047,9 +16035,8 @@ access_start(const struct conf *cf, struct wide *dropped)
 
 static int proc_dir = -1; /* -1: there is none, and nothing is known */
 
-/* A directory that stays in reach. Who is locked into another one gets a mount
- * of its own: from that no way leads back to the root, as one would from a
- * descriptor of the directory. -1: errno says why. */
+/* A directory that stays in reach. A chroot gets a mount of it, from which no way leads back
+ * to the root, as one would from a plain descriptor. -1: errno says why. */
 static int
 outside_open(const char *path, bool locked)
 {
