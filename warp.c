@@ -1805,11 +1805,7 @@ toml_string(struct toml_parser *tp, struct slice *out, bool may_span)
 
 /* ---- numbers and dates ---- */
 
-static const struct {
-	char letter;
-	int base;
-	const char *digits;
-} number_bases[] = {
+static const struct number_base number_bases[] = {
 	{ 'x', 16, "0123456789abcdefABCDEF" }, { 'o', 8, "01234567" }, { 'b', 2, "01" },
 };
 
@@ -4110,11 +4106,7 @@ addr_inet(struct arena *a, struct slice s, int preset, struct addr *out, const c
 	return true;
 }
 
-static const struct addr_scheme {
-	struct slice name;
-	enum scheme scheme;
-	int port;
-} addr_schemes[] = {
+static const struct addr_scheme addr_schemes[] = {
 	{ { "http://", 7 }, SCHEME_HTTP, 80 },   { { "ws://", 5 }, SCHEME_HTTP, 80 },
 	{ { "https://", 8 }, SCHEME_HTTPS, 443 }, { { "wss://", 6 }, SCHEME_HTTPS, 443 },
 	{ { "uwsgi://", 8 }, SCHEME_UWSGI, -1 },
@@ -13662,8 +13654,6 @@ tls_verify(struct tls *t, const struct trust *trust, const char *name)
 
 /* ---- the server's certificate ---- */
 
-enum { RANK_OTHER, RANK_FIRST, RANK_WILD, RANK_EXACT };
-
 /* How well c suits name. The first, and its twin of the other key type, suit any name. */
 static int
 cert_rank(const struct cert_set *set, const struct cert *c, struct slice name)
@@ -14252,10 +14242,7 @@ tls_close(struct chan *ch)
 static void
 dn_kind_write(struct text *t, struct slice oid)
 {
-	static const struct {
-		struct slice oid;
-		const char *name;
-	} kinds_known[] = {
+	static const struct dn_kind kinds_known[] = {
 		{ { "\x55\x04\x03", 3 }, "CN" }, { { "\x55\x04\x0a", 3 }, "O" },
 		{ { "\x55\x04\x0b", 3 }, "OU" }, { { "\x55\x04\x06", 3 }, "C" },
 		{ { "\x55\x04\x07", 3 }, "L" }, { { "\x55\x04\x08", 3 }, "ST" },
@@ -14342,11 +14329,7 @@ leaf_subject(const struct tls_verify *v)
 	return t.full ? NULL : strdup(b);
 }
 
-static const struct {
-	int err;
-	const char *why;     /* NULL: see tls_why_cert */
-	unsigned char alert; /* where BearSSL sends none; 0: nor do we */
-} tls_whys[] = {
+static const struct tls_failure tls_whys[] = {
 	{ BR_ERR_UNSUPPORTED_VERSION, "it does not speak TLS 1.2", 70 },
 	{ BR_ERR_BAD_VERSION, "it does not speak TLS", 0 },
 	{ BR_ERR_BAD_LENGTH, "it sent a bad record", 0 },
@@ -15404,8 +15387,6 @@ upconn_connect(struct instance *in, uint8_t addr_i)
 #define CREDENTIALS_MAX 256 /* bytes of user:password; longer ones fail */
 #define AUTH_ROUNDS     16  /* between two looks at the clock */
 
-enum auth { AUTH_NO, AUTH_YES, AUTH_LATER, AUTH_BUSY };
-
 static unsigned char auth_key[br_sha256_SIZE]; /* random; of this worker */
 static unsigned char auth_good[AUTH_CACHE][br_sha256_SIZE]; /* all zero: none */
 static unsigned auth_next;
@@ -15592,15 +15573,7 @@ static const char *const access_vars[VARS] = {
 };
 
 static bool access_on;
-static struct {
-	struct sink sink;
-	size_t line_max;
-	bool json;
-	struct access_op *ops;
-	size_t n_ops;
-	int64_t due_ms;       /* of the next flush, while there are lines */
-	struct wide *dropped;
-} access_log = { .sink.fd = -1 };
+static struct access_log access_log = { .sink.fd = -1 };
 
 /* ---- variables ---- */
 

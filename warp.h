@@ -199,6 +199,13 @@ struct toml_parser {
 	bool (*value)(struct toml_parser *, struct toml *); /* arrays hold values */
 };
 
+/* 0x, 0o, 0b */
+struct number_base {
+	char letter;
+	int base;
+	const char *digits;
+};
+
 /* ==== addr ================================================================ */
 
 enum {
@@ -248,6 +255,12 @@ struct addr {
 	int fd;           /* ADDR_FD */
 	union sock sock;
 	socklen_t sock_n;
+};
+
+struct addr_scheme {
+	struct slice name; /* with its :// */
+	enum scheme scheme;
+	int port;          /* when none is said; -1: one must be */
 };
 
 /* PROXY protocol, versions 1 and 2. */
@@ -548,6 +561,12 @@ struct pem {
 /* Parts of a certificate, as they stand there. */
 struct x509 {
 	struct slice serial, issuer, subject, extensions;
+};
+
+/* A part of a distinguished name. RFC 4514 2.3. */
+struct dn_kind {
+	struct slice oid;
+	const char *name;
 };
 
 /* Certificates being read, and who hears what is wrong with them. */
@@ -1206,6 +1225,17 @@ struct tls_peer {
 	br_ssl_session_parameters *session; /* to go on with, and kept there; NULL: none */
 };
 
+/* What BearSSL's error number means, and which alert says so where BearSSL sends none;
+ * why NULL: see tls_why_cert. */
+struct tls_failure {
+	int err;
+	const char *why;
+	unsigned char alert; /* 0: none */
+};
+
+/* How well a certificate suits a name. */
+enum rank { RANK_OTHER, RANK_FIRST, RANK_WILD, RANK_EXACT };
+
 enum shake { SHAKE_DONE, SHAKE_WAITS, SHAKE_FAILED, SHAKE_PLAIN /* that is no TLS */ };
 
 /* ==== chan ================================================================ */
@@ -1263,6 +1293,8 @@ struct identity {
 struct conn;
 struct exchange;
 enum step { STEP_WAIT, STEP_AGAIN, STEP_DONE };
+
+enum auth { AUTH_NO, AUTH_YES, AUTH_LATER, AUTH_BUSY };
 
 /* Credentials whose hash is being made, and the requests that wait for it. */
 struct auth_job {
@@ -1527,6 +1559,17 @@ struct access_op {
 	struct slice text;
 	enum access_var var;
 	struct slice arg; /* VAR_FIELD: the field's name */
+};
+
+/* A worker's. */
+struct access_log {
+	struct sink sink;
+	size_t line_max;
+	bool json;
+	struct access_op *ops;
+	size_t n_ops;
+	int64_t due_ms;       /* of the next flush, while there are lines */
+	struct wide *dropped;
 };
 
 struct usage {
