@@ -3861,11 +3861,7 @@ ip_text(struct text *t, const struct ip *ip)
 	int first = IP_WORDS, most = 1; /* the longest run of zeros, 2 at least */
 
 	if (ip_is_v4(ip)) {
-		for (int i = 0; i < 4; i++) {
-			if (i > 0)
-				text_char(t, '.');
-			text_uint(t, v4[i]);
-		}
+		ip_text_v4(t, ip);
 		return;
 	}
 	if (ip_is_none(ip))
