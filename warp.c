@@ -11298,7 +11298,7 @@ memory_busy(const struct conf *c)
 static uint64_t
 memory_worker(const struct conf *c)
 {
-	return memory_large(c) + c->server.max_header_bytes + HEAD_ADDED_MAX + LOG_BUFFER +
+	return memory_large(c) + 2 * (c->server.max_header_bytes + HEAD_ADDED_MAX) + LOG_BUFFER +
 	    2 * sizeof(struct head) + BLOCKS_KEPT_SMALL * (uint64_t)BLOCK_SMALL_BYTES +
 	    BLOCKS_KEPT_LARGE * memory_large(c);
 }
@@ -19138,6 +19138,7 @@ flow_end(struct flow *f)
 	block_give(f->trailers);
 	f->pipe = NULL;
 	f->trailers = NULL;
+	f->trailers_n = 0;
 }
 
 /* Prepares f for that body from that source; still off. */
@@ -19286,7 +19287,7 @@ static enum relay
 flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready)
 {
 	struct source *from = f->from;
-	bool pulls = from->pulls, *ask = pulls ? &pulls : ready, first;
+	bool pulls = from->pulls, *ask = pulls ? &pulls : ready, first, sent;
 	struct iovec v[1 + FLOW_PIECES];
 	struct slice piece;
 	ssize_t used;
@@ -19310,10 +19311,12 @@ flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready
 			return flow_is_too_big(f) ? RELAY_TOO_BIG : first ? RELAY_BAD_FIRST : RELAY_BAD;
 		k = flow_frame(f, piece, v + n);
 		n += k;
-		if (n > 0 && chan_send(to, v, n, (size_t)used == from->in.n && k == 1 ? &from->in : NULL) < 0)
-			return RELAY_REFUSED;
-		if (from->in.b)
+		sent = n == 0 || chan_send(to, v, n, (size_t)used == from->in.n && k == 1
+		    ? &from->in : NULL) == 0;
+		if (from->in.b) /* sent or not: the body has counted it */
 			buf_eat(&from->in, (size_t)used);
+		if (!sent)
+			return RELAY_REFUSED;
 		if (f->body.done)
 			return RELAY_DONE;
 		if (from->in.n == 0)
@@ -20491,7 +20494,8 @@ exchange_up(struct exchange *x, const struct text *head)
 		x->u->s.src.end = SOURCE_OPEN;
 		x->u_ready = true;
 		buf_free(&x->u->s.ch.out);
-		flow_end(&x->up);
+		pipe_give(x->up.pipe);
+		x->up.pipe = NULL;
 		return STEP_WAIT;
 	case RELAY_SHORT:
 		return exchange_abort(x);
@@ -20765,6 +20769,7 @@ step_spool(struct exchange *x)
 	struct iovec v = go_on;
 	struct slice piece;
 	ssize_t used;
+	bool kept;
 
 	if (x->expect && c->src.in.n == 0 && chan_send(x->to, &v, 1, NULL) < 0)
 		return exchange_abort(x);
@@ -20776,9 +20781,10 @@ step_spool(struct exchange *x)
 	while (c->src.in.n > 0 && !x->up.body.done) {
 		if ((used = flow_unframe(&x->up, &piece)) < 0)
 			return exchange_bad_body(x);
-		if (spool_add(x->spool, piece.p, piece.n, (size_t)x->route->buffer_request) < 0)
+		kept = spool_add(x->spool, piece.p, piece.n, (size_t)x->route->buffer_request) == 0;
+		buf_eat(&c->src.in, (size_t)used); /* the body has counted it */
+		if (!kept)
 			return exchange_error(x, 503, "no room for the request body", S(""));
-		buf_eat(&c->src.in, (size_t)used);
 	}
 	if (x->up.body.done) {
 		x->body_whole = true;
@@ -29160,7 +29166,6 @@ master_signals(void)
 	for (size_t i = 0; i < LEN(ours); i++)
 		sigaddset(&set, ours[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
 	signal(SIGCHLD, SIG_DFL); /* whoever started us may ignore it */
 	w.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	loop_watch(&w, POLLIN);
@@ -29634,7 +29639,8 @@ main(int argc, char **argv)
 	int done;
 
 	stdio_open();
-	signal(SIGPIPE, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN); /* writing fails instead */
+	signal(SIGXFSZ, SIG_IGN);
 	if ((done = options_read(&o, argc, argv)) >= 0)
 		return done;
 	if (o.list_keys) {

@@ -278,7 +278,7 @@ enum {
 
 /* ==== http ================================================================ */
 
-/* Fields that warp knows by name; order is that of http_fields[]. */
+/* Fields that warp knows by name; order is that of field_names[]. */
 enum field_id {
 	F_OTHER,
 	F_ACCEPT,

@@ -1,10 +1,14 @@
 """What an answer leaves behind that came before its request was whole: never
 bytes of a body taken for a request, never a connection that nobody waits for."""
+import os
+import resource
+import signal
+import threading
 import time
 
 import pytest
 
-from lib import (CLOSE, ECHO, HEAD, REQ, RST, TIMEOUT, WAIT, Client, chunks, conf, eventually, reply, request)
+from lib import (CLOSE, ECHO, HEAD, REQ, RST, TIMEOUT, WAIT, Client, chunks, conf, eventually, freeze, reply, request)
 
 EVIL = b"GET /evil HTTP/1.1\r\nHost: x\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n"
@@ -33,6 +37,54 @@ def test_refused_body_is_no_request(warp, backend, route, reason):
         except (TimeoutError, OSError):
             pass
     assert not [r for r in b.requests if "evil" in r.target], reason
+
+
+PART = b"x" * 10000 + EVIL + b"y" * (20000 - len(EVIL))  # of a body of 40,000 bytes
+
+
+def no_evil(b, c):
+    """What was counted once must not be taken for the missing rest."""
+    m = c.response()
+    try:
+        c.rest(1)
+    except (TimeoutError, OSError):
+        pass
+    assert not [r for r in b.requests if "evil" in r.target]
+    return m
+
+
+def test_body_refused_in_the_middle(warp, backend):
+    """The backend resets in the very turn in which more of the body comes."""
+    leaves = threading.Event()
+    b = backend([HEAD, WAIT(leaves), RST], [ECHO])
+    w = warp(conf(app=b, server={"worker_threads": 1}))
+    pid = w.children()[0]
+    with w.client() as c:
+        c.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n")
+        eventually(lambda: b.conns and b.conns[0].requests, "the head is there")
+        time.sleep(0.3)  # nothing is under way: both are visited in the turn that comes
+        freeze(pid)
+        c.send(PART)
+        leaves.set()
+        assert b.conns[0].closed.wait(TIMEOUT)
+        os.kill(pid, signal.SIGCONT)
+        m = no_evil(b, c)
+        assert m.status == 502 and m.get("Connection") == "close"
+
+
+def test_body_that_the_disk_does_not_take(warp, backend):
+    b = backend()
+    w = warp(conf({"buffer_request": 1000}, app=b, server={"worker_threads": 1}))
+    resource.prlimit(w.children()[0], resource.RLIMIT_FSIZE, (4096, 4096))
+    with w.client() as c:
+        c.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n")
+        time.sleep(0.2)  # the rest comes by itself
+        c.send(PART)
+        m = no_evil(b, c)
+        assert m.status == 503 and m.get("Connection") == "close"
+    w.wait_stderr("request body to a file in")
+    with w.client() as c:
+        assert c.ask("/").status == 200, "the worker goes on"
 
 
 def test_kept_body_and_a_failed_upstream(warp, backend):
