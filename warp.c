@@ -5945,20 +5945,20 @@ x509_host(struct arena *a, struct slice name)
 static struct slices
 x509_names(struct arena *a, const struct x509 *x)
 {
-	struct slice value, list = S(""), rest, name;
+	struct slice value, list = S(""), name;
 	struct slices out = { NULL, 0 };
-	size_t most = 1;
+	bool any = false;
 	unsigned tag;
 
 	if (x509_extension(x, OID_ALT_NAMES, &value))
 		asn1_take(&value, DER_SEQUENCE, &list);
-	for (rest = list; asn1_next(&rest, &tag, &name); )
-		most += tag == DER_DNS_NAME;
-	out.v = arena_alloc(a, most * sizeof *out.v);
-	for (rest = list; asn1_next(&rest, &tag, &name); )
+	out.v = arena_alloc(a, (list.n / 2 + 1) * sizeof *out.v); /* tag and length, at least */
+	while (asn1_next(&list, &tag, &name)) {
+		any |= tag == DER_DNS_NAME;
 		if (tag == DER_DNS_NAME && (name = x509_host(a, name)).n > 0)
 			out.v[out.n++] = name;
-	if (most == 1 && (name = x509_host(a, x509_attribute(a, x->subject, OID_CN))).n > 0)
+	}
+	if (!any && (name = x509_host(a, x509_attribute(a, x->subject, OID_CN))).n > 0)
 		out.v[out.n++] = name;
 	return out;
 }
@@ -6304,12 +6304,9 @@ cert_load(const struct certs_reader *r, struct cert *c)
 static void
 certs_free(struct cert_set *set)
 {
-	struct arena a;
-
 	if (!set)
 		return;
-	a = set->arena;
-	arena_free(&a);
+	arena_free(&set->arena);
 	free(set);
 }
 
