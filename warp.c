@@ -6694,29 +6694,9 @@ trust_load(struct arena *a, const char *file, struct trust **out)
  *         and one field of a struct. */
 
 enum key_kind {
-	K_BOOL,
-	K_INT,
-	K_BYTES,
-	K_SECS,    /* kept as ms */
-	K_MODE,    /* of a file */
-	K_CHOICE,  /* one of key.words; kept as its place there */
-	K_SINK,    /* where log lines go */
-	K_TEXT,
-	K_SECRET,  /* never shown; not empty */
-	K_PATH,    /* from the file's directory */
-	K_TEXTS,
-	K_ADDRS,
-	K_CIDRS,
-	K_NAMES,   /* of header fields */
-	K_FIELDS,  /* { name, value } of header fields to be set */
-	K_MATCHES, /* { name, value } of header fields to look for */
-	K_PAIRS,   /* { name, value } of anything */
-	K_USERS,   /* { user = "hash" } */
-	K_TABLE,   /* a section of its own */
-	K_TABLES,  /* a list of them; its reader looks into it */
-	K_OWN,     /* a table; its reader looks into it */
-	K_ANY,     /* its reader looks at it */
-	KINDS
+	K_BOOL, K_INT, K_BYTES, K_SECS, K_MODE, K_CHOICE, K_SINK, K_TEXT, K_SECRET, K_PATH,
+	K_TEXTS, K_ADDRS, K_CIDRS, K_NAMES, K_FIELDS, K_MATCHES, K_PAIRS, K_USERS,
+	K_TABLE, K_TABLES, K_OWN, K_ANY, KINDS
 };
 
 /* How the environment says a value of some kind. */
@@ -6729,57 +6709,35 @@ static const struct kind {
 	[K_BOOL] = { "true or false", ONE_VALUE },
 	[K_INT] = { "a number", ONE_VALUE },
 	[K_BYTES] = { "a number of bytes", ONE_VALUE },
-	[K_SECS] = { "a number of seconds", ONE_VALUE },
+	[K_SECS] = { "a number of seconds", ONE_VALUE }, /* kept as ms */
 	[K_MODE] = { "a file mode such as 0o660", ONE_TEXT },
-	[K_CHOICE] = { "one of", ONE_TEXT },
+	[K_CHOICE] = { "one of", ONE_TEXT }, /* of key.words; kept as its place there */
 	[K_SINK] = { "stdout, stderr, syslog, off or a file", ONE_TEXT },
 	[K_TEXT] = { "a text", ONE_TEXT },
-	[K_SECRET] = { "a text", ONE_TEXT },
-	[K_PATH] = { "a path", ONE_TEXT },
+	[K_SECRET] = { "a text", ONE_TEXT }, /* never shown; not empty */
+	[K_PATH] = { "a path", ONE_TEXT }, /* from the file's directory */
 	[K_TEXTS] = { "a list of texts", A_LIST },
 	[K_ADDRS] = { "a list of addresses", A_LIST },
 	[K_CIDRS] = { "a list of networks", A_LIST },
 	[K_NAMES] = { "a list of header names", A_LIST },
-	[K_FIELDS] = { "a list of { name, value }", NO_WORDS },
-	[K_MATCHES] = { "{ name, value } or a list of them", NO_WORDS },
-	[K_PAIRS] = { "{ name, value } or a list of them", NO_WORDS },
-	[K_USERS] = { "a table of users and passwords", NO_WORDS },
-	[K_TABLE] = { "a table", NO_WORDS },
-	[K_TABLES] = { "a list of tables", NO_WORDS },
-	[K_OWN] = { "a table", NO_WORDS },
-	[K_ANY] = { "a value", NO_WORDS },
+	[K_FIELDS] = { "a list of { name, value }", NO_WORDS }, /* to be set */
+	[K_MATCHES] = { "{ name, value } or a list of them", NO_WORDS }, /* fields to look for */
+	[K_PAIRS] = { "{ name, value } or a list of them", NO_WORDS }, /* of anything */
+	[K_USERS] = { "a table of users and passwords", NO_WORDS }, /* { user = "hash" } */
+	[K_TABLE] = { "a table", NO_WORDS }, /* a section of its own */
+	[K_TABLES] = { "a list of tables", NO_WORDS }, /* their reader looks into them */
+	[K_OWN] = { "a table", NO_WORDS }, /* its reader looks into it */
+	[K_ANY] = { "a value", NO_WORDS }, /* its reader looks at it */
 };
 
 /* Not supported yet: refused, but LATER_OFF may be false or 0. */
 enum key_when { NOW, LATER, LATER_OFF };
 
 enum section_id {
-	SEC_ROOT,
-	SEC_SERVER,
-	SEC_UPSTREAM,
-	SEC_INSTANCE,
-	SEC_UPSTREAM_TLS,
-	SEC_HEALTH,
-	SEC_UPSTREAM_PROCESS,
-	SEC_PROCESS,
-	SEC_LIMITS,
-	SEC_ROUTE,
-	SEC_RESPOND,
-	SEC_RATE,
-	SEC_TLS,
-	SEC_CERT,
-	SEC_EAB,
-	SEC_CACHE,
-	SEC_POSTGRES,
-	SEC_MIDDLEWARE,
-	SEC_LOG,
-	SEC_ADMIN,
-	SEC_WEBSERVER,
-	SEC_HOSTS,
-	SEC_SITES,
-	SEC_FASTROUTER,
-	SEC_SHARED_SOCKETS,
-	SECTIONS
+	SEC_ROOT, SEC_SERVER, SEC_UPSTREAM, SEC_INSTANCE, SEC_UPSTREAM_TLS, SEC_HEALTH,
+	SEC_UPSTREAM_PROCESS, SEC_PROCESS, SEC_LIMITS, SEC_ROUTE, SEC_RESPOND, SEC_RATE, SEC_TLS,
+	SEC_CERT, SEC_EAB, SEC_CACHE, SEC_POSTGRES, SEC_MIDDLEWARE, SEC_LOG, SEC_ADMIN,
+	SEC_WEBSERVER, SEC_HOSTS, SEC_SITES, SEC_FASTROUTER, SEC_SHARED_SOCKETS, SECTIONS
 };
 
 struct key {
@@ -6799,6 +6757,13 @@ struct key {
 	{ name, kind, NOW, at, preset, min, max, NULL, SEC_ROOT, help }
 #define PLAIN(name, kind, at, preset, help) \
 	{ name, kind, NOW, at, preset, 0, 0, NULL, SEC_ROOT, help }
+#define FLAG(name, at, preset, help) \
+	{ name, K_BOOL, NOW, at, preset, 0, 0, NULL, SEC_ROOT, help }
+#define TEXT(name, at, preset, help) \
+	{ name, K_TEXT, NOW, at, preset, 0, 0, NULL, SEC_ROOT, help }
+#define PATH(name, at, help) { name, K_PATH, NOW, at, NULL, 0, 0, NULL, SEC_ROOT, help }
+#define SECS(name, at, preset, help) \
+	{ name, K_SECS, NOW, at, preset, SECS_MIN, SECS_MAX, NULL, SEC_ROOT, help }
 #define WORDS(name, kind, at, preset, words, help) \
 	{ name, kind, NOW, at, preset, 0, 0, words, SEC_ROOT, help }
 #define SUB(name, kind, when, sub, help) { name, kind, when, 0, 0, NULL, 0, 0, NULL, sub, help }
@@ -6888,111 +6853,111 @@ static const struct key root_keys[] = {
 	SOON("installation_mode", K_TEXT, LATER, NULL, NULL, "Fujin: how it is installed."),
 };
 
-#define SERVER(field) AT(struct server_read, out.field)
+#define SERVER(field) AT(struct server_read, field)
 static const struct key server_keys[] = {
-	KEY("http_port", K_INT, AT(struct server_read, http_port), NULL, 1, PORT_MAX,
+	KEY("http_port", K_INT, SERVER(http_port), NULL, 1, PORT_MAX,
 	    "Port to listen on, at every interface; 8080 if nothing else listens."),
-	KEY("https_port", K_INT, AT(struct server_read, https_port), NULL, 1, PORT_MAX,
+	KEY("https_port", K_INT, SERVER(https_port), NULL, 1, PORT_MAX,
 	    "Port for TLS; not bound unless [tls] is enabled."),
-	PLAIN("listen", K_ADDRS, AT(struct server_read, listen), NULL,
+	PLAIN("listen", K_ADDRS, SERVER(listen), NULL,
 	    "Addresses to listen on; https://... for TLS."),
-	PLAIN("https_listen", K_ADDRS, AT(struct server_read, https_listen), NULL,
+	PLAIN("https_listen", K_ADDRS, SERVER(https_listen), NULL,
 	    "Addresses to listen on for TLS; not bound unless [tls] is enabled."),
-	KEY("worker_threads", K_INT, SERVER(workers), "1", 1, WORKERS_MAX,
+	KEY("worker_threads", K_INT, SERVER(out.workers), "1", 1, WORKERS_MAX,
 	    "Worker processes; one for each core is plenty."),
-	PLAIN("user", K_TEXT, SERVER(user), NULL, "User that workers run as."),
-	PLAIN("group", K_TEXT, SERVER(group), NULL,
+	TEXT("user", SERVER(out.user), NULL, "User that workers run as."),
+	TEXT("group", SERVER(out.group), NULL,
 	    "Group that workers run as; that of user if not said."),
-	PLAIN("chroot", K_PATH, SERVER(chroot), NULL, "Directory that workers are locked into."),
-	KEY("max_connections", K_INT, SERVER(max_connections), "1024", 1, CLIENTS_MAX,
+	PATH("chroot", SERVER(out.chroot), "Directory that workers are locked into."),
+	KEY("max_connections", K_INT, SERVER(out.max_connections), "1024", 1, CLIENTS_MAX,
 	    "Clients at one time, all workers together; more wait in the backlog."),
-	KEY("header_timeout_secs", K_SECS, SERVER(header_ms), "10", SECS_MIN, SECS_MAX,
+	SECS("header_timeout_secs", SERVER(out.header_ms), "10",
 	    "A request's head must be complete in this time."),
-	KEY("body_timeout_secs", K_SECS, SERVER(body_ms), "60", SECS_MIN, SECS_MAX,
+	SECS("body_timeout_secs", SERVER(out.body_ms), "60",
 	    "Longest wait between two reads of a request's body."),
-	KEY("keepalive_timeout_secs", K_SECS, SERVER(keepalive_ms), "75", SECS_MIN, SECS_MAX,
+	SECS("keepalive_timeout_secs", SERVER(out.keepalive_ms), "75",
 	    "A client connection is closed after being idle for this long."),
-	KEY("keepalive_requests", K_INT, SERVER(keepalive_requests), "10000", 1, INT32_MAX,
+	KEY("keepalive_requests", K_INT, SERVER(out.keepalive_requests), "10000", 1, INT32_MAX,
 	    "Requests on one client connection."),
-	KEY("write_timeout_secs", K_SECS, SERVER(write_ms), "60", SECS_MIN, SECS_MAX,
+	SECS("write_timeout_secs", SERVER(out.write_ms), "60",
 	    "Longest wait between two writes to a client."),
-	KEY("tunnel_timeout_secs", K_SECS, SERVER(tunnel_ms), "3600", SECS_MIN, TUNNEL_SECS_MAX,
+	KEY("tunnel_timeout_secs", K_SECS, SERVER(out.tunnel_ms), "3600", SECS_MIN, TUNNEL_SECS_MAX,
 	    "A WebSocket or other tunnel is closed after being idle for this long."),
-	KEY("shutdown_timeout_secs", K_SECS, SERVER(shutdown_ms), "30", SECS_MIN, SECS_MAX,
+	SECS("shutdown_timeout_secs", SERVER(out.shutdown_ms), "30",
 	    "When draining, requests still running after this are cut."),
-	KEY("max_header_bytes", K_BYTES, SERVER(max_header_bytes), "16384", HEADER_BYTES_MIN,
+	KEY("max_header_bytes", K_BYTES, SERVER(out.max_header_bytes), "16384", HEADER_BYTES_MIN,
 	    HEADER_BYTES_MAX, "Longest head of a request (431 beyond) or response (502 beyond)."),
-	KEY("max_body_bytes", K_BYTES, SERVER(max_body_bytes), "0", 0, LIMIT_MAX,
+	KEY("max_body_bytes", K_BYTES, SERVER(out.max_body_bytes), "0", 0, LIMIT_MAX,
 	    "Longest request body (413 beyond); 0: no limit."),
-	PLAIN("trusted_proxies", K_CIDRS, SERVER(trusted), NULL,
+	PLAIN("trusted_proxies", K_CIDRS, SERVER(out.trusted), NULL,
 	    "Peers whose X-Forwarded-* and Forwarded are believed; others' are replaced."),
-	PLAIN("proxy_protocol", K_BOOL, SERVER(proxy_protocol), "false",
+	FLAG("proxy_protocol", SERVER(out.proxy_protocol), "false",
 	    "Clients start with a PROXY header, v1 or v2."),
-	PLAIN("admin_token", K_SECRET, SERVER(admin_token), NULL,
+	PLAIN("admin_token", K_SECRET, SERVER(out.admin_token), NULL,
 	    "What X-Admin-Token must be on routes with require_auth."),
-	KEY("no_route_status", K_INT, SERVER(no_route_status), "502", 400, 599,
+	KEY("no_route_status", K_INT, SERVER(out.no_route_status), "502", 400, 599,
 	    "Answer to a request that no route takes."),
-	PLAIN("request_id", K_BOOL, SERVER(request_id), "true",
+	FLAG("request_id", SERVER(out.request_id), "true",
 	    "Send X-Request-Id upstream: a trusted proxy's own, else a new one."),
-	KEY("socket_mode", K_MODE, SERVER(socket_mode), "0660", 0, MODE_MAX,
+	KEY("socket_mode", K_MODE, SERVER(out.socket_mode), "0660", 0, MODE_MAX,
 	    "Mode of unix sockets that are listened on."),
-	PLAIN("show_errors", K_BOOL, SERVER(show_errors), "false",
+	FLAG("show_errors", SERVER(out.show_errors), "false",
 	    "Say the cause in the pages of 502, 503 and 504."),
-	PLAIN("error_dir", K_PATH, SERVER(error_dir), NULL,
+	PATH("error_dir", SERVER(out.error_dir),
 	    "Directory of NNN.html and NNN.json, served for warp's own errors."),
-	PLAIN("server_tokens", K_BOOL, SERVER(server_tokens), "false",
+	FLAG("server_tokens", SERVER(out.server_tokens), "false",
 	    "Name warp and its version in answers of its own."),
 };
 
 #define PLACE_KEYS(type, in) \
-	PLAIN("host", K_TEXT, AT(type, in host), NULL, "Name or address of the backend."), \
+	TEXT("host", AT(type, in host), NULL, "Name or address of the backend."), \
 	KEY("port", K_INT, AT(type, in port), NULL, 1, PORT_MAX, "Its port."), \
-	PLAIN("socket", K_TEXT, AT(type, in socket), NULL, "Its unix socket, instead."), \
-	PLAIN("url", K_TEXT, AT(type, in url), NULL, \
+	TEXT("socket", AT(type, in socket), NULL, "Its unix socket, instead."), \
+	TEXT("url", AT(type, in url), NULL, \
 	    "Its address as http://, https://, ws:// or wss://, instead.")
 
-#define UPSTREAM(field) AT(struct upstream_read, out.field)
+#define UPSTREAM(field) AT(struct upstream_read, field)
 static const struct key upstream_keys[] = {
 	PLACE_KEYS(struct upstream_read, place.),
 	SUB("instances", K_TABLES, NOW, SEC_INSTANCE, "Several backends, instead."),
-	PLAIN("strategy", K_TEXT, AT(struct upstream_read, strategy), "round_robin",
+	TEXT("strategy", UPSTREAM(strategy), "round_robin",
 	    "How an instance is picked: round_robin (smooth, weighted), weighted (at random), "
 	    "least_conn, random, random_two, ip_hash, uri_hash, header_hash, cookie, "
 	    "least_time, first."),
-	PLAIN("hash_header", K_TEXT, UPSTREAM(hash_header), NULL,
+	TEXT("hash_header", UPSTREAM(out.hash_header), NULL,
 	    "Header field of strategy header_hash."),
-	PLAIN("sticky_cookie", K_TEXT, UPSTREAM(sticky_cookie), "warp_instance",
+	TEXT("sticky_cookie", UPSTREAM(out.sticky_cookie), "warp_instance",
 	    "Cookie of strategy cookie."),
-	WORDS("protocol", K_CHOICE, AT(struct upstream_read, protocol), "http",
+	WORDS("protocol", K_CHOICE, UPSTREAM(protocol), "http",
 	    "http|https|uwsgi", "What is spoken to the backend. Later: uwsgi."),
 	SOON("modifier1", K_INT, LATER_OFF, "0", NULL, "Of the uwsgi packet."),
 	SOON("modifier2", K_INT, LATER_OFF, "0", NULL, "Of the uwsgi packet."),
 	SOON("params", K_ANY, LATER, NULL, NULL, "Variables added to the uwsgi packet."),
-	KEY("keepalive", K_INT, UPSTREAM(keepalive), "32", 0, CLIENTS_MAX,
+	KEY("keepalive", K_INT, UPSTREAM(out.keepalive), "32", 0, CLIENTS_MAX,
 	    "Idle connections kept for each instance, in each worker."),
-	KEY("keepalive_timeout_secs", K_SECS, UPSTREAM(keepalive_ms), "60", SECS_MIN, SECS_MAX,
+	SECS("keepalive_timeout_secs", UPSTREAM(out.keepalive_ms), "60",
 	    "An idle connection is closed after this long."),
-	KEY("connect_timeout_secs", K_SECS, UPSTREAM(connect_ms), "5", SECS_MIN, SECS_MAX,
+	SECS("connect_timeout_secs", UPSTREAM(out.connect_ms), "5",
 	    "Longest wait for a connection."),
-	KEY("read_timeout_secs", K_SECS, UPSTREAM(read_ms), "60", SECS_MIN, SECS_MAX,
+	SECS("read_timeout_secs", UPSTREAM(out.read_ms), "60",
 	    "Longest silence before the answer and inside it."),
-	KEY("write_timeout_secs", K_SECS, UPSTREAM(write_ms), "60", SECS_MIN, SECS_MAX,
+	SECS("write_timeout_secs", UPSTREAM(out.write_ms), "60",
 	    "Longest wait between two writes of the request."),
-	KEY("retries", K_INT, UPSTREAM(retries), "2", 0, RETRIES_MAX,
+	KEY("retries", K_INT, UPSTREAM(out.retries), "2", 0, RETRIES_MAX,
 	    "Further instances tried for one request."),
-	KEY("hold_secs", K_SECS, UPSTREAM(hold_ms), NULL, 0, SECS_MAX,
+	KEY("hold_secs", K_SECS, UPSTREAM(out.hold_ms), NULL, 0, SECS_MAX,
 	    "A request waits this long for an instance to come up; 0, or 10 where there are processes."),
-	KEY("max_fails", K_INT, UPSTREAM(max_fails), "3", 0, INT32_MAX,
+	KEY("max_fails", K_INT, UPSTREAM(out.max_fails), "3", 0, INT32_MAX,
 	    "Failures within fail_timeout_secs that leave an instance out; 0: none do."),
-	KEY("fail_timeout_secs", K_SECS, UPSTREAM(fail_ms), "10", SECS_MIN, SECS_MAX,
+	SECS("fail_timeout_secs", UPSTREAM(out.fail_ms), "10",
 	    "How long it is left out; then one request is its trial."),
-	WORDS("proxy_protocol", K_CHOICE, UPSTREAM(proxy_out), "off", "off|v1|v2",
+	WORDS("proxy_protocol", K_CHOICE, UPSTREAM(out.proxy_out), "off", "off|v1|v2",
 	    "Start each connection with a PROXY header."),
-	PLAIN("host_header", K_TEXT, AT(struct upstream_read, host_header), "preserve",
+	TEXT("host_header", UPSTREAM(host_header), "preserve",
 	    "Host sent upstream: preserve (the client's), upstream (the backend's), or a text."),
-	KEY("slow_start_secs", K_SECS, UPSTREAM(slow_start_ms), "0", 0, SECS_MAX,
+	KEY("slow_start_secs", K_SECS, UPSTREAM(out.slow_start_ms), "0", 0, SECS_MAX,
 	    "An instance that comes back gets its share over this time."),
-	PLAIN("maintenance", K_PATH, UPSTREAM(maintenance), NULL,
+	PATH("maintenance", UPSTREAM(out.maintenance),
 	    "A file: while it exists it is the answer, with 503."),
 	SOON("subscription", K_TEXT, LATER, NULL, NULL,
 	    "Subscription server whose nodes are the instances."),
@@ -7005,116 +6970,107 @@ static const struct key instance_keys[] = {
 	PLACE_KEYS(struct place, ),
 	KEY("weight", K_INT, AT(struct place, weight), "1", 1, WEIGHT_MAX,
 	    "Its share of the requests."),
-	PLAIN("backup", K_BOOL, AT(struct place, backup), "false",
-	    "Used only when no other can be asked."),
+	FLAG("backup", AT(struct place, backup), "false", "Used only when no other can be asked."),
 	KEY("max_connections", K_INT, AT(struct place, max_connections), "0", 0, CLIENTS_MAX,
 	    "Requests at one time, of all workers; more wait. 0: no limit."),
 };
 
 static const struct key upstream_tls_keys[] = {
-	PLAIN("verify", K_BOOL, UPSTREAM(tls.verify), "true",
+	FLAG("verify", UPSTREAM(out.tls.verify), "true",
 	    "Refuse a backend whose certificate is not good, or not for its name."),
-	PLAIN("ca_file", K_PATH, AT(struct upstream_read, ca_file), NULL,
+	PATH("ca_file", UPSTREAM(ca_file),
 	    "Whom to trust for that, PEM; the system's bundle if not said."),
-	PLAIN("server_name", K_TEXT, UPSTREAM(tls.server_name), NULL,
+	TEXT("server_name", UPSTREAM(out.tls.server_name), NULL,
 	    "Name to ask for (SNI) and to check; the instance's host if not said."),
-	PLAIN("cert", K_PATH, AT(struct upstream_read, cert), NULL,
-	    "Certificate chain to show to the backend, PEM."),
-	PLAIN("key", K_PATH, AT(struct upstream_read, key), NULL,
-	    "Its key, PEM; in the file of cert if not said."),
+	PATH("cert", UPSTREAM(cert), "Certificate chain to show to the backend, PEM."),
+	PATH("key", UPSTREAM(key), "Its key, PEM; in the file of cert if not said."),
 };
 
 static const struct key health_keys[] = {
-	PLAIN("path", K_TEXT, UPSTREAM(health.path), NULL, "What to ask for; none: only connect."),
-	KEY("interval_secs", K_SECS, UPSTREAM(health.interval_ms), "10", SECS_MIN, SECS_MAX,
-	    "Time between probes."),
-	KEY("timeout_secs", K_SECS, UPSTREAM(health.timeout_ms), "2", SECS_MIN, SECS_MAX,
-	    "A probe fails after this."),
-	KEY("unhealthy_threshold", K_INT, UPSTREAM(health.unhealthy), "3", 1, INT32_MAX,
+	TEXT("path", UPSTREAM(out.health.path), NULL, "What to ask for; none: only connect."),
+	SECS("interval_secs", UPSTREAM(out.health.interval_ms), "10", "Time between probes."),
+	SECS("timeout_secs", UPSTREAM(out.health.timeout_ms), "2", "A probe fails after this."),
+	KEY("unhealthy_threshold", K_INT, UPSTREAM(out.health.unhealthy), "3", 1, INT32_MAX,
 	    "Failures in a row: down."),
-	KEY("healthy_threshold", K_INT, UPSTREAM(health.healthy), "2", 1, INT32_MAX,
+	KEY("healthy_threshold", K_INT, UPSTREAM(out.health.healthy), "2", 1, INT32_MAX,
 	    "Passes in a row: up."),
 	{ "expect_status", K_ANY, NOW, 0, 0, "200-399", 0, 0, NULL, SEC_ROOT,
 	    "What passes: a status, a range such as \"200-399\", or a list of these." },
-	PLAIN("host", K_TEXT, UPSTREAM(health.host), NULL, "Host of the probe; its address if not said."),
-	PLAIN("method", K_TEXT, UPSTREAM(health.method), "GET", "Method of the probe."),
-	KEY("port", K_INT, UPSTREAM(health.port), NULL, 1, PORT_MAX, "Another port to probe."),
-	PLAIN("jitter", K_BOOL, UPSTREAM(health.jitter), "true", "Spread probes in time."),
+	TEXT("host", UPSTREAM(out.health.host), NULL, "Host of the probe; its address if not said."),
+	TEXT("method", UPSTREAM(out.health.method), "GET", "Method of the probe."),
+	KEY("port", K_INT, UPSTREAM(out.health.port), NULL, 1, PORT_MAX, "Another port to probe."),
+	FLAG("jitter", UPSTREAM(out.health.jitter), "true", "Spread probes in time."),
 };
 
-#define PROCESS(field) AT(struct process_read, out.field)
+#define PROCESS(field) AT(struct process_read, field)
 static const struct key process_keys[] = {
-	PLAIN("command", K_TEXT, AT(struct process_read, command), NULL,
+	TEXT("command", PROCESS(command), NULL,
 	    "The program; without args split into words as a shell would, but no shell is run."),
-	PLAIN("args", K_TEXTS, AT(struct process_read, args), NULL,
+	PLAIN("args", K_TEXTS, PROCESS(args), NULL,
 	    "Its arguments; {index}, {port} and {socket} are filled in."),
 	{ "env", K_ANY, NOW, 0, 0, NULL, 0, 0, NULL, SEC_ROOT,
 	    "A table added to its environment; {index}, {port} and {socket} as in args." },
-	PLAIN("envfile", K_PATH, PROCESS(envfile), NULL,
+	PATH("envfile", PROCESS(out.envfile),
 	    "A file of NAME=value lines (systemd's format); env wins over it."),
-	PLAIN("dir", K_PATH, PROCESS(dir), NULL,
+	PATH("dir", PROCESS(out.dir),
 	    "Directory to start in; the configuration file's if not said."),
-	PLAIN("user", K_TEXT, PROCESS(user), NULL, "User to run as."),
-	PLAIN("group", K_TEXT, PROCESS(group), NULL, "Group to run as; that of user if not said."),
-	KEY("replicas", K_INT, PROCESS(replicas), "1", 1, PROCS_MAX,
+	TEXT("user", PROCESS(out.user), NULL, "User to run as."),
+	TEXT("group", PROCESS(out.group), NULL, "Group to run as; that of user if not said."),
+	KEY("replicas", K_INT, PROCESS(out.replicas), "1", 1, PROCS_MAX,
 	    "How many to run; each is an instance of its upstream."),
-	PLAIN("depends_on", K_TEXTS, AT(struct process_read, depends_on), NULL,
+	PLAIN("depends_on", K_TEXTS, PROCESS(depends_on), NULL,
 	    "Started when these processes are ready, stopped before them."),
-	WORDS("restart", K_CHOICE, PROCESS(restart), "always", "always|on_failure|never",
+	WORDS("restart", K_CHOICE, PROCESS(out.restart), "always", "always|on_failure|never",
 	    "When to start it again after it ended."),
-	KEY("backoff_secs", K_SECS, PROCESS(backoff_ms), "0.5", SECS_MIN, SECS_MAX,
+	SECS("backoff_secs", PROCESS(out.backoff_ms), "0.5",
 	    "Wait before that, doubling; after 10 s up it starts over."),
-	KEY("backoff_max_secs", K_SECS, PROCESS(backoff_max_ms), "30", SECS_MIN, SECS_MAX,
-	    "Longest wait."),
+	SECS("backoff_max_secs", PROCESS(out.backoff_max_ms), "30", "Longest wait."),
 	{ "stop_signal", K_ANY, NOW, 0, 0, "TERM", 0, 0, NULL, SEC_ROOT,
 	    "How its process group is told to stop: a signal's name or number." },
-	KEY("stop_timeout_secs", K_SECS, PROCESS(stop_ms), "10", SECS_MIN, SECS_MAX,
-	    "The group is killed after this."),
-	WORDS("ready", K_CHOICE, PROCESS(ready), "listen", "listen|health|exec",
+	SECS("stop_timeout_secs", PROCESS(out.stop_ms), "10", "The group is killed after this."),
+	WORDS("ready", K_CHOICE, PROCESS(out.ready), "listen", "listen|health|exec",
 	    "It is ready when its instance accepts, when its health checks pass, or at once."),
-	KEY("ready_timeout_secs", K_SECS, PROCESS(ready_ms), "60", SECS_MIN, SECS_MAX,
+	SECS("ready_timeout_secs", PROCESS(out.ready_ms), "60",
 	    "Not ready by then: stopped, and started again."),
-	PLAIN("log", K_TEXT, AT(struct process_read, log), "prefix",
+	TEXT("log", PROCESS(log), "prefix",
 	    "Its output: prefix (lines on warp's stderr, with its name), a file, syslog, null."),
 	SUB("limits", K_TABLE, NOW, SEC_LIMITS, "Resource limits."),
-	PLAIN("oneshot", K_BOOL, PROCESS(oneshot), "false",
+	FLAG("oneshot", PROCESS(out.oneshot), "false",
 	    "Run to success once, before what depends on it."),
-	WORDS("start_on", K_CHOICE, PROCESS(start_on), "boot", "boot|request",
+	WORDS("start_on", K_CHOICE, PROCESS(out.start_on), "boot", "boot|request",
 	    "Started with warp, or by the first request for its upstream."),
-	KEY("idle_stop_secs", K_SECS, PROCESS(idle_stop_ms), "0", 0, SECS_MAX,
+	KEY("idle_stop_secs", K_SECS, PROCESS(out.idle_stop_ms), "0", 0, SECS_MAX,
 	    "With start_on = \"request\": stopped after so long without a request; 0: never."),
 	SOON("subscribe_to", K_TEXTS, LATER, NULL, NULL, "Subscription servers to announce to."),
 	SOON("shared_sockets", K_ANY, LATER, NULL, NULL, "Numbers of [[shared_sockets]] it gets."),
 };
 
 static const struct key limits_keys[] = {
-	KEY("nofile", K_INT, PROCESS(nofile), NULL, 1, LIMIT_MAX, "Open files."),
-	KEY("as_bytes", K_BYTES, PROCESS(as_bytes), NULL, 1, LIMIT_MAX, "Address space."),
-	KEY("core", K_BYTES, PROCESS(core), NULL, 0, LIMIT_MAX, "Core file; 0: none."),
+	KEY("nofile", K_INT, PROCESS(out.nofile), NULL, 1, LIMIT_MAX, "Open files."),
+	KEY("as_bytes", K_BYTES, PROCESS(out.as_bytes), NULL, 1, LIMIT_MAX, "Address space."),
+	KEY("core", K_BYTES, PROCESS(out.core), NULL, 0, LIMIT_MAX, "Core file; 0: none."),
 };
 
-#define ROUTE(field) AT(struct route_read, out.field)
+#define ROUTE(field) AT(struct route_read, field)
 static const struct key route_keys[] = {
-	PLAIN("host", K_TEXT, AT(struct route_read, host), NULL,
+	TEXT("host", ROUTE(host), NULL,
 	    "Condition: the host, without port; *.example.com: any below it."),
-	PLAIN("path_prefix", K_TEXT, AT(struct route_read, path_prefix), NULL,
+	TEXT("path_prefix", ROUTE(path_prefix), NULL,
 	    "Condition: the path starts with this text; a * at its end is ignored."),
-	PLAIN("path_exact", K_TEXT, AT(struct route_read, path_exact), NULL,
-	    "Condition: the path is this text."),
-	PLAIN("path_regex", K_TEXT, AT(struct route_read, path_regex), NULL,
+	TEXT("path_exact", ROUTE(path_exact), NULL, "Condition: the path is this text."),
+	TEXT("path_regex", ROUTE(path_regex), NULL,
 	    "Condition: a POSIX extended regular expression matches in the path."),
-	PLAIN("methods", K_TEXTS, AT(struct route_read, methods), NULL,
+	PLAIN("methods", K_TEXTS, ROUTE(methods), NULL,
 	    "Condition: one of these methods; GET includes HEAD."),
-	PLAIN("header", K_MATCHES, ROUTE(headers), NULL,
+	PLAIN("header", K_MATCHES, ROUTE(out.headers), NULL,
 	    "Condition: a header field { name, value }, or all of a list; value \"*\": any."),
-	PLAIN("query", K_PAIRS, ROUTE(queries), NULL,
+	PLAIN("query", K_PAIRS, ROUTE(out.queries), NULL,
 	    "Condition: a query parameter { name, value }, or all of a list; value \"*\": any."),
-	PLAIN("client", K_CIDRS, ROUTE(clients), NULL, "Condition: the client's address is here."),
-	PLAIN("upstream", K_TEXT, AT(struct route_read, upstream), NULL,
-	    "Action: this upstream answers."),
-	PLAIN("redirect", K_TEXT, ROUTE(redirect), NULL,
+	PLAIN("client", K_CIDRS, ROUTE(out.clients), NULL, "Condition: the client's address is here."),
+	TEXT("upstream", ROUTE(upstream), NULL, "Action: this upstream answers."),
+	TEXT("redirect", ROUTE(out.redirect), NULL,
 	    "Action: redirect to this; {host}, {uri} and {path} are the request's."),
-	KEY("status", K_INT, ROUTE(status), "308", 301, 308,
+	KEY("status", K_INT, ROUTE(out.status), "308", 301, 308,
 	    "Of redirect: 301, 302, 303, 307 or 308."),
 	SUB("respond", K_TABLE, NOW, SEC_RESPOND,
 	    "Action: answer with { status, body, content_type }."),
@@ -7123,105 +7079,97 @@ static const struct key route_keys[] = {
 	SOON("fallback", K_TEXT, LATER, NULL, NULL, "File served when there is none."),
 	SOON("listing", K_BOOL, LATER_OFF, "false", NULL, "List directories."),
 	SOON("cache_control", K_TEXT, LATER, NULL, NULL, "Cache-Control of files."),
-	PLAIN("strip_prefix", K_BOOL, ROUTE(strip_prefix), "false",
+	FLAG("strip_prefix", ROUTE(out.strip_prefix), "false",
 	    "The upstream sees the path without what matched."),
-	PLAIN("rewrite", K_TEXT, ROUTE(rewrite), NULL,
+	TEXT("rewrite", ROUTE(out.rewrite), NULL,
 	    "This replaces what matched; $1 to $9 are groups of path_regex."),
-	PLAIN("add_headers", K_FIELDS, ROUTE(add_headers), NULL,
+	PLAIN("add_headers", K_FIELDS, ROUTE(out.add_headers), NULL,
 	    "[{ name, value }] set on the request upstream."),
-	PLAIN("remove_headers", K_NAMES, ROUTE(remove_headers), NULL,
+	PLAIN("remove_headers", K_NAMES, ROUTE(out.remove_headers), NULL,
 	    "Names removed from the request upstream."),
-	PLAIN("add_response_headers", K_FIELDS, ROUTE(add_response_headers), NULL,
+	PLAIN("add_response_headers", K_FIELDS, ROUTE(out.add_response_headers), NULL,
 	    "[{ name, value }] set on the response."),
-	PLAIN("remove_response_headers", K_NAMES, ROUTE(remove_response_headers), NULL,
+	PLAIN("remove_response_headers", K_NAMES, ROUTE(out.remove_response_headers), NULL,
 	    "Names removed from the response."),
-	KEY("read_timeout_secs", K_SECS, ROUTE(read_ms), NULL, SECS_MIN, SECS_MAX,
-	    "Instead of the upstream's."),
-	KEY("connect_timeout_secs", K_SECS, ROUTE(connect_ms), NULL, SECS_MIN, SECS_MAX,
-	    "Instead of the upstream's."),
-	KEY("write_timeout_secs", K_SECS, ROUTE(write_ms), NULL, SECS_MIN, SECS_MAX,
-	    "Instead of the upstream's."),
-	PLAIN("require_auth", K_BOOL, ROUTE(require_auth), "false",
+	SECS("read_timeout_secs", ROUTE(out.read_ms), NULL, "Instead of the upstream's."),
+	SECS("connect_timeout_secs", ROUTE(out.connect_ms), NULL, "Instead of the upstream's."),
+	SECS("write_timeout_secs", ROUTE(out.write_ms), NULL, "Instead of the upstream's."),
+	FLAG("require_auth", ROUTE(out.require_auth), "false",
 	    "401 unless X-Admin-Token is server.admin_token; it is not forwarded."),
-	PLAIN("basic_auth", K_USERS, ROUTE(basic_auth), NULL,
+	PLAIN("basic_auth", K_USERS, ROUTE(out.basic_auth), NULL,
 	    "{ user = \"crypt(3) hash or text\" }: 401 for anybody else."),
-	KEY("max_body_bytes", K_BYTES, ROUTE(max_body_bytes), NULL, 0, LIMIT_MAX,
+	KEY("max_body_bytes", K_BYTES, ROUTE(out.max_body_bytes), NULL, 0, LIMIT_MAX,
 	    "Instead of the server's; 0: no limit."),
 	SUB("rate_limit", K_TABLE, NOW, SEC_RATE,
 	    "{ requests, per_secs, burst, key }: 429 beyond."),
-	KEY("buffer_request", K_BYTES, ROUTE(buffer_request), NULL, 0, LIMIT_MAX,
+	KEY("buffer_request", K_BYTES, ROUTE(out.buffer_request), NULL, 0, LIMIT_MAX,
 	    "The upstream sees a request when it is whole; bytes kept in memory, "
 	    "the rest in a file."),
-	PLAIN("websocket", K_BOOL, ROUTE(websocket), "true", "Let upgrades through; else 426."),
+	FLAG("websocket", ROUTE(out.websocket), "true", "Let upgrades through; else 426."),
 	SOON("cache", K_BOOL, LATER_OFF, NULL, NULL, "Cache answers; follows [cache]."),
 	SOON("gzip", K_BOOL, LATER_OFF, NULL, NULL, "Compress answers; follows [middleware]."),
-	PLAIN("description", K_TEXT, ROUTE(description), NULL, "For people and logs."),
+	TEXT("description", ROUTE(out.description), NULL, "For people and logs."),
 };
 
 static const struct key respond_keys[] = {
-	KEY("status", K_INT, AT(struct route_read, respond_status), "200", 200, 599,
-	    "Its status."),
-	PLAIN("body", K_TEXT, ROUTE(body), "", "Its body."),
-	PLAIN("content_type", K_TEXT, ROUTE(content_type), "text/plain; charset=utf-8",
+	KEY("status", K_INT, ROUTE(respond_status), "200", 200, 599, "Its status."),
+	TEXT("body", ROUTE(out.body), "", "Its body."),
+	TEXT("content_type", ROUTE(out.content_type), "text/plain; charset=utf-8",
 	    "Its Content-Type."),
 };
 
 static const struct key rate_keys[] = {
-	KEY("requests", K_INT, ROUTE(rate.requests), NULL, 1, INT32_MAX, "So many requests"),
-	KEY("per_secs", K_SECS, ROUTE(rate.per_ms), "1", SECS_MIN, SECS_MAX, "in this time."),
-	KEY("burst", K_INT, ROUTE(rate.burst), NULL, 1, INT32_MAX,
+	KEY("requests", K_INT, ROUTE(out.rate.requests), NULL, 1, INT32_MAX, "So many requests"),
+	SECS("per_secs", ROUTE(out.rate.per_ms), "1", "in this time."),
+	KEY("burst", K_INT, ROUTE(out.rate.burst), NULL, 1, INT32_MAX,
 	    "At once; as many as requests if not said."),
-	WORDS("key", K_CHOICE, AT(struct route_read, limit_key), "ip", "ip",
+	WORDS("key", K_CHOICE, ROUTE(limit_key), "ip", "ip",
 	    "What is counted: each client address."),
 };
 
-#define TLS(field) AT(struct tls_read, out.field)
+#define TLS(field) AT(struct tls_read, field)
 static const struct key tls_keys[] = {
-	PLAIN("enabled", K_BOOL, AT(struct tls_read, enabled), "false",
+	FLAG("enabled", TLS(enabled), "false",
 	    "Serve TLS at https_port and https_listen; true where cert, certs or domains are given."),
-	PLAIN("cert", K_PATH, AT(struct tls_read, cert), NULL,
-	    "Certificate chain, PEM, the server's own first."),
-	PLAIN("key", K_PATH, AT(struct tls_read, key), NULL,
-	    "Its key, PEM; in the file of cert if not said."),
+	PATH("cert", TLS(cert), "Certificate chain, PEM, the server's own first."),
+	PATH("key", TLS(key), "Its key, PEM; in the file of cert if not said."),
 	SUB("certs", K_TABLES, NOW, SEC_CERT,
 	    "More of them, chosen by the name that the client asks for."),
-	PLAIN("domains", K_TEXTS, AT(struct tls_read, domains), NULL,
+	PLAIN("domains", K_TEXTS, TLS(domains), NULL,
 	    "Names to get one certificate for, by ACME."),
-	PLAIN("acme_directory", K_PATH, TLS(acme_dir), ACME_DIR,
+	PLAIN("acme_directory", K_PATH, TLS(out.acme_dir), ACME_DIR,
 	    "Where the ACME account's key and the certificate live."),
-	PLAIN("acme_url", K_TEXT, TLS(acme_url), ACME_URL,
+	TEXT("acme_url", TLS(out.acme_url), ACME_URL,
 	    "Directory of the ACME server; Let's Encrypt's."),
-	PLAIN("acme_email", K_TEXT, TLS(acme_email), NULL, "Contact of the account."),
-	PLAIN("acme_ca_file", K_PATH, AT(struct tls_read, acme_ca_file), NULL,
+	TEXT("acme_email", TLS(out.acme_email), NULL, "Contact of the account."),
+	PATH("acme_ca_file", TLS(acme_ca_file),
 	    "Whom to trust as ACME server, PEM; the system's bundle if not said."),
 	SUB("acme_eab", K_TABLE, NOW, SEC_EAB,
 	    "External account binding, for ACME servers that ask for it."),
-	PLAIN("redirect", K_BOOL, TLS(redirect), "true",
-	    "Answer http with a redirect (308) to https."),
-	KEY("hsts_secs", K_INT, TLS(hsts_secs), "0", 0, INT32_MAX,
+	FLAG("redirect", TLS(out.redirect), "true", "Answer http with a redirect (308) to https."),
+	KEY("hsts_secs", K_INT, TLS(out.hsts_secs), "0", 0, INT32_MAX,
 	    "Send Strict-Transport-Security with this max-age; 0: do not."),
-	KEY("session_cache", K_INT, TLS(sessions), "2048", 0, SESSIONS_MAX,
+	KEY("session_cache", K_INT, TLS(out.sessions), "2048", 0, SESSIONS_MAX,
 	    "Sessions remembered, by all workers together; 0: none."),
-	PLAIN("client_ca_file", K_PATH, AT(struct tls_read, client_ca_file), NULL,
+	PATH("client_ca_file", TLS(client_ca_file),
 	    "Clients must show a certificate that one of these has signed, PEM."),
-	WORDS("client_verify", K_CHOICE, AT(struct tls_read, client_verify), "require",
+	WORDS("client_verify", K_CHOICE, TLS(client_verify), "require",
 	    "require|optional", "Whether a client may come without one."),
-	PLAIN("strict_sni", K_BOOL, TLS(strict_sni), "false",
+	FLAG("strict_sni", TLS(out.strict_sni), "false",
 	    "Refuse clients that ask for a name in no certificate; else they get the first."),
-	PLAIN("legacy", K_BOOL, TLS(legacy), "false",
+	FLAG("legacy", TLS(out.legacy), "false",
 	    "Also speak TLS 1.0 and 1.1, CBC and RSA key exchange, for very old clients."),
 };
 
 static const struct key cert_keys[] = {
-	PLAIN("cert", K_PATH, AT(struct cert_files, cert), NULL,
+	PATH("cert", AT(struct cert_files, cert),
 	    "Certificate chain, PEM, the server's own first."),
-	PLAIN("key", K_PATH, AT(struct cert_files, key), NULL,
-	    "Its key, PEM; in the file of cert if not said."),
+	PATH("key", AT(struct cert_files, key), "Its key, PEM; in the file of cert if not said."),
 };
 
 static const struct key eab_keys[] = {
-	PLAIN("kid", K_TEXT, TLS(eab_kid), NULL, "Key identifier, as the CA says it."),
-	PLAIN("hmac", K_SECRET, TLS(eab_hmac), NULL, "Its key, base64url, as the CA says it."),
+	TEXT("kid", TLS(out.eab_kid), NULL, "Key identifier, as the CA says it."),
+	PLAIN("hmac", K_SECRET, TLS(out.eab_hmac), NULL, "Its key, base64url, as the CA says it."),
 };
 
 static const struct key cache_keys[] = {
@@ -7241,25 +7189,24 @@ static const struct key postgres_keys[] = {
 
 #define MIDDLEWARE(field) AT(struct middleware_conf, field)
 static const struct key middleware_keys[] = {
-	PLAIN("forward_headers", K_BOOL, MIDDLEWARE(forward_headers), "true",
+	FLAG("forward_headers", MIDDLEWARE(forward_headers), "true",
 	    "Send X-Forwarded-For, -Proto, -Host, -Port and X-Real-IP upstream."),
-	PLAIN("forwarded", K_BOOL, MIDDLEWARE(forwarded), "false",
-	    "Send Forwarded (RFC 7239) upstream."),
-	PLAIN("via", K_BOOL, MIDDLEWARE(via), "false", "Add Via in both directions."),
+	FLAG("forwarded", MIDDLEWARE(forwarded), "false", "Send Forwarded (RFC 7239) upstream."),
+	FLAG("via", MIDDLEWARE(via), "false", "Add Via in both directions."),
 	SOON("x_sendfile_enabled", K_BOOL, LATER_OFF, "false", NULL, "Obey X-Sendfile."),
 	SOON("x_sendfile_root", K_PATH, LATER, NULL, NULL, "Only below this directory."),
 	SOON("gzip_compression_enabled", K_BOOL, LATER_OFF, "false", NULL, "Compress answers."),
 	SOON("gzip_min_bytes", K_BYTES, LATER, "1024", NULL, "From this size."),
 	SOON("gzip_types", K_TEXTS, LATER, NULL, NULL, "Of these types."),
 	SOON("gzip_level", K_INT, LATER, NULL, NULL, "This hard."),
-	PLAIN("log_requests", K_BOOL, MIDDLEWARE(log_requests), "false",
+	FLAG("log_requests", MIDDLEWARE(log_requests), "false",
 	    "An access log on standard output, unless log.access says where."),
 };
 
 static const struct key log_keys[] = {
 	PLAIN("access", K_SINK, AT(struct log_conf, access), NULL,
 	    "Where a line for each request goes: stdout, stderr, a file, syslog, off."),
-	PLAIN("format", K_TEXT, AT(struct log_conf, format), "combined",
+	TEXT("format", AT(struct log_conf, format), "combined",
 	    "common, combined, json, or a pattern with $variables."),
 	PLAIN("error", K_SINK, AT(struct log_conf, error), "stderr",
 	    "Where warp's own messages go: stderr, stdout, a file, syslog, off."),
@@ -7272,7 +7219,7 @@ static const struct key admin_keys[] = {
 	    "Addresses of the admin interface, or off."),
 	PLAIN("token", K_SECRET, AT(struct admin_read, token), NULL,
 	    "What X-Admin-Token or Bearer must be over TCP; unix sockets need none."),
-	PLAIN("expose", K_TEXT, AT(struct admin_read, expose), NULL,
+	TEXT("expose", AT(struct admin_read, expose), NULL,
 	    "Also served to clients below this path, who need server.admin_token."),
 };
 
@@ -7287,41 +7234,38 @@ struct section {
 	const char *help;
 };
 
-#define SECTION(name, keys, when, off, help) { name, keys, LEN(keys), when, off, help }
+#define SECTION(name, keys, help) { name, keys, LEN(keys), NOW, NULL, help }
+#define LATER_SECTION(name, keys, off, help) { name, keys, LEN(keys), LATER, off, help }
 #define DIALECT(name, help) { name, NULL, 0, LATER, NULL, help }
 static const struct section sections[SECTIONS] = {
-	[SEC_ROOT] = SECTION("", root_keys, LATER, NULL, "Deployment keys of Fujin."),
-	[SEC_SERVER] = SECTION("server", server_keys, NOW, NULL, "Listening, limits, time."),
-	[SEC_UPSTREAM] = SECTION("upstreams.NAME", upstream_keys, NOW, NULL,
+	[SEC_ROOT] = LATER_SECTION("", root_keys, NULL, "Deployment keys of Fujin."),
+	[SEC_SERVER] = SECTION("server", server_keys, "Listening, limits, time."),
+	[SEC_UPSTREAM] = SECTION("upstreams.NAME", upstream_keys,
 	    "Backends that routes name: host and port, socket, url, or instances."),
-	[SEC_INSTANCE] = SECTION("upstreams.NAME.instances", instance_keys, NOW, NULL,
+	[SEC_INSTANCE] = SECTION("upstreams.NAME.instances", instance_keys,
 	    "One of several backends."),
-	[SEC_UPSTREAM_TLS] = SECTION("upstreams.NAME.tls", upstream_tls_keys, NOW, NULL,
+	[SEC_UPSTREAM_TLS] = SECTION("upstreams.NAME.tls", upstream_tls_keys,
 	    "For instances that are spoken to by https or wss."),
-	[SEC_HEALTH] = SECTION("upstreams.NAME.health", health_keys, NOW, NULL,
-	    "Probes of each instance."),
-	[SEC_UPSTREAM_PROCESS] = SECTION("upstreams.NAME.process", process_keys, NOW, NULL,
+	[SEC_HEALTH] = SECTION("upstreams.NAME.health", health_keys, "Probes of each instance."),
+	[SEC_UPSTREAM_PROCESS] = SECTION("upstreams.NAME.process", process_keys,
 	    "The program behind an upstream, started and watched by warp."),
-	[SEC_PROCESS] = SECTION("processes.NAME", process_keys, NOW, NULL,
+	[SEC_PROCESS] = SECTION("processes.NAME", process_keys,
 	    "A program that serves no upstream. The same keys."),
-	[SEC_LIMITS] = SECTION("processes.NAME.limits", limits_keys, NOW, NULL,
+	[SEC_LIMITS] = SECTION("processes.NAME.limits", limits_keys,
 	    "Resource limits of a process, and of upstreams.NAME.process."),
-	[SEC_ROUTE] = SECTION("routes", route_keys, NOW, NULL,
+	[SEC_ROUTE] = SECTION("routes", route_keys,
 	    "In order: the first whose conditions all hold takes the request. "
 	    "Each has exactly one action."),
-	[SEC_RESPOND] = SECTION("routes.respond", respond_keys, NOW, NULL,
-	    "An answer of warp's own."),
-	[SEC_RATE] = SECTION("routes.rate_limit", rate_keys, NOW, NULL, "Of all workers together."),
-	[SEC_TLS] = SECTION("tls", tls_keys, NOW, NULL, "TLS toward clients, and ACME."),
-	[SEC_CERT] = SECTION("tls.certs", cert_keys, NOW, NULL,
-	    "One certificate of several, with its key."),
-	[SEC_EAB] = SECTION("tls.acme_eab", eab_keys, NOW, NULL, "Both keys are needed."),
-	[SEC_CACHE] = SECTION("cache", cache_keys, LATER, "size_bytes", ""),
-	[SEC_POSTGRES] = SECTION("postgres", postgres_keys, LATER, NULL, ""),
-	[SEC_MIDDLEWARE] = SECTION("middleware", middleware_keys, NOW, NULL,
-	    "Switches for all routes."),
-	[SEC_LOG] = SECTION("log", log_keys, NOW, NULL, "What is written where."),
-	[SEC_ADMIN] = SECTION("admin", admin_keys, NOW, NULL, "Status, metrics, and `warp -s`."),
+	[SEC_RESPOND] = SECTION("routes.respond", respond_keys, "An answer of warp's own."),
+	[SEC_RATE] = SECTION("routes.rate_limit", rate_keys, "Of all workers together."),
+	[SEC_TLS] = SECTION("tls", tls_keys, "TLS toward clients, and ACME."),
+	[SEC_CERT] = SECTION("tls.certs", cert_keys, "One certificate of several, with its key."),
+	[SEC_EAB] = SECTION("tls.acme_eab", eab_keys, "Both keys are needed."),
+	[SEC_CACHE] = LATER_SECTION("cache", cache_keys, "size_bytes", ""),
+	[SEC_POSTGRES] = LATER_SECTION("postgres", postgres_keys, NULL, ""),
+	[SEC_MIDDLEWARE] = SECTION("middleware", middleware_keys, "Switches for all routes."),
+	[SEC_LOG] = SECTION("log", log_keys, "What is written where."),
+	[SEC_ADMIN] = SECTION("admin", admin_keys, "Status, metrics, and `warp -s`."),
 	[SEC_WEBSERVER] = DIALECT("webserver", "Fujin's routes."),
 	[SEC_HOSTS] = DIALECT("hosts", "Fujin's hosts."),
 	[SEC_SITES] = DIALECT("sites", "BWS's sites."),
@@ -7329,6 +7273,7 @@ static const struct section sections[SECTIONS] = {
 	[SEC_SHARED_SOCKETS] = DIALECT("shared_sockets", "Sockets bound for others."),
 };
 /* clang-format on */
+#undef PATH /* a common name */
 
 static const struct key *
 key_find(enum section_id id, struct slice name)
