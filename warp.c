@@ -7311,10 +7311,13 @@ section_has_env(enum section_id id)
 
 /* ==== hints ==================================================================
  * Owns    nothing.
- * Offers  near_offer, near_text: which known word was meant.
+ * Offers  near_offer, near_text: which known word was meant; LOWER,
+ *         ALNUM.
  * Calls   base, arena. */
 
 #define NEAR_MAX 48 /* bytes of a word that is compared */
+#define LOWER    "abcdefghijklmnopqrstuvwxyz"
+#define ALNUM    LOWER "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 struct near {
 	struct slice word, best;
@@ -7326,40 +7329,36 @@ struct near {
 static size_t
 word_distance(struct slice a, struct slice b)
 {
-	size_t rows[3][NEAR_MAX + 1], *old = rows[0], *last = rows[1], *now = rows[2], *t;
+	unsigned d[NEAR_MAX + 1][NEAR_MAX + 1]; /* of the first i bytes of a and j of b */
 
 	if (a.n > NEAR_MAX || b.n > NEAR_MAX)
 		return SIZE_MAX;
-	for (size_t j = 0; j <= b.n; j++)
-		old[j] = last[j] = j;
-	for (size_t i = 1; i <= a.n; i++) {
-		now[0] = i;
-		for (size_t j = 1; j <= b.n; j++) {
-			now[j] = MIN(MIN(last[j], now[j - 1]) + 1,
-			    last[j - 1] + (a.p[i - 1] != b.p[j - 1]));
+	for (size_t i = 0; i <= a.n; i++)
+		for (size_t j = 0; j <= b.n; j++) {
+			d[i][j] = (unsigned)(i + j);
+			if (i == 0 || j == 0)
+				continue;
+			d[i][j] = MIN(MIN(d[i - 1][j], d[i][j - 1]) + 1,
+			    d[i - 1][j - 1] + (a.p[i - 1] != b.p[j - 1]));
 			if (i > 1 && j > 1 && a.p[i - 1] == b.p[j - 2] && a.p[i - 2] == b.p[j - 1])
-				now[j] = MIN(now[j], old[j - 2] + 1);
+				d[i][j] = MIN(d[i][j], d[i - 2][j - 2] + 1);
 		}
-		t = old;
-		old = last;
-		last = now;
-		now = t;
-	}
-	return last[b.n];
+	return d[a.n][b.n];
 }
 
-static void
+/* Is candidate the word itself? If not, it may be what was meant. */
+static bool
 near_offer(struct near *near, struct slice candidate)
 {
 	size_t d = word_distance(near->word, candidate);
 	size_t limit = MAX(near->word.n / 3, (size_t)2);
 
-	if (candidate.n == 0 || d > limit || d >= near->word.n)
-		return;
-	if (near->best.n > 0 && d >= near->distance)
-		return;
-	near->best = candidate;
-	near->distance = d;
+	if (candidate.n > 0 && d <= limit && d < near->word.n &&
+	    (near->best.n == 0 || d < near->distance)) {
+		near->best = candidate;
+		near->distance = d;
+	}
+	return slice_eq(near->word, candidate);
 }
 
 /* `, did you mean 'x'?`, or nothing. */
@@ -11103,7 +11102,7 @@ conf_free(struct conf *c)
  * Owns    nothing.
  * Offers  conf_print_keys, conf_print_man, conf_print_check, conf_print_json,
  *         json_quote.
- * Calls   base, arena, toml, http, certs, keys, values, upstreams. */
+ * Calls   base, arena, toml, http, certs, keys, hints, values, upstreams. */
 
 /* ---- -D and the manual ---- */
 
@@ -11113,56 +11112,37 @@ key_preset(const struct key *k)
 	return k->preset && *k->preset ? k->preset : k->preset ? "\"\"" : "none";
 }
 
-static void
-key_print(FILE *to, struct arena *a, enum section_id id, const struct key *k)
-{
-	const char *env = env_name(a, id, k);
-	const char *name = *sections[id].name
-	    ? arena_fmt(a, "%s.%s", sections[id].name, k->name) : k->name;
-
-	fprintf(to, "%-42s  %-40s  %-12s  %s%s\n        %s\n", name, kind_text(a, k),
-	    key_preset(k), env ? env : "-", k->when == NOW ? "" : "  (later)", k->help);
-}
-
 /* Every key with type and range, preset, variable, and help. */
 static void
 conf_print_keys(FILE *to)
 {
 	for (enum section_id id = SEC_ROOT; id < SECTIONS; id++) {
+		const struct section *s = &sections[id];
 		struct arena a = { NULL };
-		if (sections[id].n == 0)
-			fprintf(to, "[%s]  (later)\n        %s\n", sections[id].name,
-			    sections[id].help);
-		for (size_t i = 0; i < sections[id].n; i++)
-			key_print(to, &a, id, &sections[id].keys[i]);
+
+		if (s->n == 0)
+			fprintf(to, "[%s]  (later)\n        %s\n", s->name, s->help);
+		for (size_t i = 0; i < s->n; i++) {
+			const struct key *k = &s->keys[i];
+			const char *env = env_name(&a, id, k);
+			fprintf(to, "%-42s  %-40s  %-12s  %s%s\n        %s\n",
+			    arena_fmt(&a, "%s%s%s", s->name, *s->name ? "." : "", k->name),
+			    kind_text(&a, k), key_preset(k), env ? env : "-",
+			    k->when == NOW ? "" : "  (later)", k->help);
+		}
 		arena_free(&a);
 	}
 }
 
-/* A text in man(7): nothing in it is a request or an escape. */
+/* A line in man(7): nothing in it is a request or an escape. */
 static void
-man_text(FILE *to, const char *s)
+man_line(FILE *to, const char *s)
 {
 	if (*s == '.' || *s == '\'')
 		fputs("\\&", to);
 	for (; *s; s++)
 		fputs(*s == '\\' ? "\\e" : *s == '-' ? "\\-" : (char[]){ *s, '\0' }, to);
-}
-
-static void
-man_key(FILE *to, struct arena *a, enum section_id id, const struct key *k)
-{
-	const char *env = env_name(a, id, k);
-
-	fputs(".TP\n.B ", to);
-	man_text(to, k->name);
-	fputs("\n", to);
-	man_text(to, k->help);
-	fputs("\n.br\n", to);
-	man_text(to, arena_fmt(a, "%c%s; default: %s%s%s%s", toupper((unsigned char)
-	    *kind_text(a, k)), kind_text(a, k) + 1, key_preset(k), env ? "; " : "",
-	    env ? env : "", k->when == NOW ? "." : ". Not supported yet."));
-	fputs("\n", to);
+	fputc('\n', to);
 }
 
 /* The reference part of warp.toml(5). */
@@ -11174,87 +11154,74 @@ conf_print_man(FILE *to)
 		struct arena a = { NULL };
 
 		fputs(".SS ", to);
-		man_text(to, *s->name ? arena_fmt(&a, "\"[%s]\"", s->name)
+		man_line(to, *s->name ? arena_fmt(&a, "\"[%s]\"", s->name)
 		                      : "\"Before any section\"");
-		fputs("\n", to);
-		man_text(to, *s->help ? s->help : "Not supported yet.");
-		fputs(*s->help && s->when != NOW ? "\nNot supported yet.\n" : "\n", to);
-		for (size_t i = 0; i < s->n; i++)
-			man_key(to, &a, id, &s->keys[i]);
+		man_line(to, *s->help ? s->help : "Not supported yet.");
+		fputs(*s->help && s->when != NOW ? "Not supported yet.\n" : "", to);
+		for (size_t i = 0; i < s->n; i++) {
+			const struct key *k = &s->keys[i];
+			const char *env = env_name(&a, id, k), *kind = kind_text(&a, k);
+			fputs(".TP\n.B ", to);
+			man_line(to, k->name);
+			man_line(to, k->help);
+			fputs(".br\n", to);
+			man_line(to, arena_fmt(&a, "%c%s; default: %s%s%s%s",
+			    toupper((unsigned char)*kind), kind + 1, key_preset(k),
+			    env ? "; " : "", env ? env : "",
+			    k->when == NOW ? "." : ". Not supported yet."));
+		}
 		arena_free(&a);
 	}
 }
 
 /* ---- memory ---- */
 
-/* One large block; see blocks_open, whose head and tail room this rounds up. */
-static uint64_t
-memory_large(const struct conf *c)
-{
-	enum { ROOM = 64 };
-	uint64_t head = c->server.max_header_bytes;
-
-	return sizeof(struct block) + ROOM + MAX((uint64_t)RELAY_BYTES, head) + head +
-	    HEAD_ADDED_MAX;
-}
-
 /* Some upstream is spoken to with TLS. */
 static bool
 conf_has_https(const struct conf *cf)
 {
-	for (int u = 0; u < cf->n_upstreams; u++)
-		for (int i = 0; i < cf->upstreams[u].n_instances; i++)
-			if (cf->upstreams[u].instances[i].addr.scheme == SCHEME_HTTPS)
-				return true;
+	for (int i = 0; i < cf->n_upstreams; i++)
+		if (upstream_is_https(&cf->upstreams[i]))
+			return true;
 	return false;
 }
 
-/* A client that says nothing, with its share of the upstream connections and
- * of the poll array. */
-static uint64_t
-memory_idle(const struct conf *c)
-{
-	uint64_t tls = (c->tls.on ? 1u : 0) + (conf_has_https(c) ? 2u : 0);
+/* Bytes that are needed while every client is busy and no peer reads; program
+ * text and the kernel's socket buffers are not in it. */
+struct memory {
+	uint64_t idle;   /* a client that says nothing, with its share of the upstream
+	                    connections and of the poll array */
+	uint64_t busy;   /* on top of that: what its request can hold */
+	uint64_t worker; /* before its first client */
+	uint64_t all;
+};
 
-	return sizeof(struct conn) + 2 * sizeof(struct upconn) + tls * sizeof(struct tls) +
-	    3 * (sizeof(struct pollfd) + sizeof(struct watch *));
-}
-
-/* What a client's request can hold on top: the exchange and two blocks of
- * trailers; a long head; both directions waiting at both ends; and what
- * buffer_request keeps in memory. */
-static uint64_t
-memory_busy(const struct conf *c)
+static struct memory
+conf_memory(const struct conf *c)
 {
-	enum { SMALL = 3, LARGE = 5 };
-	uint64_t spool = 0, tls = (c->tls.on ? 1u : 0) + (conf_has_https(c) ? 1u : 0);
+	enum { ROOM = 64, SMALL = 3, LARGE = 5 };
+	uint64_t head = c->server.max_header_bytes, workers = (uint64_t)c->server.workers;
+	uint64_t share = (c->server.max_connections + workers - 1) / workers;
+	/* see blocks_open, whose head and tail room this rounds up */
+	uint64_t large = sizeof(struct block) + ROOM + MAX((uint64_t)RELAY_BYTES, head) + head +
+	    HEAD_ADDED_MAX;
+	uint64_t down = c->tls.on, up = conf_has_https(c);
+	struct memory m = { .worker = large + 2 * (head + HEAD_ADDED_MAX) + LOG_BUFFER +
+	    2 * sizeof(struct head) + BLOCKS_KEPT_SMALL * (uint64_t)BLOCK_SMALL_BYTES +
+	    BLOCKS_KEPT_LARGE * large };
 
 	for (int i = 0; i < c->table.n; i++)
 		if (c->table.routes[i].buffer_request > 0)
-			spool = MAX(spool, (uint64_t)c->table.routes[i].buffer_request);
-	return SMALL * (uint64_t)BLOCK_SMALL_BYTES + LARGE * memory_large(c) + spool +
-	    tls * (sizeof(struct tls_bufs) + TLS_FLIGHT);
-}
-
-/* What a worker has before its first client. */
-static uint64_t
-memory_worker(const struct conf *c)
-{
-	return memory_large(c) + 2 * (c->server.max_header_bytes + HEAD_ADDED_MAX) + LOG_BUFFER +
-	    2 * sizeof(struct head) + BLOCKS_KEPT_SMALL * (uint64_t)BLOCK_SMALL_BYTES +
-	    BLOCKS_KEPT_LARGE * memory_large(c);
-}
-
-/* Bytes that all workers together can need while every client is busy and no
- * peer reads; program text and the kernel's socket buffers are not in it. */
-static uint64_t
-conf_memory_bound(const struct conf *c)
-{
-	uint64_t workers = (uint64_t)c->server.workers;
-	uint64_t share = (c->server.max_connections + workers - 1) / workers;
-
-	return sizeof(struct board) + workers * (memory_worker(c) +
-	    share * (memory_idle(c) + memory_busy(c)));
+			m.busy = MAX(m.busy, (uint64_t)c->table.routes[i].buffer_request);
+	m.idle = sizeof(struct conn) + 2 * sizeof(struct upconn) +
+	    (down + 2 * up) * sizeof(struct tls) +
+	    3 * (sizeof(struct pollfd) + sizeof(struct watch *));
+	/* the exchange and two blocks of trailers; a long head; both directions
+	 * waiting at both ends */
+	m.busy += SMALL * (uint64_t)BLOCK_SMALL_BYTES + LARGE * large +
+	    (down + up) * (sizeof(struct tls_bufs) + TLS_FLIGHT);
+	m.all = sizeof(struct board) + workers * (m.worker + share * (m.idle + m.busy));
+	return m;
 }
 
 /* ---- -t ---- */
@@ -11262,11 +11229,8 @@ conf_memory_bound(const struct conf *c)
 static void
 print_methods(FILE *to, const struct route *r)
 {
-	const char *sep = "";
+	const char *sep = " methods=";
 
-	if (r->methods == 0 && r->methods_other.n == 0)
-		return;
-	fputs(" methods=", to);
 	for (int m = M_GET; m < METHODS; m++)
 		if (r->methods >> m & 1) {
 			fprintf(to, "%s%.*s", sep, (int)method_names[m].n, method_names[m].p);
@@ -11314,12 +11278,10 @@ print_action(FILE *to, const struct route *r)
 		fputs(" -> admin endpoints, for who gives server.admin_token", to);
 	else
 		fprintf(to, " -> %d, %zu bytes", r->status, r->body.n);
-	if (r->strip_prefix)
-		fputs(", strip_prefix", to);
+	fputs(r->strip_prefix ? ", strip_prefix" : "", to);
 	if (r->has_rewrite)
 		fprintf(to, ", rewrite %s", r->rewrite.p);
-	if (r->require_auth)
-		fputs(", require_auth", to);
+	fputs(r->require_auth ? ", require_auth" : "", to);
 	if (r->basic_auth.n > 0)
 		fprintf(to, ", basic_auth of %d", r->basic_auth.n);
 	if (r->rate.requests > 0)
@@ -11327,8 +11289,7 @@ print_action(FILE *to, const struct route *r)
 		    r->rate.per_ms / (double)SECOND_MS, r->rate.burst);
 	if (r->buffer_request >= 0)
 		fprintf(to, ", buffer_request %lld", (long long)r->buffer_request);
-	if (!r->websocket)
-		fputs(", no websocket", to);
+	fputs(r->websocket ? "" : ", no websocket", to);
 	if (r->description.n > 0)
 		fprintf(to, "  # %s", r->description.p);
 	fputs("\n", to);
@@ -11341,15 +11302,28 @@ scheme_text(const struct addr *a)
 	return a->scheme == SCHEME_HTTPS ? "https://" : "";
 }
 
-/* Each certificate: whose, by whom, until when. */
+/* How TLS is served, and each certificate: whose, by whom, until when. */
 static void
-print_certs(FILE *to, const struct cert_set *set)
+print_tls(FILE *to, const struct tls_conf *t)
 {
 	static const char *const origins[] = { "", " (ACME)", " (signed by itself)" };
 	struct arena a = { NULL };
 
-	for (int i = 0; set && i < set->n; i++) {
-		const struct cert *c = &set->v[i];
+	if (t->on) {
+		fprintf(to, "TLS 1.2%s, sessions %u%s", t->legacy
+		    ? " and older, with old ciphers" : "", t->sessions,
+		    t->redirect ? ", http goes to https" : "");
+		if (t->hsts_secs > 0)
+			fprintf(to, ", HSTS %u s", t->hsts_secs);
+		fputs(t->strict_sni ? ", unknown names are refused" : "", to);
+		if (t->clients)
+			fprintf(to, ", clients %s show a certificate by one of the %zu in %s",
+			    t->client_optional ? "may" : "must", t->clients->n,
+			    t->clients->file);
+		fputc('\n', to);
+	}
+	for (int i = 0; t->set && i < t->set->n; i++) {
+		const struct cert *c = &t->set->v[i];
 		fprintf(to, "certificate%s %s", origins[c->origin], c->cert_file ? c->cert_file
 		    : "until ACME has got one");
 		for (int k = 0; k < c->names.n; k++)
@@ -11378,95 +11352,55 @@ print_upstream(FILE *to, const struct upstream *up)
 		    up->tls.server_name ? up->tls.server_name : "");
 }
 
-/* A word as a shell would take it. */
-static void
-print_word(FILE *to, const char *s)
+/* The word that stands at place i of a key with several. */
+static const char *
+print_choice(struct arena *a, const char *key, int i)
 {
-	bool plain = *s && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	    "0123456789%+,-./:=@_{}") == strlen(s);
+	struct slice rest = slice_of(key_find(SEC_PROCESS, slice_of(key))->words), word;
 
-	fputs(plain ? " " : " '", to);
-	for (; *s; s++)
-		fputs(*s == '\'' ? "'\\''" : (char[]){ *s, '\0' }, to);
-	fputs(plain ? "" : "'", to);
+	while (slice_cut(&rest, '|', &word) && i > 0)
+		i--;
+	return arena_dup(a, word).p;
 }
 
-/* Who is served by which replica. */
-static void
-print_served(FILE *to, const struct process *p)
-{
-	for (int i = 0; p->up && i < p->up->n_instances; i++) {
-		const struct instance *in = &p->up->instances[i];
-		const char *chosen = p->names_socket ? "a unix socket" : "a port";
-
-		fprintf(to, "    %s", p->name);
-		if (p->replicas > 1)
-			fprintf(to, ".%d", in->replica);
-		if (in->addr.kind == ADDR_NONE)
-			fprintf(to, " serves %s that warp chooses\n", chosen);
-		else
-			fprintf(to, " serves %s\n", in->addr.text);
-	}
-}
-
+/* What is run, and who is served by which replica. */
 static void
 print_process(FILE *to, const struct process *p)
 {
-	static const char *const restarts[] = { "always", "on_failure", "never" };
-	static const char *const readies[] = { "listen", "health", "exec" };
+	struct arena a = { NULL };
 
 	fprintf(to, "process %s", p->name);
 	if (p->line > 0)
 		fprintf(to, " (line %u)", p->line);
-	fprintf(to, ": %d replica%s, restart %s, ready %s", p->replicas,
-	    p->replicas == 1 ? "" : "s", restarts[p->restart], readies[p->ready]);
-	if (p->oneshot)
-		fputs(", oneshot", to);
-	if (p->start_on == START_REQUEST)
-		fputs(", start on request", to);
+	fprintf(to, ": %d replica%s, restart %s, ready %s%s%s", p->replicas,
+	    p->replicas == 1 ? "" : "s", print_choice(&a, "restart", (int)p->restart),
+	    print_choice(&a, "ready", (int)p->ready), p->oneshot ? ", oneshot" : "",
+	    p->start_on == START_REQUEST ? ", start on request" : "");
+	arena_free(&a);
 	if (p->idle_stop_ms > 0)
 		fprintf(to, ", stop after %g s idle", p->idle_stop_ms / (double)SECOND_MS);
 	for (int i = 0; i < p->n_after; i++)
 		fprintf(to, "%s%s", i == 0 ? ", after " : ", ", p->after[i]->name);
 	fputc(';', to);
-	for (char **arg = p->argv; *arg; arg++)
-		print_word(to, *arg);
+	for (char **arg = p->argv; *arg; arg++) { /* as a shell would take it */
+		bool plain = **arg && (*arg)[strspn(*arg, ALNUM "%+,-./:=@_{}")] == '\0';
+		fputs(plain ? " " : " '", to);
+		for (const char *s = *arg; *s; s++)
+			fputs(*s == '\'' ? "'\\''" : (char[]){ *s, '\0' }, to);
+		fputs(plain ? "" : "'", to);
+	}
 	fputc('\n', to);
-	print_served(to, p);
-}
-
-static void
-print_memory(FILE *to, const struct conf *c)
-{
-	const uint64_t mb = 1024 * 1024;
-
-	fprintf(to, "memory: at most %llu MB: %u clients x %llu KB, if all are busy and no peer "
-	    "reads (%llu bytes each while idle); %d worker%s x %llu KB; shared %llu KB\n",
-	    (unsigned long long)((conf_memory_bound(c) + mb - 1) / mb), c->server.max_connections,
-	    (unsigned long long)((memory_idle(c) + memory_busy(c)) / 1024),
-	    (unsigned long long)memory_idle(c), c->server.workers,
-	    c->server.workers == 1 ? "" : "s", (unsigned long long)(memory_worker(c) / 1024),
-	    (unsigned long long)(sizeof(struct board) / 1024));
-}
-
-/* How TLS is served, for `-t`. */
-static void
-print_tls(FILE *to, const struct tls_conf *t)
-{
-	if (!t->on)
-		return;
-	fprintf(to, "TLS 1.2%s, sessions %u", t->legacy ? " and older, with old ciphers" : "",
-	    t->sessions);
-	if (t->redirect)
-		fprintf(to, ", http goes to https");
-	if (t->hsts_secs > 0)
-		fprintf(to, ", HSTS %u s", t->hsts_secs);
-	if (t->strict_sni)
-		fprintf(to, ", unknown names are refused");
-	if (t->clients)
-		fprintf(to, ", clients %s show a certificate by one of the %zu in %s",
-		    t->client_optional ? "may" : "must", t->clients->n, t->clients->file);
-	fputc('\n', to);
+	for (int i = 0; p->up && i < p->up->n_instances; i++) {
+		const struct instance *in = &p->up->instances[i];
+		fprintf(to, "    %s", p->name);
+		if (p->replicas > 1)
+			fprintf(to, ".%d", in->replica);
+		if (in->addr.kind == ADDR_NONE)
+			fprintf(to, " serves %s that warp chooses\n",
+			    p->names_socket ? "a unix socket" : "a port");
+		else
+			fprintf(to, " serves %s\n", in->addr.text);
+	}
 }
 
 /* What a good configuration comes to, for `-t`. */
@@ -11474,11 +11408,12 @@ static void
 conf_print_check(const struct conf *c, FILE *to)
 {
 	const struct server_conf *s = &c->server;
+	const unsigned long long kb = 1024, mb = kb * kb;
+	const struct memory m = conf_memory(c);
 
 	for (int i = 0; i < s->n_listens; i++)
 		fprintf(to, "listen %s%s\n", scheme_text(&s->listens[i]), s->listens[i].text);
 	print_tls(to, &c->tls);
-	print_certs(to, c->tls.set);
 	for (int i = 0; i < c->admin.n_listens; i++)
 		fprintf(to, "admin %s\n", c->admin.listens[i].text);
 	fprintf(to, "workers %d, clients %u; head %g s, body %g s, keepalive %g s, write %g s, "
@@ -11495,7 +11430,11 @@ conf_print_check(const struct conf *c, FILE *to)
 		print_upstream(to, &c->upstreams[i]);
 	for (int i = 0; i < c->n_processes; i++)
 		print_process(to, c->processes[i]);
-	print_memory(to, c);
+	fprintf(to, "memory: at most %llu MB: %u clients x %llu KB, if all are busy and no peer "
+	    "reads (%llu bytes each while idle); %d worker%s x %llu KB; shared %llu KB\n",
+	    (m.all + mb - 1) / mb, s->max_connections, (m.idle + m.busy) / kb,
+	    (unsigned long long)m.idle, s->workers, s->workers == 1 ? "" : "s", m.worker / kb,
+	    sizeof(struct board) / kb);
 }
 
 /* ---- /config ---- */

@@ -255,7 +255,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		free((void *)(uintptr_t)json.p);
 		routed(c, "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
 		routed(c, "POST /api/v1/x?q=1 HTTP/1.1\r\nHost: www.example.com:8080\r\nX-A: 1\r\n\r\n");
-		MUST(conf_memory_bound(c) > 0);
+		MUST(conf_memory(c).all > 0);
 	}
 	conf_free(c);
 	arena_free(&a);

@@ -1109,12 +1109,12 @@ test_memory_bound(void **state)
 	struct conf *one = load_good("[server]\nmax_connections = 1000\n" UP);
 	struct conf *two = load_good("[server]\nmax_connections = 2000\n" UP);
 	struct conf *spool = load_good("[server]\nmax_connections = 1000\n" ROUTE_TO_APP "buffer_request = 1000000\n");
-	uint64_t base = conf_memory_bound(one);
+	struct memory bound = conf_memory(one);
 
 	(void)state;
-	assert_true(base > sizeof(struct board));
-	assert_true(conf_memory_bound(two) - base == 1000 * (memory_idle(one) + memory_busy(one)));
-	assert_true(conf_memory_bound(spool) - base == 1000ull * 1000000);
+	assert_true(bound.all > sizeof(struct board));
+	assert_true(conf_memory(two).all - bound.all == 1000 * (bound.idle + bound.busy));
+	assert_true(conf_memory(spool).all - bound.all == 1000ull * 1000000);
 	conf_free(one);
 	conf_free(two);
 	conf_free(spool);
