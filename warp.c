@@ -6694,8 +6694,8 @@ trust_load(struct arena *a, const char *file, struct trust **out)
  *         and one field of a struct. */
 
 enum key_kind {
-	K_BOOL, K_INT, K_BYTES, K_SECS, K_MODE, K_CHOICE, K_SINK, K_TEXT, K_SECRET, K_PATH,
-	K_TEXTS, K_ADDRS, K_CIDRS, K_NAMES, K_FIELDS, K_MATCHES, K_PAIRS, K_USERS,
+	K_BOOL, K_INT, K_BYTES, K_SECS, K_MODE, K_CHOICE, K_SINK, K_SIGNAL, K_TEXT, K_SECRET, K_PATH,
+	K_TEXTS, K_ADDRS, K_CIDRS, K_NAMES, K_FIELDS, K_MATCHES, K_PAIRS, K_USERS, K_ENV, K_STATUSES,
 	K_TABLE, K_TABLES, K_OWN, K_ANY, KINDS
 };
 
@@ -6713,6 +6713,7 @@ static const struct kind {
 	[K_MODE] = { "a file mode such as 0o660", ONE_TEXT },
 	[K_CHOICE] = { "one of", ONE_TEXT }, /* of key.words; kept as its place there */
 	[K_SINK] = { "stdout, stderr, syslog, off or a file", ONE_TEXT },
+	[K_SIGNAL] = { "a value", NO_WORDS }, /* its name or number */
 	[K_TEXT] = { "a text", ONE_TEXT },
 	[K_SECRET] = { "a text", ONE_TEXT }, /* never shown; not empty */
 	[K_PATH] = { "a path", ONE_TEXT }, /* from the file's directory */
@@ -6724,6 +6725,8 @@ static const struct kind {
 	[K_MATCHES] = { "{ name, value } or a list of them", NO_WORDS }, /* fields to look for */
 	[K_PAIRS] = { "{ name, value } or a list of them", NO_WORDS }, /* of anything */
 	[K_USERS] = { "a table of users and passwords", NO_WORDS }, /* { user = "hash" } */
+	[K_ENV] = { "a value", NO_WORDS }, /* { NAME = value } */
+	[K_STATUSES] = { "a value", NO_WORDS }, /* its reader has it set */
 	[K_TABLE] = { "a table", NO_WORDS }, /* a section of its own */
 	[K_TABLES] = { "a list of tables", NO_WORDS }, /* their reader looks into them */
 	[K_OWN] = { "a table", NO_WORDS }, /* its reader looks into it */
@@ -6747,7 +6750,7 @@ struct key {
 	size_t at, size;      /* where it goes in the section's struct */
 	const char *preset;   /* as the environment would say it; NULL: unset */
 	double min, max;      /* of numbers */
-	const char *words;    /* a|b|c of K_CHOICE; K_ADDRS: the word for none */
+	const char *words;    /* of K_CHOICE, between blanks; K_ADDRS: the word for none */
 	enum section_id sub;  /* of K_TABLE, K_TABLES */
 	const char *help;
 };
@@ -6758,7 +6761,7 @@ struct key {
 #define PLAIN(name, kind, at, preset, help) \
 	{ name, kind, NOW, at, preset, 0, 0, NULL, SEC_ROOT, help }
 #define FLAG(name, at, preset, help) \
-	{ name, K_BOOL, NOW, at, preset, 0, 0, NULL, SEC_ROOT, help }
+	{ name, K_BOOL, NOW, at, preset, 0, 1, NULL, SEC_ROOT, help }
 #define TEXT(name, at, preset, help) \
 	{ name, K_TEXT, NOW, at, preset, 0, 0, NULL, SEC_ROOT, help }
 #define PATH(name, at, help) { name, K_PATH, NOW, at, NULL, 0, 0, NULL, SEC_ROOT, help }
@@ -6830,7 +6833,7 @@ struct process_read {
 
 struct route_read {
 	struct route out;
-	struct slice host, path_prefix, path_exact, path_regex, upstream;
+	struct slice host, path[PATH_REGEX + 1], upstream;
 	struct slices methods;
 	int respond_status, limit_key;
 };
@@ -6929,7 +6932,7 @@ static const struct key upstream_keys[] = {
 	TEXT("sticky_cookie", UPSTREAM(out.sticky_cookie), "warp_instance",
 	    "Cookie of strategy cookie."),
 	WORDS("protocol", K_CHOICE, UPSTREAM(protocol), "http",
-	    "http|https|uwsgi", "What is spoken to the backend. Later: uwsgi."),
+	    "http https uwsgi", "What is spoken to the backend. Later: uwsgi."),
 	SOON("modifier1", K_INT, LATER_OFF, "0", NULL, "Of the uwsgi packet."),
 	SOON("modifier2", K_INT, LATER_OFF, "0", NULL, "Of the uwsgi packet."),
 	SOON("params", K_ANY, LATER, NULL, NULL, "Variables added to the uwsgi packet."),
@@ -6951,7 +6954,7 @@ static const struct key upstream_keys[] = {
 	    "Failures within fail_timeout_secs that leave an instance out; 0: none do."),
 	SECS("fail_timeout_secs", UPSTREAM(out.fail_ms), "10",
 	    "How long it is left out; then one request is its trial."),
-	WORDS("proxy_protocol", K_CHOICE, UPSTREAM(out.proxy_out), "off", "off|v1|v2",
+	WORDS("proxy_protocol", K_CHOICE, UPSTREAM(out.proxy_out), "off", "off v1 v2",
 	    "Start each connection with a PROXY header."),
 	TEXT("host_header", UPSTREAM(host_header), "preserve",
 	    "Host sent upstream: preserve (the client's), upstream (the backend's), or a text."),
@@ -6994,7 +6997,7 @@ static const struct key health_keys[] = {
 	    "Failures in a row: down."),
 	KEY("healthy_threshold", K_INT, UPSTREAM(out.health.healthy), "2", 1, INT32_MAX,
 	    "Passes in a row: up."),
-	{ "expect_status", K_ANY, NOW, 0, 0, "200-399", 0, 0, NULL, SEC_ROOT,
+	{ "expect_status", K_STATUSES, NOW, 0, 0, "200-399", 0, 0, NULL, SEC_ROOT,
 	    "What passes: a status, a range such as \"200-399\", or a list of these." },
 	TEXT("host", UPSTREAM(out.health.host), NULL, "Host of the probe; its address if not said."),
 	TEXT("method", UPSTREAM(out.health.method), "GET", "Method of the probe."),
@@ -7008,8 +7011,8 @@ static const struct key process_keys[] = {
 	    "The program; without args split into words as a shell would, but no shell is run."),
 	PLAIN("args", K_TEXTS, PROCESS(args), NULL,
 	    "Its arguments; {index}, {port} and {socket} are filled in."),
-	{ "env", K_ANY, NOW, 0, 0, NULL, 0, 0, NULL, SEC_ROOT,
-	    "A table added to its environment; {index}, {port} and {socket} as in args." },
+	PLAIN("env", K_ENV, PROCESS(out.env), NULL,
+	    "A table added to its environment; {index}, {port} and {socket} as in args."),
 	PATH("envfile", PROCESS(out.envfile),
 	    "A file of NAME=value lines (systemd's format); env wins over it."),
 	PATH("dir", PROCESS(out.dir),
@@ -7020,15 +7023,15 @@ static const struct key process_keys[] = {
 	    "How many to run; each is an instance of its upstream."),
 	PLAIN("depends_on", K_TEXTS, PROCESS(depends_on), NULL,
 	    "Started when these processes are ready, stopped before them."),
-	WORDS("restart", K_CHOICE, PROCESS(out.restart), "always", "always|on_failure|never",
+	WORDS("restart", K_CHOICE, PROCESS(out.restart), "always", "always on_failure never",
 	    "When to start it again after it ended."),
 	SECS("backoff_secs", PROCESS(out.backoff_ms), "0.5",
 	    "Wait before that, doubling; after 10 s up it starts over."),
 	SECS("backoff_max_secs", PROCESS(out.backoff_max_ms), "30", "Longest wait."),
-	{ "stop_signal", K_ANY, NOW, 0, 0, "TERM", 0, 0, NULL, SEC_ROOT,
-	    "How its process group is told to stop: a signal's name or number." },
+	PLAIN("stop_signal", K_SIGNAL, PROCESS(out.stop_signal), "TERM",
+	    "How its process group is told to stop: a signal's name or number."),
 	SECS("stop_timeout_secs", PROCESS(out.stop_ms), "10", "The group is killed after this."),
-	WORDS("ready", K_CHOICE, PROCESS(out.ready), "listen", "listen|health|exec",
+	WORDS("ready", K_CHOICE, PROCESS(out.ready), "listen", "listen health exec",
 	    "It is ready when its instance accepts, when its health checks pass, or at once."),
 	SECS("ready_timeout_secs", PROCESS(out.ready_ms), "60",
 	    "Not ready by then: stopped, and started again."),
@@ -7037,7 +7040,7 @@ static const struct key process_keys[] = {
 	SUB("limits", K_TABLE, NOW, SEC_LIMITS, "Resource limits."),
 	FLAG("oneshot", PROCESS(out.oneshot), "false",
 	    "Run to success once, before what depends on it."),
-	WORDS("start_on", K_CHOICE, PROCESS(out.start_on), "boot", "boot|request",
+	WORDS("start_on", K_CHOICE, PROCESS(out.start_on), "boot", "boot request",
 	    "Started with warp, or by the first request for its upstream."),
 	KEY("idle_stop_secs", K_SECS, PROCESS(out.idle_stop_ms), "0", 0, SECS_MAX,
 	    "With start_on = \"request\": stopped after so long without a request; 0: never."),
@@ -7055,10 +7058,10 @@ static const struct key limits_keys[] = {
 static const struct key route_keys[] = {
 	TEXT("host", ROUTE(host), NULL,
 	    "Condition: the host, without port; *.example.com: any below it."),
-	TEXT("path_prefix", ROUTE(path_prefix), NULL,
+	TEXT("path_prefix", ROUTE(path[PATH_PREFIX]), NULL,
 	    "Condition: the path starts with this text; a * at its end is ignored."),
-	TEXT("path_exact", ROUTE(path_exact), NULL, "Condition: the path is this text."),
-	TEXT("path_regex", ROUTE(path_regex), NULL,
+	TEXT("path_exact", ROUTE(path[PATH_EXACT]), NULL, "Condition: the path is this text."),
+	TEXT("path_regex", ROUTE(path[PATH_REGEX]), NULL,
 	    "Condition: a POSIX extended regular expression matches in the path."),
 	PLAIN("methods", K_TEXTS, ROUTE(methods), NULL,
 	    "Condition: one of these methods; GET includes HEAD."),
@@ -7154,7 +7157,7 @@ static const struct key tls_keys[] = {
 	PATH("client_ca_file", TLS(client_ca_file),
 	    "Clients must show a certificate that one of these has signed, PEM."),
 	WORDS("client_verify", K_CHOICE, TLS(client_verify), "require",
-	    "require|optional", "Whether a client may come without one."),
+	    "require optional", "Whether a client may come without one."),
 	FLAG("strict_sni", TLS(out.strict_sni), "false",
 	    "Refuse clients that ask for a name in no certificate; else they get the first."),
 	FLAG("legacy", TLS(out.legacy), "false",
@@ -7184,7 +7187,7 @@ static const struct key cache_keys[] = {
 static const struct key postgres_keys[] = {
 	SOON("url", K_SECRET, LATER, NULL, NULL, "Database to LISTEN at."),
 	SOON("channel", K_TEXT, LATER, NULL, NULL, "Its channel; payloads are purged."),
-	SOON("on_reconnect", K_CHOICE, LATER, "purge", "purge|keep", "Messages may be missed."),
+	SOON("on_reconnect", K_CHOICE, LATER, "purge", "purge keep", "Messages may be missed."),
 };
 
 #define MIDDLEWARE(field) AT(struct middleware_conf, field)
@@ -7210,7 +7213,7 @@ static const struct key log_keys[] = {
 	    "common, combined, json, or a pattern with $variables."),
 	PLAIN("error", K_SINK, AT(struct log_conf, error), "stderr",
 	    "Where warp's own messages go: stderr, stdout, a file, syslog, off."),
-	WORDS("level", K_CHOICE, AT(struct log_conf, level), "info", "error|warn|info|debug",
+	WORDS("level", K_CHOICE, AT(struct log_conf, level), "info", "error warn info debug",
 	    "How much it says."),
 };
 
@@ -7284,34 +7287,29 @@ key_find(enum section_id id, struct slice name)
 	return NULL;
 }
 
-/* The word that starts a section in the file: upstreams of upstreams.NAME. */
+/* The word that starts a section in the file, upstreams of upstreams.NAME; NULL:
+ * it stands inside another one, or is the root. */
 static struct slice
 section_word(enum section_id id)
 {
-	const char *name = sections[id].name;
+	struct slice name = slice_of(sections[id].name);
+	size_t n = strcspn(name.p, ".");
 
-	return (struct slice){ name, strcspn(name, ".") };
-}
-
-/* Sections that stand in the file by themselves, not inside another one. */
-static bool
-section_is_top(enum section_id id)
-{
-	const char *dot = strchr(sections[id].name, '.');
-
-	return id != SEC_ROOT && (!dot || strcmp(dot, ".NAME") == 0);
+	if (id == SEC_ROOT || (n < name.n && strcmp(name.p + n, ".NAME") != 0))
+		return (struct slice){ NULL, 0 };
+	return (struct slice){ name.p, n };
 }
 
 /* Its scalar keys can be set by the environment: not lists, not NAMEs. */
 static bool
 section_has_env(enum section_id id)
 {
-	return section_is_top(id) && id != SEC_ROUTE && !strchr(sections[id].name, '.');
+	return id != SEC_ROOT && id != SEC_ROUTE && !strchr(sections[id].name, '.');
 }
 
 /* ==== hints ==================================================================
  * Owns    nothing.
- * Offers  near_offer, near_text: which known word was meant; LOWER,
+ * Offers  near_offer, near_find, near_text: which known word was meant; LOWER,
  *         ALNUM.
  * Calls   base, arena. */
 
@@ -7361,6 +7359,18 @@ near_offer(struct near *near, struct slice candidate)
 	return slice_eq(near->word, candidate);
 }
 
+/* Which of words, parted by a blank each, the word is; -1: none. */
+static int
+near_find(struct near *near, const char *words)
+{
+	struct slice rest = slice_of(words), word;
+
+	for (int i = 0; slice_cut(&rest, ' ', &word); i++)
+		if (near_offer(near, word))
+			return i;
+	return -1;
+}
+
 /* `, did you mean 'x'?`, or nothing. */
 static const char *
 near_text(struct arena *a, const struct near *near)
@@ -7371,19 +7381,21 @@ near_text(struct arena *a, const struct near *near)
 
 /* ==== values =================================================================
  * Owns    nothing: values go into the structs of the configuration being read.
- * Offers  section_read, key_set, value_error, value_text.
+ * Offers  section_read, key_set, complain, value_error, table_error, key_error,
+ *         rules_check, value_text.
  * Calls   base, arena, walk, diag, toml, http, addr, crypt, trust, keys, hints. */
 
 #define SECRET_FILE_MAX 65536 /* bytes of what `file:` names */
 #define GOT_MAX         40    /* bytes of a wrong text that are shown */
 #define ENV_PREFIX      "WARPDRIVE_"
-#define ENV_ADMIN_TOKEN ENV_PREFIX "ADMIN_API_TOKEN" /* server.admin_token has the other name */
+#define ENV_ADMIN_TOKEN ENV_PREFIX "ADMIN_API_TOKEN"
 
-/* A configuration being read. */
+/* A configuration being read, and the section in hand. */
 struct reader {
 	struct conf *conf;
-	struct arena *a;   /* conf's */
-	const char *where; /* section in hand, as errors call it */
+	struct arena *a;          /* conf's */
+	const char *where;        /* the section, as errors call it */
+	const struct toml *table; /* its table; NULL: none, or the environment may say its keys */
 	const char *env;   /* the variable whose text is in hand, NULL: the file's */
 	const struct toml *secret; /* the first that stands in the file itself */
 	struct trusted *trusted;
@@ -7403,8 +7415,7 @@ trust_get(struct reader *r, const char *file, const char **why)
 {
 	struct trusted *t = r->trusted;
 
-	while (t && slice_of(t->asked).n + slice_of(file).n > 0 &&
-	    !slice_eq(slice_of(t->asked), slice_of(file)))
+	while (t && !slice_eq(slice_of(t->asked), slice_of(file)))
 		t = t->next;
 	if (!t) {
 		t = arena_alloc(r->a, sizeof *t);
@@ -7437,43 +7448,87 @@ key_hides(const struct key *k)
 static const char *
 value_text(struct arena *a, const struct toml *v)
 {
-	switch (v->kind) {
-	case TOML_STRING:
+	if (v->kind == TOML_STRING)
 		return arena_fmt(a, "the text \"%.*s%s\"", (int)MIN(v->text.n, (size_t)GOT_MAX),
 		    v->text.p, v->text.n > GOT_MAX ? "..." : "");
-	case TOML_INTEGER:
+	if (v->kind == TOML_INTEGER)
 		return arena_fmt(a, "%lld", (long long)v->integer);
-	case TOML_FLOAT:
+	if (v->kind == TOML_FLOAT)
 		return arena_fmt(a, "%g", v->real);
-	case TOML_BOOLEAN:
+	if (v->kind == TOML_BOOLEAN)
 		return v->boolean ? "true" : "false";
-	case TOML_ARRAY:
+	if (v->kind == TOML_ARRAY)
 		return v->count == 0 ? "an empty list" : "a list";
-	case TOML_TABLE:
-		return "a table";
-	default:
-		return arena_fmt(a, "the date or time %.*s", (int)v->text.n, v->text.p);
-	}
+	return v->kind == TOML_TABLE ? "a table"
+	    : arena_fmt(a, "the date or time %.*s", (int)v->text.n, v->text.p);
 }
 
-/* Notes an error in the value v of a key: at its place, or naming the
- * variable. Always false, so that a failing check is one line. */
-__attribute__((format(printf, 4, 5))) static bool
-value_error(struct reader *r, const char *key, const struct toml *v, const char *fmt, ...)
+/* ---- complaints ---- */
+
+/* Who said the key, when the preset did not; NULL. */
+static const struct origin *
+conf_said(const struct conf *c, const char *section, const char *key)
 {
-	struct conf *c = r->conf;
-	const char *text;
+	for (int i = 0; i < c->n_origins; i++) {
+		const struct origin *o = &c->origins[i];
+		if (o->value && strcmp(o->section, section) == 0 && strcmp(o->key->name, key) == 0)
+			return o;
+	}
+	return NULL;
+}
+
+/* Notes what is wrong with key of the section in hand: at its value v, or naming
+ * the variable that holds it. v NULL: at what the section says, else at its
+ * table. key NULL: with v as a whole, at its name. Always false, so that a
+ * failing check is one line. */
+__attribute__((format(printf, 5, 6))) static bool
+complain(struct reader *r, enum diag_level level, const char *key, const struct toml *v,
+    const char *fmt, ...)
+{
+	const struct origin *o = key && !v ? conf_said(r->conf, r->where, key) : NULL;
+	const char *env = o ? o->env : r->env, *text;
+	bool whole;
 	va_list ap;
 
 	va_start(ap, fmt);
-	text = arena_vfmt(&c->arena, fmt, ap);
+	text = arena_vfmt(r->a, fmt, ap);
 	va_end(ap);
-	if (r->env)
-		diag_add(&c->diags, DIAG_ERROR, 0, 0, "%s: %s", r->env, text);
+	if (key && !v)
+		v = o ? o->value : toml_get(r->table, key);
+	whole = !key || !v;
+	v = v ? v : r->table;
+	if (env)
+		diag_add(&r->conf->diags, level, 0, 0, "%s: %s", env, text);
 	else
-		diag_add(&c->diags, DIAG_ERROR, v->vline, v->vcol, "%s%s%s: %s", r->where,
-		    *r->where ? "." : "", key, text);
+		diag_add(&r->conf->diags, level, !v ? 0 : whole ? v->line : v->vline,
+		    !v ? 0 : whole ? v->col : v->vcol, "%s%s%s%s%s", r->where,
+		    key && *r->where ? "." : "", key ? key : "",
+		    key || *r->where ? ": " : "", text);
 	return false;
+}
+
+#define value_error(r, key, v, ...) complain(r, DIAG_ERROR, key, v, __VA_ARGS__)
+#define table_error(r, at, ...)     complain(r, DIAG_ERROR, NULL, at, __VA_ARGS__)
+#define key_error(r, key, ...)      complain(r, DIAG_ERROR, key, NULL, __VA_ARGS__)
+#define key_warn(r, key, ...)       complain(r, DIAG_WARNING, key, NULL, __VA_ARGS__)
+/* At a value that says itself what is meant. */
+#define value_warn(r, v, ...) \
+	diag_add(&(r)->conf->diags, DIAG_WARNING, (v)->vline, (v)->vcol, __VA_ARGS__)
+
+/* A rule between keys of the section in hand, and whether it is broken. */
+struct rule {
+	bool broken;
+	const char *key;       /* that is wrong, at what it says */
+	const char *words;     /* what is wrong; its %s is arg */
+	const char *arg;       /* NULL: none */
+};
+
+static void
+rules_check(struct reader *r, const struct rule *rules, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (rules[i].broken)
+			key_error(r, rules[i].key, rules[i].words, rules[i].arg);
 }
 
 /* Kind, range and choices of a key: "a number from 1 to 65535". */
@@ -7483,12 +7538,8 @@ kind_text(struct arena *a, const struct key *k)
 	const char *name = kinds[k->kind].name;
 	bool number = k->kind == K_INT || k->kind == K_BYTES || k->kind == K_SECS;
 
-	if (k->kind == K_CHOICE) {
-		char *text = arena_fmt(a, "%s %s", name, k->words);
-		for (char *bar = text; (bar = strchr(bar, '|')); )
-			*bar = ' ';
-		return text;
-	}
+	if (k->kind == K_CHOICE)
+		return arena_fmt(a, "%s %s", name, k->words);
 	if (!number || (k->min <= 0 && k->max >= LIMIT_MAX))
 		return name;
 	if (k->max >= LIMIT_MAX)
@@ -7499,38 +7550,35 @@ kind_text(struct arena *a, const struct key *k)
 static bool
 kind_error(struct reader *r, const struct key *k, const struct toml *v)
 {
-	struct arena *a = r->a;
+	bool hidden = key_hides(k) && v->kind != TOML_ARRAY && v->kind != TOML_TABLE;
 
-	return value_error(r, k->name, v, "expected %s, got %s", kind_text(a, k),
-	    key_hides(k) && v->kind != TOML_ARRAY && v->kind != TOML_TABLE ? "something else"
-	    : value_text(a, v));
+	return value_error(r, k->name, v, "expected %s, got %s", kind_text(r->a, k),
+	    hidden ? "something else" : value_text(r->a, v));
 }
 
-/* That variable is ours: programs do not get it unless they are given it. */
-static void
-env_note(struct reader *r, const char *name)
-{
-	struct slices *old = &r->conf->env_names;
-	struct slices all = { arena_alloc(r->a, ((size_t)old->n + 1) * sizeof *all.v), old->n + 1 };
+/* ---- texts ---- */
 
-	if (old->n > 0)
-		memcpy(all.v, old->v, (size_t)old->n * sizeof *all.v);
-	all.v[old->n] = arena_dup(r->a, slice_of(name));
-	*old = all;
-}
-
-/* What env:NAME or file:/path stands for; any other text is itself. */
+/* The text of v, good as a C string as well, into a struct slice. env:NAME and
+ * file:/path stand for what is there. */
 static bool
-text_follow(struct reader *r, const struct key *k, const struct toml *v, struct slice *out)
+text_get(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
 	bool secret = k->kind == K_SECRET || k->kind == K_USERS;
+	struct slices *ours = &r->conf->env_names, all; /* programs do not get these */
+	struct slice *out = to;
 	const char *why, *path;
 	struct stat st;
 
+	if (v->kind != TOML_STRING)
+		return kind_error(r, k, v);
 	*out = v->text;
 	if (slice_starts(v->text, S("env:"))) {
 		*out = slice_of(getenv(v->text.p + 4));
-		env_note(r, v->text.p + 4);
+		all.v = arena_alloc(r->a, ((size_t)ours->n + 1) * sizeof *all.v);
+		for (all.n = 0; all.n < ours->n; all.n++)
+			all.v[all.n] = ours->v[all.n];
+		all.v[all.n++] = arena_dup(r->a, slice_from(v->text, 4));
+		*ours = all;
 		if (!out->p)
 			return value_error(r, k->name, v, "the environment has no %s",
 			    v->text.p + 4);
@@ -7539,104 +7587,50 @@ text_follow(struct reader *r, const struct key *k, const struct toml *v, struct 
 		if ((why = file_read(r->a, path, SECRET_FILE_MAX, out)))
 			return value_error(r, k->name, v, "cannot read %s: %s", path, why);
 		if (secret && stat(path, &st) == 0 && (st.st_mode & S_IROTH))
-			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
-			    "%s is readable by others; chmod 640", path);
-		if (out->n > 0 && out->p[out->n - 1] == '\n')
-			out->n--;
-		if (out->n > 0 && out->p[out->n - 1] == '\r')
-			out->n--;
+			value_warn(r, v, "%s is readable by others; chmod 640", path);
+		out->n -= out->n > 0 && out->p[out->n - 1] == '\n';
+		out->n -= out->n > 0 && out->p[out->n - 1] == '\r';
 	} else if (secret && !r->secret && !r->env &&
 	    (k->kind == K_SECRET || !slice_starts(v->text, S("$")))) /* not a hash */
 		r->secret = v;
 	*out = arena_dup(r->a, *out); /* with a NUL behind it */
-	return true;
-}
-
-/* The text of v, good as a C string as well. */
-static bool
-text_get(struct reader *r, const struct key *k, const struct toml *v, struct slice *out)
-{
-	if (v->kind != TOML_STRING)
-		return kind_error(r, k, v);
-	if (!text_follow(r, k, v, out))
-		return false;
 	if (out->n > 0 && memchr(out->p, '\0', out->n))
 		return value_error(r, k->name, v, "a text cannot hold a NUL here");
 	return true;
 }
 
-/* The members of a list; another value counts as a list of one. */
-static const struct toml *
-list_first(const struct toml *v, size_t *n)
-{
-	*n = v->kind == TOML_ARRAY ? v->count : 1;
-	return v->kind == TOML_ARRAY ? v->first : v;
-}
+/* ---- one setter for each kind ---- */
 
 static void
 store(void *to, size_t size, uint64_t n)
 {
 	uint32_t small = (uint32_t)n;
+	bool flag = n > 0;
 
-	if (size == sizeof small)
-		memcpy(to, &small, sizeof small);
-	else
-		memcpy(to, &n, sizeof n);
+	memcpy(to, size == sizeof flag ? (void *)&flag : size == sizeof small ? (void *)&small
+	    : (void *)&n, size);
 }
 
-/* ---- one setter for each kind ---- */
-
+/* A number, or true or false: seconds may have a fraction, a mode may be a text of
+ * octal digits. */
 static bool
-set_bool(struct reader *r, const struct key *k, const struct toml *v, void *to)
+set_number(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
-	if (v->kind != TOML_BOOLEAN)
-		return kind_error(r, k, v);
-	*(bool *)to = v->boolean;
-	return true;
-}
-
-static bool
-set_int(struct reader *r, const struct key *k, const struct toml *v, void *to)
-{
-	double n = (double)v->integer;
-
-	if (v->kind != TOML_INTEGER || n < k->min || n > k->max)
-		return kind_error(r, k, v);
-	store(to, k->size, (uint64_t)v->integer);
-	return true;
-}
-
-static bool
-set_secs(struct reader *r, const struct key *k, const struct toml *v, void *to)
-{
-	double secs = v->kind == TOML_INTEGER ? (double)v->integer : v->real;
-
-	if (v->kind != TOML_INTEGER && v->kind != TOML_FLOAT)
-		return kind_error(r, k, v);
-	if (!(secs >= k->min && secs <= k->max)) /* nan as well */
-		return kind_error(r, k, v);
-	store(to, k->size, (uint64_t)(secs * SECOND_MS + 0.5));
-	return true;
-}
-
-/* A TOML integer (0o660), or octal digits as a text. */
-static bool
-set_mode(struct reader *r, const struct key *k, const struct toml *v, void *to)
-{
-	const char *digits = v->kind == TOML_STRING ? v->text.p : "";
-	int64_t mode = v->integer;
+	bool secs = k->kind == K_SECS;
+	const char *digits = v->kind == TOML_STRING && k->kind == K_MODE ? v->text.p : "";
+	double n = v->kind == TOML_BOOLEAN && k->kind == K_BOOL ? v->boolean
+	    : v->kind == TOML_INTEGER && k->kind != K_BOOL ? (double)v->integer
+	    : v->kind == TOML_FLOAT && secs ? v->real : NAN;
 	char *end;
 
-	if (v->kind == TOML_STRING) {
-		digits += strncasecmp(digits, "0o", 2) == 0 ? 2 : 0;
-		mode = strtol(digits, &end, 8);
-		if (*end || !isdigit((unsigned char)*digits))
-			return kind_error(r, k, v);
-	} else if (v->kind != TOML_INTEGER)
+	digits += strncasecmp(digits, "0o", 2) == 0 ? 2 : 0;
+	if (isdigit((unsigned char)*digits)) {
+		n = (double)strtol(digits, &end, 8);
+		n = *end ? NAN : n;
+	}
+	if (!(n >= k->min && n <= k->max)) /* nan as well */
 		return kind_error(r, k, v);
-	if (mode < 0 || mode > MODE_MAX)
-		return kind_error(r, k, v);
-	store(to, k->size, (uint64_t)mode);
+	store(to, k->size, (uint64_t)(secs ? n * SECOND_MS + 0.5 : n));
 	return true;
 }
 
@@ -7644,49 +7638,64 @@ set_mode(struct reader *r, const struct key *k, const struct toml *v, void *to)
 static bool
 set_choice(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
-	struct slice rest = slice_of(k->words), word, said = S("");
-	struct near near;
+	struct near near = { .word = S("") };
+	int i;
 
-	if (v->kind == TOML_BOOLEAN && slice_starts(rest, S("off|"))) {
-		store(to, k->size, v->boolean);
-		return true;
-	}
-	if (v->kind == TOML_STRING && !text_get(r, k, v, &said))
+	if (v->kind == TOML_BOOLEAN && slice_starts(slice_of(k->words), S("off ")))
+		i = v->boolean;
+	else if (v->kind == TOML_STRING && !text_get(r, k, v, &near.word))
 		return false;
-	near = (struct near){ .word = said };
-	for (uint64_t i = 0; slice_cut(&rest, '|', &word); i++) {
-		near_offer(&near, word);
-		if (slice_eq(word, said)) {
-			store(to, k->size, i);
-			return true;
-		}
-	}
-	return value_error(r, k->name, v, "expected %s, got %s%s",
-	    kind_text(r->a, k), value_text(r->a, v),
-	    near_text(r->a, &near));
+	else if ((i = near_find(&near, k->words)) < 0)
+		return value_error(r, k->name, v, "expected %s, got %s%s", kind_text(r->a, k),
+		    value_text(r->a, v), near_text(r->a, &near));
+	store(to, k->size, (uint64_t)i);
+	return true;
 }
 
 static bool
 set_sink(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
-	static const struct { const char *name; enum log_sink sink; } sinks[] = {
-		{ "off", SINK_OFF }, { "stdout", SINK_STDOUT }, { "stderr", SINK_STDERR },
-		{ "syslog", SINK_SYSLOG },
-	};
+	static const char words[] = "off stdout stderr  syslog"; /* enum log_sink: a file has none */
 	struct log_target *out = to;
-	struct slice s;
+	struct near near = { .word = S("") };
+	int i;
 
 	if (v->kind != TOML_STRING || v->text.n == 0)
 		return kind_error(r, k, v);
-	if (!text_get(r, k, v, &s))
+	if (!text_get(r, k, v, &near.word))
 		return false;
-	*out = (struct log_target){ .sink = SINK_FILE, .fd = -1 };
-	for (size_t i = 0; i < LEN(sinks); i++)
-		if (slice_eq(s, slice_of(sinks[i].name))) {
-			out->sink = sinks[i].sink;
-			return true;
-		}
-	out->path = conf_path(r->conf, s);
+	i = near_find(&near, words);
+	*out = (struct log_target){ .sink = i < 0 ? SINK_FILE : (enum log_sink)i, .fd = -1 };
+	if (out->sink == SINK_FILE)
+		out->path = conf_path(r->conf, near.word);
+	return true;
+}
+
+/* TERM, SIGTERM, 15 or "15". */
+static bool
+set_signal(struct reader *r, const struct key *k, const struct toml *v, void *to)
+{
+	static const char names[] = "TERM INT QUIT HUP USR1 USR2 KILL WINCH ABRT ALRM CONT PIPE "
+	    "TSTP TTIN TTOU URG";
+	static const int numbers[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGKILL,
+		SIGWINCH, SIGABRT, SIGALRM, SIGCONT, SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG };
+	struct near near = { .word = S("") };
+	int64_t n = v->kind == TOML_INTEGER ? v->integer : -1;
+	int i;
+
+	if (v->kind == TOML_STRING && !text_get(r, k, v, &near.word))
+		return false;
+	if (v->kind == TOML_STRING)
+		n = slice_uint(near.word, NSIG - 1);
+	if (slice_starts(near.word, S("SIG")))
+		near.word = slice_from(near.word, 3);
+	if ((i = near_find(&near, names)) >= 0)
+		n = numbers[i];
+	if (n < 1 || n >= NSIG)
+		return value_error(r, k->name, v, "expected a signal such as "
+		    "TERM, INT, QUIT, HUP or USR1, or a number from 1 to %d, got %s%s", NSIG - 1,
+		    value_text(r->a, v), near_text(r->a, &near));
+	*(int *)to = (int)n;
 	return true;
 }
 
@@ -7712,13 +7721,24 @@ set_text(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	return true;
 }
 
-/* ---- members of lists ---- */
-
+/* A table, or a list of them: their readers look into them. */
 static bool
-text_item(struct reader *r, const struct key *k, const struct toml *v, void *out)
+set_table(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
-	return text_get(r, k, v, out);
+	bool list = k->kind == K_TABLES;
+
+	(void)to;
+	if (v->kind != (list ? TOML_ARRAY : TOML_TABLE))
+		return kind_error(r, k, v);
+	if (list && v->count == 0)
+		return value_error(r, k->name, v, "expected at least one of them");
+	for (const struct toml *item = list ? v->first : NULL; item; item = item->next)
+		if (item->kind != TOML_TABLE)
+			return kind_error(r, k, item);
+	return true;
 }
+
+/* ---- members of lists ---- */
 
 static bool
 addr_item(struct reader *r, const struct key *k, const struct toml *v, void *out)
@@ -7726,10 +7746,8 @@ addr_item(struct reader *r, const struct key *k, const struct toml *v, void *out
 	const char *why;
 	struct slice s;
 
-	if (!text_get(r, k, v, &s))
-		return false;
-	return addr_parse(r->a, s, out, &why) ||
-	    value_error(r, k->name, v, "%s: %s", s.p, why);
+	return text_get(r, k, v, &s) && (addr_parse(r->a, s, out, &why) ||
+	    value_error(r, k->name, v, "%s: %s", s.p, why));
 }
 
 static bool
@@ -7737,35 +7755,26 @@ cidr_item(struct reader *r, const struct key *k, const struct toml *v, void *out
 {
 	struct slice s;
 
-	if (!text_get(r, k, v, &s))
-		return false;
-	return cidr_parse(s, out) || value_error(r, k->name, v,
-	    "expected a network such as 10.0.0.0/8 or an address, got \"%s\"", s.p);
+	return text_get(r, k, v, &s) && (cidr_parse(s, out) || value_error(r, k->name, v,
+	    "expected a network such as 10.0.0.0/8 or an address, got \"%s\"", s.p));
 }
 
-/* Fields whose change would break the framing or the connection. */
+/* Names of fields; not those whose change would break the framing or the
+ * connection. */
 static bool
-is_framing(struct slice name)
+field_name_ok(struct reader *r, const struct key *k, const struct toml *v, struct slice name)
 {
-	static const enum field_id ids[] = { F_CONNECTION, F_CONTENT_LENGTH, F_HTTP2_SETTINGS,
+	static const enum field_id framing[] = { F_CONNECTION, F_CONTENT_LENGTH, F_HTTP2_SETTINGS,
 		F_KEEP_ALIVE, F_PROXY_CONNECTION, F_TE, F_TRAILER, F_TRANSFER_ENCODING,
 		F_UPGRADE };
 	enum field_id id = field_id_of(name);
 
-	for (size_t i = 0; i < LEN(ids); i++)
-		if (ids[i] == id)
-			return true;
-	return false;
-}
-
-static bool
-field_name_ok(struct reader *r, const struct key *k, const struct toml *v, struct slice name)
-{
 	if (!is_token(name))
 		return value_error(r, k->name, v, "'%s' is no name of a header field", name.p);
-	if (k->kind != K_MATCHES && is_framing(name))
-		return value_error(r, k->name, v, "%s is warp's own to write", name.p);
-	if (k->kind == K_NAMES && field_id_of(name) == F_HOST)
+	for (size_t i = 0; i < LEN(framing) && k->kind != K_MATCHES; i++)
+		if (framing[i] == id)
+			return value_error(r, k->name, v, "%s is warp's own to write", name.p);
+	if (k->kind == K_NAMES && id == F_HOST)
 		return value_error(r, k->name, v, "a request without Host is none");
 	return true;
 }
@@ -7780,17 +7789,15 @@ name_item(struct reader *r, const struct key *k, const struct toml *v, void *out
 static bool
 pair_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
-	const struct toml *name, *value;
+	const struct toml *name = toml_get(v, "name"), *value = toml_get(v, "value");
 	struct pair *out = to;
 
 	if (v->kind != TOML_TABLE)
 		return kind_error(r, k, v);
 	for (const struct toml *c = v->first; c; c = c->next)
-		if (!slice_eq(c->key, S("name")) && !slice_eq(c->key, S("value")))
+		if (c != name && c != value)
 			return value_error(r, k->name, c, "expected name and value, got '%.*s'",
 			    (int)c->key.n, c->key.p);
-	name = toml_get(v, "name");
-	value = toml_get(v, "value");
 	if (!name || !value)
 		return value_error(r, k->name, v, "%s is missing", name ? "value" : "name");
 	if (!text_get(r, k, name, &out->name) || !text_get(r, k, value, &out->value))
@@ -7803,13 +7810,111 @@ pair_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	    (out->value.n == 0 || !is_host(out->value)))
 		return value_error(r, k->name, value, "this is no host");
 	if (k->kind == K_MATCHES && slice_trim(out->value).n < out->value.n)
-		diag_add(&r->conf->diags, DIAG_WARNING, value->vline, value->vcol, "no field has "
-		    "blanks at its ends: this never matches");
+		value_warn(r, value, "no field has blanks at its ends: this never matches");
 	return is_field_value(out->value) ||
 	    value_error(r, k->name, value, "a header field cannot hold control characters");
 }
 
-/* ---- one setter for each kind, continued ---- */
+enum { STATUS_FIRST = 100, STATUS_LAST = 599 };
+
+/* A status, or from-to. */
+static bool
+status_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
+{
+	struct slice rest = S(""), piece;
+	int64_t first, last;
+
+	if (v->kind == TOML_INTEGER)
+		rest = slice_of(value_text(r->a, v));
+	else if (v->kind == TOML_STRING && !text_get(r, k, v, &rest))
+		return false;
+	slice_cut(&rest, '-', &piece);
+	first = last = slice_uint(slice_trim(piece), STATUS_LAST);
+	if (rest.p)
+		last = slice_uint(slice_trim(rest), STATUS_LAST);
+	*(struct status_range *)to = (struct status_range){ (uint16_t)first, (uint16_t)last };
+	return (first >= STATUS_FIRST && last >= first) || value_error(r, k->name, v,
+	    "expected a status from %d to %d, a range such as \"200-399\", or a list of these, "
+	    "got %s", STATUS_FIRST, STATUS_LAST, value_text(r->a, v));
+}
+
+#define HASH_UNKNOWN "this kind of hash is not known; use SHA-512 (openssl passwd -6)"
+
+/* A user in the table of them, into a struct pair. A password is a text, or a
+ * hash: starts with `$` and is one that crypt knows; `{SHA}…` and its like, of
+ * LDAP and htpasswd, are not. */
+static bool
+user_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
+{
+	struct pair *out = to;
+	const char *secret;
+	unsigned rounds;
+	size_t n;
+
+	out->name = v->key;
+	if (v->key.n == 0 || memchr(v->key.p, ':', v->key.n))
+		return value_error(r, k->name, v, "a user's name cannot hold a colon");
+	if (!text_get(r, k, v, &out->value))
+		return false;
+	secret = out->value.p;
+	if (*secret == '\0')
+		return value_error(r, k->name, v, "an empty password");
+	n = *secret == '{' ? strspn(secret + 1, ALNUM "-_.") : 0;
+	if (n > 0 && secret[n + 1] == '}' && secret[n + 2])
+		return value_error(r, k->name, v, HASH_UNKNOWN);
+	if (*secret != '$' && slice_eq(out->value, v->text))
+		value_warn(r, v, "the password of %.*s is plain text, a hash is safer "
+		    "(openssl passwd -6)", (int)v->key.n, v->key.p);
+	if (*secret != '$')
+		return true;
+	if ((rounds = crypt_rounds(out->value)) > AUTH_ROUNDS_WARN)
+		value_warn(r, v, "%u rounds: each password that is tried costs a good part of a "
+		    "second of the processor; %d are usual", rounds, SHA_ROUNDS);
+	return rounds > 0 || value_error(r, k->name, v, HASH_UNKNOWN);
+}
+
+static bool
+is_env_name(struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (!isalnum((unsigned char)s.p[i]) && s.p[i] != '_')
+			return false;
+	return s.n > 0 && !isdigit((unsigned char)s.p[0]);
+}
+
+/* As short as reads back the same, and seen to be a float. */
+static const char *
+float_text(struct arena *a, double d)
+{
+	char b[32];
+
+	for (int digits = DBL_DIG; digits <= DBL_DECIMAL_DIG; digits++) {
+		snprintf(b, sizeof b, "%.*g", digits, d);
+		if (strtod(b, NULL) == d)
+			break;
+	}
+	return arena_fmt(a, "%s%s", b, isfinite(d) && !strpbrk(b, ".e") ? ".0" : "");
+}
+
+/* A variable in the table of them, into a struct pair. */
+static bool
+env_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
+{
+	struct pair *out = to;
+
+	out->name = v->key;
+	if (!is_env_name(v->key))
+		return value_error(r, k->name, v, "'%.*s' is no name of a variable",
+		    (int)v->key.n, v->key.p);
+	if (v->kind == TOML_STRING)
+		return text_get(r, k, v, &out->value);
+	if (v->kind > TOML_BOOLEAN)
+		return value_error(r, k->name, v, "%.*s: expected a text, a number, true or "
+		    "false, got %s", (int)v->key.n, v->key.p, value_text(r->a, v));
+	out->value = slice_of(v->kind == TOML_FLOAT ? float_text(r->a, v->real)
+	    : value_text(r->a, v));
+	return true;
+}
 
 /* All lists of warp.h are like this. */
 struct list {
@@ -7819,150 +7924,67 @@ struct list {
 _Static_assert(sizeof(struct list) == sizeof(struct slices) &&
     offsetof(struct list, n) == offsetof(struct pairs, n), "lists are alike");
 
+/* How a value of each kind is taken over; of lists and tables, how a member is. */
+static const struct setter {
+	bool (*set)(struct reader *, const struct key *, const struct toml *, void *);
+	size_t item; /* bytes of a member */
+	enum toml_kind many; /* TOML_TABLE: its members are { name = value } */
+	bool lone;   /* one may stand for a list of one */
+} setters[KINDS] = {
+	[K_BOOL] = { .set = set_number },
+	[K_INT] = { .set = set_number },
+	[K_BYTES] = { .set = set_number },
+	[K_SECS] = { .set = set_number },
+	[K_MODE] = { .set = set_number },
+	[K_CHOICE] = { .set = set_choice },
+	[K_SINK] = { .set = set_sink },
+	[K_SIGNAL] = { .set = set_signal },
+	[K_TEXT] = { .set = set_text },
+	[K_SECRET] = { .set = set_text },
+	[K_PATH] = { .set = set_text },
+	[K_TABLE] = { .set = set_table },
+	[K_TABLES] = { .set = set_table },
+	[K_OWN] = { .set = set_table },
+	[K_TEXTS] = { text_get, sizeof(struct slice), TOML_ARRAY, false },
+	[K_ADDRS] = { addr_item, sizeof(struct addr), TOML_ARRAY, true },
+	[K_CIDRS] = { cidr_item, sizeof(struct cidr), TOML_ARRAY, false },
+	[K_NAMES] = { name_item, sizeof(struct slice), TOML_ARRAY, false },
+	[K_FIELDS] = { pair_item, sizeof(struct pair), TOML_ARRAY, false },
+	[K_MATCHES] = { pair_item, sizeof(struct pair), TOML_ARRAY, true },
+	[K_PAIRS] = { pair_item, sizeof(struct pair), TOML_ARRAY, true },
+	[K_STATUSES] = { status_item, sizeof(struct status_range), TOML_ARRAY, true },
+	[K_USERS] = { user_item, sizeof(struct pair), TOML_TABLE, false },
+	[K_ENV] = { env_item, sizeof(struct pair), TOML_TABLE, false },
+};
+
+/* The members of v, which may be one itself, into a struct list with room for
+ * one more. */
 static bool
 set_list(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
-	static const struct {
-		size_t size;
-		bool (*get)(struct reader *, const struct key *, const struct toml *, void *);
-		bool lone; /* one may stand for a list of one */
-	} items[KINDS] = {
-		[K_TEXTS] = { sizeof(struct slice), text_item, false },
-		[K_ADDRS] = { sizeof(struct addr), addr_item, true },
-		[K_CIDRS] = { sizeof(struct cidr), cidr_item, false },
-		[K_NAMES] = { sizeof(struct slice), name_item, false },
-		[K_FIELDS] = { sizeof(struct pair), pair_item, false },
-		[K_MATCHES] = { sizeof(struct pair), pair_item, true },
-		[K_PAIRS] = { sizeof(struct pair), pair_item, true },
-	};
-	size_t n, size = items[k->kind].size;
-	const struct toml *item = list_first(v, &n);
-	struct list out = { arena_alloc(r->a, n * size), 0 };
-	bool ok = true;
+	const struct setter *s = &setters[k->kind];
+	bool many = v->kind == s->many, ok = true;
+	const struct toml *item = many ? v->first : v;
+	size_t n = many ? v->count : 1;
+	struct list out = { arena_alloc(r->a, (n + 1) * s->item), 0 };
 
-	if (v->kind != TOML_ARRAY && !items[k->kind].lone)
+	if (!many && k->kind == K_ENV)
+		return value_error(r, k->name, v, "expected a table of NAME = value, got %s",
+		    value_text(r->a, v));
+	if (!many && !s->lone)
 		return kind_error(r, k, v);
+	if (n == 0 && k->kind == K_USERS)
+		return value_error(r, k->name, v, "expected at least one user");
 	if (k->words && v->kind == TOML_STRING && slice_eq(v->text, slice_of(k->words)))
 		n = 0;
 	for (; n-- > 0; item = item->next)
-		if (items[k->kind].get(r, k, item, (char *)out.v + (size_t)out.n * size))
+		if (s->set(r, k, item, (char *)out.v + (size_t)out.n * s->item))
 			out.n++;
 		else
 			ok = false;
 	memcpy(to, &out, sizeof out);
 	return ok;
 }
-
-#define HASH_UNKNOWN "this kind of hash is not known; use SHA-512 (openssl passwd -6)"
-
-/* `{SHA}…` and its like, of LDAP and htpasswd. */
-static bool
-is_scheme_text(struct slice s)
-{
-	const char *end = s.n > 0 && s.p[0] == '{' ? memchr(s.p, '}', s.n) : NULL;
-	size_t n = end ? (size_t)(end - s.p) : 0;
-
-	for (size_t i = 1; i < n; i++)
-		if (!isalnum((unsigned char)s.p[i]) && !strchr("-_.", s.p[i]))
-			return false;
-	return n > 1 && n + 1 < s.n;
-}
-
-/* A hash starts with `$` and is one that crypt knows. */
-static bool
-password_ok(struct reader *r, const struct key *k, const struct toml *v, struct slice secret)
-{
-	unsigned rounds;
-
-	if (secret.n == 0)
-		return value_error(r, k->name, v, "an empty password");
-	if (is_scheme_text(secret))
-		return value_error(r, k->name, v, HASH_UNKNOWN);
-	if (secret.p[0] != '$') {
-		if (secret.n == v->text.n && memcmp(secret.p, v->text.p, secret.n) == 0)
-			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
-			    "the password of %.*s is plain text, a hash is safer "
-			    "(openssl passwd -6)", (int)v->key.n, v->key.p);
-		return true;
-	}
-	if ((rounds = crypt_rounds(secret)) > AUTH_ROUNDS_WARN)
-		diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
-		    "%u rounds: each password that is tried costs a good part of a second of the "
-		    "processor; %d are usual", rounds, SHA_ROUNDS);
-	return rounds > 0 || value_error(r, k->name, v, HASH_UNKNOWN);
-}
-
-static bool
-set_users(struct reader *r, const struct key *k, const struct toml *v, void *to)
-{
-	struct pairs *out = to;
-	bool ok = true;
-
-	if (v->kind != TOML_TABLE)
-		return kind_error(r, k, v);
-	if (v->count == 0)
-		return value_error(r, k->name, v, "expected at least one user");
-	*out = (struct pairs){ arena_alloc(r->a, v->count * sizeof *out->v), 0 };
-	for (const struct toml *u = v->first; u; u = u->next) {
-		struct pair *p = &out->v[out->n];
-		p->name = u->key;
-		if (u->key.n == 0 || memchr(u->key.p, ':', u->key.n))
-			ok = value_error(r, k->name, u, "a user's name cannot hold a colon");
-		else if (text_get(r, k, u, &p->value) && password_ok(r, k, u, p->value))
-			out->n++;
-		else
-			ok = false;
-	}
-	return ok;
-}
-
-static bool
-set_tables(struct reader *r, const struct key *k, const struct toml *v, void *to)
-{
-	size_t n;
-	const struct toml *item = list_first(v, &n);
-
-	(void)to; /* their reader goes through them itself */
-	if (v->kind != TOML_ARRAY)
-		return kind_error(r, k, v);
-	if (n == 0)
-		return value_error(r, k->name, v, "expected at least one of them");
-	for (; n-- > 0; item = item->next)
-		if (item->kind != TOML_TABLE)
-			return kind_error(r, k, item);
-	return true;
-}
-
-static bool
-set_own(struct reader *r, const struct key *k, const struct toml *v, void *to)
-{
-	(void)to;
-	return v->kind == TOML_TABLE || kind_error(r, k, v);
-}
-
-static bool (*const setters[KINDS])(struct reader *, const struct key *, const struct toml *,
-    void *) = {
-	[K_BOOL] = set_bool,
-	[K_INT] = set_int,
-	[K_BYTES] = set_int,
-	[K_SECS] = set_secs,
-	[K_MODE] = set_mode,
-	[K_CHOICE] = set_choice,
-	[K_SINK] = set_sink,
-	[K_TEXT] = set_text,
-	[K_SECRET] = set_text,
-	[K_PATH] = set_text,
-	[K_TEXTS] = set_list,
-	[K_ADDRS] = set_list,
-	[K_CIDRS] = set_list,
-	[K_NAMES] = set_list,
-	[K_FIELDS] = set_list,
-	[K_MATCHES] = set_list,
-	[K_PAIRS] = set_list,
-	[K_USERS] = set_users,
-	[K_TABLES] = set_tables,
-	[K_OWN] = set_own,
-};
 
 /* ---- sections ---- */
 
@@ -7980,10 +8002,7 @@ word_value(struct arena *a, enum key_words words, struct slice s)
 	while (words == A_LIST && slice_list_next(&s, &piece)) {
 		item = arena_alloc(a, sizeof *item);
 		item->text = arena_dup(a, piece);
-		if (v->last)
-			v->last->next = item;
-		else
-			v->first = item;
+		*(v->last ? &v->last->next : &v->first) = item;
 		v->last = item;
 		v->count++;
 	}
@@ -8019,9 +8038,10 @@ env_name(struct arena *a, enum section_id id, const struct key *k)
 
 	if (!section_has_env(id) || kinds[k->kind].words == NO_WORDS)
 		return NULL;
-	name = id == SEC_ADMIN && strcmp(k->name, "token") == 0 ? arena_fmt(a, ENV_ADMIN_TOKEN)
-	    : id == SEC_SERVER ? arena_fmt(a, ENV_PREFIX "%s", k->name)
-	                        : arena_fmt(a, ENV_PREFIX "%s_%s", sections[id].name, k->name);
+	if (id == SEC_ADMIN && strcmp(k->name, "token") == 0)
+		return ENV_ADMIN_TOKEN; /* server.admin_token has the other name */
+	name = id == SEC_SERVER ? arena_fmt(a, ENV_PREFIX "%s", k->name)
+	    : arena_fmt(a, ENV_PREFIX "%s_%s", sections[id].name, k->name);
 	for (char *c = name; *c; c++)
 		*c = (char)toupper((unsigned char)*c);
 	return name;
@@ -8031,20 +8051,23 @@ env_name(struct arena *a, enum section_id id, const struct key *k)
 static void
 key_unknown(struct reader *r, enum section_id id, const struct toml *v)
 {
-	struct arena *a = r->a;
 	struct near near = { .word = v->key };
+	bool top = id == SEC_ROOT;
 	const char *hint;
 
+	for (enum section_id s = SEC_SERVER; top && s < SECTIONS; s++)
+		near_offer(&near, section_word(s));
 	for (size_t i = 0; i < sections[id].n; i++)
 		near_offer(&near, slice_of(sections[id].keys[i].name));
-	hint = near_text(a, &near);
-	for (enum section_id s = SEC_SERVER; near.best.n == 0 && s < SECTIONS; s++)
+	hint = near_text(r->a, &near);
+	for (enum section_id s = SEC_SERVER; !top && near.best.n == 0 && s < SECTIONS; s++)
 		if (key_find(s, v->key)) {
-			hint = arena_fmt(a, ", it belongs to [%s]", sections[s].name);
+			hint = arena_fmt(r->a, ", it belongs to [%s]", sections[s].name);
 			break;
 		}
-	diag_add(&r->conf->diags, DIAG_ERROR, v->line, v->col, "unknown key '%.*s' in %s%s",
-	    (int)v->key.n, v->key.p, r->where, hint);
+	diag_add(&r->conf->diags, DIAG_ERROR, v->line, v->col, "unknown %s '%.*s'%s%s%s",
+	    top && (v->kind == TOML_TABLE || v->kind == TOML_ARRAY) ? "section" : "key",
+	    (int)v->key.n, v->key.p, top ? "" : " in ", top ? "" : r->where, hint);
 }
 
 /* Sections that are not supported yet: nothing in them may be asked for,
@@ -8053,7 +8076,7 @@ static void
 section_refuse(struct reader *r, enum section_id id, const struct toml *v)
 {
 	const struct section *s = &sections[id];
-	const struct toml *off = s->off && v->kind == TOML_TABLE ? toml_get(v, s->off) : NULL;
+	const struct toml *off = s->off ? toml_get(v, s->off) : NULL;
 
 	if ((off && value_is_off(off)) || (v->kind == TOML_TABLE && v->count == 0 && s->n > 0))
 		return;
@@ -8065,30 +8088,14 @@ static void
 key_set(struct reader *r, const struct key *k, const struct toml *v, void *obj)
 {
 	if (k->when == NOW) {
-		if (setters[k->kind])
-			setters[k->kind](r, k, v, (char *)obj + k->at);
+		if (setters[k->kind].item > 0 && k->size > 0)
+			set_list(r, k, v, (char *)obj + k->at);
+		else if (setters[k->kind].item == 0 && setters[k->kind].set)
+			setters[k->kind].set(r, k, v, (char *)obj + k->at);
 	} else if (k->kind == K_TABLE || k->kind == K_TABLES)
 		section_refuse(r, k->sub, v);
 	else if (k->when != LATER_OFF || !value_is_off(v))
 		value_error(r, k->name, v, "not supported yet");
-}
-
-/* From the environment; else what the file says stays. */
-static const struct toml *
-key_from_env(struct reader *r, enum section_id id, const struct key *k, void *obj)
-{
-	const char *name = env_name(r->a, id, k);
-	const char *word = name ? getenv(name) : NULL;
-	const struct toml *v;
-
-	if (!word)
-		return NULL;
-	v = word_value(r->a, k->words && strcmp(word, k->words) == 0 ? ONE_TEXT
-	    : kinds[k->kind].words, slice_of(word));
-	r->env = name;
-	key_set(r, k, v, obj);
-	r->env = NULL;
-	return v;
 }
 
 /* Fills obj with presets, what the table says (NULL: there is none), and what
@@ -8097,72 +8104,60 @@ static void
 section_read(struct reader *r, enum section_id id, const char *where, const struct toml *table,
     void *obj)
 {
-	const char *outer = r->where;
-	const struct toml *v, *env;
-	bool scalars = section_has_env(id);
+	const struct reader outer = *r;
+	const struct toml *v;
+	const char *env, *word;
 
 	r->where = where;
+	r->table = table;
 	for (size_t i = 0; i < sections[id].n; i++) {
 		const struct key *k = &sections[id].keys[i];
+		enum key_words words = kinds[k->kind].words;
 		if (k->when == NOW && k->preset)
-			key_set(r, k, word_value(r->a, kinds[k->kind].words,
-			    slice_of(k->preset)), obj);
-		if ((v = table ? toml_get(table, k->name) : NULL)) {
+			key_set(r, k, word_value(r->a, words, slice_of(k->preset)), obj);
+		if ((v = toml_get(table, k->name)))
 			key_set(r, k, v, obj);
-			if (k->when == NOW && k->kind == K_TABLE && v->kind == TOML_TABLE)
-				section_read(r, k->sub, arena_fmt(r->a, "%s.%s", where,
-				    k->name), v, obj);
-			else if (k->when == NOW && k->kind == K_TABLE)
-				kind_error(r, k, v);
+		if (v && k->when == NOW && k->kind == K_TABLE && v->kind == TOML_TABLE)
+			section_read(r, k->sub, arena_fmt(r->a, "%s.%s", where, k->name), v, obj);
+		env = env_name(r->a, id, k);
+		if ((word = env ? getenv(env) : NULL)) {
+			r->env = env;
+			v = word_value(r->a, k->words && strcmp(word, k->words) == 0 ? ONE_TEXT
+			    : words, slice_of(word));
+			key_set(r, k, v, obj);
+			r->env = NULL;
 		}
-		if ((env = key_from_env(r, id, k, obj)))
-			v = env;
-		if (scalars && (kinds[k->kind].words != NO_WORDS || k->kind == K_TABLE ||
-		    k->kind == K_TABLES))
+		if (section_has_env(id))
 			r->conf->origins[r->conf->n_origins++] = (struct origin){ sections[id].name,
-				k, env ? env_name(r->a, id, k) : NULL, v };
+				k, word ? env : NULL, v };
 	}
 	for (v = table ? table->first : NULL; v; v = v->next)
 		if (!key_find(id, v->key))
 			key_unknown(r, id, v);
-	r->where = outer;
+	r->where = outer.where;
+	r->table = outer.table;
 }
 
 /* ==== upstreams ==============================================================
  * Owns    nothing.
- * Offers  upstreams_read, upstream_tls_read, name_is_dns.
- * Calls   base, arena, diag, toml, http, addr, balance, certs, keys, hints,
+ * Offers  upstreams_read, upstream_tls_read, upstream_is_https,
+ *         upstream_find, name_is_dns.
+ * Calls   base, arena, toml, http, addr, balance, certs, keys, hints,
  *         values. */
 
 #define DNS_LABEL_MAX 63 /* RFC 1035 2.3.4 */
 
-__attribute__((format(printf, 3, 4))) static bool
-table_error(struct reader *r, const struct toml *at, const char *fmt, ...)
-{
-	struct conf *c = r->conf;
-	const char *text;
-	va_list ap;
-
-	va_start(ap, fmt);
-	text = arena_vfmt(&c->arena, fmt, ap);
-	va_end(ap);
-	diag_add(&c->diags, DIAG_ERROR, at->line, at->col, "%s%s%s", r->where,
-	    *r->where ? ": " : "", text);
-	return false;
-}
-
 /* The one way out of several that table takes; NULL after saying so. */
 static const struct toml *
-one_of(struct reader *r, const struct toml *table, const char *const *names, size_t n,
-    const char *needs)
+one_of(struct reader *r, const struct toml *table, const char *const *ways, const char *needs)
 {
 	const struct toml *found = NULL, *v;
 
-	for (size_t i = 0; i < n; i++) {
-		if (!(v = toml_get(table, names[i])))
+	for (; *ways; ways++) {
+		if (!(v = toml_get(table, *ways)))
 			continue;
 		if (found) {
-			table_error(r, v, "%s and %s exclude each other", found->key.p, names[i]);
+			table_error(r, v, "%s and %s exclude each other", found->key.p, *ways);
 			return NULL;
 		}
 		found = v;
@@ -8172,69 +8167,57 @@ one_of(struct reader *r, const struct toml *table, const char *const *names, siz
 	return found;
 }
 
-/* What an upstream can be reached at: not every address is one. */
 static bool
-addr_check(struct reader *r, const struct toml *at, struct addr *out)
+addr_is_unix(const struct addr *a)
 {
+	return a->kind == ADDR_UNIX || a->kind == ADDR_ABSTRACT;
+}
+
+/* s as the address of a backend: not every address is one. */
+static bool
+addr_read(struct reader *r, const struct toml *at, struct slice s, struct addr *out)
+{
+	const char *why;
+
+	if (slice_starts(s, S(":"))) /* every interface of this host: itself */
+		s = slice_of(arena_fmt(r->a, "127.0.0.1%s", s.p));
+	if (!addr_parse(r->a, s, out, &why))
+		return table_error(r, at, "%s: %s", s.p, why);
 	if (out->scheme == SCHEME_UWSGI)
 		return table_error(r, at, "%s: uwsgi upstreams are not supported yet", out->text);
 	if (out->any)
 		return table_error(r, at, "%s: a URL names its host", out->text);
 	if (out->kind == ADDR_FD)
 		return table_error(r, at, "%s: a descriptor is no upstream", out->text);
-	if (out->kind != ADDR_UNIX && out->kind != ADDR_ABSTRACT && out->port == 0)
-		return table_error(r, at, "%s: a port from 1 to %d is needed", out->text,
-		    PORT_MAX);
-	return true;
-}
-
-/* s as the address of a backend. */
-static bool
-addr_read(struct reader *r, const struct toml *at, struct slice s, struct addr *out)
-{
-	struct arena *a = r->a;
-	const char *why;
-
-	if (slice_starts(s, S(":"))) /* every interface of this host: itself */
-		s = slice_of(arena_fmt(a, "127.0.0.1%s", s.p));
-	if (!addr_parse(a, s, out, &why))
-		return table_error(r, at, "%s: %s", s.p, why);
-	return addr_check(r, at, out);
-}
-
-/* A path, `@name`, or an address that says it is a unix socket. */
-static bool
-socket_read(struct reader *r, const struct toml *at, struct slice s, struct addr *out)
-{
-	bool whole = slice_starts(s, S("/")) || slice_starts(s, S("@")) ||
-	    slice_starts(s, S("unix")) || slice_starts(s, S("\\0"));
-
-	if (s.n == 0)
-		return table_error(r, at, "a socket needs a path");
-	if (!whole)
-		s = slice_of(conf_path(r->conf, s));
-	if (!addr_read(r, at, s, out))
-		return false;
-	return out->kind == ADDR_UNIX || out->kind == ADDR_ABSTRACT ||
-	    table_error(r, at, "%s is no unix socket", s.p);
+	return addr_is_unix(out) || out->port > 0 || table_error(r, at,
+	    "%s: a port from 1 to %d is needed", out->text, PORT_MAX);
 }
 
 /* The address in table, whose texts are in p. */
 static bool
-place_read(struct reader *r, const struct toml *table, const struct place *p, struct addr *out)
+place_read(struct reader *r, const struct toml *table, const struct place *p,
+    const char *needs, struct addr *out)
 {
-	static const char *const ways[] = { "host", "socket", "url" };
+	static const char *const ways[] = { "host", "socket", "url", NULL };
 	const struct toml *way, *port = toml_get(table, "port");
+	struct slice socket = p->socket;
 	bool v6;
 
 	if (port && !toml_get(table, "host"))
 		return table_error(r, port, "port needs host");
-	if (!(way = one_of(r, table, ways, LEN(ways), "host and port, socket, or url")))
+	if (!(way = one_of(r, table, ways, needs)))
 		return false;
 	if (slice_eq(way->key, S("url")))
 		return p->url.p && addr_read(r, way, p->url, out);
-	if (slice_eq(way->key, S("socket")))
-		return p->socket.p && socket_read(r, way, p->socket, out);
+	if (slice_eq(way->key, S("socket"))) { /* a path, `@name`, or an address that is one */
+		if (socket.p && socket.n == 0)
+			return table_error(r, way, "a socket needs a path");
+		if (socket.p && !slice_starts(socket, S("@")) && !slice_starts(socket, S("unix")) &&
+		    !slice_starts(socket, S("\\0")))
+			socket = slice_of(conf_path(r->conf, socket));
+		return socket.p && addr_read(r, way, socket, out) && (addr_is_unix(out) ||
+		    table_error(r, way, "%s is no unix socket", socket.p));
+	}
 	if (!port)
 		return table_error(r, way, "host needs port");
 	if (!p->host.p || p->port == 0)
@@ -8255,53 +8238,39 @@ instance_key_fits(struct reader *r, const struct toml *at, const struct instance
 	        INSTANCE_KEY_MAX - 2);
 }
 
-static void
-instance_add(struct reader *r, struct upstream *up, const struct toml *table,
-    const struct place *p)
-{
-	struct instance *in = &up->instances[up->n_instances];
-
-	*in = (struct instance){ .up = up, .weight = p->weight ? p->weight : 1,
-		.backup = p->backup, .max_connections = p->max_connections, .replica = -1 };
-	if (place_read(r, table, p, &in->addr) && instance_key_fits(r, table, in))
-		up->n_instances++;
-}
-
 /* One address of its own, or instances; with a process it needs none. */
 static void
-instances_read(struct reader *r, struct upstream *up, const struct toml *table,
-    const struct place *own)
+instances_read(struct reader *r, struct upstream *up, const struct place *own)
 {
-	static const char *const ways[] = { "instances", "host", "socket", "url" };
-	const struct toml *list = toml_get(table, "instances");
-	struct place p;
-	int all = 0, backups = 0;
+	static const char *const ways[] = { "instances", "host", "socket", "url", NULL };
+	const struct toml *table = r->table, *list = toml_get(table, "instances");
+	const struct toml *port = toml_get(table, "port");
+	const char *needs = list ? "host and port, socket, or url"
+	    : "host and port, socket, url, or instances";
+	size_t backups = 0, all = 0;
 
 	if (list && (list->kind != TOML_ARRAY || list->count == 0))
 		return; /* said already */
-	if (toml_get(table, "process") && !list && !toml_get(table, "host") &&
-	    !toml_get(table, "port") && !toml_get(table, "socket") && !toml_get(table, "url"))
+	if (toml_get(table, "process") && !list && !port && !toml_get(table, "host") &&
+	    !toml_get(table, "socket") && !toml_get(table, "url"))
 		return;
-	if (!list && !toml_get(table, "port") &&
-	    !one_of(r, table, ways, LEN(ways), "host and port, socket, url, or instances"))
+	if (list && port)
+		table_error(r, port, "instances and port exclude each other");
+	if (list && !one_of(r, table, ways, needs))
 		return;
-	if (list && toml_get(table, "port"))
-		table_error(r, toml_get(table, "port"), "instances and port exclude each other");
-	if (list && !one_of(r, table, ways, LEN(ways), ""))
-		return;
-	up->instances = arena_alloc(r->a,
-	    (list ? list->count : 1) * sizeof *up->instances);
-	if (!list) {
-		instance_add(r, up, table, own);
-		return;
-	}
-	for (const struct toml *t = list->first; t; t = t->next) {
-		p = (struct place){ 0 };
+	up->instances = arena_alloc(r->a, (list ? list->count : 1) * sizeof *up->instances);
+	for (const struct toml *t = list ? list->first : table; t; t = list ? t->next : NULL) {
+		struct instance *in = &up->instances[up->n_instances];
+		struct place p = *own;
 		if (t->kind != TOML_TABLE)
 			continue; /* said already */
-		section_read(r, SEC_INSTANCE, arena_fmt(r->a, "%s.instances",
-		    r->where), t, &p);
-		instance_add(r, up, t, &p);
+		if (list)
+			section_read(r, SEC_INSTANCE, arena_fmt(r->a, "%s.instances", r->where), t,
+			    &p);
+		*in = (struct instance){ .up = up, .weight = p.weight ? p.weight : 1,
+			.backup = p.backup, .max_connections = p.max_connections, .replica = -1 };
+		if (place_read(r, t, &p, needs, &in->addr) && instance_key_fits(r, t, in))
+			up->n_instances++;
 		backups += p.backup;
 		all++;
 	}
@@ -8309,64 +8278,42 @@ instances_read(struct reader *r, struct upstream *up, const struct toml *table,
 		table_error(r, list, "every instance is a backup: at least one must not be");
 }
 
-/* Keys that belong to one strategy, and are needed or useless. */
+/* And the keys that belong to one strategy, which are needed or useless. */
 static void
-strategy_keys(struct reader *r, const struct upstream *up, const struct toml *table)
+strategy_read(struct reader *r, struct upstream *up, struct slice name)
 {
-	const struct toml *header = toml_get(table, "hash_header"),
-	    *cookie = toml_get(table, "sticky_cookie");
-	const char *name = up->balance->name;
-
-	if (up->balance->by == BY_HEADER && !header)
-		value_error(r, "hash_header", toml_get(table, "strategy"),
-		    "strategy %s needs it: the name of a header field", name);
-	if (header && up->balance->by != BY_HEADER)
-		value_error(r, "hash_header", header,
-		    "only strategy header_hash uses it, this one is %s", name);
-	else if (header && up->hash_header.p && !is_token(up->hash_header))
-		value_error(r, "hash_header", header,
-		    "expected the name of a header field, got '%s'", up->hash_header.p);
-	if (cookie && up->balance->by != BY_COOKIE)
-		value_error(r, "sticky_cookie", cookie,
-		    "only strategy cookie uses it, this one is %s", name);
-	else if (cookie && up->sticky_cookie.p && !is_token(up->sticky_cookie))
-		value_error(r, "sticky_cookie", cookie, "expected the name of a cookie, got '%s'",
-		    up->sticky_cookie.p);
-}
-
-static void
-strategy_read(struct reader *r, struct upstream_read *u, const struct toml *table)
-{
-	const struct toml *v = toml_get(table, "strategy");
-	struct near near = { .word = u->strategy };
+	const struct toml *header = toml_get(r->table, "hash_header");
+	enum pick_by by;
+	struct near near = { .word = name };
 	const char *all = "";
 
-	u->out.balance = balance_find(u->strategy);
-	if (u->out.balance) {
-		strategy_keys(r, &u->out, table);
-		return;
-	}
-	for (size_t i = 0; i < LEN(balances); i++) {
+	up->balance = balance_find(name);
+	for (size_t i = 0; i < LEN(balances) && !up->balance; i++) {
 		near_offer(&near, slice_of(balances[i].name));
 		near_offer(&near, slice_of(balances[i].alias));
 		all = arena_fmt(r->a, "%s %s", all, balances[i].name);
 	}
-	value_error(r, "strategy", v, "expected one of%s, got '%s'%s", all, u->strategy.p,
-	    near_text(r->a, &near));
-}
-
-static void
-host_header_read(struct reader *r, struct upstream_read *u, const struct toml *table)
-{
-	struct upstream *up = &u->out;
-
-	up->host_header = slice_eq(u->host_header, S("preserve")) ? HOST_PRESERVE
-	    : slice_eq(u->host_header, S("upstream")) ? HOST_UPSTREAM : HOST_TEXT;
-	up->host_text = u->host_header;
-	if (u->host_header.n == 0 || strpbrk(u->host_header.p, " \t/,@") ||
-	    !is_field_value(u->host_header))
-		value_error(r, "host_header", toml_get(table, "host_header"), "'%s' is no host",
-		    u->host_header.p);
+	if (!up->balance) {
+		key_error(r, "strategy", "expected one of%s, got '%s'%s", all, name.p,
+		    near_text(r->a, &near));
+		return;
+	}
+	by = up->balance->by;
+	name = slice_of(up->balance->name);
+	if (by == BY_HEADER && !header)
+		value_error(r, "hash_header", toml_get(r->table, "strategy"),
+		    "strategy %s needs it: the name of a header field", name.p);
+	const struct rule rules[] = {
+		{ by != BY_HEADER && header, "hash_header",
+		    "only strategy header_hash uses it, this one is %s", name.p },
+		{ by == BY_HEADER && up->hash_header.p && !is_token(up->hash_header), "hash_header",
+		    "expected the name of a header field, got '%s'", up->hash_header.p },
+		{ by != BY_COOKIE && toml_get(r->table, "sticky_cookie"), "sticky_cookie",
+		    "only strategy cookie uses it, this one is %s", name.p },
+		{ by == BY_COOKIE && !is_token(up->sticky_cookie), "sticky_cookie",
+		    "expected the name of a cookie, got '%s'", up->sticky_cookie.p },
+	};
+	rules_check(r, rules, LEN(rules));
 }
 
 /* Labels of letters, digits and dashes: what certificates are for. RFC 1123 2.1. */
@@ -8377,152 +8324,61 @@ name_is_dns(struct slice name)
 
 	if (name.n == 0 || name.n >= ACME_NAME_MAX - 2)
 		return false;
-	while (slice_cut(&rest, '.', &label)) {
+	while (slice_cut(&rest, '.', &label))
 		if (label.n == 0 || label.n > DNS_LABEL_MAX || label.p[0] == '-' ||
-		    label.p[label.n - 1] == '-')
+		    label.p[label.n - 1] == '-' || strspn(label.p, ALNUM "-_") < label.n)
 			return false;
-		for (size_t i = 0; i < label.n; i++)
-			if (!isalnum((unsigned char)label.p[i]) && label.p[i] != '-' &&
-			    label.p[i] != '_')
-				return false;
-	}
 	return true;
 }
 
 /* ---- health ---- */
 
-enum { STATUS_FIRST = 100, STATUS_LAST = 599 };
-
-/* A status, or from-to; false: it is neither. */
-static bool
-status_range_parse(struct slice s, struct status_range *out)
-{
-	struct slice piece;
-	int64_t from, to;
-
-	if (!slice_cut(&s, '-', &piece))
-		return false;
-	from = to = slice_uint(slice_trim(piece), STATUS_LAST);
-	if (s.p)
-		to = slice_uint(slice_trim(s), STATUS_LAST);
-	*out = (struct status_range){ (uint16_t)from, (uint16_t)to };
-	return from >= STATUS_FIRST && to >= from;
-}
-
-static bool
-expect_item(struct reader *r, const struct key *k, const struct toml *v,
-    struct status_range *out)
-{
-	struct slice s = S("");
-
-	if (v->kind == TOML_INTEGER)
-		s = slice_of(arena_fmt(r->a, "%lld", (long long)v->integer));
-	else if (v->kind == TOML_STRING && !text_get(r, k, v, &s))
-		return false;
-	return status_range_parse(s, out) || value_error(r, k->name, v,
-	    "expected a status from %d to %d, a range such as \"200-399\", or a list of these, "
-	    "got %s", STATUS_FIRST, STATUS_LAST, value_text(r->a, v));
-}
-
-/* v: what expect_status says; NULL: its preset. */
-static void
-expect_read(struct reader *r, struct health_conf *h, const struct toml *v)
-{
-	const struct key *k = key_find(SEC_HEALTH, S("expect_status"));
-	size_t n;
-
-	if (!v)
-		v = word_value(r->a, ONE_TEXT, slice_of(k->preset));
-	if (v->kind == TOML_ARRAY && v->count == 0) {
-		value_error(r, k->name, v, "an empty list: no answer would pass");
-		return;
-	}
-	v = list_first(v, &n);
-	h->expect = arena_alloc(r->a, n * sizeof *h->expect);
-	for (; n-- > 0; v = v->next)
-		h->n_expect += expect_item(r, k, v, &h->expect[h->n_expect]);
-}
-
-/* Keys that mean nothing without path. */
-static void
-health_needs_path(struct reader *r, const struct toml *table)
-{
-	static const char *const keys[] = { "expect_status", "host", "method" };
-	const struct toml *v;
-
-	for (size_t i = 0; i < LEN(keys); i++)
-		if ((v = toml_get(table, keys[i])))
-			value_error(r, keys[i], v, "needs path; without one a probe only connects");
-}
-
-/* What a probe's request is made of. */
-static void
-health_texts_check(struct reader *r, const struct health_conf *h, const struct toml *table)
-{
-	struct slice path = slice_of(h->path);
-
-	if (!path.p)
-		health_needs_path(r, table);
-	else if (!slice_starts(path, S("/")) || !all_are(path, CH_TARGET) ||
-	    path.n > PROBE_TEXT_MAX)
-		value_error(r, "path", toml_get(table, "path"),
-		    "expected a path that starts with / and holds no blanks, at most %d bytes",
-		    PROBE_TEXT_MAX);
-	if (h->host.p && (h->host.n == 0 || h->host.n > PROBE_TEXT_MAX || !is_host(h->host)))
-		value_error(r, "host", toml_get(table, "host"), "'%s' is no host", h->host.p);
-	if (!is_token(h->method) || h->method.n > PROBE_TEXT_MAX ||
-	    method_of(h->method) == M_CONNECT)
-		value_error(r, "method", toml_get(table, "method"),
-		    "'%s' is no method that a path can be asked with", h->method.p);
-}
+#define NEEDS_PATH "needs path; without one a probe only connects"
 
 /* [upstreams.NAME.health], if there is one, behind the presets and single keys
  * that section_read has set. */
 static void
-health_read(struct reader *r, struct upstream *up, const struct toml *upstream)
+health_read(struct reader *r, struct upstream *up)
 {
-	const struct toml *table = toml_get(upstream, "health");
-	const char *outer = r->where;
+	const struct toml *table = toml_get(r->table, "health");
+	const struct toml *statuses = toml_get(table, "expect_status");
+	const struct key *expect = key_find(SEC_HEALTH, S("expect_status"));
+	struct health_conf *h = &up->health;
+	struct slice path = slice_of(h->path);
+	struct reader in = *r;
 
 	if (!table || table->kind != TOML_TABLE)
 		return; /* said already */
-	r->where = arena_fmt(r->a, "%s.health", outer);
-	up->health.on = true;
-	health_texts_check(r, &up->health, table);
-	expect_read(r, &up->health, toml_get(table, "expect_status"));
-	for (int i = 0; i < up->n_instances && up->health.port > 0; i++) {
-		enum addr_kind kind = up->instances[i].addr.kind;
-		if (kind == ADDR_UNIX || kind == ADDR_ABSTRACT)
-			value_error(r, "port", toml_get(table, "port"),
-			    "%s is a unix socket, it has no port",
+	in.where = arena_fmt(r->a, "%s.health", r->where);
+	in.table = table;
+	h->on = true;
+	const struct rule rules[] = {
+		{ !path.p && statuses, "expect_status", NEEDS_PATH, NULL },
+		{ !path.p && toml_get(table, "host"), "host", NEEDS_PATH, NULL },
+		{ !path.p && toml_get(table, "method"), "method", NEEDS_PATH, NULL },
+		{ path.p && (*path.p != '/' || !all_are(path, CH_TARGET) || path.n > PROBE_TEXT_MAX),
+		    "path", "expected a path that starts with / and holds no blanks, at most %s "
+		    "bytes", arena_fmt(r->a, "%d", PROBE_TEXT_MAX) },
+		{ h->host.p && (h->host.n == 0 || h->host.n > PROBE_TEXT_MAX || !is_host(h->host)),
+		    "host", "'%s' is no host", h->host.p },
+		{ !is_token(h->method) || h->method.n > PROBE_TEXT_MAX ||
+		    method_of(h->method) == M_CONNECT, "method",
+		    "'%s' is no method that a path can be asked with", h->method.p },
+		{ statuses && statuses->kind == TOML_ARRAY && statuses->count == 0,
+		    "expect_status", "an empty list: no answer would pass", NULL },
+	};
+	rules_check(&in, rules, LEN(rules));
+	set_list(&in, expect, statuses ? statuses : word_value(r->a, ONE_TEXT,
+	    slice_of(expect->preset)), &h->expect);
+	for (int i = 0; i < up->n_instances && h->port > 0; i++)
+		if (addr_is_unix(&up->instances[i].addr))
+			key_error(&in, "port", "%s is a unix socket, it has no port",
 			    up->instances[i].addr.text);
-	}
-	r->where = outer;
 }
 
 /* ---- tls ---- */
 
 enum { PROTOCOL_HTTP, PROTOCOL_HTTPS, PROTOCOL_UWSGI }; /* words of its key */
-
-/* Instances that say no scheme get that of protocol; the others agree. */
-static void
-protocol_lower(struct reader *r, struct upstream *up, const struct upstream_read *u,
-    const struct toml *table)
-{
-	const struct toml *said = toml_get(table, "protocol");
-
-	up->scheme = u->protocol == PROTOCOL_HTTPS ? SCHEME_HTTPS : SCHEME_NONE;
-	if (u->protocol == PROTOCOL_UWSGI)
-		value_error(r, "protocol", said, "not supported yet");
-	for (int i = 0; i < up->n_instances; i++) {
-		struct addr *a = &up->instances[i].addr;
-		if (a->scheme == SCHEME_NONE)
-			a->scheme = up->scheme;
-		else if (said && (a->scheme == SCHEME_HTTPS) != (up->scheme == SCHEME_HTTPS))
-			value_error(r, "protocol", said, "the url of %s says another one",
-			    a->text);
-	}
-}
 
 static bool
 upstream_is_https(const struct upstream *up)
@@ -8534,106 +8390,82 @@ upstream_is_https(const struct upstream *up)
 	return is;
 }
 
-/* Who complains about a client certificate, and where. */
-struct upstream_said {
-	struct conf *c;
-	const struct toml *at;
-	const char *where;
-};
-
+/* What is wrong with a client certificate; there is only one pair. */
 static void
 upstream_say(void *to, enum diag_level level, int pair, const char *text)
 {
-	const struct upstream_said *s = to;
-
-	(void)pair; /* there is only one */
-	diag_add(&s->c->diags, level, s->at->vline, s->at->vcol, "%s.cert: %s", s->where, text);
-}
-
-static void
-upstream_client_cert(struct reader *r, struct upstream *up, const struct upstream_read *u,
-    const struct toml *table)
-{
-	struct upstream_said said = { r->conf, toml_get(table, "cert"), r->where };
-
-	if (u->key && !u->cert)
-		value_error(r, "key", toml_get(table, "key"), "needs cert");
-	else if (u->cert)
-		up->tls.client = certs_pair(u->cert, u->key ? u->key : u->cert, upstream_say,
-		    &said);
+	(void)pair;
+	complain(to, level, "cert", NULL, "%s", text);
 }
 
 /* A name that certificates can be for is needed. */
 static void
 upstream_names_check(struct reader *r, const struct upstream *up, const struct toml *at)
 {
-	if (up->n_instances == 0 && !up->tls.server_name)
+	if (up->n_instances == 0)
 		table_error(r, at, "an address that warp chooses has no name that its certificate "
 		    "can be checked for: set tls.server_name");
-	for (int i = 0; i < up->n_instances && !up->tls.server_name; i++) {
+	for (int i = 0; i < up->n_instances; i++) {
 		const struct addr *a = &up->instances[i].addr;
-		if (a->scheme != SCHEME_HTTPS)
-			continue;
-		if (a->kind == ADDR_UNIX || a->kind == ADDR_ABSTRACT)
+		if (a->scheme == SCHEME_HTTPS && addr_is_unix(a))
 			table_error(r, at, "%s has no name that its certificate can be checked "
 			    "for: set tls.server_name", a->text);
-		else if (a->kind == ADDR_INET)
-			diag_add(&r->conf->diags, DIAG_WARNING, at->line, at->col,
-			    "%s: %s is an address, but only names are looked for in its "
-			    "certificate: set tls.server_name", r->where, a->text);
+		else if (a->scheme == SCHEME_HTTPS && a->kind == ADDR_INET)
+			complain(r, DIAG_WARNING, NULL, at, "%s is an address, but only names are "
+			    "looked for in its certificate: set tls.server_name", a->text);
 	}
 }
 
-/* Whom to trust, for which name, and as whom. */
-static void
-upstream_verify(struct reader *r, struct upstream *up, const struct upstream_read *u,
-    const struct toml *upstream, const struct toml *table)
-{
-	const char *outer = r->where, *why;
-
-	upstream_names_check(r, up, upstream);
-	up->tls.trust = trust_get(r, u->ca_file, &why);
-	r->where = arena_fmt(r->a, "%s.tls", outer);
-	if (why && u->ca_file)
-		value_error(r, "ca_file", toml_get(table, "ca_file"), "%s", why);
-	r->where = outer;
-	if (why && !u->ca_file)
-		table_error(r, upstream, "https backends cannot be verified: %s", why);
-}
-
-/* [upstreams.NAME.tls] behind what section_read has set; it need not be there. */
+/* [upstreams.NAME.tls] behind what section_read has set: whom to trust, for which
+ * name, and as whom. It need not be there. */
 static void
 upstream_tls_read(struct reader *r, struct upstream *up, const struct upstream_read *u,
     const struct toml *upstream)
 {
-	const struct toml *table = toml_get(upstream, "tls"), *verify;
-	const char *outer = r->where;
+	const struct toml *table = toml_get(upstream, "tls");
+	const char *name = up->tls.server_name, *why = NULL;
+	bool https = upstream_is_https(up);
 	struct ip ip;
 
 	if (table && table->kind != TOML_TABLE)
 		return; /* said already */
-	if (!upstream_is_https(up)) {
-		if (table)
-			diag_add(&r->conf->diags, DIAG_WARNING, table->line, table->col,
-			    "%s.tls: not used, as no instance is spoken to by https (see "
-			    "protocol)", outer);
-		return;
+	if (https && up->tls.verify) {
+		if (!name)
+			upstream_names_check(r, up, upstream);
+		up->tls.trust = trust_get(r, u->ca_file, &why);
+		if (why && !u->ca_file)
+			table_error(r, upstream, "https backends cannot be verified: %s", why);
 	}
-	if (up->tls.verify)
-		upstream_verify(r, up, u, upstream, table);
 	if (!table)
 		return;
-	r->where = arena_fmt(r->a, "%s.tls", outer);
-	if (up->tls.server_name && (!name_is_dns(slice_of(up->tls.server_name)) ||
-	    ip_parse(slice_of(up->tls.server_name), &ip)))
-		value_error(r, "server_name", toml_get(table, "server_name"),
-		    "'%s' is no name of a host", up->tls.server_name);
-	if (!up->tls.verify && (verify = toml_get(table, "verify")))
-		diag_add(&r->conf->diags, DIAG_WARNING, verify->vline, verify->vcol,
-		    "%s.verify: anybody on the way can pose as this backend; better name its "
-		    "certificate in ca_file", r->where);
-	upstream_client_cert(r, up, u, table);
-	r->where = outer;
+	struct reader in = *r;
+	in.where = arena_fmt(r->a, "%s.tls", r->where);
+	in.table = table;
+	if (!https)
+		complain(&in, DIAG_WARNING, NULL, table, "not used, as no instance is spoken to by "
+		    "https (see protocol)");
+	const struct rule rules[] = {
+		{ why && u->ca_file, "ca_file", "%s", why },
+		{ name && (!name_is_dns(slice_of(name)) || ip_parse(slice_of(name), &ip)),
+		    "server_name", "'%s' is no name of a host", name },
+		{ u->key && !u->cert, "key", "needs cert", NULL },
+	};
+	rules_check(&in, rules, https ? LEN(rules) : 0);
+	if (https && !up->tls.verify)
+		key_warn(&in, "verify", "anybody on the way can pose as this backend; better name its "
+		    "certificate in ca_file");
+	if (https && u->cert)
+		up->tls.client = certs_pair(u->cert, u->key ? u->key : u->cert, upstream_say, &in);
+}
+
+/* The upstream that near's word names; NULL: none. */
+static struct upstream *
+upstream_find(const struct conf *c, struct near *near)
+{
+	for (int i = 0; i < c->n_upstreams; i++)
+		if (near_offer(near, slice_of(c->upstreams[i].name)))
+			return &c->upstreams[i];
+	return NULL;
 }
 
 static void
@@ -8647,24 +8479,39 @@ static void
 upstream_read(struct reader *r, struct upstream *out, const struct toml *table)
 {
 	struct upstream_read u = { .out = { .index = out->index, .line = table->line,
-		.tls.verify = true } };
+		.name = table->key.p, .tls.verify = true } };
+	bool https, said = toml_get(table, "protocol");
+	struct slice host;
 
-	u.out.name = table->key.p;
-	r->where = arena_fmt(r->a, "upstreams.%s", u.out.name);
+	r->where = arena_fmt(r->a, "upstreams.%s", out->name);
+	r->table = table;
 	if (table->kind != TOML_TABLE) {
-		table_error(r, table, "expected a table, got %s",
-		    value_text(r->a, table));
+		table_error(r, table, "expected a table, got %s", value_text(r->a, table));
 		return;
 	}
 	name_check(r, table);
 	section_read(r, SEC_UPSTREAM, r->where, table, &u);
-	strategy_read(r, &u, table);
-	host_header_read(r, &u, table);
 	*out = u.out;
-	instances_read(r, out, table, &u.place);
-	protocol_lower(r, out, &u, table);
+	strategy_read(r, out, u.strategy);
+	host = out->host_text = u.host_header;
+	out->host_header = slice_eq(host, S("preserve")) ? HOST_PRESERVE
+	    : slice_eq(host, S("upstream")) ? HOST_UPSTREAM : HOST_TEXT;
+	if (host.n == 0 || strpbrk(host.p, " \t/,@") || !is_field_value(host))
+		key_error(r, "host_header", "'%s' is no host", host.p);
+	instances_read(r, out, &u.place);
+	https = u.protocol == PROTOCOL_HTTPS;
+	out->scheme = https ? SCHEME_HTTPS : SCHEME_NONE;
+	if (u.protocol == PROTOCOL_UWSGI)
+		key_error(r, "protocol", "not supported yet");
+	for (int i = 0; i < out->n_instances; i++) { /* those without a scheme get that one */
+		struct addr *a = &out->instances[i].addr;
+		if (a->scheme == SCHEME_NONE)
+			a->scheme = out->scheme;
+		else if (said && (a->scheme == SCHEME_HTTPS) != https)
+			key_error(r, "protocol", "the url of %s says another one", a->text);
+	}
 	upstream_tls_read(r, out, &u, table);
-	health_read(r, out, table);
+	health_read(r, out);
 }
 
 static void
@@ -8673,15 +8520,13 @@ upstreams_read(struct reader *r, const struct toml *tables)
 	struct conf *c = r->conf;
 	int all = 0;
 
-	if (!tables)
-		return;
-	if (tables->kind != TOML_TABLE) {
-		diag_add(&c->diags, DIAG_ERROR, tables->line, tables->col,
-		    "expected [upstreams.NAME], got %s", value_text(&c->arena, tables));
+	if (tables && tables->kind != TOML_TABLE) {
+		table_error(r, tables, "expected [upstreams.NAME], got %s",
+		    value_text(r->a, tables));
 		return;
 	}
-	c->upstreams = arena_alloc(&c->arena, tables->count * sizeof *c->upstreams);
-	for (const struct toml *t = tables->first; t; t = t->next) {
+	c->upstreams = arena_alloc(r->a, (tables ? tables->count : 0) * sizeof *c->upstreams);
+	for (const struct toml *t = tables ? tables->first : NULL; t; t = t->next) {
 		struct upstream *up = &c->upstreams[c->n_upstreams];
 		up->index = c->n_upstreams++;
 		up->name = t->key.p;
@@ -8689,15 +8534,15 @@ upstreams_read(struct reader *r, const struct toml *tables)
 		all += up->n_instances;
 	}
 	r->where = "";
+	r->table = NULL;
 	if (all > INSTANCES_MAX)
-		diag_add(&c->diags, DIAG_ERROR, tables->line, tables->col,
-		    "%d instances, at most %d fit", all, INSTANCES_MAX);
+		table_error(r, tables, "%d instances, at most %d fit", all, INSTANCES_MAX);
 }
 
 /* ==== processes ==============================================================
  * Owns    nothing.
  * Offers  processes_read, process_wrap, envfile_parse.
- * Calls   base, arena, walk, diag, toml, addr, keys, hints, values, upstreams. */
+ * Calls   base, arena, walk, diag, toml, addr, hints, values, upstreams. */
 
 /* A complaint about what a process says with key (NULL: as a whole). False, so
  * that a failing check is one line. */
@@ -8826,15 +8671,6 @@ words_split(struct arena *a, struct slice s, struct words *w)
 }
 
 /* ---- envfile ---- */
-
-static bool
-is_env_name(struct slice s)
-{
-	for (size_t i = 0; i < s.n; i++)
-		if (!isalnum((unsigned char)s.p[i]) && s.p[i] != '_')
-			return false;
-	return s.n > 0 && !isdigit((unsigned char)s.p[0]);
-}
 
 static bool
 pairs_have(const struct pairs *all, struct slice name)
@@ -9022,109 +8858,6 @@ command_read(struct reader *r, struct process_read *pr)
 	return true;
 }
 
-/* As short as reads back the same, and seen to be a float. */
-static const char *
-float_text(struct arena *a, double d)
-{
-	char b[32];
-
-	for (int digits = DBL_DIG; digits <= DBL_DECIMAL_DIG; digits++) {
-		snprintf(b, sizeof b, "%.*g", digits, d);
-		if (strtod(b, NULL) == d)
-			break;
-	}
-	return arena_fmt(a, "%s%s", b, isfinite(d) && !strpbrk(b, ".e") ? ".0" : "");
-}
-
-static bool
-env_value(struct reader *r, const struct toml *v, struct slice *out)
-{
-	struct arena *a = r->a;
-
-	switch (v->kind) {
-	case TOML_STRING:
-		return text_get(r, key_find(SEC_PROCESS, S("env")), v, out);
-	case TOML_INTEGER:
-		*out = slice_of(arena_fmt(a, "%lld", (long long)v->integer));
-		return true;
-	case TOML_FLOAT:
-		*out = slice_of(float_text(a, v->real));
-		return true;
-	case TOML_BOOLEAN:
-		*out = slice_of(v->boolean ? "true" : "false");
-		return true;
-	default:
-		return value_error(r, "env", v, "%.*s: expected a text, a number, true or false, "
-		    "got %s", (int)v->key.n, v->key.p, value_text(a, v));
-	}
-}
-
-/* With room for PORT. */
-static void
-env_read(struct reader *r, struct process_read *pr)
-{
-	const struct toml *env = pr->table ? toml_get(pr->table, "env") : NULL;
-	struct pairs *out = &pr->out.env;
-
-	out->v = arena_alloc(r->a, ((env ? env->count : 0) + 1) * sizeof *out->v);
-	if (env && env->kind != TOML_TABLE) {
-		value_error(r, "env", env, "expected a table of NAME = value, got %s",
-		    value_text(r->a, env));
-		return;
-	}
-	for (const struct toml *v = env ? env->first : NULL; v; v = v->next) {
-		struct pair *p = &out->v[out->n];
-		p->name = v->key;
-		if (!is_env_name(v->key))
-			value_error(r, "env", v, "'%.*s' is no name of a variable", (int)v->key.n,
-			    v->key.p);
-		else
-			out->n += env_value(r, v, &p->value);
-	}
-}
-
-static const struct {
-	const char *name;
-	int number;
-} signals[] = {
-	{ "TERM", SIGTERM }, { "INT", SIGINT }, { "QUIT", SIGQUIT }, { "HUP", SIGHUP },
-	{ "USR1", SIGUSR1 }, { "USR2", SIGUSR2 }, { "KILL", SIGKILL }, { "WINCH", SIGWINCH },
-	{ "ABRT", SIGABRT }, { "ALRM", SIGALRM }, { "CONT", SIGCONT }, { "PIPE", SIGPIPE },
-	{ "TSTP", SIGTSTP }, { "TTIN", SIGTTIN }, { "TTOU", SIGTTOU }, { "URG", SIGURG },
-};
-
-/* TERM, SIGTERM, 15 or "15". */
-static bool
-stop_signal_read(struct reader *r, struct process_read *pr)
-{
-	const struct toml *v = pr->table ? toml_get(pr->table, "stop_signal") : NULL;
-	struct slice said;
-	struct near near;
-	int64_t n;
-
-	pr->out.stop_signal = SIGTERM;
-	if (!v)
-		return true;
-	if (v->kind == TOML_STRING && !text_get(r, key_find(SEC_PROCESS, v->key), v, &said))
-		return false;
-	n = v->kind == TOML_INTEGER ? v->integer
-	    : v->kind == TOML_STRING ? slice_uint(said, NSIG - 1) : -1;
-	if (v->kind == TOML_STRING && slice_starts(said, S("SIG")))
-		said = slice_from(said, 3);
-	near = (struct near){ .word = v->kind == TOML_STRING ? said : S("") };
-	for (size_t i = 0; i < LEN(signals); i++) {
-		near_offer(&near, slice_of(signals[i].name));
-		if (slice_eq(near.word, slice_of(signals[i].name)))
-			n = signals[i].number;
-	}
-	if (n < 1 || n >= NSIG)
-		return process_error(r, pr, "stop_signal", "expected a signal such as "
-		    "TERM, INT, QUIT, HUP or USR1, or a number from 1 to %d, got %s%s", NSIG - 1,
-		    value_text(r->a, v), near_text(r->a, &near));
-	pr->out.stop_signal = (int)n;
-	return true;
-}
-
 /* Where its output goes. Words of other keys are no names of files. */
 static bool
 sink_read(struct reader *r, struct process_read *pr)
@@ -9155,7 +8888,7 @@ sink_read(struct reader *r, struct process_read *pr)
 
 /* Some keys exclude others. */
 static void
-rules_check(struct reader *r, struct process_read *pr)
+process_rules(struct reader *r, struct process_read *pr)
 {
 	struct process *p = &pr->out;
 
@@ -9266,12 +8999,6 @@ host_check(struct reader *r, const struct process_read *pr)
 }
 
 /* ---- instances ---- */
-
-static bool
-addr_is_unix(const struct addr *a)
-{
-	return a->kind == ADDR_UNIX || a->kind == ADDR_ABSTRACT;
-}
 
 /* s with each {index} replaced. */
 static struct slice
@@ -9391,7 +9118,7 @@ process_mentions(const struct process_read *pr, struct slice word)
 
 /* A port that nobody could guess is told as PORT, unless that is said. */
 static void
-port_tell(struct process_read *pr)
+port_tell(struct reader *r, struct process_read *pr)
 {
 	struct process *p = &pr->out;
 	const struct addr *ad = &p->up->instances[0].addr;
@@ -9400,6 +9127,8 @@ port_tell(struct process_read *pr)
 
 	if (!told || pairs_have(&p->env, S("PORT")) || pairs_have(&pr->envfile, S("PORT")))
 		return;
+	if (!p->env.v) /* else there is room for one more */
+		p->env.v = arena_alloc(r->a, sizeof *p->env.v);
 	p->env.v[p->env.n++] = (struct pair){ S("PORT"), S("{port}") };
 	p->names_port = true;
 }
@@ -9447,7 +9176,7 @@ placeholders_read(struct reader *r, struct process_read *pr)
 	if (port)
 		placeholder_check(r, pr, port, true);
 	if (pr->out.up && pr->out.up->n_instances > 0)
-		port_tell(pr);
+		port_tell(r, pr);
 }
 
 /* ---- one process ---- */
@@ -9501,10 +9230,8 @@ process_read(struct reader *r, struct process_read *pr, char **argv)
 	p->argv = argv;
 	if (!argv && !command_read(r, pr))
 		p->argv = NULL;
-	env_read(r, pr);
-	stop_signal_read(r, pr);
 	sink_read(r, pr);
-	rules_check(r, pr);
+	process_rules(r, pr);
 	rules_apply(r, p, process_said(pr, "restart"));
 	envfile_look(r, pr);
 	host_check(r, pr);
@@ -9596,24 +9323,15 @@ names_check(struct reader *r, const struct process_list *all)
 	}
 }
 
-static const struct upstream *
-upstream_find(const struct conf *c, struct slice name)
-{
-	for (int i = 0; i < c->n_upstreams; i++)
-		if (slice_eq(name, slice_of(c->upstreams[i].name)))
-			return &c->upstreams[i];
-	return NULL;
-}
-
 /* The process that name means to pr; NULL after saying why there is none. */
 static struct process *
 after_find(struct reader *r, const struct process_list *all, const struct process_read *pr,
     struct slice name)
 {
 	struct process_read *found = process_find(all, name);
-	struct near near = { .word = name };
+	struct near near = { .word = name }, up = near;
 
-	if (!found && upstream_find(r->conf, name)) {
+	if (!found && upstream_find(r->conf, &up)) {
 		process_error(r, pr, "depends_on", "upstream %s has no process", name.p);
 		return NULL;
 	}
@@ -9965,9 +9683,9 @@ static void
 route_path(struct reader *r, struct route_read *rr, const struct toml *t)
 {
 	const struct { const char *name; enum path_kind kind; struct slice text; } ways[] = {
-		{ "path_prefix", PATH_PREFIX, rr->path_prefix },
-		{ "path_exact", PATH_EXACT, rr->path_exact },
-		{ "path_regex", PATH_REGEX, rr->path_regex },
+		{ "path_prefix", PATH_PREFIX, rr->path[PATH_PREFIX] },
+		{ "path_exact", PATH_EXACT, rr->path[PATH_EXACT] },
+		{ "path_regex", PATH_REGEX, rr->path[PATH_REGEX] },
 	};
 	struct route *out = &rr->out;
 	const struct toml *v, *said = NULL;
@@ -10079,8 +9797,9 @@ route_respond(struct reader *r, struct route_read *rr, const struct toml *v)
 static void
 route_action(struct reader *r, struct route_read *rr, const struct toml *t)
 {
-	static const char *const names[] = { "upstream", "redirect", "respond", "static_dir" };
-	const struct toml *v = one_of(r, t, names, LEN(names), "an action: upstream, redirect or "
+	static const char *const names[] = { "upstream", "redirect", "respond", "static_dir",
+		NULL };
+	const struct toml *v = one_of(r, t, names, "an action: upstream, redirect or "
 	    "respond"), *status = toml_get(t, "status");
 
 	if (!v)
@@ -10280,18 +9999,6 @@ routes_read(struct reader *r, const struct toml *list)
 #define HTTPS_PORT 443
 
 extern char **environ;
-
-/* Who said the key, when the preset did not; NULL. */
-static const struct origin *
-conf_said(const struct conf *c, const char *section, const char *key)
-{
-	for (int i = 0; i < c->n_origins; i++) {
-		const struct origin *o = &c->origins[i];
-		if (o->value && strcmp(o->section, section) == 0 && strcmp(o->key->name, key) == 0)
-			return o;
-	}
-	return NULL;
-}
 
 /* A complaint about a key that somebody said: at its place in the file. */
 __attribute__((format(printf, 5, 6))) static void
@@ -10784,24 +10491,9 @@ static enum section_id
 section_find(struct slice word)
 {
 	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
-		if (section_is_top(id) && slice_eq(word, section_word(id)))
+		if (section_word(id).p && slice_eq(word, section_word(id)))
 			return id;
 	return SECTIONS;
-}
-
-static void
-root_unknown(struct reader *r, const struct toml *v)
-{
-	struct near near = { .word = v->key };
-
-	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
-		if (section_is_top(id))
-			near_offer(&near, section_word(id));
-	for (size_t i = 0; i < LEN(root_keys); i++)
-		near_offer(&near, slice_of(root_keys[i].name));
-	diag_add(&r->conf->diags, DIAG_ERROR, v->line, v->col, "unknown %s '%.*s'%s",
-	    v->kind == TOML_TABLE || v->kind == TOML_ARRAY ? "section" : "key", (int)v->key.n,
-	    v->key.p, near_text(r->a, &near));
 }
 
 /* Unknown names and what is not supported yet. */
@@ -10815,7 +10507,7 @@ root_check(struct reader *r, const struct toml *root)
 		if (k)
 			key_set(r, k, v, NULL);
 		else if (id == SECTIONS)
-			root_unknown(r, v);
+			key_unknown(r, SEC_ROOT, v);
 		else if (sections[id].when != NOW)
 			section_refuse(r, id, v);
 		else if (v->kind != TOML_TABLE && v->kind != TOML_ARRAY)
@@ -11025,7 +10717,6 @@ static struct upstream *
 conf_bare(struct reader *r, const char *listen, const char *name)
 {
 	struct conf *c = r->conf;
-	struct toml none = { .kind = TOML_TABLE };
 	struct upstream_read u = { .out = { .name = name, .tls.verify = true } };
 	struct upstream *up = arena_alloc(r->a, sizeof *up);
 
@@ -11033,7 +10724,7 @@ conf_bare(struct reader *r, const char *listen, const char *name)
 	c->tree = toml_parse(r->a, S(""), &c->diags);
 	conf_read(r, listen);
 	section_read(r, SEC_UPSTREAM, name, NULL, &u);
-	strategy_read(r, &u, &none);
+	strategy_read(r, &u.out, u.strategy);
 	*up = u.out;
 	up->instances = arena_alloc(r->a, sizeof *up->instances);
 	up->instances[0] = (struct instance){ .up = up, .weight = 1, .replica = -1,
@@ -11358,7 +11049,7 @@ print_choice(struct arena *a, const char *key, int i)
 {
 	struct slice rest = slice_of(key_find(SEC_PROCESS, slice_of(key))->words), word;
 
-	while (slice_cut(&rest, '|', &word) && i > 0)
+	while (slice_cut(&rest, ' ', &word) && i > 0)
 		i--;
 	return arena_dup(a, word).p;
 }
