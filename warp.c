@@ -8542,156 +8542,17 @@ upstreams_read(struct reader *r, const struct toml *tables)
 /* ==== processes ==============================================================
  * Owns    nothing.
  * Offers  processes_read, process_wrap, envfile_parse.
- * Calls   base, arena, walk, diag, toml, addr, hints, values, upstreams. */
-
-/* A complaint about what a process says with key (NULL: as a whole). False, so
- * that a failing check is one line. */
-__attribute__((format(printf, 5, 6))) static bool
-process_note(struct reader *r, const struct process_read *pr, enum diag_level level,
-    const char *key, const char *fmt, ...)
-{
-	struct conf *c = r->conf;
-	const struct toml *v = pr->table && key ? toml_get(pr->table, key) : NULL;
-	unsigned line = v ? v->vline : pr->table ? pr->table->line : 0;
-	unsigned col = v ? v->vcol : pr->table ? pr->table->col : 0;
-	const char *text;
-	va_list ap;
-
-	va_start(ap, fmt);
-	text = arena_vfmt(&c->arena, fmt, ap);
-	va_end(ap);
-	diag_add(&c->diags, level, line, col, "%s%s%s: %s", pr->where, key ? "." : "",
-	    key ? key : "", text);
-	return false;
-}
-
-#define process_error(r, pr, ...) process_note(r, pr, DIAG_ERROR, __VA_ARGS__)
-#define process_warn(r, pr, ...)  process_note(r, pr, DIAG_WARNING, __VA_ARGS__)
-
-static bool
-process_said(const struct process_read *pr, const char *key)
-{
-	return pr->table && toml_get(pr->table, key);
-}
+ * Calls   base, arena, walk, toml, addr, keys, hints, values, upstreams. */
 
 /* ---- words ---- */
 
-/* A command, split. */
+/* What a text was split into. */
 struct words {
-	struct slices out;  /* each with a NUL behind it */
-	struct text bytes;  /* of all of them */
-	size_t at;          /* where what is wrong begins */
+	struct slices out;
+	struct text bytes;  /* of all of them, each with a NUL behind it */
+	const char *bad;    /* what is wrong begins here */
 	struct slice shell; /* the first word that is more than text to a shell */
 };
-
-static bool
-is_space(char c)
-{
-	return is_blank(c) || c == '\n' || c == '\r';
-}
-
-/* What stands in quotes, of which the first is taken already, goes to `to`.
- * False: the second never comes. */
-static bool
-quoted_take(struct text *to, struct slice *s, char quote)
-{
-	while (s->n > 0) {
-		char c = *s->p;
-		*s = slice_from(*s, 1);
-		if (c == quote)
-			return true;
-		if (quote == '"' && c == '\\' && s->n > 0 && memchr("\"\\$`\n", *s->p, 5)) {
-			c = *s->p;
-			*s = slice_from(*s, 1);
-			if (c == '\n')
-				continue;
-		}
-		text_char(to, c);
-	}
-	return false;
-}
-
-/* Takes a word off the front of *s. Returns NULL, or why it is none. */
-static const char *
-word_cut(struct words *w, struct slice *s)
-{
-	size_t from = w->bytes.n;
-	bool shell = false;
-	char c;
-
-	while (s->n > 0 && !is_space(c = *s->p)) {
-		*s = slice_from(*s, 1);
-		if (c == '\'' || c == '"') {
-			w->at = s->n;
-			if (!quoted_take(&w->bytes, s, c))
-				return "is never closed";
-			continue;
-		}
-		if (c == '\\') {
-			w->at = s->n;
-			if (s->n == 0)
-				return "has nothing behind it";
-			c = *s->p;
-			*s = slice_from(*s, 1);
-			if (c == '\n')
-				continue;
-		} else
-			shell = shell || strchr("|&;<>$`", c);
-		text_char(&w->bytes, c);
-	}
-	w->out.v[w->out.n] = (struct slice){ w->bytes.p + from, w->bytes.n - from };
-	text_char(&w->bytes, '\0');
-	if (shell && !w->shell.p)
-		w->shell = w->out.v[w->out.n];
-	w->out.n++;
-	return NULL;
-}
-
-/* As a shell would split s, which holds no NUL: quotes and backslashes mean
- * what they mean there, nothing else does. Returns NULL, or what is wrong with
- * the character at w->at. */
-static const char *
-words_split(struct arena *a, struct slice s, struct words *w)
-{
-	const char *why = NULL;
-	size_t n = s.n;
-
-	*w = (struct words){ .bytes = { arena_alloc(a, n + 1), 0, n + 1, false } };
-	w->out.v = arena_alloc(a, (n / 2 + 1) * sizeof *w->out.v);
-	while (!why && s.n > 0) {
-		if (is_space(*s.p))
-			s = slice_from(s, 1);
-		else if (slice_starts(s, S("\\\n")))
-			s = slice_from(s, 2);
-		else
-			why = word_cut(w, &s);
-	}
-	w->at = n - w->at - 1;
-	return why;
-}
-
-/* ---- envfile ---- */
-
-static bool
-pairs_have(const struct pairs *all, struct slice name)
-{
-	for (int i = 0; i < all->n; i++)
-		if (slice_eq(all->v[i].name, name))
-			return true;
-	return false;
-}
-
-/* There is room for one more. The last of a name wins. */
-static void
-pairs_put(struct pairs *all, struct pair pair)
-{
-	int i = 0;
-
-	while (i < all->n && !slice_eq(all->v[i].name, pair.name))
-		i++;
-	all->v[i] = pair;
-	all->n += i == all->n;
-}
 
 static bool
 is_newline(char c)
@@ -8699,132 +8560,153 @@ is_newline(char c)
 	return c == '\n' || c == '\r';
 }
 
-/* Blank lines and comments, before a name. */
-static void
-envfile_skip(struct slice *s)
+/* Takes a word off the front of *s, as a shell would: up to a blank outside of
+ * quotes. The value of an envfile ends with its line: quotes count until text
+ * without them has begun, and blanks at both ends of that do not. Returns NULL,
+ * or what is wrong at w->bad. */
+static const char *
+word_lex(struct words *w, struct slice *s, bool value, struct slice *out)
 {
-	bool comment = false;
+	size_t from = w->bytes.n, end = from;
+	bool begun = false, shell = false, escaped;
+	char c, quote = '\0';
 
-	while (s->n > 0 && (comment || is_space(*s->p) || *s->p == '#' || *s->p == ';')) {
-		comment = !is_newline(*s->p) && (comment || !is_blank(*s->p));
+	while (s->n > 0 && (quote || (!is_newline(*s->p) && (value || !is_blank(*s->p))))) {
+		c = *s->p;
 		*s = slice_from(*s, 1);
-	}
-}
-
-/* A value up to the end of its line goes to `to`. Quotes count until text
- * without them has begun; blanks at both ends of that do not. False: a quote
- * is not closed. */
-static bool
-envfile_value(struct slice *s, struct text *to)
-{
-	size_t end = to->n;
-	bool begun = false, escaped;
-	char c;
-
-	while (s->n > 0 && !is_newline(c = *s->p)) {
-		*s = slice_from(*s, 1);
-		if (!begun && (c == '"' || c == '\'')) {
-			if (!quoted_take(to, s, c))
-				return false;
-			end = to->n;
+		if (quote ? c == quote : (c == '\'' || c == '"') && !(value && begun)) {
+			w->bad = s->p - 1;
+			quote = quote ? '\0' : c;
+			end = w->bytes.n;
 			continue;
 		}
-		if (!begun && is_blank(c))
+		if (value && !quote && !begun && is_blank(c))
 			continue;
-		begun = true;
-		if ((escaped = c == '\\')) {
-			if (s->n == 0)
-				break;
+		begun = begun || !quote;
+		escaped = c == '\\' && (!quote ||
+		    (quote == '"' && s->n > 0 && memchr("\"\\$`\n", *s->p, 5)));
+		if (escaped && s->n == 0 && value)
+			break;
+		if (escaped && s->n == 0) {
+			w->bad = s->p - 1;
+			return "has nothing behind it";
+		}
+		if (escaped) {
 			c = *s->p;
-			*s = slice_from(*s, 1 + (size_t)slice_starts(*s, S("\r\n")));
-			if (is_newline(c))
+			*s = slice_from(*s, 1 + (size_t)(value && slice_starts(*s, S("\r\n"))));
+			if (c == '\n' || (value && c == '\r'))
 				continue;
 		}
-		text_char(to, c);
-		if (escaped || !is_blank(c))
-			end = to->n;
+		text_char(&w->bytes, c);
+		shell = shell || (!quote && !escaped && strchr("|&;<>$`", c));
+		if (quote || escaped || !is_blank(c))
+			end = w->bytes.n;
 	}
-	to->n = end;
-	return true;
+	w->bytes.n = end;
+	*out = (struct slice){ w->bytes.p + from, end - from };
+	text_char(&w->bytes, '\0');
+	if (shell && !w->shell.p)
+		w->shell = *out;
+	return quote ? "is never closed" : NULL;
 }
 
-/* One NAME=value at the front of *s; values are written to `values`. */
+/* As a shell would split s, which holds no NUL: quotes and backslashes mean
+ * what they mean there, nothing else does. Returns NULL, or what is wrong with
+ * the character at w->bad. */
 static const char *
-envfile_pair(struct arena *a, struct slice *s, struct text *values, struct pair *out)
+words_split(struct arena *a, struct slice s, struct words *w)
 {
-	size_t n = 0, from = values->n;
-	struct slice name;
+	const char *why = NULL;
 
-	while (n < s->n && s->p[n] != '=' && !is_newline(s->p[n]))
-		n++;
-	if (n == s->n || s->p[n] != '=')
+	*w = (struct words){ .bytes = { arena_alloc(a, s.n + 1), 0, s.n + 1, false } };
+	w->out.v = arena_alloc(a, (s.n / 2 + 1) * sizeof *w->out.v);
+	while (!why && s.n > 0) {
+		if (is_blank(*s.p) || is_newline(*s.p))
+			s = slice_from(s, 1);
+		else if (slice_starts(s, S("\\\n")))
+			s = slice_from(s, 2);
+		else if (!(why = word_lex(w, &s, false, &w->out.v[w->out.n])))
+			w->out.n++;
+	}
+	return why;
+}
+
+/* ---- envfile ---- */
+
+/* The place of a name in all; all->n: it is not there. */
+static int
+pairs_find(const struct pairs *all, struct slice name)
+{
+	int i = 0;
+
+	while (i < all->n && !slice_eq(all->v[i].name, name))
+		i++;
+	return i;
+}
+
+/* One NAME=value at the front of *s; values are written to w. */
+static const char *
+envfile_pair(struct arena *a, struct slice *s, struct words *w, struct pair *out)
+{
+	struct slice name = { s->p, 0 };
+
+	while (name.n < s->n && s->p[name.n] != '=' && !is_newline(s->p[name.n]))
+		name.n++;
+	if (name.n == s->n || s->p[name.n] != '=')
 		return "expected NAME=value";
-	name = slice_trim((struct slice){ s->p, n });
-	if (slice_starts(name, S("export ")) || slice_starts(name, S("export\t")))
-		name = slice_trim(slice_from(name, sizeof "export"));
-	if (!is_env_name(name))
+	out->name = slice_trim(name);
+	if (slice_starts(out->name, S("export ")) || slice_starts(out->name, S("export\t")))
+		out->name = slice_trim(slice_from(out->name, sizeof "export"));
+	if (!is_env_name(out->name))
 		return "expected a name of letters, digits and _ before the =";
-	*s = slice_from(*s, n + 1);
-	if (!envfile_value(s, values))
-		return "a quote is never closed";
-	out->name = arena_dup(a, name);
-	out->value = (struct slice){ values->p + from, values->n - from };
-	text_char(values, '\0');
-	return NULL;
+	out->name = arena_dup(a, out->name);
+	*s = slice_from(*s, name.n + 1);
+	return word_lex(w, s, true, &out->value) ? "a quote is never closed" : NULL;
 }
 
 /* NAME=value lines, as systemd's EnvironmentFile= has them: # and ; start
  * comments, a backslash joins lines, values may be quoted; `export ` before a
- * name is skipped. Returns NULL, or why not, and the line. Texts are in a. */
+ * name is skipped; the last of a name wins. Returns NULL, or why not, and the
+ * line; *bad: what is wrong with the first line that was left out. Texts are in
+ * a. */
 static const char *
 envfile_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *line,
     const char **bad)
 {
-	struct text values = { arena_alloc(a, text.n + 1), 0, text.n + 1, false };
+	struct words w = { .bytes = { arena_alloc(a, text.n + 1), 0, text.n + 1, false } };
+	const char *at = text.n > 0 ? memchr(text.p, '\0', text.n) : NULL, *bad_at = NULL;
+	const char *why = at ? "a NUL has no place here" : NULL;
 	struct slice rest = text, skipped;
+	bool comment = false;
 	struct pair pair;
-	const char *why = NULL, *at = text.p, *bad_at = NULL;
 	size_t most = 0;
+	int i;
 
-	*bad = NULL;
-
-	for (size_t i = 0; i < text.n; i++)
-		most += text.p[i] == '=';
+	for (size_t k = 0; k < text.n; k++)
+		most += text.p[k] == '=';
 	*out = (struct pairs){ arena_alloc(a, most * sizeof *out->v), 0 };
-	if (text.n > 0 && (at = memchr(text.p, '\0', text.n)))
-		why = "a NUL has no place here";
-	while (!why && (envfile_skip(&rest), rest.n > 0)) {
+	*bad = NULL;
+	while (!why && rest.n > 0) {
 		at = rest.p;
-		why = envfile_pair(a, &rest, &values, &pair);
-		if (!why) {
-			pairs_put(out, pair);
+		if (comment || is_blank(*at) || is_newline(*at) || *at == '#' || *at == ';') {
+			comment = !is_newline(*at) && (comment || !is_blank(*at));
+			rest = slice_from(rest, 1);
+		} else if (!(why = envfile_pair(a, &rest, &w, &pair))) {
+			i = pairs_find(out, pair.name);
+			out->v[i] = pair;
+			out->n += i == out->n;
 		} else if (rest.p == at) { /* no NAME=: the rest goes on behind that line */
-			if (!bad_at)
-				*bad = why, bad_at = at;
+			bad_at = *bad ? bad_at : at;
+			*bad = *bad ? *bad : why;
 			slice_cut(&rest, '\n', &skipped);
 			why = NULL;
 		}
 	}
+	at = why ? at : bad_at;
 	*line = 1;
-	for (const char *p = text.p; (why || bad_at) && p < (why ? at : bad_at); p++)
+	for (const char *p = text.p; at && p < at; p++)
 		*line += *p == '\n';
 	return why;
-}
-
-/* Looks at the envfile, which the master reads again at each start. */
-static void
-envfile_look(struct reader *r, struct process_read *pr)
-{
-	const char *path = pr->out.envfile, *why, *bad = NULL;
-	struct passwd *pw = path && pr->out.user ? user_find(pr->out.user) : NULL;
-	unsigned line;
-
-	if (!path)
-		return;
-	if ((why = walk_read(r->a, path, ENVFILE_MAX, pw ? pw->pw_uid : ROOT, &pr->envfile_text)))
-		process_warn(r, pr, "envfile", "cannot read %s: %s", path, why);
-	else if ((why = envfile_parse(r->a, pr->envfile_text, &pr->envfile, &line, &bad)) || bad)
-		process_warn(r, pr, "envfile", "%s:%u: %s", path, line, why ? why : bad);
 }
 
 /* ---- what one says ---- */
@@ -8834,184 +8716,144 @@ static bool
 command_read(struct reader *r, struct process_read *pr)
 {
 	struct words w = { .out = pr->args };
+	bool split = !toml_get(pr->table, "args");
 	const char *why;
 	size_t n = 0;
 
-	if (!process_said(pr, "command"))
-		return process_error(r, pr, NULL, "command is missing");
+	if (!toml_get(pr->table, "command"))
+		return table_error(r, pr->table, "command is missing");
 	if (!pr->command.p)
 		return false; /* said already */
-	pr->out.argv = arena_alloc(r->a, (pr->command.n + (size_t)pr->args.n + 2) *
-	    sizeof *pr->out.argv);
-	if (process_said(pr, "args"))
+	if (split && (why = words_split(r->a, pr->command, &w)))
+		return key_error(r, "command", "the %c at character %td of it %s", *w.bad,
+		    w.bad - pr->command.p + 1, why);
+	pr->out.argv = arena_alloc(r->a, ((size_t)w.out.n + 2) * sizeof *pr->out.argv);
+	if (!split)
 		pr->out.argv[n++] = (char *)(uintptr_t)pr->command.p;
-	else if ((why = words_split(r->a, pr->command, &w)))
-		return process_error(r, pr, "command", "the %c at character %zu of it %s",
-		    pr->command.p[w.at], w.at + 1, why);
 	for (int i = 0; i < w.out.n; i++)
 		pr->out.argv[n++] = (char *)(uintptr_t)w.out.v[i].p;
 	if (n == 0 || !*pr->out.argv[0])
-		return process_error(r, pr, "command", "names no program");
+		return key_error(r, "command", "names no program");
 	if (w.shell.p)
-		process_warn(r, pr, "command", "no shell is run, so '%s' is passed on "
+		key_warn(r, "command", "no shell is run, so '%s' is passed on "
 		    "as it stands; command = \"sh\" with args = [\"-c\", ...] runs one", w.shell.p);
 	return true;
 }
 
 /* Where its output goes. Words of other keys are no names of files. */
-static bool
+static void
 sink_read(struct reader *r, struct process_read *pr)
 {
-	static const char *const words[] = { [CHILD_PREFIX] = "prefix", [CHILD_SYSLOG] = "syslog",
-		[CHILD_NULL] = "null" };
-	static const char *const others[] = { "off", "none", "stdout", "stderr" };
-	struct near near = { .word = pr->log };
-	bool other = pr->log.n == 0;
+	static const char words[] = "prefix  syslog null"; /* enum child_sink: a file has none */
+	struct near near = { .word = pr->log }, other = near;
+	int i = near_find(&near, words);
 
-	pr->out.sink = CHILD_FILE;
-	for (size_t i = 0; i < LEN(words); i++) {
-		near_offer(&near, slice_of(words[i]));
-		if (words[i] && slice_eq(pr->log, slice_of(words[i]))) {
-			pr->out.sink = (enum child_sink)i;
-			return true;
-		}
-	}
-	for (size_t i = 0; i < LEN(others); i++)
-		other = other || slice_eq(pr->log, slice_of(others[i]));
-	if (other || near.best.n > 0)
-		return process_error(r, pr, "log", "expected prefix, syslog, null or a "
-		    "file (./%s for one of that name), got \"%s\"%s", pr->log.p, pr->log.p,
-		    near_text(r->a, &near));
-	pr->out.log_path = conf_path(r->conf, pr->log);
-	return true;
+	pr->out.sink = i < 0 ? CHILD_FILE : (enum child_sink)i;
+	if (pr->out.sink != CHILD_FILE)
+		return;
+	if (pr->log.n == 0 || near.best.n > 0 || near_find(&other, "off none stdout stderr") >= 0)
+		key_error(r, "log", "expected prefix, syslog, null or a file (./%s for one of that "
+		    "name), got \"%s\"%s", pr->log.p, pr->log.p, near_text(r->a, &near));
+	else
+		pr->out.log_path = conf_path(r->conf, pr->log);
 }
 
-/* Some keys exclude others. */
+/* Some keys exclude others; what was not said follows from what was. */
 static void
 process_rules(struct reader *r, struct process_read *pr)
 {
 	struct process *p = &pr->out;
-
-	if (p->oneshot && p->up)
-		process_error(r, pr, "oneshot", "what serves an upstream goes on running; "
-		    "[processes.NAME] can be run once, before it (depends_on)");
-	else if (p->oneshot && p->start_on == START_REQUEST)
-		process_error(r, pr, "start_on", "oneshot and start_on = \"request\" "
-		    "exclude each other");
-	else if (p->start_on == START_REQUEST && !p->up)
-		process_error(r, pr, "start_on", "no request can start it: it serves no "
-		    "upstream");
-	if (p->oneshot && p->replicas > 1)
-		process_error(r, pr, "replicas", "oneshot and %d replicas exclude each "
-		    "other", p->replicas);
-	if (p->oneshot && process_said(pr, "restart") && p->restart == RESTART_ALWAYS)
-		process_error(r, pr, "restart", "oneshot is run to success once: "
-		    "expected \"on_failure\" or \"never\"");
-	if (p->idle_stop_ms > 0 && p->start_on != START_REQUEST)
-		process_error(r, pr, "idle_stop_secs", "needs start_on = \"request\", or "
-		    "nothing would start it again");
-	if (process_said(pr, "backoff_max_secs") && p->backoff_max_ms < p->backoff_ms)
-		process_error(r, pr, "backoff_max_secs", "%g is less than backoff_secs, "
+	bool once = p->oneshot, asked = p->start_on == START_REQUEST;
+	bool restart = toml_get(pr->table, "restart");
+	const struct rule rules[] = {
+		{ once && p->up, "oneshot", "what serves an upstream goes on running; "
+		    "[processes.NAME] can be run once, before it (depends_on)", NULL },
+		{ once && !p->up && asked, "start_on",
+		    "oneshot and start_on = \"request\" exclude each other", NULL },
+		{ !once && !p->up && asked, "start_on",
+		    "no request can start it: it serves no upstream", NULL },
+		{ once && p->replicas > 1, "replicas", "oneshot and %s replicas exclude each other",
+		    arena_fmt(r->a, "%d", p->replicas) },
+		{ once && restart && p->restart == RESTART_ALWAYS, "restart",
+		    "oneshot is run to success once: expected \"on_failure\" or \"never\"", NULL },
+		{ p->idle_stop_ms > 0 && !asked, "idle_stop_secs",
+		    "needs start_on = \"request\", or nothing would start it again", NULL },
+		{ toml_get(pr->table, "backoff_max_secs") && p->backoff_max_ms < p->backoff_ms,
+		    "backoff_max_secs", "%s", arena_fmt(r->a, "%g is less than backoff_secs, "
 		    "which is %g", p->backoff_max_ms / (double)SECOND_MS,
-		    p->backoff_ms / (double)SECOND_MS);
-	if (p->user && !*p->user)
-		process_error(r, pr, "user", "must not be empty");
-	if (p->group && !*p->group)
-		process_error(r, pr, "group", "must not be empty");
-	if (p->ready == READY_HEALTH && p->up && !toml_get(pr->upstream, "health"))
-		process_error(r, pr, "ready", "\"health\" needs [upstreams.%s.health]",
-		    p->up->name);
-}
+		    p->backoff_ms / (double)SECOND_MS) },
+		{ p->user && !*p->user, "user", "must not be empty", NULL },
+		{ p->group && !*p->group, "group", "must not be empty", NULL },
+		{ p->ready == READY_HEALTH && p->up && !toml_get(pr->upstream, "health"), "ready",
+		    "\"health\" needs [upstreams.%s.health]", p->name },
+	};
 
-/* What was not said follows from what was. */
-static void
-rules_apply(struct reader *r, struct process *p, bool restart_said)
-{
-	if (p->oneshot && !restart_said)
+	rules_check(r, rules, LEN(rules));
+	if (once && !restart)
 		p->restart = RESTART_ON_FAILURE; /* tried again until it succeeds */
-	if (!p->up || p->oneshot)
+	if (!p->up || once)
 		p->ready = READY_EXEC; /* nothing of it can be asked */
 	p->backoff_max_ms = MAX(p->backoff_max_ms, p->backoff_ms);
-	if (!p->dir)
-		p->dir = r->conf->dir;
+	p->dir = p->dir ? p->dir : r->conf->dir;
 }
 
 /* ---- this host ---- */
 
-static bool
-program_runs(const char *path)
-{
-	struct stat st;
-
-	return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
-}
-
-/* PATH as the process will see it; NULL: nobody says. */
-static const char *
-process_path(const struct process_read *pr)
-{
-	const struct pairs *from[] = { &pr->out.env, &pr->envfile };
-
-	for (size_t i = 0; i < LEN(from); i++)
-		for (int k = 0; k < from[i]->n; k++)
-			if (slice_eq(from[i]->v[k].name, S("PATH")))
-				return from[i]->v[k].value.p;
-	return getenv("PATH");
-}
-
-/* With a slash from its dir, else in PATH. */
+/* With a slash from its dir, else in PATH as the process will see it. */
 static bool
 program_found(struct arena *a, const struct process_read *pr)
 {
-	const char *name = pr->out.argv[0], *path = process_path(pr);
-	struct slice rest = slice_of(path ? path : "/usr/local/bin:/bin:/usr/bin"), dir;
+	const struct pairs *from[] = { &pr->envfile, &pr->out.env };
+	const char *name = pr->out.argv[0], *path = getenv("PATH");
+	struct slice rest, dir;
+	struct stat st;
+	int k;
 
-	if (*name == '/')
-		return program_runs(name);
-	if (strchr(name, '/'))
-		return program_runs(arena_fmt(a, "%s/%s", pr->out.dir, name));
+	for (size_t i = 0; i < LEN(from); i++)
+		if ((k = pairs_find(from[i], S("PATH"))) < from[i]->n)
+			path = from[i]->v[k].value.p;
+	rest = slice_of(*name == '/' ? "/" : strchr(name, '/') ? "" : path ? path
+	    : "/usr/local/bin:/bin:/usr/bin");
 	while (slice_cut(&rest, ':', &dir)) {
-		bool whole = dir.n > 0 && dir.p[0] == '/';
-		if (program_runs(arena_fmt(a, "%s%s%.*s/%s", whole ? "" : pr->out.dir,
-		    whole ? "" : "/", (int)dir.n, dir.p, name)))
+		const char *file = arena_fmt(a, "%s/%.*s/%s", slice_starts(dir, S("/")) ? ""
+		    : pr->out.dir, (int)dir.n, dir.p, name);
+		if (stat(file, &st) == 0 && S_ISREG(st.st_mode) && access(file, X_OK) == 0)
 			return true;
 	}
 	return false;
 }
 
-/* What this host lacks: only a warning, the text may be meant for another. */
+/* What this host lacks: only a warning, the text may be meant for another. The
+ * master reads the envfile again at each start. */
 static void
-host_check(struct reader *r, const struct process_read *pr)
+host_check(struct reader *r, struct process_read *pr)
 {
 	const struct process *p = &pr->out;
+	struct passwd *pw = p->user && *p->user ? user_find(p->user) : NULL;
+	const char *file = p->envfile, *why, *bad = NULL;
+	const char *program = p->argv ? p->argv[0] : NULL;
+	bool inside = program && strchr(program, '/') && *program != '/';
+	unsigned line;
 	struct stat st;
 
+	if (file && (why = walk_read(r->a, file, ENVFILE_MAX, pw ? pw->pw_uid : ROOT,
+	    &pr->envfile_text)))
+		key_warn(r, "envfile", "cannot read %s: %s", file, why);
+	else if (file && ((why = envfile_parse(r->a, pr->envfile_text, &pr->envfile, &line,
+	    &bad)) || bad))
+		key_warn(r, "envfile", "%s:%u: %s", file, line, why ? why : bad);
 	if (stat(p->dir, &st) < 0 || !S_ISDIR(st.st_mode))
-		process_warn(r, pr, "dir", "this host has no directory %s", p->dir);
-	else if (p->argv && p->argv[0] && !strchr(p->argv[0], '{') && !program_found(r->a, pr))
-		process_warn(r, pr, "command", "this host has no program %s%s%s",
-		    p->argv[0], strchr(p->argv[0], '/') && *p->argv[0] != '/' ? " in " : "",
-		    strchr(p->argv[0], '/') && *p->argv[0] != '/' ? p->dir : "");
-	if (p->user && *p->user && !user_find(p->user))
-		process_warn(r, pr, "user", "this host has no user %s", p->user);
+		key_warn(r, "dir", "this host has no directory %s", p->dir);
+	else if (program && !strchr(program, '{') && !program_found(r->a, pr))
+		key_warn(r, "command", "this host has no program %s%s%s", program,
+		    inside ? " in " : "", inside ? p->dir : "");
+	if (p->user && *p->user && !pw)
+		key_warn(r, "user", "this host has no user %s", p->user);
 	if (p->group && *p->group && !getgrnam(p->group))
-		process_warn(r, pr, "group", "this host has no group %s", p->group);
+		key_warn(r, "group", "this host has no group %s", p->group);
 }
 
 /* ---- instances ---- */
-
-/* s with each {index} replaced. */
-static struct slice
-index_fill(struct arena *a, struct slice s, int index)
-{
-	struct slice word = S("{index}");
-	const char *at;
-
-	while ((at = memmem(s.p, s.n, word.p, word.n)))
-		s = slice_of(arena_fmt(a, "%.*s%d%s", (int)(at - s.p), s.p, index,
-		    at + word.n));
-	return s;
-}
 
 /* The instance that a replica serves: {index} is filled in, its port is step
  * above the one that was said. */
@@ -9021,162 +8863,134 @@ replica_place(struct reader *r, const struct process_read *pr, struct instance *
 {
 	struct addr *ad = &in->addr;
 	enum scheme scheme = ad->scheme;
-	struct slice text = slice_of(ad->text);
-	const char *why;
+	const char *text = ad->text, *why, *at;
 
 	in->replica = replica;
-	if (addr_is_unix(ad))
-		text = index_fill(r->a, text, replica);
-	else if (step > 0 && ad->kind != ADDR_NONE && ad->port + step > PORT_MAX)
-		return table_error(r, toml_get(pr->upstream, "port"),
-		    "%d replicas from port %u on: the last port is %d", pr->out.replicas,
-		    ad->port, PORT_MAX);
-	else if (step > 0 && ad->kind != ADDR_NONE)
-		text = slice_of(arena_fmt(r->a, "%.*s:%d", (int)(strrchr(text.p, ':') - text.p),
-		    text.p, ad->port + step));
-	if (ad->kind == ADDR_NONE)
-		text = slice_of(ad->text = arena_fmt(r->a, "#%d", replica));
-	else if (!slice_eq(text, slice_of(ad->text)) && !addr_parse(r->a, text, ad, &why))
-		return table_error(r, pr->upstream, "%.*s: %s", (int)text.n, text.p, why);
+	if (ad->kind == ADDR_NONE) {
+		ad->text = arena_fmt(r->a, "#%d", replica);
+		return instance_key_fits(r, pr->upstream, in);
+	}
+	while (addr_is_unix(ad) && (at = strstr(text, "{index}")))
+		text = arena_fmt(r->a, "%.*s%d%s", (int)(at - text), text, replica,
+		    at + strlen("{index}"));
+	if (!addr_is_unix(ad) && step > 0) {
+		if (ad->port + step > PORT_MAX)
+			return table_error(r, toml_get(pr->upstream, "port"),
+			    "%d replicas from port %u on: the last port is %d", pr->out.replicas,
+			    ad->port, PORT_MAX);
+		text = arena_fmt(r->a, "%.*s:%d", (int)(strrchr(text, ':') - text), text,
+		    ad->port + step);
+	}
+	if (text != ad->text && !addr_parse(r->a, slice_of(text), ad, &why))
+		return table_error(r, pr->upstream, "%s: %s", text, why);
 	ad->scheme = scheme;
 	return instance_key_fits(r, pr->upstream, in);
 }
 
-/* One address for all replicas, or none: an instance for each. */
-static void
-replicas_spread(struct reader *r, const struct process_read *pr)
-{
-	struct upstream *up = pr->out.up;
-	struct instance first = { .up = up, .weight = 1,
-		.addr = { .fd = -1, .scheme = up->scheme } };
-	int n = pr->out.replicas;
-
-	if (up->n_instances == 1)
-		first = up->instances[0];
-	if (n > 1 && toml_get(pr->upstream, "url")) {
-		process_error(r, pr, "replicas", "%d replicas cannot share one url; give "
-		    "host and port (and it is port + 0 to %d), a socket with {index} in it, or no "
-		    "address: warp chooses", n, n - 1);
-		return;
-	}
-	if (n > 1 && addr_is_unix(&first.addr) && !strstr(first.addr.text, "{index}")) {
-		process_error(r, pr, "replicas", "%d replicas cannot share one socket; put "
-		    "{index} into its name, or give no address: warp chooses", n);
-		return;
-	}
-	up->instances = arena_alloc(r->a, (size_t)n * sizeof *up->instances);
-	up->n_instances = 0;
-	for (int i = 0; i < n; i++) {
-		up->instances[i] = first;
-		if (!replica_place(r, pr, &up->instances[i], i, i))
-			return;
-		up->n_instances++;
-	}
-}
-
-/* Which instance is served by which replica. */
+/* Which instance is served by which replica. One address for all of them, or
+ * none: an instance for each. */
 static void
 process_instances(struct reader *r, const struct process_read *pr)
 {
-	static const char *const ways[] = { "host", "port", "socket", "url" };
 	struct upstream *up = pr->out.up;
-	int replicas = pr->out.replicas;
+	const struct toml *table = pr->upstream;
+	struct instance first = { .up = up, .weight = 1,
+		.addr = { .fd = -1, .scheme = up->scheme } };
+	bool listed = toml_get(table, "instances"), url = toml_get(table, "url");
+	int n = pr->out.replicas, all = listed ? up->n_instances : n;
 
-	if (!toml_get(pr->upstream, "instances")) {
-		for (size_t i = 0; i < LEN(ways) && up->n_instances == 0; i++)
-			if (toml_get(pr->upstream, ways[i]))
-				return; /* said already */
-		replicas_spread(r, pr);
-		return;
+	if (!listed && up->n_instances == 0 && (url || toml_get(table, "host") ||
+	    toml_get(table, "port") || toml_get(table, "socket")))
+		return; /* said already */
+	if (up->n_instances > 0)
+		first = up->instances[0];
+	if (n > 1 && listed && n != all)
+		key_error(r, "replicas", "%d replicas and %d instances: say as many "
+		    "instances as replicas, or no instances at all", n, all);
+	else if (n > 1 && !listed && url)
+		key_error(r, "replicas", "%d replicas cannot share one url; give "
+		    "host and port (and it is port + 0 to %d), a socket with {index} in it, or no "
+		    "address: warp chooses", n, n - 1);
+	else if (n > 1 && !listed && addr_is_unix(&first.addr) &&
+	    !strstr(first.addr.text, "{index}"))
+		key_error(r, "replicas", "%d replicas cannot share one socket; put "
+		    "{index} into its name, or give no address: warp chooses", n);
+	else {
+		if (!listed) {
+			up->instances = arena_alloc(r->a, (size_t)n * sizeof *up->instances);
+			up->n_instances = 0;
+		}
+		r->where = arena_fmt(r->a, "upstreams.%s", up->name);
+		for (int i = 0; i < all; i++) {
+			if (!listed)
+				up->instances[i] = first;
+			if (!replica_place(r, pr, &up->instances[i], n > 1 ? i : 0, listed ? 0 : i))
+				break;
+			up->n_instances = MAX(up->n_instances, i + 1);
+		}
+		r->where = pr->where;
 	}
-	if (replicas > 1 && replicas != up->n_instances) {
-		process_error(r, pr, "replicas", "%d replicas and %d instances: say as many "
-		    "instances as replicas, or no instances at all", replicas, up->n_instances);
-		return;
-	}
-	for (int i = 0; i < up->n_instances; i++)
-		if (!replica_place(r, pr, &up->instances[i], replicas > 1 ? i : 0, 0))
-			return;
 }
 
 /* ---- placeholders ---- */
 
-/* Which of its keys has word in it; NULL: none. */
-static const char *
-process_mentions(const struct process_read *pr, struct slice word)
+/* Is {port} or {socket} in its words? There must be what it stands for, then. */
+static bool
+placeholder_find(struct reader *r, const struct process_read *pr, struct slice word, bool port)
 {
 	const struct process *p = &pr->out;
+	const char *key = NULL, *why = NULL;
+	int n = p->up ? p->up->n_instances : 0;
 
-	for (char **arg = p->argv; *arg; arg++)
+	for (char **arg = p->argv; *arg && !key; arg++)
 		if (strstr(*arg, word.p))
-			return arg > p->argv && process_said(pr, "args") ? "args" : "command";
-	for (int i = 0; i < p->env.n; i++)
+			key = arg > p->argv && toml_get(pr->table, "args") ? "args" : "command";
+	for (int i = 0; i < p->env.n && !key; i++)
 		if (memmem(p->env.v[i].value.p, p->env.v[i].value.n, word.p, word.n))
-			return "env";
-	return NULL;
+			key = "env";
+	if (!key)
+		return false;
+	if (!p->up)
+		why = "it serves no upstream, so there is no address";
+	else if (n > p->replicas)
+		why = arena_fmt(r->a, "its upstream has %d instances; write out which one is meant",
+		    n);
+	for (int i = 0; i < n && !why; i++) {
+		const struct addr *ad = &p->up->instances[i].addr;
+		if (port && ad->kind == ADDR_NONE && p->names_socket)
+			why = "with {socket} warp chooses a unix socket, which has no port";
+		else if (port && addr_is_unix(ad))
+			why = arena_fmt(r->a, "its instance is the unix socket %s, {socket} is its "
+			    "path", ad->text);
+		else if (!port && ad->kind != ADDR_NONE && !addr_is_unix(ad))
+			why = arena_fmt(r->a, "its instance is %s, {port} is its port", ad->text);
+	}
+	if (why)
+		key_error(r, key, "%s: %s", word.p, why);
+	return true;
 }
 
-/* A port that nobody could guess is told as PORT, unless that is said. */
+/* {port} and {socket}. A port that nobody could guess is told as PORT, unless
+ * that is said. */
 static void
-port_tell(struct reader *r, struct process_read *pr)
+placeholders_read(struct reader *r, struct process_read *pr)
 {
 	struct process *p = &pr->out;
-	const struct addr *ad = &p->up->instances[0].addr;
-	bool told = ad->kind == ADDR_NONE ? !p->names_socket
-	                                  : p->wrapped && !addr_is_unix(ad);
+	const struct addr *ad;
 
-	if (!told || pairs_have(&p->env, S("PORT")) || pairs_have(&pr->envfile, S("PORT")))
+	p->names_socket = placeholder_find(r, pr, S("{socket}"), false);
+	p->names_port = placeholder_find(r, pr, S("{port}"), true);
+	if (!p->up || p->up->n_instances == 0 ||
+	    pairs_find(&p->env, S("PORT")) < p->env.n ||
+	    pairs_find(&pr->envfile, S("PORT")) < pr->envfile.n)
+		return;
+	ad = &p->up->instances[0].addr;
+	if (ad->kind == ADDR_NONE ? p->names_socket : !p->wrapped || addr_is_unix(ad))
 		return;
 	if (!p->env.v) /* else there is room for one more */
 		p->env.v = arena_alloc(r->a, sizeof *p->env.v);
 	p->env.v[p->env.n++] = (struct pair){ S("PORT"), S("{port}") };
 	p->names_port = true;
-}
-
-/* Is there what {port} or {socket}, found in key, stands for? */
-static bool
-placeholder_check(struct reader *r, const struct process_read *pr, const char *key, bool port)
-{
-	const struct process *p = &pr->out;
-	const char *word = port ? "{port}" : "{socket}";
-	int n = p->up ? p->up->n_instances : 0;
-
-	if (!p->up)
-		return process_error(r, pr, key, "%s: it serves no upstream, so there is "
-		    "no address", word);
-	if (n > p->replicas)
-		return process_error(r, pr, key, "%s: its upstream has %d instances; "
-		    "write out which one is meant", word, n);
-	for (int i = 0; i < n; i++) {
-		const struct addr *ad = &p->up->instances[i].addr;
-		bool chosen = ad->kind == ADDR_NONE;
-		if (port && chosen && p->names_socket)
-			return process_error(r, pr, key, "{port}: with {socket} warp chooses "
-			    "a unix socket, which has no port");
-		if (port && addr_is_unix(ad))
-			return process_error(r, pr, key, "{port}: its instance is the unix "
-			    "socket %s, {socket} is its path", ad->text);
-		if (!port && !chosen && !addr_is_unix(ad))
-			return process_error(r, pr, key, "{socket}: its instance is %s, {port} "
-			    "is its port", ad->text);
-	}
-	return true;
-}
-
-static void
-placeholders_read(struct reader *r, struct process_read *pr)
-{
-	const char *port = process_mentions(pr, S("{port}"));
-	const char *socket = process_mentions(pr, S("{socket}"));
-
-	pr->out.names_port = port;
-	pr->out.names_socket = socket;
-	if (socket)
-		placeholder_check(r, pr, socket, false);
-	if (port)
-		placeholder_check(r, pr, port, true);
-	if (pr->out.up && pr->out.up->n_instances > 0)
-		port_tell(r, pr);
 }
 
 /* ---- one process ---- */
@@ -9205,40 +9019,41 @@ process_print(const struct process_read *pr)
 	return print_text(h, pr->envfile_text);
 }
 
+static void
+process_enter(struct reader *r, const struct process_read *pr)
+{
+	r->where = pr->where;
+	r->table = pr->table;
+}
+
 /* All of pr, whose upstream and section are known; argv: instead of a command,
  * borrowed. */
 static void
 process_read(struct reader *r, struct process_read *pr, char **argv)
 {
-	enum section_id id = pr->out.up ? SEC_UPSTREAM_PROCESS : SEC_PROCESS;
 	struct process *p = &pr->out;
-	struct upstream *up = p->up;
 
-	r->where = pr->where;
+	process_enter(r, pr);
 	if (pr->table && pr->table->kind != TOML_TABLE) {
 		table_error(r, pr->table, "expected a table, got %s", value_text(r->a, pr->table));
 		return;
 	}
-	if (!up)
+	if (!p->up)
 		name_check(r, pr->table);
 	p->line = pr->table ? pr->table->line : 0;
 	p->nofile = p->as_bytes = p->core = -1;
-	section_read(r, id, pr->where, pr->table, pr);
+	section_read(r, p->up ? SEC_UPSTREAM_PROCESS : SEC_PROCESS, pr->where, pr->table, pr);
 	if (strlen(p->name) > PROC_NAME_MAX - PROC_NUMBER_MAX)
-		process_error(r, pr, NULL, "a name has at most %d bytes",
+		table_error(r, pr->table, "a name has at most %d bytes",
 		    PROC_NAME_MAX - PROC_NUMBER_MAX);
 	p->argv = argv;
 	if (!argv && !command_read(r, pr))
 		p->argv = NULL;
 	sink_read(r, pr);
 	process_rules(r, pr);
-	rules_apply(r, p, process_said(pr, "restart"));
-	envfile_look(r, pr);
 	host_check(r, pr);
-	if (up && pr->upstream) {
-		r->where = arena_fmt(r->a, "upstreams.%s", up->name);
+	if (pr->upstream)
 		process_instances(r, pr);
-	}
 	if (!p->argv)
 		return;
 	placeholders_read(r, pr);
@@ -9268,22 +9083,19 @@ static bool
 processes_collect(struct reader *r, struct process_list *all)
 {
 	struct conf *c = r->conf;
-	const struct toml *up = toml_get(c->tree, "upstreams"), *v;
-	const struct toml *own = toml_get(c->tree, "processes");
+	const struct toml *own = toml_get(c->tree, "processes"), *up, *v;
 
-	if (own && own->kind != TOML_TABLE) {
-		if (own->kind == TOML_ARRAY) /* else said already */
-			table_error(r, own, "expected [processes.NAME], got a list");
-		own = NULL;
-	}
+	if (own && own->kind == TOML_ARRAY)
+		table_error(r, own, "expected [processes.NAME], got a list");
+	if (own && own->kind != TOML_TABLE)
+		own = NULL; /* said already */
 	if (own && own->count > PROCS_MAX)
 		return table_error(r, own, "%zu processes, at most %d fit", own->count, PROCS_MAX);
 	all->v = arena_alloc(r->a, ((size_t)c->n_upstreams + (own ? own->count : 0)) *
 	    sizeof *all->v);
-	up = c->n_upstreams > 0 ? up->first : NULL;
+	up = c->n_upstreams > 0 ? toml_get(c->tree, "upstreams")->first : NULL;
 	for (int i = 0; i < c->n_upstreams; i++, up = up->next)
-		if (up->kind == TOML_TABLE && (v = toml_get(up, "process")) &&
-		    v->kind == TOML_TABLE)
+		if ((v = toml_get(up, "process")) && v->kind == TOML_TABLE)
 			process_add(all, v, (struct process_read){ .upstream = up, .out = {
 			    .name = up->key.p, .up = &c->upstreams[i] }, .where =
 			    arena_fmt(r->a, "upstreams.%s.process", up->key.p) });
@@ -9307,59 +9119,50 @@ static void
 names_check(struct reader *r, const struct process_list *all)
 {
 	for (int i = 0; i < all->n; i++) {
-		const struct process_read *pr = &all->v[i], *other;
+		struct process_read *pr = &all->v[i], *other;
 		struct slice name = slice_of(pr->out.name);
 		const char *dot = strrchr(name.p, '.');
 		int64_t replica = dot ? slice_uint(slice_of(dot + 1), INT_MAX) : -1;
 
-		if ((other = process_find(all, name)) != pr)
-			process_error(r, pr->out.up ? other : pr, NULL,
-			    "the process of upstream %s has that name", name.p);
+		if ((other = process_find(all, name)) != pr) {
+			process_enter(r, pr->out.up ? other : pr);
+			table_error(r, r->table, "the process of upstream %s has that name", name.p);
+		}
 		name.n = dot ? (size_t)(dot - name.p) : 0;
 		other = process_find(all, name);
+		process_enter(r, pr);
 		if (other && other->out.replicas > MAX(replica, 1) && replica >= 0)
-			process_error(r, pr, NULL, "a replica of %s has that name",
-			    other->out.name);
+			table_error(r, r->table, "a replica of %s has that name", other->out.name);
 	}
 }
 
-/* The process that name means to pr; NULL after saying why there is none. */
-static struct process *
-after_find(struct reader *r, const struct process_list *all, const struct process_read *pr,
-    struct slice name)
-{
-	struct process_read *found = process_find(all, name);
-	struct near near = { .word = name }, up = near;
-
-	if (!found && upstream_find(r->conf, &up)) {
-		process_error(r, pr, "depends_on", "upstream %s has no process", name.p);
-		return NULL;
-	}
-	for (int i = 0; i < all->n; i++)
-		near_offer(&near, slice_of(all->v[i].out.name));
-	if (!found)
-		process_error(r, pr, "depends_on", "there is no process '%s'%s", name.p,
-		    near_text(r->a, &near));
-	else if (found->out.start_on == START_REQUEST && pr->out.start_on == START_BOOT)
-		process_error(r, pr, "depends_on", "%s is started by a request, so this "
-		    "one would wait for one", name.p);
-	return found ? &found->out : NULL;
-}
-
+/* What pr waits for, each once. */
 static void
 after_read(struct reader *r, const struct process_list *all, struct process_read *pr)
 {
-	struct process *p = &pr->out, *found;
-	int i;
+	struct process *p = &pr->out;
+	int k;
 
+	process_enter(r, pr);
 	p->after = arena_alloc(r->a, (size_t)pr->depends_on.n * sizeof *p->after);
-	for (int k = 0; k < pr->depends_on.n; k++) {
-		if (!(found = after_find(r, all, pr, pr->depends_on.v[k])))
-			continue;
-		for (i = 0; i < p->n_after && p->after[i] != found; i++)
+	for (int i = 0; i < pr->depends_on.n; i++) {
+		struct near near = { .word = pr->depends_on.v[i] }, up = near;
+		struct process_read *found = process_find(all, near.word);
+
+		for (k = 0; k < all->n && !found; k++)
+			near_offer(&near, slice_of(all->v[k].out.name));
+		if (!found && upstream_find(r->conf, &up))
+			key_error(r, "depends_on", "upstream %s has no process", near.word.p);
+		else if (!found)
+			key_error(r, "depends_on", "there is no process '%s'%s", near.word.p,
+			    near_text(r->a, &near));
+		else if (found->out.start_on == START_REQUEST && p->start_on == START_BOOT)
+			key_error(r, "depends_on", "%s is started by a request, so this one would "
+			    "wait for one", near.word.p);
+		for (k = 0; k < p->n_after && found && p->after[k] != &found->out; k++)
 			;
-		p->after[i] = found;
-		p->n_after += i == p->n_after;
+		if (found && k == p->n_after)
+			p->after[p->n_after++] = &found->out;
 	}
 }
 
@@ -9376,8 +9179,10 @@ order_visit(struct reader *r, struct process *p, struct process **path, int dept
 		return true;
 	for (int i = depth - 1; i >= 0; i--) {
 		text = arena_fmt(r->a, "%s -> %s", path[i]->name, text);
-		if (path[i] == p)
-			return process_error(r, pr, "depends_on", "a cycle: %s", text);
+		if (path[i] == p) {
+			process_enter(r, pr);
+			return key_error(r, "depends_on", "a cycle: %s", text);
+		}
 	}
 	path[depth] = p;
 	for (int i = 0; i < p->n_after; i++)
@@ -9388,19 +9193,6 @@ order_visit(struct reader *r, struct process *p, struct process **path, int dept
 	return true;
 }
 
-/* Dependencies first, otherwise as in the file. */
-static void
-processes_order(struct reader *r, const struct process_list *all)
-{
-	struct conf *c = r->conf;
-	struct process **path = arena_alloc(r->a, ((size_t)all->n + 1) * sizeof *path);
-
-	c->processes = arena_alloc(r->a, (size_t)all->n * sizeof *c->processes);
-	for (int i = 0; i < all->n; i++)
-		if (!order_visit(r, &all->v[i].out, path, 0))
-			return;
-}
-
 /* The board has so many records. */
 static void
 processes_count(struct reader *r, const struct process_list *all)
@@ -9408,6 +9200,7 @@ processes_count(struct reader *r, const struct process_list *all)
 	const struct conf *c = r->conf;
 	int replicas = 0, instances = 0;
 
+	r->where = "";
 	for (int i = 0; i < all->n; i++)
 		replicas += all->v[i].out.replicas;
 	for (int i = 0; i < c->n_upstreams; i++)
@@ -9416,44 +9209,43 @@ processes_count(struct reader *r, const struct process_list *all)
 		table_error(r, all->v[0].table, "%d processes with their replicas, at most %d fit",
 		    replicas, PROCS_MAX);
 	if (all->n > 0 && instances > INSTANCES_MAX && c->diags.errors == 0)
-		table_error(r, all->v[0].table,
-		    "%d instances with those of replicas, at most %d fit", instances,
-		    INSTANCES_MAX);
+		table_error(r, all->v[0].table, "%d instances with those of replicas, at most %d "
+		    "fit", instances, INSTANCES_MAX);
 }
 
-/* Where programs are supervised, requests wait for them: a program may serve an
- * upstream that is not its own. */
-static void
-holds_preset(struct conf *c, const struct toml *tables)
-{
-	const struct toml *t = tables && tables->kind == TOML_TABLE ? tables->first : NULL;
-
-	for (int i = 0; t && i < c->n_upstreams; i++, t = t->next)
-		if (t->kind == TOML_TABLE && !toml_get(t, "hold_secs"))
-			c->upstreams[i].hold_ms = HOLD_PROCESS_MS;
-}
-
-/* All processes, and the instances that they serve; behind upstreams_read. */
+/* All processes, and the instances that they serve; behind upstreams_read. They
+ * start after what they depend on, otherwise as in the file. Where programs are
+ * supervised, requests wait for them: one may serve an upstream that is not its
+ * own. */
 static void
 processes_read(struct reader *r)
 {
+	struct conf *c = r->conf;
+	const struct toml *up = toml_get(c->tree, "upstreams");
 	struct process_list all = { 0 };
+	struct process **path;
 
 	if (!processes_collect(r, &all))
 		return;
-	if (all.n > 0)
-		holds_preset(r->conf, toml_get(r->conf->tree, "upstreams"));
+	up = up ? up->first : NULL;
+	for (int i = 0; i < c->n_upstreams && all.n > 0; i++, up = up->next)
+		if (up->kind == TOML_TABLE && !toml_get(up, "hold_secs"))
+			c->upstreams[i].hold_ms = HOLD_PROCESS_MS;
 	for (int i = 0; i < all.n; i++) {
 		if (all.v[i].out.up)
 			all.v[i].out.up->process = &all.v[i].out;
 		process_read(r, &all.v[i], NULL);
 	}
-	r->where = "";
 	for (int i = 0; i < all.n; i++)
 		after_read(r, &all, &all.v[i]);
 	names_check(r, &all);
 	processes_count(r, &all);
-	processes_order(r, &all);
+	path = arena_alloc(r->a, ((size_t)all.n + 1) * sizeof *path);
+	c->processes = arena_alloc(r->a, (size_t)all.n * sizeof *c->processes);
+	for (int i = 0; i < all.n && order_visit(r, &all.v[i].out, path, 0); i++)
+		;
+	r->where = "";
+	r->table = NULL;
 }
 
 /* argv as the process behind up, which has one instance: what it says goes

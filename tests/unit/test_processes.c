@@ -119,7 +119,7 @@ test_words(void **state)
 		row_slice(splits[i].why, in, "words", slice_of(why ? why : got),
 		    slice_of(splits[i].words));
 		if (why)
-			row_int(splits[i].why, in, "place", (long long)w.at, (long long)splits[i].at);
+			row_int(splits[i].why, in, "place", (long long)(w.bad - in.p), (long long)splits[i].at);
 		else
 			row_int(splits[i].why, in, "for a shell", w.shell.p != NULL, splits[i].at > 0);
 		arena_free(&a);
