@@ -9268,7 +9268,7 @@ process_wrap(struct reader *r, struct upstream *up, char **argv)
 
 /* ==== routes =================================================================
  * Owns    the compiled expressions, until conf_free.
- * Offers  routes_read.
+ * Offers  routes_read, path_words[].
  * Calls   base, arena, diag, toml, http, path, route, hints, values, upstreams. */
 
 #define REGEX_WHY 128 /* bytes of what regerror says */
@@ -9278,22 +9278,11 @@ process_wrap(struct reader *r, struct upstream *up, char **argv)
 enum { PUNY_BASE = 36, PUNY_MIN = 1, PUNY_MAX = 26, PUNY_SKEW = 38, PUNY_DAMP = 700,
 	PUNY_BIAS = 72, PUNY_FIRST = 0x80, LABEL_MAX = 63 };
 
-static uint32_t
-puny_adapt(uint32_t delta, uint32_t points, bool first)
-{
-	uint32_t k = 0;
-
-	delta /= first ? PUNY_DAMP : 2;
-	for (delta += delta / points; delta > (PUNY_BASE - PUNY_MIN) * PUNY_MAX / 2; k += PUNY_BASE)
-		delta /= PUNY_BASE - PUNY_MIN;
-	return k + (PUNY_BASE - PUNY_MIN + 1) * delta / (delta + PUNY_SKEW);
-}
-
 /* A generalized variable-length integer. */
 static void
 puny_number(struct text *t, uint32_t q, uint32_t bias)
 {
-	static const char digits[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+	static const char digits[] = LOWER "0123456789";
 
 	for (uint32_t k = PUNY_BASE;; k += PUNY_BASE) {
 		uint32_t least = k <= bias ? PUNY_MIN : MIN(k - bias, (uint32_t)PUNY_MAX);
@@ -9305,21 +9294,20 @@ puny_number(struct text *t, uint32_t q, uint32_t bias)
 	text_char(t, digits[q]);
 }
 
-/* n code points as one label behind `xn--`. */
+/* The label of n code points: behind `xn--`, unless all are plain letters. */
 static void
-puny_label(struct text *t, const uint32_t *c, uint32_t n)
+label_write(struct text *t, const uint32_t *c, uint32_t n)
 {
-	uint32_t done = 0, basic, delta = 0, bias = PUNY_BIAS, at = PUNY_FIRST, next;
+	uint32_t done, basic = 0, delta = 0, bias = PUNY_BIAS, at = PUNY_FIRST, next;
 
-	text_add(t, S("xn--"));
 	for (uint32_t i = 0; i < n; i++)
-		if (c[i] < PUNY_FIRST) {
+		basic += c[i] < PUNY_FIRST;
+	text_str(t, basic < n ? "xn--" : "");
+	for (uint32_t i = 0; i < n; i++)
+		if (c[i] < PUNY_FIRST)
 			text_char(t, (char)c[i]);
-			done++;
-		}
-	if ((basic = done) > 0)
-		text_char(t, '-');
-	for (; done < n; delta++, at++) {
+	text_str(t, basic > 0 && basic < n ? "-" : "");
+	for (done = basic; done < n; delta++, at++) {
 		next = UINT32_MAX;
 		for (uint32_t i = 0; i < n; i++)
 			if (c[i] >= at && c[i] < next)
@@ -9331,188 +9319,154 @@ puny_label(struct text *t, const uint32_t *c, uint32_t n)
 			if (c[i] != at)
 				continue;
 			puny_number(t, delta, bias);
-			bias = puny_adapt(delta, done + 1, done == basic);
+			delta /= done == basic ? PUNY_DAMP : 2; /* 6.1: adapt */
+			delta += delta / ++done;
+			for (bias = 0; delta > (PUNY_BASE - PUNY_MIN) * PUNY_MAX / 2; bias += PUNY_BASE)
+				delta /= PUNY_BASE - PUNY_MIN;
+			bias += (PUNY_BASE - PUNY_MIN + 1) * delta / (delta + PUNY_SKEW);
 			delta = 0;
-			done++;
 		}
 	}
 }
 
-/* The code points of a label of UTF-8; 0: it is none, or too long. */
-static uint32_t
-label_points(struct slice label, uint32_t *c)
-{
-	static const unsigned char lead[] = { 0, 0x7f, 0x1f, 0x0f, 0x07 };
-	const unsigned char *p = (const unsigned char *)label.p, *end = p + label.n;
-	uint32_t n = 0;
-	size_t bytes;
-
-	for (; p < end; p += bytes, n++) {
-		if ((bytes = utf8_length(p, end)) == 0 || n == LABEL_MAX)
-			return 0;
-		c[n] = p[0] & lead[bytes];
-		for (size_t i = 1; i < bytes; i++)
-			c[n] = c[n] << 6 | (p[i] & 0x3fu);
-		c[n] = (uint32_t)towlower((wint_t)c[n]); /* as browsers do */
-	}
-	return n;
-}
-
-/* The label of these code points, which may be plain letters by now. */
-static void
-label_write(struct text *t, const uint32_t *c, uint32_t n)
-{
-	uint32_t plain = 0;
-
-	while (plain < n && c[plain] < PUNY_FIRST)
-		plain++;
-	if (plain < n)
-		puny_label(t, c, n);
-	for (uint32_t i = 0; plain == n && i < n; i++)
-		text_char(t, (char)c[i]);
-}
-
-/* host as browsers ask for it: `bücher.example` is xn--bcher-kva.example. */
+/* host as browsers ask for it: `bücher.example` is xn--bcher-kva.example. Empty:
+ * it is no UTF-8, or too long. */
 static struct slice
 host_ascii(struct arena *a, struct slice host)
 {
+	static const unsigned char lead[] = { 0, 0x7f, 0x1f, 0x0f, 0x07 };
 	char b[HOST_MAX + 1];
 	struct text t = { b, 0, sizeof b, false };
 	struct slice rest = host, label;
 	uint32_t c[LABEL_MAX], n;
+	size_t bytes;
 
 	while (slice_cut(&rest, '.', &label)) {
-		bool plain = true;
-		for (size_t i = 0; i < label.n; i++)
-			plain &= (unsigned char)label.p[i] < PUNY_FIRST;
-		if (plain)
+		const unsigned char *p = (const unsigned char *)label.p, *end = p + label.n;
+		while (p < end && *p < PUNY_FIRST)
+			p++;
+		if (p == end)
 			text_add(&t, label);
-		else if ((n = label_points(label, c)) > 0)
-			label_write(&t, c, n);
-		else
-			return S("");
+		p = p == end ? end : (const unsigned char *)label.p;
+		for (n = 0; p < end; p += bytes, n++) {
+			if ((bytes = utf8_length(p, end)) == 0 || n == LABEL_MAX)
+				return S("");
+			c[n] = p[0] & lead[bytes];
+			for (size_t i = 1; i < bytes; i++)
+				c[n] = c[n] << 6 | (p[i] & 0x3fu);
+			c[n] = (uint32_t)towlower((wint_t)c[n]); /* as browsers do */
+		}
+		label_write(&t, c, n);
 		if (rest.p)
 			text_char(&t, '.');
 	}
 	return t.full ? S("") : arena_dup(a, text_slice(&t));
 }
 
-/* What stands behind a colon, if any does, is a port: `http://x` has none. */
-static bool
-host_port_ok(struct slice host)
-{
-	const char *from = host.n > 0 && host.p[0] == '[' ? memchr(host.p, ']', host.n) : host.p;
-	const char *colon = from ? memchr(from, ':', (size_t)(host.p + host.n - from)) : NULL;
+/* ---- conditions ---- */
 
-	return !colon || slice_uint(slice_from(host, (size_t)(colon + 1 - host.p)), PORT_MAX) >= 0;
-}
-
-/* `*.example.com` becomes `.example.com`; `*` is every host. */
+/* `*.example.com` becomes `.example.com`; `*` is every host. What stands behind
+ * a colon, if any does, is a port: `http://x` has none. */
 static void
-route_host(struct reader *r, struct route_read *rr, const struct toml *t)
+route_host(struct reader *r, struct route_read *rr)
 {
-	const struct toml *v = toml_get(t, "host");
+	const char *end = rr->host.p, *colon;
 	struct route *out = &rr->out;
 	struct slice host;
+	bool wild;
 
-	if (!v || !rr->host.p || slice_eq(rr->host, S("*")))
+	if (!end || slice_eq(rr->host, S("*")))
 		return;
+	end = *end == '[' ? strchr(end, ']') : end;
+	colon = end ? strchr(end, ':') : NULL;
 	host = host_normal(host_ascii(r->a, rr->host));
-	out->host_kind = slice_starts(host, S("*.")) ? HOST_WILD : HOST_EXACT;
-	out->host = arena_dup(r->a, slice_from(host, out->host_kind == HOST_WILD));
-	if (out->host.n < 1 + (size_t)(out->host_kind == HOST_WILD) || !host_port_ok(rr->host) ||
-	    strcspn(out->host.p, "*/ \t,@\"") != out->host.n)
-		value_error(r, "host", v, "expected a host such as example.com or *.example.com, "
-		    "got %s", value_text(r->a, v));
+	wild = slice_starts(host, S("*."));
+	out->host_kind = wild ? HOST_WILD : HOST_EXACT;
+	out->host = arena_dup(r->a, slice_from(host, wild));
+	if (out->host.n < 1 + (size_t)wild || strcspn(out->host.p, "*/ \t,@\"") != out->host.n ||
+	    (colon && slice_uint(slice_of(colon + 1), PORT_MAX) < 0))
+		key_error(r, "host", "expected a host such as example.com or *.example.com, "
+		    "got %s", value_text(r->a, toml_get(r->table, "host")));
 }
 
 /* The text of path_prefix or path_exact, as requests are seen. */
 static void
 route_path_text(struct reader *r, struct route *out, const struct toml *v, struct slice s)
 {
-	struct arena *a = r->a;
 	struct path_view view;
 
 	out->path = S("/"); /* whatever is wrong with it */
 	if (out->path_kind == PATH_PREFIX && slice_ends(s, S("*")))
-		s = arena_dup(a, (struct slice){ s.p, s.n - 1 }); /* as in Caddy */
+		s = arena_dup(r->a, (struct slice){ s.p, s.n - 1 }); /* as in Caddy */
 	if (!slice_starts(s, S("/"))) {
-		value_error(r, v->key.p, v, "a path starts with '/', got %s", value_text(a, v));
+		value_error(r, v->key.p, v, "a path starts with '/', got %s", value_text(r->a, v));
 	} else if (s.n > TARGET_MAX || strpbrk(s.p, "?#")) {
 		value_error(r, v->key.p, v, s.n > TARGET_MAX ? "the path is too long"
 		    : "a path holds no '?' or '#'; see query");
 	} else if (path_normalise(s, &view) < 0) {
-		value_error(r, v->key.p, v, "%s is no path a request can have", value_text(a, v));
+		value_error(r, v->key.p, v, "%s is no path a request can have",
+		    value_text(r->a, v));
 	} else {
-		out->path = arena_dup(a, view.path);
+		out->path = arena_dup(r->a, view.path);
 		if (memchr(s.p, '*', s.n))
-			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
+			value_warn(r, v,
 			    "'*' is no wildcard here: only paths with that character match");
 		if (!slice_eq(s, out->path))
-			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
-			    "paths are compared in normal form: taken as \"%s\"", out->path.p);
+			value_warn(r, v, "paths are compared in normal form: taken as \"%s\"",
+			    out->path.p);
 	}
 }
 
-static void
-route_regex(struct reader *r, struct route *out, const struct toml *v, struct slice s)
-{
-	char why[REGEX_WHY];
-	int err = regcomp(&out->regex, s.p, REG_EXTENDED);
-
-	out->path = s;
-	if (s.n > 1 && s.p[0] == '^' && isalnum((unsigned char)s.p[1]))
-		diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
-		    "paths begin with '/': this matches none");
-	if (err == 0)
-		return;
-	regerror(err, &out->regex, why, sizeof why);
-	out->path_kind = PATH_ANY; /* nothing to free */
-	value_error(r, v->key.p, v, "not a POSIX extended regular expression: %s", why);
-}
+/* What the file and -t call them. */
+static const char *const path_words[] = { [PATH_ANY] = "", [PATH_PREFIX] = "path_prefix",
+	[PATH_EXACT] = "path_exact", [PATH_REGEX] = "path_regex" };
 
 static void
-route_path(struct reader *r, struct route_read *rr, const struct toml *t)
+route_path(struct reader *r, struct route_read *rr)
 {
-	const struct { const char *name; enum path_kind kind; struct slice text; } ways[] = {
-		{ "path_prefix", PATH_PREFIX, rr->path[PATH_PREFIX] },
-		{ "path_exact", PATH_EXACT, rr->path[PATH_EXACT] },
-		{ "path_regex", PATH_REGEX, rr->path[PATH_REGEX] },
-	};
 	struct route *out = &rr->out;
 	const struct toml *v, *said = NULL;
+	char why[REGEX_WHY];
+	int err;
 
-	for (size_t i = 0; i < LEN(ways); i++) {
-		if (!(v = toml_get(t, ways[i].name)) || !ways[i].text.p)
+	for (enum path_kind kind = PATH_PREFIX; kind <= PATH_REGEX; kind++) {
+		struct slice s = rr->path[kind];
+		if (!(v = toml_get(r->table, path_words[kind])) || !s.p)
 			continue;
 		if (said) {
-			table_error(r, v, "%s and %s exclude each other", said->key.p,
-			    ways[i].name);
+			table_error(r, v, "%s and %s exclude each other", said->key.p, v->key.p);
 			continue;
 		}
 		said = v;
-		out->path_kind = ways[i].kind;
-		if (ways[i].kind == PATH_REGEX)
-			route_regex(r, out, v, ways[i].text);
-		else
-			route_path_text(r, out, v, ways[i].text);
+		out->path_kind = kind;
+		if (kind != PATH_REGEX) {
+			route_path_text(r, out, v, s);
+			continue;
+		}
+		out->path = s;
+		if (s.n > 1 && s.p[0] == '^' && isalnum((unsigned char)s.p[1]))
+			value_warn(r, v, "paths begin with '/': this matches none");
+		if ((err = regcomp(&out->regex, s.p, REG_EXTENDED)) == 0)
+			continue;
+		regerror(err, &out->regex, why, sizeof why);
+		out->path_kind = PATH_ANY; /* nothing to free */
+		value_error(r, v->key.p, v, "not a POSIX extended regular expression: %s", why);
 	}
 }
 
 /* Methods are case-sensitive (RFC 9110 9.1); known ones in the wrong case are
  * surely meant. */
 static void
-route_methods(struct reader *r, struct route_read *rr, const struct toml *t)
+route_methods(struct reader *r, struct route_read *rr)
 {
-	const struct toml *v = toml_get(t, "methods");
-	struct arena *a = r->a;
+	const struct toml *v = toml_get(r->table, "methods");
 	struct slices *other = &rr->out.methods_other;
 
 	if (v && v->kind == TOML_ARRAY && v->count == 0)
 		value_error(r, "methods", v, "expected at least one method");
-	other->v = arena_alloc(a, (size_t)rr->methods.n * sizeof *other->v);
+	other->v = arena_alloc(r->a, (size_t)rr->methods.n * sizeof *other->v);
 	for (int i = 0; i < rr->methods.n; i++) {
-		struct slice s = rr->methods.v[i], upper = arena_dup(a, s);
+		struct slice s = rr->methods.v[i], upper = arena_dup(r->a, s);
 		for (char *c = (char *)(uintptr_t)upper.p; *c; c++)
 			*c = (char)toupper((unsigned char)*c);
 		if (!is_token(s))
@@ -9529,53 +9483,48 @@ route_methods(struct reader *r, struct route_read *rr, const struct toml *t)
 /* ---- actions ---- */
 
 static void
-route_upstream(struct reader *r, struct route_read *rr, const struct toml *v)
+route_redirect(struct reader *r, struct route *out, const struct toml *v)
 {
-	struct conf *c = r->conf;
-	struct near near = { .word = rr->upstream };
+	struct slice to = out->redirect;
 
-	rr->out.action = ACT_UPSTREAM;
-	for (int i = 0; i < c->n_upstreams; i++) {
-		struct slice name = slice_of(c->upstreams[i].name);
-		near_offer(&near, name);
-		if (slice_eq(name, rr->upstream))
-			rr->out.upstream = &c->upstreams[i];
-	}
-	if (!rr->out.upstream)
-		value_error(r, "upstream", v, "there is no [upstreams.%s]%s", rr->upstream.p,
-		    near_text(&c->arena, &near));
-}
-
-static void
-route_redirect(struct reader *r, struct route_read *rr, const struct toml *v)
-{
-	static const char *const names[] = { "{host}", "{uri}", "{path}" };
-	static const int statuses[] = { 301, 302, 303, 307, 308 };
-	struct slice rest = rr->out.redirect;
-	bool ok = false;
-
-	rr->out.action = ACT_REDIRECT;
-	for (size_t i = 0; i < LEN(statuses); i++)
-		ok |= rr->out.status == statuses[i];
-	if (!ok)
+	out->action = ACT_REDIRECT;
+	if (out->status > 303 && out->status < 307) /* of 301 to 308 */
 		value_error(r, "status", v, "expected 301, 302, 303, 307 or 308");
-	if (rest.n == 0 || strpbrk(rest.p, " \t") || !is_field_value(rest))
+	if (to.n == 0 || strpbrk(to.p, " \t") || !is_field_value(to))
 		value_error(r, "redirect", v, "expected a URL without blanks");
-	for (const char *p = rest.p; (p = strchr(p, '{')); p++) {
-		ok = false;
-		for (size_t i = 0; i < LEN(names); i++)
-			ok |= strncmp(p, names[i], strlen(names[i])) == 0;
-		if (!ok)
+	for (const char *p = to.p; (p = strchr(p, '{')); p++) {
+		struct near near = { .word = { p + 1, strcspn(p + 1, "}") } };
+		if (near_find(&near, "host uri path") < 0 || !p[near.word.n + 1])
 			value_error(r, "redirect", v, "expected {host}, {uri} or {path}, "
 			    "got %.*s", (int)strcspn(p, "} ") + 1, p);
 	}
 }
 
 static void
-route_respond(struct reader *r, struct route_read *rr, const struct toml *v)
+route_action(struct reader *r, struct route_read *rr)
 {
+	static const char *const ways[] = { "upstream", "redirect", "respond", "static_dir", NULL };
+	const struct toml *v = one_of(r, r->table, ways, "an action: upstream, redirect or "
+	    "respond"), *status = toml_get(r->table, "status");
+	bool respond = v && slice_eq(v->key, S("respond"));
+	struct near near = { .word = rr->upstream };
 	struct route *out = &rr->out;
 
+	if (!v)
+		return;
+	if (slice_eq(v->key, S("upstream")) && rr->upstream.p) {
+		out->action = ACT_UPSTREAM;
+		if (!(out->upstream = upstream_find(r->conf, &near)))
+			key_error(r, "upstream", "there is no [upstreams.%s]%s", rr->upstream.p,
+			    near_text(r->a, &near));
+	}
+	if (slice_eq(v->key, S("redirect")) && out->redirect.p)
+		route_redirect(r, out, status ? status : v);
+	else if (status)
+		table_error(r, status, "status belongs to redirect%s",
+		    respond ? "; write it into respond" : "");
+	if (!respond || v->kind != TOML_TABLE)
+		return;
 	out->action = ACT_RESPOND;
 	out->status = rr->respond_status;
 	if ((out->status == 204 || out->status == 304) && out->body.n > 0)
@@ -9584,27 +9533,6 @@ route_respond(struct reader *r, struct route_read *rr, const struct toml *v)
 		value_error(r, "respond", v, "content_type cannot hold control characters");
 	if (out->body.n == 0 && !toml_get(v, "content_type"))
 		out->content_type = S("");
-}
-
-static void
-route_action(struct reader *r, struct route_read *rr, const struct toml *t)
-{
-	static const char *const names[] = { "upstream", "redirect", "respond", "static_dir",
-		NULL };
-	const struct toml *v = one_of(r, t, names, "an action: upstream, redirect or "
-	    "respond"), *status = toml_get(t, "status");
-
-	if (!v)
-		return;
-	if (slice_eq(v->key, S("upstream")) && rr->upstream.p)
-		route_upstream(r, rr, v);
-	if (slice_eq(v->key, S("redirect")) && rr->out.redirect.p)
-		route_redirect(r, rr, status ? status : v);
-	else if (status)
-		table_error(r, status, "status belongs to redirect%s",
-		    slice_eq(v->key, S("respond")) ? "; write it into respond" : "");
-	if (slice_eq(v->key, S("respond")) && v->kind == TOML_TABLE)
-		route_respond(r, rr, v);
 }
 
 /* ---- what happens on the way ---- */
@@ -9619,8 +9547,7 @@ literal_len(struct slice text, const char *p, bool groups)
 		"time", "args", "remote_addr", "request_uri", "server_name" };
 	static const char *const kinds_of[] = { "header.", "cookie.", "query.", "tls." };
 	bool braces = *p == '{';
-	struct slice in = { p + 1, braces ? strcspn(p + 1, "}")
-	    : strspn(p + 1, "abcdefghijklmnopqrstuvwxyz_") };
+	struct slice in = { p + 1, braces ? strcspn(p + 1, "}") : strspn(p + 1, LOWER "_") };
 	bool is = !braces && slice_starts(in, S("http_"));
 
 	if (!braces && p[1] >= '1' && p[1] <= '9')
@@ -9636,60 +9563,25 @@ literal_len(struct slice text, const char *p, bool groups)
 }
 
 /* What looks like a variable, with one of these signs, and goes out as it
- * stands. */
+ * stands; v: where it is said, NULL: nowhere. */
 static void
 literal_warn(struct reader *r, const struct toml *v, const char *key, const struct route *out,
     struct slice text, const char *signs)
 {
-	const char *p = text.n > 0 ? text.p : "";
+	const char *p = v && text.n > 0 ? text.p : "";
 	size_t n;
 
 	for (; (p = strpbrk(p, signs)); p++)
 		if ((n = literal_len(text, p, out->path_kind == PATH_REGEX)) > 0)
-			diag_add(&r->conf->diags, DIAG_WARNING, v->vline, v->vcol,
-			    "%s: variables are not supported yet here: %.*s goes out as it stands",
-			    key, (int)n, p);
-}
-
-static void
-literals_warn(struct reader *r, struct route *out, const struct toml *t)
-{
-	const struct { const char *key; const struct pairs *pairs; } fields[] = {
-		{ "add_headers", &out->add_headers },
-		{ "add_response_headers", &out->add_response_headers },
-	};
-	const struct toml *v;
-
-	for (size_t i = 0; i < LEN(fields); i++)
-		for (int k = 0; (v = toml_get(t, fields[i].key)) && k < fields[i].pairs->n; k++)
-			literal_warn(r, v, fields[i].key, out, fields[i].pairs->v[k].value, "${");
-	if ((v = toml_get(t, "redirect"))) /* braces are judged there */
-		literal_warn(r, v, "redirect", out, out->redirect, "$");
-	if ((v = toml_get(t, "rewrite")))
-		literal_warn(r, v, "rewrite", out, out->rewrite, "{");
-	if ((v = toml_get(t, "respond")))
-		literal_warn(r, v, "respond.body", out, out->body, "{");
+			value_warn(r, v, "%s: variables are not supported yet here: %.*s goes out "
+			    "as it stands", key, (int)n, p);
 }
 
 /* `$1`: only what the expression has. */
 static void
-route_groups(struct reader *r, const struct route *out, const struct toml *v)
+route_rewrite(struct reader *r, struct route_read *rr)
 {
-	for (const char *p = out->rewrite.p; (p = strchr(p, '$')); p++) {
-		if (!isdigit((unsigned char)p[1]))
-			continue;
-		if (out->path_kind != PATH_REGEX)
-			value_error(r, "rewrite", v, "$%c needs path_regex", p[1]);
-		else if ((size_t)(p[1] - '0') > out->regex.re_nsub)
-			value_error(r, "rewrite", v, "$%c: path_regex has %zu group%s", p[1],
-			    out->regex.re_nsub, out->regex.re_nsub == 1 ? "" : "s");
-	}
-}
-
-static void
-route_rewrite(struct reader *r, struct route_read *rr, const struct toml *t)
-{
-	const struct toml *rewrite = toml_get(t, "rewrite"), *strip = toml_get(t, "strip_prefix");
+	const struct toml *t = r->table, *rewrite = toml_get(t, "rewrite");
 	struct route *out = &rr->out;
 
 	out->has_rewrite = rewrite && out->rewrite.p;
@@ -9697,20 +9589,42 @@ route_rewrite(struct reader *r, struct route_read *rr, const struct toml *t)
 		table_error(r, rewrite, "strip_prefix and rewrite exclude each other");
 	if (out->strip_prefix && !toml_get(t, "path_prefix") && !toml_get(t, "path_exact") &&
 	    !toml_get(t, "path_regex"))
-		table_error(r, strip, "strip_prefix needs path_prefix");
-	if (!out->has_rewrite)
-		return;
-	if (strpbrk(out->rewrite.p, "?#") || !is_field_value(out->rewrite))
-		value_error(r, "rewrite", rewrite, "expected a path, without query");
-	route_groups(r, out, rewrite);
+		table_error(r, toml_get(t, "strip_prefix"), "strip_prefix needs path_prefix");
+	if (out->has_rewrite && (strpbrk(out->rewrite.p, "?#") || !is_field_value(out->rewrite)))
+		key_error(r, "rewrite", "expected a path, without query");
+	for (const char *p = out->has_rewrite ? out->rewrite.p : ""; (p = strchr(p, '$')); p++) {
+		if (!isdigit((unsigned char)p[1]))
+			continue;
+		if (out->path_kind != PATH_REGEX)
+			key_error(r, "rewrite", "$%c needs path_regex", p[1]);
+		else if ((size_t)(p[1] - '0') > out->regex.re_nsub)
+			key_error(r, "rewrite", "$%c: path_regex has %zu group%s", p[1],
+			    out->regex.re_nsub, out->regex.re_nsub == 1 ? "" : "s");
+	}
 }
 
 static void
-route_limits(struct reader *r, struct route_read *rr, const struct toml *t)
+route_read(struct reader *r, struct route *out, const struct toml *t)
 {
+	const struct { const char *key; const struct pairs *pairs; } fields[] = {
+		{ "add_headers", &out->add_headers },
+		{ "add_response_headers", &out->add_response_headers },
+	};
 	const struct toml *rate = toml_get(t, "rate_limit");
-	struct route *out = &rr->out;
+	struct route_read rr = { .out = { .line = t->line } };
 
+	if (t->kind != TOML_TABLE) {
+		table_error(r, t, "expected [[routes]], got %s", value_text(r->a, t));
+		return;
+	}
+	r->table = t;
+	section_read(r, SEC_ROUTE, "routes", t, &rr);
+	route_host(r, &rr);
+	route_path(r, &rr);
+	route_methods(r, &rr);
+	route_action(r, &rr);
+	route_rewrite(r, &rr);
+	*out = rr.out;
 	if (!toml_get(t, "buffer_request"))
 		out->buffer_request = -1;
 	out->has_max_body = toml_get(t, "max_body_bytes");
@@ -9721,65 +9635,44 @@ route_limits(struct reader *r, struct route_read *rr, const struct toml *t)
 	if (out->require_auth && r->conf->server.admin_token.n == 0)
 		diag_add(&r->conf->diags, DIAG_WARNING, t->line, t->col,
 		    "require_auth without server.admin_token: every request gets 401");
-}
-
-static void
-route_read(struct reader *r, struct route *out, const struct toml *t)
-{
-	struct route_read rr = { .out = { .line = t->line } };
-
-	if (t->kind != TOML_TABLE) {
-		table_error(r, t, "expected [[routes]], got %s", value_text(r->a, t));
-		return;
-	}
-	section_read(r, SEC_ROUTE, "routes", t, &rr);
-	route_host(r, &rr, t);
-	route_path(r, &rr, t);
-	route_methods(r, &rr, t);
-	route_action(r, &rr, t);
-	route_rewrite(r, &rr, t);
-	route_limits(r, &rr, t);
-	literals_warn(r, &rr.out, t);
-	*out = rr.out;
+	for (size_t i = 0; i < LEN(fields); i++)
+		for (int k = 0; k < fields[i].pairs->n; k++)
+			literal_warn(r, toml_get(t, fields[i].key), fields[i].key, out,
+			    fields[i].pairs->v[k].value, "${");
+	literal_warn(r, toml_get(t, "redirect"), "redirect", out, out->redirect, "$");
+	literal_warn(r, toml_get(t, "rewrite"), "rewrite", out, out->rewrite, "{");
+	literal_warn(r, toml_get(t, "respond"), "respond.body", out, out->body, "{");
 }
 
 /* One upstream and no routes: it takes everything. */
 static void
-route_only(struct conf *c)
-{
-	c->table.routes = arena_alloc(&c->arena, sizeof *c->table.routes);
-	c->table.n = 1;
-	c->table.routes[0] = (struct route){
-		.line = c->upstreams[0].line,
-		.action = ACT_UPSTREAM,
-		.upstream = &c->upstreams[0],
-		.buffer_request = -1,
-		.websocket = true,
-	};
-}
-
-static void
 routes_read(struct reader *r, const struct toml *list)
 {
 	struct conf *c = r->conf;
+	size_t n = list ? list->count : 0;
 
 	r->where = "routes";
 	if (list && list->kind != TOML_ARRAY) {
-		table_error(r, list, "expected [[routes]], got %s", value_text(&c->arena, list));
+		table_error(r, list, "expected [[routes]], got %s", value_text(r->a, list));
 		return;
 	}
-	if (list) {
-		c->table.routes = arena_alloc(&c->arena, list->count * sizeof *c->table.routes);
-		for (const struct toml *t = list->first; t; t = t->next)
-			route_read(r, &c->table.routes[c->table.n++], t);
-	}
-	if (c->table.n == 0 && c->n_upstreams == 1)
-		route_only(c);
-	else if (c->table.n == 0 && c->n_processes == 0 && c->diags.errors == 0)
-		diag_add(&c->diags, DIAG_ERROR, 0, 0, c->n_upstreams == 0
-		    ? "nothing to do: no [[routes]] and no [upstreams.NAME]"
-		    : "nothing to do: several upstreams and no [[routes]] to choose from them");
+	c->table.routes = arena_alloc(r->a, MAX(n, (size_t)1) * sizeof *c->table.routes);
+	for (const struct toml *t = list ? list->first : NULL; t; t = t->next)
+		route_read(r, &c->table.routes[c->table.n++], t);
+	if (n == 0 && c->n_upstreams == 1)
+		c->table.routes[c->table.n++] = (struct route){
+			.line = c->upstreams[0].line,
+			.action = ACT_UPSTREAM,
+			.upstream = &c->upstreams[0],
+			.buffer_request = -1,
+			.websocket = true,
+		};
 	r->where = "";
+	r->table = NULL;
+	if (c->table.n == 0 && c->n_processes == 0 && c->diags.errors == 0)
+		table_error(r, r->table, "nothing to do: %s", c->n_upstreams == 0
+		    ? "no [[routes]] and no [upstreams.NAME]"
+		    : "several upstreams and no [[routes]] to choose from them");
 }
 
 /* ==== conf ===================================================================
@@ -10585,7 +10478,7 @@ conf_free(struct conf *c)
  * Owns    nothing.
  * Offers  conf_print_keys, conf_print_man, conf_print_check, conf_print_json,
  *         json_quote.
- * Calls   base, arena, toml, http, certs, keys, hints, values, upstreams. */
+ * Calls   base, arena, toml, http, certs, keys, values, upstreams, routes. */
 
 /* ---- -D and the manual ---- */
 
@@ -10733,13 +10626,10 @@ print_pairs(FILE *to, const char *what, const struct pairs *p)
 static void
 print_conditions(FILE *to, const struct route *r)
 {
-	static const char *const kinds_of_path[] = { "", "path_prefix", "path_exact",
-		"path_regex" };
-
 	if (r->host_kind != HOST_ANY)
 		fprintf(to, " host=%s%s", r->host_kind == HOST_WILD ? "*" : "", r->host.p);
 	if (r->path_kind != PATH_ANY)
-		fprintf(to, " %s=%s", kinds_of_path[r->path_kind], r->path.p);
+		fprintf(to, " %s=%s", path_words[r->path_kind], r->path.p);
 	print_methods(to, r);
 	print_pairs(to, "header", &r->headers);
 	print_pairs(to, "query", &r->queries);
