@@ -9677,66 +9677,57 @@ routes_read(struct reader *r, const struct toml *list)
 
 /* ==== conf ===================================================================
  * Owns    nothing: a configuration is its loader's.
- * Offers  conf_load, conf_simple, conf_wrap, conf_free.
+ * Offers  conf_load, conf_simple, conf_free.
  * Calls   base, arena, walk, diag, toml, path, addr, route, certs, keys, hints,
  *         values, upstreams, processes, routes. */
 
 #define HTTPS_PORT 443
 
-extern char **environ;
-
-/* A complaint about a key that somebody said: at its place in the file. */
-__attribute__((format(printf, 5, 6))) static void
-said_note(struct conf *c, enum diag_level level, const char *section, const char *key,
-    const char *fmt, ...)
+/* The table of a section that stands by itself; NULL: it is not there, or no
+ * table. What it says is in obj, and it is the section in hand. */
+static const struct toml *
+top_read(struct reader *r, enum section_id id, void *obj)
 {
-	const struct origin *o = conf_said(c, section, key);
-	const char *text;
-	va_list ap;
+	const char *name = sections[id].name;
+	const struct toml *t = toml_get(r->conf->tree, name);
 
-	va_start(ap, fmt);
-	text = arena_vfmt(&c->arena, fmt, ap);
-	va_end(ap);
-	if (o && !o->env)
-		diag_add(&c->diags, level, o->value->vline, o->value->vcol, "%s.%s: %s", section,
-		    key, text);
-	else
-		diag_add(&c->diags, level, 0, 0, "%s%s%s: %s", o ? o->env : section,
-		    o ? "" : ".", o ? "" : key, text);
+	r->where = "";
+	if (t && t->kind == TOML_ARRAY)
+		table_error(r, t, "expected one [%s], got a list", name);
+	t = t && t->kind == TOML_TABLE ? t : NULL;
+	section_read(r, id, name, t, obj);
+	r->where = name;
+	return t;
 }
 
 /* ---- [server] ---- */
 
 /* An address of the text that cannot be listened on. False: said. */
 static bool
-listen_ok(struct conf *c, const char *section, const struct addr *a, const char *key)
+listen_ok(struct reader *r, const struct addr *a, const char *key)
 {
 	if (a->scheme == SCHEME_UWSGI)
-		said_note(c, DIAG_ERROR, section, key, "%s: not supported yet", a->text);
-	else if (a->kind == ADDR_NAME)
-		said_note(c, DIAG_ERROR, section, key, "%s: give an IP address, not a name",
-		    a->text);
-	else
-		return true;
-	return false;
+		return key_error(r, key, "%s: not supported yet", a->text);
+	return a->kind != ADDR_NAME ||
+	    key_error(r, key, "%s: give an IP address, not a name", a->text);
 }
 
 /* Adds a to the listeners, once. One that a wider one covers is served by that,
  * as in nginx. */
 static void
-listen_add(struct conf *c, const struct addr *a, const char *key)
+listen_add(struct reader *r, const struct addr *a, const char *key)
 {
-	struct server_conf *s = &c->server;
+	struct server_conf *s = &r->conf->server;
 	int n = 0;
 
-	if (!listen_ok(c, "server", a, key))
+	if (!listen_ok(r, a, key))
 		return;
 	for (int i = 0; i < s->n_listens; i++) {
 		const struct addr *old = &s->listens[i];
 		bool covers = addr_covers(old, a);
 		if ((covers || addr_covers(a, old)) &&
 		    (old->scheme == SCHEME_HTTPS) != (a->scheme == SCHEME_HTTPS)) {
-			said_note(c, DIAG_ERROR, "server", key, strcmp(old->text, a->text) == 0
+			key_error(r, key, strcmp(old->text, a->text) == 0
 			    ? "%s cannot be for http and https"
 			    : "%s is for http, and the other one of that port for https", a->text);
 			return;
@@ -9751,82 +9742,71 @@ listen_add(struct conf *c, const struct addr *a, const char *key)
 	s->n_listens = n;
 }
 
-/* The same, if TLS is on. */
+/* The same for an address of that key, which may be for TLS, if that is on. */
 static void
-listen_add_tls(struct conf *c, const struct addr *a, const char *key)
+listen_say(struct reader *r, const struct addr *a, const char *key)
 {
+	const struct tls_conf *t = &r->conf->tls;
 	struct addr https = *a;
 
 	https.scheme = SCHEME_HTTPS;
-	if (a->scheme == SCHEME_HTTP || a->scheme == SCHEME_UWSGI)
-		said_note(c, DIAG_ERROR, "server", key, "%s is not said to be https", a->text);
-	else if (c->tls.on)
-		listen_add(c, &https, key);
-	else if (!c->tls.broken) /* what is wrong is said already */
-		said_note(c, DIAG_WARNING, "server", key, "%snot bound, as %s",
-		    strcmp(key, "https_port") == 0 ? "" : arena_fmt(&c->arena, "%s: ", a->text),
-		    c->tls.enabled ? "[tls] has neither cert nor domains"
-		                   : "TLS is not enabled (tls.enabled)");
+	if (a->scheme != SCHEME_HTTPS && !slice_starts(slice_of(key), S("https_")))
+		listen_add(r, a, key);
+	else if (a->scheme == SCHEME_HTTP || a->scheme == SCHEME_UWSGI)
+		key_error(r, key, "%s is not said to be https", a->text);
+	else if (t->on)
+		listen_add(r, &https, key);
+	else if (!t->broken) /* what is wrong is said already */
+		key_warn(r, key, "%s%snot bound, as %s",
+		    strcmp(key, "https_port") == 0 ? "" : a->text,
+		    strcmp(key, "https_port") == 0 ? "" : ": ", t->enabled
+		    ? "[tls] has neither cert nor domains" : "TLS is not enabled (tls.enabled)");
 }
 
 static void
-listen_add_port(struct conf *c, const char *text, const char *key)
+listen_say_text(struct reader *r, const char *text, const char *key)
 {
 	const char *why;
 	struct addr a;
 
-	if (!addr_parse(&c->arena, slice_of(text), &a, &why))
-		diag_add(&c->diags, DIAG_ERROR, 0, 0, "cannot listen on %s: %s", text, why);
-	else if (a.scheme == SCHEME_HTTPS || strcmp(key, "https_port") == 0)
-		listen_add_tls(c, &a, key);
+	if (addr_parse(r->a, slice_of(text), &a, &why))
+		listen_say(r, &a, key);
 	else
-		listen_add(c, &a, key);
+		diag_add(&r->conf->diags, DIAG_ERROR, 0, 0, "cannot listen on %s: %s", text, why);
 }
 
-/* All that is to be listened on becomes one list; forced is -l's address, in
- * place of those for http. */
+/* What is to be listened on becomes one list; forced is -l's address, in place of
+ * those for http. */
 static void
-listens_lower(struct conf *c, const struct server_read *sr, const char *forced)
-{
-	struct arena *a = &c->arena;
-
-	c->server.listens = arena_alloc(a,
-	    ((size_t)sr->listen.n + (size_t)sr->https_listen.n + 3) * sizeof *c->server.listens);
-	if (forced)
-		listen_add_port(c, forced, "listen");
-	else if (sr->http_port > 0)
-		listen_add_port(c, arena_fmt(a, ":%u", sr->http_port), "http_port");
-	for (int i = 0; !forced && i < sr->listen.n; i++)
-		if (sr->listen.v[i].scheme == SCHEME_HTTPS)
-			listen_add_tls(c, &sr->listen.v[i], "listen");
-		else
-			listen_add(c, &sr->listen.v[i], "listen");
-	if (sr->https_port > 0)
-		listen_add_port(c, arena_fmt(a, ":%u", sr->https_port), "https_port");
-	for (int i = 0; i < sr->https_listen.n; i++)
-		listen_add_tls(c, &sr->https_listen.v[i], "https_listen");
-	if (!forced && c->server.n_listens == 0 && c->diags.errors == 0) {
-		c->server.listen_is_default = true;
-		listen_add_port(c, arena_fmt(a, ":%d", PORT_PRESET), "http_port");
-	}
-}
-
-static void
-server_read(struct reader *r, const struct toml *table, const char *forced)
+server_read(struct reader *r, const char *forced)
 {
 	struct conf *c = r->conf;
+	struct server_conf *s = &c->server;
 	struct server_read sr = { 0 };
 
-	section_read(r, SEC_SERVER, "server", table, &sr);
-	c->server = sr.out;
-	listens_lower(c, &sr, forced);
-	if (c->server.user && !user_find(c->server.user))
-		said_note(c, DIAG_WARNING, "server", "user", "this host has no user %s",
-		    c->server.user);
-	if (c->server.group && !getgrnam(c->server.group))
-		said_note(c, DIAG_WARNING, "server", "group", "this host has no group %s",
-		    c->server.group);
-	if (!c->server.user && geteuid() == 0)
+	top_read(r, SEC_SERVER, &sr);
+	*s = sr.out;
+	s->listens = arena_alloc(r->a,
+	    ((size_t)sr.listen.n + (size_t)sr.https_listen.n + 3) * sizeof *s->listens);
+	if (forced)
+		listen_say_text(r, forced, "listen");
+	else if (sr.http_port > 0)
+		listen_say_text(r, arena_fmt(r->a, ":%u", sr.http_port), "http_port");
+	for (int i = 0; !forced && i < sr.listen.n; i++)
+		listen_say(r, &sr.listen.v[i], "listen");
+	if (sr.https_port > 0)
+		listen_say_text(r, arena_fmt(r->a, ":%u", sr.https_port), "https_port");
+	for (int i = 0; i < sr.https_listen.n; i++)
+		listen_say(r, &sr.https_listen.v[i], "https_listen");
+	if (!forced && s->n_listens == 0 && c->diags.errors == 0) {
+		s->listen_is_default = true;
+		listen_say_text(r, arena_fmt(r->a, ":%d", PORT_PRESET), "http_port");
+	}
+	if (s->user && !user_find(s->user))
+		key_warn(r, "user", "this host has no user %s", s->user);
+	if (s->group && !getgrnam(s->group))
+		key_warn(r, "group", "this host has no group %s", s->group);
+	if (!s->user && geteuid() == 0)
 		diag_add(&c->diags, DIAG_WARNING, 0, 0, "workers run as root; set server.user");
 }
 
@@ -9834,101 +9814,66 @@ server_read(struct reader *r, const struct toml *table, const char *forced)
 
 /* The names that ACME is asked for, in lower case, each once. */
 static void
-domains_lower(struct conf *c, const struct slices *said)
+domains_lower(struct reader *r, const struct slices *said)
 {
-	struct slices *out = &c->tls.domains;
+	struct slices *out = &r->conf->tls.domains;
 
-	out->v = arena_alloc(&c->arena, (size_t)said->n * sizeof *out->v);
+	out->v = arena_alloc(r->a, (size_t)said->n * sizeof *out->v);
 	for (int i = 0; i < said->n; i++) {
-		struct slice name = x509_host(&c->arena, said->v[i]);
+		struct slice name = x509_host(r->a, said->v[i]);
 		bool twice = false;
 		for (int k = 0; k < out->n; k++)
 			twice |= slice_eq(out->v[k], name);
 		if (slice_starts(name, S("*.")))
-			said_note(c, DIAG_ERROR, "tls", "domains", "%s: a wildcard is proved by "
+			key_error(r, "domains", "%s: a wildcard is proved by "
 			    "DNS, which warp does not write; name each host", name.p);
 		else if (!name_is_dns(name) || memchr(name.p, '_', name.n) ||
-		    !strpbrk(name.p, "abcdefghijklmnopqrstuvwxyz"))
-			said_note(c, DIAG_ERROR, "tls", "domains", "'%s' is no name of a host",
-			    said->v[i].p);
+		    !strpbrk(name.p, LOWER))
+			key_error(r, "domains", "'%s' is no name of a host", said->v[i].p);
 		else if (!twice)
 			out->v[out->n++] = name;
 	}
 	if (out->n > ACME_NAMES_MAX)
-		said_note(c, DIAG_ERROR, "tls", "domains", "%d names, at most %d fit in a "
-		    "certificate", out->n, ACME_NAMES_MAX);
+		key_error(r, "domains", "%d names, at most %d fit in a certificate", out->n,
+		    ACME_NAMES_MAX);
 }
 
-/* One more pair of files; key NULL: the same one holds both. */
+/* One more pair of files, whose cert is said at v; without key, it is in the same
+ * file. */
 static void
-files_add(struct tls_conf *t, const struct cert_files *f, unsigned line, unsigned col)
+files_add(struct tls_conf *t, struct cert_files f, const struct toml *v)
 {
-	struct cert_files *out = &t->files[t->n_files++];
-
-	*out = *f;
-	out->key = f->key ? f->key : f->cert;
-	out->line = line;
-	out->col = col;
+	f.key = f.key ? f.key : f.cert;
+	f.line = v->vline;
+	f.col = v->vcol;
+	t->files[t->n_files++] = f;
 }
 
 /* cert and key, then certs. */
 static void
-files_lower(struct reader *r, const struct tls_read *tr, const struct toml *table)
+files_lower(struct reader *r, const struct tls_read *tr, const struct toml *certs)
 {
 	struct conf *c = r->conf;
-	const struct toml *certs = table ? toml_get(table, "certs") : NULL, *v;
-	const struct origin *o = conf_said(c, "tls", "cert");
 	size_t n = certs && certs->kind == TOML_ARRAY ? certs->count : 0;
 	struct cert_files f = { tr->cert, tr->key, 0, 0 };
 
 	c->tls.files = arena_alloc(r->a, (n + 1) * sizeof *c->tls.files);
 	if (tr->cert)
-		files_add(&c->tls, &f, o && !o->env ? o->value->vline : 0,
-		    o && !o->env ? o->value->vcol : 0);
+		files_add(&c->tls, f, conf_said(c, "tls", "cert")->value);
 	else if (tr->key)
-		said_note(c, DIAG_ERROR, "tls", "key", "needs tls.cert, the certificate");
+		key_error(r, "key", "needs tls.cert, the certificate");
 	r->where = "tls.certs";
-	for (v = n > 0 ? certs->first : NULL; v; v = v->next) {
+	for (const struct toml *v = n > 0 ? certs->first : NULL; v; v = v->next) {
 		if (v->kind != TOML_TABLE)
 			continue; /* said already */
 		f = (struct cert_files){ .cert = NULL };
 		section_read(r, SEC_CERT, "tls.certs", v, &f);
 		if (f.cert)
-			files_add(&c->tls, &f, toml_get(v, "cert")->vline,
-			    toml_get(v, "cert")->vcol);
+			files_add(&c->tls, f, toml_get(v, "cert"));
 		else if (!toml_get(v, "cert"))
 			table_error(r, v, "expected cert, the certificate");
 	}
-	r->where = "";
-}
-
-static bool
-is_base64url(struct slice s)
-{
-	return s.n > 0 && strspn(s.p, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	    "0123456789-_=") == s.n;
-}
-
-/* What the ACME server is told must be something it can understand. */
-static void
-acme_check(struct conf *c)
-{
-	const struct tls_conf *t = &c->tls;
-	const char *at = t->acme_email.n > 0 ? memchr(t->acme_email.p, '@', t->acme_email.n) : NULL;
-
-	if (!slice_starts(t->acme_url, S("https://")) || t->acme_url.n == 8 ||
-	    strpbrk(t->acme_url.p, " \t\r\n\"\\"))
-		said_note(c, DIAG_ERROR, "tls", "acme_url",
-		    "expected the https:// URL of an ACME directory, got \"%s\"", t->acme_url.p);
-	if (t->acme_email.p && (!at || at == t->acme_email.p || !at[1] ||
-	    strpbrk(t->acme_email.p, " \t\r\n\",;:<>\\")))
-		said_note(c, DIAG_ERROR, "tls", "acme_email", "'%s' is no mail address",
-		    t->acme_email.p);
-	if ((t->eab_kid.n > 0) != (t->eab_hmac.n > 0))
-		said_note(c, DIAG_ERROR, "tls", "acme_eab", "%s is missing: the CA gives both",
-		    t->eab_kid.n > 0 ? "hmac" : "kid");
-	if (t->eab_hmac.n > 0 && !is_base64url(t->eab_hmac))
-		said_note(c, DIAG_ERROR, "tls", "acme_eab", "hmac is no base64url text");
+	r->where = "tls";
 }
 
 /* The bundle at a key of [tls]; NULL after saying why not. */
@@ -9939,310 +9884,221 @@ tls_trust(struct reader *r, const char *key, const char *file)
 	struct trust *t = trust_get(r, file, &why);
 
 	if (why)
-		said_note(r->conf, DIAG_ERROR, "tls", key, "%s", why);
+		key_error(r, key, "%s", why);
 	return t;
 }
 
 /* What the keys say; the certificates themselves are tls_load's. */
 static void
-tls_read(struct reader *r, const struct toml *table)
+tls_read(struct reader *r)
 {
 	struct conf *c = r->conf;
 	struct tls_read tr = { .enabled = false };
 	int errors = c->diags.errors;
+	const struct toml *certs = toml_get(top_read(r, SEC_TLS, &tr), "certs");
+	const struct tls_conf *t = &tr.out;
+	const char *url = t->acme_url.p, *mail = t->acme_email.p, *hmac = t->eab_hmac.p;
+	const char *at = mail ? strchr(mail, '@') : NULL;
+	const struct rule acme[] = { /* what the ACME server is told must be good for it */
+		{ !slice_starts(t->acme_url, S("https://")) || t->acme_url.n == 8 ||
+		    strpbrk(url, " \t\r\n\"\\"), "acme_url",
+		    "expected the https:// URL of an ACME directory, got \"%s\"", url },
+		{ mail && (!at || at == mail || !at[1] || strpbrk(mail, " \t\r\n\",;:<>\\")),
+		    "acme_email", "'%s' is no mail address", mail },
+		{ (t->eab_kid.n > 0) != (t->eab_hmac.n > 0), "acme_eab",
+		    "%s is missing: the CA gives both", t->eab_kid.n > 0 ? "hmac" : "kid" },
+		{ hmac && hmac[strspn(hmac, ALNUM "-_=")], "acme_eab",
+		    "hmac is no base64url text", NULL },
+	};
 
-	section_read(r, SEC_TLS, "tls", table, &tr);
 	c->tls = tr.out;
 	c->tls.enabled = conf_said(c, "tls", "enabled") ? tr.enabled
-	    : tr.cert || tr.key || tr.domains.n > 0 || (table && toml_get(table, "certs"));
+	    : tr.cert || tr.key || tr.domains.n > 0 || certs;
 	c->tls.client_optional = tr.client_verify != 0;
-	domains_lower(c, &tr.domains);
-	files_lower(r, &tr, table);
-	acme_check(c);
+	domains_lower(r, &tr.domains);
+	files_lower(r, &tr, certs);
+	rules_check(r, acme, LEN(acme));
 	c->tls.broken = c->diags.errors > errors;
 	if (conf_said(c, "tls", "client_verify") && !tr.client_ca_file)
-		said_note(c, DIAG_ERROR, "tls", "client_verify",
+		key_error(r, "client_verify",
 		    "needs client_ca_file: who may sign certificates of clients");
 	c->tls.on = c->tls.enabled && (c->tls.n_files > 0 || c->tls.domains.n > 0);
-	if (!c->tls.on)
-		return;
-	if (tr.client_ca_file)
+	if (c->tls.on && tr.client_ca_file)
 		c->tls.clients = tls_trust(r, "client_ca_file", tr.client_ca_file);
-	if (c->tls.domains.n > 0)
+	if (c->tls.on && c->tls.domains.n > 0)
 		c->tls.acme_trust = tls_trust(r, "acme_ca_file", tr.acme_ca_file);
 }
 
 static void
 tls_say(void *to, enum diag_level level, int pair, const char *text)
 {
-	struct conf *c = to;
+	struct reader *r = to;
+	const struct cert_files *files = r->conf->tls.files;
 
 	if (pair < 0)
-		said_note(c, level, "tls", "domains", "%s", text);
+		complain(r, level, "domains", NULL, "%s", text);
 	else
-		diag_add(&c->diags, level, c->tls.files[pair].line, c->tls.files[pair].col,
-		    "tls: %s", text);
+		diag_add(&r->conf->diags, level, files[pair].line, files[pair].col, "tls: %s",
+		    text);
 }
 
 /* Behind [server]: what TLS is served at, and with which certificates. */
 static void
-tls_load(struct conf *c)
+tls_load(struct reader *r)
 {
 	static const char *const keys[] = { "cert", "domains", "certs" };
-	const struct server_conf *s = &c->server;
+	struct conf *c = r->conf;
 	const struct addr *first = NULL;
 	const char *key = "enabled"; /* that is why TLS is on */
 
-	for (int i = s->n_listens - 1; i >= 0; i--)
-		if (s->listens[i].scheme == SCHEME_HTTPS)
-			first = &s->listens[i];
+	r->where = "tls";
+	for (int i = c->server.n_listens - 1; i >= 0; i--)
+		if (c->server.listens[i].scheme == SCHEME_HTTPS)
+			first = &c->server.listens[i];
 	for (size_t i = 0; i < LEN(keys) && !conf_said(c, "tls", key); i++)
 		key = keys[i];
 	if (c->tls.enabled && !c->tls.on && !c->tls.broken)
-		said_note(c, DIAG_WARNING, "tls", "enabled", "TLS is not served: set cert and key, "
-		    "[[tls.certs]] or domains");
+		key_warn(r, "enabled", "TLS is not served: set cert and key, [[tls.certs]] or "
+		    "domains");
 	if (!c->tls.on)
 		return;
-	if (!first && !c->tls.broken)
-		said_note(c, DIAG_ERROR, "tls", key, "there is no address to serve TLS at: "
-		    "set server.https_port, for example to 443");
-	else if (first)
+	if (first)
 		c->tls.redirect_port = first->port > 0 ? first->port : HTTPS_PORT;
+	else if (!c->tls.broken)
+		key_error(r, key, "there is no address to serve TLS at: "
+		    "set server.https_port, for example to 443");
 	c->tls.print = certs_print(&c->tls);
-	c->tls.set = certs_load(&c->tls, tls_say, c);
+	c->tls.set = certs_load(&c->tls, tls_say, r);
 }
 
 /* ---- [log] ---- */
 
-/* The variable at p, behind its `$`: known to the access log? */
-static bool
-log_variable_ok(struct conf *c, struct slice name)
-{
-	static const char *const names[] = { "client", "method", "uri", "host", "status", "bytes",
-		"secs", "upstream", "instance", "upstream_secs", "request_id", "referer",
-		"user_agent", "protocol", "time", "route" };
-	struct near near = { .word = name };
-
-	if (slice_starts(name, S("http_")) && name.n > 5)
-		return true;
-	for (size_t i = 0; i < LEN(names); i++) {
-		if (slice_eq(name, slice_of(names[i])))
-			return true;
-		near_offer(&near, slice_of(names[i]));
-	}
-	said_note(c, DIAG_ERROR, "log", "format", "unknown variable '$%.*s'%s", (int)name.n,
-	    name.p, near_text(&c->arena, &near));
-	return false;
-}
-
 static void
-log_format_check(struct conf *c)
+log_read(struct reader *r)
 {
-	static const char *const names[] = { "common", "combined", "json" };
-	struct slice format = slice_of(c->log.format), name;
-	struct near near = { .word = format };
-
-	for (size_t i = 0; i < LEN(names); i++) {
-		near_offer(&near, slice_of(names[i]));
-		if (slice_eq(format, slice_of(names[i])))
-			return;
-	}
-	if (!strchr(c->log.format, '$'))
-		said_note(c, DIAG_ERROR, "log", "format", "expected common, combined, json or a "
-		    "pattern with $variables%s", near_text(&c->arena, &near));
-	for (const char *p = c->log.format; (p = strchr(p, '$')); p++) {
-		name = (struct slice){ p + 1, strspn(p + 1, "abcdefghijklmnopqrstuvwxyz"
-		    "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") };
-		if (!log_variable_ok(c, name))
-			return; /* one is enough */
-	}
-}
-
-static void
-log_read(struct reader *r, const struct toml *table)
-{
+	static const char variables[] = "client method uri host status bytes secs upstream instance "
+	    "upstream_secs request_id referer user_agent protocol time route";
 	struct conf *c = r->conf;
+	struct near near = { .best = S("") };
 
-	section_read(r, SEC_LOG, "log", table, &c->log);
-	log_format_check(c);
+	top_read(r, SEC_LOG, &c->log);
 	if (c->middleware.log_requests && !conf_said(c, "log", "access"))
 		c->log.access.sink = SINK_STDOUT;
+	near.word = slice_of(c->log.format);
+	if (near_find(&near, "common combined json") >= 0)
+		return;
+	if (!strchr(c->log.format, '$'))
+		key_error(r, "format", "expected common, combined, json or a "
+		    "pattern with $variables%s", near_text(r->a, &near));
+	for (const char *p = c->log.format; (p = strchr(p, '$')); p++) {
+		near = (struct near){ .word = { p + 1, strspn(p + 1, ALNUM "_") } };
+		if ((slice_starts(near.word, S("http_")) && near.word.n > 5) ||
+		    near_find(&near, variables) >= 0)
+			continue;
+		key_error(r, "format", "unknown variable '$%.*s'%s", (int)near.word.n,
+		    near.word.p, near_text(r->a, &near));
+		return; /* one is enough */
+	}
 }
 
 /* ---- [admin] ---- */
 
 static void
-admin_read(struct reader *r, const struct toml *table)
+admin_read(struct reader *r)
 {
 	struct conf *c = r->conf;
 	struct admin_read ar = { 0 };
+	const struct addr *a;
 
-	section_read(r, SEC_ADMIN, "admin", table, &ar);
+	top_read(r, SEC_ADMIN, &ar);
 	c->admin = (struct admin_conf){ ar.listen.v, ar.listen.n,
 		!conf_said(c, "admin", "listen"), ar.listen.n == 0, ar.token, ar.expose };
 	for (int i = 0; i < ar.listen.n; i++) {
-		listen_ok(c, "admin", &ar.listen.v[i], "listen");
+		a = &ar.listen.v[i];
+		listen_ok(r, a, "listen");
 		for (int k = 0; k < c->server.n_listens; k++)
-			if (addr_covers(&c->server.listens[k], &ar.listen.v[i]) ||
-			    addr_covers(&ar.listen.v[i], &c->server.listens[k]))
-				said_note(c, DIAG_ERROR, "admin", "listen",
-				    "%s is an address of [server] as well", ar.listen.v[i].text);
+			if (addr_covers(&c->server.listens[k], a) ||
+			    addr_covers(a, &c->server.listens[k]))
+				key_error(r, "listen", "%s is an address of [server] as well",
+				    a->text);
 	}
 	for (int i = 0; i < ar.listen.n; i++)
 		if (ar.listen.v[i].scheme == SCHEME_HTTPS)
-			said_note(c, DIAG_ERROR, "admin", "listen", "%s: the admin interface is "
-			    "served without TLS; admin.expose can be asked over https",
-			    ar.listen.v[i].text);
-	for (int i = 0; i < ar.listen.n && ar.token.n == 0; i++)
-		if (ar.listen.v[i].kind == ADDR_INET || ar.listen.v[i].kind == ADDR_NAME) {
-			said_note(c, DIAG_WARNING, "admin", "listen",
-			    "without admin.token nobody can ask at %s: over TCP one is needed",
-			    ar.listen.v[i].text);
-			return;
-		}
+			key_error(r, "listen", "%s: the admin interface is served without TLS; "
+			    "admin.expose can be asked over https", ar.listen.v[i].text);
+	for (int i = 0; i < ar.listen.n && ar.token.n == 0; i++) {
+		a = &ar.listen.v[i];
+		if (a->kind != ADDR_INET && a->kind != ADDR_NAME)
+			continue;
+		key_warn(r, "listen", "without admin.token nobody can ask at %s: over TCP one is "
+		    "needed", a->text);
+		return;
+	}
 }
 
-/* admin.expose as routes see a path, without a slash at its end; empty: wrong. */
-static struct slice
-expose_path(struct conf *c)
-{
-	struct slice said = c->admin.expose;
-	struct path_view view;
-
-	while (said.n > 1 && said.p[said.n - 1] == '/')
-		said.n--;
-	if (slice_starts(said, S("/")) && said.n > 1 && said.n <= TARGET_MAX &&
-	    !strpbrk(said.p, "?#") && path_normalise(said, &view) == 0)
-		return arena_dup(&c->arena, view.path);
-	said_note(c, DIAG_ERROR, "admin", "expose",
-	    "expected a path such as \"/warp\", below \"/\", got \"%s\"", c->admin.expose.p);
-	return S("");
-}
-
-/* admin.expose becomes two routes in front of all: the path itself leads to
- * what is below it, so that no longer word that starts alike is taken. */
+/* admin.expose, as routes see a path, without a slash at its end, becomes two
+ * routes in front of all: the path itself leads to what is below it, so that no
+ * longer word that starts alike is taken. */
 static void
-expose_lower(struct conf *c)
+expose_lower(struct reader *r)
 {
+	struct conf *c = r->conf;
 	const struct origin *o = conf_said(c, "admin", "expose");
-	struct route *old = c->table.routes, *rs;
-	struct slice below;
+	struct slice said = c->admin.expose, below;
+	struct path_view view;
+	struct route *rs;
 
-	if (c->admin.expose.n == 0 && !o)
+	r->where = "admin";
+	if (said.n == 0 && !o)
 		return;
 	if (c->server.admin_token.n == 0)
-		said_note(c, DIAG_ERROR, "admin", "expose",
-		    "needs server.admin_token: who asks there must give it");
-	if ((c->admin.expose = expose_path(c)).n == 0)
+		key_error(r, "expose", "needs server.admin_token: who asks there must give it");
+	while (said.n > 1 && said.p[said.n - 1] == '/')
+		said.n--;
+	if (!slice_starts(said, S("/")) || said.n == 1 || said.n > TARGET_MAX ||
+	    strpbrk(said.p, "?#") || path_normalise(said, &view) < 0) {
+		key_error(r, "expose", "expected a path such as \"/warp\", below \"/\", got \"%s\"",
+		    c->admin.expose.p);
+		c->admin.expose = S("");
 		return;
-	below = slice_of(arena_fmt(&c->arena, "%s/", c->admin.expose.p));
-	rs = arena_alloc(&c->arena, ((size_t)c->table.n + 2) * sizeof *rs);
+	}
+	c->admin.expose = arena_dup(r->a, view.path);
+	below = slice_of(arena_fmt(r->a, "%s/", c->admin.expose.p));
+	rs = arena_alloc(r->a, ((size_t)c->table.n + 2) * sizeof *rs);
 	rs[0] = (struct route){ .line = o->value->line, .path_kind = PATH_EXACT,
 		.path = c->admin.expose, .action = ACT_REDIRECT, .status = 308,
 		.redirect = below, .buffer_request = -1 };
 	rs[1] = (struct route){ .line = o->value->line, .path_kind = PATH_PREFIX,
 		.path = below, .action = ACT_ADMIN, .buffer_request = -1 };
 	if (c->table.n > 0)
-		memcpy(rs + 2, old, (size_t)c->table.n * sizeof *rs);
+		memcpy(rs + 2, c->table.routes, (size_t)c->table.n * sizeof *rs);
 	c->table.routes = rs;
 	c->table.n += 2;
 }
 
 /* ---- the whole ---- */
 
-/* Words whose values no error shows: keys of secrets, and what is as good as one:
- * header fields and the environment of programs. */
-static const struct slices *
-secret_words(struct arena *a)
-{
-	struct slices *out = arena_alloc(a, sizeof *out);
-	size_t n = 0;
-
-	for (enum section_id id = SEC_ROOT; id < SECTIONS; id++)
-		n += sections[id].n;
-	out->v = arena_alloc(a, (n + 1) * sizeof *out->v);
-	out->v[out->n++] = S("value");
-	for (enum section_id id = SEC_ROOT; id < SECTIONS; id++)
-		for (size_t i = 0; i < sections[id].n; i++) {
-			const struct key *k = &sections[id].keys[i];
-			if ((key_hides(k) && k->when == NOW) || strcmp(k->name, "env") == 0)
-				out->v[out->n++] = slice_of(k->name);
-		}
-	return out;
-}
-
-/* The section a top-level key opens; SECTIONS: none. */
-static enum section_id
-section_find(struct slice word)
-{
-	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
-		if (section_word(id).p && slice_eq(word, section_word(id)))
-			return id;
-	return SECTIONS;
-}
-
-/* Unknown names and what is not supported yet. */
-static void
-root_check(struct reader *r, const struct toml *root)
-{
-	for (const struct toml *v = root->first; v; v = v->next) {
-		enum section_id id = section_find(v->key);
-		const struct key *k = key_find(SEC_ROOT, v->key);
-
-		if (k)
-			key_set(r, k, v, NULL);
-		else if (id == SECTIONS)
-			key_unknown(r, SEC_ROOT, v);
-		else if (sections[id].when != NOW)
-			section_refuse(r, id, v);
-		else if (v->kind != TOML_TABLE && v->kind != TOML_ARRAY)
-			table_error(r, v, "expected a section [%s]", sections[id].name);
-	}
-}
-
-/* The table of a section; NULL: it is not there, or no table. */
-static const struct toml *
-root_table(struct reader *r, const struct toml *root, enum section_id id)
-{
-	const struct toml *t = toml_get(root, sections[id].name);
-
-	if (t && t->kind == TOML_ARRAY)
-		table_error(r, t, "expected one [%s], got a list", sections[id].name);
-	return t && t->kind == TOML_TABLE ? t : NULL;
-}
-
 /* Variables that look like warp's and are not. */
 static void
 environ_check(struct conf *c)
 {
-	static const char *const others[] = { ENV_PREFIX "CONFIG", ENV_PREFIX "TARGET_HOST",
-		ENV_PREFIX "TARGET_PORT" };
+	static const char others[] = ENV_PREFIX "CONFIG " ENV_PREFIX "TARGET_HOST " ENV_PREFIX
+	    "TARGET_PORT";
 
 	for (char **e = environ; *e; e++) {
 		struct near near = { .word = { *e, strcspn(*e, "=") } };
+		bool known = near_find(&near, others) >= 0;
+
 		if (!slice_starts(near.word, S(ENV_PREFIX)))
 			continue;
-		for (size_t i = 0; i < LEN(others); i++)
-			near_offer(&near, slice_of(others[i]));
 		for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
-			for (size_t i = 0; i < sections[id].n; i++) {
-				const char *name = env_name(&c->arena, id, &sections[id].keys[i]);
-				if (name)
-					near_offer(&near, slice_of(name));
-			}
-		if (near.best.n == 0 || near.distance > 0)
+			for (size_t i = 0; i < sections[id].n && !known; i++)
+				known = near_offer(&near,
+				    slice_of(env_name(&c->arena, id, &sections[id].keys[i])));
+		if (!known)
 			diag_add(&c->diags, DIAG_WARNING, 0, 0, "unknown variable %.*s%s",
 			    (int)near.word.n, near.word.p, near_text(&c->arena, &near));
 	}
-}
-
-static bool
-upstream_is_used(const struct conf *c, const struct upstream *up)
-{
-	for (int i = 0; i < c->table.n; i++)
-		if (c->table.routes[i].upstream == up)
-			return true;
-	return false;
 }
 
 /* What is no error, yet hardly meant. */
@@ -10252,23 +10108,25 @@ conf_warn(struct reader *r)
 	struct conf *c = r->conf;
 	const struct route *rs = c->table.routes;
 	struct stat st;
+	int k;
 
-	for (int i = 0; i < c->n_upstreams; i++)
-		if (!upstream_is_used(c, &c->upstreams[i]))
+	for (int i = 0; i < c->n_upstreams; i++) {
+		for (k = 0; k < c->table.n && rs[k].upstream != &c->upstreams[i]; k++)
+			;
+		if (k == c->table.n)
 			diag_add(&c->diags, DIAG_WARNING, c->upstreams[i].line, 1,
 			    "no route uses upstream %s", c->upstreams[i].name);
-	for (int i = 1; i < c->table.n; i++)
-		for (int k = 0; k < i; k++)
-			if (route_shadowed(&rs[i], &rs[k])) {
-				diag_add(&c->diags, DIAG_WARNING, rs[i].line, 1,
-				    "this route is never reached: the one at line %u takes "
-				    "all that it could", rs[k].line);
-				break;
-			}
+	}
+	for (int i = 1; i < c->table.n; i++) {
+		for (k = 0; k < i && !route_shadowed(&rs[i], &rs[k]); k++)
+			;
+		if (k < i)
+			diag_add(&c->diags, DIAG_WARNING, rs[i].line, 1, "this route is never "
+			    "reached: the one at line %u takes all that it could", rs[k].line);
+	}
 	if (r->secret && c->file && stat(c->file, &st) == 0 && (st.st_mode & S_IROTH))
-		diag_add(&c->diags, DIAG_WARNING, r->secret->vline, r->secret->vcol,
-		    "this secret is readable by others; chmod 640, or use env:NAME or "
-		    "file:/path");
+		value_warn(r, r->secret, "this secret is readable by others; chmod 640, or use "
+		    "env:NAME or file:/path");
 }
 
 /* By line; what is in no line first; else in the order found. */
@@ -10290,47 +10148,75 @@ diags_sort(struct diags *ds)
 		ds->last = ds->last->next;
 }
 
+/* Empty. Errors show no values of secret words: keys of secrets, and what is as
+ * good as one: header fields and the environment of programs. */
 static struct conf *
 conf_new(void)
 {
 	struct conf *c = xcalloc(1, sizeof *c);
-	size_t n = 0;
+	struct slices *secrets = arena_alloc(&c->arena, sizeof *secrets);
+	size_t n = 0, with_env = 0;
 
+	for (enum section_id id = SEC_ROOT; id < SECTIONS; id++) {
+		n += sections[id].n;
+		with_env += section_has_env(id) ? sections[id].n : 0;
+	}
+	c->origins = arena_alloc(&c->arena, with_env * sizeof *c->origins);
+	secrets->v = arena_alloc(&c->arena, (n + 1) * sizeof *secrets->v);
+	secrets->v[secrets->n++] = S("value");
+	for (enum section_id id = SEC_ROOT; id < SECTIONS; id++)
+		for (size_t i = 0; i < sections[id].n; i++) {
+			const struct key *k = &sections[id].keys[i];
+			if ((key_hides(k) && k->when == NOW) || k->kind == K_ENV)
+				secrets->v[secrets->n++] = slice_of(k->name);
+		}
 	c->diags.arena = &c->arena;
-	c->diags.secrets = secret_words(&c->arena);
-	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
-		n += section_has_env(id) ? sections[id].n : 0;
-	c->origins = arena_alloc(&c->arena, n * sizeof *c->origins);
+	c->diags.secrets = secrets;
 	return c;
 }
 
-/* From the tree to the structs. */
+/* From the tree to the structs: the sections that stand by themselves. */
 static void
 conf_read(struct reader *r, const char *forced_listen)
 {
-	const struct toml *root = r->conf->tree;
-
 	r->where = "";
-	root_check(r, root);
-	tls_read(r, root_table(r, root, SEC_TLS));
-	server_read(r, root_table(r, root, SEC_SERVER), forced_listen);
-	section_read(r, SEC_MIDDLEWARE, "middleware", root_table(r, root, SEC_MIDDLEWARE),
-	    &r->conf->middleware);
-	tls_load(r->conf);
-	log_read(r, root_table(r, root, SEC_LOG));
-	admin_read(r, root_table(r, root, SEC_ADMIN));
+	for (const struct toml *v = r->conf->tree->first; v; v = v->next) {
+		const struct key *k = key_find(SEC_ROOT, v->key);
+		enum section_id id = SEC_SERVER;
+
+		while (id < SECTIONS && !(section_word(id).p && slice_eq(v->key, section_word(id))))
+			id++;
+		if (k)
+			key_set(r, k, v, NULL);
+		else if (id == SECTIONS)
+			key_unknown(r, SEC_ROOT, v);
+		else if (sections[id].when != NOW)
+			section_refuse(r, id, v);
+		else if (v->kind != TOML_TABLE && v->kind != TOML_ARRAY)
+			table_error(r, v, "expected a section [%s]", sections[id].name);
+	}
+	tls_read(r);
+	server_read(r, forced_listen);
+	top_read(r, SEC_MIDDLEWARE, &r->conf->middleware);
+	tls_load(r);
+	log_read(r);
+	admin_read(r);
 	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
 		if (sections[id].when != NOW && section_has_env(id))
 			section_read(r, id, sections[id].name, NULL, NULL);
 	environ_check(r->conf);
+	r->where = "";
 }
 
-/* Sorts out what was found, and packs the routes when nothing was. */
+/* The routes; then what was found is sorted, and the routes are packed when
+ * nothing was. */
 static struct conf *
 conf_finish(struct reader *r)
 {
 	struct conf *c = r->conf;
 
+	routes_read(r, toml_get(c->tree, "routes"));
+	expose_lower(r);
 	if (c->diags.errors == 0) {
 		conf_warn(r);
 		route_table_build(&c->arena, &c->table);
@@ -10357,33 +10243,23 @@ path_here(struct arena *a)
 	return pwd;
 }
 
-/* The directory of an absolute path. */
-static const char *
-path_dir(struct arena *a, const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash && slash != path ? arena_dup(a, (struct slice){ path,
-	    (size_t)(slash - path) }).p : "/";
-}
-
 /* Never NULL: look at ->diags.errors. */
 static struct conf *
 conf_load(const char *file)
 {
 	struct conf *c = conf_new();
 	struct reader r = { .conf = c, .a = &c->arena };
-	struct arena *a = &c->arena;
-	const char *why;
+	const char *why, *slash;
 
-	c->diags.file = arena_dup(a, slice_of(file)).p;
-	c->file = *file == '/' ? c->diags.file : arena_fmt(a, "%s/%s", path_here(a), file);
-	c->dir = path_dir(a, c->file);
-	if ((why = source_read(a, file, CONFIG_FILE_MAX, &c->diags.source))) {
+	c->diags.file = arena_dup(r.a, slice_of(file)).p;
+	c->file = *file == '/' ? c->diags.file : arena_fmt(r.a, "%s/%s", path_here(r.a), file);
+	slash = strrchr(c->file, '/');
+	c->dir = slash == c->file ? "/" : arena_fmt(r.a, "%.*s", (int)(slash - c->file), c->file);
+	if ((why = source_read(r.a, file, CONFIG_FILE_MAX, &c->diags.source))) {
 		diag_add(&c->diags, DIAG_ERROR, 0, 0, "cannot read it: %s", why);
 		return c;
 	}
-	c->tree = toml_parse(a, c->diags.source, &c->diags);
+	c->tree = toml_parse(r.a, c->diags.source, &c->diags);
 	if (c->diags.errors > 0) {
 		diags_sort(&c->diags);
 		return c;
@@ -10391,71 +10267,38 @@ conf_load(const char *file)
 	conf_read(&r, NULL);
 	upstreams_read(&r, toml_get(c->tree, "upstreams"));
 	processes_read(&r);
-	routes_read(&r, toml_get(c->tree, "routes"));
-	expose_lower(c);
 	return conf_finish(&r);
 }
 
-/* Without a file: one upstream of that name, whose one instance has no address
- * yet. listen NULL: the environment's or the preset. */
-static struct upstream *
-conf_bare(struct reader *r, const char *listen, const char *name)
+/* Without a file: everything goes to target; argv: to that program, which borrows
+ * argv and listens on target, NULL: where warp chooses. listen NULL: the
+ * environment's or the preset. Never NULL: look at ->diags.errors. */
+static struct conf *
+conf_simple(const char *listen, const char *target, char **argv)
 {
-	struct conf *c = r->conf;
-	struct upstream_read u = { .out = { .name = name, .tls.verify = true } };
-	struct upstream *up = arena_alloc(r->a, sizeof *up);
+	struct conf *c = conf_new();
+	struct reader r = { .conf = c, .a = &c->arena };
+	struct toml none = { .kind = TOML_TABLE };
+	struct upstream_read u = { .out = { .name = argv ? "app" : "target", .tls.verify = true } };
+	struct upstream *up = arena_alloc(r.a, sizeof *up);
 
-	c->dir = path_here(r->a);
-	c->tree = toml_parse(r->a, S(""), &c->diags);
-	conf_read(r, listen);
-	section_read(r, SEC_UPSTREAM, name, NULL, &u);
-	strategy_read(r, &u.out, u.strategy);
-	*up = u.out;
-	up->instances = arena_alloc(r->a, sizeof *up->instances);
-	up->instances[0] = (struct instance){ .up = up, .weight = 1, .replica = -1,
-		.addr = { .text = "#0", .fd = -1 } };
+	c->dir = path_here(r.a);
+	c->tree = toml_parse(r.a, S(""), &c->diags);
+	conf_read(&r, listen);
+	r.where = u.out.name;
+	section_read(&r, SEC_UPSTREAM, r.where, NULL, &u);
+	strategy_read(&r, &u.out, u.strategy);
 	c->upstreams = up;
 	c->n_upstreams = 1;
-	r->where = name;
-	return up;
-}
-
-/* Without a file: everything goes to target. Never NULL: look at
- * ->diags.errors. */
-static struct conf *
-conf_simple(const char *listen, const char *target)
-{
-	struct conf *c = conf_new();
-	struct reader r = { .conf = c, .a = &c->arena };
-	struct toml none = { .kind = TOML_TABLE };
-	struct upstream_read u = { .protocol = PROTOCOL_HTTP };
-	struct upstream *up = conf_bare(&r, listen, "target");
-
-	if (addr_read(&r, &none, slice_of(target), &up->instances[0].addr))
-		up->n_instances = 1;
-	upstream_tls_read(&r, up, &u, &none);
-	routes_read(&r, NULL);
-	expose_lower(c);
-	return conf_finish(&r);
-}
-
-/* Without a file: everything goes to the program argv, which borrows argv and
- * listens on target; NULL: where warp chooses. Never NULL. */
-static struct conf *
-conf_wrap(const char *listen, const char *target, char **argv)
-{
-	struct conf *c = conf_new();
-	struct reader r = { .conf = c, .a = &c->arena };
-	struct toml none = { .kind = TOML_TABLE };
-	struct upstream_read u = { .protocol = PROTOCOL_HTTP };
-	struct upstream *up = conf_bare(&r, listen, "app");
-
+	*up = u.out;
+	up->instances = arena_alloc(r.a, sizeof *up->instances);
+	up->instances[0] = (struct instance){ .up = up, .weight = 1, .replica = -1,
+		.addr = { .text = "#0", .fd = -1 } };
 	if (!target || addr_read(&r, &none, slice_of(target), &up->instances[0].addr))
 		up->n_instances = 1;
 	upstream_tls_read(&r, up, &u, &none);
-	process_wrap(&r, up, argv);
-	routes_read(&r, NULL);
-	expose_lower(c);
+	if (argv)
+		process_wrap(&r, up, argv);
 	return conf_finish(&r);
 }
 
@@ -27328,8 +27171,8 @@ proc_changed(const char *name)
 static struct conf *
 start_load(const struct start *s)
 {
-	struct conf *cf = s->wrapped ? conf_wrap(s->listen, s->target, s->wrapped)
-	    : s->file ? conf_load(s->file) : conf_simple(s->listen, s->target);
+	struct conf *cf = s->file && !s->wrapped ? conf_load(s->file)
+	    : conf_simple(s->listen, s->target, s->wrapped);
 
 	if (cf->diags.errors == 0)
 		pages_load(cf);

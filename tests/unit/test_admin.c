@@ -31,7 +31,7 @@ setup(void **state)
 	clock_turn();
 	board_open();
 	usage_open(false);
-	cf = conf_simple(":1", "127.0.0.1:2");
+	cf = conf_simple(":1", "127.0.0.1:2", NULL);
 	cf->processes = both;
 	cf->n_processes = LEN(both);
 	web.up = &cf->upstreams[0];

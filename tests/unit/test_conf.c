@@ -882,9 +882,9 @@ test_simple_exposes_admin(void **state)
 		struct conf *good, *bad;
 		setenv("WARPDRIVE_ADMIN_EXPOSE", "/warp", 1);
 		setenv("WARPDRIVE_ADMIN_TOKEN", "tok", 1);
-		good = i == 0 ? conf_simple(NULL, "127.0.0.1:1") : conf_wrap(NULL, NULL, argv);
+		good = i == 0 ? conf_simple(NULL, "127.0.0.1:1", NULL) : conf_simple(NULL, NULL, argv);
 		unsetenv("WARPDRIVE_ADMIN_TOKEN");
-		bad = i == 0 ? conf_simple(NULL, "127.0.0.1:1") : conf_wrap(NULL, NULL, argv);
+		bad = i == 0 ? conf_simple(NULL, "127.0.0.1:1", NULL) : conf_simple(NULL, NULL, argv);
 		unsetenv("WARPDRIVE_ADMIN_EXPOSE"); /* also when this fails */
 		expect(good, "expose", "", false);
 		assert_int_equal(good->table.n, 3);
@@ -922,7 +922,7 @@ test_env_and_file_texts(void **state)
 static void
 test_simple(void **state)
 {
-	struct conf *c = conf_simple(NULL, "localhost:3000");
+	struct conf *c = conf_simple(NULL, "localhost:3000", NULL);
 
 	(void)state;
 	expect(c, "simple", "", false);
@@ -935,27 +935,27 @@ test_simple(void **state)
 	conf_free(c);
 
 	setenv("WARPDRIVE_HTTP_PORT", "81", 1);
-	c = conf_simple(NULL, "unix:/x");
+	c = conf_simple(NULL, "unix:/x", NULL);
 	assert_int_equal(c->server.listens[0].port, 81);
 	conf_free(c);
-	c = conf_simple("127.0.0.1:82", "unix:/x"); /* -l wins */
+	c = conf_simple("127.0.0.1:82", "unix:/x", NULL); /* -l wins */
 	assert_int_equal(c->server.n_listens, 1);
 	assert_int_equal(c->server.listens[0].port, 82);
 	conf_free(c);
 	unsetenv("WARPDRIVE_HTTP_PORT");
 
-	c = conf_simple("nowhere", "localhost:1");
+	c = conf_simple("nowhere", "localhost:1", NULL);
 	expect(c, "-l nowhere", "warp: error: cannot listen on nowhere: ", true);
 	conf_free(c);
-	c = conf_simple(NULL, "nowhere");
+	c = conf_simple(NULL, "nowhere", NULL);
 	expect(c, "-u nowhere", "warp: error: target: nowhere: ", true);
 	conf_free(c);
-	c = conf_simple(NULL, "https://x:1");
+	c = conf_simple(NULL, "https://x:1", NULL);
 	expect(c, "-u https", "", false);
 	assert_int_equal(c->upstreams[0].instances[0].addr.scheme, SCHEME_HTTPS);
 	assert_true(c->upstreams[0].tls.verify && c->upstreams[0].tls.trust->n > 0);
 	conf_free(c);
-	c = conf_simple("https://:1", "x:1");
+	c = conf_simple("https://:1", "x:1", NULL);
 	expect(c, "-l https", "not bound, as TLS is not enabled", false);
 	conf_free(c);
 }
@@ -1095,7 +1095,7 @@ test_print_json(void **state)
 	assert_null(strstr(text, "s3cret"));
 	free(text);
 	conf_free(c);
-	c = conf_simple(NULL, "localhost:1");
+	c = conf_simple(NULL, "localhost:1", NULL);
 	text = printed(NULL, conf_print_json, c);
 	expect_in(text, "\"file\": null");
 	expect_in(text, "\"target\": [\"localhost:1\"]");

@@ -652,7 +652,7 @@ test_wrap(void **state)
 {
 	static char *const argv[] = { "prog", "--port={port}", "a b", NULL };
 	static char *const by_socket[] = { "prog", "{socket}", NULL };
-	struct conf *c = conf_wrap(":81", NULL, (char **)(uintptr_t)argv);
+	struct conf *c = conf_simple(":81", NULL, (char **)(uintptr_t)argv);
 	const struct process *p = c->processes[0];
 
 	(void)state;
@@ -672,22 +672,22 @@ test_wrap(void **state)
 	assert_string_equal(c->server.listens[0].text, ":81");
 	assert_ptr_equal(c->table.routes[0].upstream, &c->upstreams[0]);
 	conf_free(c);
-	c = conf_wrap(NULL, "127.0.0.1:3000", (char **)(uintptr_t)argv);
+	c = conf_simple(NULL, "127.0.0.1:3000", (char **)(uintptr_t)argv);
 	assert_int_equal(c->diags.errors, 0);
 	assert_int_equal(c->upstreams[0].instances[0].addr.port, 3000);
 	assert_string_equal(env_said(&c->processes[0]->env, "PORT"), "{port}");
 	conf_free(c);
-	c = conf_wrap(NULL, "/s.sock", (char **)(uintptr_t)by_socket);
+	c = conf_simple(NULL, "/s.sock", (char **)(uintptr_t)by_socket);
 	assert_int_equal(c->diags.errors, 0);
 	assert_string_equal(env_said(&c->processes[0]->env, "PORT"), "");
 	conf_free(c);
-	c = conf_wrap(NULL, "/s.sock", (char **)(uintptr_t)argv);
+	c = conf_simple(NULL, "/s.sock", (char **)(uintptr_t)argv);
 	assert_int_equal(c->diags.errors, 1);
 	conf_free(c);
-	c = conf_wrap(NULL, "no address", (char **)(uintptr_t)argv);
+	c = conf_simple(NULL, "no address", (char **)(uintptr_t)argv);
 	assert_int_equal(c->diags.errors, 1);
 	conf_free(c);
-	c = conf_simple(":81", "127.0.0.1:1");
+	c = conf_simple(":81", "127.0.0.1:1", NULL);
 	assert_int_equal(c->diags.errors, 0);
 	assert_int_equal(c->n_processes, 0);
 	assert_int_equal(c->upstreams[0].instances[0].replica, -1);
