@@ -841,7 +841,7 @@ walk_open(struct walk *w, const char *path, int flags, uid_t own)
 	return fd;
 }
 
-/* As fchmod, for one that is open for a look alone. */
+/* As fchmod, for a descriptor opened with O_PATH. */
 static int
 fd_chmod(int fd, mode_t mode)
 {
@@ -1253,7 +1253,7 @@ log_forked(const char *who)
 	log_sink.blocked = false;
 }
 
-/* At the end of this process: who is told of the lines that nobody took? */
+/* At the end of this process: lines that nobody took count as lost. */
 static void
 log_leave(void)
 {
@@ -1413,7 +1413,7 @@ is_word_char(char c)
 	return isalnum((unsigned char)c) || c == '_';
 }
 
-/* That word stands in s, by itself. */
+/* word stands in s, by itself. */
 static bool
 has_word(struct slice s, struct slice word)
 {
@@ -1489,7 +1489,7 @@ diags_print(const struct diags *ds, FILE *to)
 		fprintf(to, "... and %d more\n", ds->errors + ds->warnings - DIAGS_MAX);
 }
 
-/* To whoever started warp, who may not read it. */
+/* To whoever started warp; one that does not read holds nobody up. */
 static void
 diags_say(const struct diags *ds)
 {
@@ -2338,7 +2338,7 @@ toml_skip_line(struct toml_parser *tp)
 	toml_blanks(tp);
 }
 
-/* Behind an error in what began in that line: to where the next begins. */
+/* Behind an error in what began in that line: to where the next statement begins. */
 static void
 toml_recover(struct toml_parser *tp, unsigned began)
 {
@@ -3613,7 +3613,7 @@ segment_decode(struct slice s, const char *raw, char *to, size_t *n)
 	return 0;
 }
 
-/* Also with a parameter, which some servers cut off first: `..;x`. */
+/* `.` or `..`, also with a parameter, which some servers cut off first: `..;x`. */
 static bool
 is_dots(struct slice s)
 {
@@ -4023,7 +4023,7 @@ addr_fd(struct arena *a, struct slice number, struct addr *out, const char **why
 	return true;
 }
 
-/* One that is all numbers in the end is a mistyped IPv4 address. */
+/* A name whose last part is all digits is a mistyped IPv4 address. */
 static bool
 is_host_name(struct slice s)
 {
@@ -6463,7 +6463,7 @@ certs_pair(const char *cert, const char *key,
 	return certs_load(&t, say, to);
 }
 
-/* A number that is another one when a file that t names has changed. */
+/* Another number when a file that t names has changed. */
 static uint64_t
 certs_print(const struct tls_conf *t)
 {
@@ -6625,7 +6625,7 @@ trust_dn(void *to, const void *p, size_t n)
 	text_add(to, (struct slice){ p, n });
 }
 
-/* der as an anchor; false: BearSSL does not know what its key is. */
+/* der as an anchor; false: BearSSL does not know its kind of key. */
 static bool
 trust_add(struct arena *a, struct slice der, br_x509_trust_anchor *out)
 {
@@ -11042,7 +11042,7 @@ seq_copy(const atomic_uint *seq, void *to, const void *from, size_t n)
 
 static int board_fd = -1; /* for the next binary; -1: it cannot have it */
 
-/* Of all that has to be the same for two binaries to share one. */
+/* A hash of all that must be the same for two binaries to share a board. */
 static uint64_t
 board_layout(void)
 {
@@ -11204,7 +11204,7 @@ board_addrs_get(struct board_instance *b, unsigned i, union sock *sock, socklen_
 	return true;
 }
 
-/* Before workers of another configuration count there. */
+/* Before workers of a new configuration count there. */
 static void
 board_hits_clear(unsigned half)
 {
@@ -11212,7 +11212,7 @@ board_hits_clear(unsigned half)
 		wide_set(&board->hits[half][i], 0);
 }
 
-/* The standing of some instance is not what it was. */
+/* The standing of some instance has changed. */
 static void
 board_changed(void)
 {
@@ -11487,7 +11487,7 @@ why_checks(const struct instance *in, struct text *why)
 	    clock_ago(b->checked_ms) / SECOND_MS);
 }
 
-/* Why it stands as it does; nothing while it is up. */
+/* Why in stands as it does; nothing while it is up. */
 static void
 instance_why(const struct instance *in, struct text *why)
 {
@@ -11607,7 +11607,7 @@ roster_open(struct upstream *up)
 	up->roster = r;
 }
 
-/* Once in each worker, which keeps them as long as it lives. */
+/* Once in each worker, which keeps its rosters as long as it lives. */
 static void
 rosters_open(struct conf *cf)
 {
@@ -11622,7 +11622,7 @@ rosters_open(struct conf *cf)
 	}
 }
 
-/* Its weight now, in hundredths; see slow_start_secs. */
+/* The weight of in now, in hundredths; see slow_start_secs. */
 static uint32_t
 roster_weight(struct roster *r, const struct instance *in)
 {
@@ -11659,7 +11659,7 @@ roster_list(struct upstream *up, bool backup)
 	}
 }
 
-/* Who may be asked now; made anew only when that may have changed. */
+/* Fills the roster anew, but only when that may change it. */
 static void
 roster_refresh(struct upstream *up)
 {
@@ -11701,7 +11701,7 @@ roster_backup(struct upstream *up, const struct pick *p)
 	return best;
 }
 
-/* Of those whose breaker is open: who failed longest ago gets the trial. */
+/* Of the instances whose breaker is open, the one that failed longest ago gets the trial. */
 static struct instance *
 roster_last_resort(struct upstream *up, const struct pick *p)
 {
@@ -11742,7 +11742,7 @@ roster_other(struct upstream *up, const struct pick *p)
 	return in ? in : roster_last_resort(up, p);
 }
 
-/* Who gets this request; NULL: nobody can be asked. */
+/* The instance that gets this request; NULL: none can be asked. */
 static struct instance *
 balance_pick(struct upstream *up, const struct pick *p)
 {
@@ -12425,7 +12425,7 @@ static br_ssl_client_context client_made;
 
 /* ---- the socket below ---- */
 
-/* What it takes of v: 0, nothing now; -1, never again. */
+/* How much of v the socket takes; 0: nothing now, -1: never again. */
 static ssize_t
 socket_put(struct chan *ch, struct iovec *v, int n)
 {
@@ -12446,7 +12446,7 @@ socket_put(struct chan *ch, struct iovec *v, int n)
 	return -1;
 }
 
-/* What it has: 0, nothing now; -1, its end, or it failed. */
+/* Bytes that the socket has; 0: none now, -1: its end, or it failed. */
 static ssize_t
 socket_get(struct chan *ch, void *to, size_t room)
 {
@@ -12538,7 +12538,7 @@ tls_certs_leave(struct tls *t)
 		certs_free(set);
 }
 
-/* The handshake is over, one way or the other. */
+/* Gives back what t had for its handshake, whatever came of that. */
 static void
 tls_shaken(struct tls *t)
 {
@@ -12549,7 +12549,7 @@ tls_shaken(struct tls *t)
 	t->verify = NULL;
 }
 
-/* Forgets all of it; the descriptor stays. */
+/* Forgets all of ch's TLS; the descriptor stays. */
 static void
 tls_free(struct chan *ch)
 {
@@ -12566,7 +12566,7 @@ tls_free(struct chan *ch)
 	slot_give(&tls_slots, t);
 }
 
-/* The server's handshake that lasts longest; NULL: there is room for one more. */
+/* The longest handshake of a client; NULL: there is room for one more. */
 static struct chan *
 tls_oldest(void)
 {
@@ -12770,7 +12770,7 @@ cert_best(const struct cert_set *set, struct slice name)
 	return best;
 }
 
-/* One of that rank for the name, with a key of that type on one of the curves. */
+/* A certificate of that rank for name, with a key of that type on one of the curves. */
 static const struct cert *
 cert_choose(const struct cert_set *set, struct slice name, int rank, int key_type,
     uint32_t curves)
@@ -12795,7 +12795,7 @@ tls_name(const br_ssl_engine_context *e, char out[256])
 	return (struct slice){ out, n };
 }
 
-/* A hash for the signature that the client knows; 0: none. */
+/* A hash for a signature that the client can check; 0: none. */
 static unsigned
 hash_choose(uint32_t hashes, bool ec)
 {
@@ -12807,7 +12807,7 @@ hash_choose(uint32_t hashes, bool ec)
 	return 0;
 }
 
-/* The key type that a suite needs; the one it is signed with. 0: neither. */
+/* The type of key that a suite needs; 0: another one. */
 static int
 suite_key_type(uint16_t translated)
 {
@@ -13079,7 +13079,7 @@ tls_server(struct chan *ch, const char *p, size_t n)
 	return true;
 }
 
-/* ch, just connected, is to speak TLS with that peer, who outlives it. */
+/* ch, just connected, shall speak TLS with that peer, which outlives it. */
 static bool
 tls_client(struct chan *ch, const struct tls_peer *peer)
 {
@@ -13113,7 +13113,7 @@ tls_client(struct chan *ch, const struct tls_peer *peer)
 static unsigned char flight[TLS_FLIGHT];
 static size_t n_flight;
 
-/* Sends them. False: some are not with the kernel; they wait in left. */
+/* Sends the flight. False: some of it is not with the kernel, and waits in left. */
 static bool
 flight_send(struct chan *ch)
 {
@@ -13156,7 +13156,7 @@ flight_add(struct chan *ch)
 	return true;
 }
 
-/* What was left of such records. */
+/* Sends what was left of a flight. */
 static bool
 tls_push_left(struct chan *ch)
 {
@@ -13368,7 +13368,7 @@ dn_kind_write(struct text *t, struct slice oid)
 	}
 }
 
-/* So that no two values look alike. RFC 4514 2.4. */
+/* Escaped so that no two values look alike. RFC 4514 2.4. */
 static void
 dn_value_write(struct text *t, struct slice value)
 {
@@ -13407,7 +13407,7 @@ dn_write(struct text *t, struct slice dn)
 	}
 }
 
-/* Whose certificate that is, for applications; NULL: it cannot be read. */
+/* The subject of the peer's certificate, for applications; NULL: it cannot be read. */
 static char *
 leaf_subject(const struct tls_verify *v)
 {
@@ -13541,7 +13541,7 @@ tls_shake(struct chan *ch)
 
 /* ---- words ---- */
 
-/* About the peer's certificate, with what stands in it. */
+/* Words about the peer's certificate, with what stands in it. */
 static bool
 tls_why_cert(const struct tls_verify *v, int err, char *out, size_t n)
 {
@@ -14304,7 +14304,7 @@ pool_sweep(struct instance *in)
 	}
 }
 
-/* An idle connection must say nothing: end or rubbish, it goes. */
+/* An idle connection must say nothing: at its end, or if it says something, it goes. */
 static void
 pool_ready(struct watch *w, short revents)
 {
@@ -14403,7 +14403,7 @@ pool_drain(const struct conf *cf)
 		}
 }
 
-/* Asks the kernel; false: failed at once, errno says why. */
+/* Connects u. False: failed at once, errno says why. */
 static bool
 upconn_dial(struct upconn *u)
 {
@@ -14593,7 +14593,7 @@ auth_basic(struct exchange *x, const struct head *h, const struct pairs *users)
 	return auth_wait(x, rest, secret, print, known);
 }
 
-/* x is answered, or left: it waits no more. */
+/* x is answered, or left: it no longer waits. */
 static void
 auth_leave(struct exchange *x)
 {
