@@ -31,9 +31,13 @@ text(struct arena *a, struct slice in)
 {
 	struct slice out, quoted = slice_of(json_quoted(a, in));
 	const struct json *v = json_parse(a, quoted);
+	const unsigned char *p = (const unsigned char *)in.p, *end = p + in.n;
+	size_t n = 1;
 
-	if (v && !memchr(in.p, '\0', in.n))
-		MUST(v->kind == JSON_STRING && slice_eq(v->text, in));
+	for (; p < end && n > 0; p += n)
+		n = utf8_length(p, end);
+	MUST(v && v->kind == JSON_STRING);
+	MUST(n == 0 || slice_eq(v->text, in));
 	MUST(b64url_decode(a, b64url(a, in), &out) && slice_eq(out, in));
 	b64url_decode(a, in, &out);
 }
