@@ -5069,7 +5069,8 @@ crypt_matches(const struct sha_job *j)
 
 /* ==== json ===================================================================
  * Owns    nothing: the tree is in the caller's arena.
- * Offers  json_parse, json_get, json_text.
+ * Offers  json_parse, json_get, json_text, json_quote, json_item, json_key,
+ *         json_open, json_close.
  * Calls   base, arena. RFC 8259, strict. */
 
 static void
@@ -5280,6 +5281,60 @@ json_text(const struct json *v, const char *name)
 	const struct json *m = json_get(v, name);
 
 	return m && m->kind == JSON_STRING ? m->text : S("");
+}
+
+/* ---- written ---- */
+
+static void
+json_quote(FILE *to, struct slice s)
+{
+	char b[8];
+
+	fputc('"', to);
+	while (s.n > 0) {
+		struct slice piece = json_piece(&s, false, b);
+		fwrite(piece.p, 1, piece.n, to);
+	}
+	fputc('"', to);
+}
+
+/* What comes next is an element of a list, or json_key gives it a name. */
+static void
+json_item(struct json_out *o)
+{
+	if (o->more)
+		fputc(',', o->to);
+	if (o->depth > 0 && o->depth <= o->lines)
+		fprintf(o->to, "\n%*s", 2 * o->depth, "");
+	else if (o->more)
+		fputc(' ', o->to);
+	o->more = true;
+}
+
+static void
+json_key(struct json_out *o, struct slice name)
+{
+	json_item(o);
+	json_quote(o->to, name);
+	fputs(": ", o->to);
+}
+
+static void
+json_open(struct json_out *o, char bracket)
+{
+	fputc(bracket, o->to);
+	o->more = false;
+	o->depth++;
+}
+
+static void
+json_close(struct json_out *o, char bracket)
+{
+	o->depth--;
+	if (o->more && o->depth < o->lines)
+		fprintf(o->to, "\n%*s", 2 * o->depth, "");
+	fputc(bracket, o->to);
+	o->more = true;
 }
 
 /* ==== der ====================================================================
@@ -10319,9 +10374,8 @@ conf_free(struct conf *c)
 
 /* ==== conf out ===============================================================
  * Owns    nothing.
- * Offers  conf_print_keys, conf_print_man, conf_print_check, conf_print_json,
- *         json_quote.
- * Calls   base, arena, toml, http, certs, keys, values, upstreams, routes. */
+ * Offers  conf_print_keys, conf_print_man, conf_print_check, conf_print_json.
+ * Calls   base, arena, toml, http, json, certs, keys, values, upstreams, routes. */
 
 /* ---- -D and the manual ---- */
 
@@ -10655,28 +10709,6 @@ conf_print_check(const struct conf *c, FILE *to)
 
 /* ---- /config ---- */
 
-/* What is not UTF-8 becomes U+FFFD: programs write what they like. */
-static void
-json_quote(FILE *to, struct slice s)
-{
-	const unsigned char *p = (const unsigned char *)(s.n > 0 ? s.p : ""), *end = p + s.n;
-	size_t n;
-
-	fputc('"', to);
-	for (; p < end; p += n) {
-		n = *p < 0x80 ? 1 : utf8_length(p, end);
-		if (*p < ' ' || *p == 0x7f)
-			fprintf(to, "\\u%04x", *p);
-		else if (*p == '"' || *p == '\\')
-			fprintf(to, "\\%c", *p);
-		else if (n > 0)
-			fwrite(p, 1, n, to);
-		else
-			n = fputs("\\ufffd", to) >= 0;
-	}
-	fputc('"', to);
-}
-
 /* Is that the name of a key whose value is never shown? */
 static bool
 key_is_secret(struct slice name)
@@ -10718,29 +10750,28 @@ json_scalar(FILE *to, const struct toml *v)
 
 /* v with all below it. A configuration that loaded is never deep. */
 static void
-json_value(FILE *to, const struct toml *v, bool secret)
+json_value(struct json_out *o, const struct toml *v, bool secret)
 {
 	bool table = v->kind == TOML_TABLE;
 	bool pair = table && pair_is_secret(v);
 
 	if (!table && v->kind != TOML_ARRAY) {
 		if (secret)
-			fputs("\"***\"", to);
+			fputs("\"***\"", o->to);
 		else
-			json_scalar(to, v);
+			json_scalar(o->to, v);
 		return;
 	}
-	fputc(table ? '{' : '[', to);
+	json_open(o, table ? '{' : '[');
 	for (const struct toml *c = v->first; c; c = c->next) {
-		if (table) {
-			json_quote(to, c->key);
-			fputs(": ", to);
-		}
-		json_value(to, c, secret || (table && key_is_secret(c->key)) ||
+		if (table)
+			json_key(o, c->key);
+		else
+			json_item(o);
+		json_value(o, c, secret || (table && key_is_secret(c->key)) ||
 		    (table && env_is_secret(v, c)) || (pair && slice_eq(c->key, S("value"))));
-		fputs(c->next ? ", " : "", to);
 	}
-	fputc(table ? '}' : ']', to);
+	json_close(o, table ? '}' : ']');
 }
 
 /* A preset as JSON: numbers and true or false as they are. */
@@ -10759,134 +10790,126 @@ json_preset(FILE *to, const struct key *k)
  * v is NULL for the preset. What a process gets in its environment is as
  * secret as a password. */
 static void
-json_said(FILE *to, const struct key *k, const struct toml *v, const char *env)
+json_said(struct json_out *o, const struct key *k, const struct toml *v, const char *env)
 {
-	fprintf(to, "\"%s\": { \"value\": ", k->name);
+	struct json_out in_line = { .to = o->to };
+
+	json_key(o, slice_of(k->name));
+	fputs("{ \"value\": ", o->to);
 	if (v)
-		json_value(to, v, key_is_secret(slice_of(k->name)) || strcmp(k->name, "env") == 0);
+		json_value(&in_line, v, key_is_secret(slice_of(k->name)) ||
+		    strcmp(k->name, "env") == 0);
 	else
-		json_preset(to, k);
+		json_preset(o->to, k);
 	if (env)
-		fprintf(to, ", \"from\": \"env:%s\" }", env);
+		fprintf(o->to, ", \"from\": \"env:%s\" }", env);
 	else if (v)
-		fprintf(to, ", \"from\": \"file:%u\" }", v->vline);
+		fprintf(o->to, ", \"from\": \"file:%u\" }", v->vline);
 	else
-		fputs(", \"from\": \"preset\" }", to);
+		fputs(", \"from\": \"preset\" }", o->to);
 }
 
 /* "server": { "http_port": { "value": 80, "from": "file:2" }, … */
 static void
-json_origins(FILE *to, const struct conf *c)
+json_origins(struct json_out *o, const struct conf *c)
 {
 	const char *section = NULL;
 
 	for (int i = 0; i < c->n_origins; i++) {
-		const struct origin *o = &c->origins[i];
-		if (o->key->when != NOW)
+		const struct origin *from = &c->origins[i];
+		if (from->key->when != NOW)
 			continue;
-		if (!section || strcmp(section, o->section) != 0)
-			fprintf(to, "%s  \"%s\": {", section ? "\n  },\n" : "", o->section);
-		else
-			fputc(',', to);
-		section = o->section;
-		fputs("\n    ", to);
-		json_said(to, o->key, o->value, o->env);
+		if (!section || strcmp(section, from->section) != 0) {
+			if (section)
+				json_close(o, '}');
+			json_key(o, slice_of(from->section));
+			json_open(o, '{');
+		}
+		section = from->section;
+		json_said(o, from->key, from->value, from->env);
 	}
-	fputs(section ? "\n  },\n" : "", to);
+	if (section)
+		json_close(o, '}');
 }
 
 /* A table or a list of tables that the rows of that section describe: what it
  * says, and the presets of what it does not. The sections nest a few deep. */
 static void
-json_section(FILE *to, enum section_id id, const struct toml *t)
+json_section(struct json_out *o, enum section_id id, const struct toml *t)
 {
-	const char *sep = "";
+	bool list = t->kind == TOML_ARRAY;
 
-	if (t->kind == TOML_ARRAY) {
-		fputs("[", to);
-		for (const struct toml *item = t->first; item; item = item->next) {
-			json_section(to, id, item);
-			fputs(item->next ? ",\n      " : "", to);
-		}
-		fputs("]", to);
-		return;
+	json_open(o, list ? '[' : '{');
+	for (const struct toml *item = list ? t->first : NULL; item; item = item->next) {
+		json_item(o);
+		json_section(o, id, item);
 	}
-	fputs("{", to);
-	for (size_t i = 0; i < sections[id].n; i++) {
+	for (size_t i = 0; !list && i < sections[id].n; i++) {
 		const struct key *k = &sections[id].keys[i];
 		const struct toml *v = toml_get(t, k->name);
 		if (k->when != NOW || (!v && !k->preset))
 			continue;
-		fprintf(to, "%s\n      ", sep);
-		sep = ",";
 		if (k->kind == K_TABLE || k->kind == K_TABLES || k->kind == K_OWN) {
-			fprintf(to, "\"%s\": ", k->name);
-			json_section(to, k->sub, v);
+			json_key(o, slice_of(k->name));
+			json_section(o, k->sub, v);
 		} else
-			json_said(to, k, v, NULL);
+			json_said(o, k, v, NULL);
 	}
-	fputs(" }", to);
+	json_close(o, list ? ']' : '}');
 }
 
 /* `[upstreams.NAME]` and its like: each NAME. `[[routes]]`: the list. */
 static void
-json_sections(FILE *to, const struct conf *c, const char *name, enum section_id id)
+json_sections(struct json_out *o, const struct conf *c, const char *name, enum section_id id)
 {
 	const struct toml *t = c->tree ? toml_get(c->tree, name) : NULL;
 
 	if (!t)
 		return;
-	fprintf(to, "  \"%s\": ", name);
-	if (t->kind == TOML_ARRAY)
-		json_section(to, id, t);
-	else {
-		fputs("{", to);
-		for (const struct toml *v = t->first; v; v = v->next) {
-			fputs("\n    ", to);
-			json_quote(to, v->key);
-			fputs(": ", to);
-			json_section(to, id, v);
-			fputs(v->next ? "," : "", to);
-		}
-		fputs("\n  }", to);
+	json_key(o, slice_of(name));
+	if (t->kind == TOML_ARRAY) {
+		json_section(o, id, t);
+		return;
 	}
-	fputs(",\n", to);
-}
-
-static void
-json_instances(FILE *to, const struct upstream *up)
-{
-	fputs("    ", to);
-	json_quote(to, slice_of(up->name));
-	fputs(": [", to);
-	for (int i = 0; i < up->n_instances; i++) {
-		json_quote(to, slice_of(up->instances[i].addr.text));
-		fputs(i + 1 < up->n_instances ? ", " : "", to);
+	json_open(o, '{');
+	for (const struct toml *v = t->first; v; v = v->next) {
+		json_key(o, v->key);
+		json_section(o, id, v);
 	}
-	fputc(']', to);
+	json_close(o, '}');
 }
 
 /* The configuration in force, secrets masked, for /config. */
 static void
 conf_print_json(const struct conf *c, FILE *to)
 {
+	struct json_out o = { .to = to, .lines = INT_MAX };
 
-	fputs("{\n  \"file\": ", to);
+	json_open(&o, '{');
+	json_key(&o, S("file"));
 	if (c->file)
 		json_quote(to, slice_of(c->file));
 	else
 		fputs("null", to);
-	fputs(",\n", to);
-	json_origins(to, c);
-	json_sections(to, c, "upstreams", SEC_UPSTREAM);
-	json_sections(to, c, "processes", SEC_PROCESS);
-	json_sections(to, c, "routes", SEC_ROUTE);
-	fputs("  \"instances\": {\n", to);
-	for (int i = 0; i < c->n_upstreams; i++) {
-		json_instances(to, &c->upstreams[i]);
-		fputs(i + 1 < c->n_upstreams ? ",\n" : "\n", to);
+	json_origins(&o, c);
+	json_sections(&o, c, "upstreams", SEC_UPSTREAM);
+	json_sections(&o, c, "processes", SEC_PROCESS);
+	json_sections(&o, c, "routes", SEC_ROUTE);
+	json_key(&o, S("instances"));
+	json_open(&o, '{');
+	for (int u = 0; u < c->n_upstreams; u++) {
+		struct json_out in_line = { .to = to };
+		json_key(&o, slice_of(c->upstreams[u].name));
+		json_open(&in_line, '[');
+		for (int i = 0; i < c->upstreams[u].n_instances; i++) {
+			json_item(&in_line);
+			json_quote(to, slice_of(c->upstreams[u].instances[i].addr.text));
+		}
+		json_close(&in_line, ']');
 	}
-	fputs("  }\n}\n", to);
+	json_close(&o, '}');
+	json_close(&o, '}');
+	fputc('\n', to);
 }
 
 /* ==== pages ==================================================================
@@ -15588,7 +15611,7 @@ dashboard_head(void)
 /* ==== admin ==================================================================
  * Owns    nothing: an answer's body is its taker's.
  * Offers  admin_answer.
- * Calls   base, arena, clock, path, addr, hints, conf out, board, roster, tls,
+ * Calls   base, arena, clock, path, addr, json, hints, conf out, board, roster, tls,
  *         usage, dashboard. What /status and /metrics say is read off the
  *         board, whichever worker is asked. */
 

@@ -431,6 +431,14 @@ struct json_reader {
 	const char *p, *end;
 };
 
+/* JSON being written. */
+struct json_out {
+	FILE *to;
+	int lines;  /* so deep a member has a line of its own; 0: all in one */
+	int depth;  /* brackets that are open */
+	bool more;  /* a comma is due */
+};
+
 /* ==== der ================================================================= */
 
 enum der_tag {
