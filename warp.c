@@ -15609,11 +15609,14 @@ dashboard_head(void)
 }
 
 /* ==== admin ==================================================================
- * Owns    nothing: an answer's body is its taker's.
+ * Owns    the texts an answer is made of; its body is its taker's.
  * Offers  admin_answer.
- * Calls   base, arena, clock, path, addr, json, hints, conf out, board, roster, tls,
- *         usage, dashboard. What /status and /metrics say is read off the
- *         board, whichever worker is asked. */
+ * Calls   base, arena, clock, path, addr, json, keys (AT), hints, conf out, board,
+ *         roster, tls, usage, dashboard. Figures are read off the board, whichever
+ *         worker is asked. A new figure is one row: in counters[] what each worker
+ *         counts, else a SAY beside its like. A row names the value, then where the
+ *         figure is shown: as a member of /status, as a metric with its help, as
+ *         a column of the tables; any of these may be left out. */
 
 #define TEXT_TYPE "text/plain; charset=utf-8"
 #define PROM_TYPE "text/plain; version=0.0.4; charset=utf-8"
@@ -15621,122 +15624,558 @@ dashboard_head(void)
 #define US_PER_S  1e6
 #define US_PER_MS 1e3
 #define KB        1024
-static const char *const code_names[] = { "aborted", "1xx", "2xx", "3xx", "4xx", "5xx" };
+#define FIT       SHRT_MIN /* a column as wide as what is in it */
+
+enum { STATUS_LINES = 3 }; /* so deep a member has a line of its own */
+
+static struct arena scrap; /* texts, until the answer is written */
+
+/* ---- values ---- */
+
+#define v_none     ((struct value){ .kind = V_NONE })
+#define v_null     ((struct value){ .kind = V_NULL })
+#define v_bool(b)  ((struct value){ .kind = V_BOOL, .i = b })
+#define v_int(n)   ((struct value){ .kind = V_INT, .i = (int64_t)(n) })
+#define v_real(x)  ((struct value){ .kind = V_REAL, .real = x })
+#define v_text(s)  ((struct value){ .kind = V_TEXT, .text = s })
+#define v_texts(s) ((struct value){ .kind = V_TEXTS, .texts = s })
+
+/* NULL: there is none. */
+static struct value
+v_str(const char *s)
+{
+	return s ? v_text(s) : v_null;
+}
+
+static struct value
+v_note(const struct board_text *t)
+{
+	return v_str(board_text_get(t, arena_alloc(&scrap, WHY_MAX)));
+}
+
+/* Seconds from then to now; nothing was then if it is 0. */
+static struct value
+v_since(const struct wide *then)
+{
+	int64_t ms = (int64_t)wide_get(then);
+
+	return v_real(ms > 0 ? (double)MAX(now_ms - ms, 0) / SECOND_MS : 0);
+}
+
+/* A time of the wall clock as RFC 3339 has it; 0: none. */
+static struct value
+v_time(int64_t s)
+{
+	char *out = arena_alloc(&scrap, TIME_TEXT);
+	time_t t = (time_t)s;
+	struct tm tm;
+
+	if (!gmtime_r(&t, &tm) || strftime(out, TIME_TEXT, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+		out[0] = '\0'; /* no calendar has it */
+	return s == 0 ? v_null : v_str(out);
+}
+
+static void
+value_json(struct json_out *o, struct value v)
+{
+	if (v.kind == V_INT)
+		fprintf(o->to, "%lld", (long long)v.i);
+	else if (v.kind == V_REAL)
+		fprintf(o->to, "%.3f", v.real);
+	else if (v.kind == V_TEXT)
+		json_quote(o->to, slice_of(v.text));
+	else if (v.kind != V_TEXTS)
+		fputs(v.kind == V_NULL ? "null" : v.i ? "true" : "false", o->to);
+	else {
+		json_open(o, '[');
+		for (int i = 0; i < v.texts->n; i++) {
+			json_item(o);
+			json_quote(o->to, v.texts->v[i]);
+		}
+		json_close(o, ']');
+	}
+}
+
+/* The value in a table: without blanks, since they part cells; `-` for nothing. */
+static const char *
+value_cell(struct value v, int digits)
+{
+	const char *s = v.kind == V_TEXT ? v.text : "";
+	char *cell;
+
+	if (v.kind == V_INT)
+		return arena_fmt(&scrap, "%lld", (long long)v.i);
+	if (v.kind == V_REAL)
+		return arena_fmt(&scrap, "%.*f", digits, v.real);
+	for (int i = 0; v.kind == V_TEXTS && i < v.texts->n; i++)
+		s = arena_fmt(&scrap, "%s%s%s", s, i > 0 ? "," : "", v.texts->v[i].p);
+	cell = arena_fmt(&scrap, "%s", *s ? s : "-");
+	for (char *c = cell; *c; c++)
+		if ((unsigned char)*c <= ' ')
+			*c = '_';
+	return cell;
+}
+
+/* ---- what facts are said with ---- */
+
+#define FACT(...)          (&(const struct fact){ .name = __VA_ARGS__ })
+#define COLUMN(head, wide) .column = head, .width = wide
+#define SAY(t, value, ...) say_fact(t, value, FACT(__VA_ARGS__))
+
+/* Where the samples of its metric go, behind their head; a metric's name is one
+ * literal. type NULL: the name tells whether the metric counts. */
+static FILE *
+family_of(struct teller *t, const struct fact *f, const char *type)
+{
+	struct family **at = &t->families, *m;
+
+	for (; (m = *at); at = &m->next)
+		if (m->metric == f->metric)
+			return m->to;
+	m = *at = arena_alloc(&scrap, sizeof *m);
+	m->metric = f->metric;
+	if (!(m->to = open_memstream(&m->text, &m->n)))
+		die_memory();
+	if (!type)
+		type = slice_ends(slice_of(f->metric), S("_total")) ? "counter" : "gauge";
+	fprintf(m->to, "# HELP warp_%s %s\n# TYPE warp_%s %s\n", f->metric, f->help, f->metric,
+	    type);
+	return m->to;
+}
+
+/* One sample, or none where there is no number. */
+static void
+say_metric(struct teller *t, struct value v, const struct fact *f)
+{
+	FILE *to = family_of(t, f, NULL);
+
+	if (v.kind == V_NONE || v.kind == V_NULL)
+		return;
+	fprintf(to, *t->labels ? "warp_%s{%s} " : "warp_%s%s ", f->metric, t->labels);
+	if (v.kind != V_REAL)
+		fprintf(to, "%lld\n", (long long)v.i);
+	else
+		fprintf(to, f->digits > 0 ? "%.*f\n" : "%.*g\n", f->digits > 0 ? f->digits : 15,
+		    v.real);
+}
+
+/* The column becomes known, and how wide it must be. */
+static void
+say_head(struct teller *t, struct value v, const struct fact *f)
+{
+	struct column *c = *t->at;
+
+	if (!c) {
+		c = *t->at = arena_alloc(&scrap, sizeof *c);
+		c->name = f->column;
+		c->width = f->width == FIT ? -(int)strlen(f->column) : f->width;
+	}
+	if (f->width == FIT)
+		c->width = MIN(c->width, -(int)strlen(value_cell(v, f->digits)));
+	t->at = &c->next;
+}
+
+static void
+say_fact(struct teller *t, struct value v, const struct fact *f)
+{
+	if (t->as == AS_JSON && f->name && v.kind != V_NONE) {
+		json_key(&t->json, slice_of(f->name));
+		value_json(&t->json, v);
+	}
+	if (t->as == AS_METRICS && f->metric)
+		say_metric(t, v, f);
+	if (t->as == AS_HEADS && f->column)
+		say_head(t, v, f);
+	if (t->as == AS_ROWS && f->column) {
+		fprintf(t->json.to, "%s%*s", *t->at == t->columns ? "" : " ", (*t->at)->width,
+		    value_cell(v, f->digits));
+		t->at = &(*t->at)->next;
+	}
+}
+
+/* Begins an object or a list in JSON: a member of that name, or an item. */
+static void
+say_open(struct teller *t, const char *name, char bracket)
+{
+	if (t->as != AS_JSON)
+		return;
+	if (name)
+		json_key(&t->json, slice_of(name));
+	else
+		json_item(&t->json);
+	json_open(&t->json, bracket);
+}
+
+static void
+say_close(struct teller *t, char bracket)
+{
+	if (t->as == AS_JSON)
+		json_close(&t->json, bracket);
+}
+
+/* What follows is said of one thing: it is an object, a line of a table, samples. */
+static void
+row_begin(struct teller *t, const char *name)
+{
+	t->at = &t->columns;
+	t->labels = "";
+	say_open(t, name, '{');
+}
+
+static void
+row_end(struct teller *t)
+{
+	say_close(t, '}');
+	if (t->as == AS_ROWS)
+		fputc('\n', t->json.to);
+}
+
+/* A label of all metrics that follow in this row. */
+static void
+say_label(struct teller *t, const char *name, const char *s)
+{
+	struct text to = { 0 };
+
+	if (t->as != AS_METRICS)
+		return;
+	to.cap = strlen(t->labels) + strlen(name) + 2 * strlen(s) + sizeof ",=\"\"";
+	to.p = arena_alloc(&scrap, to.cap);
+	text_fmt(&to, "%s%s%s=\"", t->labels, *t->labels ? "," : "", name);
+	for (; *s; s++) {
+		text_str(&to, *s == '"' || *s == '\\' || *s == '\n' ? "\\" : "");
+		text_char(&to, *s == '\n' ? 'n' : *s);
+	}
+	text_char(&to, '"');
+	t->labels = to.p;
+}
+
+/* One value of several that f has: a member of that name, a sample so labelled. */
+static void
+say_part(struct teller *t, const char *label, const char *name, struct value v,
+    const struct fact *f)
+{
+	const char *labels = t->labels;
+	struct fact part = *f;
+
+	part.name = f->name ? name : NULL;
+	say_label(t, label, name);
+	say_fact(t, v, &part);
+	t->labels = labels;
+}
+
+/* ---- workers ---- */
+
+static const char *const code_names[] = { NULL, "1xx", "2xx", "3xx", "4xx", "5xx" };
 static const char *const worker_states[] = {
-	[WORKER_FREE] = "free",
-	[WORKER_STARTING] = "starting",
-	[WORKER_READY] = "ready",
-	[WORKER_DRAINING] = "draining",
+	[WORKER_FREE] = "free", [WORKER_STARTING] = "starting",
+	[WORKER_READY] = "ready", [WORKER_DRAINING] = "draining",
 };
 
-/* ---- facts ---- */
+/* A counter or gauge in a record. NULL: the sum of all workers, those that left
+ * included. */
+static uint64_t
+count_of(const void *rec, size_t at, size_t size)
+{
+	const void *p = (const char *)(rec ? rec : &board->gone) + at;
+	uint64_t n = size == sizeof(struct wide) ? wide_get(p) : *(const atomic_uint *)p;
 
-/* A number in each worker's record: its name in /status, in /metrics, what it
- * is. */
-struct fact {
-	const char *name, *metric, *help;
-	size_t at;
-};
+	for (size_t i = 0; !rec && i < LEN(board->workers); i++)
+		n += count_of(&board->workers[i], at, size);
+	return n;
+}
 
-/* Sums over all workers, those that left included. */
-#define COUNTED(field) offsetof(struct board_worker, field)
-static const struct fact counters[] = {
-	{ "accepted", "accepted_total", "Client connections accepted.", COUNTED(accepted) },
-	{ "refused", "accept_failures_total", "Accepts that failed for want of descriptors or memory.",
-	  COUNTED(refused) },
-	{ "handshakes", "tls_handshakes_total", "TLS handshakes of clients that succeeded.",
-	  COUNTED(handshakes) },
-	{ "resumed", "tls_resumed_total", "Of these, sessions that were resumed.",
-	  COUNTED(resumed) },
-	{ "handshakes_failed", "tls_handshakes_failed_total",
-	  "TLS handshakes of clients that failed.", COUNTED(handshakes_failed) },
-	{ "retries", "retries_total", "Requests tried again on another instance.", COUNTED(retries) },
-	{ "bytes_in", "received_bytes_total", "Bytes of request bodies.", COUNTED(bytes_in) },
-	{ "bytes_out", "sent_bytes_total", "Bytes of response bodies.", COUNTED(bytes_out) },
-	{ "log_dropped", "log_dropped_total", "Lines of the access log that were dropped.",
-	  COUNTED(log_dropped) },
-};
+#define COUNT_OF(w, field) count_of(w, AT(struct board_worker, field))
+#define COUNTED(w, field)  v_int(COUNT_OF(w, field))
+#define WORKER(field)      .at = offsetof(struct board_worker, field), \
+	                   .size = sizeof board->gone.field
 
-/* What is so now. */
+/* Answers by class. none: what those are called that never came. */
+static void
+say_codes(struct teller *t, const void *rec, size_t at, const char *none, const struct fact *f)
+{
+	if (f->name)
+		say_open(t, f->name, '{');
+	for (size_t i = 0; i < LEN(code_names); i++)
+		say_part(t, "code", i > 0 ? code_names[i] : none, v_int(count_of(rec,
+		    at + i * sizeof(struct wide), sizeof(struct wide))), f);
+	if (f->name)
+		say_close(t, '}');
+}
+
+/* The last cell of the board holds all that took longer than the one before,
+ * so it is +Inf. */
+static void
+say_latency(struct teller *t, const struct board_worker *w)
+{
+	static const unsigned limits[LATENCY_BUCKETS] = LATENCY_MS;
+	static const char *const name = "warp_request_seconds";
+	unsigned long long sum = 0;
+	FILE *to;
+
+	if (t->as != AS_METRICS)
+		return;
+	to = family_of(t, FACT(NULL, "request_seconds",
+	    "From the head of the request to the end of the answer."), "histogram");
+	for (size_t i = 0; i < LEN(limits); i++) {
+		sum += COUNT_OF(w, latency[i]);
+		if (i + 1 < LEN(limits))
+			fprintf(to, "%s_bucket{le=\"%g\"} %llu\n", name,
+			    limits[i] / (double)SECOND_MS, sum);
+	}
+	fprintf(to, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %.6f\n%s_count %llu\n", name, sum, name,
+	    (double)COUNT_OF(w, latency_us) / US_PER_S, name, sum);
+}
+
+/* What is so now, of a worker or of all, */
 static const struct fact gauges[] = {
-	{ "connections", "connections", "Client connections now open.", COUNTED(connections) },
+	{ "connections", "connections", "Client connections now open.", WORKER(connections) },
 	{ "upstream_connections", "upstream_connections",
 	  "Connections to instances now open, idle ones included.",
-	  COUNTED(upstream_connections) },
+	  WORKER(upstream_connections) },
 };
 
-static uint64_t
-counter_of(const struct board_worker *w, size_t at)
+/* and what was counted. */
+static const struct fact counters[] = {
+	{ "accepted", "accepted_total", "Client connections accepted.", WORKER(accepted) },
+	{ "refused", "accept_failures_total",
+	  "Accepts that failed for want of descriptors or memory.", WORKER(refused) },
+	{ "handshakes", "tls_handshakes_total", "TLS handshakes of clients that succeeded.",
+	  WORKER(handshakes) },
+	{ "resumed", "tls_resumed_total", "Of these, sessions that were resumed.",
+	  WORKER(resumed) },
+	{ "handshakes_failed", "tls_handshakes_failed_total",
+	  "TLS handshakes of clients that failed.", WORKER(handshakes_failed) },
+	{ "retries", "retries_total", "Requests tried again on another instance.",
+	  WORKER(retries) },
+	{ "bytes_in", "received_bytes_total", "Bytes of request bodies.", WORKER(bytes_in) },
+	{ "bytes_out", "sent_bytes_total", "Bytes of response bodies.", WORKER(bytes_out) },
+	{ "log_dropped", "log_dropped_total", "Lines of the access log that were dropped.",
+	  WORKER(log_dropped) },
+};
+
+static void
+say_counted(struct teller *t, const struct board_worker *w, const struct fact *f, size_t n)
 {
-	return wide_get((const struct wide *)(const void *)((const char *)w + at));
+	for (; n > 0; n--, f++)
+		say_fact(t, v_int(count_of(w, f->at, f->size)), f);
 }
 
-static uint64_t
-counter_sum(size_t at)
+static void
+say_requests(struct teller *t, const struct board_worker *w)
 {
-	uint64_t sum = counter_of(&board->gone, at);
-
-	for (size_t i = 0; i < LEN(board->workers); i++)
-		sum += counter_of(&board->workers[i], at);
-	return sum;
+	SAY(t, COUNTED(w, requests), "requests");
+	say_codes(t, w, offsetof(struct board_worker, codes), "aborted",
+	    FACT(NULL, "requests_total",
+	    "Requests by class of the answer; aborted: the client left before one."));
+	say_latency(t, w);
+	say_counted(t, w, counters, LEN(counters));
 }
 
-static uint64_t
-gauge_of(const struct board_worker *w, size_t at)
+/* The metrics are those of a process; warp's own have other names. */
+static void
+say_usage(struct teller *t, int pid)
 {
-	return *(const atomic_uint *)(const void *)((const char *)w + at);
+	struct usage u = usage_of(pid);
+	struct value cpu = u.known ? v_real(u.cpu_s) : v_null;
+	struct value rss = u.known ? v_int(u.rss) : v_null;
+
+	SAY(t, cpu, "cpu_secs", "process_cpu_seconds_total",
+	    "Processor time of the running one.");
+	SAY(t, rss, "rss_bytes", "process_resident_memory_bytes", "Memory of the running one.");
+	SAY(t, cpu, NULL, COLUMN("CPU_SECS", 9), .digits = 2);
+	SAY(t, u.known ? v_int(u.rss / KB) : v_null, NULL, COLUMN("RSS_KB", 10));
 }
 
-static uint64_t
-gauge_sum(size_t at)
+/* Each by itself; metrics have the sums, see tell_warp. */
+static void
+tell_workers(struct teller *t)
 {
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < LEN(board->workers); i++)
-		sum += gauge_of(&board->workers[i], at);
-	return sum;
+	say_open(t, "workers", '[');
+	for (size_t i = 0; i < LEN(board->workers) && t->as != AS_METRICS; i++) {
+		const struct board_worker *w = &board->workers[i];
+		if (w->pid <= 0)
+			continue;
+		row_begin(t, NULL);
+		SAY(t, v_int(w->pid), "pid", COLUMN("WORKER", -10));
+		SAY(t, v_str(worker_states[w->state]), "state", COLUMN("STATE", -8));
+		say_counted(t, w, gauges, LEN(gauges));
+		SAY(t, COUNTED(w, connections), NULL, COLUMN("CONNECTIONS", 11));
+		SAY(t, COUNTED(w, requests), NULL, COLUMN("REQUESTS", 10));
+		SAY(t, COUNTED(w, bytes_in), NULL, COLUMN("BYTES_IN", 14));
+		SAY(t, COUNTED(w, bytes_out), NULL, COLUMN("BYTES_OUT", 14));
+		say_usage(t, w->pid);
+		say_requests(t, w);
+		row_end(t);
+	}
+	say_close(t, ']');
 }
 
-static uint64_t
-code_sum(size_t class)
+/* warp's own processes: the master, and each worker by its slot. */
+static void
+tell_own(struct teller *t)
 {
-	return counter_sum(COUNTED(codes) + class * sizeof(struct wide));
+	for (int slot = -1; t->as == AS_METRICS && slot < (int)LEN(board->workers); slot++) {
+		struct usage u = usage_of(slot < 0 ? (int)getppid() : board->workers[slot].pid);
+		if (slot < 0 && !u.known)
+			return;
+		row_begin(t, NULL);
+		say_label(t, "role", slot < 0 ? "master" : "worker");
+		say_label(t, "slot", slot < 0 ? "" : arena_fmt(&scrap, "%d", slot));
+		SAY(t, u.known ? v_int(u.rss) : v_null, NULL, "resident_memory_bytes",
+		    "Memory of warp's own processes; what they share is in each.");
+		SAY(t, u.known ? v_real(u.cpu_s) : v_null, NULL, "cpu_seconds_total",
+		    "Processor time of warp's own processes.", .digits = 2);
+		row_end(t);
+	}
 }
 
-/* Of the newest configuration that was taken; the one at start is 1. */
-static unsigned
-generation(void)
-{
-	return board->reloads + 1;
-}
-
-/* ---- instances and processes ---- */
+/* ---- instances and their upstreams ---- */
 
 static const char *const run_names[] = {
-	[RUN_NONE] = "none",
-	[RUN_OFF] = "off",
-	[RUN_STARTING] = "starting",
-	[RUN_UP] = "up",
-	[RUN_DRAINING] = "draining",
+	[RUN_NONE] = "none", [RUN_OFF] = "off", [RUN_STARTING] = "starting",
+	[RUN_UP] = "up", [RUN_DRAINING] = "draining",
 };
 static const char *const health_names[] = {
-	[HEALTH_UNKNOWN] = "unknown",
-	[HEALTH_UP] = "up",
-	[HEALTH_DOWN] = "down",
-};
-static const char *const proc_states[PROC_STATES] = {
-	[PROC_OFF] = "off",
-	[PROC_WAITING] = "waiting",
-	[PROC_STARTING] = "starting",
-	[PROC_UP] = "up",
-	[PROC_DRAINING] = "draining",
-	[PROC_STOPPING] = "stopping",
-	[PROC_BACKOFF] = "backoff",
-	[PROC_DONE] = "done",
-	[PROC_FAILED] = "failed",
+	[HEALTH_UNKNOWN] = "unknown", [HEALTH_UP] = "up", [HEALTH_DOWN] = "down",
 };
 
-/* The process that p is a replica of: web of web, or of web.1. NULL: it is of
+/* An address that warp chooses may change: there the place is the label. */
+static void
+say_instance_labels(struct teller *t, const struct instance *in)
+{
+	char b[ADDR_TEXT];
+	const char *name = in->addr.kind == ADDR_NONE ? in->addr.text : instance_address(in, b);
+	int twin = t->as == AS_METRICS ? instance_twin(in) : 0;
+
+	say_label(t, "upstream", in->up->name);
+	say_label(t, "instance", twin > 0 ? arena_fmt(&scrap, "%s %d", name, twin + 1) : name);
+}
+
+static void
+say_health(struct teller *t, const struct board_instance *bi)
+{
+	say_open(t, "health", '{');
+	SAY(t, v_str(health_names[bi->health]), "state");
+	SAY(t, v_note(&bi->check_why), "why");
+	SAY(t, bi->checked_ms > 0 ? v_real((double)clock_ago(bi->checked_ms) / SECOND_MS) : v_null,
+	    "checked_secs_ago");
+	SAY(t, v_int(bi->check_passes), "passes");
+	SAY(t, v_int(bi->check_fails), "fails");
+	say_close(t, '}');
+}
+
+/* What keeps requests from it, as numbers. */
+static void
+say_instance_flags(struct teller *t, const struct instance *in)
+{
+	enum standing s = instance_standing(in);
+	int64_t until = instance_open_until(in);
+
+	SAY(t, v_bool(s == STAND_UP), NULL, "instance_up", "1 when any request may go to it.");
+	/* no checks, or none has ended yet: nothing is held against it */
+	SAY(t, v_bool(s != STAND_UNHEALTHY), NULL, "instance_healthy",
+	    "0 when its health checks fail.");
+	SAY(t, v_bool(in->board->drained), NULL, "instance_drained",
+	    "1 while the operator keeps requests from it.");
+	SAY(t, v_int(until == 0 ? 0 : until <= now_ms ? 1 : 2), NULL, "instance_breaker",
+	    "Its breaker: 0 closed, 1 half-open, 2 open.");
+}
+
+/* How much it was asked, and how fast it answered. */
+static void
+say_instance_counts(struct teller *t, const struct board_instance *bi)
+{
+	uint64_t n = wide_get(&bi->requests);
+	double us = (double)wide_get(&bi->latency_us);
+
+	SAY(t, v_int(bi->in_flight), "in_flight", COLUMN("IN_FLIGHT", 9));
+	SAY(t, v_int(n), "requests", "instance_requests_total",
+	    "Answers that came from the instance.", COLUMN("REQUESTS", 10));
+	SAY(t, v_int(wide_get(&bi->failures)), "failures", "instance_failures_total",
+	    "Failures of the instance.", COLUMN("FAILURES", 8));
+	SAY(t, v_real(us / US_PER_S), NULL, "instance_response_seconds_total",
+	    "Sum of the times until the head of its answer.");
+	SAY(t, v_int(bi->in_flight), NULL, "instance_in_flight",
+	    "Requests now with the instance.");
+	SAY(t, v_real(n > 0 ? us / (double)n / US_PER_MS : 0), "latency_ms",
+	    COLUMN("LATENCY_MS", 10), .digits = 3);
+	SAY(t, v_real(bi->average_us / US_PER_MS), "average_ms");
+	SAY(t, v_real(bi->average_us / US_PER_S), NULL, "instance_average_seconds",
+	    "Moving average of the time to its answer.");
+	SAY(t, v_int(bi->idle_life_ms), "idle_life_ms");
+}
+
+static void
+say_instance(struct teller *t, const struct instance *in, int i)
+{
+	struct text why = { arena_alloc(&scrap, WHY_MAX), 0, WHY_MAX - 1, false };
+	const char *address = instance_address(in, arena_alloc(&scrap, ADDR_TEXT));
+	const struct board_instance *bi = in->board;
+
+	instance_why(in, &why);
+	row_begin(t, NULL);
+	say_instance_labels(t, in);
+	SAY(t, v_str(in->up->name), NULL, COLUMN("UPSTREAM", FIT));
+	SAY(t, v_int(i), "index");
+	SAY(t, v_str(address), "address", COLUMN("INSTANCE", FIT));
+	SAY(t, v_str(standing_names[instance_standing(in)]), "state", COLUMN("STANDING", -10));
+	SAY(t, in->up->health.on ? v_str(health_names[bi->health]) : v_null, NULL,
+	    COLUMN("HEALTH", -8));
+	SAY(t, v_text(why.p), "why");
+	SAY(t, v_bool(bi->drained), "drained");
+	SAY(t, v_str(run_names[bi->run]), "run");
+	SAY(t, v_int(in->weight), "weight", COLUMN("WEIGHT", 6));
+	SAY(t, v_bool(in->backup), "backup");
+	SAY(t, v_int(in->max_connections), "max_connections");
+	SAY(t, v_int(bi->addrs.n), "addresses");
+	say_instance_counts(t, bi);
+	say_instance_flags(t, in);
+	say_codes(t, bi, offsetof(struct board_instance, codes), "none",
+	    FACT("codes", "instance_answers_total",
+	    "Answers by class; none: the request failed or was cut before one."));
+	if (in->up->health.on)
+		say_health(t, bi);
+	SAY(t, v_text(why.p), NULL, COLUMN("WHY", 0));
+	row_end(t);
+}
+
+/* Where there is none the table has its heads all the same: those of nobody. */
+static void
+tell_upstreams(struct teller *t)
+{
+	static struct upstream nowhere = { .name = "" };
+	static struct board_instance off;
+	static const struct instance nobody = { .up = &nowhere, .replica = -1, .addr.text = "",
+		.board = &off };
+
+	if (t->as == AS_HEADS)
+		say_instance(t, &nobody, 0);
+	say_open(t, "upstreams", '[');
+	for (int u = 0; u < t->cf->n_upstreams; u++) {
+		const struct upstream *up = &t->cf->upstreams[u];
+		say_open(t, NULL, '{');
+		SAY(t, v_str(up->name), "name");
+		SAY(t, v_str(up->balance->name), "strategy");
+		SAY(t, v_real(up->hold_ms / (double)SECOND_MS), "hold_secs");
+		SAY(t, v_str(up->maintenance), "maintenance");
+		say_open(t, "instances", '[');
+		for (int i = 0; i < up->n_instances; i++)
+			say_instance(t, &up->instances[i], i);
+		say_close(t, ']');
+		say_close(t, '}');
+	}
+	say_close(t, ']');
+}
+
+/* ---- processes ---- */
+
+static const char *const proc_states[PROC_STATES] = {
+	[PROC_OFF] = "off", [PROC_WAITING] = "waiting", [PROC_STARTING] = "starting",
+	[PROC_UP] = "up", [PROC_DRAINING] = "draining", [PROC_STOPPING] = "stopping",
+	[PROC_BACKOFF] = "backoff", [PROC_DONE] = "done", [PROC_FAILED] = "failed",
+};
+
+/* The process that name is a replica of: web of web, or of web.1. NULL: it is of
  * another configuration. */
 static const struct process *
 proc_of(const struct conf *cf, const char *name)
@@ -15752,1061 +16191,308 @@ proc_of(const struct conf *cf, const char *name)
 	return NULL;
 }
 
-/* Seconds from then to now; nothing was then if it is 0. */
-static double
-secs_since(long long then_ms)
-{
-	return then_ms > 0 ? (double)MAX(now_ms - then_ms, 0) / SECOND_MS : 0;
-}
-
-/* As many as there are; used ones come first. */
-static size_t
-procs_count(void)
-{
-	size_t n = 0;
-
-	while (n < LEN(board->procs) && board->procs[n].name[0])
-		n++;
-	return n;
-}
-
-/* Mean time to the answer's head. */
-static double
-instance_latency_ms(const struct instance *in)
-{
-	uint64_t n = wide_get(&in->board->requests);
-
-	return n > 0 ? (double)wide_get(&in->board->latency_us) / (double)n / US_PER_MS : 0;
-}
-
-/* ---- certificates ---- */
-
-static const char *const cert_origins[] = {
-	[CERT_FILE] = "file",
-	[CERT_ACME] = "acme",
-	[CERT_MADE] = "self-signed",
-};
-static const char *const acme_states[] = {
-	[ACME_OFF] = "off",
-	[ACME_WAITING] = "waiting",
-	[ACME_ASKING] = "asking",
-	[ACME_FAILED] = "failed",
-};
-
-static const char *
-time_text(int64_t s, char out[TIME_TEXT])
-{
-	time_t t = (time_t)s;
-	struct tm tm;
-
-	if (!gmtime_r(&t, &tm) || strftime(out, TIME_TEXT, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-		out[0] = '\0'; /* no calendar has it */
-	return out;
-}
-
-/* Whole days that it is good for; below 0: it was. */
-static int
-cert_days_left(const struct cert *c)
-{
-	int64_t left = c->until_s - now_s, days = left / DAY_S - (left % DAY_S < 0);
-
-	return (int)MAX(MIN(days, INT_MAX), INT_MIN);
-}
-
-/* `EC 256`. */
-static const char *
-cert_key_text(const struct cert *c, char sep, char out[sizeof "RSA 4294967295"])
-{
-	snprintf(out, sizeof "RSA 4294967295", "%s%c%u",
-	    c->key_type == BR_KEYTYPE_EC ? "EC" : "RSA", sep, c->key_bits);
-	return out;
-}
-
-static int
-certs_count(const struct conf *cf)
-{
-	return cf->tls.on && cf->tls.set ? cf->tls.set->n : 0;
-}
-
-/* ---- JSON ---- */
-
-/* An object being written: more says whether a comma is due. */
-struct js {
-	FILE *to;
-	bool more;
-	int depth;
-};
-
-enum { JS_LINES = 3 }; /* so deep a member has a line of its own */
-
-static void
-js_key(struct js *j, const char *key)
-{
-	if (j->more)
-		fputc(',', j->to);
-	if (j->depth > 0 && j->depth <= JS_LINES)
-		fprintf(j->to, "\n%*s", 2 * j->depth, "");
-	else if (j->more)
-		fputc(' ', j->to);
-	if (key)
-		fprintf(j->to, "\"%s\": ", key);
-	j->more = true;
-}
-
-static void
-js_open(struct js *j, const char *key, char bracket)
-{
-	js_key(j, key);
-	fputc(bracket, j->to);
-	j->more = false;
-	j->depth++;
-}
-
-static void
-js_close(struct js *j, char bracket)
-{
-	j->depth--;
-	if (j->more && j->depth < JS_LINES)
-		fprintf(j->to, "\n%*s", 2 * j->depth, "");
-	fputc(bracket, j->to);
-	j->more = true;
-}
-
-static void
-js_uint(struct js *j, const char *key, uint64_t v)
-{
-	js_key(j, key);
-	fprintf(j->to, "%llu", (unsigned long long)v);
-}
-
-static void
-js_real(struct js *j, const char *key, double v)
-{
-	js_key(j, key);
-	fprintf(j->to, "%.3f", v);
-}
-
-static void
-js_bool(struct js *j, const char *key, bool v)
-{
-	js_key(j, key);
-	fputs(v ? "true" : "false", j->to);
-}
-
-static void
-js_int(struct js *j, const char *key, int64_t v)
-{
-	js_key(j, key);
-	fprintf(j->to, "%lld", (long long)v);
-}
-
-static void
-js_null(struct js *j, const char *key)
-{
-	js_key(j, key);
-	fputs("null", j->to);
-}
-
-static void
-js_usage(struct js *j, int pid)
-{
-	struct usage u = usage_of(pid);
-
-	if (u.known) {
-		js_real(j, "cpu_secs", u.cpu_s);
-		js_uint(j, "rss_bytes", u.rss);
-	} else {
-		js_null(j, "cpu_secs");
-		js_null(j, "rss_bytes");
-	}
-}
-
-static void
-js_text(struct js *j, const char *key, struct slice s)
-{
-	js_key(j, key);
-	json_quote(j->to, s);
-}
-
-/* A time of the wall clock as RFC 3339 has it; 0: null. */
-static void
-js_time(struct js *j, const char *key, int64_t s)
-{
-	char b[TIME_TEXT];
-
-	if (s == 0)
-		js_null(j, key);
-	else
-		js_text(j, key, slice_of(time_text(s, b)));
-}
-
-/* Answers by class; of an instance: [0] counts those that never came. */
-static void
-js_codes(struct js *j, const struct board_instance *bi)
-{
-	js_open(j, "codes", '{');
-	js_uint(j, bi ? "none" : code_names[0], bi ? wide_get(&bi->codes[0]) : code_sum(0));
-	for (size_t i = 1; i < LEN(code_names); i++)
-		js_uint(j, code_names[i], bi ? wide_get(&bi->codes[i]) : code_sum(i));
-	js_close(j, '}');
-}
-
-/* ---- /status ---- */
-
-static void
-status_worker(struct js *j, const struct board_worker *w)
-{
-	js_open(j, NULL, '{');
-	js_uint(j, "pid", (uint64_t)w->pid);
-	js_text(j, "state", slice_of(worker_states[w->state]));
-	for (size_t i = 0; i < LEN(gauges); i++)
-		js_uint(j, gauges[i].name, gauge_of(w, gauges[i].at));
-	js_usage(j, w->pid);
-	js_uint(j, "requests", wide_get(&w->requests));
-	for (size_t i = 0; i < LEN(counters); i++)
-		js_uint(j, counters[i].name, counter_of(w, counters[i].at));
-	js_close(j, '}');
-}
-
-static void
-status_listeners(struct js *j, const char *kind, const struct addr *a, int n)
-{
-	for (int i = 0; i < n; i++) {
-		js_open(j, NULL, '{');
-		js_text(j, "address", slice_of(a[i].text));
-		js_text(j, "kind", a[i].scheme == SCHEME_HTTPS ? S("https") : slice_of(kind));
-		js_close(j, '}');
-	}
-}
-
-static void
-status_health(struct js *j, const struct board_instance *bi)
-{
-	char b[WHY_MAX];
-
-	js_open(j, "health", '{');
-	js_text(j, "state", slice_of(health_names[bi->health]));
-	js_text(j, "why", slice_of(board_text_get(&bi->check_why, b)));
-	if (bi->checked_ms > 0)
-		js_real(j, "checked_secs_ago", (double)clock_ago(bi->checked_ms) / SECOND_MS);
-	else
-		js_null(j, "checked_secs_ago");
-	js_uint(j, "passes", bi->check_passes);
-	js_uint(j, "fails", bi->check_fails);
-	js_close(j, '}');
-}
-
-static void
-status_instance(struct js *j, const struct instance *in)
-{
-	char b[WHY_MAX], address[ADDR_TEXT];
-	struct text why = { b, 0, sizeof b, false };
-	const struct board_instance *bi = in->board;
-
-	instance_why(in, &why);
-	js_open(j, NULL, '{');
-	js_uint(j, "index", (uint64_t)(in - in->up->instances));
-	js_text(j, "address", slice_of(instance_address(in, address)));
-	js_text(j, "state", slice_of(standing_names[instance_standing(in)]));
-	js_text(j, "why", text_slice(&why));
-	js_bool(j, "drained", bi->drained);
-	js_text(j, "run", slice_of(run_names[bi->run]));
-	js_uint(j, "weight", in->weight);
-	js_bool(j, "backup", in->backup);
-	js_uint(j, "max_connections", in->max_connections);
-	js_uint(j, "addresses", bi->addrs.n);
-	js_uint(j, "in_flight", bi->in_flight);
-	js_uint(j, "requests", wide_get(&bi->requests));
-	js_uint(j, "failures", wide_get(&bi->failures));
-	js_real(j, "latency_ms", instance_latency_ms(in));
-	js_real(j, "average_ms", bi->average_us / US_PER_MS);
-	js_uint(j, "idle_life_ms", bi->idle_life_ms);
-	js_codes(j, bi);
-	if (in->up->health.on)
-		status_health(j, bi);
-	js_close(j, '}');
-}
-
-static void
-status_upstream(struct js *j, const struct upstream *up)
-{
-	js_open(j, NULL, '{');
-	js_text(j, "name", slice_of(up->name));
-	js_text(j, "strategy", slice_of(up->balance->name));
-	js_real(j, "hold_secs", up->hold_ms / (double)SECOND_MS);
-	if (up->maintenance)
-		js_text(j, "maintenance", slice_of(up->maintenance));
-	else
-		js_null(j, "maintenance");
-	js_open(j, "instances", '[');
-	for (int i = 0; i < up->n_instances; i++)
-		status_instance(j, &up->instances[i]);
-	js_close(j, ']');
-	js_close(j, '}');
-}
-
 /* Its last words, oldest first. */
-static void
-status_lines(struct js *j, const struct board_proc *p)
+static struct value
+v_lines(const struct board_proc *p)
 {
-	unsigned n = p->n_lines, from = n > PROC_LINES ? n - PROC_LINES : 0;
-	char b[WHY_MAX];
+	unsigned n = p->n_lines, kept = MIN(n, PROC_LINES);
+	struct slices *s = arena_alloc(&scrap, sizeof *s);
 
-	js_open(j, "lines", '[');
-	for (unsigned i = from; i != n; i++)
-		js_text(j, NULL, slice_of(board_text_get(&p->lines[i % PROC_LINES], b)));
-	js_close(j, ']');
+	s->v = arena_alloc(&scrap, PROC_LINES * sizeof *s->v);
+	for (unsigned i = n - kept; i != n; i++)
+		s->v[s->n++] = slice_of(v_note(&p->lines[i % PROC_LINES]).text);
+	return v_texts(s);
 }
 
+/* The used records come first. */
 static void
-status_proc(struct js *j, const struct conf *cf, const struct board_proc *p)
+tell_procs(struct teller *t)
 {
-	const struct process *of = proc_of(cf, p->name);
-	char b[WHY_MAX];
-
-	js_open(j, NULL, '{');
-	js_text(j, "name", slice_of(p->name));
-	js_text(j, "process", slice_of(of ? of->name : p->name));
-	if (of && of->up)
-		js_text(j, "upstream", slice_of(of->up->name));
-	else
-		js_null(j, "upstream");
-	js_text(j, "state", slice_of(proc_states[p->state]));
-	js_text(j, "why", slice_of(board_text_get(&p->why, b)));
-	js_uint(j, "pid", (uint64_t)p->pid);
-	js_uint(j, "restarts", p->restarts);
-	js_real(j, "since_secs", secs_since((int64_t)wide_get(&p->since_ms)));
-	js_real(j, "uptime_secs", secs_since((int64_t)wide_get(&p->started_ms)));
-	js_usage(j, p->pid);
-	status_lines(j, p);
-	js_close(j, '}');
+	say_open(t, "processes", '[');
+	for (size_t i = 0; i < LEN(board->procs) && board->procs[i].name[0]; i++) {
+		const struct board_proc *p = &board->procs[i];
+		const struct process *of = proc_of(t->cf, p->name);
+		row_begin(t, NULL);
+		say_label(t, "process", p->name);
+		SAY(t, v_str(p->name), "name", COLUMN("PROCESS", FIT));
+		SAY(t, v_str(of ? of->name : p->name), "process");
+		SAY(t, v_str(of && of->up ? of->up->name : NULL), "upstream");
+		SAY(t, v_str(proc_states[p->state]), "state", COLUMN("STATE", -8));
+		SAY(t, v_note(&p->why), "why");
+		SAY(t, v_int(p->pid), "pid", COLUMN("PID", 7));
+		SAY(t, v_bool(p->state == PROC_UP), NULL, "process_up",
+		    "1 when it runs and is ready.");
+		SAY(t, v_int(p->restarts), "restarts", "process_restarts_total",
+		    "Starts after the first.", COLUMN("RESTARTS", 8));
+		SAY(t, v_since(&p->since_ms), "since_secs", COLUMN("SINCE", 8));
+		SAY(t, v_since(&p->started_ms), "uptime_secs");
+		say_usage(t, p->pid);
+		SAY(t, v_note(&p->why), NULL, COLUMN("WHY", 0));
+		SAY(t, v_lines(p), "lines");
+		row_end(t);
+	}
+	say_close(t, ']');
 }
 
-static void
-status_procs(struct js *j, const struct conf *cf)
-{
-	js_open(j, "processes", '[');
-	for (size_t i = 0; i < procs_count(); i++)
-		status_proc(j, cf, &board->procs[i]);
-	js_close(j, ']');
-}
+/* ---- routes ---- */
 
-/* What one of print_conditions and print_action writes, without its lead; for
- * free(). NULL: no memory. */
-static char *
-route_printed(void (*print)(FILE *, const struct route *), const struct route *r,
-    struct slice lead)
+/* What one of print_conditions and print_action writes, without its lead. */
+static struct value
+v_printed(const struct teller *t, void (*print)(FILE *, const struct route *),
+    const struct route *r, struct slice lead)
 {
 	char *p = NULL;
 	size_t n = 0;
-	FILE *f = open_memstream(&p, &n);
+	FILE *f = t->as == AS_JSON || t->as == AS_ROWS ? open_memstream(&p, &n) : NULL;
+	struct slice s = S("");
 
-	if (!f)
-		return NULL;
-	print(f, r);
-	if (fclose(f) != 0) {
-		free(p);
-		return NULL;
-	}
-	if (n > 0 && p[n - 1] == '\n')
-		p[--n] = '\0';
-	if (slice_starts((struct slice){ p, n }, lead))
-		memmove(p, p + lead.n, n + 1 - lead.n);
-	return p;
+	if (f)
+		print(f, r);
+	if (f && fclose(f) == 0)
+		s = (struct slice){ p, n };
+	if (slice_starts(s, lead))
+		s = slice_from(s, lead.n);
+	if (slice_ends(s, S("\n")))
+		s.n--;
+	s = arena_dup(&scrap, s);
+	free(p);
+	return v_text(s.p);
 }
 
-static uint64_t
-route_hits(const struct conf *cf, int i)
-{
-	return wide_get(&board->hits[cf->hits_half][i]);
-}
-
+/* By its place and line, for it has no name. */
 static void
-status_route(struct js *j, const struct conf *cf, int i)
+say_route(struct teller *t, const struct route *r, int i)
 {
-	const struct route *r = &cf->table.routes[i];
-	char *match = route_printed(print_conditions, r, S(" "));
-	char *action = route_printed(print_action, r, S(" -> "));
+	struct value match = v_printed(t, print_conditions, r, S(" "));
+	struct value action = v_printed(t, print_action, r, S(" -> "));
+	struct value hits = i >= ROUTE_HITS ? v_none
+	    : v_int(wide_get(&board->hits[t->cf->hits_half][i]));
 
-	js_open(j, NULL, '{');
-	js_uint(j, "line", r->line);
-	js_text(j, "match", slice_of(match));
-	js_text(j, "action", slice_of(action));
-	if (i < ROUTE_HITS)
-		js_uint(j, "hits", route_hits(cf, i));
-	js_close(j, '}');
-	free(match);
-	free(action);
+	row_begin(t, NULL);
+	say_label(t, "route", arena_fmt(&scrap, "%d", i + 1));
+	say_label(t, "line", arena_fmt(&scrap, "%u", r->line));
+	SAY(t, v_int(i + 1), NULL, COLUMN("ROUTE", -5));
+	SAY(t, v_int(r->line), "line", COLUMN("LINE", 6));
+	SAY(t, match, "match");
+	SAY(t, action, "action");
+	SAY(t, hits, "hits", "route_hits_total",
+	    "Requests that the route took, since its configuration was loaded.",
+	    COLUMN("HITS", 12));
+	SAY(t, action, NULL, COLUMN("ACTION", -23));
+	SAY(t, match, NULL, COLUMN("MATCH", 0));
+	row_end(t);
 }
 
+/* Also without a route there are heads. */
 static void
-status_routes(struct js *j, const struct conf *cf)
+tell_routes(struct teller *t)
 {
-	int n = MIN(cf->table.n, ADMIN_ROUTES);
+	static const struct route nowhere = { .line = 0 };
 
-	js_open(j, "routes", '[');
-	for (int i = 0; i < n; i++)
-		status_route(j, cf, i);
-	js_close(j, ']');
-	if (n < cf->table.n)
-		js_uint(j, "routes_not_shown", (uint64_t)(cf->table.n - n));
+	if (t->cf->table.n == 0 && (t->as == AS_HEADS || t->as == AS_METRICS))
+		say_route(t, &nowhere, ROUTE_HITS);
+	say_open(t, "routes", '[');
+	for (int i = 0; i < MIN(t->cf->table.n, ADMIN_ROUTES); i++)
+		say_route(t, &t->cf->table.routes[i], i);
+	say_close(t, ']');
+	if (t->as == AS_JSON && t->cf->table.n > ADMIN_ROUTES)
+		SAY(t, v_int(t->cf->table.n - ADMIN_ROUTES), "routes_not_shown");
 }
 
-static void
-status_workers(struct js *j)
-{
-	js_open(j, "workers", '[');
-	for (size_t i = 0; i < LEN(board->workers); i++)
-		if (board->workers[i].pid > 0)
-			status_worker(j, &board->workers[i]);
-	js_close(j, ']');
-}
+/* ---- certificates, and ACME, which gets them ---- */
 
-static void
-status_cert(struct js *j, const struct cert *c)
-{
-	char b[sizeof "RSA 4294967295"];
-
-	js_open(j, NULL, '{');
-	js_open(j, "names", '[');
-	for (int i = 0; i < c->names.n; i++)
-		js_text(j, NULL, c->names.v[i]);
-	js_close(j, ']');
-	js_text(j, "issuer", c->issuer);
-	js_text(j, "origin", slice_of(cert_origins[c->origin]));
-	js_text(j, "key", slice_of(cert_key_text(c, ' ', b)));
-	js_time(j, "from", c->from_s);
-	js_time(j, "until", c->until_s);
-	js_int(j, "days_left", cert_days_left(c));
-	js_close(j, '}');
-}
-
-/* What there is, and how what is still to come gets on. */
-static void
-status_certs(struct js *j, const struct conf *cf)
-{
-	const struct board_acme *acme = &board->acme;
-	char b[WHY_MAX];
-
-	js_open(j, "certificates", '[');
-	for (int i = 0; i < certs_count(cf); i++)
-		status_cert(j, &cf->tls.set->v[i]);
-	js_close(j, ']');
-	js_open(j, "acme", '{');
-	js_text(j, "state", slice_of(acme_states[acme->state]));
-	js_time(j, "next", acme->next_s);
-	js_text(j, "why", slice_of(board_text_get(&acme->why, b)));
-	js_close(j, '}');
-}
-
-static void
-status_json(const struct conf *cf, FILE *to)
-{
-	struct js j = { .to = to };
-
-	js_open(&j, NULL, '{');
-	js_text(&j, "version", slice_of(VERSION));
-	js_uint(&j, "pid", (uint64_t)getppid());
-	js_usage(&j, (int)getppid());
-	js_uint(&j, "uptime_secs", (uint64_t)MAX(now_s - board->started_s, 0));
-	js_uint(&j, "generation", generation());
-	js_uint(&j, "reloads", board->reloads);
-	for (size_t i = 0; i < LEN(gauges); i++)
-		js_uint(&j, gauges[i].name, gauge_sum(gauges[i].at));
-	js_uint(&j, "requests", counter_sum(COUNTED(requests)));
-	for (size_t i = 0; i < LEN(counters); i++)
-		js_uint(&j, counters[i].name, counter_sum(counters[i].at));
-	js_codes(&j, NULL);
-	status_workers(&j);
-	js_open(&j, "listeners", '[');
-	status_listeners(&j, "http", cf->server.listens, cf->server.n_listens);
-	status_listeners(&j, "admin", cf->admin.listens, cf->admin.n_listens);
-	js_close(&j, ']');
-	js_open(&j, "upstreams", '[');
-	for (int i = 0; i < cf->n_upstreams; i++)
-		status_upstream(&j, &cf->upstreams[i]);
-	js_close(&j, ']');
-	status_procs(&j, cf);
-	status_routes(&j, cf);
-	status_certs(&j, cf);
-	js_close(&j, '}');
-	fputc('\n', to);
-}
-
-/* ---- /status?format=text: blanks part cells and nothing else ---- */
-
-/* s without blanks, `-` for nothing; in a column of that width, or 0: the last. */
-static void
-cell(FILE *to, int width, const char *s)
-{
-	int n = 0;
-
-	for (; *s; s++, n++)
-		fputc((unsigned char)*s > ' ' ? *s : '_', to);
-	if (n == 0)
-		n = fputc('-', to) == '-';
-	fprintf(to, "%*s", MAX(width - n, width > 0), "");
-}
-
-/* The widest name and address, so that the columns stand below each other. */
-static void
-status_widths(const struct conf *cf, int *name, int *address)
-{
-	char b[ADDR_TEXT];
-
-	for (int u = 0; u < cf->n_upstreams; u++) {
-		const struct upstream *up = &cf->upstreams[u];
-		*name = MAX(*name, (int)strlen(up->name));
-		for (int i = 0; i < up->n_instances; i++)
-			*address = MAX(*address,
-			    (int)strlen(instance_address(&up->instances[i], b)));
-	}
-}
-
-static void
-table_instance(FILE *to, const struct instance *in, int name, int address)
-{
-	char b[WHY_MAX], where[ADDR_TEXT];
-	struct text why = { b, 0, sizeof b - 1, false };
-	const struct board_instance *bi = in->board;
-
-	instance_why(in, &why);
-	b[why.n] = '\0';
-	cell(to, name + 1, in->up->name);
-	cell(to, address + 1, instance_address(in, where));
-	fprintf(to, "%-10s %-8s %6u %9u %10llu %8llu %10.3f ",
-	    standing_names[instance_standing(in)],
-	    in->up->health.on ? health_names[bi->health] : "-", in->weight, bi->in_flight,
-	    (unsigned long long)wide_get(&bi->requests),
-	    (unsigned long long)wide_get(&bi->failures), instance_latency_ms(in));
-	cell(to, 0, b);
-	fputc('\n', to);
-}
-
-static void
-table_instances(const struct conf *cf, FILE *to)
-{
-	int name = (int)sizeof "UPSTREAM" - 1, address = (int)sizeof "INSTANCE" - 1;
-
-	status_widths(cf, &name, &address);
-	fprintf(to, "\n%-*s %-*s %-10s %-8s %6s %9s %10s %8s %10s %s\n", name, "UPSTREAM",
-	    address, "INSTANCE", "STANDING", "HEALTH", "WEIGHT", "IN_FLIGHT", "REQUESTS",
-	    "FAILURES", "LATENCY_MS", "WHY");
-	for (int u = 0; u < cf->n_upstreams; u++)
-		for (int i = 0; i < cf->upstreams[u].n_instances; i++)
-			table_instance(to, &cf->upstreams[u].instances[i], name, address);
-}
-
-/* `-` where a process has no value. */
-static void
-table_proc(FILE *to, const struct board_proc *p, int name)
-{
-	struct usage u = usage_of(p->pid);
-	char b[WHY_MAX];
-
-	cell(to, name + 1, p->name);
-	fprintf(to, "%-8s %7d %8u %8.0f ", proc_states[p->state], (int)p->pid, p->restarts,
-	    secs_since((int64_t)wide_get(&p->since_ms)));
-	if (u.known)
-		fprintf(to, "%9.2f %10llu ", u.cpu_s, (unsigned long long)(u.rss / KB));
-	else
-		fprintf(to, "%9s %10s ", "-", "-");
-	cell(to, 0, board_text_get(&p->why, b));
-	fputc('\n', to);
-}
-
-static void
-table_procs(FILE *to)
-{
-	int name = (int)sizeof "PROCESS" - 1;
-
-	if (procs_count() == 0)
-		return;
-	for (size_t i = 0; i < procs_count(); i++)
-		name = MAX(name, (int)strlen(board->procs[i].name));
-	fprintf(to, "\n%-*s %-8s %7s %8s %8s %9s %10s %s\n", name, "PROCESS", "STATE", "PID",
-	    "RESTARTS", "SINCE", "CPU_SECS", "RSS_KB", "WHY");
-	for (size_t i = 0; i < procs_count(); i++)
-		table_proc(to, &board->procs[i], name);
-}
-
-static void
-table_routes(const struct conf *cf, FILE *to)
-{
-	fprintf(to, "\n%-5s %6s %12s %-24s %s\n", "ROUTE", "LINE", "HITS", "ACTION", "MATCH");
-	for (int i = 0; i < MIN(cf->table.n, ADMIN_ROUTES); i++) {
-		const struct route *r = &cf->table.routes[i];
-		char *match = route_printed(print_conditions, r, S(" "));
-		char *action = route_printed(print_action, r, S(" -> "));
-		fprintf(to, "%-5d %6u ", i + 1, r->line);
-		if (i < ROUTE_HITS)
-			fprintf(to, "%12llu ", (unsigned long long)route_hits(cf, i));
-		else
-			fprintf(to, "%12s ", "-");
-		cell(to, (int)sizeof "upstream a-usual-name..", action ? action : "");
-		cell(to, 0, match ? match : "");
-		fputc('\n', to);
-		free(match);
-		free(action);
-	}
-}
-
-static void
-table_workers(FILE *to)
-{
-	fprintf(to, "\n%-10s %-8s %11s %10s %14s %14s %9s %10s\n", "WORKER", "STATE",
-	    "CONNECTIONS", "REQUESTS", "BYTES_IN", "BYTES_OUT", "CPU_SECS", "RSS_KB");
-	for (size_t i = 0; i < LEN(board->workers); i++) {
-		const struct board_worker *w = &board->workers[i];
-		struct usage u = usage_of(w->pid);
-		if (w->pid <= 0)
-			continue;
-		fprintf(to, "%-10d %-8s %11u %10llu %14llu %14llu ", w->pid,
-		    worker_states[w->state], w->connections,
-		    (unsigned long long)wide_get(&w->requests),
-		    (unsigned long long)wide_get(&w->bytes_in),
-		    (unsigned long long)wide_get(&w->bytes_out));
-		if (u.known)
-			fprintf(to, "%9.2f %10llu\n", u.cpu_s, (unsigned long long)(u.rss / KB));
-		else
-			fprintf(to, "%9s %10s\n", "-", "-");
-	}
-}
-
-/* All names but the first, as one cell. */
-static void
-cell_names(FILE *to, const struct slices *names)
-{
-	for (int i = 1; i < names->n; i++) {
-		if (i > 1)
-			fputc(',', to);
-		for (size_t k = 0; k < names->v[i].n; k++)
-			fputc((unsigned char)names->v[i].p[k] > ' ' ? names->v[i].p[k] : '_', to);
-	}
-	fputs(names->n > 1 ? " " : "- ", to);
-}
-
-static void
-table_cert(FILE *to, const struct cert *c, int name)
-{
-	char b[TIME_TEXT], key[sizeof "RSA 4294967295"];
-
-	cell(to, name + 1, c->names.n > 0 ? c->names.v[0].p : "");
-	fprintf(to, "%-11s %-8s %-20s %9d ", cert_origins[c->origin], cert_key_text(c, '-', key),
-	    time_text(c->until_s, b), cert_days_left(c));
-	cell_names(to, &c->names);
-	cell(to, 0, c->issuer.n > 0 ? c->issuer.p : "");
-	fputc('\n', to);
-}
-
-static void
-table_certs(const struct conf *cf, FILE *to)
-{
-	int name = (int)sizeof "CERTIFICATE" - 1;
-
-	if (certs_count(cf) == 0)
-		return;
-	for (int i = 0; i < certs_count(cf); i++)
-		if (cf->tls.set->v[i].names.n > 0)
-			name = MAX(name, (int)cf->tls.set->v[i].names.v[0].n);
-	fprintf(to, "\n%-*s %-11s %-8s %-20s %9s %s %s\n", name, "CERTIFICATE", "ORIGIN", "KEY",
-	    "UNTIL", "DAYS_LEFT", "OTHER_NAMES", "ISSUER");
-	for (int i = 0; i < certs_count(cf); i++)
-		table_cert(to, &cf->tls.set->v[i], name);
-}
-
-static void
-table_acme(FILE *to)
-{
-	const struct board_acme *acme = &board->acme;
-	char b[WHY_MAX], next[TIME_TEXT];
-
-	if (acme->state == ACME_OFF)
-		return;
-	fprintf(to, "\n%-8s %-20s %s\n%-8s %-20s ", "ACME", "NEXT", "WHY",
-	    acme_states[acme->state], acme->next_s > 0 ? time_text(acme->next_s, next) : "-");
-	cell(to, 0, board_text_get(&acme->why, b));
-	fputc('\n', to);
-}
-
-static void
-status_text_table(const struct conf *cf, FILE *to)
-{
-	fprintf(to, "VERSION PID        UPTIME_SECS GENERATION CONNECTIONS REQUESTS\n"
-	    "%-7s %-10d %-11lld %-10u %-11llu %llu\n", VERSION, (int)getppid(),
-	    (long long)MAX(now_s - board->started_s, 0), generation(),
-	    (unsigned long long)gauge_sum(COUNTED(connections)),
-	    (unsigned long long)counter_sum(COUNTED(requests)));
-	table_workers(to);
-	table_instances(cf, to);
-	table_procs(to);
-	table_routes(cf, to);
-	table_certs(cf, to);
-	table_acme(to);
-}
-
-/* ---- /metrics: Prometheus text format 0.0.4 ---- */
-
-static void
-metric_head(FILE *to, const char *name, const char *type, const char *help)
-{
-	fprintf(to, "# HELP warp_%s %s\n# TYPE warp_%s %s\n", name, help, name, type);
-}
-
-static void
-metric(FILE *to, const char *name, const char *type, const char *help, uint64_t v)
-{
-	metric_head(to, name, type, help);
-	fprintf(to, "warp_%s %llu\n", name, (unsigned long long)v);
-}
-
-static void
-label(FILE *to, const char *name, const char *s)
-{
-	fprintf(to, "%s=\"", name);
-	for (; *s; s++)
-		if (*s == '\n')
-			fputs("\\n", to);
-		else
-			fprintf(to, "%s%c", *s == '"' || *s == '\\' ? "\\" : "", *s);
-	fputc('"', to);
-}
-
-static void
-metrics_requests(FILE *to)
-{
-	metric_head(to, "requests_total", "counter",
-	    "Requests by class of the answer; aborted: the client left before one.");
-	for (size_t i = 0; i < LEN(code_names); i++)
-		fprintf(to, "warp_requests_total{code=\"%s\"} %llu\n", code_names[i],
-		    (unsigned long long)code_sum(i));
-}
-
-/* The last cell of the board holds all that took longer than the one before,
- * so it is +Inf. */
-static void
-metrics_latency(FILE *to)
-{
-	static const unsigned limits[LATENCY_BUCKETS] = LATENCY_MS;
-	static const char *const name = "warp_request_seconds";
-	uint64_t sum = 0;
-
-	metric_head(to, "request_seconds", "histogram",
-	    "From the head of the request to the end of the answer.");
-	for (size_t i = 0; i < LEN(limits); i++) {
-		sum += counter_sum(COUNTED(latency) + i * sizeof(struct wide));
-		if (i + 1 < LEN(limits))
-			fprintf(to, "%s_bucket{le=\"%g\"} %llu\n", name,
-			    limits[i] / (double)SECOND_MS, (unsigned long long)sum);
-	}
-	fprintf(to, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %.6f\n%s_count %llu\n", name,
-	    (unsigned long long)sum, name,
-	    (double)counter_sum(COUNTED(latency_us)) / US_PER_S, name, (unsigned long long)sum);
-}
-
-static double
-inst_requests(const struct instance *in)
-{
-	return (double)wide_get(&in->board->requests);
-}
-
-static double
-inst_failures(const struct instance *in)
-{
-	return (double)wide_get(&in->board->failures);
-}
-
-static double
-inst_seconds(const struct instance *in)
-{
-	return (double)wide_get(&in->board->latency_us) / US_PER_S;
-}
-
-static double
-inst_in_flight(const struct instance *in)
-{
-	return (double)in->board->in_flight;
-}
-
-static double
-inst_average(const struct instance *in)
-{
-	return in->board->average_us / US_PER_S;
-}
-
-static double
-inst_up(const struct instance *in)
-{
-	return instance_standing(in) == STAND_UP;
-}
-
-/* No checks, or none has ended yet: nothing is held against it. */
-static double
-inst_healthy(const struct instance *in)
-{
-	return instance_standing(in) != STAND_UNHEALTHY;
-}
-
-static double
-inst_drained(const struct instance *in)
-{
-	return in->board->drained;
-}
-
-static double
-inst_breaker(const struct instance *in)
-{
-	long long until = instance_open_until(in);
-
-	return until == 0 ? 0 : until <= now_ms ? 1 : 2;
-}
-
-static const struct {
-	const char *name, *type, *help;
-	double (*get)(const struct instance *);
-} instance_metrics[] = {
-	{ "instance_requests_total", "counter", "Answers that came from the instance.",
-	  inst_requests },
-	{ "instance_failures_total", "counter", "Failures of the instance.", inst_failures },
-	{ "instance_response_seconds_total", "counter",
-	  "Sum of the times until the head of its answer.", inst_seconds },
-	{ "instance_in_flight", "gauge", "Requests now with the instance.", inst_in_flight },
-	{ "instance_average_seconds", "gauge", "Moving average of the time to its answer.",
-	  inst_average },
-	{ "instance_up", "gauge", "1 when any request may go to it.", inst_up },
-	{ "instance_healthy", "gauge", "0 when its health checks fail.", inst_healthy },
-	{ "instance_drained", "gauge", "1 while the operator keeps requests from it.",
-	  inst_drained },
-	{ "instance_breaker", "gauge", "Its breaker: 0 closed, 1 half-open, 2 open.",
-	  inst_breaker },
+static const char *const cert_origins[] = {
+	[CERT_FILE] = "file", [CERT_ACME] = "acme", [CERT_MADE] = "self-signed",
+};
+static const char *const acme_states[] = {
+	[ACME_OFF] = "off", [ACME_WAITING] = "waiting",
+	[ACME_ASKING] = "asking", [ACME_FAILED] = "failed",
 };
 
-static void
-instance_labels(FILE *to, const struct instance *in)
+static const char *
+cert_first(const struct cert *c)
 {
-	char b[ADDR_TEXT], name[ADDR_TEXT + sizeof " 1024"];
-	int twin = instance_twin(in);
-
-	label(to, "upstream", in->up->name);
-	fputc(',', to);
-	/* one that warp chooses keeps its place when its address changes */
-	snprintf(name, sizeof name, twin > 0 ? "%s %d" : "%s", in->addr.kind == ADDR_NONE
-	    ? in->addr.text : instance_address(in, b), twin + 1);
-	label(to, "instance", name);
-}
-
-static void
-metrics_instances(const struct conf *cf, FILE *to, size_t m)
-{
-	if (cf->n_upstreams == 0)
-		return;
-	metric_head(to, instance_metrics[m].name, instance_metrics[m].type,
-	    instance_metrics[m].help);
-	for (int u = 0; u < cf->n_upstreams; u++)
-		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
-			const struct instance *in = &cf->upstreams[u].instances[i];
-			fprintf(to, "warp_%s{", instance_metrics[m].name);
-			instance_labels(to, in);
-			fprintf(to, "} %.15g\n", instance_metrics[m].get(in));
-		}
-}
-
-/* Answers of each instance by class; none: no answer came. */
-static void
-metrics_answers(const struct conf *cf, FILE *to)
-{
-	if (cf->n_upstreams == 0)
-		return;
-	metric_head(to, "instance_answers_total", "counter",
-	    "Answers by class; none: the request failed or was cut before one.");
-	for (int u = 0; u < cf->n_upstreams; u++)
-		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
-			const struct instance *in = &cf->upstreams[u].instances[i];
-			for (size_t k = 0; k < LEN(code_names); k++) {
-				fputs("warp_instance_answers_total{", to);
-				instance_labels(to, in);
-				fprintf(to, ",code=\"%s\"} %llu\n", k ? code_names[k] : "none",
-				    (unsigned long long)wide_get(&in->board->codes[k]));
-			}
-		}
-}
-
-static double
-proc_up(const struct board_proc *p, const struct usage *u)
-{
-	(void)u;
-	return p->state == PROC_UP;
-}
-
-static double
-proc_restarts(const struct board_proc *p, const struct usage *u)
-{
-	(void)u;
-	return p->restarts;
-}
-
-static double
-proc_cpu(const struct board_proc *p, const struct usage *u)
-{
-	(void)p;
-	return u->cpu_s;
-}
-
-static double
-proc_memory(const struct board_proc *p, const struct usage *u)
-{
-	(void)p;
-	return (double)u->rss;
-}
-
-static const struct {
-	const char *name, *type, *help;
-	double (*get)(const struct board_proc *, const struct usage *);
-	bool uses; /* needs what /proc knows of it */
-} proc_metrics[] = {
-	{ "process_up", "gauge", "1 when it runs and is ready.", proc_up, false },
-	{ "process_restarts_total", "counter", "Starts after the first.", proc_restarts, false },
-	{ "process_cpu_seconds_total", "counter", "Processor time of the running one.", proc_cpu,
-	  true },
-	{ "process_resident_memory_bytes", "gauge", "Memory of the running one.", proc_memory,
-	  true },
-};
-
-static void
-metrics_procs(FILE *to, size_t m)
-{
-	if (procs_count() == 0)
-		return;
-	metric_head(to, proc_metrics[m].name, proc_metrics[m].type, proc_metrics[m].help);
-	for (size_t i = 0; i < procs_count(); i++) {
-		const struct board_proc *p = &board->procs[i];
-		struct usage u = proc_metrics[m].uses ? usage_of(p->pid) : (struct usage){ 0 };
-		if (proc_metrics[m].uses && !u.known)
-			continue;
-		fprintf(to, "warp_%s{", proc_metrics[m].name);
-		label(to, "process", p->name);
-		fprintf(to, "} %.15g\n", proc_metrics[m].get(p, &u));
-	}
-}
-
-/* warp's own: the master, and each worker by its slot. */
-static void
-metrics_memory(FILE *to)
-{
-	struct usage u = usage_of((int)getppid());
-
-	if (!u.known)
-		return;
-	metric_head(to, "resident_memory_bytes", "gauge",
-	    "Memory of warp's own processes; what they share is in each.");
-	fprintf(to, "warp_resident_memory_bytes{role=\"master\",slot=\"\"} %llu\n",
-	    (unsigned long long)u.rss);
-	for (size_t i = 0; i < LEN(board->workers); i++)
-		if ((u = usage_of(board->workers[i].pid)).known)
-			fprintf(to,
-			    "warp_resident_memory_bytes{role=\"worker\",slot=\"%zu\"} %llu\n", i,
-			    (unsigned long long)u.rss);
-}
-
-static void
-metrics_cpu(FILE *to)
-{
-	struct usage u = usage_of((int)getppid());
-
-	if (!u.known)
-		return;
-	metric_head(to, "cpu_seconds_total", "counter", "Processor time of warp's own processes.");
-	fprintf(to, "warp_cpu_seconds_total{role=\"master\",slot=\"\"} %.2f\n", u.cpu_s);
-	for (size_t i = 0; i < LEN(board->workers); i++)
-		if ((u = usage_of(board->workers[i].pid)).known)
-			fprintf(to, "warp_cpu_seconds_total{role=\"worker\",slot=\"%zu\"} %.2f\n",
-			    i, u.cpu_s);
-}
-
-/* By place and line: a route has no name. */
-static void
-metrics_routes(const struct conf *cf, FILE *to)
-{
-	metric_head(to, "route_hits_total", "counter",
-	    "Requests that the route took, since its configuration was loaded.");
-	for (int i = 0; i < MIN(cf->table.n, MIN(ADMIN_ROUTES, ROUTE_HITS)); i++)
-		fprintf(to, "warp_route_hits_total{route=\"%d\",line=\"%u\"} %llu\n", i + 1,
-		    cf->table.routes[i].line, (unsigned long long)route_hits(cf, i));
-}
-
-static void
-metrics_workers(FILE *to)
-{
-	metric_head(to, "workers", "gauge", "Worker processes by state.");
-	for (int s = WORKER_STARTING; s <= WORKER_DRAINING; s++) {
-		unsigned n = 0;
-		for (size_t i = 0; i < LEN(board->workers); i++)
-			n += board->workers[i].pid > 0 && board->workers[i].state == s;
-		fprintf(to, "warp_workers{state=\"%s\"} %u\n", worker_states[s], n);
-	}
+	return c->names.n > 0 ? c->names.v[0].p : "";
 }
 
 /* One before it has the same labels. */
 static bool
-cert_is_twin(const struct cert_set *set, int i)
+cert_is_twin(const struct cert_set *set, const struct cert *c)
 {
-	const struct cert *c = &set->v[i];
-	struct slice name = c->names.n > 0 ? c->names.v[0] : S("");
-
 	for (const struct cert *b = set->v; b < c; b++)
 		if (b->key_type == c->key_type && b->key_bits == c->key_bits &&
-		    b->origin == c->origin &&
-		    slice_eq(name, b->names.n > 0 ? b->names.v[0] : S("")))
+		    b->origin == c->origin && strcmp(cert_first(b), cert_first(c)) == 0)
 			return true;
 	return false;
 }
 
 static void
-metrics_certs(const struct conf *cf, FILE *to)
+say_cert(struct teller *t, const struct cert *c)
 {
-	const struct cert_set *set = cf->tls.set;
-	char b[sizeof "RSA 4294967295"];
+	const char *origin = cert_origins[c->origin];
+	const char *issuer = c->issuer.n > 0 ? c->issuer.p : "";
+	const char *type = c->key_type == BR_KEYTYPE_EC ? "EC" : "RSA";
+	const char *key = arena_fmt(&scrap, "%s %u", type, c->key_bits);
+	struct slices others = { c->names.n > 1 ? c->names.v + 1 : NULL, MAX(c->names.n - 1, 0) };
+	int64_t left = c->until_s - now_s, days = left / DAY_S - (left % DAY_S < 0);
 
-	if (certs_count(cf) == 0)
-		return;
-	metric_head(to, "certificate_expiry_seconds", "gauge",
+	row_begin(t, NULL);
+	say_label(t, "name", cert_first(c));
+	say_label(t, "key", key);
+	say_label(t, "origin", origin);
+	SAY(t, v_str(cert_first(c)), NULL, COLUMN("CERTIFICATE", FIT));
+	SAY(t, v_texts(&c->names), "names");
+	SAY(t, v_str(issuer), "issuer");
+	SAY(t, v_str(origin), "origin", COLUMN("ORIGIN", -11));
+	SAY(t, v_str(key), "key");
+	SAY(t, v_str(arena_fmt(&scrap, "%s-%u", type, c->key_bits)), NULL, COLUMN("KEY", -8));
+	SAY(t, v_time(c->from_s), "from");
+	SAY(t, v_time(c->until_s), "until", COLUMN("UNTIL", -20));
+	SAY(t, v_int(days), "days_left", COLUMN("DAYS_LEFT", 9)); /* below 0: since it expired */
+	SAY(t, v_texts(&others), NULL, COLUMN("OTHER_NAMES", -1));
+	SAY(t, v_str(issuer), NULL, COLUMN("ISSUER", 0));
+	SAY(t, cert_is_twin(t->cf->tls.set, c) ? v_none : v_int(c->until_s), NULL,
+	    "certificate_expiry_seconds",
 	    "When the certificate expires, Unix time; by its first name.");
-	for (int i = 0; i < set->n; i++) {
-		if (cert_is_twin(set, i))
-			continue;
-		fputs("warp_certificate_expiry_seconds{", to);
-		label(to, "name", set->v[i].names.n > 0 ? set->v[i].names.v[0].p : "");
-		fprintf(to, ",key=\"%s\",origin=\"%s\"} %lld\n", cert_key_text(&set->v[i], ' ', b),
-		    cert_origins[set->v[i].origin], (long long)set->v[i].until_s);
-	}
+	row_end(t);
 }
 
 static void
-metrics(const struct conf *cf, FILE *to)
+tell_certs(struct teller *t)
 {
-	metric_head(to, "build_info", "gauge", "Always 1; the version is its label.");
-	fprintf(to, "warp_build_info{version=\"%s\"} 1\n", VERSION);
-	metric(to, "start_time_seconds", "gauge", "When warp was started, Unix time.",
-	    (uint64_t)board->started_s);
-	metric(to, "reloads_total", "counter", "Configurations taken after the first.",
-	    board->reloads);
-	metrics_workers(to);
-	for (size_t i = 0; i < LEN(gauges); i++)
-		metric(to, gauges[i].metric, "gauge", gauges[i].help, gauge_sum(gauges[i].at));
-	metrics_requests(to);
-	metrics_latency(to);
-	for (size_t i = 0; i < LEN(counters); i++)
-		metric(to, counters[i].metric, "counter", counters[i].help,
-		    counter_sum(counters[i].at));
-	for (size_t m = 0; m < LEN(instance_metrics); m++)
-		metrics_instances(cf, to, m);
-	metrics_answers(cf, to);
-	for (size_t m = 0; m < LEN(proc_metrics); m++)
-		metrics_procs(to, m);
-	metrics_routes(cf, to);
-	metrics_certs(cf, to);
-	metrics_memory(to);
-	metrics_cpu(to);
+	const struct cert_set *set = t->cf->tls.on ? t->cf->tls.set : NULL;
+
+	say_open(t, "certificates", '[');
+	for (int i = 0; set && i < set->n; i++)
+		say_cert(t, &set->v[i]);
+	say_close(t, ']');
+}
+
+/* While it is off only JSON says so. */
+static void
+tell_acme(struct teller *t)
+{
+	if (board->acme.state == ACME_OFF && t->as != AS_JSON)
+		return;
+	row_begin(t, "acme");
+	SAY(t, v_str(acme_states[board->acme.state]), "state", COLUMN("ACME", -8));
+	SAY(t, v_time(board->acme.next_s), "next", COLUMN("NEXT", -20));
+	SAY(t, v_note(&board->acme.why), "why", COLUMN("WHY", 0));
+	row_end(t);
+}
+
+/* ---- warp as a whole ---- */
+
+static void
+tell_listeners(struct teller *t)
+{
+	int http = t->cf->server.n_listens;
+
+	say_open(t, "listeners", '[');
+	for (int i = 0; t->as == AS_JSON && i < http + t->cf->admin.n_listens; i++) {
+		const struct addr *a = i < http ? &t->cf->server.listens[i]
+		                                : &t->cf->admin.listens[i - http];
+		row_begin(t, NULL);
+		SAY(t, v_str(a->text), "address");
+		SAY(t, v_str(a->scheme == SCHEME_HTTPS ? "https" : i < http ? "http" : "admin"),
+		    "kind");
+		row_end(t);
+	}
+	say_close(t, ']');
+}
+
+static int
+workers_in(int state)
+{
+	int n = 0;
+
+	for (size_t i = 0; i < LEN(board->workers); i++)
+		n += board->workers[i].pid > 0 && board->workers[i].state == state;
+	return n;
+}
+
+/* In JSON everything else is in its object. */
+static void
+tell_warp(struct teller *t)
+{
+	const struct board_worker *all = NULL;
+
+	if (t->as != AS_JSON)
+		row_begin(t, NULL);
+	say_part(t, "version", VERSION, v_int(1), FACT(NULL, "build_info",
+	    "Always 1; the version is its label."));
+	SAY(t, v_str(VERSION), "version", COLUMN("VERSION", -7));
+	SAY(t, v_int(getppid()), "pid", COLUMN("PID", -10));
+	if (t->as == AS_JSON)
+		say_usage(t, (int)getppid());
+	SAY(t, v_int(MAX(now_s - board->started_s, 0)), "uptime_secs",
+	    COLUMN("UPTIME_SECS", -11));
+	SAY(t, v_int(board->started_s), NULL, "start_time_seconds",
+	    "When warp was started, Unix time.");
+	/* of the newest configuration that was taken; the one at start is 1 */
+	SAY(t, v_int(board->reloads + 1), "generation", COLUMN("GENERATION", -10));
+	SAY(t, v_int(board->reloads), "reloads", "reloads_total",
+	    "Configurations taken after the first.");
+	for (int i = WORKER_STARTING; i <= WORKER_DRAINING; i++)
+		say_part(t, "state", worker_states[i], v_int(workers_in(i)), FACT(NULL, "workers",
+		    "Worker processes by state."));
+	SAY(t, COUNTED(all, connections), NULL, COLUMN("CONNECTIONS", -11));
+	SAY(t, COUNTED(all, requests), NULL, COLUMN("REQUESTS", 0));
+	say_counted(t, all, gauges, LEN(gauges));
+	say_requests(t, all);
+	say_codes(t, all, offsetof(struct board_worker, codes), "aborted", FACT("codes"));
+	if (t->as != AS_JSON)
+		row_end(t);
+}
+
+/* ---- JSON, tables, metrics ---- */
+
+static void (*const subjects[])(struct teller *) = {
+	tell_warp, tell_workers, tell_listeners, tell_upstreams, tell_procs, tell_routes,
+	tell_certs, tell_acme, tell_own,
+};
+
+static void
+print_status(const struct conf *cf, FILE *to)
+{
+	struct teller t = { .as = AS_JSON, .cf = cf, .json = { to, STATUS_LINES, 0, false } };
+
+	json_open(&t.json, '{');
+	for (size_t i = 0; i < LEN(subjects); i++)
+		subjects[i](&t);
+	json_close(&t.json, '}');
+	fputc('\n', to);
+}
+
+static void
+print_tables(const struct conf *cf, FILE *to)
+{
+	for (size_t i = 0; i < LEN(subjects); i++) {
+		struct teller t = { .as = AS_HEADS, .cf = cf, .json.to = to };
+		subjects[i](&t);
+		if (!t.columns)
+			continue;
+		fputs(i > 0 ? "\n" : "", to);
+		for (const struct column *c = t.columns; c; c = c->next)
+			fprintf(to, "%*s%c", c->width, c->name, c->next ? ' ' : '\n');
+		t.as = AS_ROWS;
+		subjects[i](&t);
+	}
+}
+
+/* Prometheus text format 0.0.4: each metric with all its samples. */
+static void
+print_metrics(const struct conf *cf, FILE *to)
+{
+	struct teller t = { .as = AS_METRICS, .cf = cf };
+
+	for (size_t i = 0; i < LEN(subjects); i++)
+		subjects[i](&t);
+	for (struct family *m = t.families; m; m = m->next) {
+		if (fclose(m->to) == 0)
+			fwrite(m->text, 1, m->n, to);
+		free(m->text);
+	}
 }
 
 /* ---- endpoints ---- */
@@ -16841,8 +16527,8 @@ struct admin_end {
 static const struct admin_end admin_ends[] = {
 	READ("/", "this list; to a browser: the dashboard", TEXT_TYPE, NULL, NULL),
 	READ("/status", "what is going on, as JSON; ?format=text: as tables",
-	    "application/json", status_json, status_text_table),
-	READ("/metrics", "the same for Prometheus", PROM_TYPE, metrics, NULL),
+	    "application/json", print_status, print_tables),
+	READ("/metrics", "the same for Prometheus", PROM_TYPE, print_metrics, NULL),
 	READ("/health", "ok", TEXT_TYPE, print_ok, NULL),
 	READ("/config", "the configuration in force, secrets masked", "application/json",
 	    conf_print_json, NULL),
@@ -17107,6 +16793,7 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
 		admin_print(rq, cf, e, reply, to);
 	else if ((reply->status = admin_verb(rq, cf, e, arg, verb, to)) == 200)
 		reply->verb = verb;
+	arena_free(&scrap);
 	if (fclose(to) != 0) /* out of memory */
 		*reply = (struct admin_reply){ .status = 503, .content_type = TEXT_TYPE,
 			.body = reply->body };

@@ -1400,6 +1400,57 @@ struct admin_reply {
 	const char *verb;
 };
 
+/* ---- facts: what /status, its tables and /metrics are made of ---- */
+
+enum value_kind { V_NONE /* not said */, V_NULL, V_BOOL, V_INT, V_REAL, V_TEXT, V_TEXTS };
+
+/* Texts are good until the answer is written. */
+struct value {
+	enum value_kind kind;
+	union {
+		int64_t i; /* of V_BOOL and V_INT */
+		double real;
+		const char *text;
+		const struct slices *texts;
+	};
+};
+
+/* Under what name a value is said, and where. */
+struct fact {
+	const char *name;   /* in JSON; NULL: not there */
+	const char *metric; /* behind warp_; a counter ends in _total; NULL: not there */
+	const char *help;   /* of the metric */
+	const char *column; /* in its table; NULL: not there */
+	short width;        /* of the column; below 0: at the left; FIT; 0: the last */
+	short digits;       /* behind the point, of column and metric; 0: as it comes */
+	unsigned short at, size; /* of a number that each worker has in its record */
+};
+
+/* A metric with all its samples. */
+struct family {
+	const char *metric;
+	FILE *to;
+	char *text;
+	size_t n;
+	struct family *next;
+};
+
+struct column {
+	const char *name;
+	int width;
+	struct column *next;
+};
+
+/* Where facts are said to. A table is told twice: its heads, then its rows. */
+struct teller {
+	enum { AS_JSON, AS_HEADS, AS_ROWS, AS_METRICS } as;
+	const struct conf *cf;
+	struct json_out json;         /* or text, to the same stream */
+	struct column *columns, **at; /* at: of the cell that comes */
+	const char *labels;           /* of the samples that come: a="b",c="d" */
+	struct family *families;
+};
+
 /* How bytes from clients of a listener become requests. */
 struct front {
 	/* Parses the head at the front of a slice. Returns bytes eaten, 0 while it is not
