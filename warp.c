@@ -15621,6 +15621,7 @@ dashboard_head(void)
 #define TEXT_TYPE "text/plain; charset=utf-8"
 #define PROM_TYPE "text/plain; version=0.0.4; charset=utf-8"
 #define HTML_TYPE "text/html; charset=utf-8"
+#define JSON_TYPE "application/json"
 #define US_PER_S  1e6
 #define US_PER_MS 1e3
 #define KB        1024
@@ -16504,47 +16505,100 @@ print_ok(const struct conf *cf, FILE *to)
 	fputs("ok\n", to);
 }
 
-/* What stands behind a verb: /restart/NAME. */
-enum admin_takes { TAKES_NOTHING, TAKES_PROCESS, TAKES_INSTANCE, TAKES_KEY };
+/* Says who is not there, and who may have been meant. */
+static const char *
+no_such(FILE *to, const char *what, const struct near *near)
+{
+	fprintf(to, "no %s '%.*s'%s\n", what, (int)near->word.n, near->word.p,
+	    near_text(&scrap, near));
+	return NULL;
+}
 
-/* A row answers GET with what print writes, or is a verb to be POSTed. */
-struct admin_end {
-	const char *path, *help;
-	const char *type;
-	void (*print)(const struct conf *, FILE *);      /* NULL: the list of these */
-	void (*print_text)(const struct conf *, FILE *); /* for ?format=text */
-	bool is_verb;
-	enum admin_takes takes;
-	bool alone; /* also without what it takes */
-	bool later; /* not supported yet */
-};
+/* Does somebody call it so: as configured, in other words, or as status does? */
+static bool
+instance_is(const struct instance *in, struct slice name)
+{
+	char b[ADDR_TEXT];
+	struct addr addr;
+	const char *why;
 
-#define VERB(name, help, takes, alone) \
-	{ "/" name, help, TEXT_TYPE, NULL, NULL, true, takes, alone, false }
-#define READ(path, help, type, print, print_text) \
-	{ path, help, type, print, print_text, false, TAKES_NOTHING, true, false }
+	return slice_eq(name, slice_of(instance_address(in, b))) ||
+	    slice_eq(name, slice_of(in->addr.text)) ||
+	    slice_uint(name, INSTANCES_MAX) == in - in->up->instances ||
+	    (addr_parse(&scrap, name, &addr, &why) && strcmp(addr.text, in->addr.text) == 0);
+}
 
+static const char *
+find_among(const struct upstream *up, struct slice name, FILE *to)
+{
+	struct near near = { .word = name };
+
+	for (int i = 0; i < up->n_instances; i++) {
+		const struct instance *in = &up->instances[i];
+		if (instance_is(in, name))
+			return arena_fmt(&scrap, "%s/%d", up->name, i);
+		near_offer(&near, slice_of(instance_address(in,
+		    arena_alloc(&scrap, ADDR_TEXT))));
+	}
+	fprintf(to, "upstream %s: ", up->name);
+	return no_such(to, "instance", &near);
+}
+
+/* UPSTREAM/INSTANCE; the master knows an instance by its place. */
+static const char *
+find_instance(const struct conf *cf, struct slice name, FILE *to)
+{
+	struct slice up = name;
+	struct near near;
+
+	slice_cut(&name, '/', &up);
+	near = (struct near){ .word = up };
+	for (int u = 0; u < cf->n_upstreams; u++) {
+		if (slice_eq(up, slice_of(cf->upstreams[u].name)))
+			return find_among(&cf->upstreams[u], name.p ? name : S(""), to);
+		near_offer(&near, slice_of(cf->upstreams[u].name));
+	}
+	return no_such(to, "upstream", &near);
+}
+
+/* A process, with all its replicas. */
+static const char *
+find_process(const struct conf *cf, struct slice name, FILE *to)
+{
+	struct near near = { .word = name };
+
+	for (int i = 0; i < cf->n_processes; i++) {
+		if (slice_eq(name, slice_of(cf->processes[i]->name)))
+			return cf->processes[i]->name;
+		near_offer(&near, slice_of(cf->processes[i]->name));
+	}
+	return no_such(to, "process", &near);
+}
+
+#define READ        .is_verb = false
+#define VERB        .is_verb = true
+#define OF_PROCESS  .is_verb = true, .takes = "/NAME", .find = find_process
+#define OF_INSTANCE .is_verb = true, .takes = "/UPSTREAM/INSTANCE", .find = find_instance
 static const struct admin_end admin_ends[] = {
-	READ("/", "this list; to a browser: the dashboard", TEXT_TYPE, NULL, NULL),
-	READ("/status", "what is going on, as JSON; ?format=text: as tables",
-	    "application/json", print_status, print_tables),
-	READ("/metrics", "the same for Prometheus", PROM_TYPE, print_metrics, NULL),
-	READ("/health", "ok", TEXT_TYPE, print_ok, NULL),
-	READ("/config", "the configuration in force, secrets masked", "application/json",
-	    conf_print_json, NULL),
-	VERB("reload", "read the configuration again", TAKES_NOTHING, true),
-	VERB("quit", "answer what was asked, then stop", TAKES_NOTHING, true),
-	VERB("stop", "stop now; /NAME: only that process", TAKES_PROCESS, true),
-	VERB("start", "/NAME: that process", TAKES_PROCESS, false),
-	VERB("restart", "/NAME: that process, one replica after the other", TAKES_PROCESS, false),
-	VERB("drain", "/UPSTREAM/INSTANCE: no new requests", TAKES_INSTANCE, false),
-	VERB("enable", "/UPSTREAM/INSTANCE: requests again", TAKES_INSTANCE, false),
-	VERB("upgrade", "run the binary that lies there now", TAKES_NOTHING, true),
-	{ "/purge", "/KEY or /PREFIX*: out of the cache", TEXT_TYPE, NULL, NULL, true, TAKES_KEY,
-	    false, true },
+	{ "/", "this list; to a browser: the dashboard", TEXT_TYPE, READ },
+	{ "/status", "what is going on, as JSON; ?format=text: as tables", JSON_TYPE,
+	  print_status, print_tables, READ },
+	{ "/metrics", "the same for Prometheus", PROM_TYPE, print_metrics, READ },
+	{ "/health", "ok", TEXT_TYPE, print_ok, READ },
+	{ "/config", "the configuration in force, secrets masked", JSON_TYPE,
+	  conf_print_json, READ },
+	{ "/reload", "read the configuration again", VERB },
+	{ "/quit", "answer what was asked, then stop", VERB },
+	{ "/stop", "stop now; /NAME: only that process", OF_PROCESS, .alone = true },
+	{ "/start", "/NAME: that process", OF_PROCESS },
+	{ "/restart", "/NAME: that process, one replica after the other", OF_PROCESS },
+	{ "/drain", "/UPSTREAM/INSTANCE: no new requests", OF_INSTANCE },
+	{ "/enable", "/UPSTREAM/INSTANCE: requests again", OF_INSTANCE },
+	{ "/upgrade", "run the binary that lies there now", VERB },
+	{ "/purge", "/KEY or /PREFIX*: out of the cache", VERB, .takes = "/KEY", .later = true },
 };
-#undef VERB
 #undef READ
+#undef VERB
 
 static void
 print_ends(FILE *to)
@@ -16559,68 +16613,18 @@ print_ends(FILE *to)
 static const struct admin_end *
 admin_end_find(struct slice path, struct slice *arg)
 {
-	for (size_t i = 0; i < LEN(admin_ends); i++) {
-		const struct admin_end *e = &admin_ends[i];
+	*arg = (struct slice){ NULL, 0 };
+	for (const struct admin_end *e = admin_ends; e < admin_ends + LEN(admin_ends); e++) {
 		struct slice have = slice_of(e->path);
-
-		*arg = (struct slice){ NULL, 0 };
 		if (slice_eq(path, have))
 			return e;
-		if (e->takes == TAKES_NOTHING || !slice_starts(path, have) || path.p[have.n] != '/')
-			continue;
-		*arg = slice_from(path, have.n + 1);
-		return e;
+		if (e->takes && slice_starts(path, have) && path.p[have.n] == '/') {
+			*arg = slice_from(path, have.n + 1);
+			return e;
+		}
 	}
 	return NULL;
 }
-
-/* 200: e may answer. Who is not known learns nothing, not even what there is;
- * the dashboard says nothing but how to ask. */
-static int
-admin_judge(const struct admin_request *rq, const struct admin_end *e)
-{
-	bool reads = rq->method == M_GET || rq->method == M_HEAD;
-	bool page = e == &admin_ends[0] && reads && rq->wants_html;
-
-	if (!rq->is_unix && !page && rq->secret.n == 0)
-		return 403;
-	if (!rq->is_unix && !page && !slice_eq_secret(rq->token, rq->secret))
-		return 401;
-	if (!e)
-		return 404;
-	if (e->is_verb ? rq->method != M_POST : !reads)
-		return 405;
-	return e->later ? 501 : 200;
-}
-
-/* Says why not, and sets the lines that belong to such an answer. */
-static void
-admin_refuse(struct admin_reply *reply, const struct admin_end *e, FILE *to)
-{
-	static const struct {
-		int status;
-		const char *text;
-	} why[] = {
-		{ 401, "give the admin token, as X-Admin-Token or as a Bearer token" },
-		{ 403, "admin.token is not set: without it only the unix socket answers" },
-		{ 404, "not found; there is" },
-		{ 405, "wrong method; there is" },
-		{ 501, "not supported yet" },
-	};
-
-	for (size_t i = 0; i < LEN(why); i++)
-		if (why[i].status == reply->status)
-			fprintf(to, "%s\n", why[i].text);
-	if (reply->status == 404 || reply->status == 405)
-		print_ends(to);
-	if (reply->status == 401)
-		reply->extra = NO_STORE "WWW-Authenticate: Bearer\r\n";
-	if (reply->status == 405)
-		reply->extra = e->is_verb ? NO_STORE "Allow: POST\r\n"
-		                          : NO_STORE "Allow: GET, HEAD\r\n";
-}
-
-/* ---- verbs ---- */
 
 /* s without its percent signs, NUL behind it; false: malformed, or too long. */
 static bool
@@ -16639,115 +16643,71 @@ arg_decode(struct slice s, char *out, size_t max)
 	return true;
 }
 
-/* Says what is not there and what may have been meant; 404. */
-static int
-admin_no(FILE *to, const char *what, const struct near *near)
-{
-	struct arena a = { NULL };
+/* ---- the answer ---- */
 
-	fprintf(to, "no %s '%.*s'%s\n", what, (int)near->word.n, near->word.p, near_text(&a, near));
-	arena_free(&a);
-	return 404;
+/* Says why not. Returns the status. */
+static int
+admin_no(FILE *to, int status, const char *why)
+{
+	fprintf(to, "%s\n", why);
+	if (status == 404 || status == 405)
+		print_ends(to);
+	return status;
 }
 
-/* Does somebody call it so: as configured, in other words, or as status does? */
-static bool
-instance_is(const struct instance *in, struct slice name)
-{
-	struct arena a = { NULL };
-	char b[ADDR_TEXT];
-	struct addr addr;
-	const char *why;
-	bool is = slice_eq(name, slice_of(instance_address(in, b))) ||
-	    slice_eq(name, slice_of(in->addr.text)) ||
-	    slice_uint(name, INSTANCES_MAX) == in - in->up->instances ||
-	    (addr_parse(&a, name, &addr, &why) && strcmp(addr.text, in->addr.text) == 0);
-
-	arena_free(&a);
-	return is;
-}
-
-/* The verb for the instance in arg, UPSTREAM/INSTANCE; it goes to the master
- * by its place. */
+/* 200: e may answer. Who is not known learns nothing, not even what there is;
+ * the dashboard says nothing but how to ask. */
 static int
-verb_instance(const struct conf *cf, const struct admin_end *e, struct slice arg, char *out,
-    FILE *to)
+admin_judge(const struct admin_request *rq, const struct admin_end *e,
+    struct admin_reply *reply, FILE *to)
 {
-	struct slice name = arg, up = arg;
-	struct near near;
-	char b[ADDR_TEXT];
+	bool reads = rq->method == M_GET || rq->method == M_HEAD;
+	bool page = e == &admin_ends[0] && reads && rq->wants_html;
+	bool known = rq->is_unix || page || slice_eq_secret(rq->token, rq->secret);
 
-	slice_cut(&name, '/', &up);
-	near = (struct near){ .word = up };
-	for (int u = 0; u < cf->n_upstreams; u++) {
-		const struct upstream *x = &cf->upstreams[u];
-		near_offer(&near, slice_of(x->name));
-		if (!slice_eq(up, slice_of(x->name)))
-			continue;
-		near = (struct near){ .word = name.p ? name : S("") };
-		for (int i = 0; i < x->n_instances; i++) {
-			const struct instance *in = &x->instances[i];
-			near_offer(&near, slice_of(instance_address(in, b)));
-			if (name.p && instance_is(in, name)) {
-				snprintf(out, VERB_MAX, "%s %s/%d", e->path + 1, x->name, i);
-				return 200;
-			}
-		}
-		near.best.n = near.best.p == b ? 0 : near.best.n; /* b holds the last one */
-		fprintf(to, "upstream %s: ", x->name);
-		return admin_no(to, "instance", &near);
+	if (!known && rq->secret.n == 0)
+		return admin_no(to, 403,
+		    "admin.token is not set: without it only the unix socket answers");
+	if (!known) {
+		reply->extra = NO_STORE "WWW-Authenticate: Bearer\r\n";
+		return admin_no(to, 401,
+		    "give the admin token, as X-Admin-Token or as a Bearer token");
 	}
-	return admin_no(to, "upstream", &near);
-}
-
-/* A process by its name, with all its replicas. */
-static int
-verb_process(const struct conf *cf, const struct admin_end *e, struct slice arg, char *out,
-    FILE *to)
-{
-	struct near near = { .word = arg };
-	bool found = false;
-
-	for (int i = 0; i < cf->n_processes; i++) {
-		near_offer(&near, slice_of(cf->processes[i]->name));
-		found |= slice_eq(arg, slice_of(cf->processes[i]->name));
+	if (!e)
+		return admin_no(to, 404, "not found; there is");
+	if (e->is_verb ? rq->method != M_POST : !reads) {
+		reply->extra = e->is_verb ? NO_STORE "Allow: POST\r\n"
+		                          : NO_STORE "Allow: GET, HEAD\r\n";
+		return admin_no(to, 405, "wrong method; there is");
 	}
-	if (!found)
-		return admin_no(to, "process", &near);
-	snprintf(out, VERB_MAX, "%s %.*s", e->path + 1, (int)arg.n, arg.p);
-	return 200;
+	return e->later ? admin_no(to, 501, "not supported yet") : 200;
 }
 
-/* Writes what the master is to be told into out. 200, or the status of the
- * refusal, which is then in to. */
+/* 200: the reply has what the master is to be told. */
 static int
 admin_verb(const struct admin_request *rq, const struct conf *cf, const struct admin_end *e,
-    struct slice arg, char *out, FILE *to)
+    struct slice arg, struct admin_reply *reply, FILE *to)
 {
-	static const char *const names[] = { "", "/NAME", "/UPSTREAM/INSTANCE", "/KEY" };
+	static char verb[VERB_MAX];
 	char name[VERB_MAX / 2];
+	const char *who = "";
 
-	if (rq->cross_site) {
-		fputs("a page of another site had this sent: refused\n", to);
-		return 403;
+	if (rq->cross_site)
+		return admin_no(to, 403, "a page of another site had this sent: refused");
+	if (arg.p || (e->takes && !e->alone)) {
+		if (arg.n == 0) {
+			fprintf(to, "%s needs a name: %s%s\n", e->path + 1, e->path, e->takes);
+			return 400;
+		}
+		if (!arg_decode(arg, name, sizeof name))
+			return admin_no(to, 400, "the name is malformed or too long");
+		if (!(who = e->find(cf, slice_of(name), to)))
+			return 404;
 	}
-	if (arg.n == 0 && e->alone && !arg.p) {
-		snprintf(out, VERB_MAX, "%s", e->path + 1);
-		return 200;
-	}
-	if (arg.n == 0) {
-		fprintf(to, "%s needs a name: %s%s\n", e->path + 1, e->path, names[e->takes]);
-		return 400;
-	}
-	if (!arg_decode(arg, name, sizeof name)) {
-		fputs("the name is malformed or too long\n", to);
-		return 400;
-	}
-	return (e->takes == TAKES_PROCESS ? verb_process : verb_instance)(cf, e, slice_of(name),
-	    out, to);
+	snprintf(verb, sizeof verb, *who ? "%s %s" : "%s%s", e->path + 1, who);
+	reply->verb = verb;
+	return 200;
 }
-
-/* ---- the answer ---- */
 
 static void
 admin_print(const struct admin_request *rq, const struct conf *cf, const struct admin_end *e,
@@ -16755,13 +16715,12 @@ admin_print(const struct admin_request *rq, const struct conf *cf, const struct 
 {
 	bool text = query_has(rq->query, S("format"), S("text"));
 
-	reply->content_type = e->type;
-	if (e->print_text && text) {
-		reply->content_type = TEXT_TYPE;
+	if (e->print_text && text)
 		e->print_text(cf, to);
-	} else if (e->print)
+	else if (e->print) {
+		reply->content_type = e->type;
 		e->print(cf, to);
-	else if (rq->wants_html && !text) {
+	} else if (rq->wants_html && !text) {
 		reply->content_type = HTML_TYPE;
 		reply->extra = dashboard_head();
 		dashboard_print(to);
@@ -16776,23 +16735,19 @@ admin_print(const struct admin_request *rq, const struct conf *cf, const struct 
 static void
 admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin_reply *reply)
 {
-	static char verb[VERB_MAX];
 	struct slice arg;
 	const struct admin_end *e = admin_end_find(rq->path, &arg);
 	FILE *to;
 
-	*reply = (struct admin_reply){ .status = admin_judge(rq, e), .content_type = TEXT_TYPE,
+	*reply = (struct admin_reply){ .status = 503, .content_type = TEXT_TYPE,
 		.extra = NO_STORE };
-	if (!(to = open_memstream(&reply->body, &reply->n))) {
-		reply->status = 503;
+	if (!(to = open_memstream(&reply->body, &reply->n)))
 		return;
-	}
-	if (reply->status != 200)
-		admin_refuse(reply, e, to);
-	else if (!e->is_verb)
+	reply->status = admin_judge(rq, e, reply, to);
+	if (reply->status == 200 && e->is_verb)
+		reply->status = admin_verb(rq, cf, e, arg, reply, to);
+	else if (reply->status == 200)
 		admin_print(rq, cf, e, reply, to);
-	else if ((reply->status = admin_verb(rq, cf, e, arg, verb, to)) == 200)
-		reply->verb = verb;
 	arena_free(&scrap);
 	if (fclose(to) != 0) /* out of memory */
 		*reply = (struct admin_reply){ .status = 503, .content_type = TEXT_TYPE,

@@ -1451,6 +1451,19 @@ struct teller {
 	struct family *families;
 };
 
+/* A path that is asked for, or a verb that is posted. */
+struct admin_end {
+	const char *path, *help;
+	const char *type; /* of what print writes; NULL: text */
+	void (*print)(const struct conf *, FILE *);
+	void (*print_text)(const struct conf *, FILE *); /* for ?format=text */
+	bool is_verb;
+	const char *takes; /* what stands behind a verb: /NAME; NULL: nothing */
+	const char *(*find)(const struct conf *, struct slice name, FILE *); /* who that is */
+	bool alone; /* also without what it takes */
+	bool later; /* not supported yet */
+};
+
 /* How bytes from clients of a listener become requests. */
 struct front {
 	/* Parses the head at the front of a slice. Returns bytes eaten, 0 while it is not
