@@ -15555,23 +15555,6 @@ dashboard_print(FILE *to)
 		fwrite(page_parts[i].text.p, 1, page_parts[i].text.n, to);
 }
 
-/* RFC 4648 4. */
-static void
-base64_add(struct text *t, const unsigned char *p, size_t n)
-{
-	static const char digits[] =
-	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-	for (size_t i = 0; i < n; i += 3) {
-		unsigned v = (unsigned)p[i] << 16 | (i + 1 < n ? (unsigned)p[i + 1] << 8 : 0) |
-		    (i + 2 < n ? p[i + 2] : 0);
-		text_char(t, digits[v >> 18]);
-		text_char(t, digits[v >> 12 & 63]);
-		text_char(t, i + 1 < n ? digits[v >> 6 & 63] : '=');
-		text_char(t, i + 2 < n ? digits[v & 63] : '=');
-	}
-}
-
 /* 'sha256-…' of what the page has of that kind: a policy names it by that. */
 static void
 page_hash(struct text *t, enum page_kind kind)
@@ -15585,7 +15568,7 @@ page_hash(struct text *t, enum page_kind kind)
 			br_sha256_update(&sha, page_parts[i].text.p, page_parts[i].text.n);
 	br_sha256_out(&sha, hash);
 	text_str(t, "'sha256-");
-	base64_add(t, hash, sizeof hash);
+	base64_write(t, (struct slice){ (const char *)hash, sizeof hash }, false);
 	text_str(t, "'");
 }
 
