@@ -17524,16 +17524,6 @@ html_add(struct text *t, const char *s)
 		}
 }
 
-static void
-json_add(struct text *t, const char *s)
-{
-	for (; *s; s++) {
-		if (*s == '"' || *s == '\\')
-			text_char(t, '\\');
-		text_char(t, (unsigned char)*s < ' ' ? ' ' : *s);
-	}
-}
-
 /* Whether JSON is asked for, and not HTML as well. */
 static bool
 wants_json(const struct head *h)
@@ -17566,7 +17556,7 @@ error_text(struct text *t, int status, bool json, const char *cause)
 		text_fmt(t, "{\"status\":%d,\"error\":\"%s\"", status, status_text(status));
 		if (*cause) {
 			text_str(t, ",\"cause\":\"");
-			json_add(t, cause);
+			text_json(t, slice_of(cause), false);
 			text_char(t, '"');
 		}
 		text_str(t, "}\n");
