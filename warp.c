@@ -3775,7 +3775,7 @@ FAST_END
 
 /* ==== addr ===================================================================
  * Owns    nothing.
- * Offers  addr_parse, ip_*, cidr_*, proxy_parse, proxy_write.
+ * Offers  addr_parse, ip_*, cidr_*.
  * Calls   base, arena. One grammar for every address, see CONFIG.md. */
 
 static const uint8_t v4_mapped[IP_V4_PREFIX] = { [10] = 0xff, [11] = 0xff };
@@ -4157,7 +4157,11 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 	return addr_inet(a, s, -1, out, why);
 }
 
-/* ---- PROXY protocol ---- */
+/* ==== proxy ==================================================================
+ * Owns    nothing.
+ * Offers  proxy_parse, proxy_write.
+ * Calls   base, addr. Who the client is, said in front of a connection: versions
+ *         1 and 2 of the PROXY protocol. */
 
 static const struct slice proxy_v2_mark = { "\r\n\r\n\0\r\nQUIT\n", 12 };
 
@@ -4291,6 +4295,1144 @@ proxy_write(struct text *t, int version, const struct ip *src, uint16_t sport,
 	text_char(t, ' ');
 	text_uint(t, dport);
 	text_str(t, "\r\n");
+}
+
+/* ==== fortify ================================================================
+ * Owns    nothing.
+ * Offers  what Debian's libbearssl.a, built against glibc, asks of its libc.
+ * Calls   libc. */
+
+#ifndef __GLIBC__
+#define FORTIFIED(name, type)                                                    \
+	void *__##name##_chk(void *to, type from, size_t n, size_t room);        \
+	void *__##name##_chk(void *to, type from, size_t n, size_t room)         \
+	{                                                                        \
+		if (n > room)                                                    \
+			abort();                                                 \
+		return name(to, from, n);                                        \
+	}
+FORTIFIED(memcpy, const void *)
+FORTIFIED(memmove, const void *)
+FORTIFIED(memset, int)
+#undef FORTIFIED
+#endif
+
+/* ==== crypt ==================================================================
+ * Owns    nothing.
+ * Offers  crypt_rounds, crypt_begin, sha_rounds, crypt_matches.
+ * Calls   base, BearSSL's hashes. The crypt(3) schemes $5$ and $6$ (SHA-crypt),
+ *         which musl on Debian comes without. */
+
+#define SHA_ROUNDS       5000 /* presets and bounds of the scheme */
+#define SHA_ROUNDS_MIN   1000
+#define SHA_ROUNDS_MAX   999999999
+
+static const struct sha_scheme sha_schemes[] = {
+	{ { "$5$", 3 }, &br_sha256_vtable, br_sha256_SIZE, 21, 43 },
+	{ { "$6$", 3 }, &br_sha512_vtable, br_sha512_SIZE, 22, 86 },
+};
+
+static void
+sha_add(br_hash_compat_context *h, const void *p, size_t n)
+{
+	h->vtable->update(&h->vtable, p, n);
+}
+
+/* The digest of s, said `times` times, repeated to fill n bytes. */
+static void
+sha_fill(const struct sha_scheme *sc, struct slice s, size_t times, unsigned char *to, size_t n)
+{
+	br_hash_compat_context h;
+	unsigned char digest[SHA_BYTES_MAX];
+
+	sc->hash->init(&h.vtable);
+	for (size_t i = 0; i < times; i++)
+		sha_add(&h, s.p, s.n);
+	sc->hash->out(&h.vtable, digest);
+	for (size_t i = 0; i < n; i++)
+		to[i] = digest[i % sc->n];
+}
+
+/* The first digest, of password, salt and their lengths. */
+static void
+sha_begin(const struct sha_scheme *sc, struct slice password, struct slice salt,
+    unsigned char *out)
+{
+	br_hash_compat_context h;
+	unsigned char b[SHA_BYTES_MAX];
+
+	sc->hash->init(&h.vtable);
+	sha_add(&h, password.p, password.n);
+	sha_add(&h, salt.p, salt.n);
+	sha_add(&h, password.p, password.n);
+	sc->hash->out(&h.vtable, b);
+	sc->hash->init(&h.vtable);
+	sha_add(&h, password.p, password.n);
+	sha_add(&h, salt.p, salt.n);
+	for (size_t at = 0; at < password.n; at += sc->n)
+		sha_add(&h, b, MIN(sc->n, password.n - at));
+	for (size_t n = password.n; n > 0; n >>= 1)
+		sha_add(&h, n & 1 ? (const void *)b : password.p, n & 1 ? sc->n : password.n);
+	sc->hash->out(&h.vtable, out);
+}
+
+/* n more rounds. */
+static void
+sha_rounds(struct sha_job *j, unsigned n)
+{
+	const struct sha_scheme *sc = j->scheme;
+	br_hash_compat_context h;
+
+	for (; n > 0 && j->round < j->rounds; n--, j->round++) {
+		bool odd = j->round & 1;
+		sc->hash->init(&h.vtable);
+		sha_add(&h, odd ? j->password : j->digest, odd ? j->password_n : sc->n);
+		if (j->round % 3)
+			sha_add(&h, j->salt, j->salt_n);
+		if (j->round % 7)
+			sha_add(&h, j->password, j->password_n);
+		sha_add(&h, odd ? j->digest : j->password, odd ? sc->n : j->password_n);
+		sc->hash->out(&h.vtable, j->digest);
+	}
+}
+
+/* n characters of 6 bits each, lowest first. */
+static void
+sha_digits(struct text *t, unsigned v, int n)
+{
+	for (; n > 0; n--, v >>= 6)
+		text_char(t, "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"[v & 63]);
+}
+
+static void
+sha_encode(struct text *t, const struct sha_scheme *sc, const unsigned char *d)
+{
+	unsigned third = (unsigned)sc->n / 3, mod = 3 * third, at = 0;
+
+	for (unsigned i = 0; i < third; i++, at = (at + sc->step) % mod)
+		sha_digits(t, (unsigned)d[at] << 16 | (unsigned)d[(at + third) % mod] << 8 |
+		    d[(at + 2 * third) % mod], 4);
+	if (sc->n % 3 == 1)
+		sha_digits(t, d[63], 2);
+	else
+		sha_digits(t, (unsigned)d[31] << 8 | d[30], 3);
+}
+
+/* Takes `$5$[rounds=N$]salt$digest` apart; returns the salt. want.p NULL: no such hash. */
+static struct slice
+sha_split(struct slice hash, struct sha_job *j)
+{
+	struct slice rest, word, salt;
+	int64_t n = SHA_ROUNDS;
+
+	*j = (struct sha_job){ .scheme = NULL };
+	for (size_t i = 0; i < LEN(sha_schemes); i++)
+		if (slice_starts(hash, sha_schemes[i].prefix))
+			j->scheme = &sha_schemes[i];
+	if (!j->scheme)
+		return S("");
+	rest = slice_from(hash, j->scheme->prefix.n);
+	if (slice_starts(rest, S("rounds="))) {
+		slice_cut(&rest, '$', &word);
+		n = slice_uint(slice_from(word, 7), SHA_ROUNDS_MAX);
+		if (n < 0 || !rest.p)
+			return S("");
+	}
+	j->rounds = (unsigned)MAX(n, SHA_ROUNDS_MIN);
+	slice_cut(&rest, '$', &salt);
+	salt.n = MIN(salt.n, (size_t)SHA_SALT_MAX);
+	if (rest.p && rest.n == j->scheme->digits)
+		j->want = rest;
+	return salt;
+}
+
+/* The rounds of a hash that is known; 0: it is not. */
+static unsigned
+crypt_rounds(struct slice hash)
+{
+	struct sha_job j;
+
+	sha_split(hash, &j);
+	return j.want.p ? j.rounds : 0;
+}
+
+/* Begins to check the password. False: the hash is unknown, or the password too long. */
+static bool
+crypt_begin(struct sha_job *j, struct slice password, struct slice hash)
+{
+	struct slice salt = sha_split(hash, j);
+
+	if (!j->want.p || password.n > SHA_PASSWORD_MAX)
+		return false;
+	j->password_n = password.n;
+	j->salt_n = salt.n;
+	sha_begin(j->scheme, password, salt, j->digest);
+	sha_fill(j->scheme, password, password.n, j->password, password.n);
+	sha_fill(j->scheme, salt, 16u + j->digest[0], j->salt, salt.n);
+	return true;
+}
+
+/* After all rounds. */
+static bool
+crypt_matches(const struct sha_job *j)
+{
+	char b[SHA_BYTES_MAX * 2];
+	struct text t = { b, 0, sizeof b, false };
+
+	sha_encode(&t, j->scheme, j->digest);
+	return slice_eq_secret(text_slice(&t), j->want);
+}
+
+/* ==== json ===================================================================
+ * Owns    nothing: the tree is in the caller's arena.
+ * Offers  json_parse, json_get, json_text, json_quote, json_item, json_key,
+ *         json_open, json_close.
+ * Calls   base, arena. RFC 8259, strict. */
+
+static void
+json_blanks(struct json_reader *r)
+{
+	r->p += strspn(r->p, " \t\n\r");
+}
+
+/* Steps over c, and the blanks before it, if it is what comes next. */
+static bool
+json_sign(struct json_reader *r, char c)
+{
+	bool is;
+
+	json_blanks(r);
+	is = *r->p == c;
+	r->p += is;
+	return is;
+}
+
+/* Behind \u: a character, or both halves of a pair; one half alone is an error. */
+static bool
+json_unicode(struct json_reader *r, struct text *t)
+{
+	enum { HIGH = 0xd800, LOW = 0xdc00, PAIRS_END = 0xe000, PLANE_1 = 0x10000 };
+	int64_t c = hex_read(&r->p, r->end, 4), low;
+
+	if (c < 0 || (c >= LOW && c < PAIRS_END))
+		return false;
+	if (c >= HIGH && c < LOW) {
+		if (r->end - r->p < 2 || memcmp(r->p, "\\u", 2) != 0)
+			return false;
+		r->p += 2;
+		low = hex_read(&r->p, r->end, 4);
+		if (low < LOW || low >= PAIRS_END)
+			return false;
+		c = PLANE_1 + (c - HIGH) * (PAIRS_END - LOW) + (low - LOW);
+	}
+	utf8_add(t, (uint32_t)c);
+	return true;
+}
+
+/* What follows a backslash. */
+static bool
+json_escape(struct json_reader *r, struct text *t)
+{
+	static const char letters[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
+	char c = r->p < r->end ? *r->p++ : '\0';
+	const char *at = c ? strchr(letters, c) : NULL;
+
+	if (at)
+		text_char(t, meant[at - letters]);
+	return at || (c == 'u' && json_unicode(r, t));
+}
+
+/* Behind the opening quote. */
+static bool
+json_string(struct json_reader *r, struct slice *out)
+{
+	struct text t = { (char *)(uintptr_t)r->p, 0, (size_t)(r->end - r->p), false };
+
+	while (*r->p != '"') {
+		size_t n = utf8_length((const unsigned char *)r->p, (const unsigned char *)r->end);
+		if (n == 0 || (unsigned char)*r->p < ' ')
+			return false;
+		if (*r->p == '\\') {
+			r->p++;
+			if (!json_escape(r, &t))
+				return false;
+			continue;
+		}
+		for (; n > 0; n--)
+			text_char(&t, *r->p++);
+	}
+	r->p++;
+	t.p[t.n] = '\0';
+	*out = text_slice(&t);
+	return true;
+}
+
+/* Over digits; false: there are none. */
+static bool
+json_digits(struct json_reader *r)
+{
+	size_t n = strspn(r->p, "0123456789");
+
+	r->p += n;
+	return n > 0;
+}
+
+static bool
+json_number(struct json_reader *r, struct slice *out)
+{
+	const char *start = r->p, *digits;
+
+	r->p += *r->p == '-';
+	digits = r->p;
+	if (!json_digits(r) || (*digits == '0' && r->p - digits > 1))
+		return false;
+	if (*r->p == '.') {
+		r->p++;
+		if (!json_digits(r))
+			return false;
+	}
+	if (lower(*r->p) == 'e') {
+		r->p += r->p[1] == '+' || r->p[1] == '-' ? 2 : 1;
+		if (!json_digits(r))
+			return false;
+	}
+	*out = arena_dup(r->arena, (struct slice){ start, (size_t)(r->p - start) });
+	return true;
+}
+
+/* null, true or false. */
+static bool
+json_word(struct json_reader *r, struct json *v)
+{
+	static const struct slice words[] = { { "null", 4 }, { "true", 4 }, { "false", 5 } };
+
+	for (size_t i = 0; i < LEN(words); i++)
+		if (strncmp(r->p, words[i].p, words[i].n) == 0) {
+			v->kind = i == 0 ? JSON_NULL : JSON_BOOL;
+			v->boolean = i == 1;
+			r->p += words[i].n;
+			return true;
+		}
+	return false;
+}
+
+/* A value, or the bracket that opens one; NULL: neither. */
+static struct json *
+json_begin(struct json_reader *r)
+{
+	struct json *v = arena_alloc(r->arena, sizeof *v);
+	bool good = true;
+
+	json_blanks(r);
+	if (*r->p == '{' || *r->p == '[') {
+		v->kind = *r->p++ == '{' ? JSON_OBJECT : JSON_ARRAY;
+	} else if (json_sign(r, '"')) {
+		v->kind = JSON_STRING;
+		good = json_string(r, &v->text);
+	} else if (!json_word(r, v)) {
+		v->kind = JSON_NUMBER;
+		good = json_number(r, &v->text);
+	}
+	return good ? v : NULL;
+}
+
+/* A value with all that is in it; NULL: malformed, or too deep. */
+static struct json *
+json_value_at(struct json_reader *r, int depth)
+{
+	struct json *v = json_begin(r), *child;
+	char close;
+
+	if (!v || (v->kind != JSON_OBJECT && v->kind != JSON_ARRAY))
+		return v;
+	close = v->kind == JSON_OBJECT ? '}' : ']';
+	if (depth > JSON_DEPTH_MAX)
+		return NULL;
+	if (json_sign(r, close))
+		return v;
+	do {
+		struct slice name = { NULL, 0 };
+		if (v->kind == JSON_OBJECT &&
+		    (!json_sign(r, '"') || !json_string(r, &name) || !json_sign(r, ':')))
+			return NULL;
+		if (!(child = json_value_at(r, depth + 1)))
+			return NULL;
+		child->name = name;
+		*(v->last ? &v->last->next : &v->first) = child;
+		v->last = child;
+	} while (json_sign(r, ','));
+	return json_sign(r, close) ? v : NULL;
+}
+
+/* NULL: it is malformed, too deep, or something stands behind it. */
+static struct json *
+json_parse(struct arena *a, struct slice text)
+{
+	struct slice own = arena_dup(a, text);
+	struct json_reader r = { a, own.p, own.p + own.n };
+	struct json *v = json_value_at(&r, 1);
+
+	json_blanks(&r);
+	return r.p == r.end ? v : NULL;
+}
+
+/* The last member of that name; NULL: there is none, or v is no object. */
+static const struct json *
+json_get(const struct json *v, const char *name)
+{
+	const struct json *found = NULL;
+
+	if (!v || v->kind != JSON_OBJECT)
+		return NULL;
+	for (const struct json *m = v->first; m; m = m->next)
+		if (slice_eq(m->name, slice_of(name)))
+			found = m;
+	return found;
+}
+
+/* The member of that name if it is a string; else empty. */
+static struct slice
+json_text(const struct json *v, const char *name)
+{
+	const struct json *m = json_get(v, name);
+
+	return m && m->kind == JSON_STRING ? m->text : S("");
+}
+
+/* ---- written ---- */
+
+static void
+json_quote(FILE *to, struct slice s)
+{
+	char b[8];
+
+	fputc('"', to);
+	while (s.n > 0) {
+		struct slice piece = json_piece(&s, false, b);
+		fwrite(piece.p, 1, piece.n, to);
+	}
+	fputc('"', to);
+}
+
+/* What comes next is an element of a list, or json_key gives it a name. */
+static void
+json_item(struct json_out *o)
+{
+	if (o->more)
+		fputc(',', o->to);
+	if (o->depth > 0 && o->depth <= o->lines)
+		fprintf(o->to, "\n%*s", 2 * o->depth, "");
+	else if (o->more)
+		fputc(' ', o->to);
+	o->more = true;
+}
+
+static void
+json_key(struct json_out *o, struct slice name)
+{
+	json_item(o);
+	json_quote(o->to, name);
+	fputs(": ", o->to);
+}
+
+static void
+json_open(struct json_out *o, char bracket)
+{
+	fputc(bracket, o->to);
+	o->more = false;
+	o->depth++;
+}
+
+static void
+json_close(struct json_out *o, char bracket)
+{
+	o->depth--;
+	if (o->more && o->depth < o->lines)
+		fprintf(o->to, "\n%*s", 2 * o->depth, "");
+	fputc(bracket, o->to);
+	o->more = true;
+}
+
+/* ==== pem ====================================================================
+ * Owns    nothing: what it makes is in the caller's arena.
+ * Offers  pem_of, pem_next, pem_count, pem_is_cert.
+ * Calls   base, arena, BearSSL. Its lengths are not believed. RFC 7468. */
+
+static struct slice
+pem_of(struct arena *a, const char *what, const void *der, size_t n)
+{
+	size_t len = br_pem_encode(NULL, der, n, what, BR_PEM_LINE64);
+	char *p = arena_alloc(a, len + 1); /* it writes a NUL behind */
+
+	br_pem_encode(p, der, n, what, BR_PEM_LINE64);
+	return (struct slice){ p, len };
+}
+
+#define PEM_DASHES S("-----")
+#define PEM_BEGIN  S("-----BEGIN ")
+#define PEM_END    S("-----END ")
+
+/* One line without its end and the blanks there. */
+static bool
+pem_line(struct slice *rest, struct slice *line)
+{
+	if (!slice_cut(rest, '\n', line))
+		return false;
+	if (slice_starts(*line, S("\xef\xbb\xbf"))) /* some editors begin a file so */
+		*line = slice_from(*line, 3);
+	while (line->n > 0 && (is_blank(line->p[line->n - 1]) || line->p[line->n - 1] == '\r'))
+		line->n--;
+	*line = slice_trim(*line);
+	return true;
+}
+
+/* What stands between mark and dashes, if line is that. */
+static bool
+pem_mark(struct slice line, struct slice mark, struct slice *name)
+{
+	if (!slice_starts(line, mark) || !slice_ends(line, PEM_DASHES) ||
+	    line.n < mark.n + PEM_DASHES.n)
+		return false;
+	*name = (struct slice){ line.p + mark.n, line.n - mark.n - PEM_DASHES.n };
+	return true;
+}
+
+/* Takes the next object off *rest: 1; 0: the end, -1: damaged. Text between is skipped. */
+static int
+pem_next(struct arena *a, struct slice *rest, struct pem *out)
+{
+	struct slice line, name, body;
+	struct text der;
+
+	*out = (struct pem){ .encrypted = false };
+	do
+		if (!pem_line(rest, &line))
+			return 0;
+	while (!pem_mark(line, PEM_BEGIN, &out->name));
+	body = *rest;
+	for (;;) {
+		if (!pem_line(rest, &line))
+			return -1; /* the file is cut short */
+		if (pem_mark(line, PEM_END, &name))
+			break;
+		if (slice_starts(line, S("Proc-Type:")) && slice_ends(line, S("ENCRYPTED")))
+			out->encrypted = true;
+	}
+	body.n = (size_t)(line.p - body.p);
+	if (!slice_eq(name, out->name))
+		return -1;
+	if (out->encrypted)
+		return 1;
+	der = (struct text){ arena_alloc(a, body.n), 0, body.n, false };
+	if (!base64_read(&der, body, " \t\r\n"))
+		return -1;
+	out->der = text_slice(&der);
+	return der.n > 0 ? 1 : -1;
+}
+
+/* No more objects than this are in text. */
+static size_t
+pem_count(struct slice text)
+{
+	struct slice line, name;
+	size_t n = 0;
+
+	while (pem_line(&text, &line))
+		n += pem_mark(line, PEM_BEGIN, &name);
+	return n;
+}
+
+static bool
+pem_is_cert(const struct pem *o)
+{
+	return slice_eq(o->name, S("CERTIFICATE")) || slice_eq(o->name, S("X509 CERTIFICATE"));
+}
+
+/* ==== der ====================================================================
+ * Owns    nothing: what it makes is in the caller's arena.
+ * Offers  key_new, key_point, key_pem, csr_der, cert_make_pem.
+ * Calls   base, arena, pem, BearSSL. Keys of P-256, and what is said of them: X.690,
+ *         RFC 2986, 5280, 5480, 8737. */
+
+/* `MADE` certificates: good from the past for clocks that are wrong. */
+#define MADE_BEFORE_S (2 * DAY_S)
+#define MADE_FOR_S    (30 * DAY_S)
+
+/* ecdsa-with-SHA256; RFC 5758 3.2. */
+static const unsigned char der_ecdsa_sha256[] = { 0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+	0x3d, 0x04, 0x03, 0x02 };
+/* What stands before the point of a public key of P-256; RFC 5480 2. */
+static const unsigned char der_p256[] = { 0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48,
+	0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03,
+	0x42, 0x00 };
+/* extensionRequest; RFC 2985 5.4.2. */
+static const unsigned char der_requested[] = { 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d,
+	0x01, 0x09, 0x0e };
+static const unsigned char der_alt_name[] = { 0x06, 0x03, 0x55, 0x1d, 0x11 };
+/* id-pe-acmeIdentifier, critical; RFC 8737 3. */
+static const unsigned char der_acme[] = { 0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01,
+	0x1f, 0x01, 0x01, 0xff };
+/* CN=warp */
+static const unsigned char der_warp[] = { 0x30, 0x0f, 0x31, 0x0d, 0x30, 0x0b, 0x06, 0x03, 0x55,
+	0x04, 0x03, DER_UTF8, 0x04, 'w', 'a', 'r', 'p' };
+static const unsigned char der_version_1[] = { DER_INTEGER, 1, 0 };
+static const unsigned char der_version_3[] = { DER_0, 3, DER_INTEGER, 1, 2 };
+
+static struct der
+der_new(struct arena *a, size_t cap)
+{
+	return (struct der){ arena_alloc(a, cap), cap, cap, false };
+}
+
+/* In front of what is there. */
+static void
+der_put(struct der *d, const void *p, size_t n)
+{
+	if (n > d->at) {
+		d->full = true;
+		return;
+	}
+	d->at -= n;
+	memcpy(d->p + d->at, p, n);
+}
+
+/* How much is there. */
+static size_t
+der_n(const struct der *d)
+{
+	return d->cap - d->at;
+}
+
+/* Makes all that came since there were `since` bytes the content of a tag. */
+static void
+der_wrap(struct der *d, unsigned tag, size_t since)
+{
+	size_t n = der_n(d) - since, bytes = n <= INT8_MAX ? 0 : n <= UINT8_MAX ? 1 : 2;
+	unsigned char low = (unsigned char)(n & UINT8_MAX), high = (unsigned char)(n >> 8 & UINT8_MAX);
+	unsigned char b[DER_HEADER_MAX] = { (unsigned char)tag, low };
+
+	d->full |= n > DER_MAX;
+	if (bytes > 0) { /* so many of length follow */
+		b[1] = (unsigned char)(0x80 | bytes);
+		b[2] = bytes == 2 ? high : low;
+		b[3] = low;
+	}
+	der_put(d, b, 2 + bytes);
+}
+
+/* ---- keys ---- */
+
+static bool
+random_fill(void *p, size_t n)
+{
+	ssize_t got;
+
+	do
+		got = getrandom(p, n, 0);
+	while (got < 0 && errno == EINTR);
+	return got == (ssize_t)n;
+}
+
+/* A new key of P-256, its number in x. */
+static bool
+key_new(br_ec_private_key *out, unsigned char x[EC_KEY_BYTES])
+{
+	unsigned char seed[EC_KEY_BYTES], b[BR_EC_KBUF_PRIV_MAX_SIZE];
+	br_hmac_drbg_context rng;
+	size_t n;
+
+	if (!random_fill(seed, sizeof seed))
+		return false;
+	br_hmac_drbg_init(&rng, &br_sha256_vtable, seed, sizeof seed);
+	n = br_ec_keygen(&rng.vtable, br_ec_get_default(), out, b, BR_EC_secp256r1);
+	if (n != EC_KEY_BYTES)
+		return false;
+	memcpy(x, b, EC_KEY_BYTES);
+	out->x = x;
+	return true;
+}
+
+/* Its public half, uncompressed. */
+static bool
+key_point(const br_ec_private_key *key, unsigned char q[EC_POINT_BYTES])
+{
+	unsigned char b[BR_EC_KBUF_PUB_MAX_SIZE];
+
+	if (br_ec_compute_pub(br_ec_get_default(), NULL, b, key) != EC_POINT_BYTES)
+		return false;
+	memcpy(q, b, EC_POINT_BYTES);
+	return true;
+}
+
+/* PKCS#8; empty: that is no key of P-256. */
+static struct slice
+key_pem(struct arena *a, const br_ec_private_key *key)
+{
+	unsigned char q[EC_POINT_BYTES], *der;
+	br_ec_public_key pub = { key->curve, q, sizeof q };
+	size_t n;
+
+	if (key->curve != BR_EC_secp256r1 || !key_point(key, q) ||
+	    (n = br_encode_ec_pkcs8_der(NULL, key, &pub)) == 0)
+		return S("");
+	der = arena_alloc(a, n);
+	br_encode_ec_pkcs8_der(der, key, &pub);
+	return pem_of(a, BR_ENCODE_PEM_PKCS8, der, n);
+}
+
+/* ---- what is signed ---- */
+
+/* SubjectPublicKeyInfo. */
+static bool
+der_key(struct der *d, const br_ec_private_key *key)
+{
+	unsigned char q[EC_POINT_BYTES];
+
+	if (!key_point(key, q))
+		return false;
+	der_put(d, q, sizeof q);
+	der_put(d, der_p256, sizeof der_p256);
+	return true;
+}
+
+/* The extension with all names, the first in front. RFC 5280 4.2.1.6. */
+static void
+der_names(struct der *d, const struct slices *names)
+{
+	size_t start = der_n(d), since;
+
+	for (int i = names->n - 1; i >= 0; i--) {
+		since = der_n(d);
+		der_put(d, names->v[i].p, names->v[i].n);
+		der_wrap(d, DER_DNS_NAME, since);
+	}
+	der_wrap(d, DER_SEQUENCE, start);
+	der_wrap(d, DER_OCTETS, start);
+	der_put(d, der_alt_name, sizeof der_alt_name);
+	der_wrap(d, DER_SEQUENCE, start);
+}
+
+/* NULL: all can stand in a certificate, in cap bytes with all the rest. */
+static const char *
+der_room(const struct slices *names, size_t *cap)
+{
+	*cap = DER_ROOM;
+	if (names->n == 0)
+		return "there is no name to put into it";
+	for (int i = 0; i < names->n; i++) {
+		struct slice s = names->v[i];
+		if (s.n == 0 || s.n > DNS_NAME_MAX)
+			return "a name is empty, or longer than 253 bytes";
+		for (size_t k = 0; k < s.n; k++)
+			if (s.p[k] <= ' ' || s.p[k] >= 0x7f)
+				return "a name has characters that DNS names do not have";
+		*cap += s.n + DER_HEADER_MAX;
+	}
+	return *cap > DER_MAX ? "there are too many names" : NULL;
+}
+
+/* The body, how it is signed, and the signature. */
+static const char *
+der_sign(struct arena *a, const br_ec_private_key *key, const struct der *body, struct slice *out)
+{
+	struct der d = der_new(a, der_n(body) + DER_ROOM);
+	unsigned char hash[br_sha256_SIZE], signature[SIGNATURE_MAX];
+	size_t n;
+
+	sha256((struct slice){ (const char *)body->p + body->at, der_n(body) }, hash);
+	n = br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), &br_sha256_vtable, hash, key,
+	    signature);
+	if (n == 0)
+		return "the key cannot sign";
+	der_put(&d, signature, n);
+	der_put(&d, "", 1); /* no unused bits */
+	der_wrap(&d, DER_BITS, 0);
+	der_put(&d, der_ecdsa_sha256, sizeof der_ecdsa_sha256);
+	der_put(&d, body->p + body->at, der_n(body));
+	der_wrap(&d, DER_SEQUENCE, 0);
+	*out = (struct slice){ (const char *)d.p + d.at, der_n(&d) };
+	return d.full || body->full ? "there are too many names" : NULL;
+}
+
+/* A signing request of key for names, without a subject. NULL, or why not. RFC 2986 4. */
+static const char *
+csr_der(struct arena *a, const br_ec_private_key *key, const struct slices *names,
+    struct slice *der)
+{
+	size_t cap;
+	const char *why = der_room(names, &cap);
+	struct der d;
+
+	if (why)
+		return why;
+	d = der_new(a, cap);
+	der_names(&d, names);
+	der_wrap(&d, DER_SEQUENCE, 0);
+	der_wrap(&d, DER_SET, 0);
+	der_put(&d, der_requested, sizeof der_requested);
+	der_wrap(&d, DER_SEQUENCE, 0);
+	der_wrap(&d, DER_0, 0);
+	if (!der_key(&d, key))
+		return "that is no key of P-256";
+	der_wrap(&d, DER_SEQUENCE, der_n(&d)); /* an empty subject */
+	der_put(&d, der_version_1, sizeof der_version_1);
+	der_wrap(&d, DER_SEQUENCE, 0);
+	return der_sign(a, key, &d, der);
+}
+
+/* Two digits of the year until 2049, four from then on. RFC 5280 4.1.2.5. */
+static void
+der_time(struct der *d, time_t when)
+{
+	char b[sizeof "YYYYmmddHHMMSSZ"];
+	struct tm tm;
+	size_t since = der_n(d), skip;
+
+	gmtime_r(&when, &tm);
+	strftime(b, sizeof b, "%Y%m%d%H%M%SZ", &tm);
+	skip = tm.tm_year >= 50 && tm.tm_year < 150 ? 2 : 0; /* 1950 to 2049 */
+	der_put(d, b + skip, strlen(b) - skip);
+	der_wrap(d, skip ? DER_UTC_TIME : DER_TIME, since);
+}
+
+/* What is signed, back to front. False: no key, or nothing random. RFC 5280 4.1. */
+static bool
+der_cert(struct der *d, const br_ec_private_key *key, const struct slices *names,
+    const unsigned char *acme_hash)
+{
+	unsigned char serial[SERIAL_BYTES];
+	time_t now = time(NULL);
+	size_t since;
+
+	if (!random_fill(serial, sizeof serial))
+		return false;
+	serial[0] = (unsigned char)((serial[0] & 0x7f) | 0x40); /* positive, and all of it said */
+	if (acme_hash) { /* for tls-alpn-01 */
+		der_put(d, acme_hash, ACME_HASH);
+		der_wrap(d, DER_OCTETS, 0);
+		der_wrap(d, DER_OCTETS, 0);
+		der_put(d, der_acme, sizeof der_acme);
+		der_wrap(d, DER_SEQUENCE, 0);
+	}
+	der_names(d, names);
+	der_wrap(d, DER_SEQUENCE, 0);
+	der_wrap(d, DER_3, 0);
+	if (!der_key(d, key))
+		return false;
+	der_put(d, der_warp, sizeof der_warp);
+	since = der_n(d);
+	der_time(d, now + MADE_FOR_S);
+	der_time(d, now - MADE_BEFORE_S);
+	der_wrap(d, DER_SEQUENCE, since);
+	der_put(d, der_warp, sizeof der_warp);
+	der_put(d, der_ecdsa_sha256, sizeof der_ecdsa_sha256);
+	since = der_n(d);
+	der_put(d, serial, sizeof serial);
+	der_wrap(d, DER_INTEGER, since);
+	der_put(d, der_version_3, sizeof der_version_3);
+	der_wrap(d, DER_SEQUENCE, 0);
+	return true;
+}
+
+/* A new key and its own self-signed certificate, as PEM; with acme_hash (32 bytes) it answers
+ * tls-alpn-01. NULL, or why not. */
+static const char *
+cert_make_pem(struct arena *a, const struct slices *names, const unsigned char *acme_hash,
+    struct slice *pem)
+{
+	unsigned char x[EC_KEY_BYTES];
+	br_ec_private_key key;
+	struct slice der, k, c;
+	struct der d;
+	size_t cap;
+	const char *why = der_room(names, &cap);
+
+	if (why)
+		return why;
+	d = der_new(a, cap);
+	if (!key_new(&key, x) || !der_cert(&d, &key, names, acme_hash))
+		return "there is nothing random to make a key of";
+	if ((why = der_sign(a, &key, &d, &der)))
+		return why;
+	k = key_pem(a, &key);
+	c = pem_of(a, "CERTIFICATE", der.p, der.n);
+	pem->p = arena_fmt(a, "%s%s", k.p, c.p);
+	pem->n = k.n + c.n;
+	return NULL;
+}
+
+/* ==== x509 ===================================================================
+ * Owns    nothing: what it makes is in the caller's arena.
+ * Offers  asn1_next, asn1_take, x509_split, x509_names, x509_host, x509_who.
+ * Calls   base, arena. What stands in a certificate, whose lengths are not
+ *         believed. RFC 5280, X.690. */
+
+/* Object identifiers, encoded. */
+#define OID_CN        S("\x55\x04\x03")
+#define OID_O         S("\x55\x04\x0a")
+#define OID_ALT_NAMES S("\x55\x1d\x11")
+#define OID_ISSUER_ID S("\x55\x1d\x23")
+
+/* Takes the next element off *rest; false: none is there, or none whole. X.690 8.1. */
+static bool
+asn1_next(struct slice *rest, unsigned *tag, struct slice *in)
+{
+	const unsigned char *p = (const unsigned char *)rest->p;
+	size_t head = 2, n, bytes;
+
+	if (rest->n < head || (p[0] & ASN1_LONG_TAG) == ASN1_LONG_TAG)
+		return false;
+	n = p[1];
+	if (n >= ASN1_LONG) {
+		bytes = n - ASN1_LONG;
+		if (bytes == 0 || bytes > ASN1_LENGTH_BYTES || rest->n < head + bytes)
+			return false;
+		for (n = 0; bytes > 0; bytes--)
+			n = n << 8 | p[head++];
+	}
+	if (n > rest->n - head)
+		return false;
+	*tag = p[0];
+	*in = (struct slice){ rest->p + head, n };
+	*rest = slice_from(*rest, head + n);
+	return true;
+}
+
+/* The same, if it is a `want`; else *rest stays. */
+static bool
+asn1_take(struct slice *rest, unsigned want, struct slice *in)
+{
+	struct slice left = *rest, got;
+	unsigned tag;
+
+	if (!asn1_next(&left, &tag, &got) || tag != want)
+		return false;
+	*rest = left;
+	*in = got;
+	return true;
+}
+
+/* RFC 5280 4.1. */
+static bool
+x509_split(struct slice der, struct x509 *out)
+{
+	struct slice cert, rest, skip;
+	unsigned tag;
+
+	*out = (struct x509){ .serial = { NULL, 0 } };
+	if (!asn1_take(&der, DER_SEQUENCE, &cert) || !asn1_take(&cert, DER_SEQUENCE, &rest))
+		return false;
+	asn1_take(&rest, DER_0, &skip);
+	if (!asn1_take(&rest, DER_INTEGER, &out->serial) ||
+	    !asn1_take(&rest, DER_SEQUENCE, &skip) || /* signature's algorithm */
+	    !asn1_take(&rest, DER_SEQUENCE, &out->issuer) ||
+	    !asn1_take(&rest, DER_SEQUENCE, &skip) || /* validity */
+	    !asn1_take(&rest, DER_SEQUENCE, &out->subject) ||
+	    !asn1_take(&rest, DER_SEQUENCE, &skip)) /* public key */
+		return false;
+	while (asn1_next(&rest, &tag, &skip))
+		if (tag == DER_3)
+			asn1_take(&skip, DER_SEQUENCE, &out->extensions);
+	return true;
+}
+
+/* The value of an extension; false: it is not there. */
+static bool
+x509_extension(const struct x509 *x, struct slice oid, struct slice *value)
+{
+	struct slice rest = x->extensions, ext, id, critical;
+
+	while (asn1_take(&rest, DER_SEQUENCE, &ext)) {
+		if (!asn1_take(&ext, DER_OID, &id) || !slice_eq(id, oid))
+			continue;
+		asn1_take(&ext, DER_BOOLEAN, &critical);
+		return asn1_take(&ext, DER_OCTETS, value);
+	}
+	return false;
+}
+
+/* The last attribute oid of a distinguished name, as text; empty: none. */
+static struct slice
+x509_attribute(struct arena *a, struct slice dn, struct slice oid)
+{
+	struct slice set, pair, id, value, found = S("");
+	unsigned tag;
+
+	while (asn1_take(&dn, DER_SET, &set))
+		while (asn1_take(&set, DER_SEQUENCE, &pair))
+			if (asn1_take(&pair, DER_OID, &id) && slice_eq(id, oid) &&
+			    asn1_next(&pair, &tag, &value) && (tag == DER_UTF8 ||
+			    tag == DER_PRINTABLE || tag == DER_T61 || tag == DER_IA5))
+				found = value;
+	found = arena_dup(a, found);
+	text_clean((char *)(uintptr_t)found.p, found.n);
+	return found;
+}
+
+/* Whose name it is, for people: organisation and common name. */
+static struct slice
+x509_who(struct arena *a, struct slice dn)
+{
+	struct slice o = x509_attribute(a, dn, OID_O), cn = x509_attribute(a, dn, OID_CN);
+
+	if (o.n > 0 && cn.n > 0)
+		return slice_of(arena_fmt(a, "%s, %s", o.p, cn.p));
+	return o.n > 0 ? o : cn.n > 0 ? cn : S("somebody without a name");
+}
+
+/* A name that a client may ask for, in lower case; empty: it is none. */
+static struct slice
+x509_host(struct arena *a, struct slice name)
+{
+	char *p;
+
+	for (size_t i = 0; i < name.n; i++)
+		if (name.p[i] <= ' ' || name.p[i] > '~')
+			return S("");
+	name = arena_dup(a, name);
+	p = (char *)(uintptr_t)name.p;
+	for (size_t i = 0; i < name.n; i++)
+		p[i] = lower(p[i]);
+	return name;
+}
+
+/* Its dNSNames, or without any its common name. RFC 6125 6.4.4. */
+static struct slices
+x509_names(struct arena *a, const struct x509 *x)
+{
+	struct slice value, list = S(""), name;
+	struct slices out = { NULL, 0 };
+	bool any = false;
+	unsigned tag;
+
+	if (x509_extension(x, OID_ALT_NAMES, &value))
+		asn1_take(&value, DER_SEQUENCE, &list);
+	out.v = arena_alloc(a, (list.n / 2 + 1) * sizeof *out.v); /* tag and length, at least */
+	while (asn1_next(&list, &tag, &name)) {
+		any |= tag == DER_DNS_NAME;
+		if (tag == DER_DNS_NAME && (name = x509_host(a, name)).n > 0)
+			out.v[out.n++] = name;
+	}
+	if (!any && (name = x509_host(a, x509_attribute(a, x->subject, OID_CN))).n > 0)
+		out.v[out.n++] = name;
+	return out;
+}
+
+/* ==== jose ===================================================================
+ * Owns    nothing: texts are in the caller's arena.
+ * Offers  b64url, b64url_decode, json_quoted, jwk_text, jwk_thumbprint,
+ *         jws_ecdsa, jws_mac.
+ * Calls   base, arena, der, BearSSL. JSON that is signed: RFC 7515, 7517, 7638. */
+
+enum { JOSE_SIGNATURE = 2 * EC_KEY_BYTES }; /* ES256: r, s; RFC 7518 3.4 */
+
+/* Without padding; a NUL follows. */
+static struct slice
+b64url(struct arena *a, struct slice s)
+{
+	size_t cap = s.n / 3 * 4 + 4;
+	struct text t = { arena_alloc(a, cap), 0, cap, false };
+
+	base64_write(&t, s, true);
+	return text_slice(&t);
+}
+
+/* Operators also paste it with padding, or in the other alphabet. False: it is neither. */
+static bool
+b64url_decode(struct arena *a, struct slice s, struct slice *out)
+{
+	struct text t = { arena_alloc(a, s.n + 1), 0, s.n, false };
+	char *p = (char *)(uintptr_t)arena_dup(a, s).p;
+
+	for (size_t i = 0; i < s.n; i++)
+		p[i] = p[i] == '-' ? '+' : p[i] == '_' ? '/' : p[i];
+	if (!base64_read(&t, (struct slice){ p, s.n }, ""))
+		return false;
+	*out = text_slice(&t);
+	return true;
+}
+
+/* s as a JSON string, with its quotes. */
+static const char *
+json_quoted(struct arena *a, struct slice s)
+{
+	size_t cap = s.n * sizeof "\\u0000" + 3;
+	struct text t = { arena_alloc(a, cap), 0, cap, false };
+
+	text_char(&t, '"');
+	text_json(&t, s, false);
+	text_char(&t, '"');
+	return t.p;
+}
+
+/* The public half of key in the order of RFC 7638 3.2; empty: it is not on P-256. */
+static struct slice
+jwk_text(struct arena *a, const br_ec_private_key *key)
+{
+	unsigned char q[EC_POINT_BYTES];
+	struct slice x = { (char *)q + 1, EC_KEY_BYTES };
+	struct slice y = { (char *)q + 1 + EC_KEY_BYTES, EC_KEY_BYTES };
+
+	if (key->curve != BR_EC_secp256r1 || !key_point(key, q))
+		return S("");
+	return slice_of(arena_fmt(a, "{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"%s\",\"y\":\"%s\"}",
+	    b64url(a, x).p, b64url(a, y).p));
+}
+
+static struct slice
+jwk_thumbprint(struct arena *a, struct slice jwk)
+{
+	unsigned char hash[br_sha256_SIZE];
+
+	sha256(jwk, hash);
+	return b64url(a, (struct slice){ (char *)hash, sizeof hash });
+}
+
+/* header and payload as they are signed. RFC 7515 5.1. */
+static struct slice
+jws_signed(struct arena *a, struct slice header, struct slice payload)
+{
+	return slice_of(arena_fmt(a, "%s.%s", b64url(a, header).p, b64url(a, payload).p));
+}
+
+/* The flattened form. RFC 7515 7.2.2. */
+static struct slice
+jws_text(struct arena *a, struct slice header, struct slice payload, const void *signature,
+    size_t n)
+{
+	return slice_of(arena_fmt(a, "{\"protected\":\"%s\",\"payload\":\"%s\","
+	    "\"signature\":\"%s\"}", b64url(a, header).p, b64url(a, payload).p,
+	    b64url(a, (struct slice){ signature, n }).p));
+}
+
+/* ES256. Empty: the key cannot sign. */
+static struct slice
+jws_ecdsa(struct arena *a, const br_ec_private_key *key, struct slice header, struct slice payload)
+{
+	struct slice text = jws_signed(a, header, payload);
+	unsigned char hash[br_sha256_SIZE], signature[JOSE_SIGNATURE];
+
+	sha256(text, hash);
+	if (key->curve != BR_EC_secp256r1 || br_ecdsa_sign_raw_get_default()(br_ec_get_default(),
+	    &br_sha256_vtable, hash, key, signature) != sizeof signature)
+		return S("");
+	return jws_text(a, header, payload, signature, sizeof signature);
+}
+
+/* HS256. */
+static struct slice
+jws_mac(struct arena *a, struct slice key, struct slice header, struct slice payload)
+{
+	struct slice text = jws_signed(a, header, payload);
+	unsigned char mac[br_sha256_SIZE];
+	br_hmac_key_context k;
+	br_hmac_context h;
+
+	br_hmac_key_init(&k, &br_sha256_vtable, key.p, key.n);
+	br_hmac_init(&h, &k, 0);
+	br_hmac_update(&h, text.p, text.n);
+	br_hmac_out(&h, mac);
+	return jws_text(a, header, payload, mac, sizeof mac);
 }
 
 FAST
@@ -4881,1142 +6023,13 @@ route_shadowed(const struct route *later, const struct route *earlier)
 
 FAST_END
 
-/* ==== fortify ================================================================
- * Owns    nothing.
- * Offers  what Debian's libbearssl.a, built against glibc, asks of its libc.
- * Calls   libc. */
-
-#ifndef __GLIBC__
-#define FORTIFIED(name, type)                                                    \
-	void *__##name##_chk(void *to, type from, size_t n, size_t room);        \
-	void *__##name##_chk(void *to, type from, size_t n, size_t room)         \
-	{                                                                        \
-		if (n > room)                                                    \
-			abort();                                                 \
-		return name(to, from, n);                                        \
-	}
-FORTIFIED(memcpy, const void *)
-FORTIFIED(memmove, const void *)
-FORTIFIED(memset, int)
-#undef FORTIFIED
-#endif
-
-/* ==== crypt ==================================================================
- * Owns    nothing.
- * Offers  crypt_rounds, crypt_begin, sha_rounds, crypt_matches.
- * Calls   base, BearSSL's hashes. The crypt(3) schemes $5$ and $6$ (SHA-crypt),
- *         which musl on Debian comes without. */
-
-#define SHA_ROUNDS       5000 /* presets and bounds of the scheme */
-#define SHA_ROUNDS_MIN   1000
-#define SHA_ROUNDS_MAX   999999999
-
-static const struct sha_scheme sha_schemes[] = {
-	{ { "$5$", 3 }, &br_sha256_vtable, br_sha256_SIZE, 21, 43 },
-	{ { "$6$", 3 }, &br_sha512_vtable, br_sha512_SIZE, 22, 86 },
-};
-
-static void
-sha_add(br_hash_compat_context *h, const void *p, size_t n)
-{
-	h->vtable->update(&h->vtable, p, n);
-}
-
-/* The digest of s, said `times` times, repeated to fill n bytes. */
-static void
-sha_fill(const struct sha_scheme *sc, struct slice s, size_t times, unsigned char *to, size_t n)
-{
-	br_hash_compat_context h;
-	unsigned char digest[SHA_BYTES_MAX];
-
-	sc->hash->init(&h.vtable);
-	for (size_t i = 0; i < times; i++)
-		sha_add(&h, s.p, s.n);
-	sc->hash->out(&h.vtable, digest);
-	for (size_t i = 0; i < n; i++)
-		to[i] = digest[i % sc->n];
-}
-
-/* The first digest, of password, salt and their lengths. */
-static void
-sha_begin(const struct sha_scheme *sc, struct slice password, struct slice salt,
-    unsigned char *out)
-{
-	br_hash_compat_context h;
-	unsigned char b[SHA_BYTES_MAX];
-
-	sc->hash->init(&h.vtable);
-	sha_add(&h, password.p, password.n);
-	sha_add(&h, salt.p, salt.n);
-	sha_add(&h, password.p, password.n);
-	sc->hash->out(&h.vtable, b);
-	sc->hash->init(&h.vtable);
-	sha_add(&h, password.p, password.n);
-	sha_add(&h, salt.p, salt.n);
-	for (size_t at = 0; at < password.n; at += sc->n)
-		sha_add(&h, b, MIN(sc->n, password.n - at));
-	for (size_t n = password.n; n > 0; n >>= 1)
-		sha_add(&h, n & 1 ? (const void *)b : password.p, n & 1 ? sc->n : password.n);
-	sc->hash->out(&h.vtable, out);
-}
-
-/* n more rounds. */
-static void
-sha_rounds(struct sha_job *j, unsigned n)
-{
-	const struct sha_scheme *sc = j->scheme;
-	br_hash_compat_context h;
-
-	for (; n > 0 && j->round < j->rounds; n--, j->round++) {
-		bool odd = j->round & 1;
-		sc->hash->init(&h.vtable);
-		sha_add(&h, odd ? j->password : j->digest, odd ? j->password_n : sc->n);
-		if (j->round % 3)
-			sha_add(&h, j->salt, j->salt_n);
-		if (j->round % 7)
-			sha_add(&h, j->password, j->password_n);
-		sha_add(&h, odd ? j->digest : j->password, odd ? sc->n : j->password_n);
-		sc->hash->out(&h.vtable, j->digest);
-	}
-}
-
-/* n characters of 6 bits each, lowest first. */
-static void
-sha_digits(struct text *t, unsigned v, int n)
-{
-	for (; n > 0; n--, v >>= 6)
-		text_char(t, "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"[v & 63]);
-}
-
-static void
-sha_encode(struct text *t, const struct sha_scheme *sc, const unsigned char *d)
-{
-	unsigned third = (unsigned)sc->n / 3, mod = 3 * third, at = 0;
-
-	for (unsigned i = 0; i < third; i++, at = (at + sc->step) % mod)
-		sha_digits(t, (unsigned)d[at] << 16 | (unsigned)d[(at + third) % mod] << 8 |
-		    d[(at + 2 * third) % mod], 4);
-	if (sc->n % 3 == 1)
-		sha_digits(t, d[63], 2);
-	else
-		sha_digits(t, (unsigned)d[31] << 8 | d[30], 3);
-}
-
-/* Takes `$5$[rounds=N$]salt$digest` apart; returns the salt. want.p NULL: no such hash. */
-static struct slice
-sha_split(struct slice hash, struct sha_job *j)
-{
-	struct slice rest, word, salt;
-	int64_t n = SHA_ROUNDS;
-
-	*j = (struct sha_job){ .scheme = NULL };
-	for (size_t i = 0; i < LEN(sha_schemes); i++)
-		if (slice_starts(hash, sha_schemes[i].prefix))
-			j->scheme = &sha_schemes[i];
-	if (!j->scheme)
-		return S("");
-	rest = slice_from(hash, j->scheme->prefix.n);
-	if (slice_starts(rest, S("rounds="))) {
-		slice_cut(&rest, '$', &word);
-		n = slice_uint(slice_from(word, 7), SHA_ROUNDS_MAX);
-		if (n < 0 || !rest.p)
-			return S("");
-	}
-	j->rounds = (unsigned)MAX(n, SHA_ROUNDS_MIN);
-	slice_cut(&rest, '$', &salt);
-	salt.n = MIN(salt.n, (size_t)SHA_SALT_MAX);
-	if (rest.p && rest.n == j->scheme->digits)
-		j->want = rest;
-	return salt;
-}
-
-/* The rounds of a hash that is known; 0: it is not. */
-static unsigned
-crypt_rounds(struct slice hash)
-{
-	struct sha_job j;
-
-	sha_split(hash, &j);
-	return j.want.p ? j.rounds : 0;
-}
-
-/* Begins to check the password. False: the hash is unknown, or the password too long. */
-static bool
-crypt_begin(struct sha_job *j, struct slice password, struct slice hash)
-{
-	struct slice salt = sha_split(hash, j);
-
-	if (!j->want.p || password.n > SHA_PASSWORD_MAX)
-		return false;
-	j->password_n = password.n;
-	j->salt_n = salt.n;
-	sha_begin(j->scheme, password, salt, j->digest);
-	sha_fill(j->scheme, password, password.n, j->password, password.n);
-	sha_fill(j->scheme, salt, 16u + j->digest[0], j->salt, salt.n);
-	return true;
-}
-
-/* After all rounds. */
-static bool
-crypt_matches(const struct sha_job *j)
-{
-	char b[SHA_BYTES_MAX * 2];
-	struct text t = { b, 0, sizeof b, false };
-
-	sha_encode(&t, j->scheme, j->digest);
-	return slice_eq_secret(text_slice(&t), j->want);
-}
-
-/* ==== json ===================================================================
- * Owns    nothing: the tree is in the caller's arena.
- * Offers  json_parse, json_get, json_text, json_quote, json_item, json_key,
- *         json_open, json_close.
- * Calls   base, arena. RFC 8259, strict. */
-
-static void
-json_blanks(struct json_reader *r)
-{
-	r->p += strspn(r->p, " \t\n\r");
-}
-
-/* Steps over c, and the blanks before it, if it is what comes next. */
-static bool
-json_sign(struct json_reader *r, char c)
-{
-	bool is;
-
-	json_blanks(r);
-	is = *r->p == c;
-	r->p += is;
-	return is;
-}
-
-/* Behind \u: a character, or both halves of a pair; one half alone is an error. */
-static bool
-json_unicode(struct json_reader *r, struct text *t)
-{
-	enum { HIGH = 0xd800, LOW = 0xdc00, PAIRS_END = 0xe000, PLANE_1 = 0x10000 };
-	int64_t c = hex_read(&r->p, r->end, 4), low;
-
-	if (c < 0 || (c >= LOW && c < PAIRS_END))
-		return false;
-	if (c >= HIGH && c < LOW) {
-		if (r->end - r->p < 2 || memcmp(r->p, "\\u", 2) != 0)
-			return false;
-		r->p += 2;
-		low = hex_read(&r->p, r->end, 4);
-		if (low < LOW || low >= PAIRS_END)
-			return false;
-		c = PLANE_1 + (c - HIGH) * (PAIRS_END - LOW) + (low - LOW);
-	}
-	utf8_add(t, (uint32_t)c);
-	return true;
-}
-
-/* What follows a backslash. */
-static bool
-json_escape(struct json_reader *r, struct text *t)
-{
-	static const char letters[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
-	char c = r->p < r->end ? *r->p++ : '\0';
-	const char *at = c ? strchr(letters, c) : NULL;
-
-	if (at)
-		text_char(t, meant[at - letters]);
-	return at || (c == 'u' && json_unicode(r, t));
-}
-
-/* Behind the opening quote. */
-static bool
-json_string(struct json_reader *r, struct slice *out)
-{
-	struct text t = { (char *)(uintptr_t)r->p, 0, (size_t)(r->end - r->p), false };
-
-	while (*r->p != '"') {
-		size_t n = utf8_length((const unsigned char *)r->p, (const unsigned char *)r->end);
-		if (n == 0 || (unsigned char)*r->p < ' ')
-			return false;
-		if (*r->p == '\\') {
-			r->p++;
-			if (!json_escape(r, &t))
-				return false;
-			continue;
-		}
-		for (; n > 0; n--)
-			text_char(&t, *r->p++);
-	}
-	r->p++;
-	t.p[t.n] = '\0';
-	*out = text_slice(&t);
-	return true;
-}
-
-/* Over digits; false: there are none. */
-static bool
-json_digits(struct json_reader *r)
-{
-	size_t n = strspn(r->p, "0123456789");
-
-	r->p += n;
-	return n > 0;
-}
-
-static bool
-json_number(struct json_reader *r, struct slice *out)
-{
-	const char *start = r->p, *digits;
-
-	r->p += *r->p == '-';
-	digits = r->p;
-	if (!json_digits(r) || (*digits == '0' && r->p - digits > 1))
-		return false;
-	if (*r->p == '.') {
-		r->p++;
-		if (!json_digits(r))
-			return false;
-	}
-	if (lower(*r->p) == 'e') {
-		r->p += r->p[1] == '+' || r->p[1] == '-' ? 2 : 1;
-		if (!json_digits(r))
-			return false;
-	}
-	*out = arena_dup(r->arena, (struct slice){ start, (size_t)(r->p - start) });
-	return true;
-}
-
-/* null, true or false. */
-static bool
-json_word(struct json_reader *r, struct json *v)
-{
-	static const struct slice words[] = { { "null", 4 }, { "true", 4 }, { "false", 5 } };
-
-	for (size_t i = 0; i < LEN(words); i++)
-		if (strncmp(r->p, words[i].p, words[i].n) == 0) {
-			v->kind = i == 0 ? JSON_NULL : JSON_BOOL;
-			v->boolean = i == 1;
-			r->p += words[i].n;
-			return true;
-		}
-	return false;
-}
-
-/* A value, or the bracket that opens one; NULL: neither. */
-static struct json *
-json_begin(struct json_reader *r)
-{
-	struct json *v = arena_alloc(r->arena, sizeof *v);
-	bool good = true;
-
-	json_blanks(r);
-	if (*r->p == '{' || *r->p == '[') {
-		v->kind = *r->p++ == '{' ? JSON_OBJECT : JSON_ARRAY;
-	} else if (json_sign(r, '"')) {
-		v->kind = JSON_STRING;
-		good = json_string(r, &v->text);
-	} else if (!json_word(r, v)) {
-		v->kind = JSON_NUMBER;
-		good = json_number(r, &v->text);
-	}
-	return good ? v : NULL;
-}
-
-/* A value with all that is in it; NULL: malformed, or too deep. */
-static struct json *
-json_value_at(struct json_reader *r, int depth)
-{
-	struct json *v = json_begin(r), *child;
-	char close;
-
-	if (!v || (v->kind != JSON_OBJECT && v->kind != JSON_ARRAY))
-		return v;
-	close = v->kind == JSON_OBJECT ? '}' : ']';
-	if (depth > JSON_DEPTH_MAX)
-		return NULL;
-	if (json_sign(r, close))
-		return v;
-	do {
-		struct slice name = { NULL, 0 };
-		if (v->kind == JSON_OBJECT &&
-		    (!json_sign(r, '"') || !json_string(r, &name) || !json_sign(r, ':')))
-			return NULL;
-		if (!(child = json_value_at(r, depth + 1)))
-			return NULL;
-		child->name = name;
-		*(v->last ? &v->last->next : &v->first) = child;
-		v->last = child;
-	} while (json_sign(r, ','));
-	return json_sign(r, close) ? v : NULL;
-}
-
-/* NULL: it is malformed, too deep, or something stands behind it. */
-static struct json *
-json_parse(struct arena *a, struct slice text)
-{
-	struct slice own = arena_dup(a, text);
-	struct json_reader r = { a, own.p, own.p + own.n };
-	struct json *v = json_value_at(&r, 1);
-
-	json_blanks(&r);
-	return r.p == r.end ? v : NULL;
-}
-
-/* The last member of that name; NULL: there is none, or v is no object. */
-static const struct json *
-json_get(const struct json *v, const char *name)
-{
-	const struct json *found = NULL;
-
-	if (!v || v->kind != JSON_OBJECT)
-		return NULL;
-	for (const struct json *m = v->first; m; m = m->next)
-		if (slice_eq(m->name, slice_of(name)))
-			found = m;
-	return found;
-}
-
-/* The member of that name if it is a string; else empty. */
-static struct slice
-json_text(const struct json *v, const char *name)
-{
-	const struct json *m = json_get(v, name);
-
-	return m && m->kind == JSON_STRING ? m->text : S("");
-}
-
-/* ---- written ---- */
-
-static void
-json_quote(FILE *to, struct slice s)
-{
-	char b[8];
-
-	fputc('"', to);
-	while (s.n > 0) {
-		struct slice piece = json_piece(&s, false, b);
-		fwrite(piece.p, 1, piece.n, to);
-	}
-	fputc('"', to);
-}
-
-/* What comes next is an element of a list, or json_key gives it a name. */
-static void
-json_item(struct json_out *o)
-{
-	if (o->more)
-		fputc(',', o->to);
-	if (o->depth > 0 && o->depth <= o->lines)
-		fprintf(o->to, "\n%*s", 2 * o->depth, "");
-	else if (o->more)
-		fputc(' ', o->to);
-	o->more = true;
-}
-
-static void
-json_key(struct json_out *o, struct slice name)
-{
-	json_item(o);
-	json_quote(o->to, name);
-	fputs(": ", o->to);
-}
-
-static void
-json_open(struct json_out *o, char bracket)
-{
-	fputc(bracket, o->to);
-	o->more = false;
-	o->depth++;
-}
-
-static void
-json_close(struct json_out *o, char bracket)
-{
-	o->depth--;
-	if (o->more && o->depth < o->lines)
-		fprintf(o->to, "\n%*s", 2 * o->depth, "");
-	fputc(bracket, o->to);
-	o->more = true;
-}
-
-/* ==== der ====================================================================
- * Owns    nothing: what it makes is in the caller's arena.
- * Offers  key_new, key_point, key_pem, csr_der, cert_make_pem.
- * Calls   base, arena, BearSSL. Keys of P-256, and what is said of them: X.690,
- *         RFC 2986, 5280, 5480, 8737. */
-
-/* `MADE` certificates: good from the past for clocks that are wrong. */
-#define MADE_BEFORE_S (2 * DAY_S)
-#define MADE_FOR_S    (30 * DAY_S)
-
-/* ecdsa-with-SHA256; RFC 5758 3.2. */
-static const unsigned char der_ecdsa_sha256[] = { 0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-	0x3d, 0x04, 0x03, 0x02 };
-/* What stands before the point of a public key of P-256; RFC 5480 2. */
-static const unsigned char der_p256[] = { 0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48,
-	0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03,
-	0x42, 0x00 };
-/* extensionRequest; RFC 2985 5.4.2. */
-static const unsigned char der_requested[] = { 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d,
-	0x01, 0x09, 0x0e };
-static const unsigned char der_alt_name[] = { 0x06, 0x03, 0x55, 0x1d, 0x11 };
-/* id-pe-acmeIdentifier, critical; RFC 8737 3. */
-static const unsigned char der_acme[] = { 0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01,
-	0x1f, 0x01, 0x01, 0xff };
-/* CN=warp */
-static const unsigned char der_warp[] = { 0x30, 0x0f, 0x31, 0x0d, 0x30, 0x0b, 0x06, 0x03, 0x55,
-	0x04, 0x03, DER_UTF8, 0x04, 'w', 'a', 'r', 'p' };
-static const unsigned char der_version_1[] = { DER_INTEGER, 1, 0 };
-static const unsigned char der_version_3[] = { DER_0, 3, DER_INTEGER, 1, 2 };
-
-static struct der
-der_new(struct arena *a, size_t cap)
-{
-	return (struct der){ arena_alloc(a, cap), cap, cap, false };
-}
-
-/* In front of what is there. */
-static void
-der_put(struct der *d, const void *p, size_t n)
-{
-	if (n > d->at) {
-		d->full = true;
-		return;
-	}
-	d->at -= n;
-	memcpy(d->p + d->at, p, n);
-}
-
-/* How much is there. */
-static size_t
-der_n(const struct der *d)
-{
-	return d->cap - d->at;
-}
-
-/* Makes all that came since there were `since` bytes the content of a tag. */
-static void
-der_wrap(struct der *d, unsigned tag, size_t since)
-{
-	size_t n = der_n(d) - since, bytes = n <= INT8_MAX ? 0 : n <= UINT8_MAX ? 1 : 2;
-	unsigned char low = (unsigned char)(n & UINT8_MAX), high = (unsigned char)(n >> 8 & UINT8_MAX);
-	unsigned char b[DER_HEADER_MAX] = { (unsigned char)tag, low };
-
-	d->full |= n > DER_MAX;
-	if (bytes > 0) { /* so many of length follow */
-		b[1] = (unsigned char)(0x80 | bytes);
-		b[2] = bytes == 2 ? high : low;
-		b[3] = low;
-	}
-	der_put(d, b, 2 + bytes);
-}
-
-/* ---- keys ---- */
-
-static bool
-random_fill(void *p, size_t n)
-{
-	ssize_t got;
-
-	do
-		got = getrandom(p, n, 0);
-	while (got < 0 && errno == EINTR);
-	return got == (ssize_t)n;
-}
-
-/* A new key of P-256, its number in x. */
-static bool
-key_new(br_ec_private_key *out, unsigned char x[EC_KEY_BYTES])
-{
-	unsigned char seed[EC_KEY_BYTES], b[BR_EC_KBUF_PRIV_MAX_SIZE];
-	br_hmac_drbg_context rng;
-	size_t n;
-
-	if (!random_fill(seed, sizeof seed))
-		return false;
-	br_hmac_drbg_init(&rng, &br_sha256_vtable, seed, sizeof seed);
-	n = br_ec_keygen(&rng.vtable, br_ec_get_default(), out, b, BR_EC_secp256r1);
-	if (n != EC_KEY_BYTES)
-		return false;
-	memcpy(x, b, EC_KEY_BYTES);
-	out->x = x;
-	return true;
-}
-
-/* Its public half, uncompressed. */
-static bool
-key_point(const br_ec_private_key *key, unsigned char q[EC_POINT_BYTES])
-{
-	unsigned char b[BR_EC_KBUF_PUB_MAX_SIZE];
-
-	if (br_ec_compute_pub(br_ec_get_default(), NULL, b, key) != EC_POINT_BYTES)
-		return false;
-	memcpy(q, b, EC_POINT_BYTES);
-	return true;
-}
-
-static struct slice
-pem_of(struct arena *a, const char *what, const void *der, size_t n)
-{
-	size_t len = br_pem_encode(NULL, der, n, what, BR_PEM_LINE64);
-	char *p = arena_alloc(a, len + 1); /* it writes a NUL behind */
-
-	br_pem_encode(p, der, n, what, BR_PEM_LINE64);
-	return (struct slice){ p, len };
-}
-
-/* PKCS#8; empty: that is no key of P-256. */
-static struct slice
-key_pem(struct arena *a, const br_ec_private_key *key)
-{
-	unsigned char q[EC_POINT_BYTES], *der;
-	br_ec_public_key pub = { key->curve, q, sizeof q };
-	size_t n;
-
-	if (key->curve != BR_EC_secp256r1 || !key_point(key, q) ||
-	    (n = br_encode_ec_pkcs8_der(NULL, key, &pub)) == 0)
-		return S("");
-	der = arena_alloc(a, n);
-	br_encode_ec_pkcs8_der(der, key, &pub);
-	return pem_of(a, BR_ENCODE_PEM_PKCS8, der, n);
-}
-
-/* ---- what is signed ---- */
-
-/* SubjectPublicKeyInfo. */
-static bool
-der_key(struct der *d, const br_ec_private_key *key)
-{
-	unsigned char q[EC_POINT_BYTES];
-
-	if (!key_point(key, q))
-		return false;
-	der_put(d, q, sizeof q);
-	der_put(d, der_p256, sizeof der_p256);
-	return true;
-}
-
-/* The extension with all names, the first in front. RFC 5280 4.2.1.6. */
-static void
-der_names(struct der *d, const struct slices *names)
-{
-	size_t start = der_n(d), since;
-
-	for (int i = names->n - 1; i >= 0; i--) {
-		since = der_n(d);
-		der_put(d, names->v[i].p, names->v[i].n);
-		der_wrap(d, DER_DNS_NAME, since);
-	}
-	der_wrap(d, DER_SEQUENCE, start);
-	der_wrap(d, DER_OCTETS, start);
-	der_put(d, der_alt_name, sizeof der_alt_name);
-	der_wrap(d, DER_SEQUENCE, start);
-}
-
-/* NULL: all can stand in a certificate, in cap bytes with all the rest. */
-static const char *
-der_room(const struct slices *names, size_t *cap)
-{
-	*cap = DER_ROOM;
-	if (names->n == 0)
-		return "there is no name to put into it";
-	for (int i = 0; i < names->n; i++) {
-		struct slice s = names->v[i];
-		if (s.n == 0 || s.n > DNS_NAME_MAX)
-			return "a name is empty, or longer than 253 bytes";
-		for (size_t k = 0; k < s.n; k++)
-			if (s.p[k] <= ' ' || s.p[k] >= 0x7f)
-				return "a name has characters that DNS names do not have";
-		*cap += s.n + DER_HEADER_MAX;
-	}
-	return *cap > DER_MAX ? "there are too many names" : NULL;
-}
-
-/* The body, how it is signed, and the signature. */
-static const char *
-der_sign(struct arena *a, const br_ec_private_key *key, const struct der *body, struct slice *out)
-{
-	struct der d = der_new(a, der_n(body) + DER_ROOM);
-	unsigned char hash[br_sha256_SIZE], signature[SIGNATURE_MAX];
-	size_t n;
-
-	sha256((struct slice){ (const char *)body->p + body->at, der_n(body) }, hash);
-	n = br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), &br_sha256_vtable, hash, key,
-	    signature);
-	if (n == 0)
-		return "the key cannot sign";
-	der_put(&d, signature, n);
-	der_put(&d, "", 1); /* no unused bits */
-	der_wrap(&d, DER_BITS, 0);
-	der_put(&d, der_ecdsa_sha256, sizeof der_ecdsa_sha256);
-	der_put(&d, body->p + body->at, der_n(body));
-	der_wrap(&d, DER_SEQUENCE, 0);
-	*out = (struct slice){ (const char *)d.p + d.at, der_n(&d) };
-	return d.full || body->full ? "there are too many names" : NULL;
-}
-
-/* A signing request of key for names, without a subject. NULL, or why not. RFC 2986 4. */
-static const char *
-csr_der(struct arena *a, const br_ec_private_key *key, const struct slices *names,
-    struct slice *der)
-{
-	size_t cap;
-	const char *why = der_room(names, &cap);
-	struct der d;
-
-	if (why)
-		return why;
-	d = der_new(a, cap);
-	der_names(&d, names);
-	der_wrap(&d, DER_SEQUENCE, 0);
-	der_wrap(&d, DER_SET, 0);
-	der_put(&d, der_requested, sizeof der_requested);
-	der_wrap(&d, DER_SEQUENCE, 0);
-	der_wrap(&d, DER_0, 0);
-	if (!der_key(&d, key))
-		return "that is no key of P-256";
-	der_wrap(&d, DER_SEQUENCE, der_n(&d)); /* an empty subject */
-	der_put(&d, der_version_1, sizeof der_version_1);
-	der_wrap(&d, DER_SEQUENCE, 0);
-	return der_sign(a, key, &d, der);
-}
-
-/* Two digits of the year until 2049, four from then on. RFC 5280 4.1.2.5. */
-static void
-der_time(struct der *d, time_t when)
-{
-	char b[sizeof "YYYYmmddHHMMSSZ"];
-	struct tm tm;
-	size_t since = der_n(d), skip;
-
-	gmtime_r(&when, &tm);
-	strftime(b, sizeof b, "%Y%m%d%H%M%SZ", &tm);
-	skip = tm.tm_year >= 50 && tm.tm_year < 150 ? 2 : 0; /* 1950 to 2049 */
-	der_put(d, b + skip, strlen(b) - skip);
-	der_wrap(d, skip ? DER_UTC_TIME : DER_TIME, since);
-}
-
-/* What is signed, back to front. False: no key, or nothing random. RFC 5280 4.1. */
-static bool
-der_cert(struct der *d, const br_ec_private_key *key, const struct slices *names,
-    const unsigned char *acme_hash)
-{
-	unsigned char serial[SERIAL_BYTES];
-	time_t now = time(NULL);
-	size_t since;
-
-	if (!random_fill(serial, sizeof serial))
-		return false;
-	serial[0] = (unsigned char)((serial[0] & 0x7f) | 0x40); /* positive, and all of it said */
-	if (acme_hash) { /* for tls-alpn-01 */
-		der_put(d, acme_hash, ACME_HASH);
-		der_wrap(d, DER_OCTETS, 0);
-		der_wrap(d, DER_OCTETS, 0);
-		der_put(d, der_acme, sizeof der_acme);
-		der_wrap(d, DER_SEQUENCE, 0);
-	}
-	der_names(d, names);
-	der_wrap(d, DER_SEQUENCE, 0);
-	der_wrap(d, DER_3, 0);
-	if (!der_key(d, key))
-		return false;
-	der_put(d, der_warp, sizeof der_warp);
-	since = der_n(d);
-	der_time(d, now + MADE_FOR_S);
-	der_time(d, now - MADE_BEFORE_S);
-	der_wrap(d, DER_SEQUENCE, since);
-	der_put(d, der_warp, sizeof der_warp);
-	der_put(d, der_ecdsa_sha256, sizeof der_ecdsa_sha256);
-	since = der_n(d);
-	der_put(d, serial, sizeof serial);
-	der_wrap(d, DER_INTEGER, since);
-	der_put(d, der_version_3, sizeof der_version_3);
-	der_wrap(d, DER_SEQUENCE, 0);
-	return true;
-}
-
-/* A new key and its own self-signed certificate, as PEM; with acme_hash (32 bytes) it answers
- * tls-alpn-01. NULL, or why not. */
-static const char *
-cert_make_pem(struct arena *a, const struct slices *names, const unsigned char *acme_hash,
-    struct slice *pem)
-{
-	unsigned char x[EC_KEY_BYTES];
-	br_ec_private_key key;
-	struct slice der, k, c;
-	struct der d;
-	size_t cap;
-	const char *why = der_room(names, &cap);
-
-	if (why)
-		return why;
-	d = der_new(a, cap);
-	if (!key_new(&key, x) || !der_cert(&d, &key, names, acme_hash))
-		return "there is nothing random to make a key of";
-	if ((why = der_sign(a, &key, &d, &der)))
-		return why;
-	k = key_pem(a, &key);
-	c = pem_of(a, "CERTIFICATE", der.p, der.n);
-	pem->p = arena_fmt(a, "%s%s", k.p, c.p);
-	pem->n = k.n + c.n;
-	return NULL;
-}
-
-/* ==== jose ===================================================================
- * Owns    nothing: texts are in the caller's arena.
- * Offers  b64url, b64url_decode, json_quoted, jwk_text, jwk_thumbprint,
- *         jws_ecdsa, jws_mac.
- * Calls   base, arena, der, BearSSL. JSON that is signed: RFC 7515, 7517, 7638. */
-
-enum { JOSE_SIGNATURE = 2 * EC_KEY_BYTES }; /* ES256: r, s; RFC 7518 3.4 */
-
-/* Without padding; a NUL follows. */
-static struct slice
-b64url(struct arena *a, struct slice s)
-{
-	size_t cap = s.n / 3 * 4 + 4;
-	struct text t = { arena_alloc(a, cap), 0, cap, false };
-
-	base64_write(&t, s, true);
-	return text_slice(&t);
-}
-
-/* Operators also paste it with padding, or in the other alphabet. False: it is neither. */
-static bool
-b64url_decode(struct arena *a, struct slice s, struct slice *out)
-{
-	struct text t = { arena_alloc(a, s.n + 1), 0, s.n, false };
-	char *p = (char *)(uintptr_t)arena_dup(a, s).p;
-
-	for (size_t i = 0; i < s.n; i++)
-		p[i] = p[i] == '-' ? '+' : p[i] == '_' ? '/' : p[i];
-	if (!base64_read(&t, (struct slice){ p, s.n }, ""))
-		return false;
-	*out = text_slice(&t);
-	return true;
-}
-
-/* s as a JSON string, with its quotes. */
-static const char *
-json_quoted(struct arena *a, struct slice s)
-{
-	size_t cap = s.n * sizeof "\\u0000" + 3;
-	struct text t = { arena_alloc(a, cap), 0, cap, false };
-
-	text_char(&t, '"');
-	text_json(&t, s, false);
-	text_char(&t, '"');
-	return t.p;
-}
-
-/* The public half of key in the order of RFC 7638 3.2; empty: it is not on P-256. */
-static struct slice
-jwk_text(struct arena *a, const br_ec_private_key *key)
-{
-	unsigned char q[EC_POINT_BYTES];
-	struct slice x = { (char *)q + 1, EC_KEY_BYTES };
-	struct slice y = { (char *)q + 1 + EC_KEY_BYTES, EC_KEY_BYTES };
-
-	if (key->curve != BR_EC_secp256r1 || !key_point(key, q))
-		return S("");
-	return slice_of(arena_fmt(a, "{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"%s\",\"y\":\"%s\"}",
-	    b64url(a, x).p, b64url(a, y).p));
-}
-
-static struct slice
-jwk_thumbprint(struct arena *a, struct slice jwk)
-{
-	unsigned char hash[br_sha256_SIZE];
-
-	sha256(jwk, hash);
-	return b64url(a, (struct slice){ (char *)hash, sizeof hash });
-}
-
-/* header and payload as they are signed. RFC 7515 5.1. */
-static struct slice
-jws_signed(struct arena *a, struct slice header, struct slice payload)
-{
-	return slice_of(arena_fmt(a, "%s.%s", b64url(a, header).p, b64url(a, payload).p));
-}
-
-/* The flattened form. RFC 7515 7.2.2. */
-static struct slice
-jws_text(struct arena *a, struct slice header, struct slice payload, const void *signature,
-    size_t n)
-{
-	return slice_of(arena_fmt(a, "{\"protected\":\"%s\",\"payload\":\"%s\","
-	    "\"signature\":\"%s\"}", b64url(a, header).p, b64url(a, payload).p,
-	    b64url(a, (struct slice){ signature, n }).p));
-}
-
-/* ES256. Empty: the key cannot sign. */
-static struct slice
-jws_ecdsa(struct arena *a, const br_ec_private_key *key, struct slice header, struct slice payload)
-{
-	struct slice text = jws_signed(a, header, payload);
-	unsigned char hash[br_sha256_SIZE], signature[JOSE_SIGNATURE];
-
-	sha256(text, hash);
-	if (key->curve != BR_EC_secp256r1 || br_ecdsa_sign_raw_get_default()(br_ec_get_default(),
-	    &br_sha256_vtable, hash, key, signature) != sizeof signature)
-		return S("");
-	return jws_text(a, header, payload, signature, sizeof signature);
-}
-
-/* HS256. */
-static struct slice
-jws_mac(struct arena *a, struct slice key, struct slice header, struct slice payload)
-{
-	struct slice text = jws_signed(a, header, payload);
-	unsigned char mac[br_sha256_SIZE];
-	br_hmac_key_context k;
-	br_hmac_context h;
-
-	br_hmac_key_init(&k, &br_sha256_vtable, key.p, key.n);
-	br_hmac_init(&h, &k, 0);
-	br_hmac_update(&h, text.p, text.n);
-	br_hmac_out(&h, mac);
-	return jws_text(a, header, payload, mac, sizeof mac);
-}
-
 /* ==== certs ==================================================================
  * Owns    nothing: a set of certificates is its loader's.
- * Offers  pem_next, x509_split, certs_load, certs_pair, certs_pack,
+ * Offers  certs_load, certs_pair, certs_pack,
  *         certs_unpack, certs_are_less, certs_keep, certs_free, certs_print,
  *         cert_covers, cert_date.
- * Calls   base, arena, walk, der, BearSSL. Whatever a file holds, its lengths
+ * Calls   base, arena, walk, pem, der, x509, BearSSL. Whatever a file holds, its lengths
  *         are not believed. RFC 7468, RFC 5280. */
-
-#define PEM_DASHES S("-----")
-#define PEM_BEGIN  S("-----BEGIN ")
-#define PEM_END    S("-----END ")
-
-/* One line without its end and the blanks there. */
-static bool
-pem_line(struct slice *rest, struct slice *line)
-{
-	if (!slice_cut(rest, '\n', line))
-		return false;
-	if (slice_starts(*line, S("\xef\xbb\xbf"))) /* some editors begin a file so */
-		*line = slice_from(*line, 3);
-	while (line->n > 0 && (is_blank(line->p[line->n - 1]) || line->p[line->n - 1] == '\r'))
-		line->n--;
-	*line = slice_trim(*line);
-	return true;
-}
-
-/* What stands between mark and dashes, if line is that. */
-static bool
-pem_mark(struct slice line, struct slice mark, struct slice *name)
-{
-	if (!slice_starts(line, mark) || !slice_ends(line, PEM_DASHES) ||
-	    line.n < mark.n + PEM_DASHES.n)
-		return false;
-	*name = (struct slice){ line.p + mark.n, line.n - mark.n - PEM_DASHES.n };
-	return true;
-}
-
-/* Takes the next object off *rest: 1; 0: the end, -1: damaged. Text between is skipped. */
-static int
-pem_next(struct arena *a, struct slice *rest, struct pem *out)
-{
-	struct slice line, name, body;
-	struct text der;
-
-	*out = (struct pem){ .encrypted = false };
-	do
-		if (!pem_line(rest, &line))
-			return 0;
-	while (!pem_mark(line, PEM_BEGIN, &out->name));
-	body = *rest;
-	for (;;) {
-		if (!pem_line(rest, &line))
-			return -1; /* the file is cut short */
-		if (pem_mark(line, PEM_END, &name))
-			break;
-		if (slice_starts(line, S("Proc-Type:")) && slice_ends(line, S("ENCRYPTED")))
-			out->encrypted = true;
-	}
-	body.n = (size_t)(line.p - body.p);
-	if (!slice_eq(name, out->name))
-		return -1;
-	if (out->encrypted)
-		return 1;
-	der = (struct text){ arena_alloc(a, body.n), 0, body.n, false };
-	if (!base64_read(&der, body, " \t\r\n"))
-		return -1;
-	out->der = text_slice(&der);
-	return der.n > 0 ? 1 : -1;
-}
-
-/* No more objects than this are in text. */
-static size_t
-pem_count(struct slice text)
-{
-	struct slice line, name;
-	size_t n = 0;
-
-	while (pem_line(&text, &line))
-		n += pem_mark(line, PEM_BEGIN, &name);
-	return n;
-}
-
-static bool
-pem_is_cert(const struct pem *o)
-{
-	return slice_eq(o->name, S("CERTIFICATE")) || slice_eq(o->name, S("X509 CERTIFICATE"));
-}
-
-/* ---- inside a certificate ---- */
-
-/* Object identifiers, encoded. */
-#define OID_CN        S("\x55\x04\x03")
-#define OID_O         S("\x55\x04\x0a")
-#define OID_ALT_NAMES S("\x55\x1d\x11")
-#define OID_ISSUER_ID S("\x55\x1d\x23")
-
-/* Takes the next element off *rest; false: none is there, or none whole. X.690 8.1. */
-static bool
-asn1_next(struct slice *rest, unsigned *tag, struct slice *in)
-{
-	const unsigned char *p = (const unsigned char *)rest->p;
-	size_t head = 2, n, bytes;
-
-	if (rest->n < head || (p[0] & ASN1_LONG_TAG) == ASN1_LONG_TAG)
-		return false;
-	n = p[1];
-	if (n >= ASN1_LONG) {
-		bytes = n - ASN1_LONG;
-		if (bytes == 0 || bytes > ASN1_LENGTH_BYTES || rest->n < head + bytes)
-			return false;
-		for (n = 0; bytes > 0; bytes--)
-			n = n << 8 | p[head++];
-	}
-	if (n > rest->n - head)
-		return false;
-	*tag = p[0];
-	*in = (struct slice){ rest->p + head, n };
-	*rest = slice_from(*rest, head + n);
-	return true;
-}
-
-/* The same, if it is a `want`; else *rest stays. */
-static bool
-asn1_take(struct slice *rest, unsigned want, struct slice *in)
-{
-	struct slice left = *rest, got;
-	unsigned tag;
-
-	if (!asn1_next(&left, &tag, &got) || tag != want)
-		return false;
-	*rest = left;
-	*in = got;
-	return true;
-}
-
-/* RFC 5280 4.1. */
-static bool
-x509_split(struct slice der, struct x509 *out)
-{
-	struct slice cert, rest, skip;
-	unsigned tag;
-
-	*out = (struct x509){ .serial = { NULL, 0 } };
-	if (!asn1_take(&der, DER_SEQUENCE, &cert) || !asn1_take(&cert, DER_SEQUENCE, &rest))
-		return false;
-	asn1_take(&rest, DER_0, &skip);
-	if (!asn1_take(&rest, DER_INTEGER, &out->serial) ||
-	    !asn1_take(&rest, DER_SEQUENCE, &skip) || /* signature's algorithm */
-	    !asn1_take(&rest, DER_SEQUENCE, &out->issuer) ||
-	    !asn1_take(&rest, DER_SEQUENCE, &skip) || /* validity */
-	    !asn1_take(&rest, DER_SEQUENCE, &out->subject) ||
-	    !asn1_take(&rest, DER_SEQUENCE, &skip)) /* public key */
-		return false;
-	while (asn1_next(&rest, &tag, &skip))
-		if (tag == DER_3)
-			asn1_take(&skip, DER_SEQUENCE, &out->extensions);
-	return true;
-}
-
-/* The value of an extension; false: it is not there. */
-static bool
-x509_extension(const struct x509 *x, struct slice oid, struct slice *value)
-{
-	struct slice rest = x->extensions, ext, id, critical;
-
-	while (asn1_take(&rest, DER_SEQUENCE, &ext)) {
-		if (!asn1_take(&ext, DER_OID, &id) || !slice_eq(id, oid))
-			continue;
-		asn1_take(&ext, DER_BOOLEAN, &critical);
-		return asn1_take(&ext, DER_OCTETS, value);
-	}
-	return false;
-}
-
-/* The last attribute oid of a distinguished name, as text; empty: none. */
-static struct slice
-x509_attribute(struct arena *a, struct slice dn, struct slice oid)
-{
-	struct slice set, pair, id, value, found = S("");
-	unsigned tag;
-
-	while (asn1_take(&dn, DER_SET, &set))
-		while (asn1_take(&set, DER_SEQUENCE, &pair))
-			if (asn1_take(&pair, DER_OID, &id) && slice_eq(id, oid) &&
-			    asn1_next(&pair, &tag, &value) && (tag == DER_UTF8 ||
-			    tag == DER_PRINTABLE || tag == DER_T61 || tag == DER_IA5))
-				found = value;
-	found = arena_dup(a, found);
-	text_clean((char *)(uintptr_t)found.p, found.n);
-	return found;
-}
-
-/* Whose name it is, for people: organisation and common name. */
-static struct slice
-x509_who(struct arena *a, struct slice dn)
-{
-	struct slice o = x509_attribute(a, dn, OID_O), cn = x509_attribute(a, dn, OID_CN);
-
-	if (o.n > 0 && cn.n > 0)
-		return slice_of(arena_fmt(a, "%s, %s", o.p, cn.p));
-	return o.n > 0 ? o : cn.n > 0 ? cn : S("somebody without a name");
-}
-
-/* A name that a client may ask for, in lower case; empty: it is none. */
-static struct slice
-x509_host(struct arena *a, struct slice name)
-{
-	char *p;
-
-	for (size_t i = 0; i < name.n; i++)
-		if (name.p[i] <= ' ' || name.p[i] > '~')
-			return S("");
-	name = arena_dup(a, name);
-	p = (char *)(uintptr_t)name.p;
-	for (size_t i = 0; i < name.n; i++)
-		p[i] = lower(p[i]);
-	return name;
-}
-
-/* Its dNSNames, or without any its common name. RFC 6125 6.4.4. */
-static struct slices
-x509_names(struct arena *a, const struct x509 *x)
-{
-	struct slice value, list = S(""), name;
-	struct slices out = { NULL, 0 };
-	bool any = false;
-	unsigned tag;
-
-	if (x509_extension(x, OID_ALT_NAMES, &value))
-		asn1_take(&value, DER_SEQUENCE, &list);
-	out.v = arena_alloc(a, (list.n / 2 + 1) * sizeof *out.v); /* tag and length, at least */
-	while (asn1_next(&list, &tag, &name)) {
-		any |= tag == DER_DNS_NAME;
-		if (tag == DER_DNS_NAME && (name = x509_host(a, name)).n > 0)
-			out.v[out.n++] = name;
-	}
-	if (!any && (name = x509_host(a, x509_attribute(a, x->subject, OID_CN))).n > 0)
-		out.v[out.n++] = name;
-	return out;
-}
 
 /* ---- one certificate with its key ---- */
 
@@ -6661,7 +6674,7 @@ certs_keep(struct cert_set *set, const struct cert_set *old, const struct slices
 /* ==== trust ==================================================================
  * Owns    nothing: anchors are in the caller's arena.
  * Offers  trust_load.
- * Calls   base, arena, walk, certs, BearSSL. */
+ * Calls   base, arena, walk, pem, certs, BearSSL. */
 
 #define TRUST_FILE_MAX 8388608
 #define TRUST_DN_MAX   2048
@@ -9733,7 +9746,7 @@ routes_read(struct reader *r, const struct toml *list)
 /* ==== conf ===================================================================
  * Owns    nothing: a configuration is its loader's.
  * Offers  conf_load, conf_simple, conf_free.
- * Calls   base, arena, walk, diag, toml, path, addr, route, certs, keys, hints,
+ * Calls   base, arena, walk, diag, toml, path, addr, route, x509, certs, keys, hints,
  *         values, upstreams, processes, routes. */
 
 #define HTTPS_PORT 443
@@ -12416,7 +12429,7 @@ buf_room(struct buf *f)
  * Offers  tls_open, tls_certs_use, tls_server, tls_client, tls_shake, tls_take,
  *         tls_writev, tls_push, tls_pending, tls_close, tls_free, tls_oldest,
  *         tls_why.
- * Calls   base, arena, clock, addr, der, certs, board, loop, BearSSL. BearSSL's
+ * Calls   base, arena, clock, addr, der, x509, certs, board, loop, BearSSL. BearSSL's
  *         engine does no I/O: what it wants to read and write is looked after
  *         here. A connection has record buffers only while bytes lie in them,
  *         and what verifies a peer only during its handshake. */
@@ -20316,7 +20329,7 @@ admin_enter(struct exchange *x)
 /* ==== http front =============================================================
  * Owns    client connections and the listeners' watches.
  * Offers  front_open, front_drain, front_told, front_wake, front_settle, n_conns.
- * Calls   clock, log, http, addr, board, timer, loop, buf, tls, chan, pool,
+ * Calls   clock, log, http, addr, proxy, board, timer, loop, buf, tls, chan, pool,
  *         auth, heads, flight, hold, exchange, admin front, gate. The doors: what poll and
  *         the timers say arrives here first. */
 
@@ -20942,7 +20955,7 @@ front_told(struct slice word)
 /* ==== health =================================================================
  * Owns    the probes: one for each instance whose upstream has checks.
  * Offers  health_count, health_look, health_stop.
- * Calls   base, arena, clock, log, http, addr, board, timer, loop, buf, tls,
+ * Calls   base, arena, clock, log, http, proxy, board, timer, loop, buf, tls,
  *         chan, pool, heads, exchange. Only one worker checks, the one that
  *         the master chose. Results are on the board, so that the next worker
  *         to check goes on from them. */
@@ -25659,7 +25672,7 @@ jobs_step(void)
  *         helper that gets it, account.key and the certificate's file; when files
  *         of certificates are looked at.
  * Offers  renew_take, renew_stop, renew_settle, renew_next_ms, renew_reaped.
- * Calls   base, arena, walk, clock, log, diag, der, certs, board, helper, acme,
+ * Calls   base, arena, walk, clock, log, diag, pem, der, certs, board, helper, acme,
  *         BearSSL. One job at a time; a certificate that is there stays in use
  *         whatever happens. */
 
