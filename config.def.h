@@ -1,6 +1,6 @@
 /* config.def.h: what warp is compiled with. The first `make` copies it to
- * config.h; change that one. What an operator may want to change at run time
- * is a key of the configuration file instead (`warp -D`). */
+ * config.h; change that copy. What may change at run time is a key of the
+ * configuration file instead (`warp -D`). */
 
 #ifndef CONFIG_H
 #define CONFIG_H
@@ -8,7 +8,7 @@
 #define VERSION "0.1"
 
 /* places */
-#define CONFIG_PATH  "/etc/warp.toml" /* read when nothing else is said */
+#define CONFIG_PATH  "/etc/warp.toml" /* read unless another is named */
 #define ADMIN_SOCKET "/run/warp.sock" /* preset of admin.listen */
 #define SPOOL_DIR    "/tmp"           /* request bodies that outgrow memory */
 #define ACME_DIR     "/var/lib/warp/acme" /* preset of tls.acme_directory */
@@ -19,10 +19,10 @@
 #define RELAY_BYTES 65536 /* moved per read and write of a body; 128K costs
                              more cache than it saves system calls */
 #endif
-#define GATHER_BYTES 2048 /* pieces shorter than that in all are sent as one */
+#define GATHER_BYTES 2048 /* pieces of up to that in all are sent as one */
 #ifndef BLOCK_SMALL_BYTES
-#define BLOCK_SMALL_BYTES 4080 /* an exchange with its head; musl makes a page
-                                  of it, and 4672 bytes of 4096 */
+#define BLOCK_SMALL_BYTES 4080 /* an exchange with its head; musl makes it a page,
+                                  but 4672 bytes of 4096 */
 #endif
 #ifndef BLOCKS_KEPT_SMALL
 #define BLOCKS_KEPT_SMALL 128 /* free blocks kept for the next request */
@@ -30,24 +30,24 @@
 #ifndef BLOCKS_KEPT_LARGE
 #define BLOCKS_KEPT_LARGE 8
 #endif
-#define BLOCKS_REST_MS   200   /* and given back when nobody took them for so long */
+#define BLOCKS_REST_MS   200   /* unused so long: given back */
 #define SPLICE_PIPES     64     /* bodies spliced at once; others are copied */
 #define SPLICE_BYTES     262144 /* of one pipe, in the kernel */
-#define SPLICE_MIN       65536  /* what is left of a body that is worth it */
+#define SPLICE_MIN       65536  /* shorter rests of bodies are copied */
 #define FIELDS_MAX       256   /* header lines in one head; 431 beyond */
 #define TARGET_MAX       16384 /* bytes of a request target; 414 beyond */
 #define HEAD_ADDED_MAX   4096  /* room for what warp adds to a head */
-#define CHUNK_EXT_MAX    8192  /* bytes of chunk extensions that no content has paid
-                                  for, or of trailers; then the body is refused */
+#define CHUNK_EXT_MAX    8192  /* bytes of chunk extensions beyond those that content
+                                  has paid for, or of trailers; more: refused */
 #define CAUSE_MAX        192   /* text of why a request failed */
 #define REQUEST_ID_MAX   64    /* of a trusted X-Request-Id; longer: made anew */
 #define ERROR_PAGE_MAX   65536 /* bytes of one file in error_dir */
 #define ENVFILE_MAX      65536 /* bytes of a process's envfile */
-#define ERROR_PAGES_MAX  64    /* files of error_dir that are looked at */
+#define ERROR_PAGES_MAX  64    /* files of error_dir that are read */
 #define CONFIG_FILE_MAX  4194304
-#define PIPE_WAIT_MS     2000 /* for a configuration that comes by a pipe */
-#define TOML_DEPTH_MAX   64   /* tables, dotted keys and arrays in each other */
-#define JSON_DEPTH_MAX   32   /* arrays and objects in each other */
+#define PIPE_WAIT_MS     2000 /* for a configuration from a pipe */
+#define TOML_DEPTH_MAX   64   /* nested tables, dotted keys and arrays */
+#define JSON_DEPTH_MAX   32   /* nested arrays and objects */
 #define PATH_PAD         8     /* zero bytes before a normalised path */
 
 /* board: fixed, so that it can be mapped before the first fork */
@@ -56,62 +56,62 @@
 #define INSTANCE_KEY_MAX 192  /* upstream name and address */
 #define INSTANCE_ADDRS   4    /* addresses of one name, tried in order */
 #define PROCS_MAX        256  /* replicas of all processes */
-#define PROC_NAME_MAX    64   /* name of one, with its number */
-#define PROC_NUMBER_MAX  8    /* of which the number of a replica has */
-#define PROC_LINES       8    /* of its output that are kept for status */
-#define WHY_MAX          160  /* text of a reason, or a line of output */
+#define PROC_NAME_MAX    64   /* bytes of a replica's name */
+#define PROC_NUMBER_MAX  8    /* of these for its number */
+#define PROC_LINES       8    /* of a program, kept for status */
+#define WHY_MAX          160  /* bytes of a reason, or a line of output */
 #define ROUTE_HITS       1024 /* routes whose hits are counted */
-#define SESSIONS_MAX     16384 /* TLS sessions that may be remembered; 120 bytes each */
+#define SESSIONS_MAX     16384 /* TLS sessions remembered; 120 bytes each */
 #define SESSION_SECS     3600  /* how long */
 #ifndef TLS_BUFS_KEPT
 #define TLS_BUFS_KEPT    8     /* free pairs of record buffers, 33 KB each */
 #endif
-#define TLS_HANDSHAKES_MAX 256 /* in hand in one worker; the oldest makes way */
-#define TLS_RSA_MIN      2048  /* bits of RSA keys in a chain that is believed */
+#define TLS_HANDSHAKES_MAX 256 /* at one time, per worker; the oldest makes way */
+#define TLS_RSA_MIN      2048  /* bits of RSA keys in a trusted chain */
 #define ACME_NAMES_MAX   32    /* names of one certificate by ACME */
 #define ACME_NAME_MAX    256   /* bytes of one */
-#define ACME_TOKEN_MAX   192   /* of a challenge's token, and of its answer */
+#define ACME_TOKEN_MAX   192   /* bytes of a challenge's token, or answer */
 #define RATE_CELLS       4096 /* clients a rate limit remembers; power of 2 */
 #define RATE_WAYS        4    /* cells looked at for one client */
 
 /* ACME */
-#define BUILD_DATE       20261121 /* a clock that is before that is wrong */
-#define ACME_ANSWER_MAX  262144 /* bytes of an answer of the CA's */
-#define ACME_TRAILERS_MAX 4096  /* of which behind its chunks */
+#define BUILD_DATE       20261121 /* an earlier clock is wrong */
+#define ACME_ANSWER_MAX  262144 /* bytes of an answer of the CA */
+#define ACME_TRAILERS_MAX 4096  /* bytes behind its chunks */
 #define ACME_CONNECT_MS  10000  /* to one address */
 #define ACME_REQUEST_MS  30000
 #define ACME_PROOF_MS    120000 /* the CA looks at a challenge, or signs */
-#define ACME_JOB_MS      300000 /* all of it */
+#define ACME_JOB_MS      300000 /* a whole job */
 #define ACME_POLL_MS     500    /* first look whether the CA is done; doubles */
 #define ACME_POLL_MAX_MS 8000
 #define ACME_NONCES      10     /* that the CA may refuse for one request */
-#define ACME_RETRY_MS    5000   /* after a failure; and so many times longer each time: */
-#define ACME_RETRY_TIMES 8      /* CAs forgive five failures an hour */
+#define ACME_RETRY_MS    5000   /* after a failure; each later wait is */
+#define ACME_RETRY_TIMES 8      /* times longer: CAs forgive five failures an hour */
 #define ACME_RETRY_MOST_MS 3600000
-#define ACME_RETRY_MAX_S 604800 /* longest Retry-After that is obeyed */
-#define ACME_LIMITED_S   3600   /* after rateLimited, if it does not say how long */
-#define ACME_ASK_S       21600  /* the CA is asked when to renew; RFC 9773 4.3.2 */
-#define ACME_LOOK_MS     30000  /* the wall clock may have been set meanwhile */
+#define ACME_RETRY_MAX_S 604800 /* longest Retry-After obeyed */
+#define ACME_LIMITED_S   3600   /* after rateLimited without Retry-After */
+#define ACME_ASK_S       21600  /* between questions when to renew; RFC 9773 4.3.2 */
+#define ACME_LOOK_MS     30000  /* between looks at the wall clock */
 
 /* bounds of time, ms */
 #define LINGER_MS        2000  /* silence after an answer that ended early */
-#define LINGER_ALL_MS    30000 /* and reading on at most this long */
-#define DRAIN_IDLE_MS    3000  /* idle clients of a draining worker keep this */
+#define LINGER_ALL_MS    30000 /* and all reading after it */
+#define DRAIN_IDLE_MS    3000  /* for idle clients of a draining worker */
 #define ACCEPT_RETRY_MS  100   /* after EMFILE and its like */
 #define RESPAWN_MS       500   /* before a worker that died young is replaced */
 #define RESPAWN_YOUNG_MS 1000  /* this young */
-#define RESOLVE_WAIT_MS  1000  /* start waits so long for the first names */
-#define DNS_TTL_SECS     30    /* names are looked up again */
-#define DNS_RETRY_SECS   2     /* a name that did not resolve */
-#define READY_WAIT_MS    10000 /* new workers must accept within, or a reload
-                                  is given up */
-#define CERTS_WATCH_SECS 5     /* files of certificates are looked at again */
+#define RESOLVE_WAIT_MS  1000  /* a start waits for the first names */
+#define DNS_TTL_SECS     30    /* until names are looked up again */
+#define DNS_RETRY_SECS   2     /* until a name that failed is */
+#define READY_WAIT_MS    10000 /* for new workers to accept, or a reload is
+                                  given up */
+#define CERTS_WATCH_SECS 5     /* between looks at files of certificates */
 #define LOG_FLUSH_MS     500   /* access lines wait at most this long */
 
 /* admin */
 #define VERBS_MAX     16    /* under way at one time, in each worker */
-#define VERB_MAX      400   /* bytes of one with its argument; below CTL_MAX */
-#define ADMIN_ROUTES  1000  /* that /status shows */
+#define VERB_MAX      400   /* bytes of a verb and argument; below CTL_MAX */
+#define ADMIN_ROUTES  1000  /* shown in /status */
 #define PAGE_MAX      13312 /* bytes of the dashboard */
 
 /* the fleet */
@@ -119,37 +119,37 @@
 #define HELD_MAX         1024  /* requests waiting for one upstream, in each worker */
 #endif
 #define HOLD_PROCESS_MS  10000 /* hold_secs of an upstream with a process */
-#define HELD_AGAIN_MS    100   /* they try again, if nothing wakes them */
+#define HELD_AGAIN_MS    100   /* between tries of held requests */
 #define RING_MAX         1024  /* turns of weighted round robin */
-#define SLOW_START_MS    100   /* weights are looked at again */
-#define IDLE_LIFE_TRUST  10  /* times a learned idle life without a closing: a longer
-                                one is tried */
+#define SLOW_START_MS    100   /* between looks at weights */
+#define IDLE_LIFE_TRUST  10  /* after so many learned idle lives without a closing,
+                                a longer one is tried */
 #define IDLE_LIFE_MIN_MS 500   /* shorter idle lives say nothing */
 #define IDLE_MASS_MS     100   /* idle connections of different lives that close
                                   within: a restart, which says nothing either */
-#define HEAD_REST_MS     20  /* after HEAD: does a body follow all the same? */
-#define AVERAGE_PART     8     /* of an answer's time in the moving average */
-#define TIME_HALVES_MS   1000 /* least_time: averages of unasked instances do */
-#define TIME_GUESS_US    50000 /* least_time: until the first answer has come */
-#define MAINTENANCE_MS   200   /* a maintenance file is looked for again */
+#define HEAD_REST_MS     20  /* after HEAD: a body may follow all the same */
+#define AVERAGE_PART     8     /* a new time counts 1 / so much in the average */
+#define TIME_HALVES_MS   1000 /* least_time: an idle instance's average halves */
+#define TIME_GUESS_US    50000 /* least_time: before the first answer */
+#define MAINTENANCE_MS   200   /* between looks for a maintenance file */
 #define MAINTENANCE_BYTES 65536 /* of it that are shown */
 #define MAINTENANCE_RETRY "60" /* seconds; its Retry-After */
 #define PROBE_HEADS_MAX  262144 /* bytes of a probe's 1xx answers and its head */
-#define PROBE_AGAIN_MS   500   /* until a starting instance is up */
-#define PROBE_FIRST_MS   10    /* and at first, doubling up to that */
+#define PROBE_AGAIN_MS   500   /* between probes of a starting instance */
+#define PROBE_FIRST_MS   10    /* the first such wait; doubles up to that */
 #define CHILD_LINE       4096  /* bytes of one line of output; PIPE_BUF */
-#define CHILD_LAST_MS    1000  /* a slow reader of the log gets for the last lines */
+#define CHILD_LAST_MS    1000  /* for a log to take the last lines */
 #define OUTPUTS_MAX      (2 * PROCS_MAX) /* pipes of programs that run or ran */
-#define OUTPUT_READS     64    /* of an ended program's last words */
-#define STRANGERS_MAX    64    /* children from before warp that it leaves alone */
+#define OUTPUT_READS     64    /* of an ended program's output */
+#define STRANGERS_MAX    64    /* children older than warp, left alone */
 #define ORPHAN_ROUNDS    20    /* of killing what killed wardens left behind */
 #define ORPHAN_WAIT_MS   5     /* between two */
 #define FLIGHT_EPOCHS    4     /* programs of one instance that drain at one time */
 #define INHERIT_FILES    65536 /* descriptors closed one by one, on old kernels */
-#define PROBE_SPREAD_MS  100   /* the first probes of all start within */
-#define PROBE_JITTER     10    /* an interval is longer or shorter by 1 / so much */
+#define PROBE_SPREAD_MS  100   /* the first probes spread over it */
+#define PROBE_JITTER     10    /* intervals vary by 1 / so much */
 #define PROBE_TICK_MS    8     /* probes may be late by so much */
-#define PROBE_TICK_MAX_MS 8192 /* longest of the waits, each twice the one before */
+#define PROBE_TICK_MAX_MS 8192 /* longest wait; each is twice the one before */
 #define PROBE_TEXT_MAX   1024  /* bytes of a probe's path, host, method */
 #define STABLE_MS        10000 /* up so long: the backoff starts over */
 #define RUN_DIR          "/run/warp" /* sockets that warp chooses; else in /tmp */
@@ -158,25 +158,25 @@
 
 /* the loop */
 #define ACCEPT_BATCH  16  /* new clients per turn and listener */
-#define PARK_TURNS    32  /* quiet for so many turns: polling it has cost as much
-                             as parking it and waking it will (measured: 35 ns a
-                             turn, 1 us) */
-#define UNPOLLED_MS   20    /* a waiting client that hangs up is noticed after */
+#define PARK_TURNS    32  /* quiet turns: polling has cost as much by then as
+                             parking and waking does (measured: 35 ns a turn,
+                             1 us) */
+#define UNPOLLED_MS   20    /* until it is seen that a waiting client hung up */
 #define PARKED_BATCH  64  /* parked or woken per turn */
 #define LISTENERS_MAX 64 /* addresses of server and admin together */
 #define FILES_SPARE   256 /* descriptors beside those of clients and upstreams */
 #define LISTEN_BACKLOG 4096 /* the kernel cuts it to net.core.somaxconn */
-#define LOG_LAST_MS   500   /* a slow reader has, before a worker leaves */
-#define LOG_RING      16384 /* error lines that a slow reader has not taken yet */
-#define LOG_BUFFER    65536 /* access lines of one turn; dropped beyond */
+#define LOG_LAST_MS   500   /* for slow readers when a process ends */
+#define LOG_RING      16384 /* bytes of error lines that wait for their reader */
+#define LOG_BUFFER    65536 /* bytes of access lines that wait; else dropped */
 #define TIMER_LISTS   64    /* different durations in one configuration */
 #define AUTH_CACHE    64    /* basic_auth passwords whose hash was checked */
 #define AUTH_JOBS     64    /* passwords being hashed at one time; then 503 */
-#define AUTH_JOBS_OF_ONE 16 /* and of one address */
+#define AUTH_JOBS_OF_ONE 16 /* of these for one address */
 #define AUTH_TURN_US  500   /* of hashing, before others have their turn */
-#define AUTH_ROUNDS_WARN 100000 /* of a hash: a fifth of a second for each try */
-#define PIPELINE_TURN 8     /* requests of one client's buffer that are answered
-                               before others have their turn */
+#define AUTH_ROUNDS_WARN 100000 /* rounds of a hash; 0.2 s a try: a warning */
+#define PIPELINE_TURN 8     /* requests of one client answered before others have
+                               their turn */
 #define ADMIN_PLACES  32    /* clients of the admin listeners, beside max_connections */
 #define INTERIM_MAX   10000 /* 1xx answers to one request; then 502 */
 #define LATENCY_BUCKETS 12

@@ -22024,13 +22024,12 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 /* ==== helper =================================================================
  * Owns    nothing: a helper is its starter's.
  * Offers  fds_close, stdio_release, helper_start, helper_settle, helper_mute.
- * Calls   base, sink, log, loop, privilege. A child of the master's has nothing of it
- *         but what it was given, and dies with it: a socket that it forgot would
- *         be bound for as long as it lives. */
+ * Calls   base, sink, log, loop, privilege. A child of the master has only what it was
+ *         given, and dies with it: a forgotten socket would stay bound. */
 
 #define HELPER_KEEPS 4 /* room for two logs, syslog and the pair */
 
-static bool helper_mute;    /* helpers leave the standard output of a daemon's start */
+static bool helper_mute;    /* helpers let go of a daemon's standard output */
 static pid_t helper_parent; /* in a helper: the master */
 
 static void
@@ -22046,7 +22045,7 @@ fds_close_range(int from, int to)
 		close(fd);
 }
 
-/* All from that one on, but the n of keep (-1: none). */
+/* Closes descriptors from `from` on, but the n of keep (-1: none). */
 static void
 fds_close(int from, const int *keep, int n)
 {
@@ -22060,8 +22059,8 @@ fds_close(int from, const int *keep, int n)
 		fds_close(next + 1, keep, n);
 }
 
-/* Nobody may wait for the end of a daemon's terminal or pipe; what was sent to
- * a file stays there. */
+/* stdout and stderr become /dev/null, unless they are files: nobody waits for the
+ * end of a daemon's terminal or pipe. */
 static void
 stdio_release(void)
 {
@@ -22074,9 +22073,8 @@ stdio_release(void)
 	fd_close(null);
 }
 
-/* Forks a helper: run(arg, fd), fd being its end of a socketpair. It has that,
- * and the n descriptors of keep. Returns its pid and, in *end, the other end;
- * -1: logged. */
+/* Forks a helper, which runs run(arg, fd) with fd, its end of a socketpair, and the n
+ * descriptors of keep. Returns its pid and, in *end, the other end; -1: logged. */
 static pid_t
 helper_start(const char *name, void (*run)(void *arg, int fd), void *arg, int *keep, int n,
     int *end)
@@ -22107,9 +22105,8 @@ helper_start(const char *name, void (*run)(void *arg, int fd), void *arg, int *k
 	return pid;
 }
 
-/* In a helper: it has no more rights than [server] gives, and ends with the
- * master even if it hangs. outside: it needs what is outside of the chroot, as
- * resolv.conf and hosts are. */
+/* In a helper: drops to the rights that [server] gives; ends with the master, even if
+ * it hangs. outside: stays out of the chroot, to find resolv.conf and hosts. */
 static void
 helper_settle(const struct server_conf *sc, bool outside)
 {
@@ -22129,7 +22126,7 @@ helper_settle(const struct server_conf *sc, bool outside)
  * Calls   base, arena, clock, log, board, helper. Writes addresses to the board;
  *         workers read them there, and never wait. */
 
-/* Addresses that need no looking up. True: there are names as well. */
+/* Sets addresses that need no lookup. True: there are names as well. */
 static bool
 resolve_fixed(struct conf *cf)
 {
@@ -22158,8 +22155,8 @@ resolve_is_same(const struct board_addrs *a, const union sock *sock, const sockl
 	return true;
 }
 
-/* Looks one name up. False: it does not resolve; what was known stays. life:
- * when the master has closed it meanwhile, another resolver may be writing. */
+/* Looks up the name of in. False: it does not resolve; known addresses stay. Exits if
+ * the master closed life meanwhile: another resolver may be writing. */
 static bool
 resolve_one(const struct instance *in, int life, bool said)
 {
@@ -22191,14 +22188,14 @@ resolve_one(const struct instance *in, int life, bool said)
 	if (!resolve_is_same(&in->board->addrs, sock, sock_n, n))
 		board_addrs_set(in->board, sock, sock_n, n);
 	if ((had == 0) != (n == 0))
-		board_changed(); /* it can be asked from now on */
+		board_changed(); /* the instance can be asked now */
 	if (said)
 		log_info("upstream %s: %s resolves now", in->up->name, in->addr.host);
 	return true;
 }
 
-/* Looks up all names, or those alone that failed before. failed has a byte for
- * each instance on the board. False: some do not resolve. */
+/* Looks up all names or, unless whole, only those that failed before. failed has a
+ * byte for each instance on the board. False: some do not resolve. */
 static bool
 resolve_round(const struct conf *cf, int life, char *failed, bool whole)
 {
@@ -22216,8 +22213,8 @@ resolve_round(const struct conf *cf, int life, char *failed, bool whole)
 	return all;
 }
 
-/* The helper's life: it ends when the master closes life, to which it says a byte
- * after the first round. */
+/* The helper: writes a byte to life after the first round, and ends when the master
+ * closes life. */
 static void
 resolve_run(void *conf_of, int life)
 {
@@ -22235,9 +22232,9 @@ resolve_run(void *conf_of, int life)
 		all = resolve_round(cf, life, failed, whole);
 		if (first && write(life, &first, 1) < 0)
 			_exit(0);
-		first = 0; /* nobody reads more than one: the pipe would fill up */
+		first = 0; /* the master reads one: more would fill the socket */
 		if (poll(&p, 1, (all ? DNS_TTL_SECS : DNS_RETRY_SECS) * SECOND_MS) > 0)
-			_exit(0); /* the master says nothing: it is gone, or done with us */
+			_exit(0); /* closed: the master is gone, or done with us */
 	}
 }
 
@@ -22246,14 +22243,14 @@ resolve_run(void *conf_of, int life)
  * Offers  acme_run, acme_clear.
  * Calls   base, arena, clock, log, http, addr, json, der, jose, certs, board,
  *         tls, chan, helper, admin front. The helper may block, and opens no
- *         files: keys and anchors are in its memory, a socket takes what came of
- *         it. RFC 8555, 8737, 9773. */
+ *         files: keys and anchors are in its memory, its result goes to a socket.
+ *         RFC 8555, 8737, 9773. */
 
 #define ACME_HTTP  S("http-01")
 #define ACME_TLS   S("tls-alpn-01")
 #define ACME_ERROR "urn:ietf:params:acme:error:"
 
-/* Always false, so that a failing step is one line. */
+/* Notes why; false, so that a failing step is one line. */
 __attribute__((format(printf, 2, 3))) static bool
 acme_fail(struct acme *j, const char *fmt, ...)
 {
@@ -22271,7 +22268,7 @@ acme_fail(struct acme *j, const char *fmt, ...)
 
 /* ---- time ---- */
 
-/* A date as format says, in UTC; -1: it is none. */
+/* s read by format, in UTC; -1: it is no date. */
 static int64_t
 acme_time_as(const char *s, const char *format, const char **end)
 {
@@ -22304,7 +22301,7 @@ acme_time(const char *s)
 	return *at == '+' ? t - h : t + h;
 }
 
-/* The seconds that Retry-After says from now on; -1: nothing. RFC 9110 10.2.3. */
+/* Retry-After as seconds from now; -1: it says none. RFC 9110 10.2.3. */
 static int64_t
 acme_retry(struct slice value, int64_t now)
 {
@@ -22322,7 +22319,7 @@ acme_retry(struct slice value, int64_t now)
 
 /* ---- the connection ---- */
 
-/* https://host[:port]/path; false: it is something else. */
+/* Splits url, https://host[:port]/path; false: it is none. */
 static bool
 acme_place(struct arena *a, struct slice url, struct acme_place *to)
 {
@@ -22361,7 +22358,7 @@ acme_hang_up(struct acme *j)
 	ch->w.fd = -1;
 }
 
-/* A call on fd that goes that way waits so long. */
+/* Calls on fd in direction way wait ms at most. */
 static void
 acme_wait(int fd, int way, int64_t ms)
 {
@@ -22392,7 +22389,7 @@ acme_dial_one(const struct addrinfo *ai)
 	return fd;
 }
 
-/* There is time for more of this request. */
+/* Whether this request has time left. */
 static bool
 acme_in_time(const struct acme *j)
 {
@@ -22400,7 +22397,7 @@ acme_in_time(const struct acme *j)
 	return now_ms < j->by_ms;
 }
 
-/* To the first of its addresses that answers; -1: none does, see why. */
+/* Connects to the first address of `to` that answers; -1: see why. */
 static int
 acme_dial(struct acme *j, const struct acme_place *to)
 {
@@ -22424,7 +22421,7 @@ acme_dial(struct acme *j, const struct acme_place *to)
 	return -1;
 }
 
-/* It failed, or the peer said nothing for too long. */
+/* The connection failed, or the CA took too long. */
 static bool
 acme_lost(struct acme *j, const char *doing)
 {
@@ -22438,7 +22435,7 @@ acme_lost(struct acme *j, const char *doing)
 	return acme_fail(j, "%s %s: %s", j->ca.host, doing, why);
 }
 
-/* A connection to that place: the one that there is, or another. */
+/* Connects to `to`, or keeps the connection that leads there. */
 static bool
 acme_connect(struct acme *j, const struct acme_place *to)
 {
@@ -22487,7 +22484,7 @@ acme_send(struct acme *j, struct slice s)
 	return true;
 }
 
-/* More of the answer: its bytes; 0: that was all; -1: see why. */
+/* Reads more of the answer: its bytes; 0: that was all; -1: see why. */
 static ssize_t
 acme_recv(struct acme *j)
 {
@@ -22512,7 +22509,7 @@ acme_recv(struct acme *j)
 	return -1;
 }
 
-/* The head of an answer, at the front of in; interim ones are passed over. */
+/* Reads an answer's head, after interim ones: its bytes; -1: see why. */
 static int
 acme_head(struct acme *j)
 {
@@ -22535,13 +22532,13 @@ acme_head(struct acme *j)
 	}
 }
 
-/* What follows the head, which has `at` bytes. */
+/* Reads the body behind the head of `at` bytes. */
 static bool
 acme_body(struct acme *j, enum method m, size_t at, struct slice *out)
 {
 	char space[ACME_TRAILERS_MAX];
 	struct text *in = &j->in, trailers = { space, 0, sizeof space, false };
-	size_t start = at, content; /* what came and was not looked at begins there */
+	size_t start = at, content; /* start: of bytes that were not looked at */
 	struct body b;
 	ssize_t n;
 
@@ -22568,7 +22565,7 @@ acme_body(struct acme *j, enum method m, size_t at, struct slice *out)
 	return true;
 }
 
-/* That field of the answer; empty: there is none. */
+/* The answer's field of that name; empty: none. */
 static struct slice
 acme_field(struct acme *j, const char *name)
 {
@@ -22601,8 +22598,8 @@ acme_read(struct acme *j, enum method m, struct acme_answer *an)
 	return true;
 }
 
-/* One request with its answer. A connection that was kept may have been closed
- * meanwhile: then on another one. */
+/* One request with its answer; once more, on a new connection, if the CA has closed
+ * the kept one. */
 static bool
 acme_ask(struct acme *j, enum method m, struct slice url, struct slice body, struct acme_answer *an)
 {
@@ -22626,7 +22623,7 @@ acme_ask(struct acme *j, enum method m, struct slice url, struct slice body, str
 		j->by_ms = MIN(now_ms + ACME_REQUEST_MS, j->end_ms);
 		kept = j->ca.ch.w.fd >= 0;
 		if (acme_connect(j, &to) && acme_send(j, text) && acme_read(j, m, an)) {
-			j->advice = NULL; /* of what was overcome */
+			j->advice = NULL; /* the failure is overcome */
 			return true;
 		}
 		acme_hang_up(j);
@@ -22636,7 +22633,7 @@ acme_ask(struct acme *j, enum method m, struct slice url, struct slice body, str
 
 /* ---- what the CA refuses ---- */
 
-/* By the type of its error; RFC 8555 6.7. */
+/* By error type; RFC 8555 6.7. */
 static const struct {
 	const char *type, *advice;
 } acme_advices[] = {
@@ -22660,8 +22657,8 @@ static const struct {
 	{ "userActionRequired", "the CA wants its terms to be read and agreed to" },
 };
 
-/* What v, an error of the CA's, says: always false. about: the name that it is
- * about, or empty. RFC 7807. */
+/* Notes what v, an error of the CA, says; false. about: the name in question, or
+ * empty. RFC 7807. */
 static bool
 acme_refused(struct acme *j, const struct json *v, struct slice about, int64_t retry_s)
 {
@@ -22685,7 +22682,7 @@ acme_refused(struct acme *j, const struct json *v, struct slice about, int64_t r
 	    detail.n > 0 ? detail.p : "nothing more", type.n > 0 ? type.p : "no type", more);
 }
 
-/* It answered with an error, or with something else. */
+/* The CA answered with an error, or uselessly. */
 static bool
 acme_bad(struct acme *j, const char *what, const struct acme_answer *an)
 {
@@ -22696,7 +22693,7 @@ acme_bad(struct acme *j, const char *what, const struct acme_answer *an)
 	    an->status < 400 ? " and nothing that can be used" : "");
 }
 
-/* A signed request; an empty payload is what GET would be. True: it was obeyed.
+/* A signed request; an empty payload makes it a signed GET. True: it succeeded.
  * RFC 8555 6.2, 6.5. */
 static bool
 acme_post(struct acme *j, const char *what, struct slice url, struct slice payload,
@@ -22756,7 +22753,7 @@ acme_directory(struct acme *j)
 	return true;
 }
 
-/* Finds or makes the account, which may belong to one of a customer of the CA's.
+/* Finds or makes the account, bound to a customer's account of the CA if need be.
  * RFC 8555 7.3, 7.3.4. */
 static bool
 acme_account(struct acme *j)
@@ -22789,7 +22786,7 @@ acme_account(struct acme *j)
 
 /* ---- order ---- */
 
-/* The name that ARI knows the certificate by; empty: it has none. RFC 9773 4.1. */
+/* The certificate's name in ARI; empty: it has none. RFC 9773 4.1. */
 static struct slice
 acme_cert_id(struct arena *a, const struct cert *c)
 {
@@ -22798,8 +22795,7 @@ acme_cert_id(struct arena *a, const struct cert *c)
 	return slice_of(arena_fmt(a, "%s.%s", b64url(a, c->issuer_id).p, b64url(a, c->serial).p));
 }
 
-/* RFC 8555 7.4. A CA that cannot tell the certificate to be replaced gets the
- * order without it. */
+/* Orders; once more without `replaces` if the CA refuses that. RFC 8555 7.4. */
 static bool
 acme_order(struct acme *j, struct acme_answer *an)
 {
@@ -22824,7 +22820,7 @@ acme_order(struct acme *j, struct acme_answer *an)
 
 /* ---- challenges ---- */
 
-/* The challenge of an authorization that warp can meet; NULL: none, see why. */
+/* The challenge of auth that warp can meet; NULL: none, see why. */
 static const struct json *
 acme_choose(struct acme *j, const struct json *auth, struct slice name)
 {
@@ -22842,7 +22838,7 @@ acme_choose(struct acme *j, const struct json *auth, struct slice name)
 	return NULL;
 }
 
-/* Lays out the answer, and tells the CA to look. */
+/* Puts the proof on the board, and tells the CA to look. */
 static bool
 acme_publish(struct acme *j, int i, const struct json *auth, struct slice name)
 {
@@ -22864,9 +22860,8 @@ acme_publish(struct acme *j, int i, const struct json *auth, struct slice name)
 	return acme_post(j, "to the challenge", url, S("{}"), &an);
 }
 
-/* Waits until the CA has made up its mind about an authorization or order: its
- * status is none of those (at most two) any more. It is asked as often as it
- * says, or less often each time. */
+/* Waits until the status of an authorization or order is none of busy any more. Asks
+ * as often as the CA says, or at intervals that double. */
 static bool
 acme_await(struct acme *j, struct slice url, const char *const busy[2], struct acme_answer *an)
 {
@@ -22892,7 +22887,7 @@ acme_await(struct acme *j, struct slice url, const char *const busy[2], struct a
 	}
 }
 
-/* The CA has looked. */
+/* Whether the CA accepts the proof of name. */
 static bool
 acme_judged(struct acme *j, const struct json *auth, struct slice name)
 {
@@ -22908,7 +22903,7 @@ acme_judged(struct acme *j, const struct json *auth, struct slice name)
 	    status.n > 0 ? status.p : "nothing");
 }
 
-/* Proves the names of an order, all at one time. RFC 8555 7.5. */
+/* Proves all names of an order at one time. RFC 8555 7.5. */
 static bool
 acme_prove(struct acme *j, const struct json *order)
 {
@@ -22951,7 +22946,7 @@ acme_clear(void)
 
 /* ---- certificate ---- */
 
-/* The order's state is the one that is due. */
+/* Whether the order has the status `due`. */
 static bool
 acme_is(struct acme *j, const struct acme_answer *an, const char *due)
 {
@@ -22976,7 +22971,7 @@ acme_finish(struct acme *j, const br_ec_private_key *key, struct acme_answer *an
 
 	if (!acme_await(j, j->order, pending, an))
 		return false;
-	if (slice_eq(json_text(an->json, "status"), S("valid"))) /* nobody else has its key */
+	if (slice_eq(json_text(an->json, "status"), S("valid"))) /* its key is lost */
 		return acme_fail(j, "the CA gave an order that has been finished before");
 	if (!acme_is(j, an, "ready"))
 		return false;
@@ -22996,7 +22991,7 @@ acme_hear(void *to, enum diag_level level, int pair, const char *text)
 		acme_fail(to, "%s", text);
 }
 
-/* What came is what was asked for. pem: key, then chain. */
+/* Whether pem (key, then chain) is what was asked for. */
 static bool
 acme_accept(struct acme *j, struct slice pem)
 {
@@ -23037,8 +23032,8 @@ acme_obtain(struct acme *j, struct slice *pem)
 
 /* ---- when to renew ---- */
 
-/* What the CA suggests, as `window FROM UNTIL ASK_AGAIN`, in seconds; zeros: it
- * does not. RFC 9773 4.2, 4.3. */
+/* When the CA suggests to renew: `window FROM UNTIL ASK_AGAIN`, in seconds; zeros:
+ * it does not. RFC 9773 4.2, 4.3. */
 static const char *
 acme_window(struct acme *j)
 {
@@ -23066,8 +23061,8 @@ acme_window(struct acme *j)
 
 /* ---- the helper ---- */
 
-/* The helper's life, at whose end life gets, in one message, `done`, with key and
- * chain; `window`; or `failed SECONDS` with why and what to do, a line each. */
+/* The helper. At its end life gets one message: `done` with key and chain; `window`;
+ * or `failed SECONDS` with why and what to do, a line each. */
 static void
 acme_run(void *task, int life)
 {
@@ -23107,10 +23102,10 @@ acme_run(void *task, int life)
  * Calls   base, walk, clock, log, listen, privilege. Where a replica listens:
  *         as the configuration says, or as warp chooses. */
 
-#define SOCKET_SHARED 0660 /* its program's and the workers' */
+#define SOCKET_SHARED 0660 /* for its program and the workers */
 #define DIR_MODE      0755
 
-/* The instance behind after (NULL: the first) that this replica serves. */
+/* The replica's next instance behind after (NULL: its first); NULL: none. */
 static struct instance *
 replica_instance(const struct process *ps, int index, const struct instance *after)
 {
@@ -23122,7 +23117,7 @@ replica_instance(const struct process *ps, int index, const struct instance *aft
 	return NULL;
 }
 
-/* Nobody listens at that port of this host. */
+/* Whether nobody listens at port on this host. */
 static bool
 port_is_free(uint16_t port)
 {
@@ -23146,14 +23141,14 @@ port_is_free(uint16_t port)
 	return !taken;
 }
 
-/* One that none of the n others has either; 0: none is left. */
+/* A free port that is not taken; 0: none is left. */
 static uint16_t
 port_choose(bool (*taken)(uint16_t, const char *))
 {
 	enum { PORTS = PORT_CHOSEN_MAX - PORT_CHOSEN_MIN + 1 };
 	unsigned at = (unsigned)now_us;
 
-	/* anywhere: what another warp has chosen may not be bound yet */
+	/* random: another warp's choice may not be bound yet */
 	if (getrandom(&at, sizeof at, GRND_NONBLOCK) < 0)
 		log_debug("no randomness yet for a port");
 	for (unsigned i = 0; i < PORTS; i++) {
@@ -23165,7 +23160,7 @@ port_choose(bool (*taken)(uint16_t, const char *))
 	return 0;
 }
 
-/* That port of the address in, or of this host, whichever localhost means. */
+/* port at the address of in, or at both that localhost may mean. */
 static void
 endpoint_tcp(struct endpoint *e, const struct instance *in, uint16_t port)
 {
@@ -23186,7 +23181,7 @@ endpoint_tcp(struct endpoint *e, const struct instance *in, uint16_t port)
 		e->sock.in.sin_port = htons(port);
 }
 
-/* It was found at the other address: that is the one to ask first. */
+/* The program is at the other address: it is first from now on. */
 static void
 endpoint_turn(struct endpoint *e)
 {
@@ -23199,8 +23194,8 @@ endpoint_turn(struct endpoint *e)
 	e->other_n = n;
 }
 
-/* A directory of our own: in /tmp somebody may have been there before. With as:
- * one inside it for somebody else, which nobody but us can have made. */
+/* Makes a directory of our own; false: in /tmp another user had it first. With as:
+ * one inside ours, for that user. */
 static bool
 dir_make(const char *path, const struct identity *as)
 {
@@ -23213,7 +23208,7 @@ dir_make(const char *path, const struct identity *as)
 	    as->user ? as->uid : 0, as->group ? as->gid : 0) == 0;
 }
 
-/* A directory, the files in it, and those below it if it is deep. */
+/* Removes path and the files in it or, if deep, directories in it. */
 static void
 dir_remove(const char *path, bool deep)
 {
@@ -23237,7 +23232,7 @@ dir_remove(const char *path, bool deep)
 
 static char run_dir_made[sizeof RUN_DIR + 32]; /* empty: not needed yet */
 
-/* Where sockets that warp chooses live; made on demand. */
+/* The directory of sockets that warp chooses, made on demand. */
 static const char *
 run_dir(void)
 {
@@ -23255,8 +23250,8 @@ run_dir(void)
 	return dir;
 }
 
-/* A socket in a directory that the program may write to, with a name that
- * nobody has: an old one may still drain. */
+/* A socket in a directory that the program may write to, with a new name: an old
+ * program may still drain. */
 static int
 endpoint_unix(struct endpoint *e, const char *label, const struct identity *as,
     bool (*taken)(uint16_t, const char *))
@@ -23281,7 +23276,7 @@ endpoint_unix(struct endpoint *e, const char *label, const struct identity *as,
 	return -1;
 }
 
-/* As the configuration says; false: warp has to choose. */
+/* The endpoint as configured; false: warp has to choose. */
 static bool
 endpoint_of(struct endpoint *e, const struct instance *in)
 {
@@ -23302,8 +23297,8 @@ endpoint_of(struct endpoint *e, const struct instance *in)
 	return true;
 }
 
-/* A connection to it on its way, or -1: errno says why not. EISCONN: it is
- * there, and fd is closed. */
+/* Begins to connect: the descriptor; -1: see errno. EISCONN: somebody accepts, and
+ * the connection is closed. */
 static int
 endpoint_dial(const union sock *to, socklen_t n)
 {
@@ -23320,8 +23315,8 @@ endpoint_dial(const union sock *to, socklen_t n)
 	return -1;
 }
 
-/* Before its program is started: nobody listens there, and a socket file that
- * nobody listens at is gone. */
+/* Before a program starts: whether nobody listens at e. Removes a socket file that
+ * nobody listens at. */
 static bool
 endpoint_is_free(const struct endpoint *e)
 {
@@ -23341,7 +23336,7 @@ endpoint_is_free(const struct endpoint *e)
 	return err != 0;
 }
 
-/* at, as /proc/net/tcp writes an address, is that of sock, or any. */
+/* Whether at, of /proc/net/tcp, is sock's address or a wildcard. */
 static bool
 tcp_text_is(const char *at, const union sock *sock)
 {
@@ -23355,7 +23350,7 @@ tcp_text_is(const char *at, const union sock *sock)
 	return strcmp(at, want) == 0 || strspn(at, "0") == strlen(at);
 }
 
-/* The inode of the socket that listens there; 0: it was not found. */
+/* The inode of the socket that listens at e; 0: not found. */
 static unsigned long long
 port_inode(const struct endpoint *e)
 {
@@ -23378,7 +23373,7 @@ port_inode(const struct endpoint *e)
 	return inode;
 }
 
-/* Who has a descriptor of that socket; 0: nobody that we may look at. */
+/* A pid that has that socket; 0: none that we may look at. */
 static pid_t
 inode_holder(unsigned long long inode)
 {
@@ -23404,7 +23399,7 @@ inode_holder(unsigned long long inode)
 	return pid;
 }
 
-/* What the file begins with, at most size bytes; -1: it cannot be read. */
+/* At most the first size bytes of a file; -1: it cannot be read. */
 static ssize_t
 file_head(int dir, const char *path, char *b, size_t size)
 {
@@ -23415,7 +23410,7 @@ file_head(int dir, const char *path, char *b, size_t size)
 	return n;
 }
 
-/* Who is there, in words. */
+/* The program at e, in words. */
 static void
 endpoint_holder(const struct endpoint *e, char *out, size_t size)
 {
@@ -23437,9 +23432,9 @@ endpoint_holder(const struct endpoint *e, char *out, size_t size)
 		snprintf(out, size, "`ss -lntxp` names it");
 }
 
-/* The program's socket is opened to the workers, who may be somebody else. By
- * descriptor, and only if it is the program's own socket: what lies at that
- * path is in its hands. */
+/* Opens the program's socket to the workers, which may be another user. By
+ * descriptor, and only if it is a socket of owner: the program can put anything at
+ * that path. */
 static void
 endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *sc)
 {
@@ -23463,17 +23458,17 @@ endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *
  * Owns    nothing.
  * Offers  child_start, child_mark, child_files, children_read, child_next.
  * Calls   base, arena, walk, sink, log, processes, privilege, helper, endpoint.
- *         From a process's configuration to a running program with a clean slate,
- *         below a warden of its own. */
+ *         Starts the program of a process, with nothing of warp's, below a warden
+ *         of its own. */
 
 #define EXIT_NOT_RUN   126 /* as a shell says it */
 #define EXIT_NOT_THERE 127
 #define FD_FIRST       3
 #define SIGNAL_SET     8 /* bytes of the kernel's signal mask */
 #define ENV_MARK       "WARP_PROC"
-#define ENV_ADDED      4 /* of the user, and the mark */
+#define ENV_ADDED      4 /* three of the user, the mark */
 
-static struct rlimit child_files; /* as warp was started with, before it raised its own */
+static struct rlimit child_files; /* warp's at its start, before it raised its own */
 static char child_mark[128];      /* NAME=value in the environment of all programs of this warp */
 
 /* text with {index}, {port} and {socket} filled in. */
@@ -23507,7 +23502,7 @@ child_text(const struct child_start *cs, struct slice text)
 	return t.p;
 }
 
-/* Of the environment: NAME=value instead of what NAME was. */
+/* Sets NAME=value in env, in place of an older NAME. */
 static void
 env_put(char **env, size_t *n, char *entry)
 {
@@ -23523,7 +23518,7 @@ env_put(char **env, size_t *n, char *entry)
 
 static const struct slices *env_hidden; /* the configuration's own variables */
 
-/* What is warp's own business, and may be secret. */
+/* Whether a variable is warp's own; it may be secret. */
 static bool
 env_is_ours(const char *entry)
 {
@@ -23541,8 +23536,7 @@ env_is_ours(const char *entry)
 	return false;
 }
 
-/* warp's environment, then the envfile, then env. NULL: the file is wrong;
- * said. */
+/* warp's environment, the envfile, then env. NULL: the file is wrong, logged. */
 static char **
 child_env(const struct child_start *cs)
 {
@@ -23572,7 +23566,7 @@ child_env(const struct child_start *cs)
 		if (!env_is_ours(environ[i]))
 			env[n++] = environ[i];
 	pw = ps->user ? user_find(ps->user) : NULL;
-	if (pw) { /* whoever has another user's rights looks for its files at that user's place */
+	if (pw) { /* a program of another user looks for its files at that user's place */
 		env_put(env, &n, arena_fmt(cs->a, "HOME=%s", pw->pw_dir));
 		env_put(env, &n, arena_fmt(cs->a, "USER=%s", pw->pw_name));
 		env_put(env, &n, arena_fmt(cs->a, "LOGNAME=%s", pw->pw_name));
@@ -23586,7 +23580,7 @@ child_env(const struct child_start *cs)
 	return env;
 }
 
-/* In the child: what it must not have from us. */
+/* In the child: rids it of what is warp's. */
 static void
 child_clean(int out)
 {
@@ -23602,7 +23596,7 @@ child_clean(int out)
 	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
 	    dup2(out, STDERR_FILENO) < 0)
 		_exit(EXIT_NOT_RUN);
-	fds_close(FD_FIRST, NULL, 0); /* ours all close on exec; this is for what we were started with */
+	fds_close(FD_FIRST, NULL, 0); /* ours close on exec; inherited ones may not */
 }
 
 static int
@@ -23613,7 +23607,7 @@ child_limits(const struct process *ps)
 		core = { (rlim_t)ps->core, (rlim_t)ps->core };
 	struct rlimit now;
 
-	/* what warp has raised for itself is not for others, what somebody lowered is */
+	/* the limit before warp raised it; less if it was lowered meanwhile */
 	if (getrlimit(RLIMIT_NOFILE, &now) < 0)
 		return -1;
 	now.rlim_max = MIN(now.rlim_max, child_files.rlim_max);
@@ -23624,8 +23618,8 @@ child_limits(const struct process *ps)
 	    (ps->core >= 0 && setrlimit(RLIMIT_CORE, &core) < 0) ? -1 : 0;
 }
 
-/* The last words of a child that could not become its program; they go where
- * its output goes. */
+/* Ends a child that could not become its program; why goes where its output
+ * goes. */
 __attribute__((format(printf, 1, 2))) _Noreturn static void
 child_die(const char *fmt, ...)
 {
@@ -23640,7 +23634,7 @@ child_die(const char *fmt, ...)
 	_exit(err == ENOENT ? EXIT_NOT_THERE : EXIT_NOT_RUN);
 }
 
-/* What a script that is there names behind `#!`, with a CR made visible. */
+/* What a script names behind `#!`, a CR made visible; false: no script. */
 static bool
 interpreter_of(const char *file, char *out, size_t size)
 {
@@ -23681,7 +23675,7 @@ child_run(const struct child_start *cs, const struct identity *as, char **argv, 
 		_exit(EXIT_NOT_RUN);
 	if (chdir(ps->dir) < 0)
 		child_die("dir %s", ps->dir);
-	/* a change of user would have cleared it */
+	/* the change of user clears it */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != cs->parent)
 		_exit(EXIT_NOT_RUN);
 	environ = env;
@@ -23696,7 +23690,7 @@ child_run(const struct child_start *cs, const struct identity *as, char **argv, 
 
 enum { STAT_PARENT = 2, STAT_STARTED = 20 }; /* words behind the name; proc_pid_stat(5) */
 
-/* A number of what the kernel says of a process; 0: it is not there. */
+/* A word of /proc/PID/stat, as a number; 0: no such process. */
 static uint64_t
 stat_word(pid_t pid, int which)
 {
@@ -23715,7 +23709,7 @@ stat_word(pid_t pid, int which)
 	return (uint64_t)MAX(slice_uint(word, INT64_MAX), 0);
 }
 
-/* The same as children_read, where the kernel has no such list. */
+/* As children_read, where the kernel has no such list. */
 static struct slice
 children_scan(char *b, size_t size)
 {
@@ -23748,21 +23742,21 @@ children_read(char *b, size_t size)
 	return (struct slice){ b, (size_t)n };
 }
 
-/* The next of them; 0: there is none. */
+/* The next pid of rest; 0: none. */
 static pid_t
 child_next(struct slice *rest)
 {
 	struct slice word;
 	int64_t pid = rest->n > 0 && slice_cut(rest, ' ', &word) ? slice_uint(word, INT_MAX) : 0;
 
-	return pid > 1 ? (pid_t)pid : 0; /* never one that means others to kill() */
+	return pid > 1 ? (pid_t)pid : 0; /* 0 and -1 mean several to kill() */
 }
 
-#define SWEEP_WAITS 5 /* of two seconds each, for those that are slow to die */
+#define SWEEP_WAITS 5 /* of two seconds each, for processes slow to die */
 
-/* Whoever is below the warden is killed, and who comes to it when his parent
- * dies, until there is nobody but the program, which has ended, or only those
- * that cannot be killed. */
+/* Kills the warden's children, also those that come to it when their parents die,
+ * until only the program is left, which has ended, or processes that cannot be
+ * killed. */
 static void
 warden_sweep(pid_t program)
 {
@@ -23776,7 +23770,7 @@ warden_sweep(pid_t program)
 
 	sigemptyset(&ended);
 	sigaddset(&ended, SIGCHLD);
-	/* what it had is ours when it has ended */
+	/* a program's children become ours as it ends */
 	while (waitid(P_PID, (id_t)program, &who, WEXITED | WNOHANG | WNOWAIT) == 0 &&
 	    who.si_pid == 0 && sigtimedwait(&ended, NULL, &patience) >= 0)
 		;
@@ -23807,9 +23801,9 @@ warden_end(int status)
 	_exit(WEXITSTATUS(status));
 }
 
-/* A process between warp and one program: its parent, and the reaper of all that
- * the program leaves behind, whatever session, user or environment that has.
- * It ends when the program has, or when warp has, and nobody is left then. */
+/* The warden of one program, between it and warp: its parent, and the reaper of all
+ * that it leaves behind, whatever session, user or environment that has. Ends after
+ * the program or warp, when nobody is left. */
 _Noreturn static void
 warden_run(const struct child_start *cs, const struct identity *as, char **argv, char **env,
     int tell)
@@ -23831,27 +23825,27 @@ warden_run(const struct child_start *cs, const struct identity *as, char **argv,
 	if ((pid = fork()) == 0)
 		child_run(&below, as, argv, env);
 	if (pid > 0)
-		setpgid(pid, pid); /* whoever comes first */
+		setpgid(pid, pid); /* the child does it too */
 	if (pid < 0 || write(tell, &pid, sizeof pid) != sizeof pid)
 		_exit(EXIT_NOT_RUN);
 	prctl(PR_SET_NAME, "warden");
 	fds_close(0, NULL, 0);
 	while (!over && getppid() == cs->parent) {
 		sigwait(&all, &signal_seen);
-		/* the program stays a zombie: nobody else gets its number while warp knows it */
+		/* a zombie's pid is not reused while warp knows the program */
 		while (!over && waitid(P_ALL, 0, &who, WEXITED | WNOHANG | WNOWAIT) == 0 &&
 		    who.si_pid > 0)
 			if (!(over = who.si_pid == pid))
 				waitpid(who.si_pid, NULL, 0);
 	}
 	kill(-pid, SIGKILL);
-	kill(pid, SIGKILL); /* wherever it is; it has this number until we say */
+	kill(pid, SIGKILL); /* in whatever group; its pid is not reused yet */
 	warden_sweep(pid);
 	waitpid(pid, &status, WNOHANG);
 	warden_end(status);
 }
 
-/* A warden and its program. The program's pid, or -1. */
+/* Starts a warden and its program: the program's pid, or -1. */
 static pid_t
 warden_start(const struct child_start *cs, const struct identity *as, char **argv, char **env,
     pid_t *warden)
@@ -23865,12 +23859,12 @@ warden_start(const struct child_start *cs, const struct identity *as, char **arg
 		warden_run(cs, as, argv, env, up[1]);
 	close(up[1]);
 	if (*warden > 0 && read(up[0], &pid, sizeof pid) != sizeof pid)
-		pid = -1; /* it has ended */
+		pid = -1; /* the warden ended */
 	close(up[0]);
 	return pid;
 }
 
-/* Starts it; *out is the reading end of its output. -1: logged. */
+/* Starts a program; *out: reading end of its output. -1: logged. */
 static pid_t
 child_start(const struct process *ps, const char *label, int index, const struct endpoint *at,
     const struct identity *as, int *out, pid_t *warden)
@@ -23892,7 +23886,7 @@ child_start(const struct process *ps, const char *label, int index, const struct
 		cs.out = fds[1];
 		if (fchown(fds[1], as->user ? as->uid : (uid_t)-1,
 		        as->group ? as->gid : (gid_t)-1) < 0)
-			log_errno("process %s: its output", label); /* as /dev/stdout */
+			log_errno("process %s: its output", label); /* for /dev/stdout */
 		if ((pid = warden_start(&cs, as, argv, env, warden)) < 0)
 			log_errno("process %s: fork", label);
 		close(fds[1]);
@@ -23912,14 +23906,14 @@ child_start(const struct process *ps, const char *label, int index, const struct
  * Offers  output_open, output_close, outputs_turn, outputs_flush,
  *         outputs_reopen, output_last.
  * Calls   base, arena, clock, sink, log, board, loop, privilege, logfile. A line
- *         is one write, so lines never tear; a log that takes none stops the
- *         program that writes, never warp. */
+ *         is one write, so lines never tear; a full log stops the program that
+ *         writes, never warp. */
 
 #define CHILD_PIECE (CHILD_LINE - PROC_NAME_MAX - 4) /* with its name: one atomic write */
 
 static struct output *outputs;
 
-/* Where it goes; the file is opened anew. */
+/* Where o's lines go; the file is opened anew. */
 static void
 output_aim(struct output *o, const struct process *ps)
 {
@@ -23934,11 +23928,11 @@ output_aim(struct output *o, const struct process *ps)
 		return;
 	snprintf(what, sizeof what, "process %s: log", o->label);
 	if (geteuid() == ROOT && identity_find(what, ps->user, ps->group, &as) < 0)
-		return; /* nor will it be started */
+		return; /* the start fails too */
 	o->file = log_file_open(what, ps->log_path, as.uid, &made);
 	if (o->file >= 0 && made && (as.user || as.group) &&
 	    fchown(o->file, as.user ? as.uid : (uid_t)-1, as.gid) < 0)
-		log_errno("%s: giving it to its user", what); /* who may look at what it wrote */
+		log_errno("%s: giving it to its user", what); /* for its user to read */
 }
 
 static void
@@ -23957,8 +23951,8 @@ output_free(struct output *o)
 	free(o);
 }
 
-/* Its lines go to the error log, or to the host's syslog: by this sink; NULL:
- * they go elsewhere. */
+/* The sink of lines for the error log or the host's syslog; NULL: they go
+ * elsewhere. */
 static struct sink *
 output_sink(const struct output *o)
 {
@@ -23968,7 +23962,7 @@ output_sink(const struct output *o)
 	return o->sink == CHILD_PREFIX ? &log_sink : o->sink == CHILD_SYSLOG ? &host : NULL;
 }
 
-/* Where its lines are written; -1: that takes them always. */
+/* The descriptor that lines go to; -1: they never wait. */
 static int
 output_target(const struct output *o)
 {
@@ -23990,7 +23984,7 @@ output_flows(const struct output *o)
 	return s && s->blocked ? false : p.fd < 0 || poll(&p, 1, 0) > 0;
 }
 
-/* Among the lines of others, with its name. */
+/* A line among those of others, with its label. */
 static void
 output_say(struct sink *s, const char *label, struct slice line)
 {
@@ -24028,8 +24022,7 @@ output_line(struct output *o, struct slice line)
 			; /* a full disk loses lines only */
 }
 
-/* The next line of what is here, from o->line + at; empty: none yet. ends: what
- * is here is all there will be. */
+/* The next line, from o->line + at; empty: none yet. ends: no bytes will follow. */
 static struct slice
 output_next(const struct output *o, size_t at, bool ends)
 {
@@ -24042,7 +24035,7 @@ output_next(const struct output *o, size_t at, bool ends)
 	return (struct slice){ p, ends || n == CHILD_PIECE ? n : 0 };
 }
 
-/* Whole lines go out, as long as the log takes them. */
+/* Writes whole lines, as long as the log takes them. */
 static void
 output_lines(struct output *o, bool ends)
 {
@@ -24064,8 +24057,8 @@ output_lines(struct output *o, bool ends)
 	o->seen -= MIN(at, o->seen);
 }
 
-/* Lines that came with the last read are kept for status, whether or not the
- * log takes them, without what a terminal would obey. */
+/* Keeps lines of the last read for status, without what a terminal would obey,
+ * whether or not the log takes them. */
 static void
 output_notice(struct output *o, bool ends)
 {
@@ -24086,7 +24079,7 @@ output_notice(struct output *o, bool ends)
 	}
 }
 
-/* Reads once. False: nothing came, there is no room, or it is over. */
+/* Reads once. False: nothing came, o is full, or the pipe has ended. */
 static bool
 output_read(struct output *o)
 {
@@ -24107,8 +24100,8 @@ output_read(struct output *o)
 	return n > 0;
 }
 
-/* Reads what there is, and is done with it, if the log takes it all. Whoever
- * else still holds the pipe writes to nobody. */
+/* Reads what there is, and frees o if the log takes it all. Other holders of the
+ * pipe write to nobody then. */
 static void
 output_finish(struct output *o)
 {
@@ -24124,7 +24117,7 @@ output_finish(struct output *o)
 		output_free(o);
 }
 
-/* Its program has ended. What the log does not take now goes on without it. */
+/* o's program has ended. Lines that the log does not take now stay with o. */
 static void
 output_close(struct output *o)
 {
@@ -24147,7 +24140,7 @@ output_ready(struct watch *w, short revents)
 		output_read(o);
 }
 
-/* For a program of p; its pipe comes later. */
+/* For a program of p; the pipe comes later. */
 static struct output *
 output_open(struct proc *p)
 {
@@ -24166,8 +24159,8 @@ output_open(struct proc *p)
 	return o;
 }
 
-/* Each turn: lines that waited go on, what a program has left is finished, and
- * everyone is watched for what he waits for. */
+/* Each turn: writes lines that waited, finishes what ended programs left, and
+ * watches each output for what it waits for. */
 static void
 outputs_turn(void)
 {
@@ -24184,7 +24177,7 @@ outputs_turn(void)
 		loop_aim(&o->w, o->stuck ? output_target(o) : o->fd, o->stuck ? POLLOUT : POLLIN);
 }
 
-/* The last lines of all; the log has so long to take them. */
+/* Writes the last lines of all, within CHILD_LAST_MS. */
 static void
 outputs_flush(void)
 {
@@ -24202,7 +24195,7 @@ outputs_reopen(void)
 			output_aim(o, o->p->conf);
 }
 
-/* The last line of the program; empty: it said none. */
+/* The program's last line; empty: there is none. */
 static const char *
 output_last(const struct board_proc *b, char out[WHY_MAX])
 {
@@ -24220,20 +24213,19 @@ output_last(const struct board_proc *b, char out[WHY_MAX])
  *         process_of, process_want, and
  *         for jobs: proc_find, proc_new, proc_attach, proc_event, proc_leave.
  * Calls   base, arena, clock, log, board, loop, privilege, endpoint, child,
- *         output. A state x event table; proc_enter alone assigns state. Wanted and
- *         actual are apart: what is wanted is said by boot, requests and the
- *         operator. */
+ *         output. A state x event table; proc_enter alone assigns state. What is
+ *         wanted stands apart from it: boot, requests and the operator say that. */
 
 static struct proc *procs[PROCS_MAX];
 static int n_procs;
 static bool procs_ending;   /* warp stops: nothing is started any more */
-static bool procs_news;     /* one got ready: held requests may go on */
-static bool procs_moved;    /* one is in another state: something may follow */
-static bool procs_look;     /* one was started: the checks shall look at once */
-static bool procs_lost;     /* a warden was killed: who was below it is the master's child now */
+static bool procs_news;     /* a program got ready: held requests may go on */
+static bool procs_moved;    /* a state changed: something may follow */
+static bool procs_look;     /* a program started: the checks shall look at once */
+static bool procs_lost;     /* a warden was killed: its children are the master's now */
 static bool procs_hopeless; /* the wrapped command cannot be run at all */
 static int procs_wrapped = -1; /* exit status of the wrapped command */
-static const struct server_conf *procs_server; /* whom sockets are opened to */
+static const struct server_conf *procs_server; /* sockets are opened to its user */
 static uint32_t procs_drain_ms;
 
 static bool
@@ -24242,7 +24234,7 @@ proc_runs(const struct proc *p)
 	return p->pid > 0;
 }
 
-/* The one that stands for replica index of the process now. */
+/* The proc that is replica index of the process now. */
 static struct proc *
 proc_find(struct slice name, int index)
 {
@@ -24253,10 +24245,10 @@ proc_find(struct slice name, int index)
 	return NULL;
 }
 
-/* ---- what others see ---- */
+/* ---- on the board ---- */
 
-/* Onto the records of its instances. A replica that is to take the place of
- * another, or that leaves, is nobody's instance: others may have them already. */
+/* Writes the state to p's instances, but not if p is to replace another proc, or
+ * leaves: another one may have those records. */
 static void
 proc_publish(const struct proc *p)
 {
@@ -24297,7 +24289,7 @@ proc_why(struct proc *p, const char *fmt, ...)
 
 /* ---- starting ---- */
 
-/* path NULL: that port. */
+/* Whether a proc has path or, if NULL, port. */
 static bool
 place_is_ours(uint16_t port, const char *path)
 {
@@ -24307,7 +24299,7 @@ place_is_ours(uint16_t port, const char *path)
 	return false;
 }
 
-/* One of ours has not left that place yet. */
+/* Whether a program of ours is still at e. */
 static bool
 proc_is_there(const struct endpoint *e)
 {
@@ -24318,7 +24310,7 @@ proc_is_there(const struct endpoint *e)
 	return false;
 }
 
-/* Where it shall listen: as configured, unless the old one is there; else
+/* Sets where p listens: as configured, unless an old program is there; else
  * where it was; else somewhere new. */
 static int
 proc_place(struct proc *p, const struct identity *as)
@@ -24357,7 +24349,7 @@ proc_addrs_set(const struct proc *p, struct board_instance *b)
 	board_addrs_set(b, sock, n, p->at.other_n > 0 ? 2 : 1);
 }
 
-/* The board says where it listens; what was there is not there any more. */
+/* The board says where p listens; what it knew of the old program is cleared. */
 static void
 proc_bind(struct proc *p)
 {
@@ -24388,7 +24380,7 @@ proc_unchecked(struct proc *p)
 	procs_look = true;
 }
 
-/* Of the configured addresses of its instances. */
+/* A hash of its instances' configured addresses. */
 static uint64_t
 place_print(const struct process *ps, int index)
 {
@@ -24415,7 +24407,7 @@ proc_backoff(struct proc *p)
 	proc_enter(p, PROC_BACKOFF, wait);
 }
 
-/* It runs; now it has to get ready. */
+/* The program runs; now it has to get ready. */
 static void
 proc_await(struct proc *p)
 {
@@ -24424,7 +24416,7 @@ proc_await(struct proc *p)
 	proc_enter(p, PROC_STARTING, p->conf->oneshot ? 0 : p->conf->ready_ms);
 }
 
-/* Where it shall listen is somebody already. */
+/* Another program is where p shall listen. */
 static void
 proc_occupied(struct proc *p)
 {
@@ -24437,7 +24429,7 @@ proc_occupied(struct proc *p)
 	    *p->at.socket ? p->at.socket : b, who);
 }
 
-/* What it depends on is ready: it becomes a program. */
+/* Starts the program: what it depends on is ready. */
 static void
 proc_spawn(struct proc *p)
 {
@@ -24484,7 +24476,7 @@ proc_spawn(struct proc *p)
 
 /* ---- ready ---- */
 
-/* Every instance has passed its checks, or has none. */
+/* Whether all instances have passed their checks. */
 static bool
 proc_is_healthy(const struct proc *p)
 {
@@ -24515,8 +24507,8 @@ probe_close(struct proc *p)
 	p->probe_ms = 0;
 }
 
-/* The configuration does not have it any more: it stops when the workers that
- * still do have left. generation 0: another one has its instances. */
+/* The configuration has no p any more: it stops when the workers before generation
+ * have left. generation 0: another proc has its instances. */
 static void
 proc_leave(struct proc *p, unsigned generation)
 {
@@ -24531,7 +24523,7 @@ proc_leave(struct proc *p, unsigned generation)
 		p->due_ms = 0;
 }
 
-/* The new one stands: requests go there from now on, the old one finishes. */
+/* p is ready: requests go there from now on, old finishes. */
 static void
 proc_take_over(struct proc *p, struct proc *old)
 {
@@ -24544,7 +24536,7 @@ proc_take_over(struct proc *p, struct proc *old)
 	log_info("process %s: pid %d takes over from pid %d", p->label, (int)p->pid, (int)old->pid);
 }
 
-/* When it is looked at next whether it idles; 0: never. */
+/* The wait until p is checked for idling; 0: never. */
 static uint32_t
 proc_idle_ms(const struct proc *p)
 {
@@ -24577,7 +24569,7 @@ proc_stop(struct proc *p)
 	if (p->leaves)
 		p->n_on = 0; /* other instances may have its records from now on */
 	kill(-p->pid, p->stop_signal);
-	kill(-p->pid, SIGCONT); /* one that was stopped could not obey */
+	kill(-p->pid, SIGCONT); /* a stopped program could not obey */
 	proc_enter(p, PROC_STOPPING, p->stop_ms);
 }
 
@@ -24589,7 +24581,7 @@ proc_kill(struct proc *p)
 	p->due_ms = 0;
 }
 
-/* Nothing is in flight on it. */
+/* Whether nothing is in flight on p. */
 static bool
 proc_is_quiet(const struct proc *p)
 {
@@ -24620,7 +24612,7 @@ proc_cut(struct proc *p)
 	proc_stop(p);
 }
 
-/* One that runs needs it. */
+/* Whether a running program needs p. */
 static bool
 proc_is_needed(const struct proc *p)
 {
@@ -24633,7 +24625,7 @@ proc_is_needed(const struct proc *p)
 	return false;
 }
 
-/* Nobody asked for it for idle_stop_secs. */
+/* Stops p if idle for idle_stop_secs. */
 static void
 proc_idle(struct proc *p)
 {
@@ -24695,7 +24687,7 @@ proc_again(struct proc *p)
 
 /* ---- its end ---- */
 
-/* Its output is read to the end; its warden has left nobody. */
+/* All below the warden have ended: the output is read to its end. */
 static void
 proc_bury(struct proc *p)
 {
@@ -24727,7 +24719,7 @@ proc_bury(struct proc *p)
 	wide_set(&p->board->started_ms, 0);
 }
 
-/* It ended unasked: another start by the rule of its configuration. */
+/* The program ended unasked; its configuration says whether it starts again. */
 static void
 proc_ended(struct proc *p)
 {
@@ -24750,7 +24742,7 @@ proc_ended(struct proc *p)
 		proc_enter(p, good ? PROC_DONE : PROC_FAILED, 0);
 }
 
-/* It was told to end, and did. */
+/* The program was told to end, and did. */
 static void
 proc_stopped(struct proc *p)
 {
@@ -24763,7 +24755,7 @@ proc_stopped(struct proc *p)
 		proc_enter(p, p->again && p->wanted ? PROC_WAITING : PROC_OFF, 0);
 }
 
-/* Who reacts to what; an empty cell: nobody. */
+/* By state, what each event does; empty: nothing. */
 static void (*const proc_do[PROC_STATES][PROC_EVENTS])(struct proc *) = {
 	[PROC_OFF]      = { [PE_START] = proc_wait },
 	[PROC_WAITING]  = { [PE_DEPS] = proc_spawn, [PE_STOP] = proc_off },
@@ -24789,7 +24781,7 @@ proc_event(struct proc *p, enum proc_event ev)
 
 /* ---- all of them ---- */
 
-/* A place on the board for a new one; NULL: there is none, logged. */
+/* A proc with a place on the board; NULL: there is none, logged. */
 static struct proc *
 proc_new(const struct process *ps, int index)
 {
@@ -24812,7 +24804,7 @@ proc_new(const struct process *ps, int index)
 	return p;
 }
 
-static void (*proc_forgotten)(const struct proc *); /* the jobs' */
+static void (*proc_forgotten)(const struct proc *); /* job_forget */
 
 static void
 proc_free(struct proc *p)
@@ -24844,7 +24836,7 @@ proc_free(struct proc *p)
 	free(p);
 }
 
-/* From now on that configuration says what it is. */
+/* From now on ps says what p is. */
 static void
 proc_attach(struct proc *p, const struct process *ps)
 {
@@ -24875,7 +24867,7 @@ process_of(const struct conf *cf, struct slice name)
 	return NULL;
 }
 
-/* A program that runs, and whose place nobody else has, goes on under cf. */
+/* Procs that cf also has go on under it, unless it moves a running one. */
 static void
 procs_keep(const struct conf *cf, unsigned generation)
 {
@@ -24891,14 +24883,14 @@ procs_keep(const struct conf *cf, unsigned generation)
 		else
 			proc_attach(p, ps);
 	}
-	/* the one that was to take its place goes with it */
+	/* a proc that was to replace a leaving one leaves too */
 	for (int i = 0; i < n_procs; i++)
 		if (procs[i]->old && procs[i]->old->leaves)
 			proc_leave(procs[i], 0);
 }
 
-/* It has a new configuration, maybe a new reason to run or to stop. Where it
- * ended, or did not even start, as what it was said to be then, it is run again. */
+/* p has a new configuration, maybe a new reason to run. If its program ended or
+ * failed under an older one, it is run again. */
 static void
 proc_retune(struct proc *p)
 {
@@ -24919,8 +24911,8 @@ proc_retune(struct proc *p)
 	}
 }
 
-/* cf is in force: what it has and what runs become the same thing. Changed
- * ones are restarted by changed. */
+/* cf is in force: makes, keeps and ends procs as it says. changed restarts those that
+ * run an older configuration. */
 static void
 procs_take(const struct conf *cf, unsigned generation, void (*changed)(const char *name))
 {
@@ -24952,8 +24944,8 @@ procs_take(const struct conf *cf, unsigned generation, void (*changed)(const cha
 	}
 }
 
-/* Before the workers of cf start: their instances stand as what serves them
- * does, or will. */
+/* Before the workers of cf start: their instances get the state of the programs that
+ * serve them, or will. */
 static void
 procs_preview(const struct conf *cf)
 {
@@ -24971,7 +24963,7 @@ procs_preview(const struct conf *cf)
 	board_changed();
 }
 
-/* A request waits for it, or the operator wants it: with all it depends on. */
+/* A request or another process waits for ps: all its replicas shall run. */
 static void
 process_want(const struct process *ps)
 {
@@ -25014,7 +25006,7 @@ proc_may_start(struct proc *p)
 	return false;
 }
 
-/* What is due by the state of the others. */
+/* What follows for p from the state of others. */
 static void
 proc_settle(struct proc *p, unsigned oldest)
 {
@@ -25037,8 +25029,8 @@ proc_settle(struct proc *p, unsigned oldest)
 		proc_event(p, PE_STOP);
 }
 
-/* Until nothing more follows from anything. oldest: generation of the oldest
- * worker. False: nothing did. */
+/* Settles all, until no state changes any more. oldest: generation of the oldest
+ * worker. False: none changed. */
 static bool
 procs_settle(unsigned oldest)
 {
@@ -25061,7 +25053,7 @@ procs_settle(unsigned oldest)
 
 /* ---- descriptors and deadlines ---- */
 
-/* Tries again later, soon at first. */
+/* Probes again later, soon at first. */
 static void
 probe_again(struct proc *p)
 {
@@ -25070,7 +25062,7 @@ probe_again(struct proc *p)
 	p->probe_wait_ms = MIN(2 * p->probe_wait_ms, (uint32_t)PROBE_AGAIN_MS);
 }
 
-/* It accepts. That is enough, or its checks have to pass as well: the checker
+/* p accepts: it is ready, or its checks have to pass as well, for which the checker
  * must be able to connect. */
 static void
 probe_good(struct proc *p)
@@ -25084,8 +25076,8 @@ probe_good(struct proc *p)
 	procs_look = true;
 }
 
-/* Its connection is there, or failed. One to itself is none: a port in the
- * kernel's own range can meet itself. */
+/* The connection stands, or failed. One to itself does not count: it can happen at a
+ * port in the kernel's own range. */
 static void
 probe_done(struct watch *w, short revents)
 {
@@ -25110,7 +25102,7 @@ probe_done(struct watch *w, short revents)
 	probe_good(p);
 }
 
-/* Does it accept? At the next of its instances, or where it alone is. */
+/* Connects to p: to its instances in turn, or where the only one is. */
 static void
 probe_start(struct proc *p)
 {
@@ -25166,7 +25158,7 @@ procs_next_ms(void)
 	return next;
 }
 
-/* The one below that warden; NULL: there is none. */
+/* The proc of that warden; NULL: there is none. */
 static struct proc *
 proc_below(pid_t warden)
 {
@@ -25176,7 +25168,7 @@ proc_below(pid_t warden)
 	return NULL;
 }
 
-/* False: that child is no process of ours. */
+/* False: pid is no warden of ours. */
 static bool
 procs_reaped(pid_t pid, int status)
 {
@@ -25185,7 +25177,7 @@ procs_reaped(pid_t pid, int status)
 	if (!p)
 		return false;
 	p->status = status;
-	/* ours by now: the warden has not lived to reap it */
+	/* our child by now: its warden died before reaping it */
 	procs_lost |= waitpid(p->pid, NULL, WNOHANG) >= 0;
 	proc_event(p, PE_EXIT);
 	return true;
@@ -25211,7 +25203,7 @@ procs_end(void)
 
 /* ---- programs of a warp that was killed ---- */
 
-/* That process has the mark of this key, of a warp that is no more. */
+/* Whether pid has the mark of key, from a warp that is gone. */
 static bool
 is_left_over(int dir, const char *pid, unsigned long long key)
 {
@@ -25232,9 +25224,9 @@ is_left_over(int dir, const char *pid, unsigned long long key)
 	return false;
 }
 
-/* Before anything is started: programs have key as their mark, for of the same
- * configuration and user there is one warp at a time. Those of a warp that was
- * killed together with their wardens would hold what ours need. */
+/* Before any start: sets our programs' mark and, if any, kills those of a warp that
+ * was killed with its wardens: they would hold what ours need. key: of configuration
+ * and user, which have one warp at a time. */
 static void
 procs_sweep(uint64_t key, bool any)
 {
@@ -25265,8 +25257,8 @@ procs_sweep(uint64_t key, bool any)
 
 enum { KEEP_WANTED = 1, KEEP_LEAVES = 2, KEEP_CHOSEN = 4, KEEP_STOPPED = 8, KEEP_TURNED = 16 };
 
-/* What the next binary takes over: a line for each. No words may hold blanks:
- * socket paths of ours and names do not. */
+/* A line for each proc that the next binary takes over. No word holds a blank:
+ * socket paths of ours and names have none. */
 static void
 procs_inherit_write(struct text *t)
 {
@@ -25292,7 +25284,7 @@ procs_inherit_mark(int flags)
 			fcntl(procs[i]->output->fd, F_SETFD, flags);
 }
 
-/* proc_resume says where its lines go. */
+/* Takes the pipe; proc_resume says where lines go. */
 static void
 inherit_output(struct proc *p, int fd)
 {
@@ -25306,7 +25298,7 @@ inherit_output(struct proc *p, int fd)
 	p->conf = NULL;
 }
 
-/* Of a port proc_resume says at which address. */
+/* proc_resume adds the address of a port. */
 static void
 inherit_endpoint(struct endpoint *e, uint16_t port, struct slice path)
 {
@@ -25320,7 +25312,7 @@ inherit_endpoint(struct endpoint *e, uint16_t port, struct slice path)
 	e->sock_n = sizeof e->sock.un;
 }
 
-/* A line behind "proc ". Its endpoint, if it was chosen, is known again. */
+/* Takes over a proc from its line, of which `proc ` is cut off. */
 static void
 procs_inherit_line(struct slice line)
 {
@@ -25361,7 +25353,7 @@ procs_inherit_line(struct slice line)
 	p->at.other.sa.sa_family = flags & KEEP_TURNED ? AF_INET : AF_UNSPEC;
 }
 
-/* One that runs goes on where it was. */
+/* A running program stays in its state. */
 static void
 proc_resume(struct proc *p)
 {
@@ -25388,8 +25380,8 @@ proc_resume(struct proc *p)
 		    : p->state == PROC_DRAINING ? procs_drain_ms : p->stop_ms);
 }
 
-/* After procs_take: those that the binary before started. What leaves does so
- * when the workers of that binary have gone: generation is ours. */
+/* After procs_take: resumes procs of the binary before. Leaving ones stop when its
+ * workers are gone. generation: ours. */
 static void
 procs_resume(unsigned generation)
 {
@@ -25409,7 +25401,7 @@ procs_resume(unsigned generation)
 			proc_enter(p, p->wanted && p->state <= PROC_BACKOFF ? PROC_WAITING
 			    : p->state, 0);
 		if (runs && waitpid(p->warden, &p->status, WNOHANG) != 0)
-			proc_event(p, PE_EXIT); /* on the way */
+			proc_event(p, PE_EXIT); /* ended meanwhile */
 	}
 }
 
@@ -25417,13 +25409,13 @@ procs_resume(unsigned generation)
  * Owns    what operators asked of processes and is not done yet.
  * Offers  job_add, jobs_step, jobs_busy.
  * Calls   clock, log, board, endpoint, output, proc. A restart goes replica by
- *         replica: drain, stop, start, ready; a lone one that can listen
- *         elsewhere is started beside the old. */
+ *         replica: drain, stop, start, ready; a lone replica that can listen
+ *         elsewhere starts beside the old one. */
 
 #define JOBS_MAX 32
 
 static struct job jobs[JOBS_MAX];
-static void (*job_told)(const struct asker *, const char *text); /* the master's */
+static void (*job_told)(const struct asker *, const char *text); /* verb_told */
 
 /* The next deadline; 0: there is none. */
 static int64_t
@@ -25446,7 +25438,7 @@ jobs_busy(void)
 	return false;
 }
 
-/* That one is no more; what stands in its place counts. */
+/* p is freed; the proc in its place counts. */
 static void
 job_forget(const struct proc *p)
 {
@@ -25481,7 +25473,7 @@ job_fail(struct job *j, const char *fmt, ...)
 	job_end(j, b);
 }
 
-/* NULL: nothing is under way for it. */
+/* The job of a process, or NULL. */
 static struct job *
 job_of(const char *name)
 {
@@ -25491,8 +25483,8 @@ job_of(const char *name)
 	return NULL;
 }
 
-/* A verb for all replicas of a process. A restart that is under way already
- * begins anew; any other verb replaces it. False: too many. */
+/* A verb for all replicas of a process, in place of a job under way. False: too
+ * many. */
 static bool
 job_add(const char *name, enum job_kind kind, const struct asker *asker)
 {
@@ -25507,8 +25499,8 @@ job_add(const char *name, enum job_kind kind, const struct asker *asker)
 	return true;
 }
 
-/* A reload has changed what is said of the process. A roll that is under way for
- * the same reason goes on, and looks at all of them once more. */
+/* A reload has changed the process: restarts it. A restart under way for the same
+ * reason goes on, and then looks at all replicas once more. */
 static bool
 job_reload(const char *name)
 {
@@ -25525,7 +25517,7 @@ job_reload(const char *name)
 	return true;
 }
 
-/* The lone instance of its upstream, which can listen somewhere else. */
+/* Whether p, alone in its upstream, can listen elsewhere. */
 static bool
 proc_can_move(const struct proc *p)
 {
@@ -25537,7 +25529,7 @@ proc_can_move(const struct proc *p)
 	    in->addr.kind != ADDR_ABSTRACT;
 }
 
-/* So long it may take with p, all in all. */
+/* How long the job may take with p. */
 static void
 job_limit(struct job *j, const struct proc *p)
 {
@@ -25566,7 +25558,7 @@ job_restart(struct job *j, struct proc *p)
 	proc_event(p, proc_runs(p) ? PE_STOP : PE_START);
 }
 
-/* One replica: nothing left to do, or not yet. */
+/* Whether the restart of a replica is done. */
 static bool
 job_restarted(struct job *j, struct proc *p)
 {
@@ -25586,10 +25578,10 @@ job_restarted(struct job *j, struct proc *p)
 		return false;
 	}
 	if (fresh) {
-		j->fresh = fresh->old ? fresh : NULL; /* it took over */
+		j->fresh = fresh->old ? fresh : NULL; /* fresh took over */
 		return !j->fresh;
 	}
-	if (j->proc != p) { /* a reload has put another one there */
+	if (j->proc != p) { /* a reload has put another proc there */
 		j->proc = p;
 		j->starts = 0;
 	}
@@ -25627,7 +25619,7 @@ job_step_restart(struct job *j)
 		job_end(j, j->next > 0 ? "ok" : "the configuration does not have it any more");
 }
 
-/* Start or stop, which is for all replicas at one time. */
+/* Starts or stops all replicas at one time. */
 static void
 job_step_all(struct job *j)
 {
@@ -25656,7 +25648,7 @@ job_step_all(struct job *j)
 		job_end(j, "ok");
 }
 
-/* Goes on with what can go on. */
+/* Each job does what it can do now. */
 static void
 jobs_step(void)
 {
@@ -25684,8 +25676,8 @@ static struct renew rn;
 
 /* ---- when ---- */
 
-/* When the certificate is to be replaced, wall clock; 0: at once. The CA's
- * window wins, but a sixth of the lifetime is for what may go wrong. */
+/* When the certificate is to be replaced, wall clock; 0: at once. The CA's window
+ * wins, but a sixth of the lifetime is a reserve. */
 static int64_t
 renew_at(const struct renew_facts *f)
 {
@@ -25716,7 +25708,7 @@ renew_dice(void)
 	return random_fill(&v, sizeof v) ? v : (uint32_t)now_us;
 }
 
-/* The certificate that is to be renewed; NULL: there is none. */
+/* The certificate to be renewed; NULL: there is none. */
 static const struct cert *
 renew_cert(void)
 {
@@ -25727,7 +25719,7 @@ renew_cert(void)
 	return NULL;
 }
 
-/* ---- what became of it ---- */
+/* ---- results ---- */
 
 static void
 renew_state(enum acme_state state, int64_t next_s, struct slice why)
@@ -25746,7 +25738,7 @@ renew_names(struct arena *a)
 	return v->n == 1 ? v->v[0].p : arena_fmt(a, "%s and %d more", v->v[0].p, v->n - 1);
 }
 
-/* It comes again, later each time, not before retry_s (-1: whenever) is over. */
+/* Logs a failure. Next try: later each time, after retry_s (-1: not said). */
 static void
 renew_failed(const char *why, const char *advice, int64_t retry_s)
 {
@@ -25770,7 +25762,7 @@ renew_failed(const char *why, const char *advice, int64_t retry_s)
 
 /* ---- files ---- */
 
-/* Makes path and what leads to it. NULL, or why not. */
+/* Makes path and its parents. NULL, or why not. */
 static const char *
 acme_dir_make(struct arena *a, const char *path)
 {
@@ -25798,7 +25790,7 @@ acme_dir_make(struct arena *a, const char *path)
 	return NULL;
 }
 
-/* dir/name is what it was or all of s, whatever happens. NULL, or why not. */
+/* Replaces dir/name by s, all of it or not at all. NULL, or why not. */
 static const char *
 file_replace(struct arena *a, const char *dir, const char *name, struct slice s)
 {
@@ -25827,7 +25819,7 @@ file_replace(struct arena *a, const char *dir, const char *name, struct slice s)
 	return NULL;
 }
 
-/* A file can be made there: found out before the CA is bothered. */
+/* Tries to make a file in dir, before the CA is asked. NULL, or why not. */
 static const char *
 acme_dir_try(struct arena *a, const char *dir)
 {
@@ -25842,7 +25834,7 @@ acme_dir_try(struct arena *a, const char *dir)
 	return NULL;
 }
 
-/* The account's key of a file's text; false: it is none that ACME takes. */
+/* The account's key from a file's text; false: none that ACME takes. */
 static bool
 account_read(struct arena *a, struct slice text)
 {
@@ -25865,7 +25857,7 @@ account_read(struct arena *a, struct slice text)
 	return false;
 }
 
-/* The account's key, which is made at the first time. NULL, or why not. */
+/* Reads the account's key or, at first, makes it. NULL, or why not. */
 static const char *
 account_load(struct arena *a, const char *dir)
 {
@@ -25889,11 +25881,11 @@ account_load(struct arena *a, const char *dir)
 	return NULL;
 }
 
-/* The first line of a certificate's file, where PEM lets any text be. */
+/* Begins a certificate's file: PEM lets any text stand there. */
 #define RENEW_FROM "warp got this from "
 
-/* The certificate that is there came from another CA than it is to come from
- * now, as after trying with a CA that is only for that. */
+/* Whether the certificate's file is of another CA than the one to ask now, as after
+ * a trial with a test CA. */
 static bool
 renew_is_from_other(const struct tls_conf *t)
 {
@@ -25908,8 +25900,8 @@ renew_is_from_other(const struct tls_conf *t)
 	return other;
 }
 
-/* It is in its file. If it cannot be loaded from there, another one would not
- * help: when the next is due follows from what came. */
+/* The certificate is in its file. If it cannot be loaded from there, another one
+ * would not help: when the next is due follows from rn.pem. */
 static void
 renew_saved(struct arena *a)
 {
@@ -25930,12 +25922,12 @@ renew_saved(struct arena *a)
 	rn.look_ms = 0;
 	rn.ask_ms = now_ms + ACME_ASK_S * SECOND_MS;
 	rn.facts = (struct renew_facts){ .dice = renew_dice() };
-	renew_state(ACME_WAITING, 0, S("")); /* when next is known in a moment */
-	rn.certs_ms = now_ms; /* it is to be used */
+	renew_state(ACME_WAITING, 0, S("")); /* next_s follows in a moment */
+	rn.certs_ms = now_ms; /* the file is to be used */
 }
 
-/* A certificate has come: to its file. One that cannot be written is kept until
- * it can: another one would cost the CA's patience. */
+/* Writes the new certificate to its file. If that fails it is kept until it can be
+ * written: another one would cost the CA's patience. */
 static void
 renew_save(void)
 {
@@ -25956,7 +25948,7 @@ renew_save(void)
 
 /* ---- jobs ---- */
 
-/* What a job depends on: a running one is of no use when it changes. */
+/* A hash of what jobs depend on; a change makes a running one useless. */
 static uint64_t
 renew_print(const struct tls_conf *t)
 {
@@ -25971,7 +25963,7 @@ renew_print(const struct tls_conf *t)
 	return h;
 }
 
-/* The helper has ended; what it laid out for the CA is taken away. */
+/* The helper has ended: takes its proofs off the board. */
 static void
 renew_over(void)
 {
@@ -25993,8 +25985,8 @@ renew_stop(void)
 	rn.look_ms = rn.again_ms;
 }
 
-/* cf serves from now on, with these kinds of listeners. Whoever reloads wants to
- * see a failure tried again; only the CA may ask for patience. */
+/* cf serves from now on, with these kinds of listeners. A reload has failures tried
+ * again at once; only the CA may ask for patience. */
 static void
 renew_take(struct conf *cf, bool plain, bool tls)
 {
@@ -26022,7 +26014,7 @@ renew_take(struct conf *cf, bool plain, bool tls)
 		renew_state(t ? ACME_WAITING : ACME_OFF, 0, S(""));
 }
 
-/* `window FROM UNTIL AGAIN`: when the CA wants it to be replaced. */
+/* FROM UNTIL AGAIN: when the CA wants a renewal. */
 static void
 renew_window(struct slice line)
 {
@@ -26043,7 +26035,7 @@ renew_window(struct slice line)
 	rn.facts.window_until_s = v[1];
 }
 
-/* What the helper has said, to its end. */
+/* Handles the helper's message. */
 static void
 renew_result(struct slice said, bool only_asks)
 {
@@ -26082,7 +26074,7 @@ renew_begin(bool ask)
 	int keep[HELPER_KEEPS] = { log_sink.fd };
 
 	if (ask)
-		rn.ask_ms = now_ms + ACME_ASK_S * SECOND_MS; /* if it does not come back */
+		rn.ask_ms = now_ms + ACME_ASK_S * SECOND_MS; /* in case it fails */
 	else if (!(why = acme_dir_make(&a, dir)) && !(why = acme_dir_try(&a, dir)))
 		why = account_load(&a, dir);
 	if (why) {
@@ -26103,8 +26095,8 @@ renew_begin(bool ask)
 	arena_free(&a);
 }
 
-/* A child of the master's was reaped; true: it was the helper, which has said
- * what it had to say. */
+/* A child of the master was reaped; true: it was the helper, and its message is
+ * handled. */
 static bool
 renew_reaped(pid_t pid)
 {
@@ -26124,7 +26116,7 @@ renew_reaped(pid_t pid)
 
 /* ---- files of certificates ---- */
 
-/* set as a file in memory that nobody can change; -1 after saying why. */
+/* set as a file in memory that nobody can change; -1: logged. */
 static int
 certs_file(const struct cert_set *set)
 {
@@ -26155,7 +26147,7 @@ certs_note(void *to, enum diag_level level, int pair, const char *text)
 		said->why = said->ds.last->text;
 }
 
-/* What has come with new and was not in old. */
+/* Logs certificates of new that old lacks. */
 static void
 certs_news(const struct cert_set *old, const struct cert_set *new)
 {
@@ -26175,7 +26167,7 @@ certs_news(const struct cert_set *old, const struct cert_set *new)
 	arena_free(&a);
 }
 
-/* The files as they are now; NULL: one cannot be used, as the log says then. */
+/* The certificates of the files as they are now; NULL: not usable, logged. */
 static struct cert_set *
 certs_again(const struct tls_conf *t)
 {
@@ -26200,8 +26192,8 @@ certs_again(const struct tls_conf *t)
 	return set;
 }
 
-/* Looks at the files of certificates, also when one was written here: what has
- * changed is given to the workers, and connections stay. */
+/* Gives certificates whose files have changed, maybe by us, to the workers;
+ * connections stay. */
 static void
 certs_look(bool (*give)(int fd))
 {
@@ -26213,7 +26205,7 @@ certs_look(bool (*give)(int fd))
 	rn.certs_ms = now_ms + CERTS_WATCH_SECS * SECOND_MS;
 	if (print == t->print)
 		return;
-	t->print = print; /* said once */
+	t->print = print; /* logged once */
 	if (!(set = certs_again(t)))
 		return;
 	if ((fd = certs_file(set)) < 0) {
@@ -26240,7 +26232,7 @@ renew_next_ms(void)
 	return next > 0 && (rn.certs_ms == 0 || next < rn.certs_ms) ? next : rn.certs_ms;
 }
 
-/* Says once that it has to wait for the clock. */
+/* False: ACME waits for the clock; logged once. */
 static bool
 renew_clock_is_right(void)
 {
@@ -26257,7 +26249,7 @@ renew_clock_is_right(void)
 	return false;
 }
 
-/* Starts what is due of ACME. The wall clock may be set at any time, so it is
+/* Starts the ACME job that is due. The wall clock may be set at any time, so it is
  * looked at every now and then. */
 static void
 renew_start(void)
@@ -26296,7 +26288,7 @@ renew_start(void)
 	renew_state(ACME_WAITING, at, S(""));
 }
 
-/* What is due. give hands a file of certificates to the workers; false: one of
+/* Does what is due. give hands a file of certificates to the workers; false: one of
  * them did not take it. */
 static void
 renew_settle(bool (*give)(int fd))
@@ -26355,7 +26347,7 @@ notify_fmt(const char *what)
 	notify_systemd(text);
 }
 
-/* The next worker that lives, behind w (NULL: the first); NULL: there is none. */
+/* The next live worker behind w (NULL: the first); NULL: there is none. */
 static struct worker *
 worker_next(struct worker *w)
 {
@@ -26383,10 +26375,10 @@ worker_tell(const struct worker *w, char op, const char *text)
 
 	if (w->pid > 0 && w->ctl.fd >= 0 && n > 0)
 		send(w->ctl.fd, b, MIN((size_t)n, sizeof b - 1), MSG_NOSIGNAL | MSG_DONTWAIT);
-	/* one that does not listen is dying: it is reaped, or killed when late */
+	/* a worker that does not listen is dying: reaped, or killed when late */
 }
 
-/* All but that one (NULL: all). */
+/* To all but one (NULL: all). */
 static void
 workers_tell(char op, const struct worker *but)
 {
@@ -26395,7 +26387,7 @@ workers_tell(char op, const struct worker *but)
 			worker_tell(w, op, "");
 }
 
-/* The result of a verb, to the worker that asked, if it is still there. */
+/* The result of a verb, to the worker that asked, if that lives. */
 static void
 verb_told(const struct asker *a, const char *text)
 {
@@ -26407,7 +26399,7 @@ verb_told(const struct asker *a, const char *text)
 	worker_tell(&m.workers[a->slot], CTL_VERB, b);
 }
 
-/* The same, and that was all it asked. */
+/* As verb_told; a is done then. */
 static void
 asker_told(struct asker *a, const char *text)
 {
@@ -26495,7 +26487,7 @@ workers_count(unsigned generation, bool only_ready)
 	return n;
 }
 
-/* It was told to finish and does not: told to stop, then killed. */
+/* w was told to finish but is late: told to stop, then killed. */
 static void
 worker_late(struct timer *t)
 {
@@ -26512,8 +26504,8 @@ worker_late(struct timer *t)
 	timer_set(t, STOP_WAIT_MS);
 }
 
-/* All of an older generation than this. gone: the places of the serving one's
- * listeners that nobody has any more. */
+/* Drains workers older than generation before. gone: bits of listeners of generation
+ * serving that are closed. */
 static void
 workers_drain(unsigned before, unsigned serving, uint64_t gone)
 {
@@ -26532,7 +26524,7 @@ workers_drain(unsigned before, unsigned serving, uint64_t gone)
 	}
 }
 
-/* From that generation on. What they say at their end is no news. */
+/* Kills workers of generation from and later; their end is not logged. */
 static void
 workers_kill(unsigned from)
 {
@@ -26543,7 +26535,7 @@ workers_kill(unsigned from)
 		}
 }
 
-/* Brings the serving generation back to its number. */
+/* Starts workers that the serving generation lacks. */
 static void
 workers_respawn(struct timer *t)
 {
@@ -26579,8 +26571,8 @@ resolver_start(struct conf *cf)
 		m.resolver = 0;
 }
 
-/* Starts it if there are names, and gives it a moment for the first round, so
- * that the first request finds its upstream. */
+/* Starts the resolver if there are names, and waits a moment for its first round: the
+ * first request is to find its upstream. */
 static void
 resolver_first(struct conf *cf)
 {
@@ -26601,7 +26593,7 @@ resolver_due(struct timer *t)
 	resolver_start(m.conf);
 }
 
-/* It died: another one follows, later each time. */
+/* The resolver died: another follows, later each time. */
 static void
 resolver_gone(void)
 {
@@ -26616,8 +26608,8 @@ resolver_gone(void)
 
 /* ---- listening ---- */
 
-/* Sockets of ours that are in the way of a, as 127.0.0.1:80 is of :80 while one
- * follows the other, let it in, or do not any more. False: there are none. */
+/* Lets a be bound beside open sockets that overlap it (on), as 127.0.0.1:80 does :80
+ * during a reload, or no longer. False: none overlaps. */
 static bool
 listeners_share(const struct listeners *have, const struct addr *a, int on)
 {
@@ -26630,8 +26622,8 @@ listeners_share(const struct listeners *have, const struct addr *a, int on)
 	return any;
 }
 
-/* One address of the new configuration: a socket that is open already, or a
- * new one. */
+/* Adds a socket for one address of the new configuration: an open one, or a new
+ * one. */
 static int
 listener_add(struct listeners *to, struct listeners *have, const struct addr *a,
     enum listener_kind kind, int mode)
@@ -26678,7 +26670,7 @@ dir_is_writable(const char *path)
 	return access(dir, W_OK | X_OK) == 0;
 }
 
-/* The admin sockets. The preset one may be taken or forbidden: a warning. */
+/* The admin sockets. A preset one that is taken or forbidden: a warning. */
 static int
 admin_open(struct listeners *to, struct listeners *have, const struct admin_conf *ac)
 {
@@ -26699,7 +26691,7 @@ admin_open(struct listeners *to, struct listeners *have, const struct admin_conf
 	return 0;
 }
 
-/* Sockets that were given to us, if any, stand in for the preset address. */
+/* Sockets that systemd gave us, if any, replace the preset address. */
 static void
 listeners_adopt(struct conf *cf, const struct listeners *have)
 {
@@ -26718,7 +26710,7 @@ listeners_adopt(struct conf *cf, const struct listeners *have)
 	}
 }
 
-/* Closes what is in had and not in keep; had is empty then. */
+/* Closes listeners of had that keep lacks; had is empty then. */
 static void
 listeners_close(struct listeners *had, struct listeners *keep)
 {
@@ -26728,7 +26720,7 @@ listeners_close(struct listeners *had, struct listeners *keep)
 	had->n = 0;
 }
 
-/* Every address of cf: those in have are kept, the others bound. On failure
+/* Opens all addresses of cf: sockets in have are kept, others bound. On failure
  * nothing new stays open. */
 static int
 listeners_open(struct listeners *to, struct listeners *have, struct conf *cf)
@@ -26751,7 +26743,7 @@ listeners_open(struct listeners *to, struct listeners *have, struct conf *cf)
 	return -1;
 }
 
-/* Socket files that were kept get the mode that is configured now. */
+/* Kept socket files get the mode that is configured now. */
 static void
 listeners_chmod(const struct listeners *ls, mode_t mode)
 {
@@ -26788,7 +26780,7 @@ files_raise(const struct conf *cf)
 		    (unsigned long long)want, (unsigned long long)r.rlim_cur);
 }
 
-/* Everything a configuration needs before its workers can be forked. */
+/* Opens what cf needs before its workers can be forked. */
 static int
 generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
 {
@@ -26800,7 +26792,7 @@ generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
 		return -1;
 	for (struct worker *w = NULL; (w = worker_next(w)); )
 		oldest = MIN(oldest, w->attached);
-	board->oldest = oldest; /* records that nobody alive can name may serve others */
+	board->oldest = oldest; /* records that no worker knows may serve others */
 	if (board_attach(cf) < 0)
 		return -1;
 	procs_preview(cf);
@@ -26809,7 +26801,7 @@ generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
 	return 0;
 }
 
-/* The configuration says something else of a program that runs. */
+/* A running program's configuration has changed. */
 static void
 proc_changed(const char *name)
 {
@@ -26818,7 +26810,7 @@ proc_changed(const char *name)
 		log_error("process %s: too many restarts at one time", name);
 }
 
-/* The configuration as it is said now, with its pages. */
+/* Loads the configuration, with its pages. */
 static struct conf *
 start_load(const struct start *s)
 {
@@ -26830,12 +26822,11 @@ start_load(const struct start *s)
 	return cf;
 }
 
-/* ---- sockets of systemd's ---- */
+/* ---- systemd's sockets ---- */
 
 #define SYSTEMD_FIRST_FD 3
 
-/* That socket, which was given to us as fd, is bound to a. `:port` may be any
- * wildcard. */
+/* Whether a is here, the address of socket fd. `:port` may be any wildcard. */
 static bool
 addr_is_sock(const struct addr *a, int fd, const union sock *here)
 {
@@ -26854,7 +26845,7 @@ addr_is_sock(const struct addr *a, int fd, const union sock *here)
 	    (memcmp(&is, &any_v6, sizeof is) == 0 || memcmp(&is, &any_v4, sizeof is) == 0));
 }
 
-/* The address of cf that a given socket has, or NULL. */
+/* The address of cf that the socket fd has, or NULL. */
 static const struct addr *
 systemd_addr(const struct conf *cf, int fd)
 {
@@ -26895,8 +26886,8 @@ systemd_take(const struct conf *cf, int fd)
 	m.had.n++;
 }
 
-/* Sockets that systemd opened for us: those of our addresses are taken. When
- * the configuration names no address itself, all are the listeners. */
+/* Takes sockets that systemd opened for us: those of configured addresses or, if
+ * none is configured, all. */
 static void
 systemd_read(const struct conf *cf)
 {
@@ -26915,8 +26906,8 @@ systemd_read(const struct conf *cf)
  *         hands on to the next.
  * Offers  upgrade, upgrade_*, exe_find, inherit_read, ENV_INHERIT, ENV_OLD.
  * Calls   base, arena, log, addr, conf, board, timer, listen, logfile, child, proc,
- *         jobs, renew, generation. Same process, same sockets and programs; the
- *         workers before drain when those of the new binary accept. */
+ *         jobs, renew, generation. Same process, same sockets and programs; old
+ *         workers drain when those of the new binary accept. */
 
 #define CHECK_WAIT_S 30 /* `-t` of a new binary */
 #define ENV_INHERIT  "WARP_INHERIT"
@@ -26927,8 +26918,7 @@ static struct upgrade ug = { .says = -1 };
 
 enum { INHERITED = 1, ACTIVATED = 2 }; /* bits of a listen line */
 
-/* Each descriptor that the next binary takes over stays open for it, or closes
- * (FD_CLOEXEC). */
+/* Lets descriptors for the next binary stay open, or (FD_CLOEXEC) close. */
 static void
 inherit_mark(int flags)
 {
@@ -26936,12 +26926,12 @@ inherit_mark(int flags)
 		fcntl(m.ls.v[i].fd, F_SETFD, flags);
 	for (struct worker *w = NULL; (w = worker_next(w)); )
 		fcntl(w->ctl.fd, F_SETFD, flags);
-	fcntl(m.pid_fd, F_SETFD, flags); /* there may be none, and no board's either */
+	fcntl(m.pid_fd, F_SETFD, flags); /* this and the next may be -1 */
 	fcntl(board_fd, F_SETFD, flags);
 	procs_inherit_mark(flags);
 }
 
-/* What the next binary takes over: a line for each socket and worker. */
+/* A line for all that the next binary takes over. */
 static bool
 inherit_write(struct text *t)
 {
@@ -26981,8 +26971,8 @@ upgrade_check_late(struct timer *t)
 	upgrade_check_end();
 }
 
-/* The new binary judges the configuration before anything is given up, and
- * upgrade_checked hears what it says. */
+/* Has the new binary check the configuration before anything is given up;
+ * upgrade_checked hears the result. */
 static void
 upgrade(void)
 {
@@ -26991,7 +26981,7 @@ upgrade(void)
 	sigset_t none;
 
 	if (ug.check > 0)
-		return; /* whoever asks now hears of that one */
+		return; /* its result answers this one too */
 	if ((ug.again = jobs_busy())) {
 		log_info("upgrade: follows when the restart of a process is done");
 		return;
@@ -27020,7 +27010,7 @@ upgrade(void)
 	}
 }
 
-/* What the new binary would open can be opened. */
+/* Whether a new binary could open all it needs. */
 static bool
 upgrade_trial(void)
 {
@@ -27037,9 +27027,9 @@ upgrade_trial(void)
 	return good;
 }
 
-/* Becomes the binary at our path; ours stays at hand, open, in case that cannot
- * start. Signals stay blocked, so that none is lost on the way. Returns only if
- * that failed; nothing has changed then. */
+/* Becomes the binary at our path; ours stays open, in case the new one cannot
+ * start. Signals stay blocked, so that none is lost. Returns only on failure; nothing
+ * has changed then. */
 static void
 upgrade_exec(void)
 {
@@ -27069,7 +27059,7 @@ upgrade_exec(void)
 	notify_fmt("READY=1");
 }
 
-/* What the new binary thinks of the configuration, as wait says, and why. */
+/* The new binary has checked the configuration; status is from wait. */
 static void
 upgrade_checked(int status)
 {
@@ -27102,8 +27092,8 @@ upgrade_later(void)
 	asker_told(&ug.asker, "a start or reload is under way, try again");
 }
 
-/* A new binary that cannot start gives way to the one before it, which gets back
- * what it gave, but its programs as they are now. Returns if there is none. */
+/* If a new binary cannot start, the one before it gets back what it gave, but its
+ * programs as they are now. Returns if there is no such binary. */
 static void
 upgrade_back(char **argv)
 {
@@ -27117,7 +27107,7 @@ upgrade_back(char **argv)
 		return;
 	log_error("upgrade failed: back to the binary before");
 	workers_kill(m.newest);
-	while (m.conf && slice_cut(&rest, '\n', &line)) /* else they were not taken yet */
+	while (m.conf && slice_cut(&rest, '\n', &line)) /* else not taken yet */
 		if (!slice_starts(line, S("proc "))) {
 			text_add(&t, line);
 			text_char(&t, '\n');
@@ -27135,7 +27125,7 @@ upgrade_back(char **argv)
 	log_errno("back to the binary before");
 }
 
-/* ug.exe is dir/name, if that is the binary that runs. */
+/* Sets ug.exe to dir/name; true: that is this binary. */
 static bool
 exe_is(struct slice dir, const char *name)
 {
@@ -27147,8 +27137,8 @@ exe_is(struct slice dir, const char *name)
 	    there.st_ino == self.st_ino;
 }
 
-/* This binary by the name that it was called by, as what replaces it may be a
- * link to another place; else where it lies, or the one that replaced it. */
+/* Sets ug.exe: the name warp was called by, as that may be a link to what replaces
+ * this binary; else where this binary lies. */
 static void
 exe_find(const char *argv0)
 {
@@ -27219,8 +27209,8 @@ inherit_line(struct slice line)
 	}
 }
 
-/* Sockets, workers and programs of the binary before this one; the board first,
- * on which workers stand. Children from before `exec warp` are none of ours. */
+/* Takes over what the binary before us had; the board first, which knows the
+ * workers. Children from before `exec warp` are not ours. */
 static void
 inherit_read(void)
 {
@@ -27246,14 +27236,13 @@ inherit_read(void)
  * Owns    signals, the pid file, who waits for the start.
  * Offers  master_run.
  * Calls   everything of the process that supervises. Never touches traffic. A
- *         reload is a generation that gets ready before the one before it is told
- *         to drain. */
+ *         reload starts a new generation; when that is ready the old one drains. */
 
 #define MASTER_WATCHES (WORKER_SLOTS + PROCS_MAX + OUTPUTS_MAX + 2) /* signals, log */
 
 /* ---- reload ---- */
 
-/* The serving configuration's certificate is renewed from now on. */
+/* Has the serving certificate renewed from now on. */
 static void
 acme_take(void)
 {
@@ -27267,7 +27256,7 @@ acme_take(void)
 	renew_take(m.conf, plain, tls);
 }
 
-/* The new generation is ready: it is the one, the old drains. */
+/* The new generation is ready: it serves, the old drains. */
 static void
 reload_commit(void)
 {
@@ -27294,13 +27283,13 @@ reload_commit(void)
 	board->reloads++;
 	workers_drain(m.generation, served, gone);
 	if (!m.reload_again)
-		asker_told(&m.asker, "ok"); /* after its worker was told not to accept any more */
+		asker_told(&m.asker, "ok"); /* after its worker was told to drain */
 	conf_free(old);
 	log_info("reloaded, generation %u", m.generation);
 	notify_fmt("READY=1");
 }
 
-/* The old generation goes on as if nothing had been. */
+/* Gives up: the old generation goes on. */
 static void
 reload_cancel(const char *why)
 {
@@ -27320,7 +27309,7 @@ reload_cancel(const char *why)
 	notify_fmt("READY=1");
 }
 
-/* A new worker died, or the deadline, which is not set any more, is over. */
+/* A new worker died, or the deadline is over: its timer is unset then. */
 static void
 reload_failed(void)
 {
@@ -27397,7 +27386,7 @@ pid_open(const char *path)
 	return 0;
 }
 
-/* Tells who waits at that descriptor; nobody does at -1. */
+/* Tells the process that waits at *fd; -1: none does. */
 static void
 fd_say(int *fd, char c)
 {
@@ -27409,7 +27398,7 @@ fd_say(int *fd, char c)
 	*fd = -1;
 }
 
-/* Hands n descriptors to a worker, who owns copies then. */
+/* Hands copies of n descriptors to a worker. */
 static bool
 worker_pass(const struct worker *w, char op, const int *fds, size_t n)
 {
@@ -27432,7 +27421,7 @@ worker_pass(const struct worker *w, char op, const int *fds, size_t n)
 	return false;
 }
 
-/* New certificates to those that serve. False: one of them did not take them. */
+/* Gives new certificates to serving workers. False: one did not take them. */
 static bool
 workers_certs(int fd)
 {
@@ -27444,8 +27433,8 @@ workers_certs(int fd)
 	return all;
 }
 
-/* The files of a configuration are opened anew, for its workers as well. False:
- * logged; the old files stay. */
+/* Opens log files of cf anew, for its workers as well. False: logged; the old files
+ * stay. */
 static bool
 logs_renew(struct conf *cf)
 {
@@ -27477,7 +27466,7 @@ logs_reopen(void)
 	log_info("logs reopened");
 }
 
-/* All workers accept: everyone who waits for that is told. */
+/* All workers accept: tells all that wait for that. */
 static void
 master_ready(void)
 {
@@ -27497,7 +27486,7 @@ master_ready(void)
 	unsetenv(ENV_INHERIT);
 	log_info("warp %s ready, %d worker%s", VERSION, m.conf->server.workers,
 	    m.conf->server.workers == 1 ? "" : "s");
-	if (m.daemon_fd >= 0) { /* nobody reads what it says to its terminal from now on */
+	if (m.daemon_fd >= 0) { /* from now on the terminal gets nothing */
 		if (m.conf->log.error.sink == SINK_STDERR && fstat(STDERR_FILENO, &st) == 0 &&
 		    !S_ISREG(st.st_mode))
 			log_warn("in the background from here on: set log.error to see what warp "
@@ -27553,9 +27542,8 @@ stop_late(void)
 	workers_kill(0);
 }
 
-/* The first workers do not come up. After an upgrade the old binary gets its
- * process back; if that is the one that fails, its old workers go on and the
- * new ones are tried again. */
+/* The first workers do not come up. After an upgrade the old binary takes over again;
+ * if it fails too, its old workers go on and the new ones are tried again. */
 static void
 start_failed(void)
 {
@@ -27575,7 +27563,7 @@ start_failed(void)
 
 /* ---- events ---- */
 
-/* Who reacts to what; an empty cell: nobody. */
+/* By state, what each event does; empty: nothing. */
 static void (*const master_do[MASTER_STATES][MASTER_EVENTS])(void) = {
 	[M_STARTING] = { [EV_RELOAD] = reload_later, [EV_UPGRADE] = upgrade_later,
 		[EV_QUIT] = master_stop, [EV_STOP] = master_stop,
@@ -27589,7 +27577,7 @@ static void (*const master_do[MASTER_STATES][MASTER_EVENTS])(void) = {
 	[M_STOPPING] = { [EV_LATE] = stop_late },
 };
 
-/* False: nobody reacts. */
+/* False: ev is ignored. */
 static bool
 master_event(enum master_event ev)
 {
@@ -27607,7 +27595,7 @@ master_late(struct timer *t)
 	master_event(EV_LATE);
 }
 
-/* Why a worker is no more; one that serves is replaced. */
+/* A worker ended: logs how, replaces one that served. */
 static void
 worker_gone(struct worker *w, int status)
 {
@@ -27634,7 +27622,7 @@ worker_gone(struct worker *w, int status)
 		timer_set(&m.respawn, young ? RESPAWN_MS : 1);
 }
 
-/* One of our own making, or there before us. */
+/* Whether we started pid, or it was there before. */
 static bool
 child_is_known(pid_t pid)
 {
@@ -27644,8 +27632,8 @@ child_is_known(pid_t pid)
 	return worker_of(pid) || pid == m.resolver || pid == ug.check || pid == rn.pid || proc_below(pid);
 }
 
-/* A warden was killed: its program has followed, whoever else was below it comes
- * to us, and goes too. */
+/* A warden was killed, and its program with it. Kills the other processes below it,
+ * which come to us. */
 static void
 orphans_kill(void)
 {
@@ -27754,8 +27742,8 @@ asked_instance(const struct verb *v, struct slice name, const struct asker *a)
 	verb_told(a, in ? "ok" : "there is no such instance");
 }
 
-/* What an operator asked over the admin socket of that worker: a number that
- * names the asking request, a verb, maybe a name. */
+/* A verb for the master from a worker's admin socket: a number that names the
+ * request, a verb, maybe a name. */
 static void
 master_verb(int slot, struct slice text)
 {
@@ -27799,11 +27787,11 @@ worker_says(struct watch *ctl, short revents)
 	if (b[0] == CTL_VERB)
 		master_verb((int)(w - m.workers), text);
 	else if (b[0] == CTL_START && ps && ps->start_on == START_REQUEST && m.state < M_STOPPING)
-		process_want(ps); /* somebody waits for a process that is not there */
+		process_want(ps); /* a request waits for the process */
 	else if (b[0] == CTL_WAKE)
 		workers_tell(CTL_WAKE, w);
 	else if (b[0] == CTL_CERTS)
-		m.conf->tls.print = 0; /* they are sent again */
+		m.conf->tls.print = 0; /* the next look sends them again */
 	if (b[0] != CTL_READY)
 		return;
 	w->ready = true;
@@ -27815,7 +27803,7 @@ worker_says(struct watch *ctl, short revents)
 
 /* ---- deadlines ---- */
 
-/* Milliseconds until something is due that has no timer; -1: nothing is. */
+/* Milliseconds until what has no timer is due; -1: nothing is. */
 static int
 master_wait(void)
 {
@@ -27841,8 +27829,8 @@ workers_oldest(void)
 	return oldest;
 }
 
-/* One worker of the serving generation does the health checks. It is told
- * again when it shall look at once. */
+/* Names the serving worker that does the health checks, or tells it again, to look at
+ * once. */
 static void
 checker_name(void)
 {
@@ -27859,7 +27847,7 @@ checker_name(void)
 	worker_tell(w, CTL_CHECK, "");
 }
 
-/* What follows from what has happened. */
+/* Does what follows from the last events. */
 static void
 master_settle(void)
 {
@@ -27901,8 +27889,8 @@ master_turn(void)
 		upgrade();
 }
 
-/* They come over a descriptor, which is watched first: what others have said is
- * heard before it is learnt that they have ended. */
+/* Signals come over a descriptor. It is watched first, so it is called last: messages
+ * of children come before their ends. */
 static void
 master_signals(void)
 {
@@ -27914,19 +27902,19 @@ master_signals(void)
 	for (size_t i = 0; i < LEN(ours); i++)
 		sigaddset(&set, ours[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGCHLD, SIG_DFL); /* whoever started us may ignore it */
+	signal(SIGCHLD, SIG_DFL); /* our parent may ignore it */
 	w.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	loop_watch(&w, POLLIN);
 }
 
-/* The same for each warp that is started in this way, by this user. */
+/* A hash: the same for each warp that this user starts in this way. */
 static uint64_t
 start_key(const struct start *s)
 {
 	uint64_t h = hash64(geteuid(), "warp", 4);
 	struct stat pids;
 
-	if (stat("/proc/self/ns/pid", &pids) == 0) /* pids mean others elsewhere */
+	if (stat("/proc/self/ns/pid", &pids) == 0) /* pids are of a namespace */
 		h = hash64(h, &pids.st_ino, sizeof pids.st_ino);
 
 	if (s->file)
@@ -27980,7 +27968,7 @@ master_start(struct conf *cf)
 	return workers_start(cf, &m.ls, m.generation) < 0 ? EXIT_OTHER : 0;
 }
 
-/* Runs cf until it is told to end. Returns the exit status. */
+/* Runs cf until warp is told to end. Returns the exit status. */
 static int
 master_run(const struct start *s, struct conf *cf)
 {
@@ -28004,7 +27992,7 @@ master_run(const struct start *s, struct conf *cf)
 	if (m.pid_fd >= 0 && s->pid_file && fstat(m.pid_fd, &ours) == 0 &&
 	    lstat(s->pid_file, &there) == 0 && ours.st_dev == there.st_dev &&
 	    ours.st_ino == there.st_ino)
-		unlink(s->pid_file); /* else somebody has put another one there */
+		unlink(s->pid_file); /* else another file is there */
 	return m.code;
 }
 
@@ -28051,7 +28039,7 @@ version(void)
 	return 0;
 }
 
-/* The usual spellings of others, as ours. -1, or the exit status. */
+/* Turns usual long options into ours. -1, or the exit status. */
 static int
 options_long(char **argv)
 {
@@ -28108,7 +28096,7 @@ option_read(struct options *o, int c)
 	return -1;
 }
 
-/* What excludes or needs each other. -1: go on; else the exit status. */
+/* Options that exclude or need others. -1: go on; else the exit status. */
 static int
 options_check(const struct options *o)
 {
@@ -28143,8 +28131,8 @@ options_read(struct options *o, int argc, char **argv)
 	return done < 0 ? options_check(o) : done;
 }
 
-/* Where the configuration comes from: -c, then the environment, then a file
- * at the usual place. False: from nowhere. */
+/* Where the configuration comes from: -c, the environment, or a file at the usual
+ * place. False: from nowhere. */
 static bool
 options_source(struct options *o)
 {
@@ -28191,8 +28179,7 @@ check(const struct options *o)
 #define VERB_LONG_S 300  /* processes take their time to stop and to get ready */
 #define VERB_LINE   4096 /* bytes of the request, and of an answer's header line */
 
-/* The admin address of cf; the preset one if a broken file hides it; NULL: it
- * is off. */
+/* The admin address of cf; the preset one if a broken file hides it; NULL: off. */
 static const struct addr *
 verb_addr(struct conf *cf)
 {
@@ -28208,7 +28195,7 @@ verb_addr(struct conf *cf)
 
 static struct slice verb_late_text;
 
-/* All of the time is over, however the answer came. */
+/* Time is up, however much has come. */
 static void
 verb_late(int sig)
 {
@@ -28218,7 +28205,7 @@ verb_late(int sig)
 	_exit(EXIT_OTHER);
 }
 
-/* -1: said. */
+/* -1: printed. */
 static int
 verb_connect(const struct addr *a)
 {
@@ -28262,8 +28249,7 @@ verb_send(int fd, const struct conf *cf, const struct options *o)
 	return !t.full && write(fd, t.p, t.n) == (ssize_t)t.n;
 }
 
-/* Prints the answer's body, what is wrong as an error of ours. True: it was a
- * 2xx. */
+/* Prints the answer's body, on stderr unless it is a 2xx. True: it is one. */
 static bool
 verb_print(FILE *f)
 {
@@ -28315,7 +28301,7 @@ verb(const struct options *o)
 
 /* ---- -d ---- */
 
-/* The parent waits until the child accepts, and leaves with the truth. */
+/* The parent waits until the child accepts, and exits with its status. */
 static int
 daemonise(int *tell)
 {

@@ -1673,13 +1673,13 @@ struct probe {
 /* What the CA offers at its directory. RFC 8555 7.1.1, 9773 4. */
 enum acme_url { URL_NONCE, URL_ACCOUNT, URL_ORDER, URL_RENEWAL, ACME_URLS };
 
-/* What the helper is to do, and with what. All of it is the master's. */
+/* What the helper is to do. All of it is the master's. */
 struct acme_task {
 	const struct server_conf *server;
 	const struct tls_conf *t;
 	const br_ec_private_key *account;
-	const struct cert *cert; /* that is to be replaced; NULL: none */
-	bool ask;                /* only when it shall be replaced */
+	const struct cert *cert; /* to be replaced; NULL: none */
+	bool ask;                /* only ask when to replace it */
 	bool plain, tls;         /* there are such listeners */
 };
 
@@ -1689,11 +1689,11 @@ struct acme_place {
 	struct slice path;
 };
 
-/* What the CA said. */
+/* The CA's answer. */
 struct acme_answer {
 	int status;
 	struct slice body, location;
-	const struct json *json; /* NULL: it is none */
+	const struct json *json; /* of body; NULL: none */
 	int64_t retry_s;         /* of Retry-After; -1: not said */
 };
 
@@ -1701,57 +1701,57 @@ struct acme_answer {
 struct acme_ca {
 	struct chan ch;
 	const char *host, *port;
-	bool heard; /* something, since the request was sent */
+	bool heard; /* bytes came since the request */
 };
 
 /* One job, from the directory to the certificate. */
 struct acme {
 	const struct acme_task *task;
 	struct arena arena;
-	int64_t by_ms, end_ms;   /* of this request; of the job */
+	int64_t by_ms, end_ms;   /* deadlines: request, job */
 	struct slice urls[ACME_URLS];
 	struct slice jwk, thumb, kid, nonce;
 	bool wants_eab;
 	struct slice order;      /* its URL */
 	struct acme_ca ca;
 	struct head head;
-	struct text in;          /* what came of an answer */
-	const char *why;         /* it failed, one line; "": not yet */
+	struct text in;          /* an answer's bytes so far */
+	const char *why;         /* of a failure, one line; "": none */
 	const char *advice;
-	int64_t retry_s;         /* not before so long; -1: not said */
+	int64_t retry_s;         /* to wait at least; -1: not said */
 };
 
-/* Of what it depends when a certificate is due. Wall clock. */
+/* What decides when a certificate is due. Wall clock. */
 struct renew_facts {
 	int64_t from_s, until_s;               /* of the certificate; until 0: none */
-	int64_t window_from_s, window_until_s; /* that the CA suggests; 0: none */
+	int64_t window_from_s, window_until_s; /* as the CA suggests; 0: none */
 	uint32_t dice;                         /* random, the same for each look */
 };
 
-/* What certs_load has said; why: of it what makes the new ones unusable. */
+/* What certs_load has said; why: what makes the new ones unusable. */
 struct certs_said {
 	struct diags ds;
 	const char *why;
 };
 
-/* The certificate by ACME, and the files of all: the master's only one. */
+/* The certificate by ACME, and the files of all; one, in the master. */
 struct renew {
 	struct tls_conf *serves;        /* of the configuration in force */
-	int64_t certs_ms;               /* its files are looked at; 0: none are */
+	int64_t certs_ms;               /* next look at its files; 0: never */
 	const struct tls_conf *t;       /* the same; NULL: without ACME */
 	const struct server_conf *server;
 	bool plain, tls;                /* its listeners */
-	uint64_t of;                    /* of what a job depends on */
+	uint64_t of;                    /* hash of what jobs depend on */
 	pid_t pid;                      /* the helper; 0: none runs */
 	bool only_asks;                 /* it only asks when to renew */
-	int life;                       /* it says there what came of it, while it runs */
-	struct arena kept;              /* a certificate that could not be written */
+	int life;                       /* the helper's result comes here */
+	struct arena kept;              /* of pem, which is not written yet */
 	struct slice pem;
-	int64_t got_from_s, got_until_s; /* of the last that was written */
-	int64_t kill_ms;                /* the helper is not heard longer than that */
+	int64_t got_from_s, got_until_s; /* of the certificate last written */
+	int64_t kill_ms;                /* the helper is killed then */
 	int64_t again_ms, look_ms;      /* no job, no look at the clock, before that */
-	int64_t limit_ms;               /* no job before that, for the CA said so */
-	int64_t ask_ms;                 /* the CA is asked when to renew */
+	int64_t limit_ms;               /* no job before that, says the CA */
+	int64_t ask_ms;                 /* next question when to renew */
 	int64_t wait_ms;                /* after the last failure; 0: there was none */
 	struct renew_facts facts;       /* window and dice are kept here */
 	bool clock_said;
@@ -1768,18 +1768,18 @@ struct endpoint {
 	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	union sock sock;   /* as the board has it; sock_n 0: the resolver knows */
 	socklen_t sock_n;
-	union sock other;  /* it may be there instead: `localhost` is ::1 for some */
-	socklen_t other_n; /* 0: it may not */
+	union sock other;  /* maybe here instead: `localhost` is ::1 for some */
+	socklen_t other_n; /* 0: none */
 };
 
-/* What a program is started with, until it is. */
+/* What a program is started with. */
 struct child_start {
 	const struct process *conf;
 	const char *label;
 	int index;
 	const struct endpoint *at;
 	struct arena *a;
-	uid_t uid;    /* whose program it will be */
+	uid_t uid;    /* of the program */
 	int out;      /* its stdout and stderr */
 	pid_t parent;
 };
@@ -1789,29 +1789,28 @@ enum proc_event {
 	PE_DEPS,   /* what it depends on is ready */
 	PE_READY,
 	PE_EXIT,
-	PE_QUIET,  /* nothing is in flight any more */
+	PE_QUIET,  /* nothing is in flight */
 	PE_DUE,    /* the deadline of its state is over */
 	PE_STOP,   /* it shall not run */
 	PROC_EVENTS
 };
 
-/* What a program writes, from its start until the end of its pipe, which may
- * be later than its own. */
+/* What a program writes, until its pipe ends, maybe after the program. */
 struct output {
-	struct watch w;             /* first: the pipe, or what the log waits for */
+	struct watch w;             /* first: the pipe or, if stuck, the log */
 	struct output *next;
-	struct proc *p;             /* NULL: it has ended */
+	struct proc *p;             /* NULL: the program has ended */
 	char label[PROC_NAME_MAX];
 	int fd;                     /* -1: at its end */
 	enum child_sink sink;
 	int file;                   /* CHILD_FILE; -1 */
 	bool stuck;                 /* lines wait here for the log */
-	size_t n, seen;             /* bytes of line; remembered of these */
+	size_t n, seen;             /* bytes of line; of these kept for status */
 	char line[CHILD_LINE];
 };
 
-/* One replica of a process. Lives in the master, over reloads, until what the
- * configuration says of it is gone and it has stopped. */
+/* One replica of a process. Lives in the master, over reloads, until no
+ * configuration has it and it has stopped. */
 struct proc {
 	struct watch probe;         /* first: connecting to see whether it is ready; -1 */
 	const struct process *conf; /* of the configuration in force; NULL: it leaves */
@@ -1820,45 +1819,45 @@ struct proc {
 	int index;                  /* which replica */
 	enum proc_state state;
 	bool wanted;                /* shall run */
-	bool stopped;               /* the operator has said that it shall not */
-	bool again;                 /* stopped only to be started anew */
-	bool broken;                /* it was stopped because it did not get ready */
-	bool idles;                 /* it was stopped because nobody asked */
-	bool waited;                /* its why says for what */
+	bool stopped;               /* by the operator */
+	bool again;                 /* stopped to be started anew */
+	bool broken;                /* stopped: it did not get ready */
+	bool idles;                 /* stopped: nobody asked for it */
+	bool waited;                /* board->why says for what */
 	bool leaves;                /* freed once it has stopped */
-	bool replaced;              /* another one has its instances */
+	bool replaced;              /* another proc has its instances */
 	pid_t pid;                  /* its process group too; 0: none */
 	pid_t warden;               /* its parent */
 	uid_t uid;
 	int status;                 /* how it ended, as wait says */
-	unsigned spawns;            /* so often it was started */
+	unsigned spawns;            /* number of starts */
 	struct output *output;      /* NULL: it does not run */
 	struct endpoint at;
 	bool chosen;                /* at is warp's choice */
 	struct board_instance **on; /* records of its instances */
 	int n_on;
-	unsigned parity;            /* replaced: of their epoch when it served them */
+	unsigned parity;            /* replaced: its instances' epoch % FLIGHT_EPOCHS */
 	uint64_t print, place;      /* of what it was started with: conf->print, and
-	                               its configured addresses */
-	unsigned generation;        /* that it left */
-	struct proc *old;           /* it is to take the place of that one */
+	                               configured addresses */
+	unsigned generation;        /* the first without it */
+	struct proc *old;           /* the proc to be replaced by this one */
 	int64_t started_ms, due_ms; /* 0: none */
 	uint32_t backoff_ms;
 	int stop_signal;            /* copies, good when conf is gone */
 	uint32_t stop_ms;
 
-	bool probe_other;           /* at at.other */
-	int64_t probe_ms;           /* the next one; 0: none */
+	bool probe_other;           /* probes at.other */
+	int64_t probe_ms;           /* next probe; 0: none */
 	uint32_t probe_wait_ms;
-	unsigned probe_i;           /* whose turn it is of its instances */
+	unsigned probe_i;           /* turn of the next instance */
 	struct board_proc *board;
 };
 
-/* Who asked for something over the admin socket. */
+/* A request on the admin socket that waits for a result. */
 struct asker {
 	int slot;
 	pid_t pid;   /* 0: nobody */
-	unsigned id; /* of the asking request there */
+	unsigned id; /* of the request in that worker */
 };
 
 enum job_kind { JOB_RESTART, JOB_START, JOB_STOP };
@@ -1867,14 +1866,14 @@ enum job_kind { JOB_RESTART, JOB_START, JOB_STOP };
 struct job {
 	char name[PROC_NAME_MAX]; /* "" is free */
 	enum job_kind kind;
-	bool reload;              /* those that run as the configuration says are left alone */
-	bool over;                /* once more from the start: it says something else again */
+	bool reload;              /* replicas that run as configured are left alone */
+	bool over;                /* once more from the start: reloaded again */
 	int next;                 /* replica in hand */
-	bool begun;               /* it is */
-	struct proc *proc;        /* that it was then */
+	bool begun;               /* with that replica */
+	struct proc *proc;        /* the replica's, when begun */
 	int64_t due_ms;           /* given up then; 0: never */
-	struct proc *fresh;       /* beside it, JOB_RESTART; NULL: none */
-	unsigned starts;          /* of it, when that began */
+	struct proc *fresh;       /* beside proc, JOB_RESTART; NULL: none */
+	unsigned starts;          /* its spawns, when begun */
 	struct asker asker;
 };
 
@@ -1887,15 +1886,15 @@ enum ctl_op {
 	CTL_DRAIN = 'D',  /* master: finish what runs, then leave */
 	CTL_STOP = 'S',   /* master: leave now */
 	CTL_LOGS = 'L',   /* master: new log descriptors */
-	CTL_VERB = 'V',   /* worker: the admin asked; master: what came of it.
-	                     A number names who asked: "V3 restart web", "V3 ok" */
+	CTL_VERB = 'V',   /* worker: the admin's verb; master: its result.
+	                     A number names the request: "V3 restart web", "V3 ok" */
 	CTL_CHECK = 'H',  /* master: you do the health checks; look at once */
 	CTL_WAKE = 'W',   /* held requests may try; from a worker: those of the others */
 	CTL_START = 'B',  /* worker: a request waits for this process: "Bweb" */
 	CTL_QUIET = 'Z',  /* worker: the last request on a draining instance ended */
 	CTL_HEALTH = 'U', /* worker: the health of an instance has changed */
-	CTL_CERTS = 'C'   /* master: new certificates, certs_pack in the file that
-	                     comes along; worker: they did not arrive */
+	CTL_CERTS = 'C'   /* master: new certificates, certs_pack in the file
+	                     that comes along; worker: they did not arrive */
 };
 
 #define WORKER_SLOTS (WORKERS_MAX * 2) /* new and draining ones */
@@ -1903,16 +1902,16 @@ enum ctl_op {
 /* A worker process, as the master sees it. */
 struct worker {
 	struct watch ctl; /* first: our end of the socketpair */
-	struct timer late; /* it does not finish, or does not stop */
+	struct timer late; /* it takes too long to finish or stop */
 	pid_t pid;     /* 0: slot is free */
 	unsigned generation;
 	unsigned attached; /* its configuration's */
 	bool ready, draining;
-	bool killed;   /* by us: how it ends is no news */
+	bool killed;   /* by us: its end is not logged */
 	int64_t started_ms;
 };
 
-/* What the master is about. */
+/* What the master is doing. */
 enum master_state { M_STARTING, M_RUNNING, M_RELOADING, M_DRAINING, M_STOPPING, MASTER_STATES };
 
 /* The sockets of a configuration. */
@@ -1941,8 +1940,8 @@ struct master {
 	struct listeners had;          /* inherited, until all workers are ready */
 	struct worker workers[WORKER_SLOTS];
 	unsigned generation;           /* that serves */
-	unsigned newest;               /* that was started last; numbers are not reused */
-	struct timer respawn;          /* missing workers are started; not armed: none miss */
+	unsigned newest;               /* started last; numbers are not reused */
+	struct timer respawn;          /* starts missing workers; not armed: none miss */
 	struct timer deadline;         /* of starting, reloading, stopping */
 	pid_t resolver;
 	int resolver_life;
@@ -1951,18 +1950,18 @@ struct master {
 	int pid_fd, notify_fd, daemon_fd;
 	struct asker asker;            /* of a reload */
 	pid_t checker;                 /* worker that does the health checks; 0: none */
-	bool reload_again;             /* when that can be */
+	bool reload_again;             /* a reload is to follow */
 	pid_t strangers[STRANGERS_MAX]; /* children that warp did not start */
 	int n_strangers;
-	int code;                      /* exit status to be */
+	int code;                      /* exit status */
 };
 
 /* A change of the binary under way. */
 struct upgrade {
 	struct asker asker;
-	bool again;        /* when that can be */
-	pid_t check;       /* a new binary that judges the configuration; 0: none */
-	int says;          /* what it writes; -1: none */
+	bool again;        /* an upgrade is to follow */
+	pid_t check;       /* a new binary that checks the configuration; 0: none */
+	int says;          /* its output; -1: none */
 	struct timer late;
 	char exe[PATH_MAX];
 };
@@ -1974,26 +1973,26 @@ struct worker_task {
 	int slot;
 };
 
-/* What happens to the master; master_do says who reacts. */
+/* What happens to the master; master_do has the reactions. */
 enum master_event {
 	EV_RELOAD,  /* HUP, or asked over the admin socket, as the next three */
 	EV_UPGRADE, /* USR2 */
 	EV_QUIT,    /* QUIT */
 	EV_STOP,    /* TERM, INT */
 	EV_READY,   /* all workers of the newest generation accept */
-	EV_DEATH,   /* one of them died before that */
+	EV_DEATH,   /* a worker died before that */
 	EV_LATE,    /* the deadline of this state is over */
 	EV_DRAINED, /* no worker is left */
 	MASTER_EVENTS
 };
 
-/* A verb of the operator's. */
+/* An operator's verb. */
 struct verb {
 	const char *name;
-	bool names;         /* it goes with the name of a process or an instance */
+	bool names;         /* takes the name of a process or an instance */
 	void (*act)(const struct verb *, struct slice name, const struct asker *);
-	int what;           /* its event, kind of job, or drained or not */
-	struct asker *told; /* by who reacts, when it is done; NULL: at once */
+	int what;           /* event, kind of job, or whether drained */
+	struct asker *told; /* answered when the verb is done; NULL: at once */
 };
 
 /* ==== main ================================================================ */
