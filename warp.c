@@ -48,9 +48,9 @@
 
 #include "warp.h"
 
-/* make compiles for size, and so does gcc here but for what lies between FAST
- * and FAST_END: the rooms through which each request passes byte by byte.
- * Other compilers take one level for all. */
+/* make compiles for size; between FAST and FAST_END, in the rooms through which
+ * each request passes byte by byte, gcc compiles for speed. Other compilers take
+ * one level for all. */
 #if defined __OPTIMIZE_SIZE__ && !defined __clang__
 #define FAST     _Pragma("GCC push_options") _Pragma("GCC optimize(\"O2\")")
 #define FAST_END _Pragma("GCC pop_options")
@@ -120,7 +120,7 @@ slice_ends(struct slice s, struct slice suffix)
 	return s.n >= suffix.n && memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0;
 }
 
-/* What is left of s after its first n bytes. */
+/* s without its first n bytes. */
 static struct slice
 slice_from(struct slice s, size_t n)
 {
@@ -133,7 +133,7 @@ is_blank(char c)
 	return c == ' ' || c == '\t';
 }
 
-/* Without spaces and tabs at both ends. */
+/* s without spaces and tabs at both ends. */
 static struct slice
 slice_trim(struct slice s)
 {
@@ -144,7 +144,7 @@ slice_trim(struct slice s)
 	return s;
 }
 
-/* The text before the first sep, off the front of *rest; without sep all. False: at the end. */
+/* Takes the text before the first sep, or all, off *rest. False: at the end. */
 static bool
 slice_cut(struct slice *rest, char sep, struct slice *piece)
 {
@@ -192,7 +192,7 @@ slice_uint(struct slice s, uint64_t max)
 	return (int64_t)v;
 }
 
-/* Equal, in time that does not depend on where they differ. */
+/* Equal and not empty; the time does not tell where they differ. */
 static bool
 slice_eq_secret(struct slice given, struct slice secret)
 {
@@ -273,7 +273,7 @@ text_slice(const struct text *t)
 	return (struct slice){ t->p, t->n };
 }
 
-/* What others wrote must neither forge lines nor move a terminal's cursor. */
+/* Replaces control characters: foreign text must not forge lines or move a cursor. */
 static void
 text_clean(char *p, size_t n)
 {
@@ -282,7 +282,7 @@ text_clean(char *p, size_t n)
 			p[i] = '?';
 }
 
-/* -1: it is no digit. */
+/* The value of a hexadecimal digit; -1: c is none. */
 static int
 hex_value(char c)
 {
@@ -292,7 +292,7 @@ hex_value(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* -1: there is none. errno stays as it is. */
+/* fd may be -1. errno stays as it is. */
 static void
 fd_close(int fd)
 {
@@ -353,7 +353,7 @@ random_next(void)
 
 #define OWNER(p, type, member) ((type *)((char *)(uintptr_t)(p) - offsetof(type, member)))
 
-/* l stands behind `at`: a place, or the ring, of which it is then the first. */
+/* Puts l behind `at`: a place, or the ring, whose first place l then is. */
 static void
 link_add(struct link *at, struct link *l)
 {
@@ -387,7 +387,7 @@ link_drop(struct link *l)
 	l->prev = l->next = NULL;
 }
 
-/* As it was left, or all zero; NULL: all are taken. */
+/* A record, as it was given back or all zero; NULL: all are taken. */
 static void *
 slot_take(struct slots *s)
 {
@@ -407,7 +407,7 @@ slot_give(struct slots *s, void *p)
 	s->given = p;
 }
 
-/* Spreads what differs in any bit over all of them (splitmix64). */
+/* Spreads a difference in any bit over all bits (splitmix64). */
 static uint64_t
 mix64(uint64_t h)
 {
@@ -418,9 +418,9 @@ mix64(uint64_t h)
 
 FAST_END
 
-/* ---- how others write bytes ---- */
+/* ---- encodings of bytes ---- */
 
-/* The number that n hexadecimal digits at *p say, over which it goes; -1: they are not there. */
+/* Steps over n hexadecimal digits at *p and returns their value; -1: not so many. */
 static int64_t
 hex_read(const char **p, const char *end, int n)
 {
@@ -434,7 +434,7 @@ hex_read(const char **p, const char *end, int n)
 	return v;
 }
 
-/* Two capital digits behind the prefix. */
+/* Adds prefix, then c as two capital hexadecimal digits. */
 static void
 text_byte(struct text *t, const char *prefix, char c)
 {
@@ -472,9 +472,9 @@ utf8_length(const unsigned char *p, const unsigned char *end)
 	return n;
 }
 
-/* Takes bytes off the front of *s and returns how they stand in a JSON string:
- * as they are, or as one escape in b. What is no UTF-8 is U+FFFD or, in a log
- * that keeps it, taken for Latin-1. RFC 8259 7. */
+/* Takes bytes off the front of *s and returns them as JSON writes them: as they
+ * are, or as one escape in b. A byte that is not UTF-8 becomes U+FFFD or, in a
+ * log, its Latin-1 character. RFC 8259 7. */
 static struct slice
 json_piece(struct slice *s, bool log, char b[8])
 {
@@ -507,7 +507,7 @@ text_json(struct text *t, struct slice s, bool log)
 		text_add(t, json_piece(&s, log, b));
 }
 
-/* What a digit of base64 stands for; -1: it is none. RFC 4648 4. */
+/* The value of a base64 digit; -1: c is none. RFC 4648 4. */
 static int
 base64_value(char c)
 {
@@ -537,8 +537,8 @@ base64_write(struct text *t, struct slice s, bool url)
 	}
 }
 
-/* Appends the bytes that s encodes, padded or not; those of `skip` count for nothing.
- * False: it is no base64, or too long for t. */
+/* Appends the bytes that s encodes, padded or not; ignores characters of `skip`.
+ * False: s is no base64, or too long for t. */
 static bool
 base64_read(struct text *t, struct slice s, const char *skip)
 {
@@ -674,16 +674,16 @@ arena_free(struct arena *a)
 /* ==== walk ===================================================================
  * Owns    nothing.
  * Offers  walk_dir, walk_open, walk_error, file_read, source_read, walk_read.
- * Calls   base, arena. Files by name. Root looks at each step of the way: what
- *         another user has a say in must be his own, so that nobody has root
- *         open, change or show what he himself could not. */
+ * Calls   base, arena. Files by name. Root checks each step of the path: where
+ *         another user can change it, the file must belong to that user, so
+ *         that root touches no file for a user who could not. */
 
 #define WALK_MODE  0640
 #define WALK_PROC  0x9fa0 /* PROC_SUPER_MAGIC */
 #define ROOT        ((uid_t)0)
 #define ANYBODY     ((uid_t)-1)
 
-/* That user can change the way as well. */
+/* Notes that user `who` can change the path. */
 static void
 walk_say(struct walk *w, uid_t who)
 {
@@ -691,7 +691,7 @@ walk_say(struct walk *w, uid_t who)
 		w->who = w->who == ROOT || w->who == who ? who : ANYBODY;
 }
 
-/* Goes into the directory fd, which w owns from then on. */
+/* Enters the directory fd, which w owns from then on. */
 static bool
 walk_enter(struct walk *w, int fd)
 {
@@ -710,7 +710,7 @@ walk_enter(struct walk *w, int fd)
 	return true;
 }
 
-/* The link `name` of st stands in w->dir: the way goes on where it leads. */
+/* Follows the link `name` (its stat: st) in w->dir; `rest` of the path comes behind. */
 static bool
 walk_follow(struct walk *w, const char *name, const struct stat *st, const char *rest)
 {
@@ -731,7 +731,7 @@ walk_follow(struct walk *w, const char *name, const struct stat *st, const char 
 	return *to != '/' || walk_enter(w, open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
 }
 
-/* One step; 1: it was the last. -1: errno. */
+/* Goes one step along the path. 1: it was the last; -1: errno. */
 static int
 walk_step(struct walk *w)
 {
@@ -782,14 +782,14 @@ walk_dir(struct walk *w, const char *path)
 	return false;
 }
 
-/* Root may use the file that is open there. */
+/* Whether root may use the open file, whose stat is st. */
 static bool
 walk_is_good(const struct walk *w, const struct stat *st)
 {
-	bool own_name = !w->linked && st->st_nlink == 1; /* it was made where it is */
+	bool own_name = !w->linked && st->st_nlink == 1; /* the file was made here */
 
 	if (w->shared && S_ISREG(st->st_mode) && st->st_nlink != 1)
-		return false; /* another name of somebody's file */
+		return false; /* a hard link to another user's file */
 	if (w->who == ANYBODY)
 		return own_name && S_ISREG(st->st_mode) &&
 		    (st->st_uid == ROOT || st->st_uid == w->own);
@@ -797,7 +797,7 @@ walk_is_good(const struct walk *w, const struct stat *st)
 	    ((st->st_uid == ROOT || st->st_uid == w->own) && own_name);
 }
 
-/* A file that root makes there harms nobody. */
+/* Whether root may make a file there: a user's link must lead to that user's dir. */
 static bool
 walk_may_make(const struct walk *w)
 {
@@ -806,7 +806,7 @@ walk_may_make(const struct walk *w)
 	return !w->linked || (fstat(w->dir, &st) == 0 && st.st_uid == w->who);
 }
 
-/* As open(), but never waits. own: whose files may lie there too. -1: see walk_error. */
+/* As open(), but never waits. The file may also be of user own. -1: see walk_error. */
 static int
 walk_open(struct walk *w, const char *path, int flags, uid_t own)
 {
@@ -826,8 +826,8 @@ walk_open(struct walk *w, const char *path, int flags, uid_t own)
 	first = errno;
 	w->made = fd >= 0;
 	if (w->made && w->linked && fchown(fd, w->who, (gid_t)-1) < 0)
-		err = errno; /* nor would it be good the next time */
-	if (fd < 0) /* a link that came just now is not followed */
+		err = errno; /* walk_is_good refuses such a file */
+	if (fd < 0) /* a link made since the look is not followed */
 		fd = openat(w->dir, w->name, (flags & ~O_CREAT) | (w->magic ? 0 : O_NOFOLLOW));
 	if (fd < 0)
 		err = errno == ENOENT && flags & O_CREAT ? first : errno;
@@ -859,7 +859,7 @@ walk_error(void)
 	    : errno == ENXIO ? "nobody reads this pipe" : strerror(errno);
 }
 
-/* All of fd, at most max bytes, and a NUL; closes fd. A pipe must be quick. NULL or why not. */
+/* Reads all of fd (max bytes, PIPE_WAIT_MS), adds a NUL, closes fd. NULL or why not. */
 static const char *
 fd_read(struct arena *a, int fd, size_t max, struct slice *out)
 {
@@ -893,7 +893,7 @@ fd_read(struct arena *a, int fd, size_t max, struct slice *out)
 	return why;
 }
 
-/* The same of a file, or of a pipe if that is allowed; a device could take for ever. */
+/* As fd_read, of a file or, with `pipe`, a pipe; a device could take for ever. */
 static const char *
 fd_read_file(struct arena *a, int fd, bool pipe, size_t max, struct slice *out)
 {
@@ -953,18 +953,18 @@ clock_turn(void)
 
 	now_us = clock_us();
 	now_ms = now_us / 1000;
-	clock_gettime(CLOCK_REALTIME_COARSE, &t); /* a tick late at the most, and without the counter */
+	clock_gettime(CLOCK_REALTIME_COARSE, &t); /* a tick late; reads no counter */
 	now_s = t.tv_sec;
 }
 
-/* A time as processes share it; it comes round every 49 days. */
+/* A time as processes share it: 32 bits, never 0; wraps every 49 days. */
 static uint32_t
 clock_low(int64_t ms)
 {
 	return (uint32_t)ms ? (uint32_t)ms : 1;
 }
 
-/* How long ago that was. Another process may be a little ahead. */
+/* Milliseconds since then; 0 if it is ahead, by the time of another process. */
 static uint32_t
 clock_ago(uint32_t then)
 {
@@ -973,7 +973,7 @@ clock_ago(uint32_t then)
 	return ago > UINT32_MAX - MINUTE_S * SECOND_MS ? 0 : ago;
 }
 
-/* The day this program is of, wall clock. */
+/* The day of BUILD_DATE, wall clock. */
 static int64_t
 clock_built_s(void)
 {
@@ -983,7 +983,7 @@ clock_built_s(void)
 	return (int64_t)timegm(&tm);
 }
 
-/* False on a router that does not know the day yet: certificates mean nothing then. */
+/* False while a router does not know the date: certificates cannot be judged then. */
 static bool
 clock_is_right(void)
 {
@@ -1016,19 +1016,19 @@ clock_date(void)
  * Owns    the connection to the host's syslog.
  * Offers  sink_use, sink_move, sink_add, sink_flush, sink_waits, sinks_finish,
  *         stream_own.
- * Calls   base, clock. Lines on their way out. Nobody waits for the reader: what it
- *         does not take stays in the buffer, whole lines are written, so that
+ * Calls   base, clock. Lines on their way out. Writers never wait: what the reader
+ *         does not take stays in the buffer. Whole lines are written, so that
  *         lines of several processes never mix. */
 
 #define SYSLOG_PATH     "/dev/log"
 #define SYSLOG_LINE     1024 /* bytes of a datagram; RFC 3164 4.1 */
 #define SYSLOG_FACILITY 3    /* daemon */
-#define SOCKET_PIECE    1536 /* that a socket takes whole, or not at all */
+#define SOCKET_PIECE    1536 /* a socket takes so many bytes whole, or none */
 
 static int syslog_fd = -1;
-static bool syslog_streams; /* records end in a NUL there */
+static bool syslog_streams; /* by a stream socket: a record ends in a NUL */
 
-/* Datagrams or, as some have it, a stream. If nobody listens, the next line tries again. */
+/* Connects with datagrams, else a stream. If nobody listens, the next line retries. */
 static void
 syslog_open(void)
 {
@@ -1047,7 +1047,7 @@ syslog_open(void)
 	}
 }
 
-/* One line behind its priority, as write() would. A restarted daemon is connected to again. */
+/* As write(), one line behind its priority. Reconnects to a restarted daemon. */
 static ssize_t
 syslog_put(struct slice line)
 {
@@ -1072,7 +1072,7 @@ syslog_put(struct slice line)
 	return put;
 }
 
-/* A descriptor of our own that never blocks; if that is not allowed, fd, and poll must do. */
+/* Reopens fd as our own, which never blocks; or returns fd, and poll must do. */
 static int
 stream_own(int fd)
 {
@@ -1081,7 +1081,7 @@ stream_own(int fd)
 	int own;
 
 	if (fstat(fd, &st) < 0 || S_ISREG(st.st_mode))
-		return fd; /* which others write to as well, each behind the other */
+		return fd; /* a file: others append to it as well */
 	snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
 	own = open(name, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (own < 0)
@@ -1091,7 +1091,7 @@ stream_own(int fd)
 	return own;
 }
 
-/* From now on s writes there; to_syslog: to the host's, whatever fd. */
+/* From now on s writes to fd or, with to_syslog, to the host's syslog. */
 static void
 sink_use(struct sink *s, int fd, bool to_syslog)
 {
@@ -1108,7 +1108,7 @@ sink_use(struct sink *s, int fd, bool to_syslog)
 		s->kind = S_ISSOCK(st.st_mode) ? SINK_SOCKET : SINK_PLAIN;
 }
 
-/* The first n bytes are done with. */
+/* Drops the first n bytes. */
 static void
 sink_eat(struct sink *s, size_t n)
 {
@@ -1119,7 +1119,7 @@ sink_eat(struct sink *s, size_t n)
 	memmove(s->buf, s->buf + n, s->n);
 }
 
-/* How much of rest is written at once: whole lines, so that none mixes with those of others. */
+/* How much of rest to write at once: whole lines, so that processes do not mix. */
 static size_t
 sink_piece(const struct sink *s, struct slice rest)
 {
@@ -1131,7 +1131,7 @@ sink_piece(const struct sink *s, struct slice rest)
 	return end ? (size_t)(end - rest.p) + 1 : n;
 }
 
-/* Like write, to whatever it is. */
+/* As write(), to any kind of sink. */
 static ssize_t
 sink_put(struct sink *s, struct slice piece)
 {
@@ -1142,7 +1142,7 @@ sink_put(struct sink *s, struct slice piece)
 		put = syslog_put((struct slice){ piece.p, piece.n - 1 });
 		if (put < 0 && (errno == EAGAIN || errno == ENOBUFS))
 			return -1;
-		s->lost += put < 0; /* nobody is there to take it */
+		s->lost += put < 0; /* nobody listens */
 		return (ssize_t)piece.n;
 	}
 	if (s->kind == SINK_STREAM && poll(&p, 1, 0) <= 0) {
@@ -1157,7 +1157,7 @@ sink_put(struct sink *s, struct slice piece)
 	return put;
 }
 
-/* Writes what the reader takes now. False: it failed (errno), and everything stays. */
+/* Writes what the reader takes now. False: it failed (errno); the rest stays. */
 static bool
 sink_flush(struct sink *s)
 {
@@ -1173,7 +1173,7 @@ sink_flush(struct sink *s)
 	return s->n == 0 || errno == EAGAIN || errno == ENOBUFS;
 }
 
-/* A whole line, with its end; lost where there is no room. */
+/* Adds a whole line with its LF; the line is lost where there is no room. */
 static void
 sink_add(struct sink *s, struct slice line)
 {
@@ -1185,7 +1185,7 @@ sink_add(struct sink *s, struct slice line)
 	s->n += line.n;
 }
 
-/* From now on s writes to fd, first what waited, except the rest of a line half written. */
+/* From now on s writes to fd: first the waiting lines, but not a half-written one. */
 static void
 sink_move(struct sink *s, int fd, bool to_syslog)
 {
@@ -1217,7 +1217,7 @@ sinks_finish(struct sink *a, struct sink *b, int limit_ms)
 	while (waits && now_ms < until) {
 		waits = false;
 		for (size_t i = 0; i < LEN(v); i++) {
-			if (!sink_flush(v[i])) /* nobody will ever read it */
+			if (!sink_flush(v[i])) /* it can never be written */
 				v[i]->n = v[i]->blocked = 0;
 			p[i] = (struct pollfd){ .fd = sink_waits(v[i]), .events = POLLOUT };
 			waits |= v[i]->blocked;
@@ -1234,17 +1234,17 @@ sinks_finish(struct sink *a, struct sink *b, int limit_ms)
  *         log_add, log_forked, log_leave, log_sink, log_level.
  * Calls   base, sink. */
 
-#define LOG_LINE 1024 /* bytes of one line; what is longer is cut */
+#define LOG_LINE 1024 /* bytes of one line; a longer line is cut */
 
 static char log_ring[LOG_RING];
-static atomic_uint log_lost_own;        /* until there is a board, */
-static atomic_uint *log_lost = &log_lost_own; /* which counts for all processes */
+static atomic_uint log_lost_own;        /* until there is a board */
+static atomic_uint *log_lost = &log_lost_own; /* then of all processes */
 static struct sink log_sink = { .kind = SINK_STREAM, .fd = STDERR_FILENO, .buf = log_ring,
 	.cap = sizeof log_ring };
 static enum log_level log_level = LOG_LVL_INFO;
 static const char *log_who = "warp"; /* "warp", "worker", "resolver" */
 
-/* In a new child: what waits is its parent's to write. */
+/* In a new child: the parent writes the lines that wait. */
 static void
 log_forked(const char *who)
 {
@@ -1365,9 +1365,9 @@ log_errno(const char *fmt, ...)
  * Offers  diag_add, diags_print, diags_say, diags_log.
  * Calls   base, arena, log. */
 
-#define DIAGS_MAX 100 /* one file's worth of complaints; the rest is counted */
+#define DIAGS_MAX 100 /* complaints that are kept; the rest is counted */
 
-/* Notes what is wrong at line:col; line 0 when it is not in the file. */
+/* Notes a fault at line:col; line 0 when it is not in the file. */
 __attribute__((format(printf, 5, 6))) static void
 diag_add(struct diags *ds, enum diag_level level, unsigned line, unsigned col,
     const char *fmt, ...)
@@ -1413,7 +1413,7 @@ is_word_char(char c)
 	return isalnum((unsigned char)c) || c == '_';
 }
 
-/* word stands in s, by itself. */
+/* Whether s has word, by itself. */
 static bool
 has_word(struct slice s, struct slice word)
 {
@@ -1429,8 +1429,8 @@ has_word(struct slice s, struct slice word)
 	return false;
 }
 
-/* How much of the line may be shown: what is set to a secret is not. What it is
- * set to may have begun above, in the first line of a list or a text. */
+/* How much of the line may be shown: not the value of a secret, which may have
+ * begun above, in the first line of a list or a text. */
 static size_t
 diag_shown(const struct diags *ds, const struct diag *d, struct slice line)
 {
@@ -1489,7 +1489,7 @@ diags_print(const struct diags *ds, FILE *to)
 		fprintf(to, "... and %d more\n", ds->errors + ds->warnings - DIAGS_MAX);
 }
 
-/* To whoever started warp; one that does not read holds nobody up. */
+/* Prints all for the person who started warp, never waiting for a slow reader. */
 static void
 diags_say(const struct diags *ds)
 {
@@ -1510,7 +1510,7 @@ diags_say(const struct diags *ds)
 	free(text);
 }
 
-/* To whoever reads the log. */
+/* Writes all to the error log. */
 static void
 diags_log(const struct diags *ds)
 {
@@ -1527,8 +1527,8 @@ diags_log(const struct diags *ds)
  * Owns    nothing: the tree is in the caller's arena.
  * Offers  toml_parse, toml_get.
  * Calls   base, arena, diag. All of TOML 1.0.0. After an error the parser goes
- *         on with the next line, so that all errors are told at once.
- * Keys of a table are looked up one by one: fine for what people write. */
+ *         on with the next line, so that all errors are reported at once.
+ * Keys of a table are looked up one by one: fast enough for files of people. */
 
 #define TOML_ERRORS_MAX 20 /* of the parser, in one text */
 #define TOML_SHOWN_MAX  40 /* bytes of a key or value in an error's text */
@@ -1627,7 +1627,7 @@ toml_at_newline(const struct toml_parser *tp)
 	return toml_at(tp, '\n') || toml_at_text(tp, "\r\n");
 }
 
-/* Over one line end; false: there is none. */
+/* Steps over one line end; false: there is none. */
 static bool
 toml_newline(struct toml_parser *tp)
 {
@@ -1707,7 +1707,7 @@ toml_escape(struct toml_parser *tp, struct text *t)
 	return true;
 }
 
-/* A backslash at a line's end takes all white space behind it along. False: it is not there. */
+/* Behind a backslash: skips a line end and white space. False: no line end there. */
 static bool
 toml_joins_lines(struct toml_parser *tp)
 {
@@ -1769,7 +1769,7 @@ toml_raw_bytes(const struct toml_parser *tp, char quote, bool lines)
 	return (size_t)(MIN(p, tp->end) - tp->p);
 }
 
-/* At a quote. Decoded text, NUL behind it. */
+/* At a quote: decodes the string; a NUL follows. */
 static bool
 toml_string(struct toml_parser *tp, struct slice *out, bool may_span)
 {
@@ -1809,7 +1809,7 @@ static const struct number_base number_bases[] = {
 	{ 'x', 16, "0123456789abcdefABCDEF" }, { 'o', 8, "01234567" }, { 'b', 2, "01" },
 };
 
-/* Over such digits, to t without the single underscores between them. */
+/* Copies digits at *p to t, without the single underscores between them. */
 static bool
 number_digits(const char **p, const char *digits, struct text *t)
 {
@@ -1824,7 +1824,7 @@ number_digits(const char **p, const char *digits, struct text *t)
 	return (*p)[-1] != '_';
 }
 
-/* Over a sign, to t. */
+/* Copies a sign at *p to t. */
 static bool
 number_sign(const char **p, struct text *t)
 {
@@ -1834,7 +1834,7 @@ number_sign(const char **p, struct text *t)
 	return true;
 }
 
-/* t holds all of it, for strtoll. */
+/* text is a sign, if any, and digits; false: out of range. */
 static bool
 number_integer(const char *text, int base, struct toml *v)
 {
@@ -1889,9 +1889,9 @@ number_parse(struct toml_parser *tp, struct slice s, struct toml *v)
 	return !*p && isfinite(v->real); /* stricter than TOML: 1e999 is a slip */
 }
 
-/* Takes what pattern says off the front of *s: a 0 is a digit of a number in v,
- * any other character, in either case, stands for itself and parts two numbers.
- * False: something else is there. */
+/* Takes pattern off the front of *s: a 0 is a digit of the number at v, any other
+ * character stands for itself, in either case, and ends that number. False: s does
+ * not match. */
 static bool
 date_take(struct slice *s, const char *pattern, int *v)
 {
@@ -1968,7 +1968,7 @@ date_parse(struct toml_parser *tp, struct slice s, struct toml *v)
 	return s.n == 0 || (date_zone(&s) && s.n == 0);
 }
 
-/* Begins like a date or a time. */
+/* Whether s begins like a date or a time. */
 static bool
 date_begins(struct slice s)
 {
@@ -1984,7 +1984,7 @@ toml_is_bare(char c)
 	return isalnum((unsigned char)c) || c == '_' || c == '-';
 }
 
-/* Over the characters of a number, date, or word. */
+/* Skips the characters of a number, date, or word. */
 static void
 toml_over_word(struct toml_parser *tp)
 {
@@ -2044,7 +2044,7 @@ toml_add(struct toml_parser *tp, struct toml *to, struct slice key, const char *
 
 	v->kind = kind;
 	v->key = key;
-	v->text = S(""); /* stays where the value is an error */
+	v->text = S(""); /* kept if the value is an error */
 	v->line = v->vline = tp->line;
 	v->col = v->vcol = toml_col(tp, at);
 	*(to->last ? &to->last->next : &to->first) = v;
@@ -2086,7 +2086,7 @@ toml_scratch(struct toml_parser *tp)
 	return v;
 }
 
-/* One level down. Callers of the parser recurse over its tree. */
+/* One level down; limited, since users of the tree recurse over it. */
 static bool
 toml_deeper(struct toml_parser *tp, const char *at)
 {
@@ -2120,8 +2120,8 @@ toml_array(struct toml_parser *tp, struct toml *v)
 	return true;
 }
 
-/* One step along a dotted key, to a table made by another one (TOML_DOTTED), or
- * toward a header's last key (TOML_IMPLICIT). NULL: nothing can be added there. */
+/* One step along a dotted key, into its table or that of another dotted key
+ * (TOML_DOTTED), or toward a header's last key (TOML_IMPLICIT). NULL: an error. */
 static struct toml *
 toml_step(struct toml_parser *tp, struct toml *to, struct slice key, const char *at,
     uint8_t how)
@@ -2148,8 +2148,8 @@ toml_step(struct toml_parser *tp, struct toml *to, struct slice key, const char 
 	return NULL;
 }
 
-/* Keys with dots between them: the last in *key, from *at on, of the table *to,
- * which is NULL where the way there is barred. False: that is no key. */
+/* Keys with dots between them. *key is the last, which begins at *at; *to its table,
+ * NULL if nothing can be added there. False: an error that ends the statement. */
 static bool
 toml_keys(struct toml_parser *tp, struct toml **to, struct slice *key, const char **at,
     uint8_t how)
@@ -2163,12 +2163,12 @@ toml_keys(struct toml_parser *tp, struct toml **to, struct slice *key, const cha
 		if (!toml_deeper(tp, *at))
 			return false;
 		if (*to && !(*to = toml_step(tp, *to, *key, *at, how)) && how == TOML_IMPLICIT)
-			return false; /* told once; a pair has a value to be read over */
+			return false; /* reported; a pair goes on, to skip its value */
 	}
 	return false;
 }
 
-/* key = value into a table, dotted keys made on the way. */
+/* key = value, into table `to`; makes the tables of a dotted key. */
 static bool
 toml_pair(struct toml_parser *tp, struct toml *to)
 {
@@ -2297,7 +2297,7 @@ toml_header(struct toml_parser *tp, struct toml *root)
 
 /* ---- the whole text ---- */
 
-/* A line begins here that can hardly be part of an array: `key =`, or `[letters]`. */
+/* Whether a line begins here that is hardly part of an array: `key =`, `[letters]`. */
 static bool
 toml_resumes(const struct toml_parser *tp)
 {
@@ -2313,7 +2313,7 @@ toml_resumes(const struct toml_parser *tp)
 	return p > from && p < tp->end && *p == (header ? ']' : '=');
 }
 
-/* To the next line, counting the brackets outside of quotes: they end a broken array. */
+/* Skips to the next line; counts brackets outside quotes, to find an array's end. */
 static void
 toml_skip_line(struct toml_parser *tp)
 {
@@ -2338,7 +2338,7 @@ toml_skip_line(struct toml_parser *tp)
 	toml_blanks(tp);
 }
 
-/* Behind an error in what began in that line: to where the next statement begins. */
+/* After an error in a statement begun in line `began`: skips to the next statement. */
 static void
 toml_recover(struct toml_parser *tp, unsigned began)
 {
@@ -2356,7 +2356,7 @@ toml_recover(struct toml_parser *tp, unsigned began)
 	while (tp->open > 0 && tp->p < tp->end && !toml_resumes(tp));
 }
 
-/* Tells the first bad byte of every line. */
+/* Reports the first bad byte of every line. */
 static void
 toml_check_utf8(struct toml_parser tp)
 {
@@ -2387,7 +2387,7 @@ toml_statement(struct toml_parser *tp, struct toml *root)
 	return toml_pair(tp, tp->table) && toml_line_end(tp);
 }
 
-/* Parses text into a tree in a; what is wrong goes to ds. Never NULL. */
+/* Parses text into a tree in a; errors go to ds. Never NULL. */
 static struct toml *
 toml_parse(struct arena *a, struct slice text, struct diags *ds)
 {
@@ -3558,13 +3558,13 @@ chunk_decode(struct body *b, char *p, size_t n, size_t *content, struct text *tr
 /* ==== path ===================================================================
  * Owns    the normalised view of the path in hand.
  * Offers  path_plain, path_normalise, path_raw, path_encode, query_has.
- * Calls   base. Routes match this view, so that no spelling slips past a
- *         guarded one; RFC 3986 6.2.2. */
+ * Calls   base. Routes match this view, so that no spelling of a path evades
+ *         its route; RFC 3986 6.2.2. */
 
 static char path_buf[PATH_PAD + TARGET_MAX + 1]; /* the pad stays zero */
 static uint16_t path_ends[TARGET_MAX + 1];
 
-/* A path that is its own normalised view. */
+/* The view of a path that is normal already. */
 static void
 path_plain(struct slice raw, struct path_view *v)
 {
@@ -3575,7 +3575,7 @@ path_plain(struct slice raw, struct path_view *v)
 	v->path = (struct slice){ to, raw.n };
 }
 
-/* The byte that %XX stands for, -1 when it is not that. */
+/* The byte that %XX at the front of s stands for; -1: no %XX is there. */
 static int
 percent_value(struct slice s)
 {
@@ -3587,7 +3587,7 @@ percent_value(struct slice s)
 	return high << 4 | low;
 }
 
-/* One segment decoded behind *n, but for %2F and %25. -1: malformed, or a NUL. */
+/* Decodes one segment to to + *n, except %2F and %25. -1: malformed, or a NUL. */
 static int
 segment_decode(struct slice s, const char *raw, char *to, size_t *n)
 {
@@ -3624,8 +3624,8 @@ is_dots(struct slice s)
 	return slice_eq(s, S(".")) || slice_eq(s, S(".."));
 }
 
-/* A dot segment stands beside an encoded slash or a backslash, which some backends take for
- * a slash: `..%2F`, `..\`. */
+/* Whether a dot segment is beside an encoded slash or a backslash, which some
+ * backends take for a slash: `..%2F`, `..\`. */
 static bool
 hides_dots(struct slice s)
 {
@@ -3666,7 +3666,7 @@ path_normalise(struct slice raw, struct path_view *v)
 		if (hides_dots(done) || (is_dots(done) && memchr(done.p, ';', done.n)))
 			return -400;
 		if (rest.p && slice_starts(done, S(";")))
-			return -400; /* such servers see nothing there: `/;x/admin` */
+			return -400; /* some servers cut `;x`: `/;x/admin` */
 		if (done.n == 0)
 			continue;
 		if (slice_eq(done, S("."))) {
@@ -3700,11 +3700,11 @@ path_raw(const struct path_view *v, size_t from, size_t to)
 		return S("");
 	start = v->ends[from] - 1u;
 	if (start >= 2 && v->raw.p[start - 2] == '%')
-		start -= 2; /* nothing else can stand there */
+		start -= 2; /* the byte was %XX */
 	return (struct slice){ v->raw.p + start, end - start };
 }
 
-/* The bytes of raw behind those, without dots that would climb over what is before them. */
+/* raw behind the first `from` normalised bytes, but not dot segments right there. */
 static struct slice
 path_rest(const struct path_view *v, size_t from)
 {
@@ -3718,7 +3718,7 @@ path_rest(const struct path_view *v, size_t from)
 	return slice_from(v->raw, cut);
 }
 
-/* A normalised or rewritten path for a request line. What is percent-encoded stays so. */
+/* Adds a normalised or rewritten path for a request line; keeps %XX as it is. */
 static void
 path_encode(struct text *t, struct slice normal)
 {
@@ -3735,7 +3735,7 @@ path_encode(struct text *t, struct slice normal)
 	}
 }
 
-/* s, form-decoded, is want. */
+/* Whether s, form-decoded, is want. */
 static bool
 form_is(struct slice s, struct slice want)
 {
@@ -3753,7 +3753,7 @@ form_is(struct slice s, struct slice want)
 	return n == want.n;
 }
 
-/* The query has that name with that value; `*`: with any. */
+/* Whether query has name with value; `*` is any value. */
 static bool
 query_has(struct slice query, struct slice name, struct slice value)
 {
@@ -3808,7 +3808,7 @@ ip_is_v4(const struct ip *ip)
 	    IP_V4_PREFIX - sizeof first) == 0;
 }
 
-/* Bytes that tell clients apart: who has one address of IPv6 has its whole network. */
+/* Bytes that tell clients apart: a client with IPv6 has a whole /64 network. */
 static size_t
 ip_own_bytes(const struct ip *ip)
 {
@@ -3904,7 +3904,7 @@ cidr_parse(struct slice s, struct cidr *c)
 	return true;
 }
 
-/* a.b.c.d/n, or of IPv6. */
+/* c as a.b.c.d/n, or with IPv6. */
 static void
 cidr_text(struct text *t, const struct cidr *c)
 {
@@ -3913,7 +3913,7 @@ cidr_text(struct text *t, const struct cidr *c)
 	text_uint(t, ip_is_v4(&c->ip) ? c->bits - IP_V4_PREFIX * 8u : c->bits);
 }
 
-/* A listener on a hears what is said to b: the same address, or all of its family, or both. */
+/* Whether a listener on a hears b: same address, all of its family, or of both. */
 static bool
 addr_covers(const struct addr *a, const struct addr *b)
 {
@@ -3938,7 +3938,7 @@ cidr_has(const struct cidr *c, const struct ip *ip)
 	unsigned rest = c->bits % 8, mask = (0xff00u >> rest) & 0xff;
 
 	if (c->bits < IP_V4_PREFIX * 8 && ip_is_v4(ip))
-		return false; /* a network of IPv6 holds none of IPv4 */
+		return false; /* no IPv4 address is in an IPv6 network */
 	return memcmp(c->ip.b, ip->b, whole) == 0 &&
 	    (rest == 0 || ((c->ip.b[whole] ^ ip->b[whole]) & mask) == 0);
 }
@@ -3952,7 +3952,7 @@ cidrs_have(const struct cidrs *c, const struct ip *ip)
 	return false;
 }
 
-/* None for a unix socket. */
+/* The address and port of s; none for a unix socket. */
 static struct ip
 ip_of_sock(const union sock *s, uint16_t *port)
 {
@@ -4126,7 +4126,7 @@ addr_url(struct arena *a, struct slice s, const struct addr_scheme *sc, struct a
 	if (!addr_inet(a, s, sc->port, out, why))
 		return false;
 	*why = "a URL names its host";
-	return !out->any || sc->scheme == SCHEME_HTTPS; /* which can be listened on */
+	return !out->any || sc->scheme == SCHEME_HTTPS; /* a listener may have no host */
 }
 
 /* Parses s; its texts are in a. False: *why says what was expected. */
@@ -4160,8 +4160,8 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 /* ==== proxy ==================================================================
  * Owns    nothing.
  * Offers  proxy_parse, proxy_write.
- * Calls   base, addr. Who the client is, said in front of a connection: versions
- *         1 and 2 of the PROXY protocol. */
+ * Calls   base, addr. The PROXY protocol, versions 1 and 2, which puts the
+ *         client's address in front of a connection. */
 
 static const struct slice proxy_v2_mark = { "\r\n\r\n\0\r\nQUIT\n", 12 };
 
@@ -4236,7 +4236,7 @@ proxy_parse_v2(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst,
 	return (int)n;
 }
 
-/* Bytes of the PROXY header in front of in; 0: not whole, -1: none. It may name nobody. */
+/* Bytes of the PROXY header that begins in; 0: not whole, -1: bad. May set no address. */
 static int
 proxy_parse(struct slice in, struct ip *src, uint16_t *sport, struct ip *dst, uint16_t *dport)
 {
@@ -4270,7 +4270,7 @@ proxy_write_v2(struct text *t, const struct ip *src, uint16_t sport, const struc
 	text_add(t, (struct slice){ ports, sizeof ports });
 }
 
-/* Says who the client is, as version 1 or 2. */
+/* Writes a PROXY header of version 1 or 2. */
 static void
 proxy_write(struct text *t, int version, const struct ip *src, uint16_t sport,
     const struct ip *dst, uint16_t dport)
@@ -4321,7 +4321,7 @@ FORTIFIED(memset, int)
  * Owns    nothing.
  * Offers  crypt_rounds, crypt_begin, sha_rounds, crypt_matches.
  * Calls   base, BearSSL's hashes. The crypt(3) schemes $5$ and $6$ (SHA-crypt),
- *         which musl on Debian comes without. */
+ *         which musl on Debian lacks. */
 
 #define SHA_ROUNDS       5000 /* presets and bounds of the scheme */
 #define SHA_ROUNDS_MIN   1000
@@ -4338,7 +4338,7 @@ sha_add(br_hash_compat_context *h, const void *p, size_t n)
 	h->vtable->update(&h->vtable, p, n);
 }
 
-/* The digest of s, said `times` times, repeated to fill n bytes. */
+/* The digest of `times` copies of s, repeated to fill n bytes. */
 static void
 sha_fill(const struct sha_scheme *sc, struct slice s, size_t times, unsigned char *to, size_t n)
 {
@@ -4446,7 +4446,7 @@ sha_split(struct slice hash, struct sha_job *j)
 	return salt;
 }
 
-/* The rounds of a hash that is known; 0: it is not. */
+/* The rounds that a hash takes; 0: it is no SHA-crypt hash. */
 static unsigned
 crypt_rounds(struct slice hash)
 {
@@ -4472,7 +4472,7 @@ crypt_begin(struct sha_job *j, struct slice password, struct slice hash)
 	return true;
 }
 
-/* After all rounds. */
+/* Whether the password was right, after all rounds. */
 static bool
 crypt_matches(const struct sha_job *j)
 {
@@ -4495,7 +4495,7 @@ json_blanks(struct json_reader *r)
 	r->p += strspn(r->p, " \t\n\r");
 }
 
-/* Steps over c, and the blanks before it, if it is what comes next. */
+/* Steps over blanks, and over c if it comes next. */
 static bool
 json_sign(struct json_reader *r, char c)
 {
@@ -4529,7 +4529,7 @@ json_unicode(struct json_reader *r, struct text *t)
 	return true;
 }
 
-/* What follows a backslash. */
+/* Behind a backslash. */
 static bool
 json_escape(struct json_reader *r, struct text *t)
 {
@@ -4567,7 +4567,7 @@ json_string(struct json_reader *r, struct slice *out)
 	return true;
 }
 
-/* Over digits; false: there are none. */
+/* Steps over digits; false: there are none. */
 static bool
 json_digits(struct json_reader *r)
 {
@@ -4664,7 +4664,7 @@ json_value_at(struct json_reader *r, int depth)
 	return json_sign(r, close) ? v : NULL;
 }
 
-/* NULL: it is malformed, too deep, or something stands behind it. */
+/* NULL: text is malformed, too deep, or goes on behind the value. */
 static struct json *
 json_parse(struct arena *a, struct slice text)
 {
@@ -4756,13 +4756,13 @@ json_close(struct json_out *o, char bracket)
 /* ==== pem ====================================================================
  * Owns    nothing: what it makes is in the caller's arena.
  * Offers  pem_of, pem_next, pem_count, pem_is_cert.
- * Calls   base, arena, BearSSL. Its lengths are not believed. RFC 7468. */
+ * Calls   base, arena, BearSSL. Lengths in it are never trusted. RFC 7468. */
 
 static struct slice
 pem_of(struct arena *a, const char *what, const void *der, size_t n)
 {
 	size_t len = br_pem_encode(NULL, der, n, what, BR_PEM_LINE64);
-	char *p = arena_alloc(a, len + 1); /* it writes a NUL behind */
+	char *p = arena_alloc(a, len + 1); /* BearSSL adds a NUL */
 
 	br_pem_encode(p, der, n, what, BR_PEM_LINE64);
 	return (struct slice){ p, len };
@@ -4772,13 +4772,13 @@ pem_of(struct arena *a, const char *what, const void *der, size_t n)
 #define PEM_BEGIN  S("-----BEGIN ")
 #define PEM_END    S("-----END ")
 
-/* One line without its end and the blanks there. */
+/* Takes a line off *rest, without its end and blanks around it. */
 static bool
 pem_line(struct slice *rest, struct slice *line)
 {
 	if (!slice_cut(rest, '\n', line))
 		return false;
-	if (slice_starts(*line, S("\xef\xbb\xbf"))) /* some editors begin a file so */
+	if (slice_starts(*line, S("\xef\xbb\xbf"))) /* a byte order mark */
 		*line = slice_from(*line, 3);
 	while (line->n > 0 && (is_blank(line->p[line->n - 1]) || line->p[line->n - 1] == '\r'))
 		line->n--;
@@ -4786,7 +4786,7 @@ pem_line(struct slice *rest, struct slice *line)
 	return true;
 }
 
-/* What stands between mark and dashes, if line is that. */
+/* The name between mark and dashes; false: line is no such mark. */
 static bool
 pem_mark(struct slice line, struct slice mark, struct slice *name)
 {
@@ -4830,7 +4830,7 @@ pem_next(struct arena *a, struct slice *rest, struct pem *out)
 	return der.n > 0 ? 1 : -1;
 }
 
-/* No more objects than this are in text. */
+/* The most objects that text can hold. */
 static size_t
 pem_count(struct slice text)
 {
@@ -4851,17 +4851,17 @@ pem_is_cert(const struct pem *o)
 /* ==== der ====================================================================
  * Owns    nothing: what it makes is in the caller's arena.
  * Offers  key_new, key_point, key_pem, csr_der, cert_make_pem.
- * Calls   base, arena, pem, BearSSL. Keys of P-256, and what is said of them: X.690,
+ * Calls   base, arena, pem, BearSSL. Keys of P-256, and certificates for them: X.690,
  *         RFC 2986, 5280, 5480, 8737. */
 
-/* `MADE` certificates: good from the past for clocks that are wrong. */
+/* Self-signed certificates; valid from the past on, for clocks that are slow. */
 #define MADE_BEFORE_S (2 * DAY_S)
 #define MADE_FOR_S    (30 * DAY_S)
 
 /* ecdsa-with-SHA256; RFC 5758 3.2. */
 static const unsigned char der_ecdsa_sha256[] = { 0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
 	0x3d, 0x04, 0x03, 0x02 };
-/* What stands before the point of a public key of P-256; RFC 5480 2. */
+/* The bytes before the point of a public key of P-256; RFC 5480 2. */
 static const unsigned char der_p256[] = { 0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48,
 	0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03,
 	0x42, 0x00 };
@@ -4884,7 +4884,7 @@ der_new(struct arena *a, size_t cap)
 	return (struct der){ arena_alloc(a, cap), cap, cap, false };
 }
 
-/* In front of what is there. */
+/* Puts n bytes in front of what is there. */
 static void
 der_put(struct der *d, const void *p, size_t n)
 {
@@ -4896,14 +4896,14 @@ der_put(struct der *d, const void *p, size_t n)
 	memcpy(d->p + d->at, p, n);
 }
 
-/* How much is there. */
+/* Bytes written so far. */
 static size_t
 der_n(const struct der *d)
 {
 	return d->cap - d->at;
 }
 
-/* Makes all that came since there were `since` bytes the content of a tag. */
+/* Makes the bytes written since there were `since` the content of a tag. */
 static void
 der_wrap(struct der *d, unsigned tag, size_t since)
 {
@@ -4912,7 +4912,7 @@ der_wrap(struct der *d, unsigned tag, size_t since)
 	unsigned char b[DER_HEADER_MAX] = { (unsigned char)tag, low };
 
 	d->full |= n > DER_MAX;
-	if (bytes > 0) { /* so many of length follow */
+	if (bytes > 0) { /* so many bytes of length follow */
 		b[1] = (unsigned char)(0x80 | bytes);
 		b[2] = bytes == 2 ? high : low;
 		b[3] = low;
@@ -4952,7 +4952,7 @@ key_new(br_ec_private_key *out, unsigned char x[EC_KEY_BYTES])
 	return true;
 }
 
-/* Its public half, uncompressed. */
+/* The public half of key, uncompressed. */
 static bool
 key_point(const br_ec_private_key *key, unsigned char q[EC_POINT_BYTES])
 {
@@ -4964,7 +4964,7 @@ key_point(const br_ec_private_key *key, unsigned char q[EC_POINT_BYTES])
 	return true;
 }
 
-/* PKCS#8; empty: that is no key of P-256. */
+/* key as PKCS#8; empty: it is no key of P-256. */
 static struct slice
 key_pem(struct arena *a, const br_ec_private_key *key)
 {
@@ -5012,7 +5012,7 @@ der_names(struct der *d, const struct slices *names)
 	der_wrap(d, DER_SEQUENCE, start);
 }
 
-/* NULL: all can stand in a certificate, in cap bytes with all the rest. */
+/* *cap is room for a certificate with names. NULL, or why there can be none. */
 static const char *
 der_room(const struct slices *names, size_t *cap)
 {
@@ -5095,7 +5095,7 @@ der_time(struct der *d, time_t when)
 	der_wrap(d, skip ? DER_UTC_TIME : DER_TIME, since);
 }
 
-/* What is signed, back to front. False: no key, or nothing random. RFC 5280 4.1. */
+/* The signed part, back to front. False: no key, or nothing random. RFC 5280 4.1. */
 static bool
 der_cert(struct der *d, const br_ec_private_key *key, const struct slices *names,
     const unsigned char *acme_hash)
@@ -5106,7 +5106,7 @@ der_cert(struct der *d, const br_ec_private_key *key, const struct slices *names
 
 	if (!random_fill(serial, sizeof serial))
 		return false;
-	serial[0] = (unsigned char)((serial[0] & 0x7f) | 0x40); /* positive, and all of it said */
+	serial[0] = (unsigned char)((serial[0] & 0x7f) | 0x40); /* positive, 16 bytes */
 	if (acme_hash) { /* for tls-alpn-01 */
 		der_put(d, acme_hash, ACME_HASH);
 		der_wrap(d, DER_OCTETS, 0);
@@ -5134,8 +5134,8 @@ der_cert(struct der *d, const br_ec_private_key *key, const struct slices *names
 	return true;
 }
 
-/* A new key and its own self-signed certificate, as PEM; with acme_hash (32 bytes) it answers
- * tls-alpn-01. NULL, or why not. */
+/* A new key and a self-signed certificate, as PEM; with acme_hash (32 bytes) it
+ * answers tls-alpn-01. NULL, or why not. */
 static const char *
 cert_make_pem(struct arena *a, const struct slices *names, const unsigned char *acme_hash,
     struct slice *pem)
@@ -5164,8 +5164,8 @@ cert_make_pem(struct arena *a, const struct slices *names, const unsigned char *
 /* ==== x509 ===================================================================
  * Owns    nothing: what it makes is in the caller's arena.
  * Offers  asn1_next, asn1_take, x509_split, x509_names, x509_host, x509_who.
- * Calls   base, arena. What stands in a certificate, whose lengths are not
- *         believed. RFC 5280, X.690. */
+ * Calls   base, arena. The parts of a certificate, whose lengths are never
+ *         trusted. RFC 5280, X.690. */
 
 /* Object identifiers, encoded. */
 #define OID_CN        S("\x55\x04\x03")
@@ -5198,7 +5198,7 @@ asn1_next(struct slice *rest, unsigned *tag, struct slice *in)
 	return true;
 }
 
-/* The same, if it is a `want`; else *rest stays. */
+/* Takes the next element if its tag is `want`; else *rest stays. */
 static bool
 asn1_take(struct slice *rest, unsigned want, struct slice *in)
 {
@@ -5269,7 +5269,7 @@ x509_attribute(struct arena *a, struct slice dn, struct slice oid)
 	return found;
 }
 
-/* Whose name it is, for people: organisation and common name. */
+/* A distinguished name for people: organisation and common name. */
 static struct slice
 x509_who(struct arena *a, struct slice dn)
 {
@@ -5280,7 +5280,7 @@ x509_who(struct arena *a, struct slice dn)
 	return o.n > 0 ? o : cn.n > 0 ? cn : S("somebody without a name");
 }
 
-/* A name that a client may ask for, in lower case; empty: it is none. */
+/* name in lower case, as clients ask for it; empty: they cannot. */
 static struct slice
 x509_host(struct arena *a, struct slice name)
 {
@@ -5296,7 +5296,7 @@ x509_host(struct arena *a, struct slice name)
 	return name;
 }
 
-/* Its dNSNames, or without any its common name. RFC 6125 6.4.4. */
+/* The dNSNames of x or, without any, its common name. RFC 6125 6.4.4. */
 static struct slices
 x509_names(struct arena *a, const struct x509 *x)
 {
@@ -5326,7 +5326,7 @@ x509_names(struct arena *a, const struct x509 *x)
 
 enum { JOSE_SIGNATURE = 2 * EC_KEY_BYTES }; /* ES256: r, s; RFC 7518 3.4 */
 
-/* Without padding; a NUL follows. */
+/* s in base64url, without padding; a NUL follows. */
 static struct slice
 b64url(struct arena *a, struct slice s)
 {
@@ -5337,7 +5337,7 @@ b64url(struct arena *a, struct slice s)
 	return text_slice(&t);
 }
 
-/* Operators also paste it with padding, or in the other alphabet. False: it is neither. */
+/* Also takes padding and plain base64, which operators paste. False: s is neither. */
 static bool
 b64url_decode(struct arena *a, struct slice s, struct slice *out)
 {
@@ -6028,8 +6028,8 @@ FAST_END
  * Offers  certs_load, certs_pair, certs_pack,
  *         certs_unpack, certs_are_less, certs_keep, certs_free, certs_print,
  *         cert_covers, cert_date.
- * Calls   base, arena, walk, pem, der, x509, BearSSL. Whatever a file holds, its lengths
- *         are not believed. RFC 7468, RFC 5280. */
+ * Calls   base, arena, walk, pem, der, x509, BearSSL. Lengths that a file states are
+ *         never trusted. RFC 7468, RFC 5280. */
 
 /* ---- one certificate with its key ---- */
 
@@ -6055,7 +6055,7 @@ certs_say(const struct certs_reader *r, enum diag_level level, const char *fmt, 
 	return false;
 }
 
-/* A day, as certificates and people count them. */
+/* The date of s, in UTC. */
 static const char *
 cert_date(struct arena *a, int64_t s)
 {
@@ -6067,7 +6067,7 @@ cert_date(struct arena *a, int64_t s)
 	return arena_fmt(a, "%04d-%02d-%02d", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday);
 }
 
-/* All certificates in text, leaf first, in whatever order they stand. */
+/* All certificates in text, in its order; the first is taken for the leaf. */
 static bool
 cert_chain(const struct certs_reader *r, struct cert *c, struct slice text)
 {
@@ -6120,7 +6120,7 @@ number_dup(struct arena *a, const unsigned char *p, size_t *n)
 	return (unsigned char *)(uintptr_t)arena_dup(a, (struct slice){ (const char *)p, *n }).p;
 }
 
-/* The bits of a curve that warp can use; 0: another one. */
+/* The bits of a curve; 0: warp cannot use it. */
 static unsigned
 curve_bits(int curve)
 {
@@ -6164,7 +6164,7 @@ cert_key(const struct certs_reader *r, struct cert *c, struct slice der)
 	return true;
 }
 
-/* The public half that belongs to the key is the one of the certificate. */
+/* Whether pk is the public half of c's key. */
 static bool
 cert_has_key(const struct cert *c, const br_x509_pkey *pk)
 {
@@ -6179,7 +6179,7 @@ cert_has_key(const struct cert *c, const br_x509_pkey *pk)
 		return pk->key.ec.curve == c->ec.curve &&
 		    (n = br_ec_compute_pub(br_ec_get_default(), &pub, b, &c->ec)) > 0 &&
 		    n == pk->key.ec.qlen && memcmp(b, pk->key.ec.q, n) == 0;
-	/* the default one, of 31 bits, has no room for 4096 bits in BearSSL 0.6 */
+	/* the default, i31, has no room for 4096 bits in BearSSL 0.6 */
 	n = br_rsa_i15_compute_modulus(NULL, &c->rsa);
 	if (n == 0 || n > sizeof b)
 		return false;
@@ -6198,7 +6198,7 @@ x509_key(br_x509_decoder_context *d, const br_x509_certificate *x)
 	return br_x509_decoder_get_pkey(d);
 }
 
-/* The key does not belong to the leaf: to which one, then? */
+/* The key is not the leaf's: says whose it is, if of this chain. */
 static bool
 cert_mismatch(const struct certs_reader *r, const struct cert *c)
 {
@@ -6257,7 +6257,7 @@ cert_pem(struct arena *a, struct cert *c, const struct pem *key)
 	c->pem = text_slice(&t);
 }
 
-/* Each certificate of a chain is signed by the next. RFC 5246 7.4.2. */
+/* Warns where a certificate is not signed by the next one. RFC 5246 7.4.2. */
 static void
 cert_order(const struct certs_reader *r, const struct cert *c)
 {
@@ -6277,7 +6277,7 @@ cert_order(const struct certs_reader *r, const struct cert *c)
 	}
 }
 
-/* What is no error, yet hardly meant. */
+/* Warns of what is no error, but probably a mistake. */
 static void
 cert_judge(const struct certs_reader *r, const struct cert *c)
 {
@@ -6304,7 +6304,7 @@ cert_judge(const struct certs_reader *r, const struct cert *c)
 		    "use P-256", c->key_file);
 }
 
-/* The texts of the two files (one file: the same text) become c. */
+/* Makes c from the texts of its two files (one file: the same text). */
 static bool
 cert_read(const struct certs_reader *r, struct cert *c, struct slice cert_text,
     struct slice key_text)
@@ -6388,7 +6388,7 @@ certs_new(struct arena **a, int room)
 	return set;
 }
 
-/* The next of a set; its file names are copied. */
+/* The next certificate of set, not counted in n yet; copies the file names. */
 static struct cert *
 certs_add(struct cert_set *set, enum cert_origin origin, const char *cert, const char *key)
 {
@@ -6400,14 +6400,14 @@ certs_add(struct cert_set *set, enum cert_origin origin, const char *cert, const
 	return c;
 }
 
-/* Where it comes from, in words. */
+/* Where c comes from, in words. */
 static const char *
 cert_name(const struct cert *c)
 {
 	return c->cert_file ? c->cert_file : "the one that warp has signed itself";
 }
 
-/* Two of the same key type for one name: the second is never chosen. */
+/* Warns of two certificates of one key type for one name: the second is not used. */
 static void
 certs_twins(struct certs_reader *r, const struct cert_set *set)
 {
@@ -6435,21 +6435,21 @@ cert_covered(const struct cert *c, const struct slices *names)
 	return n;
 }
 
-/* c is for these names and no others. */
+/* Whether c is for these names and no others. */
 static bool
 cert_is_for(const struct cert *c, const struct slices *names)
 {
 	return cert_covered(c, names) == names->n && c->names.n == names->n;
 }
 
-/* Where the certificate by ACME is, key and chain in one. */
+/* The file of the certificate by ACME, key and chain in one. */
 static const char *
 acme_file(struct arena *a, const struct tls_conf *t)
 {
 	return arena_fmt(a, "%s/%s.pem", t->acme_dir, t->domains.v[0].p);
 }
 
-/* The certificate by ACME, if it has any of the names. True: it has them all. */
+/* Adds the certificate by ACME if it has any of the names. True: it has all. */
 static bool
 certs_acme(struct certs_reader *r, struct cert_set *set, const struct tls_conf *t)
 {
@@ -6471,7 +6471,7 @@ certs_acme(struct certs_reader *r, struct cert_set *set, const struct tls_conf *
 	return cert_covered(c, &t->domains) == t->domains.n;
 }
 
-/* Until ACME has got one: signed by itself. */
+/* Adds a self-signed certificate, until there is one by ACME. */
 static bool
 certs_made(const struct certs_reader *r, struct cert_set *set, const struct tls_conf *t)
 {
@@ -6490,7 +6490,7 @@ certs_made(const struct certs_reader *r, struct cert_set *set, const struct tls_
 	return true;
 }
 
-/* All certificates of t; NULL: one is bad. say hears of which pair; -1: the one by ACME. */
+/* All certificates of t; NULL: one is bad, or none. say gets the pair; -1: by ACME. */
 static struct cert_set *
 certs_load(const struct tls_conf *t,
     void (*say)(void *to, enum diag_level level, int pair, const char *text), void *to)
@@ -6520,7 +6520,7 @@ certs_load(const struct tls_conf *t,
 	return NULL;
 }
 
-/* The set of one, as a client of upstreams needs it. */
+/* A set of one certificate, for connections to upstreams. */
 static struct cert_set *
 certs_pair(const char *cert, const char *key,
     void (*say)(void *to, enum diag_level level, int pair, const char *text), void *to)
@@ -6531,7 +6531,7 @@ certs_pair(const char *cert, const char *key,
 	return certs_load(&t, say, to);
 }
 
-/* Another number when a file that t names has changed. */
+/* A hash that changes when a file that t names has changed. */
 static uint64_t
 certs_print(const struct tls_conf *t)
 {
@@ -6553,9 +6553,9 @@ certs_print(const struct tls_conf *t)
 	return h;
 }
 
-/* ---- from the master to its workers, who may not open the files ---- */
+/* ---- from the master to workers, which may not open the files ---- */
 
-/* For each certificate a line of its origin and three lengths, then file names and PEM. */
+/* For each certificate a line (origin, three lengths), then file names and PEM. */
 static struct slice
 certs_pack(const struct cert_set *set, struct arena *a)
 {
@@ -6631,7 +6631,7 @@ certs_unpack(struct slice packed)
 	return NULL;
 }
 
-/* A certificate by ACME does not give way to one that warp signs itself. */
+/* Whether old has a certificate by ACME, and new has none. */
 static bool
 certs_are_less(const struct cert_set *old, const struct cert_set *new)
 {
@@ -6644,7 +6644,7 @@ certs_are_less(const struct cert_set *old, const struct cert_set *new)
 	return had;
 }
 
-/* set or, if old has one by ACME for a domain and set has not, another set with that. */
+/* set or, if only old has a certificate by ACME for domains, a new set with it added. */
 static struct cert_set *
 certs_keep(struct cert_set *set, const struct cert_set *old, const struct slices *domains)
 {
@@ -6693,7 +6693,7 @@ trust_dn(void *to, const void *p, size_t n)
 	text_add(to, (struct slice){ p, n });
 }
 
-/* der as an anchor; false: BearSSL does not know its kind of key. */
+/* Makes der an anchor; false: BearSSL cannot use it. */
 static bool
 trust_add(struct arena *a, struct slice der, br_x509_trust_anchor *out)
 {
@@ -10931,7 +10931,7 @@ conf_print_json(const struct conf *c, FILE *to)
  * Calls   base, arena, walk, diag. NNN.html and NNN.json of server.error_dir
  *         are read with the configuration: workers may not be allowed to later. */
 
-/* The page's bytes; false: said as a warning. */
+/* Reads a page; false: a warning was noted. */
 static bool
 page_read(struct conf *cf, const char *path, struct slice *body)
 {
@@ -10944,7 +10944,7 @@ page_read(struct conf *cf, const char *path, struct slice *body)
 	return !why;
 }
 
-/* Status of `NNN.html` or `NNN.json`; 0: another file. */
+/* The status of `NNN.html` or `NNN.json`; 0: name is another file. */
 static int
 page_name(const char *name, bool *json)
 {
@@ -10957,7 +10957,7 @@ page_name(const char *name, bool *json)
 	return (int)status;
 }
 
-/* Reads them all; a page that cannot be read is a warning. */
+/* Reads all pages; one that cannot be read is a warning. */
 static void
 pages_load(struct conf *cf)
 {
@@ -10982,7 +10982,7 @@ pages_load(struct conf *cf)
  * Offers  board_open, board_adopt, board_attach, board_addrs_set, board_addrs_get,
  *         board_hits_clear, board_changed, board_text_set, board_text_get,
  *         board_worker_gone, COUNT, rate_take, challenge_set, challenge_answer.
- * Calls   base, arena, clock, log, addr. Who writes what is said in warp.h. */
+ * Calls   base, arena, clock, log, addr. The writers are named in warp.h. */
 
 #define ADDR_TEXT 128 /* bytes of an address with its port, or of a socket's path */
 
@@ -10994,7 +10994,7 @@ static struct board *board;
 	    atomic_load_explicit(&(counter), memory_order_relaxed) + (n),        \
 	    memory_order_relaxed)
 
-/* Adds n in pieces of at most half of lo, and tells hi when that was passed. */
+/* Adds n in pieces of at most half of lo; hi counts the halves passed. */
 __attribute__((always_inline)) static inline void
 wide_grow(struct wide *w, uint64_t n, bool alone)
 {
@@ -11009,21 +11009,21 @@ wide_grow(struct wide *w, uint64_t n, bool alone)
 	}
 }
 
-/* Any process may. */
+/* For any process. */
 static void
 wide_add(struct wide *w, uint64_t n)
 {
 	wide_grow(w, n, false);
 }
 
-/* The only writer does: no locked instruction. */
+/* For an only writer: no locked instruction. */
 static void
 wide_count(struct wide *w, uint64_t n)
 {
 	wide_grow(w, n, true);
 }
 
-/* One writer. */
+/* For an only writer. */
 static void
 wide_set(struct wide *w, int64_t to)
 {
@@ -11043,8 +11043,8 @@ wide_get(const struct wide *w)
 
 /* ---- sequence locks ---- */
 
-/* Makes seq odd: what it guards may be written. False: another one did. (If it was odd
- * already, its writer had died.) */
+/* Makes seq odd: what it guards may be written. False: another writer was faster. (If
+ * seq was odd already, its writer had died.) */
 static bool
 seq_take(atomic_uint *seq, unsigned was)
 {
@@ -11060,7 +11060,7 @@ seq_give(atomic_uint *seq)
 	atomic_fetch_add_explicit(seq, 1, memory_order_release);
 }
 
-/* Copies what seq guards, of one piece. False: its writer died in it. */
+/* Copies what seq guards, whole. False: it never was; its writer has died. */
 static bool
 seq_copy(const atomic_uint *seq, void *to, const void *from, size_t n)
 {
@@ -11076,7 +11076,7 @@ seq_copy(const atomic_uint *seq, void *to, const void *from, size_t n)
 
 /* ---- the mapping ---- */
 
-static int board_fd = -1; /* for the next binary; -1: it cannot have it */
+static int board_fd = -1; /* for the next binary; -1: none */
 
 /* A hash of all that must be the same for two binaries to share a board. */
 static uint64_t
@@ -11116,7 +11116,7 @@ board_open(void)
 	log_lost = &board->log_lost;
 }
 
-/* The previous binary's board, if it looks alike: its workers still count there. */
+/* The previous binary's board, if of the same layout: its workers still count there. */
 static bool
 board_adopt(int fd)
 {
@@ -11137,7 +11137,7 @@ board_adopt(int fd)
 	return true;
 }
 
-/* The record of that key, or one that no worker can name any more. */
+/* The record of key, else one that no worker can name any more; NULL: full. */
 static struct board_instance *
 board_record(const char *key)
 {
@@ -11159,7 +11159,7 @@ board_record(const char *key)
 	return unused;
 }
 
-/* How many before it in its upstream have its address; each has a state of its own. */
+/* How many instances before in, in its upstream, have in's address. */
 static int
 instance_twin(const struct instance *in)
 {
@@ -11170,7 +11170,7 @@ instance_twin(const struct instance *in)
 	return n;
 }
 
-/* Its key on the board: upstream, address, and which twin it is. False: too long. */
+/* The key of in on the board: upstream, address, number as a twin. False: too long. */
 static bool
 instance_key(const struct instance *in, char key[INSTANCE_KEY_MAX])
 {
@@ -11240,7 +11240,7 @@ board_addrs_get(struct board_instance *b, unsigned i, union sock *sock, socklen_
 	return true;
 }
 
-/* Before workers of a new configuration count there. */
+/* Clears a half of hits before workers of another configuration use it. */
 static void
 board_hits_clear(unsigned half)
 {
@@ -11255,7 +11255,7 @@ board_changed(void)
 	board->epoch++;
 }
 
-/* One writer at a time. What does not fit is cut. */
+/* One writer at a time. A long text is cut. */
 static void
 board_text_set(struct board_text *t, struct slice s)
 {
@@ -11268,7 +11268,7 @@ board_text_set(struct board_text *t, struct slice s)
 	seq_give(&t->seq);
 }
 
-/* A copy of it; empty while it is being written without end. */
+/* A copy of t; empty if its writer has died writing. */
 static const char *
 board_text_get(const struct board_text *t, char out[WHY_MAX])
 {
@@ -11278,7 +11278,7 @@ board_text_get(const struct board_text *t, char out[WHY_MAX])
 	return out;
 }
 
-/* Where it is now, as configured or as its process moved; "-": nowhere. out may hold it. */
+/* The address of in now: configured, or of its process; "-": none. May be in out. */
 static const char *
 instance_address(const struct instance *in, char out[ADDR_TEXT])
 {
@@ -11328,7 +11328,7 @@ places_less(atomic_uint *places, unsigned n)
 	return had - MIN(n, had);
 }
 
-/* A worker left: what it counted is kept, its slot is free. */
+/* A worker left: keeps its sums in board->gone and frees its slot. */
 static void
 board_worker_gone(int slot)
 {
@@ -11356,8 +11356,8 @@ rate_until(const struct board_rate *cell)
 }
 
 /* GCRA: each request costs period / requests of time; a client may be burst
- * requests ahead. Returns 0 when it may pass, else seconds to wait, at least
- * 1. The cell whose debt ends first makes room for a new client. */
+ * requests ahead. Returns 0: the request may pass; else seconds to wait, 1 or
+ * more. The cell whose debt ends first makes room for a new client. */
 static unsigned
 rate_take(const struct rate_limit *r, uint64_t tag)
 {
@@ -11377,7 +11377,7 @@ rate_take(const struct rate_limit *r, uint64_t tag)
 		cell->tag = (uint32_t)(tag >> 32);
 		cell->until_lo = cell->until_hi = 0;
 	}
-	/* nobody owes more: another worker's clock, two that wrote at once, a lower limit */
+	/* more is no true debt: another clock, two writers at once, a limit lowered */
 	until = MIN(rate_until(cell), now + room);
 	next = MAX(now, until) + cost;
 	if (next <= now + room)
@@ -11387,8 +11387,8 @@ rate_take(const struct rate_limit *r, uint64_t tag)
 	return until == next ? 0 : (unsigned)((next - now - room + 999999) / 1000000);
 }
 
-/* The CA shall find that answer for domain: at `/.well-known/…/token` or, with "" for
- * a token, in the handshake. NULL: record i is free again. One writer. False: too long. */
+/* Record i is the answer that the CA gets for domain: at `/.well-known/…/token` or, with
+ * token "", in the handshake. domain NULL frees i. One writer. False: too long. */
 static bool
 challenge_set(int i, const char *domain, const char *token, const char *answer)
 {
@@ -11449,7 +11449,7 @@ static const char *const standing_names[STANDINGS] = {
 	[STAND_OFF]        = "off",
 };
 
-/* When its breaker lets a trial through; 0: closed, as always where there is no other. */
+/* When in's breaker lets a trial through; 0: closed, always so for a sole instance. */
 static int64_t
 instance_open_until(const struct instance *in)
 {
@@ -11457,7 +11457,7 @@ instance_open_until(const struct instance *in)
 	int32_t left = (int32_t)(until - (uint32_t)now_ms);
 
 	if (until == 0)
-		return 0; /* what lies further ahead than it was ever set is long gone */
+		return 0; /* below: further ahead than it is ever set means long past */
 	return left > (int64_t)in->up->fail_ms + SECOND_MS ? 1 : MAX(now_ms + left, 1);
 }
 
@@ -11523,7 +11523,7 @@ why_checks(const struct instance *in, struct text *why)
 	    clock_ago(b->checked_ms) / SECOND_MS);
 }
 
-/* Why in stands as it does; nothing while it is up. */
+/* The reason for the standing of in; nothing while it is up. */
 static void
 instance_why(const struct instance *in, struct text *why)
 {
@@ -11588,7 +11588,7 @@ instance_worked(const struct instance *in)
 	board_changed();
 }
 
-/* An answer took so long: into the moving average. */
+/* Adds the time of one answer to the moving average. */
 static void
 instance_timed(const struct instance *in, int64_t us)
 {
@@ -11600,7 +11600,7 @@ instance_timed(const struct instance *in, int64_t us)
 	atomic_store_explicit(&in->board->average_us, (unsigned)us, memory_order_relaxed);
 }
 
-/* False: another request is the trial. The trial opens it for others until it is over. */
+/* Takes a due trial, and opens the breaker for others. False: it is another's. */
 static bool
 instance_claim(const struct instance *in)
 {
@@ -11639,7 +11639,7 @@ roster_open(struct upstream *up)
 	r->turns = xcalloc(n, sizeof *r->turns);
 	if (up->balance->turns)
 		r->ring = xcalloc(MAX(roster_ring_max(up), 1), sizeof *r->ring);
-	r->epoch = board->epoch - 1; /* to be made */
+	r->epoch = board->epoch - 1; /* ready is to be made */
 	up->roster = r;
 }
 
@@ -11666,7 +11666,7 @@ roster_weight(struct roster *r, const struct instance *in)
 	int64_t step = MAX(slow / PERCENT, SLOW_START_MS), part;
 
 	if (in->board->up_since_ms == 0 || ago >= slow) {
-		in->board->up_since_ms = 0; /* or it would seem to be back in 49 days */
+		in->board->up_since_ms = 0; /* or it would seem new again in 49 days */
 		return in->weight * PERCENT;
 	}
 	if (r->until_ms == 0 || now_ms + step < r->until_ms)
@@ -11675,7 +11675,7 @@ roster_weight(struct roster *r, const struct instance *in)
 	return in->weight * (uint32_t)MAX(part, 1);
 }
 
-/* Instances of one kind that can be asked join the roster. */
+/* Adds the instances, backups or not, that can be asked. */
 static void
 roster_list(struct upstream *up, bool backup)
 {
@@ -11695,7 +11695,7 @@ roster_list(struct upstream *up, bool backup)
 	}
 }
 
-/* Fills the roster anew, but only when that may change it. */
+/* Makes the roster anew if it may have changed. */
 static void
 roster_refresh(struct upstream *up)
 {
@@ -11737,7 +11737,7 @@ roster_backup(struct upstream *up, const struct pick *p)
 	return best;
 }
 
-/* Of the instances whose breaker is open, the one that failed longest ago gets the trial. */
+/* Gives the trial to the instance, with an open breaker, that failed longest ago. */
 static struct instance *
 roster_last_resort(struct upstream *up, const struct pick *p)
 {
@@ -11764,7 +11764,7 @@ roster_last_resort(struct upstream *up, const struct pick *p)
 	return NULL;
 }
 
-/* Nobody on the roster will do. One that is full is waited for; others are tried once. */
+/* Nothing on the roster will do. NULL: one is only full; else a backup, or a trial. */
 static struct instance *
 roster_other(struct upstream *up, const struct pick *p)
 {
@@ -11795,7 +11795,7 @@ balance_pick(struct upstream *up, const struct pick *p)
 	return NULL;
 }
 
-/* What the cookie says of an instance, in every worker and after a restart. */
+/* The cookie's value for in: the same in every worker and after a restart. */
 static uint64_t
 stuck_value(const struct instance *in)
 {
@@ -12430,13 +12430,13 @@ buf_room(struct buf *f)
  *         tls_writev, tls_push, tls_pending, tls_close, tls_free, tls_oldest,
  *         tls_why.
  * Calls   base, arena, clock, addr, der, x509, certs, board, loop, BearSSL. BearSSL's
- *         engine does no I/O: what it wants to read and write is looked after
- *         here. A connection has record buffers only while bytes lie in them,
- *         and what verifies a peer only during its handshake. */
+ *         engine does no I/O: this room reads and writes for it. A connection
+ *         has record buffers only while bytes lie in them, and a verifier of
+ *         the peer only during its handshake. */
 
 #define TLS_RECORD 0x16 /* first byte of a handshake record */
-#define TLS_ALERT  0x15 /* and of one that closes */
-#define ALERT_BYTES 7   /* of a whole one; RFC 5246 7.2 */
+#define TLS_ALERT  0x15 /* and of an alert record */
+#define ALERT_BYTES 7   /* of an alert record; RFC 5246 7.2 */
 #define ALERT_FATAL 2
 #define BAD_CERTIFICATE 42
 #define UNRECOGNIZED_NAME 112 /* RFC 6066 3 */
@@ -12448,20 +12448,20 @@ buf_room(struct buf *f)
 #define TLS_ALPN_ACME "acme-tls/1" /* RFC 8737 */
 
 static const struct tls_conf *tls_conf; /* this worker's */
-static struct cert_set *tls_certs;      /* that new handshakes use */
+static struct cert_set *tls_certs;      /* for new handshakes */
 static struct slots tls_slots = { .size = sizeof(struct tls),
 	.next_at = offsetof(struct tls, link) };
 static struct tls_bufs *tls_bufs_free;
 static unsigned n_tls_bufs_free;
-static struct link handshakes; /* servers' in hand, oldest first */
+static struct link handshakes; /* of servers, running; oldest first */
 static unsigned n_handshakes;
-static uint64_t tls_settings; /* that a session depends on */
-static br_ssl_server_context server_made; /* what all servers begin as */
+static uint64_t tls_settings; /* hash of the settings that sessions depend on */
+static br_ssl_server_context server_made; /* each server begins as a copy */
 static br_ssl_client_context client_made;
 
 /* ---- the socket below ---- */
 
-/* How much of v the socket takes; 0: nothing now, -1: never again. */
+/* Bytes of v that the kernel took; 0: none now, -1: never again. */
 static ssize_t
 socket_put(struct chan *ch, struct iovec *v, int n)
 {
@@ -12482,7 +12482,7 @@ socket_put(struct chan *ch, struct iovec *v, int n)
 	return -1;
 }
 
-/* Bytes that the socket has; 0: none now, -1: its end, or it failed. */
+/* Bytes read; 0: none now, -1: the end, or it failed. */
 static ssize_t
 socket_get(struct chan *ch, void *to, size_t room)
 {
@@ -12502,7 +12502,7 @@ socket_get(struct chan *ch, void *to, size_t room)
 
 /* ---- memory ---- */
 
-/* Lends t buffers. BearSSL 0.6 needs no more for that than its two pointers. */
+/* Lends t buffers. BearSSL 0.6 needs only its two pointers set. */
 static void
 tls_wake(struct tls *t)
 {
@@ -12533,7 +12533,7 @@ tls_bufs_give(struct tls *t)
 		n_tls_bufs_free++;
 	}
 	t->bufs = NULL;
-	t->c.eng.ibuf = t->c.eng.obuf = NULL; /* whoever forgets to wake it crashes */
+	t->c.eng.ibuf = t->c.eng.obuf = NULL; /* use without tls_wake crashes */
 }
 
 /* Gives the buffers back, if nothing lies in them. */
@@ -12562,7 +12562,7 @@ tls_new(struct chan *ch)
 	return t;
 }
 
-/* No certificate of the set is needed by this handshake any more. */
+/* This handshake needs no certificate of its set any more. */
 static void
 tls_certs_leave(struct tls *t)
 {
@@ -12602,7 +12602,7 @@ tls_free(struct chan *ch)
 	slot_give(&tls_slots, t);
 }
 
-/* The longest handshake of a client; NULL: there is room for one more. */
+/* The chan with the oldest handshake of a server; NULL: there is room for another. */
 static struct chan *
 tls_oldest(void)
 {
@@ -12612,7 +12612,7 @@ tls_oldest(void)
 
 /* ---- what both sides speak ---- */
 
-/* The suites that need no instruction of the CPU's come first where it has none. */
+/* ChaCha20 suites come first where the CPU has no AES instructions. */
 static void
 tls_algorithms(br_ssl_engine_context *e)
 {
@@ -12640,7 +12640,7 @@ tls_algorithms(br_ssl_engine_context *e)
 	br_ssl_engine_add_flags(e, BR_OPT_NO_RENEGOTIATION);
 }
 
-/* What was usual before 2015, behind all that is better. tls.legacy. */
+/* tls.legacy: adds what was usual before 2015, behind all that is better. */
 static void
 tls_legacy(br_ssl_engine_context *e)
 {
@@ -12681,14 +12681,14 @@ tls_ready(struct tls *t)
 	return true;
 }
 
-/* ---- who the peer is ---- */
+/* ---- the peer's certificate ---- */
 
 static void
 verify_start_chain(const br_x509_class **ctx, const char *name)
 {
 	struct tls_verify *v = (struct tls_verify *)ctx;
 
-	(void)name; /* that is SNI's, where an address is none */
+	(void)name; /* of SNI: NULL for an IP address; v->name is not */
 	if (!v->any)
 		v->x.vtable->start_chain(&v->x.vtable, v->name);
 }
@@ -12752,7 +12752,7 @@ static const br_x509_class verify_class = {
 	verify_end_cert, verify_end_chain, verify_get_pkey,
 };
 
-/* Lends t what checks its peer against trust; NULL: anybody will do. */
+/* Lends t a verifier of its peer against trust; NULL: any peer will do. */
 static void
 tls_verify(struct tls *t, const struct trust *trust, const char *name)
 {
@@ -12820,7 +12820,7 @@ cert_choose(const struct cert_set *set, struct slice name, int rank, int key_typ
 	return NULL;
 }
 
-/* What the client asked for, in lower case. */
+/* The name that the client asked for, in lower case. */
 static struct slice
 tls_name(const br_ssl_engine_context *e, char out[256])
 {
@@ -12843,7 +12843,7 @@ hash_choose(uint32_t hashes, bool ec)
 	return 0;
 }
 
-/* The type of key that a suite needs; 0: another one. */
+/* The key type that a suite needs in the certificate; 0: neither EC nor RSA. */
 static int
 suite_key_type(uint16_t translated)
 {
@@ -12853,8 +12853,8 @@ suite_key_type(uint16_t translated)
 	    : keyx == BR_SSLKEYX_RSA || keyx == BR_SSLKEYX_ECDHE_RSA ? BR_KEYTYPE_RSA : 0;
 }
 
-/* A certificate for this handshake alone, which proves the name to an ACME server while one
- * asks. NULL: none does. RFC 8737 3. */
+/* A certificate for this handshake alone, which proves name to an ACME server. NULL: no
+ * challenge for name is open. RFC 8737 3. */
 static const struct cert *
 cert_of_challenge(struct tls *t, struct slice name)
 {
@@ -12899,7 +12899,7 @@ policy_fit(struct tls *t, const br_ssl_server_context *cc, struct slice name, in
 		const struct cert *c = only ? only : cert_choose(t->set, name, rank, key, curves);
 		if (!c || c->key_type != key)
 			continue;
-		if (cc->eng.session.version < BR_TLS12) /* what these prescribe */
+		if (cc->eng.session.version < BR_TLS12) /* prescribed by older TLS */
 			hash = key == BR_KEYTYPE_EC ? br_sha1_ID : 0;
 		else if (hash == 0 && suites[i][1] >> 12 != BR_SSLKEYX_RSA)
 			continue;
@@ -12910,7 +12910,7 @@ policy_fit(struct tls *t, const br_ssl_server_context *cc, struct slice name, in
 	return false;
 }
 
-/* The name decides before the suite does. */
+/* Chooses certificate and suite: the name counts before the suite. */
 static int
 policy_choose(const br_ssl_server_policy_class **ctx, const br_ssl_server_context *cc,
     br_ssl_server_choices *out)
@@ -12975,8 +12975,8 @@ static const br_ssl_server_policy_class policy_class = {
 
 /* ---- sessions, shared by all workers ---- */
 
-/* A session is good for its name and settings. BearSSL looks for it before it knows the name:
- * see tls_shake_end. */
+/* A session is good for its name and settings. BearSSL looks it up before the name is
+ * known: see tls_shake_end. */
 static uint64_t
 session_scope(const br_ssl_engine_context *e)
 {
@@ -13001,7 +13001,7 @@ session_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *cc,
 
 	(void)ctx;
 	if (seq & 1 && s->until_s > now_s)
-		return; /* another one writes, or was killed in it: this is only a cache */
+		return; /* being written, or its writer was killed: only a cache */
 	if (!seq_take(&s->seq, seq))
 		return;
 	s->scope = session_scope(&cc->eng);
@@ -13048,8 +13048,8 @@ tls_certs_use(struct cert_set *set)
 		certs_free(old);
 }
 
-/* Once: asking the CPU which algorithms it can do takes 20 us in a virtual machine. Entropy
- * is added to each context by hand (tls_ready), so BearSSL need not look for some. */
+/* Once: asking the CPU for its algorithms takes 20 us in a virtual machine. tls_ready
+ * adds entropy to each context, so BearSSL need not look for any. */
 static void
 tls_make(void)
 {
@@ -13083,8 +13083,8 @@ tls_open(const struct tls_conf *tc, uint32_t most)
 	tls_make();
 }
 
-/* A client's ch shall speak TLS; n bytes at p came already. Who must show a certificate may
- * not resume a session, for that shows none. */
+/* Starts TLS on a client's ch; n bytes at p came already. Where clients are asked for a
+ * certificate no session is resumed, since that shows none. */
 static bool
 tls_server(struct chan *ch, const char *p, size_t n)
 {
@@ -13101,7 +13101,7 @@ tls_server(struct chan *ch, const char *p, size_t n)
 	br_ssl_server_set_policy(&t->c.server, &t->policy);
 	t->set = tls_certs;
 	t->set->handshakes++;
-	if (clients) { /* they must show a certificate, or may */
+	if (clients) { /* they must, or may, show a certificate */
 		tls_verify(t, clients, NULL);
 		br_ssl_server_set_trust_anchor_names_alt(&t->c.server, clients->v, clients->n);
 		if (tls_conf->client_optional)
@@ -13115,7 +13115,7 @@ tls_server(struct chan *ch, const char *p, size_t n)
 	return true;
 }
 
-/* ch, just connected, shall speak TLS with that peer, which outlives it. */
+/* Starts TLS on ch, just connected, to peer; what peer points to outlives ch. */
 static bool
 tls_client(struct chan *ch, const struct tls_peer *peer)
 {
@@ -13170,8 +13170,8 @@ flight_send(struct chan *ch)
 	return false;
 }
 
-/* Takes the records that are due along. Several go together: the peer is woken
- * once for a handshake (15 of 110 us), and for 64 KB. */
+/* Adds the records that are due. Several are sent together: the peer is woken
+ * once for a handshake (15 of 110 us), and once for 64 KB. */
 static bool
 flight_add(struct chan *ch)
 {
@@ -13185,14 +13185,14 @@ flight_add(struct chan *ch)
 		memcpy(flight + n_flight, p, n);
 		if (ch->tls->unserved && n == ALERT_BYTES && p[0] == TLS_ALERT &&
 		    p[5] == ALERT_FATAL)
-			flight[n_flight + 6] = UNRECOGNIZED_NAME; /* BearSSL has no word for it */
+			flight[n_flight + 6] = UNRECOGNIZED_NAME; /* BearSSL lacks it */
 		n_flight += n;
 		br_ssl_engine_sendrec_ack(e, n);
 	}
 	return true;
 }
 
-/* Sends what was left of a flight. */
+/* Sends the rest of a flight. False: some is still left. */
 static bool
 tls_push_left(struct chan *ch)
 {
@@ -13219,7 +13219,7 @@ tls_push(struct chan *ch)
 	return flight_add(ch) && flight_send(ch);
 }
 
-/* Receives behind p, also part of the next record. False: nothing came; see eof, broken. */
+/* Receives at p, perhaps part of a next record too. False: nothing; see eof, broken. */
 static bool
 tls_recv(struct chan *ch, unsigned char *p, unsigned *reads)
 {
@@ -13231,7 +13231,7 @@ tls_recv(struct chan *ch, unsigned char *p, unsigned *reads)
 		return false;
 	--*reads;
 	if ((got = socket_get(ch, p, room)) <= 0) {
-		ch->broken |= got < 0; /* no close_notify came: it is cut off */
+		ch->broken |= got < 0; /* cut off without close_notify */
 		return false;
 	}
 	if ((size_t)got < room)
@@ -13265,7 +13265,7 @@ tls_feed(struct chan *ch, unsigned *reads)
 	return true;
 }
 
-/* The engine is closed, or the peer will say no more and need not hear our answer. */
+/* The engine is closed, or the peer sends no more and needs no answer. */
 static void
 tls_closed(struct chan *ch)
 {
@@ -13344,7 +13344,7 @@ tls_writev(struct chan *ch, const struct iovec *v, int n)
 	return ch->broken ? -1 : taken;
 }
 
-/* Some of what was written is not with the kernel yet. */
+/* Whether the kernel has not taken all that was written. */
 static bool
 tls_pending(const struct tls *t)
 {
@@ -13352,7 +13352,7 @@ tls_pending(const struct tls *t)
 	    br_ssl_engine_current_state(&t->c.eng) & BR_SSL_SENDREC);
 }
 
-/* Nothing more will be written: the peer is told so, if it still listens. */
+/* Ends writing: sends close_notify, unless something is still pending. */
 static void
 tls_close(struct chan *ch)
 {
@@ -13443,7 +13443,7 @@ dn_write(struct text *t, struct slice dn)
 	}
 }
 
-/* The subject of the peer's certificate, for applications; NULL: it cannot be read. */
+/* The subject of the leaf, for applications; NULL: unreadable, or too long. */
 static char *
 leaf_subject(const struct tls_verify *v)
 {
@@ -13498,8 +13498,8 @@ static const struct tls_failure tls_whys[] = {
 	{ BR_ERR_X509_NOT_TRUSTED, NULL, 48 },
 };
 
-/* Tells the peer why, where BearSSL only closes: as long as nothing is encrypted
- * an alert is seven plain bytes. RFC 5246 7.2.2. */
+/* Tells the peer why, where BearSSL only closes. While nothing is encrypted, an
+ * alert is seven plain bytes. RFC 5246 7.2.2. */
 static void
 tls_alert(struct chan *ch)
 {
@@ -13513,10 +13513,10 @@ tls_alert(struct chan *ch)
 		if (tls_whys[i].err == t->err && tls_whys[i].alert)
 			b[6] = tls_whys[i].alert;
 	if (b[6])
-		socket_put(ch, &(struct iovec){ b, sizeof b }, 1); /* who misses it sees the end */
+		socket_put(ch, &(struct iovec){ b, sizeof b }, 1); /* best effort */
 }
 
-/* The end, but a good one? A certificate that may be left out must be good if shown. */
+/* Checks a finished handshake. An optional certificate must be good if shown. */
 static enum shake
 tls_shake_end(struct chan *ch)
 {
@@ -13546,8 +13546,8 @@ tls_shake_end(struct chan *ch)
 	return SHAKE_DONE;
 }
 
-/* Goes on with the handshake. WAITS: to write if ch waits, else to read. DONE: what came behind
- * it is there to be read. */
+/* Goes on with the handshake. WAITS: to write if ch->waits, else to read. DONE: bytes
+ * that came behind it can be read. */
 static enum shake
 tls_shake(struct chan *ch)
 {
@@ -13567,7 +13567,7 @@ tls_shake(struct chan *ch)
 		if (ch->waits)
 			return SHAKE_WAITS;
 		if (state & BR_SSL_SENDREC)
-			continue; /* what was sent may have been the last of it */
+			continue; /* that may have been the last record */
 		if (state & BR_SSL_SENDAPP)
 			return tls_shake_end(ch);
 		if (state & BR_SSL_RECVREC && !tls_feed(ch, &reads))
@@ -13577,7 +13577,7 @@ tls_shake(struct chan *ch)
 
 /* ---- words ---- */
 
-/* Words about the peer's certificate, with what stands in it. */
+/* The fault of the peer's certificate, with names from it. False: no words for it. */
 static bool
 tls_why_cert(const struct tls_verify *v, int err, char *out, size_t n)
 {
@@ -13877,8 +13877,8 @@ chan_flush(struct chan *ch)
 
 #define SOCKET_MODE_BITS 0777
 
-/* A stale socket file, where nobody accepts, goes; all else stays: a full backlog, another
- * type of socket or one that we may not touch is somebody's. */
+/* Removes a stale socket file, where nobody accepts. Any other stays: a full backlog,
+ * another type of socket or no permission means that it is in use. */
 static int
 unix_clear(const struct addr *a)
 {
@@ -13902,12 +13902,12 @@ unix_clear(const struct addr *a)
 	errno = err;
 	if (err == EEXIST)
 		log_errno("listen on %s: there is a file that is no socket", a->text);
-	else if (err && err != EADDRINUSE) /* that the caller says: it may be a warning */
+	else if (err && err != EADDRINUSE) /* EADDRINUSE: the caller logs it */
 		log_errno("listen on %s: the old socket cannot be removed", a->text);
 	return err ? -1 : 0;
 }
 
-/* A look (O_PATH) at l's socket file; -1: it is not the one that was made. */
+/* Opens l's socket file with O_PATH; -1: it is not the file that was made. */
 static int
 unix_file(const struct listener *l)
 {
@@ -13931,7 +13931,7 @@ bind_failed(const struct addr *a)
 	    : "listen on %s", a->text);
 }
 
-/* A unix socket is never more open than it shall be, not for a moment. */
+/* Binds fd. A unix socket has its final mode from the start. */
 static int
 listen_bind(int fd, const struct addr *a, int mode)
 {
@@ -13940,7 +13940,7 @@ listen_bind(int fd, const struct addr *a, int mode)
 	    walk_dir(&w, a->sock.un.sun_path) && !walk_may_make(&w);
 	mode_t mask = umask((mode_t)(SOCKET_MODE_BITS & ~mode));
 	int done = bad ? -1 : bind(fd, &a->sock.sa, a->sock_n);
-	int err = bad ? EPERM : errno; /* somebody's link leads to where he could not make it */
+	int err = bad ? EPERM : errno; /* a user's link to a directory of another */
 
 	umask(mask);
 	fd_close(w.dir);
@@ -13957,8 +13957,8 @@ listen_options(int fd, const struct addr *a)
 		return;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* accepted ones inherit it */
-	/* a client is accepted with its first bytes, or silent after a second: a third less CPU
-	 * for a connection (45 to 27 us) */
+	/* a client is accepted with its first bytes, or silent after a second: that takes
+	 * 27 us of CPU for a connection, not 45 */
 	setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &on, sizeof on);
 	if (a->sock.sa.sa_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6, sizeof only_v6);
@@ -13979,7 +13979,7 @@ listen_try(const struct addr *a, int mode, int shared)
 		fd_close(fd);
 		return -1;
 	}
-	if (shared) /* with our own socket alone */
+	if (shared) /* our own socket shared it; no other may */
 		setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &off, sizeof off);
 	return fd;
 }
@@ -14013,7 +14013,7 @@ listen_inherited(struct listener *l, int fd)
 	return 0;
 }
 
-/* What the kernel made of it: the port, and which file is ours. */
+/* Notes the port that was bound, and which file is ours. */
 static void
 listen_note(struct listener *l)
 {
@@ -14031,8 +14031,8 @@ listen_note(struct listener *l)
 	}
 }
 
-/* Binds l->addr; shared: beside sockets that let it. -1: logged, unless a live program
- * answers on a unix socket (EADDRINUSE): the caller knows how bad that is. */
+/* Binds l->addr; shared: beside sockets that allow it. -1: logged, unless a live program
+ * answers on a unix socket (EADDRINUSE): the caller logs that. */
 static int
 listen_open(struct listener *l, int mode, bool shared)
 {
@@ -14051,7 +14051,7 @@ listen_open(struct listener *l, int mode, bool shared)
 	return 0;
 }
 
-/* Closes it; with `gone` its own socket file is removed as well. */
+/* Closes l; with `gone` removes the socket file that it made as well. */
 static void
 listen_close(struct listener *l, bool gone)
 {
@@ -14073,7 +14073,7 @@ listen_close(struct listener *l, bool gone)
  * Calls   log. For good: there is no way back. */
 
 
-/* Who user and group (or NULL) are; all zero: who we are. -1: unknown, logged for who. */
+/* Ids of user and group (or NULL); all zero: no change. -1: unknown, logged for who. */
 static int
 identity_find(const char *who, const char *user, const char *group, struct identity *id)
 {
@@ -14095,11 +14095,11 @@ identity_find(const char *who, const char *user, const char *group, struct ident
 		return -1;
 	snprintf(id->name, sizeof id->name, "%s", pw ? pw->pw_name : "");
 	if ((!id->user || id->uid == geteuid()) && (!id->group || id->gid == getegid()))
-		*id = (struct identity){ 0 }; /* needs no rights */
+		*id = (struct identity){ 0 }; /* no change: needs no rights */
 	return 0;
 }
 
-/* Before chroot: names of groups are looked up. */
+/* Sets the groups, before chroot: their names are looked up. */
 static int
 identity_groups(const struct identity *id)
 {
@@ -14159,7 +14159,7 @@ log_file_open(const char *what, const char *path, uid_t own, bool *made)
 	return fd;
 }
 
-/* Every target has a descriptor, so that one can always be handed on. */
+/* Every target gets a descriptor, so that workers always inherit one. */
 static int
 log_target_open(struct log_target *t)
 {
@@ -14192,7 +14192,7 @@ logs_open(struct log_conf *lc)
 	return -1;
 }
 
-/* From now on log_error and its like write there. */
+/* From now on log_error and the like write to lc->error. */
 static void
 logs_use(const struct log_conf *lc)
 {
@@ -14204,14 +14204,14 @@ logs_use(const struct log_conf *lc)
 /* ==== pool ===================================================================
  * Owns    every upstream connection's memory, and those that are idle.
  * Offers  pool_open, pool_take, pool_give, upconn_connect, upconn_close.
- * Calls   base, clock, board, timer, loop, chan. What is taken is the taker's,
- *         who hands down whom to call when it is ready or due. How long idle
- *         ones may be kept is learned from each backend. */
+ * Calls   base, clock, board, timer, loop, chan. The taker owns a taken
+ *         connection and sets the functions that its events call. How long
+ *         idle connections may be kept is learned from each backend. */
 
 #define CONNECT_AGAIN_MS 20 /* a unix listener's backlog is full */
-#define IDLE_MARGIN 10 /* part of a learned idle life that is not used */
+#define IDLE_MARGIN 10 /* a tenth of a learned idle life is not used */
 #define IDLE_STEPS  8  /* limits learned are 4..7 times a power of 2 */
-#define IDLE_APART  4  /* idle lives that differ by this part are different */
+#define IDLE_APART  4  /* idle lives are alike within a quarter */
 
 static struct slots upconns = { .size = sizeof(struct upconn),
 	.next_at = offsetof(struct upconn, link) };
@@ -14261,8 +14261,8 @@ upconn_close(struct upconn *u)
 	COUNT(me->upstream_connections, -1u);
 }
 
-/* The backend closed a connection that had idled so long. Twice about the same, apart from
- * each other, is its limit, and the shortest seen counts; else it may be a restart. */
+/* The backend closed a connection that idled for life_ms. Two like times at different
+ * moments are its limit, and the shortest counts; many at once may be a restart. */
 static void
 idle_life_learn(struct instance *in, uint32_t life_ms)
 {
@@ -14278,8 +14278,8 @@ idle_life_learn(struct instance *in, uint32_t life_ms)
 	in->closed_life_ms = life_ms;
 }
 
-/* How long its idle connections are kept: a tenth less than it keeps them
- * itself. Rounded down to few different values, for each is a timer list. */
+/* How long idle connections of in are kept: a tenth less than the backend keeps
+ * them. Rounded down to few different values, since each needs a timer list. */
 static uint32_t
 idle_limit_ms(const struct instance *in)
 {
@@ -14293,7 +14293,7 @@ idle_limit_ms(const struct instance *in)
 }
 
 /* A connection reached the learned limit. If the instance has closed none for long, its
- * limit may be longer by now: that is tried. */
+ * limit may be longer by now: tries a longer one. */
 static void
 idle_life_forget(struct instance *in)
 {
@@ -14307,7 +14307,7 @@ idle_life_forget(struct instance *in)
 	in->board->idle_life_ms = more < in->up->keepalive_ms ? more : 0;
 }
 
-/* u goes to one of the addresses that its instance has now. */
+/* Whether u goes to an address that its instance has now. */
 static bool
 upconn_fits(struct upconn *u)
 {
@@ -14324,7 +14324,7 @@ upconn_fits(struct upconn *u)
 	return u->addrs_seq == seq;
 }
 
-/* The instance has other addresses: what idles toward those before goes. */
+/* Closes idle connections to addresses that the instance no longer has. */
 static void
 pool_sweep(struct instance *in)
 {
@@ -14340,7 +14340,7 @@ pool_sweep(struct instance *in)
 	}
 }
 
-/* An idle connection must say nothing: at its end, or if it says something, it goes. */
+/* An idle connection has an event, its end or stray bytes: closes it. */
 static void
 pool_ready(struct watch *w, short revents)
 {
@@ -14389,7 +14389,7 @@ pool_give(struct upconn *u)
 	timer_set(&u->s.timer, idle_limit_ms(in));
 }
 
-/* Poll has just told of those it watches; a parked one is asked. */
+/* Whether u is still open. poll has just told; if u is parked, asks the kernel. */
 static bool
 pool_is_alive(const struct upconn *u)
 {
@@ -14401,8 +14401,8 @@ pool_is_alive(const struct upconn *u)
 	    (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
-/* The connection that was used last and is still open; NULL: none. Those to a former
- * address, or that idle longer than is good, are closed. */
+/* The open connection that was used last; NULL: none. Closes connections to a former
+ * address, and those that idled too long. */
 static struct upconn *
 pool_take(struct instance *in)
 {
@@ -14459,7 +14459,7 @@ upconn_dial(struct upconn *u)
 	return done == 0 || errno == EINPROGRESS || u->retry_connect;
 }
 
-/* Whom a TLS connection to the instance is for. */
+/* The peer of a TLS connection to in. */
 static struct tls_peer
 instance_peer(struct instance *in)
 {
@@ -14510,8 +14510,8 @@ upconn_connect(struct instance *in, uint8_t addr_i)
  * Owns    the passwords being hashed, and digests of those that were good.
  * Offers  auth_open, auth_token_ok, auth_basic, auth_leave, auth_work, auth_busy.
  * Calls   base, clock, http, addr, crypt, BearSSL. RFC 7617. A hash is slow on
- *         purpose: it is made in pieces, one password at a time, and once for
- *         all requests that bring the same. */
+ *         purpose: it is made in pieces, passwords take turns, and once for all
+ *         requests with the same credentials. */
 
 #define CREDENTIALS_MAX 256 /* bytes of user:password; longer ones fail */
 #define AUTH_ROUNDS     16  /* between two looks at the clock */
@@ -14552,7 +14552,7 @@ auth_token_ok(const struct head *h, struct slice token)
 	return f && h->count[F_X_ADMIN_TOKEN] == 1 && slice_eq_secret(f->value, token);
 }
 
-/* By what credentials are remembered: with their secret, and whether the name is known. */
+/* The digest that stands for credentials, their secret, and whether the name is known. */
 static void
 auth_print(struct slice secret, bool known, struct slice credentials, unsigned char *out)
 {
@@ -14567,7 +14567,7 @@ auth_print(struct slice secret, bool known, struct slice credentials, unsigned c
 	br_sha256_out(&h, out);
 }
 
-/* x waits for the hash of these credentials, which others may wait for too. */
+/* Lets x wait for the hash of these credentials, perhaps with other requests. */
 static enum auth
 auth_wait(struct exchange *x, struct slice password, struct slice secret,
     const unsigned char *print, bool known)
@@ -14599,8 +14599,8 @@ auth_wait(struct exchange *x, struct slice password, struct slice secret,
 	return AUTH_LATER;
 }
 
-/* One of users with its password: a SHA-crypt hash if it starts with `$`, else plain text.
- * An unknown user costs as much as a known one. AUTH_LATER: auth_work tells x. */
+/* Whether h names one of users and its password: a SHA-crypt hash if it starts with `$`,
+ * else plain text. An unknown user costs as much. AUTH_LATER: auth_work returns x. */
 static enum auth
 auth_basic(struct exchange *x, const struct head *h, const struct pairs *users)
 {
@@ -14651,7 +14651,7 @@ auth_busy(void)
 	return auth_queue.next != &auth_queue;
 }
 
-/* Hashes for AUTH_TURN_US. Returns those whose wait is over; good: they may pass. */
+/* Hashes for AUTH_TURN_US. Returns the requests that need not wait; good: they pass. */
 static struct exchange *
 auth_work(bool *good)
 {
@@ -14683,9 +14683,9 @@ auth_work(bool *good)
  * Offers  access_on, access_start, access_line, access_flush, access_due_ms,
  *         access_fd.
  * Calls   base, arena, clock, sink, log, http, addr, board, loop, auth.
- *         The format is compiled once into an array of ops. Never blocks: what
- *         the reader does not take waits in the buffer, what does not fit there
- *         is dropped and counted. */
+ *         The format is compiled once into an array of ops. Never blocks: lines
+ *         that the reader does not take wait in the buffer; lines that do not
+ *         fit there are dropped and counted. */
 
 #define TIME_TEXT    32 /* 10/Oct/2000:13:55:36 +0000 */
 #define VALUE_TEXT   64 /* a value that is made here: a number, an address */
@@ -14791,7 +14791,7 @@ var_upstream(const struct exchange *x)
 	return slice_of(up ? up->name : NULL);
 }
 
-/* Its description, else its line in the file. */
+/* The description of r, else its line in the file. */
 static struct slice
 var_route(const struct route *r)
 {
@@ -14817,7 +14817,7 @@ var_known(const struct head *h, enum field_id id)
 	return f ? f->value : S("");
 }
 
-/* The name of basic_auth, as the client said it. */
+/* The user name for basic_auth, as the client gave it. */
 static struct slice
 var_user(const struct head *h)
 {
@@ -14832,7 +14832,7 @@ var_user(const struct head *h)
 	return all.p ? user : S("");
 }
 
-/* Nothing for an absent value; good until the next call. */
+/* The value of op's variable, or empty; good until the next call. */
 static struct slice
 var_get(const struct access_op *op, const struct exchange *x, const struct head *h)
 {
@@ -14941,7 +14941,7 @@ access_compile_json(void)
 
 /* ---- lines ---- */
 
-/* As nginx writes a value: what is not printable ASCII is \xXX. */
+/* Adds a value as nginx does: `"`, `\` and all but printable ASCII become \xXX. */
 static void
 value_add(struct text *t, struct slice s)
 {
@@ -15028,7 +15028,7 @@ access_flush(bool force)
 
 	if (s->n == 0 || !(force || due))
 		return;
-	if (!sink_flush(s)) { /* poll does not know when that gets better */
+	if (!sink_flush(s)) { /* poll cannot tell when that gets better */
 		access_complain(strerror(errno));
 		s->blocked = false;
 	}
@@ -15044,7 +15044,7 @@ access_due_ms(void)
 	return (int)MAX(access_log.due_ms - now_ms, 0);
 }
 
-/* A line for an exchange; h NULL: it had no head. One too long has its values cut. */
+/* Logs an exchange; h NULL: it had no head. Values of a long line are cut. */
 static void
 access_line(const struct exchange *x, const struct head *h)
 {
@@ -15081,7 +15081,7 @@ access_lines(void)
 	    : s->kind == SINK_PLAIN ? s->cap : PIPE_BUF, s->cap / 2);
 }
 
-/* The log was reopened. */
+/* The log was reopened; takes over fd. */
 static void
 access_fd(int fd)
 {
@@ -15127,18 +15127,18 @@ access_start(const struct conf *cf, struct wide *dropped)
  * Calls   base. What a process has used of processor and memory. */
 
 #define STAT_BYTES 1024 /* of /proc/PID/stat */
-#define STAT_STATE 3    /* its fields, proc(5): the first behind the name, */
-#define STAT_UTIME 14   /* ticks, */
+#define STAT_STATE 3    /* field numbers, proc(5): the first behind the name */
+#define STAT_UTIME 14   /* ticks */
 #define STAT_STIME 15
-#define STAT_RSS   24   /* and pages */
+#define STAT_RSS   24   /* pages */
 #ifndef OPEN_TREE_CLONE /* open_tree(2); not in every libc */
 #define OPEN_TREE_CLONE 1
 #endif
 
 static int proc_dir = -1; /* -1: there is none, and nothing is known */
 
-/* A directory that stays in reach. A chroot gets a mount of it, from which no way leads back
- * to the root, as one would from a plain descriptor. -1: errno says why. */
+/* A directory that stays in reach. For a chroot (locked) it is a mount: a plain
+ * descriptor would lead back to the root. -1: errno says why. */
 static int
 outside_open(const char *path, bool locked)
 {
@@ -15180,7 +15180,7 @@ usage_read(struct slice stat, struct usage *u)
 	u->rss = (uint64_t)slice_uint(word, INT64_MAX) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* pid 0 is nobody. */
+/* pid 0: no process. */
 static struct usage
 usage_of(int pid)
 {

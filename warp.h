@@ -35,27 +35,27 @@ struct slices {
 	int n;
 };
 
-/* Bytes being written into memory of fixed size. Once something did not fit,
- * full is set and n stays: the caller checks once, at the end. */
+/* Bytes being written into memory of fixed size. A piece that does not fit is left
+ * out and sets full: the caller checks once, at the end. */
 struct text {
 	char *p;
 	size_t n, cap;
 	bool full;
 };
 
-/* A place in a ring; NULL: in none. What is in it owns its place (see OWNER), and
- * one place that nothing owns is the ring itself. An empty one may be all zero. */
+/* A place in a ring; NULL: in none. Members embed their place (see OWNER); the ring
+ * itself is one more place. An empty ring may be all zero. */
 struct link {
 	struct link *prev, *next;
 };
 
-/* Records of one size, taken and given back. Of those given back, the bytes at
- * next_at lead to the next. */
+/* Records of one size, taken and given back. A record given back has a pointer to
+ * the next at next_at. */
 struct slots {
 	size_t size, next_at;
-	char *v;          /* most of them */
-	uint32_t n, most; /* n were taken at one time or another */
-	char *given;      /* back, the last one first */
+	char *v;          /* room for most */
+	uint32_t n, most; /* the first n were taken at some time */
+	char *given;      /* records given back, the last first */
 };
 
 struct arena_block {
@@ -69,16 +69,16 @@ struct arena {
 	struct arena_block *top;
 };
 
-/* The end of a way: name in dir. */
+/* A path, followed to its end: name in dir. */
 struct walk {
 	int dir;
-	uid_t who;   /* not root, but can change the way */
-	uid_t own;   /* for whom the file is */
-	bool linked; /* he did, by a link */
+	uid_t who;   /* can change the path; ANYBODY: more than one user */
+	uid_t own;   /* may own the file too */
+	bool linked; /* a link that is not root's is in the path */
 	bool shared; /* others may add names to dir */
-	bool magic;  /* name is a link of /proc, which leads to what is open */
+	bool magic;  /* name is in /proc, whose links lead to open files */
 	bool made;   /* walk_open has made the file */
-	char name[PATH_MAX]; /* first what is left of the way */
+	char name[PATH_MAX]; /* of the file; before, the rest of the path */
 };
 
 /* Exit status of every process. 0 is success. */
@@ -87,15 +87,15 @@ enum exit_status { EXIT_CONFIG = 1, EXIT_USAGE = 2, EXIT_BIND = 3, EXIT_OTHER = 
 enum log_level { LOG_LVL_ERROR, LOG_LVL_WARN, LOG_LVL_INFO, LOG_LVL_DEBUG };
 
 enum sink_kind {
-	SINK_PLAIN,  /* a file, or what never makes its writer wait */
+	SINK_PLAIN,  /* a file, or a device that never blocks */
 	SINK_STREAM, /* a pipe or a terminal: whole lines, up to PIPE_BUF at once */
-	SINK_SOCKET, /* as that, by send() */
+	SINK_SOCKET, /* whole lines by send(), up to SOCKET_PIECE */
 	SINK_DGRAM   /* the host's syslog: a datagram for each line, whose first byte
 	                is its priority, '0' to '7' */
 };
 
-/* Where lines go. What a slow reader does not take waits in buf, what does not
- * fit there is lost and counted. fd and buf are its maker's. */
+/* Where lines go. Lines that a slow reader does not take wait in buf; lines that do
+ * not fit there are lost and counted. The maker owns fd and buf. */
 struct sink {
 	enum sink_kind kind;
 	int fd;         /* -1: none */
@@ -106,7 +106,7 @@ struct sink {
 	uint64_t lost;  /* lines */
 };
 
-/* What is wrong with a text the operator wrote, and where. line and col count
+/* A fault in a text that the operator wrote, and its place. line and col count
  * from 1; line 0: not in the file (environment, command line). */
 enum diag_level { DIAG_ERROR, DIAG_WARNING };
 struct diag {
@@ -116,12 +116,12 @@ struct diag {
 	struct diag *next;
 };
 
-/* All that was found, in the order found; printed sorted by line. */
+/* All faults, in the order found until conf sorts them by line. */
 struct diags {
 	struct arena *arena; /* borrowed */
 	const char *file;    /* shown before line:col */
 	struct slice source; /* whole text, to quote lines from */
-	const struct slices *secrets; /* words: what follows them in a line is not shown */
+	const struct slices *secrets; /* words whose rest of the line is not shown */
 	struct diag *first, *last;
 	int errors, warnings;
 };
@@ -172,7 +172,7 @@ struct toml {
 	int64_t integer;
 	double real;
 	bool boolean;
-	uint8_t flags;         /* parser's own: how a table was defined */
+	uint8_t flags;         /* the parser's: how a table was defined */
 	struct toml *first, *last, *next; /* children, in file order */
 	size_t count;
 };
@@ -190,12 +190,12 @@ struct toml_parser {
 	struct arena *arena;
 	struct diags *diags;
 	const char *p, *end, *line_start;
-	const char *col_at; /* col is the column there: counted on, never anew */
+	const char *col_at; /* col is the column there; counting goes on from it */
 	unsigned line, col;
-	unsigned depth;       /* of tables and arrays around this place */
+	unsigned depth;       /* tables and arrays around this place */
 	unsigned open;        /* '[' and '{' of values, not closed yet */
 	unsigned table_depth; /* depth of table */
-	struct toml *table;   /* that lines go into */
+	struct toml *table;   /* lines go into it */
 	bool (*value)(struct toml_parser *, struct toml *); /* arrays hold values */
 };
 
@@ -249,7 +249,7 @@ struct addr {
 	enum addr_kind kind;
 	enum scheme scheme;
 	const char *text; /* canonical: host:port, [v6]:port, unix:/path, @name */
-	const char *host; /* as it goes into Host: and SNI; NULL for unix */
+	const char *host; /* for Host and SNI; NULL for unix */
 	uint16_t port;
 	bool any;         /* `:port`: every interface, v6 and v4 */
 	int fd;           /* ADDR_FD */
@@ -260,7 +260,7 @@ struct addr {
 struct addr_scheme {
 	struct slice name; /* with its :// */
 	enum scheme scheme;
-	int port;          /* when none is said; -1: one must be */
+	int port;          /* if none is given; -1: it must be */
 };
 
 /* PROXY protocol, versions 1 and 2. */
@@ -407,7 +407,7 @@ struct body {
  * the route scan may load the 8 bytes that end anywhere in it. */
 struct path_view {
 	struct slice path, raw;
-	const uint16_t *ends; /* where in raw each of its bytes ended */
+	const uint16_t *ends; /* where in raw each byte of path ended */
 };
 
 /* ==== json ================================================================ */
@@ -424,8 +424,8 @@ struct json {
 	struct json *first, *last, *next; /* children, in order */
 };
 
-/* Of a copy of the text, with a NUL at end, in which strings are decoded where they
- * stand: none gets longer by that. */
+/* Reads a copy of the text, with a NUL at end. Strings are decoded in place, which
+ * makes none longer. */
 struct json_reader {
 	struct arena *arena;
 	const char *p, *end;
@@ -462,7 +462,7 @@ enum der_tag {
 };
 
 enum {
-	ASN1_LONG_TAG = 0x1f, /* further bytes of the tag follow: not in here */
+	ASN1_LONG_TAG = 0x1f, /* further bytes of the tag follow: refused */
 	ASN1_LONG = 0x80,     /* so many bytes of length follow */
 	ASN1_LENGTH_BYTES = 3
 };
@@ -474,13 +474,13 @@ enum {
 	SERIAL_BYTES = 16,
 	DER_HEADER_MAX = 4,   /* tag and length */
 	DER_ROOM = 1024,      /* of all but the names */
-	DER_MAX = 65535,      /* content that two bytes of length can tell */
+	DER_MAX = 65535,      /* content that two bytes of length can count */
 	DNS_NAME_MAX = 253,   /* RFC 1035 2.3.4, as text */
 	ACME_HASH = 32        /* RFC 8737 3 */
 };
 
-/* Written from its end to its front: a length is known when it is due. The
- * bytes are those from at on. */
+/* DER, written from its end to its front, so that a length is known when it is
+ * due. The bytes begin at `at`. */
 struct der {
 	unsigned char *p;
 	size_t at, cap;
@@ -492,10 +492,10 @@ struct der {
 enum cert_origin {
 	CERT_FILE, /* of tls.cert and key, or tls.certs */
 	CERT_ACME, /* of acme_directory */
-	CERT_MADE  /* signed by itself: the first one of ACME has not come yet */
+	CERT_MADE  /* self-signed: there is none by ACME yet */
 };
 
-/* A chain with its key, as BearSSL wants them. All of it is its set's. */
+/* A chain with its key, as BearSSL wants them. The set owns all of it. */
 struct cert {
 	enum cert_origin origin;
 	const char *cert_file, *key_file; /* absolute; may be the same; MADE: NULL */
@@ -503,30 +503,30 @@ struct cert {
 	br_x509_certificate *chain;       /* leaf first */
 	size_t n_chain;
 	int key_type;                     /* BR_KEYTYPE_RSA, BR_KEYTYPE_EC */
-	int issuer_key_type;              /* of who signed the leaf: BR_KEYTYPE_… */
+	int issuer_key_type;              /* of the leaf's signer: BR_KEYTYPE_… */
 	br_rsa_private_key rsa;
 	br_ec_private_key ec;             /* its curve tells which */
-	unsigned key_bits;                /* of RSA's modulus; of the curve */
+	unsigned key_bits;                /* of RSA's modulus or of the curve */
 	struct slices names;              /* dNSNames, or else the CN; lower case */
-	struct slice issuer;              /* its organisation and common name, for people */
+	struct slice issuer;              /* organisation and common name, for people */
 	struct slice issuer_id, serial;   /* authority key identifier (may be empty) and
-	                                     serial number, raw: ARI asks by them */
+	                                     serial number, raw; for ARI */
 	int64_t from_s, until_s;          /* wall clock */
 };
 
-/* All certificates of a configuration. Made anew when a file changes; the one
- * before is freed when the last handshake that may use it has ended. */
+/* All certificates of a configuration. Made anew when a file changes; the old set
+ * is freed when the last handshake that may use it has ended. */
 struct cert_set {
 	struct arena arena;
 	struct cert *v;     /* the first is the default */
 	int n;
-	unsigned handshakes; /* the worker's: that may use it still */
+	unsigned handshakes; /* of the worker, that still use it */
 	bool replaced;
 };
 
-/* Whom to believe: the certificates of one bundle. */
+/* Trusted authorities: the certificates of one bundle. */
 struct trust {
-	const char *file; /* absolute; the system's: as found */
+	const char *file; /* absolute, or the system's */
 	br_x509_trust_anchor *v;
 	size_t n;
 };
@@ -539,9 +539,9 @@ struct cert_files {
 
 /* `[tls]` */
 struct tls_conf {
-	bool enabled;             /* as it was said */
-	bool on;                  /* and there is a certificate or a way to one */
-	bool broken;              /* something of it is wrong, and said */
+	bool enabled;             /* as said, else if cert, key, certs or domains are */
+	bool on;                  /* enabled, and a certificate or domains are set */
+	bool broken;              /* has a fault, which was reported */
 	struct cert_files *files;
 	int n_files;
 	struct slices domains;    /* for ACME; lower case; none: no ACME */
@@ -549,13 +549,13 @@ struct tls_conf {
 	struct slice acme_url, acme_email, eab_kid, eab_hmac;
 	struct trust *acme_trust; /* of acme_ca_file, or the system's */
 	bool redirect;
-	uint16_t redirect_port;   /* that the redirect goes to: the first https listener's */
+	uint16_t redirect_port;   /* of the redirect: the first https listener's */
 	uint32_t hsts_secs;
 	uint32_t sessions;        /* session_cache; 0: none */
 	struct trust *clients;    /* of client_ca_file; NULL: clients are not asked */
 	bool client_optional;
 	bool strict_sni, legacy;
-	struct cert_set *set;     /* as loaded with the configuration; its own since */
+	struct cert_set *set;     /* loaded with the configuration, or since */
 	uint64_t print;           /* of the files that set was loaded from */
 };
 
@@ -566,7 +566,7 @@ struct pem {
 	bool encrypted;    /* as openssl did before PKCS#8 */
 };
 
-/* Parts of a certificate, as they stand there. */
+/* Parts of a certificate, still encoded. */
 struct x509 {
 	struct slice serial, issuer, subject, extensions;
 };
@@ -577,13 +577,13 @@ struct dn_kind {
 	const char *name;
 };
 
-/* Certificates being read, and who hears what is wrong with them. */
+/* Certificates being read, and the function that gets their faults. */
 struct certs_reader {
 	struct arena *a;
 	void (*say)(void *to, enum diag_level level, int pair, const char *text);
 	void *to;
 	int pair;
-	bool mild; /* what is wrong is no error: there is another way */
+	bool mild; /* faults are only warnings: another certificate will do */
 };
 
 /* `[upstreams.NAME.tls]` */
@@ -600,8 +600,8 @@ struct upstream_tls {
 #define SHA_BYTES_MAX    64
 #define SHA_PASSWORD_MAX 256
 
-/* $5$ or $6$: its hash, bytes, the step of its odd output order, and the digits of
- * its digest. */
+/* $5$ or $6$: its hash, bytes of a digest, the step of the output order, and digits
+ * of an encoded digest. */
 struct sha_scheme {
 	struct slice prefix;
 	const br_hash_class *hash;
@@ -939,16 +939,16 @@ struct conf {
 
 /* ==== board =============================================================== */
 
-/* Nothing on the board is wider than 32 bits where it changes under its readers:
- * locks of libatomic are not shared by processes. ARMv5 asks the kernel's helper,
- * which is as good, and gcc does not say so. */
+/* No atomic on the board is wider than 32 bits: locks of libatomic are not shared
+ * by processes. ARMv5 uses the kernel's helper, which is as good, though gcc does
+ * not call it lock-free. */
 #if !defined __ARM_ARCH || __ARM_ARCH >= 6
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_SHORT_LOCK_FREE == 2 &&
     ATOMIC_BOOL_LOCK_FREE == 2, "processes share these");
 #endif
 
-/* 63 bits. hi counts the halves of lo that were passed: its last bit is lo's
- * first one, or a carry is on its way. */
+/* 63 bits. hi counts the halves of lo that were passed: its lowest bit is lo's
+ * highest, or a carry is on its way. */
 struct wide {
 	atomic_uint lo, hi;
 };
@@ -969,16 +969,16 @@ struct board_text {
 	char s[WHY_MAX];
 };
 
-/* What an instance's process does for it. */
+/* The state of an instance's process. */
 enum run {
-	RUN_NONE,     /* it has none */
+	RUN_NONE,     /* no process */
 	RUN_OFF,      /* stopped, failed, or not wanted yet */
 	RUN_STARTING,
 	RUN_UP,
 	RUN_DRAINING  /* no new requests; stopped when the last has ended */
 };
 
-/* What becomes of a request that would go to an instance. */
+/* Whether an instance gets requests, or why not. */
 enum standing {
 	STAND_UP,
 	STAND_TRIAL,      /* its breaker lets one request through */
@@ -987,7 +987,7 @@ enum standing {
 	STAND_UNHEALTHY,  /* its checks fail */
 	STAND_CHECKING,   /* its process runs, its checks have not passed yet */
 	STAND_DRAINED,    /* by the operator */
-	STAND_STARTING,   /* its process is */
+	STAND_STARTING,   /* its process starts */
 	STAND_DRAINING,   /* its process is to be stopped */
 	STAND_OFF,        /* its process does not run */
 	STANDINGS
@@ -995,22 +995,22 @@ enum standing {
 
 enum health { HEALTH_UNKNOWN, HEALTH_UP, HEALTH_DOWN };
 
-/* One instance, whatever generation of configuration names it. Key, addrs,
- * epoch, run and drained are the master's (addrs of names the resolver's),
- * checks are the checking worker's, the rest any worker's. Times are the low
- * half of the clock (clock_low); 0: never. */
+/* One instance, in all generations of the configuration. Writers: the master of
+ * key, addrs (the resolver, of names), epoch, run and drained; the checking worker
+ * of checks; any worker of the rest. Times are the low half of the clock
+ * (clock_low); 0: never. */
 struct board_instance {
 	char key[INSTANCE_KEY_MAX]; /* upstream name, space, address; "" is free */
 	struct board_addrs addrs;
-	atomic_uint epoch;          /* of addrs, when a process moves to another one:
-	                               connections of an older one are not reused */
+	atomic_uint epoch;          /* grows when its process moves to another address:
+	                               older connections are not reused */
 	atomic_int run;             /* enum run */
 	atomic_bool drained;        /* by the operator */
-	atomic_uint up_since_ms;    /* it came back then; 0: it was never away */
+	atomic_uint up_since_ms;    /* when it came back; 0: never away, or long ago */
 	atomic_uint in_flight;      /* exchanges on it now */
 	atomic_uint flights[FLIGHT_EPOCHS]; /* of these by the epoch they began in */
-	atomic_uint held;           /* of an upstream's first: requests that wait for it */
-	atomic_uint used_ms;        /* when the last one began or ended */
+	atomic_uint held;           /* of an upstream's first: requests in the queue */
+	atomic_uint used_ms;        /* when the last exchange began or ended */
 	atomic_uint fails;          /* in the running window */
 	atomic_uint generation;     /* of the last configuration that names it */
 	atomic_uint window_ms;      /* start of that window */
@@ -1018,8 +1018,8 @@ struct board_instance {
 	struct wide requests, failures, latency_us; /* sums */
 	struct wide codes[6];       /* answers by class; [0]: none came */
 	atomic_uint average_us;     /* moving average of the time to the answer */
-	atomic_uint idle_life_ms;   /* after which it closes idle connections, as
-	                               seen; 0: not seen */
+	atomic_uint idle_life_ms;   /* it closes idle connections after this, as
+	                               learned; 0: not known */
 	atomic_int health;          /* enum health */
 	atomic_uint check_passes, check_fails; /* in a row */
 	atomic_uint checked_ms;     /* when the last probe ended; 0: none did */
@@ -1045,11 +1045,11 @@ struct board_proc {
 	atomic_int state;          /* enum proc_state */
 	atomic_int pid;            /* 0: none */
 	atomic_uint restarts;
-	struct wide since_ms;      /* it is in this state */
-	struct wide started_ms;    /* the running one; 0: none runs */
-	struct board_text why;     /* how the last one ended, or why it waits */
-	struct board_text lines[PROC_LINES]; /* its last words; a ring */
-	atomic_uint n_lines;       /* all that there were; the next goes to
+	struct wide since_ms;      /* in this state */
+	struct wide started_ms;    /* the running process; 0: none runs */
+	struct board_text why;     /* how it last ended, or why it waits */
+	struct board_text lines[PROC_LINES]; /* its last lines of output; a ring */
+	atomic_uint n_lines;       /* lines so far; the next goes to
 	                              lines[n_lines % PROC_LINES] */
 };
 
@@ -1070,22 +1070,22 @@ struct board_worker {
 	struct wide log_dropped;
 };
 
-/* A rate limiter's cell: whose, and until when its debt lasts (us). */
+/* A rate limiter's cell: a client's tag, and when its debt ends (us). */
 struct board_rate {
 	atomic_uint tag, until_lo, until_hi;
 };
 
-/* A TLS session that a client may come back with, to any worker. seq is odd
- * while it is written. Writers: workers. RFC 5246 F.1.4. */
+/* A TLS session that a client may resume, with any worker. seq is odd while the
+ * session is written. Writers: workers. RFC 5246 F.1.4. */
 struct board_session {
 	atomic_uint seq;
-	uint64_t scope;       /* of the name that was asked for */
-	uint64_t settings;    /* under which it was made */
+	uint64_t scope;       /* hash of the name that was asked for */
+	uint64_t settings;    /* tls_settings when it was made */
 	atomic_uint until_s;  /* wall clock */
 	br_ssl_session_parameters params;
 };
 
-/* What an ACME server looks for here. Writer: the ACME helper. RFC 8555 8. */
+/* An answer that an ACME server looks for. Writer: the ACME helper. RFC 8555 8. */
 struct board_challenge {
 	atomic_uint seq;
 	char domain[ACME_NAME_MAX];  /* "" is free */
@@ -1095,21 +1095,21 @@ struct board_challenge {
 
 enum acme_state { ACME_OFF, ACME_WAITING, ACME_ASKING, ACME_FAILED };
 
-/* How the certificates by ACME come along, for status. Writer: the master. */
+/* The progress of ACME, for status. Writer: the master. */
 struct board_acme {
 	atomic_int state;      /* enum acme_state */
 	atomic_uint next_s;    /* the next try, wall clock; 0: none */
-	struct board_text why; /* of the last failure; empty: it worked */
+	struct board_text why; /* of the last failure; empty: none */
 };
 
 struct board {
 	uint64_t layout;      /* see board_layout */
 	int64_t started_s;    /* wall clock; before the first fork */
-	atomic_uint log_lost; /* lines of the error log that no one has been told of */
+	atomic_uint log_lost; /* lost lines of the error log, not reported yet */
 	atomic_uint generation, reloads;
-	atomic_uint oldest; /* generation that a worker alive may name */
+	atomic_uint oldest; /* generation that a living worker may name */
 	struct board_worker workers[WORKERS_MAX * 2]; /* new and draining ones */
-	struct board_worker gone;     /* sums of those that left; by the master */
+	struct board_worker gone;     /* sums of workers that left; by the master */
 	atomic_uint epoch;            /* grows when the standing of an instance has
 	                                 changed: workers look again */
 	struct board_instance instances[INSTANCES_MAX];
@@ -1176,61 +1176,61 @@ enum tls_state {
 	TLS_ENDED    /* closed in peace, or failed: see why */
 };
 
-/* The engine of a chan. eng is the first part of BearSSL's server and client
- * contexts, of which this is one. */
+/* The engine of a chan: BearSSL's server or client context, whose first part is
+ * eng. */
 struct tls {
 	union {
 		br_ssl_engine_context eng;
 		br_ssl_server_context server;
 		br_ssl_client_context client;
 	} c; /* first */
-	struct tls_bufs *bufs;  /* NULL: it is between records */
-	uint32_t have;          /* bytes of the next record that came along in bufs->in */
-	uint32_t have_at;       /* they begin there */
-	uint32_t left_n;        /* bytes of records that were not taken */
-	uint32_t left_at;       /* they begin there */
-	unsigned char *left;    /* in this; NULL: none */
+	struct tls_bufs *bufs;  /* NULL: between records */
+	uint32_t have;          /* bytes in bufs->in that the engine has not got yet */
+	uint32_t have_at;       /* where they begin */
+	uint32_t left_n;        /* bytes of records that the kernel did not take */
+	uint32_t left_at;       /* where they begin */
+	unsigned char *left;    /* the records; NULL: none */
 	enum tls_state state;
 	bool is_client;         /* it connects to an upstream */
-	bool spoken;            /* the first byte was that of a handshake */
-	bool unserved;          /* it asked for a name that is not served */
+	bool spoken;            /* the first byte began a handshake */
+	bool unserved;          /* the client asked for a name that is not served */
 	bool resumed;           /* server: no certificate was needed */
 	int err;                /* as BearSSL numbers them; 0: none */
-	uint64_t scope;         /* of the session that it goes on with */
+	uint64_t scope;         /* of the resumed session */
 	const br_ssl_server_policy_class *policy; /* BearSSL calls back with its address */
-	struct cert_set *set;   /* that a handshake of a server uses */
-	const struct cert *cert;  /* chosen of it; not after the handshake */
-	struct tls_verify *verify; /* during a handshake: what checks the peer */
+	struct cert_set *set;   /* used by a server's handshake */
+	const struct cert *cert;  /* chosen from set; NULL after the handshake */
+	struct tls_verify *verify; /* during a handshake: checks the peer */
 	br_ssl_session_parameters *session; /* client: kept there; NULL: nowhere */
-	struct chan *ch;        /* that it belongs to */
+	struct chan *ch;        /* its owner */
 	char *subject;          /* of the client's certificate; NULL: none */
 	struct link link;       /* in handshakes */
 };
 
-#define TLS_LEAF_MAX 4096 /* bytes of a peer's certificate that are kept for words */
+#define TLS_LEAF_MAX 4096 /* bytes of a peer's certificate that are kept */
 
-/* What checks a peer's certificates, lent to a handshake. */
+/* The verifier of a peer's certificates, lent to a handshake. */
 struct tls_verify {
 	const br_x509_class *vtable; /* first */
 	union {
 		const br_x509_class *vtable;
 		br_x509_minimal_context minimal;
-		br_x509_decoder_context key; /* any: only that is looked for */
+		br_x509_decoder_context key; /* any: only the key is read */
 	} x;
 	const char *name; /* that the certificate must have; NULL: any */
-	bool any;         /* everybody is believed */
+	bool any;         /* any certificate is trusted */
 	unsigned n;       /* certificates so far */
 	unsigned verdict;
-	size_t leaf_n;    /* of the first one */
+	size_t leaf_n;    /* bytes in leaf */
 	unsigned char leaf[TLS_LEAF_MAX];
 };
 
-/* Whom a client connection is for. */
+/* The server that a TLS client connects to. */
 struct tls_peer {
 	const char *name;          /* asked for and checked; NULL: neither */
-	const struct trust *trust; /* NULL: anybody is believed */
+	const struct trust *trust; /* NULL: any certificate is trusted */
 	const struct cert *client; /* shown if asked for; NULL: none */
-	br_ssl_session_parameters *session; /* to go on with, and kept there; NULL: none */
+	br_ssl_session_parameters *session; /* to resume, then replaced; NULL: none */
 };
 
 /* What BearSSL's error number means, and which alert says so where BearSSL sends none;
@@ -1310,7 +1310,7 @@ struct auth_job {
 	struct exchange *first; /* NULL: free */
 	struct sha_job sha;
 	unsigned char print[br_sha256_SIZE]; /* of the credentials; see auth_print */
-	bool known;             /* there is such a user */
+	bool known;             /* the user exists */
 };
 
 /* A place in a queue. */
@@ -1482,7 +1482,7 @@ struct listener {
 	enum listener_kind kind;
 	int fd;
 	const struct front *front;
-	bool tls;        /* https is spoken there */
+	bool tls;        /* it speaks https */
 	uint16_t port;   /* as bound; 0 for unix */
 	bool is_unix;    /* a socket file, whose mode guards it, whatever addr says */
 	bool inherited;  /* not ours to unlink */
@@ -1617,9 +1617,8 @@ struct exchange {
 
 /* ==== access, usage ======================================================= */
 
-/* What a `$name` stands for. Those up to protocol are the keys of json, in this
- * order. No pattern of a file can name user and request, which common and combined
- * have. */
+/* What a `$name` stands for. Variables up to protocol are the keys of json, in this
+ * order. Only common and combined have user and request: patterns cannot name them. */
 enum access_var {
 	VAR_NONE, VAR_TIME, VAR_CLIENT, VAR_METHOD, VAR_URI, VAR_HOST, VAR_STATUS, VAR_BYTES,
 	VAR_SECS, VAR_UPSTREAM, VAR_INSTANCE, VAR_UPSTREAM_SECS, VAR_REQUEST_ID, VAR_REFERER,
@@ -1633,7 +1632,7 @@ struct access_op {
 	struct slice arg; /* VAR_FIELD: the field's name */
 };
 
-/* A worker's. */
+/* A worker's access log. */
 struct access_log {
 	struct sink sink;
 	size_t line_max;
