@@ -3411,11 +3411,6 @@ chunk_size_byte(struct body *b, char c)
 	return 0;
 }
 
-enum ext_class {
-	EXT_BLANK, EXT_SEMICOLON, EXT_EQUALS, EXT_QUOTE, EXT_BACKSLASH, EXT_CR,
-	EXT_TOKEN, EXT_TEXT, EXT_BAD, EXT_CLASSES
-};
-
 /* The grammar of extensions, *( BWS ; BWS token [ BWS = BWS ( token /
  * quoted-string ) ] ): what each byte leads to; CHUNK_SIZE: the byte is wrong.
  * RFC 9112 7.1.1. */
@@ -6761,15 +6756,6 @@ trust_load(struct arena *a, const char *file, struct trust **out)
  *         tables and /config come from these rows: a new setting is one row
  *         and one field of a struct. */
 
-enum key_kind {
-	K_BOOL, K_INT, K_BYTES, K_SECS, K_MODE, K_CHOICE, K_SINK, K_SIGNAL, K_TEXT, K_SECRET, K_PATH,
-	K_TEXTS, K_ADDRS, K_CIDRS, K_NAMES, K_FIELDS, K_MATCHES, K_PAIRS, K_USERS, K_ENV, K_STATUSES,
-	K_TABLE, K_TABLES, K_OWN, K_ANY, KINDS
-};
-
-/* How the environment says a value of some kind. */
-enum key_words { NO_WORDS, ONE_VALUE, ONE_TEXT, A_LIST };
-
 static const struct kind {
 	const char *name; /* what errors and the manual call it */
 	enum key_words words;
@@ -6799,28 +6785,6 @@ static const struct kind {
 	[K_TABLES] = { "a list of tables", NO_WORDS }, /* their reader looks into them */
 	[K_OWN] = { "a table", NO_WORDS }, /* its reader looks into it */
 	[K_ANY] = { "a value", NO_WORDS }, /* its reader looks at it */
-};
-
-/* Not supported yet: refused, but LATER_OFF may be false or 0. */
-enum key_when { NOW, LATER, LATER_OFF };
-
-enum section_id {
-	SEC_ROOT, SEC_SERVER, SEC_UPSTREAM, SEC_INSTANCE, SEC_UPSTREAM_TLS, SEC_HEALTH,
-	SEC_UPSTREAM_PROCESS, SEC_PROCESS, SEC_LIMITS, SEC_ROUTE, SEC_RESPOND, SEC_RATE, SEC_TLS,
-	SEC_CERT, SEC_EAB, SEC_CACHE, SEC_POSTGRES, SEC_MIDDLEWARE, SEC_LOG, SEC_ADMIN,
-	SEC_WEBSERVER, SEC_HOSTS, SEC_SITES, SEC_FASTROUTER, SEC_SHARED_SOCKETS, SECTIONS
-};
-
-struct key {
-	const char *name;
-	enum key_kind kind;
-	enum key_when when;
-	size_t at, size;      /* where it goes in the section's struct */
-	const char *preset;   /* as the environment would say it; NULL: unset */
-	double min, max;      /* of numbers */
-	const char *words;    /* of K_CHOICE, between blanks; K_ADDRS: the word for none */
-	enum section_id sub;  /* of K_TABLE, K_TABLES */
-	const char *help;
 };
 
 #define AT(type, field) offsetof(type, field), sizeof(((type *)NULL)->field)
@@ -6853,63 +6817,6 @@ struct key {
 #define WEIGHT_MAX      65535
 #define RETRIES_MAX     64     /* bits of exchange.tried */
 #define PORT_PRESET     8080
-
-struct addrs {
-	struct addr *v;
-	int n;
-};
-
-/* What a section says before it is lowered into the struct of warp.h. */
-struct server_read {
-	struct server_conf out;
-	uint32_t http_port, https_port; /* 0: not said */
-	struct addrs listen, https_listen;
-};
-
-struct tls_read {
-	struct tls_conf out;
-	bool enabled;
-	const char *cert, *key, *client_ca_file, *acme_ca_file;
-	struct slices domains;
-	int client_verify;
-};
-
-struct place {
-	struct slice host, socket, url;
-	uint32_t port, weight, max_connections;
-	bool backup;
-};
-
-struct upstream_read {
-	struct upstream out;
-	struct place place;
-	struct slice strategy, host_header;
-	int protocol;
-	const char *ca_file, *cert, *key; /* of its tls */
-};
-
-struct process_read {
-	struct process out; /* first */
-	struct slice command, log;
-	struct slices args, depends_on;
-	const struct toml *table, *upstream; /* NULL: wrapped; serves none */
-	const char *where;         /* its section, as errors call it */
-	struct slice envfile_text; /* of the file that is there now */
-	struct pairs envfile;
-	bool ordered;              /* stands in conf.processes */
-};
-
-struct route_read {
-	struct route out;
-	struct slice host, path[PATH_REGEX + 1], upstream;
-	struct slices methods;
-	int respond_status, limit_key;
-};
-
-struct admin_read {
-	struct addrs listen;
-	struct slice token, expose;
-};
 
 /* clang-format off */
 static const struct key root_keys[] = {
@@ -7294,17 +7201,6 @@ static const struct key admin_keys[] = {
 	    "Also served to clients below this path, who need server.admin_token."),
 };
 
-/* name is what the manual calls it; upstreams.NAME is read for each NAME.
- * off: a LATER section with this key off is as if it were not there. */
-struct section {
-	const char *name;
-	const struct key *keys;
-	size_t n;
-	enum key_when when;
-	const char *off;
-	const char *help;
-};
-
 #define SECTION(name, keys, help) { name, keys, LEN(keys), NOW, NULL, help }
 #define LATER_SECTION(name, keys, off, help) { name, keys, LEN(keys), LATER, off, help }
 #define DIALECT(name, help) { name, NULL, 0, LATER, NULL, help }
@@ -7385,11 +7281,6 @@ section_has_env(enum section_id id)
 #define LOWER    "abcdefghijklmnopqrstuvwxyz"
 #define ALNUM    LOWER "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
-struct near {
-	struct slice word, best;
-	size_t distance; /* of best */
-};
-
 /* Insertions, deletions, changes and swaps of neighbours from a to b
  * (Damerau-Levenshtein, optimal string alignment). */
 static size_t
@@ -7457,25 +7348,6 @@ near_text(struct arena *a, const struct near *near)
 #define GOT_MAX         40    /* bytes of a wrong text that are shown */
 #define ENV_PREFIX      "WARPDRIVE_"
 #define ENV_ADMIN_TOKEN ENV_PREFIX "ADMIN_API_TOKEN"
-
-/* A configuration being read, and the section in hand. */
-struct reader {
-	struct conf *conf;
-	struct arena *a;          /* conf's */
-	const char *where;        /* the section, as errors call it */
-	const struct toml *table; /* its table; NULL: none, or the environment may say its keys */
-	const char *env;   /* the variable whose text is in hand, NULL: the file's */
-	const struct toml *secret; /* the first that stands in the file itself */
-	struct trusted *trusted;
-};
-
-/* A bundle of certificates that was read, or cannot be. */
-struct trusted {
-	struct trusted *next;
-	const char *asked; /* NULL: the system's */
-	struct trust *trust;
-	const char *why;   /* it cannot be; NULL: it is good */
-};
 
 /* Each bundle is read once. NULL: *why says what is wrong with it. */
 static struct trust *
@@ -7582,14 +7454,6 @@ complain(struct reader *r, enum diag_level level, const char *key, const struct 
 /* At a value that says itself what is meant. */
 #define value_warn(r, v, ...) \
 	diag_add(&(r)->conf->diags, DIAG_WARNING, (v)->vline, (v)->vcol, __VA_ARGS__)
-
-/* A rule between keys of the section in hand, and whether it is broken. */
-struct rule {
-	bool broken;
-	const char *key;       /* that is wrong, at what it says */
-	const char *words;     /* what is wrong; its %s is arg */
-	const char *arg;       /* NULL: none */
-};
 
 static void
 rules_check(struct reader *r, const struct rule *rules, size_t n)
@@ -7984,11 +7848,6 @@ env_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	return true;
 }
 
-/* All lists of warp.h are like this. */
-struct list {
-	void *v;
-	int n;
-};
 _Static_assert(sizeof(struct list) == sizeof(struct slices) &&
     offsetof(struct list, n) == offsetof(struct pairs, n), "lists are alike");
 
@@ -8614,14 +8473,6 @@ upstreams_read(struct reader *r, const struct toml *tables)
 
 /* ---- words ---- */
 
-/* What a text was split into. */
-struct words {
-	struct slices out;
-	struct text bytes;  /* of all of them, each with a NUL behind it */
-	const char *bad;    /* what is wrong begins here */
-	struct slice shell; /* the first word that is more than text to a shell */
-};
-
 static bool
 is_newline(char c)
 {
@@ -9129,11 +8980,6 @@ process_read(struct reader *r, struct process_read *pr, char **argv)
 }
 
 /* ---- all of them ---- */
-
-struct process_list {
-	struct process_read *v; /* in the order of the file */
-	int n;
-};
 
 static void
 process_add(struct process_list *all, const struct toml *table, struct process_read pr)
@@ -10471,16 +10317,6 @@ conf_has_https(const struct conf *cf)
 			return true;
 	return false;
 }
-
-/* Bytes that are needed while every client is busy and no peer reads; program
- * text and the kernel's socket buffers are not in it. */
-struct memory {
-	uint64_t idle;   /* a client that says nothing, with its share of the upstream
-	                    connections and of the poll array */
-	uint64_t busy;   /* on top of that: what its request can hold */
-	uint64_t worker; /* before its first client */
-	uint64_t all;
-};
 
 static struct memory
 conf_memory(const struct conf *c)
@@ -15540,8 +15376,6 @@ static const char page_end[] =
 	"</script>\n"
 	"</html>\n";
 
-enum page_kind { PAGE_MARKUP, PAGE_STYLE, PAGE_SCRIPT, PAGE_KINDS };
-
 #define PIECE(name, kind) { { name, sizeof name - 1 }, kind }
 static const struct {
 	struct slice text;
@@ -16913,11 +16747,6 @@ list_last(struct slice *list, struct slice *item)
 	return true;
 }
 
-/* One element of Forwarded. RFC 7239 4. */
-struct forwarded {
-	struct slice who, proto, host; /* as between quotes, if any */
-};
-
 /* Takes a token or a quoted string off the front; false: it is neither. */
 static bool
 forwarded_value(struct slice *rest, struct slice *value)
@@ -17053,16 +16882,6 @@ client_of(const struct ip *peer, const struct head *h)
 }
 
 /* ---- request ---- */
-
-/* A request's head on its way to a backend. */
-struct forward {
-	struct text *t;
-	void (*put)(struct text *, struct slice name, struct slice value); /* in its protocol */
-	const struct exchange *x;
-	const struct head *h;
-	bool trusted, edited;
-	struct forwarded said; /* by Forwarded, if there is no X-Forwarded-For */
-};
 
 static bool
 forward_skips(const struct forward *fw, struct slice name)
@@ -17636,17 +17455,6 @@ answer_head(struct head *h, const struct answer *a)
  * Calls   base, arena, clock, log, usage, heads. While the file is there it is
  *         the answer. Requests look for it, at most every MAINTENANCE_MS. */
 
-/* The maintenance file of an upstream. */
-struct notice {
-	int dir;            /* opened before chroot; -1: it was not there */
-	int64_t looked_ms;  /* 0: never */
-	bool out;
-	int why;            /* errno of a look that failed; 0: none */
-	struct stat st;     /* of the file that body is from */
-	char *body;
-	size_t n;
-};
-
 static struct notice *notices; /* by upstream.index */
 
 /* Before chroot and before rights are dropped. */
@@ -17867,16 +17675,6 @@ pipe_drain(struct pipe *p, struct chan *to)
  *         the taker does not take stops the reading: nothing piles up. */
 
 enum { TAIL_PIECES = 3, FLOW_PIECES = 2 + TAIL_PIECES };
-
-enum relay {
-	RELAY_WAIT,     /* for either side */
-	RELAY_DONE,     /* the body is with the taker's chan */
-	RELAY_SHORT,    /* the source ended before the body */
-	RELAY_BAD,      /* the body is malformed */
-	RELAY_BAD_FIRST, /* from the start: its head was not sent either */
-	RELAY_TOO_BIG,  /* the body is above its limit */
-	RELAY_REFUSED   /* the taker left */
-};
 
 /* Gives back the pipe and the block that f holds. */
 static void
@@ -18525,16 +18323,6 @@ hold_place(const struct upstream *up)
  * Calls   everything below. Each step looks at one state; exchange_run takes
  *         steps until one has to wait, then says what for. */
 
-enum lost {
-	LOST_CONNECT, /* refused, no route, no such socket */
-	LOST_CONNECT_TIMEOUT,
-	LOST_TLS, /* no handshake, or the wrong peer */
-	LOST_WRITE_TIMEOUT,
-	LOST_READ_TIMEOUT,
-	LOST_CLOSED,  /* before the answer's head was whole */
-	LOST_BAD,     /* its answer is malformed */
-	LOSTS
-};
 static const struct {
 	int status;
 	bool again; /* another try may help */
@@ -19743,13 +19531,7 @@ exchange_upstream_late(struct exchange *x)
  * Offers  admin_serve, admin_told, admin_left.
  * Calls   arena, http, pool, auth, admin, heads, exchange. */
 
-/* Verbs that the master was asked, numbered by place. A place is free again when
- * the master has answered, even if the client has left. */
-static struct ask {
-	bool taken;
-	struct exchange *x; /* NULL: its client has left */
-	struct conn *c;
-} asks[VERBS_MAX];
+static struct ask asks[VERBS_MAX];
 static int n_asks; /* taken */
 
 static enum step
@@ -20342,13 +20124,7 @@ static struct listener *listeners;
 static int n_listeners;
 static struct timer accept_again; /* runs: out of descriptors, no accept */
 
-/* The clients of one kind of listener. Each kind has places of its own, so that
- * the operator gets in however many clients there are. */
-static struct seats {
-	struct link idle; /* newest first: the last makes way when all are taken */
-	uint32_t n, max;
-	bool accepting;
-} seats[LISTENER_KINDS];
+static struct seats seats[LISTENER_KINDS];
 
 static struct seats *
 seats_of(const struct conn *c)

@@ -401,6 +401,11 @@ struct body {
 	uint8_t digits;     /* of the current chunk's size */
 };
 
+enum ext_class {
+	EXT_BLANK, EXT_SEMICOLON, EXT_EQUALS, EXT_QUOTE, EXT_BACKSLASH, EXT_CR,
+	EXT_TOKEN, EXT_TEXT, EXT_BAD, EXT_CLASSES
+};
+
 /* ==== path ================================================================ */
 
 /* The normalised view of a path, with PATH_PAD zero bytes in front so that
@@ -935,6 +940,176 @@ struct conf {
 	int n_pages;
 	struct origin *origins; /* of all scalar keys of top-level sections */
 	int n_origins;
+};
+
+/* ==== keys =============================================================== */
+
+enum key_kind {
+	K_BOOL, K_INT, K_BYTES, K_SECS, K_MODE, K_CHOICE, K_SINK, K_SIGNAL, K_TEXT, K_SECRET, K_PATH,
+	K_TEXTS, K_ADDRS, K_CIDRS, K_NAMES, K_FIELDS, K_MATCHES, K_PAIRS, K_USERS, K_ENV, K_STATUSES,
+	K_TABLE, K_TABLES, K_OWN, K_ANY, KINDS
+};
+
+/* How the environment says a value of some kind. */
+enum key_words { NO_WORDS, ONE_VALUE, ONE_TEXT, A_LIST };
+
+/* Not supported yet: refused, but LATER_OFF may be false or 0. */
+enum key_when { NOW, LATER, LATER_OFF };
+
+enum section_id {
+	SEC_ROOT, SEC_SERVER, SEC_UPSTREAM, SEC_INSTANCE, SEC_UPSTREAM_TLS, SEC_HEALTH,
+	SEC_UPSTREAM_PROCESS, SEC_PROCESS, SEC_LIMITS, SEC_ROUTE, SEC_RESPOND, SEC_RATE, SEC_TLS,
+	SEC_CERT, SEC_EAB, SEC_CACHE, SEC_POSTGRES, SEC_MIDDLEWARE, SEC_LOG, SEC_ADMIN,
+	SEC_WEBSERVER, SEC_HOSTS, SEC_SITES, SEC_FASTROUTER, SEC_SHARED_SOCKETS, SECTIONS
+};
+
+struct key {
+	const char *name;
+	enum key_kind kind;
+	enum key_when when;
+	size_t at, size;      /* where it goes in the section's struct */
+	const char *preset;   /* as the environment would say it; NULL: unset */
+	double min, max;      /* of numbers */
+	const char *words;    /* of K_CHOICE, between blanks; K_ADDRS: the word for none */
+	enum section_id sub;  /* of K_TABLE, K_TABLES */
+	const char *help;
+};
+
+struct addrs {
+	struct addr *v;
+	int n;
+};
+
+/* What a section says before it is lowered into the struct of warp.h. */
+struct server_read {
+	struct server_conf out;
+	uint32_t http_port, https_port; /* 0: not said */
+	struct addrs listen, https_listen;
+};
+
+struct tls_read {
+	struct tls_conf out;
+	bool enabled;
+	const char *cert, *key, *client_ca_file, *acme_ca_file;
+	struct slices domains;
+	int client_verify;
+};
+
+struct place {
+	struct slice host, socket, url;
+	uint32_t port, weight, max_connections;
+	bool backup;
+};
+
+struct upstream_read {
+	struct upstream out;
+	struct place place;
+	struct slice strategy, host_header;
+	int protocol;
+	const char *ca_file, *cert, *key; /* of its tls */
+};
+
+struct process_read {
+	struct process out; /* first */
+	struct slice command, log;
+	struct slices args, depends_on;
+	const struct toml *table, *upstream; /* NULL: wrapped; serves none */
+	const char *where;         /* its section, as errors call it */
+	struct slice envfile_text; /* of the file that is there now */
+	struct pairs envfile;
+	bool ordered;              /* stands in conf.processes */
+};
+
+struct route_read {
+	struct route out;
+	struct slice host, path[PATH_REGEX + 1], upstream;
+	struct slices methods;
+	int respond_status, limit_key;
+};
+
+struct admin_read {
+	struct addrs listen;
+	struct slice token, expose;
+};
+
+/* name is what the manual calls it; upstreams.NAME is read for each NAME.
+ * off: a LATER section with this key off is as if it were not there. */
+struct section {
+	const char *name;
+	const struct key *keys;
+	size_t n;
+	enum key_when when;
+	const char *off;
+	const char *help;
+};
+
+/* ==== hints ============================================================== */
+
+struct near {
+	struct slice word, best;
+	size_t distance; /* of best */
+};
+
+/* ==== values ============================================================= */
+
+/* A configuration being read, and the section in hand. */
+struct reader {
+	struct conf *conf;
+	struct arena *a;          /* conf's */
+	const char *where;        /* the section, as errors call it */
+	const struct toml *table; /* its table; NULL: none, or the environment may say its keys */
+	const char *env;   /* the variable whose text is in hand, NULL: the file's */
+	const struct toml *secret; /* the first that stands in the file itself */
+	struct trusted *trusted;
+};
+
+/* A bundle of certificates that was read, or cannot be. */
+struct trusted {
+	struct trusted *next;
+	const char *asked; /* NULL: the system's */
+	struct trust *trust;
+	const char *why;   /* it cannot be; NULL: it is good */
+};
+
+/* A rule between keys of the section in hand, and whether it is broken. */
+struct rule {
+	bool broken;
+	const char *key;       /* that is wrong, at what it says */
+	const char *words;     /* what is wrong; its %s is arg */
+	const char *arg;       /* NULL: none */
+};
+
+/* All lists of warp.h are like this. */
+struct list {
+	void *v;
+	int n;
+};
+
+/* ==== processes ========================================================== */
+
+/* What a text was split into. */
+struct words {
+	struct slices out;
+	struct text bytes;  /* of all of them, each with a NUL behind it */
+	const char *bad;    /* what is wrong begins here */
+	struct slice shell; /* the first word that is more than text to a shell */
+};
+
+struct process_list {
+	struct process_read *v; /* in the order of the file */
+	int n;
+};
+
+/* ==== conf out =========================================================== */
+
+/* Bytes that are needed while every client is busy and no peer reads; program
+ * text and the kernel's socket buffers are not in it. */
+struct memory {
+	uint64_t idle;   /* a client that says nothing, with its share of the upstream
+	                    connections and of the poll array */
+	uint64_t busy;   /* on top of that: what its request can hold */
+	uint64_t worker; /* before its first client */
+	uint64_t all;
 };
 
 /* ==== board =============================================================== */
@@ -1615,6 +1790,37 @@ struct exchange {
 	char cause[CAUSE_MAX];  /* why 502, 503, 504, in words */
 };
 
+enum lost {
+	LOST_CONNECT, /* refused, no route, no such socket */
+	LOST_CONNECT_TIMEOUT,
+	LOST_TLS, /* no handshake, or the wrong peer */
+	LOST_WRITE_TIMEOUT,
+	LOST_READ_TIMEOUT,
+	LOST_CLOSED,  /* before the answer's head was whole */
+	LOST_BAD,     /* its answer is malformed */
+	LOSTS
+};
+
+/* ==== admin front ======================================================== */
+
+/* Verbs that the master was asked, numbered by place. A place is free again when
+ * the master has answered, even if the client has left. */
+struct ask {
+	bool taken;
+	struct exchange *x; /* NULL: its client has left */
+	struct conn *c;
+};
+
+/* ==== http front ========================================================= */
+
+/* The clients of one kind of listener. Each kind has places of its own, so that
+ * the operator gets in however many clients there are. */
+struct seats {
+	struct link idle; /* newest first: the last makes way when all are taken */
+	uint32_t n, max;
+	bool accepting;
+};
+
 /* ==== access, usage ======================================================= */
 
 /* What a `$name` stands for. Variables up to protocol are the keys of json, in this
@@ -1647,6 +1853,52 @@ struct usage {
 	bool known;
 	double cpu_s;
 	uint64_t rss; /* bytes */
+};
+
+/* ==== dashboard ========================================================== */
+
+enum page_kind { PAGE_MARKUP, PAGE_STYLE, PAGE_SCRIPT, PAGE_KINDS };
+
+/* ==== heads ============================================================== */
+
+/* One element of Forwarded. RFC 7239 4. */
+struct forwarded {
+	struct slice who, proto, host; /* as between quotes, if any */
+};
+
+/* A request's head on its way to a backend. */
+struct forward {
+	struct text *t;
+	void (*put)(struct text *, struct slice name, struct slice value); /* in its protocol */
+	const struct exchange *x;
+	const struct head *h;
+	bool trusted, edited;
+	struct forwarded said; /* by Forwarded, if there is no X-Forwarded-For */
+};
+
+/* ==== maintenance ======================================================== */
+
+/* The maintenance file of an upstream. */
+struct notice {
+	int dir;            /* opened before chroot; -1: it was not there */
+	int64_t looked_ms;  /* 0: never */
+	bool out;
+	int why;            /* errno of a look that failed; 0: none */
+	struct stat st;     /* of the file that body is from */
+	char *body;
+	size_t n;
+};
+
+/* ==== flow =============================================================== */
+
+enum relay {
+	RELAY_WAIT,     /* for either side */
+	RELAY_DONE,     /* the body is with the taker's chan */
+	RELAY_SHORT,    /* the source ended before the body */
+	RELAY_BAD,      /* the body is malformed */
+	RELAY_BAD_FIRST, /* from the start: its head was not sent either */
+	RELAY_TOO_BIG,  /* the body is above its limit */
+	RELAY_REFUSED   /* the taker left */
 };
 
 /* ==== health ============================================================== */
