@@ -15441,12 +15441,13 @@ dashboard_head(void)
 /* ==== admin ==================================================================
  * Owns    the texts an answer is made of; its body is its taker's.
  * Offers  admin_answer.
- * Calls   base, arena, clock, path, addr, json, keys (AT), hints, conf out, board,
- *         roster, tls, usage, dashboard. Figures are read off the board, whichever
- *         worker is asked. A new figure is one row: in counters[] what each worker
- *         counts, else a SAY beside its like. A row names the value, then where the
- *         figure is shown: as a member of /status, as a metric with its help, as
- *         a column of the tables; any of these may be left out. */
+ * Calls   base, arena, clock, path, addr, json, keys (AT), hints, upstreams
+ *         (upstream_find), conf out, board, roster, tls, usage, dashboard. Figures
+ *         are read off the board, whichever worker is asked. A new figure is one
+ *         row: in counters[] what each worker counts, else a SAY beside its like.
+ *         A row names the value, then where the figure is shown: as a member of
+ *         /status, as a metric with its help, as a column of the tables; any of
+ *         these may be left out. */
 
 #define TEXT_TYPE "text/plain; charset=utf-8"
 #define PROM_TYPE "text/plain; version=0.0.4; charset=utf-8"
@@ -16358,14 +16359,20 @@ instance_is(const struct instance *in, struct slice name)
 	    (addr_parse(&scrap, name, &addr, &why) && strcmp(addr.text, in->addr.text) == 0);
 }
 
+/* UPSTREAM/INSTANCE; the master knows an instance by its place. */
 static const char *
-find_among(const struct upstream *up, struct slice name, FILE *to)
+find_instance(const struct conf *cf, struct slice name, FILE *to)
 {
 	struct near near = { .word = name };
+	const struct upstream *up;
 
+	slice_cut(&name, '/', &near.word);
+	if (!(up = upstream_find(cf, &near)))
+		return no_such(to, "upstream", &near);
+	near = (struct near){ .word = name.p ? name : S("") };
 	for (int i = 0; i < up->n_instances; i++) {
 		const struct instance *in = &up->instances[i];
-		if (instance_is(in, name))
+		if (instance_is(in, near.word))
 			return arena_fmt(&scrap, "%s/%d", up->name, i);
 		near_offer(&near, slice_of(instance_address(in,
 		    arena_alloc(&scrap, ADDR_TEXT))));
@@ -16374,34 +16381,15 @@ find_among(const struct upstream *up, struct slice name, FILE *to)
 	return no_such(to, "instance", &near);
 }
 
-/* UPSTREAM/INSTANCE; the master knows an instance by its place. */
-static const char *
-find_instance(const struct conf *cf, struct slice name, FILE *to)
-{
-	struct slice up = name;
-	struct near near;
-
-	slice_cut(&name, '/', &up);
-	near = (struct near){ .word = up };
-	for (int u = 0; u < cf->n_upstreams; u++) {
-		if (slice_eq(up, slice_of(cf->upstreams[u].name)))
-			return find_among(&cf->upstreams[u], name.p ? name : S(""), to);
-		near_offer(&near, slice_of(cf->upstreams[u].name));
-	}
-	return no_such(to, "upstream", &near);
-}
-
 /* A process, with all its replicas. */
 static const char *
 find_process(const struct conf *cf, struct slice name, FILE *to)
 {
 	struct near near = { .word = name };
 
-	for (int i = 0; i < cf->n_processes; i++) {
-		if (slice_eq(name, slice_of(cf->processes[i]->name)))
+	for (int i = 0; i < cf->n_processes; i++)
+		if (near_offer(&near, slice_of(cf->processes[i]->name)))
 			return cf->processes[i]->name;
-		near_offer(&near, slice_of(cf->processes[i]->name));
-	}
 	return no_such(to, "process", &near);
 }
 
