@@ -7325,8 +7325,10 @@ near_find(struct near *near, const char *words)
 	struct slice rest = slice_of(words), word;
 
 	for (int i = 0; slice_cut(&rest, ' ', &word); i++)
-		if (near_offer(near, word))
+		if (slice_eq(word, near->word))
 			return i;
+	for (rest = slice_of(words); slice_cut(&rest, ' ', &word);)
+		near_offer(near, word);
 	return -1;
 }
 
@@ -8390,8 +8392,10 @@ static struct upstream *
 upstream_find(const struct conf *c, struct near *near)
 {
 	for (int i = 0; i < c->n_upstreams; i++)
-		if (near_offer(near, slice_of(c->upstreams[i].name)))
+		if (slice_eq(slice_of(c->upstreams[i].name), near->word))
 			return &c->upstreams[i];
+	for (int i = 0; i < c->n_upstreams; i++) /* slow: each of many routes may ask */
+		near_offer(near, slice_of(c->upstreams[i].name));
 	return NULL;
 }
 
