@@ -21406,6 +21406,41 @@ worker_certs(const struct msghdr *m)
 	*worker_set = set; /* the configuration shows it */
 }
 
+/* Does what the master says: b, n bytes of it, and what m brings along. */
+static void
+ctl_obey(const char *b, ssize_t n, struct msghdr *m)
+{
+	switch (n > 0 ? b[0] : CTL_STOP) {
+	case CTL_DRAIN:
+		if (draining)
+			break;
+		front_drain(strtoull(b + 1, NULL, 16)); /* what runs is finished, nothing else */
+		pool_drain(conf);
+		health_stop();
+		break;
+	case CTL_STOP:
+		worker_stops = true;
+		break;
+	case CTL_LOGS:
+		worker_logs(m);
+		break;
+	case CTL_CERTS:
+		worker_certs(m);
+		break;
+	case CTL_VERB:
+		front_told((struct slice){ b + 1, (size_t)n - 1 });
+		break;
+	case CTL_WAKE:
+		front_wake(conf);
+		break;
+	case CTL_CHECK:
+		health_look(conf);
+		break;
+	default:
+		log_error("the master said something unknown: %d", b[0]);
+	}
+}
+
 /* A message from the master; its end means that it died, and a worker does
  * not outlive it. */
 static bool
@@ -21424,35 +21459,7 @@ ctl_take(int fd)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return false;
 	b[MAX(n, 0)] = '\0';
-	switch (n > 0 ? b[0] : CTL_STOP) {
-	case CTL_DRAIN:
-		if (draining)
-			break;
-		front_drain(strtoull(b + 1, NULL, 16)); /* what runs is finished, nothing else */
-		pool_drain(conf);
-		health_stop();
-		break;
-	case CTL_STOP:
-		worker_stops = true;
-		break;
-	case CTL_LOGS:
-		worker_logs(&m);
-		break;
-	case CTL_CERTS:
-		worker_certs(&m);
-		break;
-	case CTL_VERB:
-		front_told((struct slice){ b + 1, (size_t)n - 1 });
-		break;
-	case CTL_WAKE:
-		front_wake(conf);
-		break;
-	case CTL_CHECK:
-		health_look(conf);
-		break;
-	default:
-		log_error("the master said something unknown: %d", b[0]);
-	}
+	ctl_obey(b, n, &m);
 	return !worker_stops;
 }
 
