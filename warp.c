@@ -6765,7 +6765,7 @@ static const struct kind {
 	[K_BYTES] = { "a number of bytes", ONE_VALUE },
 	[K_SECS] = { "a number of seconds", ONE_VALUE }, /* kept as ms */
 	[K_MODE] = { "a file mode such as 0o660", ONE_TEXT },
-	[K_CHOICE] = { "one of", ONE_TEXT }, /* of key.words; kept as its place there */
+	[K_CHOICE] = { "one of", ONE_TEXT }, /* of key.words; kept as its index there */
 	[K_SINK] = { "stdout, stderr, syslog, off or a file", ONE_TEXT },
 	[K_SIGNAL] = { "a value", NO_WORDS }, /* its name or number */
 	[K_TEXT] = { "a text", ONE_TEXT },
@@ -6780,7 +6780,7 @@ static const struct kind {
 	[K_PAIRS] = { "{ name, value } or a list of them", NO_WORDS }, /* of anything */
 	[K_USERS] = { "a table of users and passwords", NO_WORDS }, /* { user = "hash" } */
 	[K_ENV] = { "a value", NO_WORDS }, /* { NAME = value } */
-	[K_STATUSES] = { "a value", NO_WORDS }, /* its reader has it set */
+	[K_STATUSES] = { "a value", NO_WORDS }, /* its reader sets it */
 	[K_TABLE] = { "a table", NO_WORDS }, /* a section of its own */
 	[K_TABLES] = { "a list of tables", NO_WORDS }, /* their reader looks into them */
 	[K_OWN] = { "a table", NO_WORDS }, /* its reader looks into it */
@@ -7251,8 +7251,8 @@ key_find(enum section_id id, struct slice name)
 	return NULL;
 }
 
-/* The word that starts a section in the file, upstreams of upstreams.NAME; NULL:
- * it stands inside another one, or is the root. */
+/* The word that starts a section in the file, upstreams of upstreams.NAME; NULL: the
+ * root, or inside another section. */
 static struct slice
 section_word(enum section_id id)
 {
@@ -7264,7 +7264,7 @@ section_word(enum section_id id)
 	return (struct slice){ name.p, n };
 }
 
-/* Its scalar keys can be set by the environment: not lists, not NAMEs. */
+/* Can the environment set keys of the section? Not of lists or NAMEs. */
 static bool
 section_has_env(enum section_id id)
 {
@@ -7303,7 +7303,7 @@ word_distance(struct slice a, struct slice b)
 	return d[a.n][b.n];
 }
 
-/* Is candidate the word itself? If not, it may be what was meant. */
+/* Is candidate the word? Notes it if it is the nearest so far. */
 static bool
 near_offer(struct near *near, struct slice candidate)
 {
@@ -7318,7 +7318,7 @@ near_offer(struct near *near, struct slice candidate)
 	return slice_eq(near->word, candidate);
 }
 
-/* Which of words, parted by a blank each, the word is; -1: none. */
+/* The index of near's word in words, a blank apart; -1: none. */
 static int
 near_find(struct near *near, const char *words)
 {
@@ -7351,7 +7351,7 @@ near_text(struct arena *a, const struct near *near)
 #define ENV_PREFIX      "WARPDRIVE_"
 #define ENV_ADMIN_TOKEN ENV_PREFIX "ADMIN_API_TOKEN"
 
-/* Each bundle is read once. NULL: *why says what is wrong with it. */
+/* The bundle in file, read once. NULL: *why says what is wrong. */
 static struct trust *
 trust_get(struct reader *r, const char *file, const char **why)
 {
@@ -7379,7 +7379,7 @@ conf_path(struct conf *c, struct slice path)
 	    (int)path.n, path.p);
 }
 
-/* What is set by k is nobody's to see. */
+/* No error may show a value of k. */
 static bool
 key_hides(const struct key *k)
 {
@@ -7407,7 +7407,7 @@ value_text(struct arena *a, const struct toml *v)
 
 /* ---- complaints ---- */
 
-/* Who said the key, when the preset did not; NULL. */
+/* The origin of key; NULL: the preset, or none. */
 static const struct origin *
 conf_said(const struct conf *c, const char *section, const char *key)
 {
@@ -7420,9 +7420,9 @@ conf_said(const struct conf *c, const char *section, const char *key)
 }
 
 /* Notes what is wrong with key of the section in hand: at its value v, or naming
- * the variable that holds it. v NULL: at what the section says, else at its
- * table. key NULL: with v as a whole, at its name. Always false, so that a
- * failing check is one line. */
+ * the variable that holds it. v NULL: at the section's value, else at its table.
+ * key NULL: v as a whole, at its name. Always false, so that a failing check is one
+ * line. */
 __attribute__((format(printf, 5, 6))) static bool
 complain(struct reader *r, enum diag_level level, const char *key, const struct toml *v,
     const char *fmt, ...)
@@ -7453,7 +7453,7 @@ complain(struct reader *r, enum diag_level level, const char *key, const struct 
 #define table_error(r, at, ...)     complain(r, DIAG_ERROR, NULL, at, __VA_ARGS__)
 #define key_error(r, key, ...)      complain(r, DIAG_ERROR, key, NULL, __VA_ARGS__)
 #define key_warn(r, key, ...)       complain(r, DIAG_WARNING, key, NULL, __VA_ARGS__)
-/* At a value that says itself what is meant. */
+/* At a value; the text names its key itself. */
 #define value_warn(r, v, ...) \
 	diag_add(&(r)->conf->diags, DIAG_WARNING, (v)->vline, (v)->vcol, __VA_ARGS__)
 
@@ -7492,8 +7492,8 @@ kind_error(struct reader *r, const struct key *k, const struct toml *v)
 
 /* ---- texts ---- */
 
-/* The text of v, good as a C string as well, into a struct slice. env:NAME and
- * file:/path stand for what is there. */
+/* The text of v, NUL behind it, into a struct slice. env:NAME and file:/path are
+ * replaced by what is there. */
 static bool
 text_get(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
@@ -7568,7 +7568,7 @@ set_number(struct reader *r, const struct key *k, const struct toml *v, void *to
 	return true;
 }
 
-/* One of k->words; where the first is off, false is that and true the next. */
+/* One of k->words; if the first is off, false means off, true the second. */
 static bool
 set_choice(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
@@ -7643,7 +7643,7 @@ set_text(struct reader *r, const struct key *k, const struct toml *v, void *to)
 		return false;
 	if (s.n == 0 && k->kind != K_TEXT)
 		return value_error(r, k->name, v, "must not be empty");
-	if (k->kind == K_PATH && memchr(s.p, '\n', s.n)) /* which may be a secret */
+	if (k->kind == K_PATH && memchr(s.p, '\n', s.n)) /* may be a secret */
 		return value_error(r, k->name, v, "expected a path, got a text of several lines; "
 		    "the path itself is meant, without file: or env:");
 	if (k->kind == K_PATH)
@@ -7655,7 +7655,7 @@ set_text(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	return true;
 }
 
-/* A table, or a list of them: their readers look into them. */
+/* Checks a table, or a list of them; others read them. */
 static bool
 set_table(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
@@ -7693,7 +7693,7 @@ cidr_item(struct reader *r, const struct key *k, const struct toml *v, void *out
 	    "expected a network such as 10.0.0.0/8 or an address, got \"%s\"", s.p));
 }
 
-/* Names of fields; not those whose change would break the framing or the
+/* Is name a field name? Not if changing it would break the framing or the
  * connection. */
 static bool
 field_name_ok(struct reader *r, const struct key *k, const struct toml *v, struct slice name)
@@ -7774,9 +7774,8 @@ status_item(struct reader *r, const struct key *k, const struct toml *v, void *t
 
 #define HASH_UNKNOWN "this kind of hash is not known; use SHA-512 (openssl passwd -6)"
 
-/* A user in the table of them, into a struct pair. A password is a text, or a
- * hash: starts with `$` and is one that crypt knows; `{SHA}…` and its like, of
- * LDAP and htpasswd, are not. */
+/* A user of a table, into a struct pair. A password is a text, or a hash: starts with
+ * `$`, and crypt knows it; `{SHA}…` and the like, of LDAP and htpasswd, are refused. */
 static bool
 user_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
@@ -7816,7 +7815,7 @@ is_env_name(struct slice s)
 	return s.n > 0 && !isdigit((unsigned char)s.p[0]);
 }
 
-/* As short as reads back the same, and seen to be a float. */
+/* The shortest text that reads back as d, and as a float. */
 static const char *
 float_text(struct arena *a, double d)
 {
@@ -7830,7 +7829,7 @@ float_text(struct arena *a, double d)
 	return arena_fmt(a, "%s%s", b, isfinite(d) && !strpbrk(b, ".e") ? ".0" : "");
 }
 
-/* A variable in the table of them, into a struct pair. */
+/* A variable of a table, into a struct pair. */
 static bool
 env_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
@@ -7853,12 +7852,12 @@ env_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 _Static_assert(sizeof(struct list) == sizeof(struct slices) &&
     offsetof(struct list, n) == offsetof(struct pairs, n), "lists are alike");
 
-/* How a value of each kind is taken over; of lists and tables, how a member is. */
+/* How a value of each kind is set; of lists and tables, how a member is. */
 static const struct setter {
 	bool (*set)(struct reader *, const struct key *, const struct toml *, void *);
 	size_t item; /* bytes of a member */
 	enum toml_kind many; /* TOML_TABLE: its members are { name = value } */
-	bool lone;   /* one may stand for a list of one */
+	bool lone;   /* one member may stand for a list */
 } setters[KINDS] = {
 	[K_BOOL] = { .set = set_number },
 	[K_INT] = { .set = set_number },
@@ -7886,8 +7885,8 @@ static const struct setter {
 	[K_ENV] = { env_item, sizeof(struct pair), TOML_TABLE, false },
 };
 
-/* The members of v, which may be one itself, into a struct list with room for
- * one more. */
+/* The members of v, or v as the only member, into a struct list with room for one
+ * more. */
 static bool
 set_list(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
@@ -7917,8 +7916,8 @@ set_list(struct reader *r, const struct key *k, const struct toml *v, void *to)
 
 /* ---- sections ---- */
 
-/* The value a word of the environment (or a preset) stands for. It has no
- * place in the file: line 0. */
+/* The value that s, from the environment or a preset, stands for; line 0: not in the
+ * file. */
 static const struct toml *
 word_value(struct arena *a, enum key_words words, struct slice s)
 {
@@ -7976,7 +7975,7 @@ env_name(struct arena *a, enum section_id id, const struct key *k)
 	return name;
 }
 
-/* A key that is not there: which one was meant, or where does it belong? */
+/* Refuses an unknown key: which one was meant, or where does it belong? */
 static void
 key_unknown(struct reader *r, enum section_id id, const struct toml *v)
 {
@@ -7999,8 +7998,8 @@ key_unknown(struct reader *r, enum section_id id, const struct toml *v)
 	    (int)v->key.n, v->key.p, top ? "" : " in ", top ? "" : r->where, hint);
 }
 
-/* Sections that are not supported yet: nothing in them may be asked for,
- * unless the key that switches them off does. */
+/* Refuses a section that is not supported yet, unless it is empty or its key named by
+ * section.off is off. */
 static void
 section_refuse(struct reader *r, enum section_id id, const struct toml *v)
 {
@@ -8027,8 +8026,8 @@ key_set(struct reader *r, const struct key *k, const struct toml *v, void *obj)
 		value_error(r, k->name, v, "not supported yet");
 }
 
-/* Fills obj with presets, what the table says (NULL: there is none), and what
- * the environment says. */
+/* Fills obj with presets, then from the table (NULL: none), then from the
+ * environment. */
 static void
 section_read(struct reader *r, enum section_id id, const char *where, const struct toml *table,
     void *obj)
@@ -8076,7 +8075,7 @@ section_read(struct reader *r, enum section_id id, const char *where, const stru
 
 #define DNS_LABEL_MAX 63 /* RFC 1035 2.3.4 */
 
-/* The one way out of several that table takes; NULL after saying so. */
+/* The only key of ways in table; NULL: none or several, said. */
 static const struct toml *
 one_of(struct reader *r, const struct toml *table, const char *const *ways, const char *needs)
 {
@@ -8102,13 +8101,13 @@ addr_is_unix(const struct addr *a)
 	return a->kind == ADDR_UNIX || a->kind == ADDR_ABSTRACT;
 }
 
-/* s as the address of a backend: not every address is one. */
+/* s as a backend's address; refuses what cannot be one. */
 static bool
 addr_read(struct reader *r, const struct toml *at, struct slice s, struct addr *out)
 {
 	const char *why;
 
-	if (slice_starts(s, S(":"))) /* every interface of this host: itself */
+	if (slice_starts(s, S(":"))) /* no host named: this host */
 		s = slice_of(arena_fmt(r->a, "127.0.0.1%s", s.p));
 	if (!addr_parse(r->a, s, out, &why))
 		return table_error(r, at, "%s: %s", s.p, why);
@@ -8138,7 +8137,7 @@ place_read(struct reader *r, const struct toml *table, const struct place *p,
 		return false;
 	if (slice_eq(way->key, S("url")))
 		return p->url.p && addr_read(r, way, p->url, out);
-	if (slice_eq(way->key, S("socket"))) { /* a path, `@name`, or an address that is one */
+	if (slice_eq(way->key, S("socket"))) { /* a path, `@name`, or unix:... */
 		if (socket.p && socket.n == 0)
 			return table_error(r, way, "a socket needs a path");
 		if (socket.p && !slice_starts(socket, S("@")) && !slice_starts(socket, S("unix")) &&
@@ -8158,7 +8157,7 @@ place_read(struct reader *r, const struct toml *table, const struct place *p,
 	    p->host.p, p->port)), out);
 }
 
-/* The board knows an instance by this. */
+/* Does the board key of in fit? */
 static bool
 instance_key_fits(struct reader *r, const struct toml *at, const struct instance *in)
 {
@@ -8167,7 +8166,7 @@ instance_key_fits(struct reader *r, const struct toml *at, const struct instance
 	        INSTANCE_KEY_MAX - 2);
 }
 
-/* One address of its own, or instances; with a process it needs none. */
+/* The upstream's own address, or instances; a process needs neither. */
 static void
 instances_read(struct reader *r, struct upstream *up, const struct place *own)
 {
@@ -8207,7 +8206,7 @@ instances_read(struct reader *r, struct upstream *up, const struct place *own)
 		table_error(r, list, "every instance is a backup: at least one must not be");
 }
 
-/* And the keys that belong to one strategy, which are needed or useless. */
+/* The strategy, and the keys that only one strategy needs or uses. */
 static void
 strategy_read(struct reader *r, struct upstream *up, struct slice name)
 {
@@ -8245,7 +8244,7 @@ strategy_read(struct reader *r, struct upstream *up, struct slice name)
 	rules_check(r, rules, LEN(rules));
 }
 
-/* Labels of letters, digits and dashes: what certificates are for. RFC 1123 2.1. */
+/* Labels of letters, digits, - (RFC 1123 2.1) and _: what certificates are for. */
 static bool
 name_is_dns(struct slice name)
 {
@@ -8264,8 +8263,7 @@ name_is_dns(struct slice name)
 
 #define NEEDS_PATH "needs path; without one a probe only connects"
 
-/* [upstreams.NAME.health], if there is one, behind the presets and single keys
- * that section_read has set. */
+/* [upstreams.NAME.health], if any; section_read has set presets and single keys. */
 static void
 health_read(struct reader *r, struct upstream *up)
 {
@@ -8319,7 +8317,7 @@ upstream_is_https(const struct upstream *up)
 	return is;
 }
 
-/* What is wrong with a client certificate; there is only one pair. */
+/* Says what is wrong with the client certificate; pair: only one. */
 static void
 upstream_say(void *to, enum diag_level level, int pair, const char *text)
 {
@@ -8327,7 +8325,7 @@ upstream_say(void *to, enum diag_level level, int pair, const char *text)
 	complain(to, level, "cert", NULL, "%s", text);
 }
 
-/* A name that certificates can be for is needed. */
+/* Reports instances that no certificate names. */
 static void
 upstream_names_check(struct reader *r, const struct upstream *up, const struct toml *at)
 {
@@ -8345,8 +8343,8 @@ upstream_names_check(struct reader *r, const struct upstream *up, const struct t
 	}
 }
 
-/* [upstreams.NAME.tls] behind what section_read has set: whom to trust, for which
- * name, and as whom. It need not be there. */
+/* [upstreams.NAME.tls], if any, after section_read: whom to trust, for which name,
+ * and which certificate to show. */
 static void
 upstream_tls_read(struct reader *r, struct upstream *up, const struct upstream_read *u,
     const struct toml *upstream)
@@ -8434,7 +8432,7 @@ upstream_read(struct reader *r, struct upstream *out, const struct toml *table)
 	out->scheme = https ? SCHEME_HTTPS : SCHEME_NONE;
 	if (u.protocol == PROTOCOL_UWSGI)
 		key_error(r, "protocol", "not supported yet");
-	for (int i = 0; i < out->n_instances; i++) { /* those without a scheme get that one */
+	for (int i = 0; i < out->n_instances; i++) { /* no scheme: protocol's */
 		struct addr *a = &out->instances[i].addr;
 		if (a->scheme == SCHEME_NONE)
 			a->scheme = out->scheme;
@@ -8484,9 +8482,9 @@ is_newline(char c)
 }
 
 /* Takes a word off the front of *s, as a shell would: up to a blank outside of
- * quotes. The value of an envfile ends with its line: quotes count until text
- * without them has begun, and blanks at both ends of that do not. Returns NULL,
- * or what is wrong at w->bad. */
+ * quotes. value: of an envfile, it ends with its line; quotes count only before
+ * unquoted text, blanks at both ends of that text do not. Returns NULL, or what is
+ * wrong at w->bad. */
 static const char *
 word_lex(struct words *w, struct slice *s, bool value, struct slice *out)
 {
@@ -8533,9 +8531,8 @@ word_lex(struct words *w, struct slice *s, bool value, struct slice *out)
 	return quote ? "is never closed" : NULL;
 }
 
-/* As a shell would split s, which holds no NUL: quotes and backslashes mean
- * what they mean there, nothing else does. Returns NULL, or what is wrong with
- * the character at w->bad. */
+/* Splits s, which holds no NUL, as a shell would: quotes and backslashes are special,
+ * nothing else is. Returns NULL, or what is wrong with the character at w->bad. */
 static const char *
 words_split(struct arena *a, struct slice s, struct words *w)
 {
@@ -8556,7 +8553,7 @@ words_split(struct arena *a, struct slice s, struct words *w)
 
 /* ---- envfile ---- */
 
-/* The place of a name in all; all->n: it is not there. */
+/* The index of name in all; all->n: it is not there. */
 static int
 pairs_find(const struct pairs *all, struct slice name)
 {
@@ -8587,11 +8584,10 @@ envfile_pair(struct arena *a, struct slice *s, struct words *w, struct pair *out
 	return word_lex(w, s, true, &out->value) ? "a quote is never closed" : NULL;
 }
 
-/* NAME=value lines, as systemd's EnvironmentFile= has them: # and ; start
- * comments, a backslash joins lines, values may be quoted; `export ` before a
- * name is skipped; the last of a name wins. Returns NULL, or why not, and the
- * line; *bad: what is wrong with the first line that was left out. Texts are in
- * a. */
+/* NAME=value lines, as systemd's EnvironmentFile= has them: # and ; start comments, a
+ * backslash joins lines, values may be quoted; `export ` before a name is skipped; the
+ * last of a name wins. Returns NULL, or why not; *bad: what is wrong with the first
+ * line left out; *line: of either. Texts are in a. */
 static const char *
 envfile_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *line,
     const char **bad)
@@ -8618,7 +8614,7 @@ envfile_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *l
 			i = pairs_find(out, pair.name);
 			out->v[i] = pair;
 			out->n += i == out->n;
-		} else if (rest.p == at) { /* no NAME=: the rest goes on behind that line */
+		} else if (rest.p == at) { /* no NAME=: skips that line */
 			bad_at = *bad ? bad_at : at;
 			*bad = *bad ? *bad : why;
 			slice_cut(&rest, '\n', &skipped);
@@ -8632,7 +8628,7 @@ envfile_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *l
 	return why;
 }
 
-/* ---- what one says ---- */
+/* ---- keys ---- */
 
 /* The program and its arguments. */
 static bool
@@ -8663,7 +8659,7 @@ command_read(struct reader *r, struct process_read *pr)
 	return true;
 }
 
-/* Where its output goes. Words of other keys are no names of files. */
+/* Where the output goes. Words of other keys are no file names. */
 static void
 sink_read(struct reader *r, struct process_read *pr)
 {
@@ -8681,7 +8677,7 @@ sink_read(struct reader *r, struct process_read *pr)
 		pr->out.log_path = conf_path(r->conf, pr->log);
 }
 
-/* Some keys exclude others; what was not said follows from what was. */
+/* Rules between keys, and presets that follow from other keys. */
 static void
 process_rules(struct reader *r, struct process_read *pr)
 {
@@ -8715,14 +8711,14 @@ process_rules(struct reader *r, struct process_read *pr)
 	if (once && !restart)
 		p->restart = RESTART_ON_FAILURE; /* tried again until it succeeds */
 	if (!p->up || once)
-		p->ready = READY_EXEC; /* nothing of it can be asked */
+		p->ready = READY_EXEC; /* no address to probe */
 	p->backoff_max_ms = MAX(p->backoff_max_ms, p->backoff_ms);
 	p->dir = p->dir ? p->dir : r->conf->dir;
 }
 
 /* ---- this host ---- */
 
-/* With a slash from its dir, else in PATH as the process will see it. */
+/* A name with a slash: from the process's dir; else: in its PATH. */
 static bool
 program_found(struct arena *a, const struct process_read *pr)
 {
@@ -8746,8 +8742,8 @@ program_found(struct arena *a, const struct process_read *pr)
 	return false;
 }
 
-/* What this host lacks: only a warning, the text may be meant for another. The
- * master reads the envfile again at each start. */
+/* Warns of what this host lacks: the file may be meant for another host. The master
+ * reads the envfile again at each start. */
 static void
 host_check(struct reader *r, struct process_read *pr)
 {
@@ -8778,8 +8774,7 @@ host_check(struct reader *r, struct process_read *pr)
 
 /* ---- instances ---- */
 
-/* The instance that a replica serves: {index} is filled in, its port is step
- * above the one that was said. */
+/* Gives a replica its instance: fills in {index}, adds step to the port. */
 static bool
 replica_place(struct reader *r, const struct process_read *pr, struct instance *in, int replica,
     int step)
@@ -8810,8 +8805,8 @@ replica_place(struct reader *r, const struct process_read *pr, struct instance *
 	return instance_key_fits(r, pr->upstream, in);
 }
 
-/* Which instance is served by which replica. One address for all of them, or
- * none: an instance for each. */
+/* Which replica serves which instance. One address for all replicas, or none: each
+ * gets an instance. */
 static void
 process_instances(struct reader *r, const struct process_read *pr)
 {
@@ -8857,7 +8852,7 @@ process_instances(struct reader *r, const struct process_read *pr)
 
 /* ---- placeholders ---- */
 
-/* Is {port} or {socket} in its words? There must be what it stands for, then. */
+/* Is word, {port} or {socket}, in argv or env? Complains if it has no value. */
 static bool
 placeholder_find(struct reader *r, const struct process_read *pr, struct slice word, bool port)
 {
@@ -8893,8 +8888,8 @@ placeholder_find(struct reader *r, const struct process_read *pr, struct slice w
 	return true;
 }
 
-/* {port} and {socket}. A port that nobody could guess is told as PORT, unless
- * that is said. */
+/* {port} and {socket}. Sets PORT, if not set, to a port that warp chooses, or to that
+ * of a wrapped process. */
 static void
 placeholders_read(struct reader *r, struct process_read *pr)
 {
@@ -8924,7 +8919,7 @@ print_text(uint64_t h, struct slice s)
 	return hash64(hash64(h, &s.n, sizeof s.n), s.p, s.n);
 }
 
-/* Of what a running one was started with. */
+/* A hash of what pr is started with. */
 static uint64_t
 process_print(const struct process_read *pr)
 {
@@ -8949,8 +8944,8 @@ process_enter(struct reader *r, const struct process_read *pr)
 	r->table = pr->table;
 }
 
-/* All of pr, whose upstream and section are known; argv: instead of a command,
- * borrowed. */
+/* Reads pr, whose upstream and section are known; argv, borrowed, replaces its
+ * command. */
 static void
 process_read(struct reader *r, struct process_read *pr, char **argv)
 {
@@ -8983,7 +8978,7 @@ process_read(struct reader *r, struct process_read *pr, char **argv)
 	p->print = process_print(pr);
 }
 
-/* ---- all of them ---- */
+/* ---- all ---- */
 
 static void
 process_add(struct process_list *all, const struct toml *table, struct process_read pr)
@@ -8996,7 +8991,7 @@ process_add(struct process_list *all, const struct toml *table, struct process_r
 	all->v[i] = pr;
 }
 
-/* The tables of processes. False: too many to go on. */
+/* Lists the tables of processes. False: too many. */
 static bool
 processes_collect(struct reader *r, struct process_list *all)
 {
@@ -9032,7 +9027,7 @@ process_find(const struct process_list *all, struct slice name)
 	return NULL;
 }
 
-/* One name for one process, also with the number of its replica. */
+/* Names of processes differ, also from NAME.1 of a replica. */
 static void
 names_check(struct reader *r, const struct process_list *all)
 {
@@ -9084,8 +9079,8 @@ after_read(struct reader *r, const struct process_list *all, struct process_read
 	}
 }
 
-/* p goes behind all that it depends on into the start order; path leads to
- * it. False after naming a cycle. */
+/* Puts p into the start order, behind all that it depends on; path leads to p.
+ * False: a cycle, said. */
 static bool
 order_visit(struct reader *r, struct process *p, struct process **path, int depth)
 {
@@ -9111,7 +9106,7 @@ order_visit(struct reader *r, struct process *p, struct process **path, int dept
 	return true;
 }
 
-/* The board has so many records. */
+/* All must fit on the board. */
 static void
 processes_count(struct reader *r, const struct process_list *all)
 {
@@ -9131,10 +9126,9 @@ processes_count(struct reader *r, const struct process_list *all)
 		    "fit", instances, INSTANCES_MAX);
 }
 
-/* All processes, and the instances that they serve; behind upstreams_read. They
- * start after what they depend on, otherwise as in the file. Where programs are
- * supervised, requests wait for them: one may serve an upstream that is not its
- * own. */
+/* All processes, and the instances that they serve; after upstreams_read. Processes
+ * start after what they depend on, otherwise in file order. If there are any, requests
+ * to every upstream wait: a process may serve one that does not name it. */
 static void
 processes_read(struct reader *r)
 {
@@ -9166,8 +9160,8 @@ processes_read(struct reader *r)
 	r->table = NULL;
 }
 
-/* argv as the process behind up, which has one instance: what it says goes
- * here. For `warp -- CMD`. */
+/* Makes argv the process behind up, which has one instance; its output goes to warp's.
+ * For `warp -- CMD`. */
 static void
 process_wrap(struct reader *r, struct upstream *up, char **argv)
 {
@@ -9212,7 +9206,7 @@ puny_number(struct text *t, uint32_t q, uint32_t bias)
 	text_char(t, digits[q]);
 }
 
-/* The label of n code points: behind `xn--`, unless all are plain letters. */
+/* Writes the label of n code points: behind `xn--`, unless all are ASCII. */
 static void
 label_write(struct text *t, const uint32_t *c, uint32_t n)
 {
@@ -9247,8 +9241,8 @@ label_write(struct text *t, const uint32_t *c, uint32_t n)
 	}
 }
 
-/* host as browsers ask for it: `bücher.example` is xn--bcher-kva.example. Empty:
- * it is no UTF-8, or too long. */
+/* host as browsers send it: `bücher.example` is xn--bcher-kva.example. Empty: host is
+ * no UTF-8, or too long. */
 static struct slice
 host_ascii(struct arena *a, struct slice host)
 {
@@ -9283,8 +9277,8 @@ host_ascii(struct arena *a, struct slice host)
 
 /* ---- conditions ---- */
 
-/* `*.example.com` becomes `.example.com`; `*` is every host. What stands behind
- * a colon, if any does, is a port: `http://x` has none. */
+/* `*.example.com` becomes `.example.com`; `*` is every host. Only a port may stand
+ * behind a colon: `http://x` is refused. */
 static void
 route_host(struct reader *r, struct route_read *rr)
 {
@@ -9307,13 +9301,13 @@ route_host(struct reader *r, struct route_read *rr)
 		    "got %s", value_text(r->a, toml_get(r->table, "host")));
 }
 
-/* The text of path_prefix or path_exact, as requests are seen. */
+/* path_prefix or path_exact, normalised as requests are. */
 static void
 route_path_text(struct reader *r, struct route *out, const struct toml *v, struct slice s)
 {
 	struct path_view view;
 
-	out->path = S("/"); /* whatever is wrong with it */
+	out->path = S("/"); /* if s is wrong */
 	if (out->path_kind == PATH_PREFIX && slice_ends(s, S("*")))
 		s = arena_dup(r->a, (struct slice){ s.p, s.n - 1 }); /* as in Caddy */
 	if (!slice_starts(s, S("/"))) {
@@ -9335,7 +9329,7 @@ route_path_text(struct reader *r, struct route *out, const struct toml *v, struc
 	}
 }
 
-/* What the file and -t call them. */
+/* Names in the file and in -t. */
 static const char *const path_words[] = { [PATH_ANY] = "", [PATH_PREFIX] = "path_prefix",
 	[PATH_EXACT] = "path_exact", [PATH_REGEX] = "path_regex" };
 
@@ -9372,8 +9366,7 @@ route_path(struct reader *r, struct route_read *rr)
 	}
 }
 
-/* Methods are case-sensitive (RFC 9110 9.1); known ones in the wrong case are
- * surely meant. */
+/* Methods are case-sensitive (RFC 9110 9.1); here known ones may be in any case. */
 static void
 route_methods(struct reader *r, struct route_read *rr)
 {
@@ -9455,8 +9448,8 @@ route_action(struct reader *r, struct route_read *rr)
 
 /* ---- what happens on the way ---- */
 
-/* Bytes at p, within text, that look like a variable of ours or of nginx. `$5.00`
- * is one only where there are groups. */
+/* Bytes of what looks like a variable of warp or nginx at p in text. `$5.00` has one
+ * only where there are groups. */
 static size_t
 literal_len(struct slice text, const char *p, bool groups)
 {
@@ -9480,8 +9473,8 @@ literal_len(struct slice text, const char *p, bool groups)
 	return is ? in.n + (braces ? 2 : 1) : 0;
 }
 
-/* What looks like a variable, with one of these signs, and goes out as it
- * stands; v: where it is said, NULL: nowhere. */
+/* Warns of what looks like a variable, with one of signs, but goes out as it is; v:
+ * where text is said, NULL: nowhere. */
 static void
 literal_warn(struct reader *r, const struct toml *v, const char *key, const struct route *out,
     struct slice text, const char *signs)
@@ -9495,7 +9488,7 @@ literal_warn(struct reader *r, const struct toml *v, const char *key, const stru
 			    "as it stands", key, (int)n, p);
 }
 
-/* `$1`: only what the expression has. */
+/* `$1` to `$9` need their groups. */
 static void
 route_rewrite(struct reader *r, struct route_read *rr)
 {
@@ -9562,7 +9555,7 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	literal_warn(r, toml_get(t, "respond"), "respond.body", out, out->body, "{");
 }
 
-/* One upstream and no routes: it takes everything. */
+/* Without routes a lone upstream takes all. */
 static void
 routes_read(struct reader *r, const struct toml *list)
 {
@@ -9594,15 +9587,15 @@ routes_read(struct reader *r, const struct toml *list)
 }
 
 /* ==== conf ===================================================================
- * Owns    nothing: a configuration is its loader's.
+ * Owns    nothing: the caller owns a configuration.
  * Offers  conf_load, conf_simple, conf_free.
  * Calls   base, arena, walk, diag, toml, path, addr, route, x509, certs, keys, hints,
  *         values, upstreams, processes, routes. */
 
 #define HTTPS_PORT 443
 
-/* The table of a section that stands by itself; NULL: it is not there, or no
- * table. What it says is in obj, and it is the section in hand. */
+/* Reads a top-level section into obj and makes it the section in hand. Returns its
+ * table; NULL: not there, or no table. */
 static const struct toml *
 top_read(struct reader *r, enum section_id id, void *obj)
 {
@@ -9620,7 +9613,7 @@ top_read(struct reader *r, enum section_id id, void *obj)
 
 /* ---- [server] ---- */
 
-/* An address of the text that cannot be listened on. False: said. */
+/* Can address a be listened on? False: said. */
 static bool
 listen_ok(struct reader *r, const struct addr *a, const char *key)
 {
@@ -9630,8 +9623,8 @@ listen_ok(struct reader *r, const struct addr *a, const char *key)
 	    key_error(r, key, "%s: give an IP address, not a name", a->text);
 }
 
-/* Adds a to the listeners, once. One that a wider one covers is served by that,
- * as in nginx. */
+/* Adds a to the listeners, once. A wider address serves those that it covers, as in
+ * nginx. */
 static void
 listen_add(struct reader *r, const struct addr *a, const char *key)
 {
@@ -9660,7 +9653,7 @@ listen_add(struct reader *r, const struct addr *a, const char *key)
 	s->n_listens = n;
 }
 
-/* The same for an address of that key, which may be for TLS, if that is on. */
+/* Adds address a, which key says; for TLS only if that is on. */
 static void
 listen_say(struct reader *r, const struct addr *a, const char *key)
 {
@@ -9693,8 +9686,8 @@ listen_say_text(struct reader *r, const char *text, const char *key)
 		diag_add(&r->conf->diags, DIAG_ERROR, 0, 0, "cannot listen on %s: %s", text, why);
 }
 
-/* What is to be listened on becomes one list; forced is -l's address, in place of
- * those for http. */
+/* Lists all addresses to listen on; forced, -l's address, replaces http_port and
+ * listen. */
 static void
 server_read(struct reader *r, const char *forced)
 {
@@ -9756,8 +9749,7 @@ domains_lower(struct reader *r, const struct slices *said)
 		    ACME_NAMES_MAX);
 }
 
-/* One more pair of files, whose cert is said at v; without key, it is in the same
- * file. */
+/* Adds a pair of files, whose cert is said at v; without key, cert's file has it. */
 static void
 files_add(struct tls_conf *t, struct cert_files f, const struct toml *v)
 {
@@ -9794,7 +9786,7 @@ files_lower(struct reader *r, const struct tls_read *tr, const struct toml *cert
 	r->where = "tls";
 }
 
-/* The bundle at a key of [tls]; NULL after saying why not. */
+/* The bundle at a key of [tls]; NULL: said why not. */
 static struct trust *
 tls_trust(struct reader *r, const char *key, const char *file)
 {
@@ -9806,7 +9798,7 @@ tls_trust(struct reader *r, const char *key, const char *file)
 	return t;
 }
 
-/* What the keys say; the certificates themselves are tls_load's. */
+/* Reads the keys of [tls]; tls_load loads the certificates. */
 static void
 tls_read(struct reader *r)
 {
@@ -9817,7 +9809,7 @@ tls_read(struct reader *r)
 	const struct tls_conf *t = &tr.out;
 	const char *url = t->acme_url.p, *mail = t->acme_email.p, *hmac = t->eab_hmac.p;
 	const char *at = mail ? strchr(mail, '@') : NULL;
-	const struct rule acme[] = { /* what the ACME server is told must be good for it */
+	const struct rule acme[] = { /* what the ACME server is told must be valid */
 		{ !slice_starts(t->acme_url, S("https://")) || t->acme_url.n == 8 ||
 		    strpbrk(url, " \t\r\n\"\\"), "acme_url",
 		    "expected the https:// URL of an ACME directory, got \"%s\"", url },
@@ -9860,14 +9852,14 @@ tls_say(void *to, enum diag_level level, int pair, const char *text)
 		    text);
 }
 
-/* Behind [server]: what TLS is served at, and with which certificates. */
+/* After server_read: where TLS is served, and with which certificates. */
 static void
 tls_load(struct reader *r)
 {
 	static const char *const keys[] = { "cert", "domains", "certs" };
 	struct conf *c = r->conf;
 	const struct addr *first = NULL;
-	const char *key = "enabled"; /* that is why TLS is on */
+	const char *key = "enabled"; /* that turned TLS on */
 
 	r->where = "tls";
 	for (int i = c->server.n_listens - 1; i >= 0; i--)
@@ -9954,9 +9946,9 @@ admin_read(struct reader *r)
 	}
 }
 
-/* admin.expose, as routes see a path, without a slash at its end, becomes two
- * routes in front of all: the path itself leads to what is below it, so that no
- * longer word that starts alike is taken. */
+/* admin.expose, normalised and without a slash at its end, becomes the first two
+ * routes: PATH redirects to PATH/, and PATH/ is a prefix. So /warp does not take
+ * /warped. */
 static void
 expose_lower(struct reader *r)
 {
@@ -9996,7 +9988,7 @@ expose_lower(struct reader *r)
 
 /* ---- the whole ---- */
 
-/* Variables that look like warp's and are not. */
+/* Warns of unknown WARPDRIVE_ variables. */
 static void
 environ_check(struct conf *c)
 {
@@ -10019,7 +10011,7 @@ environ_check(struct conf *c)
 	}
 }
 
-/* What is no error, yet hardly meant. */
+/* Warns of what is hardly meant. */
 static void
 conf_warn(struct reader *r)
 {
@@ -10047,7 +10039,7 @@ conf_warn(struct reader *r)
 		    "env:NAME or file:/path");
 }
 
-/* By line; what is in no line first; else in the order found. */
+/* By line (none: first) and column, else in the order found. */
 static void
 diags_sort(struct diags *ds)
 {
@@ -10066,8 +10058,8 @@ diags_sort(struct diags *ds)
 		ds->last = ds->last->next;
 }
 
-/* Empty. Errors show no values of secret words: keys of secrets, and what is as
- * good as one: header fields and the environment of programs. */
+/* An empty configuration. Errors show no values of keys that hold secrets, users,
+ * header fields or the environment of programs. */
 static struct conf *
 conf_new(void)
 {
@@ -10093,7 +10085,7 @@ conf_new(void)
 	return c;
 }
 
-/* From the tree to the structs: the sections that stand by themselves. */
+/* Reads the sections that stand by themselves, from tree to structs. */
 static void
 conf_read(struct reader *r, const char *forced_listen)
 {
@@ -10126,8 +10118,7 @@ conf_read(struct reader *r, const char *forced_listen)
 	r->where = "";
 }
 
-/* The routes; then what was found is sorted, and the routes are packed when
- * nothing was. */
+/* Reads the routes, packs them if there is no error, and sorts the complaints. */
 static struct conf *
 conf_finish(struct reader *r)
 {
@@ -10143,8 +10134,8 @@ conf_finish(struct reader *r)
 	return c;
 }
 
-/* The directory that warp was started in, as the shell calls it: what is a link
- * there may lead elsewhere tomorrow. */
+/* The directory that warp was started in, as the shell calls it: a link in that path
+ * may lead elsewhere later. */
 static const char *
 path_here(struct arena *a)
 {
@@ -10188,8 +10179,8 @@ conf_load(const char *file)
 	return conf_finish(&r);
 }
 
-/* Without a file: everything goes to target; argv: to that program, which borrows
- * argv and listens on target, NULL: where warp chooses. listen NULL: the
+/* Without a file: everything goes to target. argv, borrowed: the program that
+ * listens on target; target NULL: where warp chooses. listen NULL: the
  * environment's or the preset. Never NULL: look at ->diags.errors. */
 static struct conf *
 conf_simple(const char *listen, const char *target, char **argv)
@@ -10270,7 +10261,7 @@ conf_print_keys(FILE *to)
 	}
 }
 
-/* A line in man(7): nothing in it is a request or an escape. */
+/* A line of plain text in man(7): no request, no escape. */
 static void
 man_line(FILE *to, const char *s)
 {
@@ -10312,7 +10303,7 @@ conf_print_man(FILE *to)
 
 /* ---- memory ---- */
 
-/* Some upstream is spoken to with TLS. */
+/* Does some upstream speak TLS? */
 static bool
 conf_has_https(const struct conf *cf)
 {
@@ -10418,7 +10409,7 @@ print_action(FILE *to, const struct route *r)
 	fputs("\n", to);
 }
 
-/* What stands in front of an address that TLS is spoken at. */
+/* What stands in front of an address: https:// for TLS. */
 static const char *
 scheme_text(const struct addr *a)
 {
@@ -10475,7 +10466,7 @@ print_upstream(FILE *to, const struct upstream *up)
 		    up->tls.server_name ? up->tls.server_name : "");
 }
 
-/* The word that stands at place i of a key with several. */
+/* Word i of those that key may have. */
 static const char *
 print_choice(struct arena *a, const char *key, int i)
 {
@@ -10486,7 +10477,7 @@ print_choice(struct arena *a, const char *key, int i)
 	return arena_dup(a, word).p;
 }
 
-/* What is run, and who is served by which replica. */
+/* What is run, and which replica serves what. */
 static void
 print_process(FILE *to, const struct process *p)
 {
@@ -10526,7 +10517,7 @@ print_process(FILE *to, const struct process *p)
 	}
 }
 
-/* What a good configuration comes to, for `-t`. */
+/* What a good configuration means, for `-t`. */
 static void
 conf_print_check(const struct conf *c, FILE *to)
 {
@@ -10562,7 +10553,7 @@ conf_print_check(const struct conf *c, FILE *to)
 
 /* ---- /config ---- */
 
-/* Is that the name of a key whose value is never shown? */
+/* Is name that of a key whose value is never shown? */
 static bool
 key_is_secret(struct slice name)
 {
@@ -10581,7 +10572,7 @@ pair_is_secret(const struct toml *table)
 	return toml_get(table, "name") && toml_get(table, "value");
 }
 
-/* env = { NAME = "value" } beside a command: who knows what is in it. */
+/* env = { NAME = "value" } beside a command may hold secrets. */
 static bool
 env_is_secret(const struct toml *table, const struct toml *v)
 {
@@ -10601,7 +10592,7 @@ json_scalar(FILE *to, const struct toml *v)
 		json_quote(to, v->text);
 }
 
-/* v with all below it. A configuration that loaded is never deep. */
+/* v with all below it. A valid configuration is never deep. */
 static void
 json_value(struct json_out *o, const struct toml *v, bool secret)
 {
@@ -10639,9 +10630,8 @@ json_preset(FILE *to, const struct key *k)
 		json_quote(to, slice_of(k->preset));
 }
 
-/* A key, what it is, and who said so: { "value": 80, "from": "file:2" }.
- * v is NULL for the preset. What a process gets in its environment is as
- * secret as a password. */
+/* A key, its value, and where that is from: { "value": 80, "from": "file:2" }. v NULL:
+ * the preset. The environment of a process is as secret as a password. */
 static void
 json_said(struct json_out *o, const struct key *k, const struct toml *v, const char *env)
 {
@@ -10685,8 +10675,8 @@ json_origins(struct json_out *o, const struct conf *c)
 		json_close(o, '}');
 }
 
-/* A table or a list of tables that the rows of that section describe: what it
- * says, and the presets of what it does not. The sections nest a few deep. */
+/* A table of that section, or a list of them: the keys in it, and the presets of
+ * those that are not. Sections nest only a few deep. */
 static void
 json_section(struct json_out *o, enum section_id id, const struct toml *t)
 {
@@ -10711,7 +10701,7 @@ json_section(struct json_out *o, enum section_id id, const struct toml *t)
 	json_close(o, list ? ']' : '}');
 }
 
-/* `[upstreams.NAME]` and its like: each NAME. `[[routes]]`: the list. */
+/* `[upstreams.NAME]` and the like: each NAME. `[[routes]]`: the list. */
 static void
 json_sections(struct json_out *o, const struct conf *c, const char *name, enum section_id id)
 {
@@ -15041,10 +15031,10 @@ usage_of(int pid)
 /* ==== dashboard ==============================================================
  * Owns    nothing.
  * Offers  dashboard_print, dashboard_head.
- * Calls   base, BearSSL's hash. The page at `/`: it asks for status every two
- *         seconds and draws what it is told, as text and never as markup. It
- *         asks nobody else, knows no secret, and may run no script but its own.
- *         Its parts are apart because a string literal holds 4095 bytes. */
+ * Calls   base, BearSSL's hash. The page at `/` asks for status every two seconds
+ *         and shows it as text, never as markup. The page asks nobody else, holds
+ *         no secret, and may run no script but its own. It is in parts because a
+ *         string literal holds 4095 bytes. */
 
 /* clang-format off */
 static const char page_top[] =
@@ -15185,7 +15175,7 @@ static const char page_script_1[] =
 	  "past.set(key, list);\n"
 	  "return list;\n"
 	"}\n"
-	/* How much a counter has grown a second; null: it was not seen before. */
+	/* How much a counter grew per second; null: it is new, or was reset. */
 	"function rate(key, n) {\n"
 	  "const old = before.get(key);\n"
 	  "before.set(key, n);\n"
@@ -15406,7 +15396,7 @@ dashboard_print(FILE *to)
 		fwrite(page_parts[i].text.p, 1, page_parts[i].text.n, to);
 }
 
-/* 'sha256-…' of what the page has of that kind: a policy names it by that. */
+/* 'sha256-…' of the page's parts of that kind, as a policy names them. */
 static void
 page_hash(struct text *t, enum page_kind kind)
 {
@@ -15423,8 +15413,8 @@ page_hash(struct text *t, enum page_kind kind)
 	text_str(t, "'");
 }
 
-/* Header lines of the page: nothing runs in it that warp did not write, nobody
- * frames it, and it talks to warp alone. */
+/* Header lines of the page: it runs only what warp wrote, no other page frames it,
+ * and it talks to warp alone. */
 static const char *
 dashboard_head(void)
 {
@@ -15443,15 +15433,15 @@ dashboard_head(void)
 }
 
 /* ==== admin ==================================================================
- * Owns    the texts an answer is made of; its body is its taker's.
+ * Owns    the texts of an answer; the caller owns its body.
  * Offers  admin_answer.
  * Calls   base, arena, clock, path, addr, json, keys (AT), hints, upstreams
  *         (upstream_find), conf out, board, roster, tls, usage, dashboard. Figures
  *         are read off the board, whichever worker is asked. A new figure is one
- *         row: in counters[] what each worker counts, else a SAY beside its like.
- *         A row names the value, then where the figure is shown: as a member of
- *         /status, as a metric with its help, as a column of the tables; any of
- *         these may be left out. */
+ *         row: in counters[] if each worker counts it, else a SAY beside its like.
+ *         A row names the value, then where it is shown: as a member of /status,
+ *         as a metric with its help, as a column of the tables; any of these may
+ *         be left out. */
 
 #define TEXT_TYPE "text/plain; charset=utf-8"
 #define PROM_TYPE "text/plain; version=0.0.4; charset=utf-8"
@@ -15462,7 +15452,7 @@ dashboard_head(void)
 #define KB        1024
 #define FIT       SHRT_MIN /* a column as wide as what is in it */
 
-enum { STATUS_LINES = 3 }; /* so deep a member has a line of its own */
+enum { STATUS_LINES = 3 }; /* levels whose members have own lines */
 
 static struct arena scrap; /* texts, until the answer is written */
 
@@ -15476,7 +15466,7 @@ static struct arena scrap; /* texts, until the answer is written */
 #define v_text(s)  ((struct value){ .kind = V_TEXT, .text = s })
 #define v_texts(s) ((struct value){ .kind = V_TEXTS, .texts = s })
 
-/* NULL: there is none. */
+/* s NULL: null. */
 static struct value
 v_str(const char *s)
 {
@@ -15489,7 +15479,7 @@ v_note(const struct board_text *t)
 	return v_str(board_text_get(t, arena_alloc(&scrap, WHY_MAX)));
 }
 
-/* Seconds from then to now; nothing was then if it is 0. */
+/* Seconds from then to now; 0 if then is 0: never. */
 static struct value
 v_since(const struct wide *then)
 {
@@ -15498,7 +15488,7 @@ v_since(const struct wide *then)
 	return v_real(ms > 0 ? (double)MAX(now_ms - ms, 0) / SECOND_MS : 0);
 }
 
-/* A time of the wall clock as RFC 3339 has it; 0: none. */
+/* Unix time s in the form of RFC 3339; 0: none. */
 static struct value
 v_time(int64_t s)
 {
@@ -15507,7 +15497,7 @@ v_time(int64_t s)
 	struct tm tm;
 
 	if (!gmtime_r(&t, &tm) || strftime(out, TIME_TEXT, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-		out[0] = '\0'; /* no calendar has it */
+		out[0] = '\0'; /* out of range */
 	return s == 0 ? v_null : v_str(out);
 }
 
@@ -15532,7 +15522,7 @@ value_json(struct json_out *o, struct value v)
 	}
 }
 
-/* The value in a table: without blanks, since they part cells; `-` for nothing. */
+/* The value in a table: `_` for blanks, which part cells; `-` for nothing. */
 static const char *
 value_cell(struct value v, int digits)
 {
@@ -15552,14 +15542,14 @@ value_cell(struct value v, int digits)
 	return cell;
 }
 
-/* ---- what facts are said with ---- */
+/* ---- how facts are said ---- */
 
 #define FACT(...)          (&(const struct fact){ .name = __VA_ARGS__ })
 #define COLUMN(head, wide) .column = head, .width = wide
 #define SAY(t, value, ...) say_fact(t, value, FACT(__VA_ARGS__))
 
-/* Where the samples of its metric go, behind their head; a metric's name is one
- * literal. type NULL: the name tells whether the metric counts. */
+/* Where samples of f's metric go, behind their head. Names are compared as pointers:
+ * a metric's is one literal. type NULL: told by the name. */
 static FILE *
 family_of(struct teller *t, const struct fact *f, const char *type)
 {
@@ -15579,7 +15569,7 @@ family_of(struct teller *t, const struct fact *f, const char *type)
 	return m->to;
 }
 
-/* One sample, or none where there is no number. */
+/* One sample; none without a number. */
 static void
 say_metric(struct teller *t, struct value v, const struct fact *f)
 {
@@ -15595,7 +15585,7 @@ say_metric(struct teller *t, struct value v, const struct fact *f)
 		    v.real);
 }
 
-/* The column becomes known, and how wide it must be. */
+/* Notes the column, and how wide it must be. */
 static void
 say_head(struct teller *t, struct value v, const struct fact *f)
 {
@@ -15649,7 +15639,7 @@ say_close(struct teller *t, char bracket)
 		json_close(&t->json, bracket);
 }
 
-/* What follows is said of one thing: it is an object, a line of a table, samples. */
+/* Begins the facts of one thing: an object, a line of a table, samples. */
 static void
 row_begin(struct teller *t, const char *name)
 {
@@ -15666,7 +15656,7 @@ row_end(struct teller *t)
 		fputc('\n', t->json.to);
 }
 
-/* A label of all metrics that follow in this row. */
+/* A label of the metrics that follow in this row. */
 static void
 say_label(struct teller *t, const char *name, const char *s)
 {
@@ -15685,7 +15675,7 @@ say_label(struct teller *t, const char *name, const char *s)
 	t->labels = to.p;
 }
 
-/* One value of several that f has: a member of that name, a sample so labelled. */
+/* One of several values of f: a member called name, a sample labelled with it. */
 static void
 say_part(struct teller *t, const char *label, const char *name, struct value v,
     const struct fact *f)
@@ -15707,8 +15697,7 @@ static const char *const worker_states[] = {
 	[WORKER_READY] = "ready", [WORKER_DRAINING] = "draining",
 };
 
-/* A counter or gauge in a record. NULL: the sum of all workers, those that left
- * included. */
+/* A counter or gauge in rec. NULL: the sum of all workers, also of those gone. */
 static uint64_t
 count_of(const void *rec, size_t at, size_t size)
 {
@@ -15725,7 +15714,7 @@ count_of(const void *rec, size_t at, size_t size)
 #define WORKER(field)      .at = offsetof(struct board_worker, field), \
 	                   .size = sizeof board->gone.field
 
-/* Answers by class. none: what those are called that never came. */
+/* Answers by class. none: the name for no answer. */
 static void
 say_codes(struct teller *t, const void *rec, size_t at, const char *none, const struct fact *f)
 {
@@ -15738,8 +15727,7 @@ say_codes(struct teller *t, const void *rec, size_t at, const char *none, const 
 		say_close(t, '}');
 }
 
-/* The last cell of the board holds all that took longer than the one before,
- * so it is +Inf. */
+/* The last cell on the board is +Inf: it has all that exceeded the cell before. */
 static void
 say_latency(struct teller *t, const struct board_worker *w)
 {
@@ -15762,7 +15750,7 @@ say_latency(struct teller *t, const struct board_worker *w)
 	    (double)COUNT_OF(w, latency_us) / US_PER_S, name, sum);
 }
 
-/* What is so now, of a worker or of all, */
+/* State of a worker, or of all. */
 static const struct fact gauges[] = {
 	{ "connections", "connections", "Client connections now open.", WORKER(connections) },
 	{ "upstream_connections", "upstream_connections",
@@ -15770,7 +15758,7 @@ static const struct fact gauges[] = {
 	  WORKER(upstream_connections) },
 };
 
-/* and what was counted. */
+/* Counts of the same. */
 static const struct fact counters[] = {
 	{ "accepted", "accepted_total", "Client connections accepted.", WORKER(accepted) },
 	{ "refused", "accept_failures_total",
@@ -15807,7 +15795,7 @@ say_requests(struct teller *t, const struct board_worker *w)
 	say_counted(t, w, counters, LEN(counters));
 }
 
-/* The metrics are those of a process; warp's own have other names. */
+/* The metrics are for processes; tell_own has warp's own. */
 static void
 say_usage(struct teller *t, int pid)
 {
@@ -15822,7 +15810,7 @@ say_usage(struct teller *t, int pid)
 	SAY(t, u.known ? v_int(u.rss / KB) : v_null, NULL, COLUMN("RSS_KB", 10));
 }
 
-/* Each by itself; metrics have the sums, see tell_warp. */
+/* Each worker; metrics have the sums, see tell_warp. */
 static void
 tell_workers(struct teller *t)
 {
@@ -15875,7 +15863,7 @@ static const char *const health_names[] = {
 	[HEALTH_UNKNOWN] = "unknown", [HEALTH_UP] = "up", [HEALTH_DOWN] = "down",
 };
 
-/* An address that warp chooses may change: there the place is the label. */
+/* An address that warp chooses may change: its label is the place. */
 static void
 say_instance_labels(struct teller *t, const struct instance *in)
 {
@@ -15900,7 +15888,7 @@ say_health(struct teller *t, const struct board_instance *bi)
 	say_close(t, '}');
 }
 
-/* What keeps requests from it, as numbers. */
+/* What keeps requests away, as numbers. */
 static void
 say_instance_flags(struct teller *t, const struct instance *in)
 {
@@ -15908,7 +15896,7 @@ say_instance_flags(struct teller *t, const struct instance *in)
 	int64_t until = instance_open_until(in);
 
 	SAY(t, v_bool(s == STAND_UP), NULL, "instance_up", "1 when any request may go to it.");
-	/* no checks, or none has ended yet: nothing is held against it */
+	/* also 1 without checks, and before the first ends */
 	SAY(t, v_bool(s != STAND_UNHEALTHY), NULL, "instance_healthy",
 	    "0 when its health checks fail.");
 	SAY(t, v_bool(in->board->drained), NULL, "instance_drained",
@@ -15917,7 +15905,7 @@ say_instance_flags(struct teller *t, const struct instance *in)
 	    "Its breaker: 0 closed, 1 half-open, 2 open.");
 }
 
-/* How much it was asked, and how fast it answered. */
+/* What an instance was asked, and how fast it was. */
 static void
 say_instance_counts(struct teller *t, const struct board_instance *bi)
 {
@@ -15975,7 +15963,7 @@ say_instance(struct teller *t, const struct instance *in, int i)
 	row_end(t);
 }
 
-/* Where there is none the table has its heads all the same: those of nobody. */
+/* The variable nobody gives the heads: they need no upstream. */
 static void
 tell_upstreams(struct teller *t)
 {
@@ -16011,8 +15999,8 @@ static const char *const proc_states[PROC_STATES] = {
 	[PROC_BACKOFF] = "backoff", [PROC_DONE] = "done", [PROC_FAILED] = "failed",
 };
 
-/* The process that name is a replica of: web of web, or of web.1. NULL: it is of
- * another configuration. */
+/* The process of replica name: web of web or web.1. NULL: of another
+ * configuration. */
 static const struct process *
 proc_of(const struct conf *cf, const char *name)
 {
@@ -16027,7 +16015,7 @@ proc_of(const struct conf *cf, const char *name)
 	return NULL;
 }
 
-/* Its last words, oldest first. */
+/* The last lines, oldest first. */
 static struct value
 v_lines(const struct board_proc *p)
 {
@@ -16040,7 +16028,7 @@ v_lines(const struct board_proc *p)
 	return v_texts(s);
 }
 
-/* The used records come first. */
+/* Used records come first. */
 static void
 tell_procs(struct teller *t)
 {
@@ -16072,7 +16060,7 @@ tell_procs(struct teller *t)
 
 /* ---- routes ---- */
 
-/* What one of print_conditions and print_action writes, without its lead. */
+/* What print writes (print_conditions or print_action), without lead. */
 static struct value
 v_printed(const struct teller *t, void (*print)(FILE *, const struct route *),
     const struct route *r, struct slice lead)
@@ -16095,7 +16083,7 @@ v_printed(const struct teller *t, void (*print)(FILE *, const struct route *),
 	return v_text(s.p);
 }
 
-/* By its place and line, for it has no name. */
+/* By place and line: a route has no name. */
 static void
 say_route(struct teller *t, const struct route *r, int i)
 {
@@ -16119,7 +16107,7 @@ say_route(struct teller *t, const struct route *r, int i)
 	row_end(t);
 }
 
-/* Also without a route there are heads. */
+/* Without routes there are heads, too. */
 static void
 tell_routes(struct teller *t)
 {
@@ -16151,7 +16139,7 @@ cert_first(const struct cert *c)
 	return c->names.n > 0 ? c->names.v[0].p : "";
 }
 
-/* One before it has the same labels. */
+/* One before c has the same labels. */
 static bool
 cert_is_twin(const struct cert_set *set, const struct cert *c)
 {
@@ -16204,7 +16192,7 @@ tell_certs(struct teller *t)
 	say_close(t, ']');
 }
 
-/* While it is off only JSON says so. */
+/* If ACME is off, only JSON says so. */
 static void
 tell_acme(struct teller *t)
 {
@@ -16247,7 +16235,7 @@ workers_in(int state)
 	return n;
 }
 
-/* In JSON everything else is in its object. */
+/* In JSON, members of the outermost object. */
 static void
 tell_warp(struct teller *t)
 {
@@ -16265,7 +16253,7 @@ tell_warp(struct teller *t)
 	    COLUMN("UPTIME_SECS", -11));
 	SAY(t, v_int(board->started_s), NULL, "start_time_seconds",
 	    "When warp was started, Unix time.");
-	/* of the newest configuration that was taken; the one at start is 1 */
+	/* of the newest configuration taken; the first is 1 */
 	SAY(t, v_int(board->reloads + 1), "generation", COLUMN("GENERATION", -10));
 	SAY(t, v_int(board->reloads), "reloads", "reloads_total",
 	    "Configurations taken after the first.");
@@ -16340,7 +16328,7 @@ print_ok(const struct conf *cf, FILE *to)
 	fputs("ok\n", to);
 }
 
-/* Says who is not there, and who may have been meant. */
+/* Says what is not there, and what may be meant. */
 static const char *
 no_such(FILE *to, const char *what, const struct near *near)
 {
@@ -16349,7 +16337,7 @@ no_such(FILE *to, const char *what, const struct near *near)
 	return NULL;
 }
 
-/* Does somebody call it so: as configured, in other words, or as status does? */
+/* Is name the address of in, used or configured, in any form, or its index? */
 static bool
 instance_is(const struct instance *in, struct slice name)
 {
@@ -16363,7 +16351,7 @@ instance_is(const struct instance *in, struct slice name)
 	    (addr_parse(&scrap, name, &addr, &why) && strcmp(addr.text, in->addr.text) == 0);
 }
 
-/* UPSTREAM/INSTANCE; the master knows an instance by its place. */
+/* UPSTREAM/INSTANCE becomes UPSTREAM/INDEX, for the master. */
 static const char *
 find_instance(const struct conf *cf, struct slice name, FILE *to)
 {
@@ -16431,7 +16419,7 @@ print_ends(FILE *to)
 			    admin_ends[i].path, admin_ends[i].help);
 }
 
-/* NULL: there is none. *arg is what stands behind it; p is NULL for nothing. */
+/* The endpoint of path; NULL: none. *arg: the text behind it; p NULL: none. */
 static const struct admin_end *
 admin_end_find(struct slice path, struct slice *arg)
 {
@@ -16448,7 +16436,7 @@ admin_end_find(struct slice path, struct slice *arg)
 	return NULL;
 }
 
-/* s without its percent signs, NUL behind it; false: malformed, or too long. */
+/* Decodes %XX in s, NUL behind it; false: malformed, or too long. */
 static bool
 arg_decode(struct slice s, char *out, size_t max)
 {
@@ -16477,8 +16465,8 @@ admin_no(FILE *to, int status, const char *why)
 	return status;
 }
 
-/* 200: e may answer. Who is not known learns nothing, not even what there is;
- * the dashboard says nothing but how to ask. */
+/* 200: e may answer. Without the token a client learns nothing, not even what exists,
+ * and gets only the dashboard. */
 static int
 admin_judge(const struct admin_request *rq, const struct admin_end *e,
     struct admin_reply *reply, FILE *to)
@@ -16505,7 +16493,7 @@ admin_judge(const struct admin_request *rq, const struct admin_end *e,
 	return e->later ? admin_no(to, 501, "not supported yet") : 200;
 }
 
-/* 200: the reply has what the master is to be told. */
+/* 200: reply->verb is for the master. */
 static int
 admin_verb(const struct admin_request *rq, const struct conf *cf, const struct admin_end *e,
     struct slice arg, struct admin_reply *reply, FILE *to)
@@ -16552,8 +16540,8 @@ admin_print(const struct admin_request *rq, const struct conf *cf, const struct 
 	}
 }
 
-/* Fills *reply; its body is the caller's to free. With a verb it has none: the
- * master's word is the answer. */
+/* Fills *reply; the caller frees its body. A verb has none: the master's result is
+ * the answer. */
 static void
 admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin_reply *reply)
 {

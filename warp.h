@@ -706,22 +706,22 @@ struct roster;
 struct instance {
 	struct upstream *up;
 	struct addr addr;     /* kind ADDR_NONE: warp chooses it, see board; text is
-	                         then "#0", its place */
+	                         its place, as "#0" */
 	unsigned weight;
 	bool backup;          /* only when no other can be asked */
 	uint32_t max_connections; /* requests at one time; 0: any */
-	int replica;          /* of up->process that serves it; -1: no process does */
-	uint64_t hash;        /* of its address (or place): what rendezvous and
-	                         cookies know it by */
+	int replica;          /* the one of up->process that serves it; -1: none */
+	uint64_t hash;        /* of address or place: names it in rendezvous and
+	                         cookies */
 	struct board_instance *board; /* shared; NULL before board_attach */
 	int current;                  /* while turns are dealt; see roster.ring */
 	struct link idle;             /* upconns, newest first */
 	unsigned n_idle;
-	unsigned addrs_seq;           /* of its addresses, when idle connections were last
-	                                 compared with them */
+	unsigned addrs_seq;           /* of the addresses that idle connections were last
+	                                 compared with */
 	br_ssl_session_parameters session; /* of the last TLS connection */
 	int64_t closed_ms;            /* when it last closed an idle connection */
-	uint32_t closed_life_ms;      /* after that long idle; 0: in a restart */
+	uint32_t closed_life_ms;      /* how long it was idle; 0: none yet */
 };
 
 struct balance; /* a strategy: row of balances[] */
@@ -737,17 +737,16 @@ enum pick_by { BY_NOTHING, BY_IP, BY_URI, BY_HEADER, BY_COOKIE };
 
 /* What a strategy needs to know of a request. */
 struct pick {
-	uint64_t tried;         /* bit per instance: not these */
+	uint64_t tried;         /* bit per instance: excluded */
 	uint64_t key;           /* of hash strategies */
-	struct instance *stuck; /* the one its cookie names; NULL: none */
+	struct instance *stuck; /* named by the cookie; NULL: none */
 };
 
-/* pick returns an instance of the roster that may get this request; NULL: there
- * is none. */
+/* pick returns an instance of the roster that may get this request; NULL: none. */
 struct balance {
 	const char *name, *alias;
 	enum pick_by by;
-	bool turns; /* it goes by the ring */
+	bool turns; /* uses roster.ring */
 	struct instance *(*pick)(struct roster *, const struct pick *);
 };
 
@@ -801,8 +800,8 @@ struct process {
 	enum start_rule start_on;
 	uint32_t idle_stop_ms;   /* 0: never */
 	bool names_port, names_socket; /* argv or env have {port}, {socket} */
-	bool wrapped;            /* of `warp -- CMD`: warp leaves with its status */
-	uint64_t print;          /* of all that makes a restart needed when it changes */
+	bool wrapped;            /* of `warp -- CMD`: warp exits with its status */
+	uint64_t print;          /* hash: when it changes, a restart is needed */
 };
 
 /* `[upstreams.NAME]` */
@@ -825,7 +824,7 @@ struct upstream {
 	const char *maintenance;  /* absolute; NULL: none */
 	struct slice hash_header, sticky_cookie;
 	struct health_conf health;
-	enum scheme scheme;       /* of instances that say none: https, or none */
+	enum scheme scheme;       /* of instances without one: https, or none */
 	struct upstream_tls tls;  /* for instances whose addr.scheme is https */
 	struct calm calm;         /* lines about its failures */
 	struct process *process;  /* NULL: none */
@@ -915,8 +914,8 @@ struct origin {
 	const struct toml *value;
 };
 
-/* A whole configuration. Built by conf_load, owned by whoever loaded it, freed
- * with its arena. */
+/* A whole configuration, made by conf_load or conf_simple; the caller frees it with
+ * conf_free. */
 struct conf {
 	struct arena arena;
 	struct diags diags;
@@ -933,7 +932,7 @@ struct conf {
 	int n_upstreams;
 	struct process **processes; /* in start order */
 	int n_processes;
-	unsigned attached; /* generation of the board when its instances were */
+	unsigned attached; /* generation of the board that its instances got */
 	struct route_table table;
 	unsigned hits_half; /* of board.hits: where its workers count */
 	struct error_page *pages;
@@ -980,7 +979,7 @@ struct addrs {
 	int n;
 };
 
-/* What a section says before it is lowered into the struct of warp.h. */
+/* What a section says, before it is lowered into its conf struct. */
 struct server_read {
 	struct server_conf out;
 	uint32_t http_port, https_port; /* 0: not said */
@@ -1014,7 +1013,7 @@ struct process_read {
 	struct slice command, log;
 	struct slices args, depends_on;
 	const struct toml *table, *upstream; /* NULL: wrapped; serves none */
-	const char *where;         /* its section, as errors call it */
+	const char *where;         /* the section, as errors name it */
 	struct slice envfile_text; /* of the file that is there now */
 	struct pairs envfile;
 	bool ordered;              /* stands in conf.processes */
@@ -1032,8 +1031,8 @@ struct admin_read {
 	struct slice token, expose;
 };
 
-/* name is what the manual calls it; upstreams.NAME is read for each NAME.
- * off: a LATER section with this key off is as if it were not there. */
+/* name: as in the manual; upstreams.NAME is read for each NAME. off: a key; where it
+ * is off, a LATER section is ignored. */
 struct section {
 	const char *name;
 	const struct key *keys;
@@ -1056,25 +1055,25 @@ struct near {
 struct reader {
 	struct conf *conf;
 	struct arena *a;          /* conf's */
-	const char *where;        /* the section, as errors call it */
-	const struct toml *table; /* its table; NULL: none, or the environment may say its keys */
-	const char *env;   /* the variable whose text is in hand, NULL: the file's */
-	const struct toml *secret; /* the first that stands in the file itself */
+	const char *where;        /* the section, as errors name it */
+	const struct toml *table; /* its table; NULL: none, or its keys are in origins */
+	const char *env;   /* the variable whose text is in hand; NULL: the file's */
+	const struct toml *secret; /* the first written in the file itself */
 	struct trusted *trusted;
 };
 
-/* A bundle of certificates that was read, or cannot be. */
+/* A bundle of certificates, read or refused. */
 struct trusted {
 	struct trusted *next;
 	const char *asked; /* NULL: the system's */
 	struct trust *trust;
-	const char *why;   /* it cannot be; NULL: it is good */
+	const char *why;   /* refused; NULL: it is good */
 };
 
 /* A rule between keys of the section in hand, and whether it is broken. */
 struct rule {
 	bool broken;
-	const char *key;       /* that is wrong, at what it says */
+	const char *key;       /* in error, at its value */
 	const char *words;     /* what is wrong; its %s is arg */
 	const char *arg;       /* NULL: none */
 };
@@ -1102,8 +1101,8 @@ struct process_list {
 
 /* ==== conf out =========================================================== */
 
-/* Bytes that are needed while every client is busy and no peer reads; program
- * text and the kernel's socket buffers are not in it. */
+/* Bytes needed while every client is busy and no peer reads, without program text
+ * and the kernel's socket buffers. */
 struct memory {
 	uint64_t idle;   /* a client that says nothing, with its share of the upstream
 	                    connections and of the poll array */
@@ -1561,11 +1560,11 @@ struct admin_request {
 	bool wants_html;
 	bool cross_site;     /* sent by a page of another site */
 	struct slice token;  /* X-Admin-Token or Bearer; may be empty */
-	struct slice secret; /* what token must be; empty: nobody may ask */
+	struct slice secret; /* what token must be; empty: none is good */
 };
 
-/* The answer to an admin_request; the caller frees body. With verb set there is
- * none yet: verb is for the master, and good until the next answer. */
+/* The answer to an admin_request; the caller frees body. With verb set there is no
+ * body yet: verb is for the master, good until the next answer. */
 struct admin_reply {
 	int status;
 	const char *content_type;
@@ -1590,7 +1589,7 @@ struct value {
 	};
 };
 
-/* Under what name a value is said, and where. */
+/* Where a value is shown, and its names. */
 struct fact {
 	const char *name;   /* in JSON; NULL: not there */
 	const char *metric; /* behind warp_; a counter ends in _total; NULL: not there */
@@ -1598,7 +1597,7 @@ struct fact {
 	const char *column; /* in its table; NULL: not there */
 	short width;        /* of the column; below 0: at the left; FIT; 0: the last */
 	short digits;       /* behind the point, of column and metric; 0: as it comes */
-	unsigned short at, size; /* of a number that each worker has in its record */
+	unsigned short at, size; /* of a number in each worker's record */
 };
 
 /* A metric with all its samples. */
@@ -1616,17 +1615,17 @@ struct column {
 	struct column *next;
 };
 
-/* Where facts are said to. A table is told twice: its heads, then its rows. */
+/* Where facts are written. A table takes two rounds: heads, then rows. */
 struct teller {
 	enum { AS_JSON, AS_HEADS, AS_ROWS, AS_METRICS } as;
 	const struct conf *cf;
 	struct json_out json;         /* or text, to the same stream */
-	struct column *columns, **at; /* at: of the cell that comes */
-	const char *labels;           /* of the samples that come: a="b",c="d" */
+	struct column *columns, **at; /* at: of the next cell */
+	const char *labels;           /* of the next samples: a="b",c="d" */
 	struct family *families;
 };
 
-/* A path that is asked for, or a verb that is posted. */
+/* A path to GET, or a verb to POST. */
 struct admin_end {
 	const char *path, *help;
 	const char *type; /* of what print writes; NULL: text */
@@ -1634,8 +1633,8 @@ struct admin_end {
 	void (*print_text)(const struct conf *, FILE *); /* for ?format=text */
 	bool is_verb;
 	const char *takes; /* what stands behind a verb: /NAME; NULL: nothing */
-	const char *(*find)(const struct conf *, struct slice name, FILE *); /* who that is */
-	bool alone; /* also without what it takes */
+	const char *(*find)(const struct conf *, struct slice name, FILE *); /* name */
+	bool alone; /* the name may be left out */
 	bool later; /* not supported yet */
 };
 
