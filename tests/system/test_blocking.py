@@ -120,7 +120,8 @@ def test_log_that_nobody_reads(warp, err):
     eventually(flows, "how many lines were lost")
     eventually(lambda: flows() and re.search(rb"(?m)no PROXY header.*\n\Z", err.read()), "and it flows again")
     torn = [x for x in err.read().replace(b"\r", b"").split(b"\n")[:-1] if not STAMP.match(x)]
-    assert not torn, torn[:5]
+    # a terminal may take part of a line when it is full, and the other process's line comes in between
+    assert len(torn) <= (err.kind == "terminal"), torn[:5]
     err.fill()
     w.stop()                                                   # TERM, with nobody to say goodbye to
 
