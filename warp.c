@@ -23218,8 +23218,9 @@ endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *
 }
 
 /* ==== child ==================================================================
- * Owns    nothing.
- * Offers  child_start, child_mark, child_files, children_read, child_next.
+ * Owns    warden_program: a warden's.
+ * Offers  child_start, child_mark, child_files, children_read, child_next,
+ *         children_kill.
  * Calls   base, arena, walk, sink, log, processes, privilege, helper, endpoint.
  *         Starts the program of a process, with nothing of warp's, below a warden
  *         of its own. */
@@ -23517,6 +23518,33 @@ child_next(struct slice *rest)
 
 #define SWEEP_WAITS 5 /* of two seconds each, for processes slow to die */
 
+static pid_t warden_program;
+
+static bool
+is_program(pid_t pid)
+{
+	return pid == warden_program;
+}
+
+/* Reaps or kills the children that one reading shows, but those to be spared. False:
+ * there was none; else a next reading may show more. */
+static bool
+children_kill(bool (*spared)(pid_t), int *killed)
+{
+	char pids[4096];
+	struct slice rest;
+	int reaped = 0;
+	pid_t pid, got;
+
+	*killed = 0;
+	for (rest = children_read(pids, sizeof pids); (pid = child_next(&rest)) > 0; ) {
+		got = spared(pid) ? -1 : waitpid(pid, NULL, WNOHANG);
+		reaped += got > 0;
+		*killed += got == 0 && kill(pid, SIGKILL) == 0;
+	}
+	return reaped + *killed > 0;
+}
+
 /* Kills the warden's children, also those that come to it when their parents die,
  * until only the program is left, which has ended, or processes that cannot be
  * killed. */
@@ -23525,27 +23553,23 @@ warden_sweep(pid_t program)
 {
 	static const struct timespec patience = { .tv_sec = 2 };
 	siginfo_t who = { 0 };
-	char pids[4096];
-	struct slice rest;
 	sigset_t ended;
-	int hit = 1, waits = 0;
-	pid_t pid;
+	int killed, waits = 0;
+	bool any;
 
+	warden_program = program;
 	sigemptyset(&ended);
 	sigaddset(&ended, SIGCHLD);
 	/* a program's children become ours as it ends */
 	while (waitid(P_PID, (id_t)program, &who, WEXITED | WNOHANG | WNOWAIT) == 0 &&
 	    who.si_pid == 0 && sigtimedwait(&ended, NULL, &patience) >= 0)
 		;
-	while (hit > 0) {
-		hit = 0;
-		for (rest = children_read(pids, sizeof pids); (pid = child_next(&rest)) > 0; )
-			if (pid != program && waitpid(pid, NULL, WNOHANG) == 0)
-				hit += kill(pid, SIGKILL) == 0;
+	do {
+		any = children_kill(is_program, &killed);
 		/* killed, but slow to die */
-		if (hit > 0 && sigtimedwait(&ended, NULL, &patience) < 0 && ++waits == SWEEP_WAITS)
+		if (killed > 0 && sigtimedwait(&ended, NULL, &patience) < 0 && ++waits == SWEEP_WAITS)
 			return;
-	}
+	} while (any);
 }
 
 /* Ends as the program did. */
@@ -24368,6 +24392,14 @@ proc_drain(struct proc *p)
 		proc_stop(p);
 }
 
+/* warp stops: what drains gets no more time. */
+static void
+proc_hurry(struct proc *p)
+{
+	if (procs_ending)
+		proc_stop(p);
+}
+
 static void
 proc_cut(struct proc *p)
 {
@@ -24526,7 +24558,7 @@ static void (*const proc_do[PROC_STATES][PROC_EVENTS])(struct proc *) = {
 		[PE_STOP] = proc_stop },
 	[PROC_UP]       = { [PE_EXIT] = proc_ended, [PE_DUE] = proc_idle, [PE_STOP] = proc_drain },
 	[PROC_DRAINING] = { [PE_QUIET] = proc_stop, [PE_DUE] = proc_cut, [PE_EXIT] = proc_stopped,
-		[PE_START] = proc_again },
+		[PE_START] = proc_again, [PE_STOP] = proc_hurry },
 	[PROC_STOPPING] = { [PE_EXIT] = proc_stopped, [PE_DUE] = proc_kill, [PE_START] = proc_again },
 	[PROC_BACKOFF]  = { [PE_DUE] = proc_wait, [PE_START] = proc_wait, [PE_STOP] = proc_off },
 	[PROC_DONE]     = { [PE_START] = proc_wait, [PE_STOP] = proc_off },
@@ -27400,19 +27432,11 @@ child_is_known(pid_t pid)
 static void
 orphans_kill(void)
 {
-	char pids[4096];
-	struct slice rest;
-	int hit = 1;
-	pid_t pid;
+	int killed;
 
-	for (int round = 0; round < ORPHAN_ROUNDS && hit > 0; round++) {
-		hit = 0;
-		for (rest = children_read(pids, sizeof pids); (pid = child_next(&rest)) > 0; )
-			if (!child_is_known(pid) && waitpid(pid, NULL, WNOHANG) == 0)
-				hit += kill(pid, SIGKILL) == 0;
-		if (hit > 0)
+	for (int i = 0; i < ORPHAN_ROUNDS && children_kill(child_is_known, &killed); i++)
+		if (killed > 0)
 			poll(NULL, 0, ORPHAN_WAIT_MS);
-	}
 }
 
 static void

@@ -296,6 +296,22 @@ def test_second_restart_of_one_that_is_ready_at_once(warp):
         assert procs(w).get("web", {}).get("state") == "up", procs(w)
 
 
+def test_stop_while_an_old_one_drains(warp):
+    """It is told to end like the new one, and not waited for as long as requests may take."""
+    w = warp(fleet(app("web", PORT, ready="exec")))
+    wait_state(w, "up")
+    eventually(lambda: w.ask().status == 200)
+    with w.client() as c:
+        c.send(lib.request("/wait"))
+        eventually(lambda: journal(w, "waiting"), "a request in flight")
+        with asked(w, "restart", "web") as p:
+            assert p.wait(5) == 0
+        w.signal(signal.SIGTERM)
+        time.sleep(0.5)  # it is told to end by then, and does when its request has
+        touch(w, "go")
+        assert w.wait(5) == 0
+
+
 @pytest.mark.limit(40)
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_restart_of_one_that_cannot_be_started(warp, replicas):
