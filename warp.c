@@ -9997,10 +9997,11 @@ environ_check(struct conf *c)
 
 	for (char **e = environ; *e; e++) {
 		struct near near = { .word = { *e, strcspn(*e, "=") } };
-		bool known = near_find(&near, others) >= 0;
+		bool known;
 
 		if (!slice_starts(near.word, S(ENV_PREFIX)))
 			continue;
+		known = near_find(&near, others) >= 0;
 		for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
 			for (size_t i = 0; i < sections[id].n && !known; i++)
 				known = near_offer(&near,
@@ -16893,6 +16894,7 @@ forward_chain(const struct forward *fw, struct slice name, enum field_id id, str
 		return;
 	}
 	chain.n = 0;
+	chain.full = false;
 	for (int i = 0; i < fw->h->n; i++) {
 		if (fw->h->f[i].id != id || fw->h->f[i].value.n == 0)
 			continue;
@@ -16902,6 +16904,7 @@ forward_chain(const struct forward *fw, struct slice name, enum field_id id, str
 	text_add(&chain, chain.n == 0 || own.n == 0 ? S("") : S(", "));
 	text_add(&chain, own);
 	fw->put(fw->t, name, text_slice(&chain));
+	fw->t->full |= chain.full;
 }
 
 /* for=, host= and proto= of RFC 7239 4; v6 and odd hosts are quoted. */
@@ -18298,8 +18301,9 @@ hold_place(const struct upstream *up)
 
 /* ==== exchange ===============================================================
  * Owns    a request and its answer, from a whole head to the last byte.
- * Offers  exchange_new, exchange_answer, exchange_error, exchange_run, and the
- *         doors' parts for events and deadlines.
+ * Offers  exchange_new, exchange_enter, exchange_answer, exchange_error,
+ *         exchange_run, exchange_client_event, exchange_client_due,
+ *         exchange_upstream_late.
  * Calls   everything below. Each step looks at one state; exchange_run takes
  *         steps until one has to wait, then says what for. */
 
