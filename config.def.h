@@ -36,6 +36,7 @@
 #define SPLICE_MIN       65536  /* shorter rests of bodies are copied */
 #define FIELDS_MAX       256   /* header lines in one head; 431 beyond */
 #define TARGET_MAX       16384 /* bytes of a request target; 414 beyond */
+#define RANGES_MAX       16    /* parts of one body asked for at once; more: all of it */
 #define HEAD_ADDED_MAX   4096  /* room for what warp adds to a head */
 #define CHUNK_EXT_MAX    8192  /* bytes of chunk extensions beyond those that content
                                   has paid for, or of trailers; more: refused */

@@ -937,7 +937,7 @@ walk_read(struct arena *a, const char *path, size_t max, uid_t own, struct slice
 
 /* ==== clock ==================================================================
  * Owns    now_ms, now_us, now_s and the Date text, read once a turn.
- * Offers  clock_turn, clock_is_right, clock_date.
+ * Offers  clock_turn, clock_is_right, clock_date, date_write.
  * Calls   libc. */
 
 static int64_t now_ms; /* monotonic */
@@ -990,25 +990,33 @@ clock_is_right(void)
 	return now_s >= clock_built_s();
 }
 
-/* The value of Date for now_s. RFC 9110 5.6.7. */
+static const char month_names[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+
+/* s of the wall clock as HTTP writes it, with a NUL behind. RFC 9110 5.6.7. */
+static struct slice
+date_write(char text[DATE_LEN + 1], time_t s)
+{
+	static const char days[] = "SunMonTueWedThuFriSat";
+	struct tm tm;
+
+	gmtime_r(&s, &tm);
+	snprintf(text, DATE_LEN + 1, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT",
+	    days + tm.tm_wday * 3, (unsigned)tm.tm_mday % 100,
+	    month_names + tm.tm_mon * 3, (unsigned)(tm.tm_year + 1900) % 10000,
+	    (unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100,
+	    (unsigned)tm.tm_sec % 100);
+	return (struct slice){ text, DATE_LEN };
+}
+
+/* The value of Date for now_s. */
 static struct slice
 clock_date(void)
 {
-	static const char days[] = "SunMonTueWedThuFriSat";
-	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 	static char text[DATE_LEN + 1];
 	static time_t of;
-	struct tm tm;
 
-	if (of != now_s || !text[0]) {
-		gmtime_r(&now_s, &tm);
-		snprintf(text, sizeof text, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT",
-		    days + tm.tm_wday * 3, (unsigned)tm.tm_mday % 100,
-		    months + tm.tm_mon * 3, (unsigned)(tm.tm_year + 1900) % 10000,
-		    (unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100,
-		    (unsigned)tm.tm_sec % 100);
-		of = now_s;
-	}
+	if (of != now_s || !text[0])
+		date_write(text, of = now_s);
 	return (struct slice){ text, DATE_LEN };
 }
 
@@ -2550,27 +2558,47 @@ is_field_value(struct slice s)
 
 static const struct slice field_names[FIELD_IDS] = {
 	[F_ACCEPT]            = { "Accept", 6 },
+	[F_ACCEPT_ENCODING]   = { "Accept-Encoding", 15 },
+	[F_AGE]               = { "Age", 3 },
 	[F_AUTHORIZATION]     = { "Authorization", 13 },
+	[F_CACHE_CONTROL]     = { "Cache-Control", 13 },
+	[F_CDN_CACHE_CONTROL] = { "CDN-Cache-Control", 17 },
 	[F_CONNECTION]        = { "Connection", 10 },
+	[F_CONTENT_ENCODING]  = { "Content-Encoding", 16 },
 	[F_CONTENT_LENGTH]    = { "Content-Length", 14 },
+	[F_CONTENT_LOCATION]  = { "Content-Location", 16 },
+	[F_CONTENT_RANGE]     = { "Content-Range", 13 },
 	[F_CONTENT_TYPE]      = { "Content-Type", 12 },
 	[F_COOKIE]            = { "Cookie", 6 },
 	[F_DATE]              = { "Date", 4 },
+	[F_ETAG]              = { "ETag", 4 },
 	[F_EXPECT]            = { "Expect", 6 },
+	[F_EXPIRES]           = { "Expires", 7 },
 	[F_FORWARDED]         = { "Forwarded", 9 },
 	[F_HOST]              = { "Host", 4 },
 	[F_HTTP2_SETTINGS]    = { "HTTP2-Settings", 14 },
+	[F_IF_MATCH]          = { "If-Match", 8 },
+	[F_IF_MODIFIED_SINCE] = { "If-Modified-Since", 17 },
+	[F_IF_NONE_MATCH]     = { "If-None-Match", 13 },
+	[F_IF_RANGE]          = { "If-Range", 8 },
+	[F_IF_UNMODIFIED_SINCE] = { "If-Unmodified-Since", 19 },
 	[F_KEEP_ALIVE]        = { "Keep-Alive", 10 },
+	[F_LAST_MODIFIED]     = { "Last-Modified", 13 },
+	[F_LOCATION]          = { "Location", 8 },
+	[F_PRAGMA]            = { "Pragma", 6 },
 	[F_PROXY_AUTHENTICATE] = { "Proxy-Authenticate", 18 },
 	[F_PROXY_AUTHORIZATION] = { "Proxy-Authorization", 19 },
 	[F_PROXY_CONNECTION]  = { "Proxy-Connection", 16 },
+	[F_RANGE]             = { "Range", 5 },
 	[F_REFERER]           = { "Referer", 7 },
 	[F_SERVER]            = { "Server", 6 },
+	[F_SET_COOKIE]        = { "Set-Cookie", 10 },
 	[F_TE]                = { "TE", 2 },
 	[F_TRAILER]           = { "Trailer", 7 },
 	[F_TRANSFER_ENCODING] = { "Transfer-Encoding", 17 },
 	[F_UPGRADE]           = { "Upgrade", 7 },
 	[F_USER_AGENT]        = { "User-Agent", 10 },
+	[F_VARY]              = { "Vary", 4 },
 	[F_VIA]               = { "Via", 3 },
 	[F_X_ADMIN_TOKEN]     = { "X-Admin-Token", 13 },
 	[F_X_CLIENT_CERT_SUBJECT] = { "X-Client-Cert-Subject", 21 },
@@ -2590,46 +2618,64 @@ static const uint64_t fields_hop = FIELD(F_CONNECTION) | FIELD(F_HTTP2_SETTINGS)
     FIELD(F_KEEP_ALIVE) | FIELD(F_PROXY_AUTHENTICATE) | FIELD(F_PROXY_AUTHORIZATION) |
     FIELD(F_PROXY_CONNECTION) | FIELD(F_TE) | FIELD(F_TRANSFER_ENCODING) | FIELD(F_UPGRADE);
 /* Of the known fields, Connection may name only these. */
-static const uint64_t fields_free = FIELD(F_ACCEPT) | FIELD(F_REFERER) | FIELD(F_USER_AGENT);
+static const uint64_t fields_free = FIELD(F_ACCEPT) | FIELD(F_ACCEPT_ENCODING) | FIELD(F_ETAG) |
+    FIELD(F_LAST_MODIFIED) | FIELD(F_REFERER) | FIELD(F_USER_AGENT);
 
 /* Fields without an id that Connection may not name and no trailer may be. */
 static const struct slice kept_names[] = {
-	{ "Set-Cookie", 10 }, { "Cache-Control", 13 }, { "Location", 8 }, { "WWW-Authenticate", 16 },
-	{ "Range", 5 }, { "If-Match", 8 }, { "If-None-Match", 13 }, { "If-Modified-Since", 17 },
-	{ "If-Unmodified-Since", 19 }, { "If-Range", 8 }, { "Max-Forwards", 12 }, { "Pragma", 6 },
-	{ "Vary", 4 }, { "Age", 3 }, { "Expires", 7 }, { "Retry-After", 11 },
+	{ "WWW-Authenticate", 16 }, { "Max-Forwards", 12 }, { "Retry-After", 11 },
 };
 
 static const struct slice kept_prefixes[] = { { "Content-", 8 }, { "X-Forwarded-", 12 } };
 
 /* Length, first letter and last but one tell all names of field_names[] apart;
  * if a new name falls on a taken slot, the compiler says so. */
-#define FIELD_SLOT(n, first, near_last) (((n) + (first) * 39u + (near_last) * 35u) % 64u)
+#define FIELD_SLOT(n, first, near_last) (((n) + (first) * 11u + (near_last) * 30u) % 256u)
 
 /* clang-format off */
-static const uint8_t field_slots[64] = {
+static const uint8_t field_slots[256] = {
 	[FIELD_SLOT(6, 'a', 'p')] = F_ACCEPT,
+	[FIELD_SLOT(15, 'a', 'n')] = F_ACCEPT_ENCODING,
+	[FIELD_SLOT(3, 'a', 'g')] = F_AGE,
 	[FIELD_SLOT(13, 'a', 'o')] = F_AUTHORIZATION,
+	[FIELD_SLOT(13, 'c', 'o')] = F_CACHE_CONTROL,
+	[FIELD_SLOT(17, 'c', 'o')] = F_CDN_CACHE_CONTROL,
 	[FIELD_SLOT(10, 'c', 'o')] = F_CONNECTION,
+	[FIELD_SLOT(16, 'c', 'n')] = F_CONTENT_ENCODING,
 	[FIELD_SLOT(14, 'c', 't')] = F_CONTENT_LENGTH,
+	[FIELD_SLOT(16, 'c', 'o')] = F_CONTENT_LOCATION,
+	[FIELD_SLOT(13, 'c', 'g')] = F_CONTENT_RANGE,
 	[FIELD_SLOT(12, 'c', 'p')] = F_CONTENT_TYPE,
 	[FIELD_SLOT(6, 'c', 'i')] = F_COOKIE,
 	[FIELD_SLOT(4, 'd', 't')] = F_DATE,
+	[FIELD_SLOT(4, 'e', 'a')] = F_ETAG,
 	[FIELD_SLOT(6, 'e', 'c')] = F_EXPECT,
+	[FIELD_SLOT(7, 'e', 'e')] = F_EXPIRES,
 	[FIELD_SLOT(9, 'f', 'e')] = F_FORWARDED,
 	[FIELD_SLOT(4, 'h', 's')] = F_HOST,
 	[FIELD_SLOT(14, 'h', 'g')] = F_HTTP2_SETTINGS,
+	[FIELD_SLOT(8, 'i', 'c')] = F_IF_MATCH,
+	[FIELD_SLOT(17, 'i', 'c')] = F_IF_MODIFIED_SINCE,
+	[FIELD_SLOT(13, 'i', 'c')] = F_IF_NONE_MATCH,
+	[FIELD_SLOT(8, 'i', 'g')] = F_IF_RANGE,
+	[FIELD_SLOT(19, 'i', 'c')] = F_IF_UNMODIFIED_SINCE,
 	[FIELD_SLOT(10, 'k', 'v')] = F_KEEP_ALIVE,
+	[FIELD_SLOT(13, 'l', 'e')] = F_LAST_MODIFIED,
+	[FIELD_SLOT(8, 'l', 'o')] = F_LOCATION,
+	[FIELD_SLOT(6, 'p', 'm')] = F_PRAGMA,
 	[FIELD_SLOT(18, 'p', 't')] = F_PROXY_AUTHENTICATE,
 	[FIELD_SLOT(19, 'p', 'o')] = F_PROXY_AUTHORIZATION,
 	[FIELD_SLOT(16, 'p', 'o')] = F_PROXY_CONNECTION,
+	[FIELD_SLOT(5, 'r', 'g')] = F_RANGE,
 	[FIELD_SLOT(7, 'r', 'e')] = F_REFERER,
 	[FIELD_SLOT(6, 's', 'e')] = F_SERVER,
+	[FIELD_SLOT(10, 's', 'i')] = F_SET_COOKIE,
 	[FIELD_SLOT(2, 't', 't')] = F_TE,
 	[FIELD_SLOT(7, 't', 'e')] = F_TRAILER,
 	[FIELD_SLOT(17, 't', 'n')] = F_TRANSFER_ENCODING,
 	[FIELD_SLOT(7, 'u', 'd')] = F_UPGRADE,
 	[FIELD_SLOT(10, 'u', 'n')] = F_USER_AGENT,
+	[FIELD_SLOT(4, 'v', 'r')] = F_VARY,
 	[FIELD_SLOT(3, 'v', 'i')] = F_VIA,
 	[FIELD_SLOT(13, 'x', 'e')] = F_X_ADMIN_TOKEN,
 	[FIELD_SLOT(21, 'x', 'c')] = F_X_CLIENT_CERT_SUBJECT,
@@ -3767,6 +3813,234 @@ query_has(struct slice query, struct slice name, struct slice value)
 }
 
 FAST_END
+
+/* ==== conditions =============================================================
+ * Owns    nothing.
+ * Offers  delta_read, date_read, head_date, conditions_check, ranges_parse.
+ * Calls   base, clock, http. What of a body a client has already and what part of it
+ *         the client wants, of files and of what is stored alike. RFC 9110 13, 14. */
+
+/* s as a number, of max at most: what is greater is max. -1: it is no number. */
+static int64_t
+delta_read(struct slice s, int64_t max)
+{
+	int64_t v = slice_uint(s, (uint64_t)max);
+
+	for (size_t i = 0; i < s.n; i++)
+		if (!isdigit((unsigned char)s.p[i]))
+			return -1;
+	return s.n > 0 && v < 0 ? max : v;
+}
+
+/* ---- dates ---- */
+
+/* Reads s by a form: Y, D, h, m, s are digits of v[0], v[2] to v[5], B.. a month's name
+ * for v[1], a dot is any byte and _ a digit of the day or a blank. */
+static bool
+date_parts(struct slice s, const char *form, int v[6])
+{
+	static const char parts[] = "YBDhms";
+	const char *part;
+
+	if (s.n != strlen(form))
+		return false;
+	for (size_t i = 0; i < s.n; i++) {
+		char f = form[i] == '_' ? s.p[i] == ' ' ? ' ' : 'D' : form[i];
+		if (f == 'B') {
+			while (month_names[v[1]] && strncasecmp(month_names + v[1], s.p + i, 3) != 0)
+				v[1] += 3;
+			if (!month_names[v[1]])
+				return false;
+		} else if ((part = strchr(parts, f))) {
+			if (!isdigit((unsigned char)s.p[i]))
+				return false;
+			v[part - parts] = v[part - parts] * 10 + s.p[i] - '0';
+		} else if (f != '.' && lower(s.p[i]) != lower(f))
+			return false;
+	}
+	return true;
+}
+
+/* A date in any of the three forms as wall clock, 0 before 1970; -1: it is none.
+ * RFC 9110 5.6.7. */
+static int64_t
+date_read(struct slice s)
+{
+	enum { SHORT_DAY = 3, LONG_DAY = 6, CENTURY = 100 };
+	const char *comma = s.n > 0 ? memchr(s.p, ',', s.n) : NULL;
+	ptrdiff_t day = comma ? comma - s.p : 0;
+	int v[6] = { 0 };
+	struct tm tm;
+	time_t t;
+
+	if (day >= LONG_DAY)
+		s = slice_from(s, (size_t)day);
+	if (!date_parts(s, day >= LONG_DAY ? ", DD-B..-YY hh:mm:ss GMT" : day == SHORT_DAY
+	    ? "..., DD B.. YYYY hh:mm:ss GMT" : "... B.. _D hh:mm:ss YYYY", v))
+		return -1;
+	gmtime_r(&now_s, &tm);
+	if (day >= LONG_DAY) /* the year that is at most 50 ahead */
+		v[0] += (tm.tm_year + 1900 + CENTURY / 2 - v[0]) / CENTURY * CENTURY;
+	v[5] -= v[5] == 60; /* a leap second */
+	tm = (struct tm){ .tm_year = v[0] - 1900, .tm_mon = v[1] / 3, .tm_mday = v[2],
+		.tm_hour = v[3], .tm_min = v[4], .tm_sec = v[5] };
+	t = timegm(&tm);
+	if (tm.tm_mday != v[2] || tm.tm_hour != v[3] || tm.tm_min != v[4])
+		return -1; /* one was too large */
+	return MAX((int64_t)t, 0);
+}
+
+/* The date in the only field of that id; -1: there is none. */
+static int64_t
+head_date(const struct head *h, enum field_id id)
+{
+	return h->count[id] == 1 ? date_read(head_field(h, id)->value) : -1;
+}
+
+/* ---- conditions ---- */
+
+static bool
+etag_is_weak(struct slice etag)
+{
+	return slice_starts(etag, S("W/"));
+}
+
+/* Takes the next entity-tag off a list; false: none, or none that is well-formed. */
+static bool
+etag_next(struct slice *rest, struct slice *etag)
+{
+	const char *close;
+	size_t open;
+
+	while (rest->n > 0 && (is_blank(rest->p[0]) || rest->p[0] == ','))
+		*rest = slice_from(*rest, 1);
+	open = etag_is_weak(*rest) ? 2 : 0;
+	if (rest->n <= open || rest->p[open] != '"' ||
+	    !(close = memchr(rest->p + open + 1, '"', rest->n - open - 1)))
+		return false;
+	*etag = (struct slice){ rest->p, (size_t)(close + 1 - rest->p) };
+	*rest = slice_from(*rest, etag->n);
+	return true;
+}
+
+/* RFC 9110 8.8.3.2; weak: how well a is the same does not matter. */
+static bool
+etag_eq(struct slice a, struct slice b, bool weak)
+{
+	if (!weak)
+		return a.n > 0 && a.p[0] == '"' && slice_eq(a, b);
+	return slice_eq(slice_from(a, etag_is_weak(a) ? 2 : 0),
+	    slice_from(b, etag_is_weak(b) ? 2 : 0));
+}
+
+/* Whether the fields of that id, of which there are some, name etag; it may be empty. */
+static bool
+etag_listed(const struct head *h, enum field_id id, struct slice etag, bool weak)
+{
+	struct slice rest, item;
+
+	for (int i = h->first[id] - 1; i < h->n; i++) {
+		if (h->f[i].id != id)
+			continue;
+		rest = h->f[i].value;
+		if (slice_eq(rest, S("*")))
+			return true;
+		if (weak && etag.n > 0 && slice_eq(rest, etag))
+			return true; /* also one without quotes, as some write them */
+		while (etag_next(&rest, &item))
+			if (etag_eq(item, etag, weak))
+				return true;
+	}
+	return false;
+}
+
+/* RFC 9110 13.1.5. What changed in this second may change in it once more. */
+static bool
+if_range_holds(const struct head *h, struct slice etag, int64_t modified_s)
+{
+	const struct field *f = head_field(h, F_IF_RANGE);
+
+	if (!f)
+		return true;
+	return h->count[F_IF_RANGE] == 1 && (etag_eq(f->value, etag, false) ||
+	    (modified_s >= 0 && modified_s < now_s && date_read(f->value) == modified_s));
+}
+
+/* What the conditions of a request come to where there is something to answer with: 412,
+ * 304, 206 (see ranges_parse), or 200. etag may be empty, modified_s -1: it has none.
+ * RFC 9110 13.2.2. */
+static int
+conditions_check(const struct head *h, struct slice etag, int64_t modified_s)
+{
+	bool reads = h->method == M_GET || h->method == M_HEAD;
+	int64_t since;
+
+	if (h->count[F_IF_MATCH] > 0) {
+		if (!etag_listed(h, F_IF_MATCH, etag, false))
+			return 412;
+	} else if ((since = head_date(h, F_IF_UNMODIFIED_SINCE)) >= 0 && modified_s > since)
+		return 412;
+	if (h->count[F_IF_NONE_MATCH] > 0) {
+		if (etag_listed(h, F_IF_NONE_MATCH, etag, true))
+			return reads ? 304 : 412;
+	} else if (reads && modified_s >= 0 && head_date(h, F_IF_MODIFIED_SINCE) >= modified_s)
+		return 304;
+	return h->method == M_GET && h->count[F_RANGE] == 1 &&
+	    if_range_holds(h, etag, modified_s) ? 206 : 200;
+}
+
+/* ---- ranges ---- */
+
+/* One range of a body of that size: 1, 0 it has no such bytes, -1 malformed. */
+static int
+range_read(struct slice item, uint64_t size, struct range *r)
+{
+	struct slice first;
+	int64_t from, to;
+
+	if (!slice_cut(&item, '-', &first) || !item.p)
+		return -1;
+	to = item.n > 0 || first.n == 0 ? delta_read(item, INT64_MAX) : INT64_MAX;
+	if (first.n == 0) { /* the last bytes; of nothing they cannot be told */
+		r->n = MIN((uint64_t)to, size);
+		r->first = size - r->n;
+		return to < 0 || (to > 0 && size == 0) ? -1 : to > 0;
+	}
+	from = delta_read(first, INT64_MAX);
+	if (from < 0 || to < from)
+		return -1;
+	if ((uint64_t)from >= size)
+		return 0;
+	r->first = (uint64_t)from;
+	r->n = MIN((uint64_t)to, size - 1) - r->first + 1;
+	return 1;
+}
+
+/* The value of Range for a body of that size: 206, 416, or 200: all of it. More than
+ * RANGES_MAX are not served, nor those that come to more than all of it: overlapping
+ * ones would make a little request a huge answer. RFC 9110 14.2. */
+static int
+ranges_parse(struct ranges *r, struct slice value, uint64_t size)
+{
+	struct slice unit, item;
+	struct range one;
+	int asked = 0, got;
+
+	r->n = 0;
+	r->total = 0;
+	if (!slice_cut(&value, '=', &unit) || !slice_ieq(unit, S("bytes")))
+		return 200;
+	while (slice_list_next(&value, &item)) {
+		got = range_read(item, size, &one);
+		if (got < 0 || ++asked > RANGES_MAX || (got > 0 && one.n > size - r->total))
+			return 200;
+		if (got == 0)
+			continue;
+		r->v[r->n++] = one;
+		r->total += one.n;
+	}
+	return r->n > 0 ? 206 : asked > 0 ? 416 : 200;
+}
 
 /* ==== addr ===================================================================
  * Owns    nothing.

@@ -282,27 +282,47 @@ enum {
 enum field_id {
 	F_OTHER,
 	F_ACCEPT,
+	F_ACCEPT_ENCODING,
+	F_AGE,
 	F_AUTHORIZATION,
+	F_CACHE_CONTROL,
+	F_CDN_CACHE_CONTROL,
 	F_CONNECTION,
+	F_CONTENT_ENCODING,
 	F_CONTENT_LENGTH,
+	F_CONTENT_LOCATION,
+	F_CONTENT_RANGE,
 	F_CONTENT_TYPE,
 	F_COOKIE,
 	F_DATE,
+	F_ETAG,
 	F_EXPECT,
+	F_EXPIRES,
 	F_FORWARDED,
 	F_HOST,
 	F_HTTP2_SETTINGS,
+	F_IF_MATCH,
+	F_IF_MODIFIED_SINCE,
+	F_IF_NONE_MATCH,
+	F_IF_RANGE,
+	F_IF_UNMODIFIED_SINCE,
 	F_KEEP_ALIVE,
+	F_LAST_MODIFIED,
+	F_LOCATION,
+	F_PRAGMA,
 	F_PROXY_AUTHENTICATE,
 	F_PROXY_AUTHORIZATION,
 	F_PROXY_CONNECTION,
+	F_RANGE,
 	F_REFERER,
 	F_SERVER,
+	F_SET_COOKIE,
 	F_TE,
 	F_TRAILER,
 	F_TRANSFER_ENCODING,
 	F_UPGRADE,
 	F_USER_AGENT,
+	F_VARY,
 	F_VIA,
 	F_X_ADMIN_TOKEN,
 	F_X_CLIENT_CERT_SUBJECT,
@@ -413,6 +433,17 @@ enum ext_class {
 struct path_view {
 	struct slice path, raw;
 	const uint16_t *ends; /* where in raw each byte of path ended */
+};
+
+/* ==== conditions ========================================================== */
+
+/* Parts of a body, in the order asked for. RFC 9110 14.2. */
+struct ranges {
+	int n;
+	uint64_t total; /* bytes of all */
+	struct range {
+		uint64_t first, n;
+	} v[RANGES_MAX];
 };
 
 /* ==== json ================================================================ */
