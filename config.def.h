@@ -157,6 +157,37 @@
 #define PORT_CHOSEN_MIN  20000 /* ports that warp chooses */
 #define PORT_CHOSEN_MAX  29999
 
+/* files */
+#define FILES_KEPT     128   /* paths remembered; an open file each, or its bytes */
+#define FILES_SLOTS    256   /* of their table; power of 2 */
+#define FILES_LOOK_MS  1000  /* before a path is looked at anew */
+#define FILE_SMALL     4096  /* files up to that are kept in memory */
+#define SENDFILE_MIN   16384 /* shorter pieces are copied: one send, with the head */
+#define SENDFILE_BYTES 524288 /* at most in one turn */
+#define READ_AHEAD     1048576 /* bytes that the kernel is asked to read before they are due */
+#define BENEATH_DEPTH  32    /* directories, on kernels without openat2 */
+#define BENEATH_LINKS  16    /* links followed on the way */
+#define LISTING_MAX    4096  /* names in the listing of a directory */
+#define MIME_TYPES \
+	"text/html;html htm shtml|text/css;css|text/javascript;js mjs|text/plain;txt log conf md|" \
+	"text/xml;xml xsl|text/csv;csv|text/calendar;ics|text/vtt;vtt|application/json;json map|" \
+	"application/ld+json;jsonld|application/manifest+json;webmanifest|application/wasm;wasm|" \
+	"application/pdf;pdf|application/rss+xml;rss|application/atom+xml;atom|" \
+	"application/xhtml+xml;xhtml|application/zip;zip|application/gzip;gz tgz|" \
+	"application/x-bzip2;bz2|application/x-xz;xz|application/zstd;zst|application/x-tar;tar|" \
+	"application/x-7z-compressed;7z|application/java-archive;jar war|application/rtf;rtf|" \
+	"application/msword;doc|application/vnd.ms-excel;xls|application/vnd.ms-powerpoint;ppt|" \
+	"application/vnd.openxmlformats-officedocument.wordprocessingml.document;docx|" \
+	"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet;xlsx|" \
+	"application/vnd.openxmlformats-officedocument.presentationml.presentation;pptx|" \
+	"application/epub+zip;epub|application/vnd.android.package-archive;apk|" \
+	"application/vnd.apple.mpegurl;m3u8|image/png;png|image/jpeg;jpg jpeg|image/gif;gif|" \
+	"image/svg+xml;svg|image/webp;webp|image/avif;avif|image/x-icon;ico|image/bmp;bmp|" \
+	"image/tiff;tif tiff|font/woff2;woff2|font/woff;woff|font/ttf;ttf|font/otf;otf|" \
+	"audio/mpeg;mp3|audio/ogg;ogg oga opus|audio/mp4;m4a|audio/flac;flac|audio/wav;wav|" \
+	"video/mp4;mp4 m4v|video/webm;webm|video/ogg;ogv|video/mp2t;ts|video/quicktime;mov|" \
+	"video/x-matroska;mkv"
+
 /* the loop */
 #define ACCEPT_BATCH  16  /* new clients per turn and listener */
 #define PARK_TURNS    32  /* quiet turns: polling has cost as much by then as

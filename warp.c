@@ -33,6 +33,7 @@
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -497,6 +498,19 @@ json_piece(struct slice *s, bool log, char b[8])
 	return slice_of(b);
 }
 
+/* s as HTML text. */
+static void
+text_html(struct text *t, struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		switch (s.p[i]) {
+		case '<': text_add(t, S("&lt;")); break;
+		case '>': text_add(t, S("&gt;")); break;
+		case '&': text_add(t, S("&amp;")); break;
+		default: text_char(t, s.p[i]);
+		}
+}
+
 /* s as it stands in a JSON string. */
 static void
 text_json(struct text *t, struct slice s, bool log)
@@ -943,8 +957,6 @@ walk_read(struct arena *a, const char *path, size_t max, uid_t own, struct slice
 static int64_t now_ms; /* monotonic */
 static int64_t now_us; /* monotonic */
 static time_t now_s;   /* wall clock */
-
-#define DATE_LEN 29 /* Sun, 06 Nov 1994 08:49:37 GMT */
 
 static void
 clock_turn(void)
@@ -2963,6 +2975,51 @@ head_has(const struct head *h, enum field_id id, const char *token)
 				return true;
 	}
 	return false;
+}
+
+/* The weight in the parameters of a list's member, of a thousand. RFC 9110 12.4.2. */
+static int
+weight_read(struct slice params)
+{
+	struct slice item, name, digits;
+	int w = 0;
+
+	while (params.p && slice_cut(&params, ';', &item)) {
+		slice_cut(&item, '=', &name);
+		if (!slice_ieq(slice_trim(name), S("q")) || !item.p)
+			continue;
+		digits = slice_trim(item);
+		for (size_t i = 0, unit = 1000; i < digits.n && unit > 0; i++)
+			if (isdigit((unsigned char)digits.p[i])) {
+				w += (digits.p[i] - '0') * (int)unit;
+				unit /= 10;
+			}
+		return MIN(w, 1000);
+	}
+	return 1000;
+}
+
+/* How much the client wants a coding, of a thousand; without Accept-Encoding nothing is
+ * wanted but identity. RFC 9110 12.5.3. */
+static int
+coding_weight(const struct head *h, const char *coding)
+{
+	struct slice want = slice_of(coding), rest, item, name;
+	int any = 0;
+
+	for (int i = h->first[F_ACCEPT_ENCODING] - 1; i >= 0 && i < h->n; i++) {
+		if (h->f[i].id != F_ACCEPT_ENCODING)
+			continue;
+		rest = h->f[i].value;
+		while (slice_list_next(&rest, &item)) {
+			slice_cut(&item, ';', &name);
+			if (slice_ieq(slice_trim(name), want))
+				return weight_read(item);
+			if (slice_eq(slice_trim(name), S("*")))
+				any = weight_read(item);
+		}
+	}
+	return any;
 }
 
 /* The value of that cookie in a Cookie field, without quotes; false: it is not
@@ -7046,6 +7103,8 @@ static const struct kind {
 	[K_SECRET] = { "a text", ONE_TEXT }, /* never shown; not empty */
 	[K_PATH] = { "a path", ONE_TEXT }, /* from the file's directory */
 	[K_TEXTS] = { "a list of texts", A_LIST },
+	[K_NAMES_OF_FILES] = { "a name or a list of names", A_LIST },
+	[K_TYPES] = { "a table of extensions and types", NO_WORDS }, /* { ext = "type" } */
 	[K_ADDRS] = { "a list of addresses", A_LIST },
 	[K_CIDRS] = { "a list of networks", A_LIST },
 	[K_NAMES] = { "a list of header names", A_LIST },
@@ -7102,6 +7161,8 @@ static const struct key root_keys[] = {
 	SOON("build_command", K_TEXT, LATER, NULL, NULL, "Fujin: how to build it."),
 	SOON("release_command", K_TEXT, LATER, NULL, NULL, "Fujin: run before a release."),
 	SOON("distfile", K_TEXT, LATER, NULL, NULL, "Fujin: what is built."),
+	PLAIN("mime", K_TYPES, AT(struct conf, types), NULL,
+	    "The section [mime]: types of files by extension, such as md = \"text/markdown\"."),
 	SOON("installation_mode", K_TEXT, LATER, NULL, NULL, "Fujin: how it is installed."),
 };
 
@@ -7326,13 +7387,17 @@ static const struct key route_keys[] = {
 	    "Of redirect: 301, 302, 303, 307 or 308."),
 	SUB("respond", K_TABLE, NOW, SEC_RESPOND,
 	    "Action: answer with { status, body, content_type }."),
-	SOON("static_dir", K_PATH, LATER, NULL, NULL, "Action: serve files from here."),
-	SOON("index", K_TEXT, LATER, "index.html", NULL, "File served for a directory."),
-	SOON("fallback", K_TEXT, LATER, NULL, NULL, "File served when there is none."),
-	SOON("listing", K_BOOL, LATER_OFF, "false", NULL, "List directories."),
-	SOON("cache_control", K_TEXT, LATER, NULL, NULL, "Cache-Control of files."),
+	PATH("static_dir", ROUTE(out.files.dir), "Action: serve the files below this directory."),
+	PLAIN("index", K_NAMES_OF_FILES, ROUTE(out.files.index), "index.html",
+	    "Files served for a directory: the first that is there."),
+	TEXT("fallback", ROUTE(out.files.fallback), NULL,
+	    "File of static_dir served where there is none, such as /index.html."),
+	FLAG("listing", ROUTE(out.files.listing), "false", "List directories without an index."),
+	FLAG("dot_files", ROUTE(out.files.dot_files), "false",
+	    "Serve names that begin with a dot; else only .well-known."),
+	TEXT("cache_control", ROUTE(out.files.cache_control), NULL, "Cache-Control of files."),
 	FLAG("strip_prefix", ROUTE(out.strip_prefix), "false",
-	    "The upstream sees the path without what matched."),
+	    "The upstream, or static_dir, sees the path without what matched."),
 	TEXT("rewrite", ROUTE(out.rewrite), NULL,
 	    "This replaces what matched; $1 to $9 are groups of path_regex."),
 	PLAIN("add_headers", K_FIELDS, ROUTE(out.add_headers), NULL,
@@ -8123,6 +8188,29 @@ env_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	return true;
 }
 
+/* A name below a directory. */
+static bool
+file_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
+{
+	struct slice *out = to;
+
+	return text_get(r, k, v, out) && ((out->n > 0 && out->p[0] != '/' && out->p[0] != '.') ||
+	    value_error(r, k->name, v, "expected a name below the directory, got %s",
+	    value_text(r->a, v)));
+}
+
+/* An extension, without its dot, and the type of such files; into a struct pair. */
+static bool
+type_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
+{
+	struct pair *out = to;
+
+	out->name = v->key.n > 1 && v->key.p[0] == '.' ? slice_from(v->key, 1) : v->key;
+	return text_get(r, k, v, &out->value) && ((memchr(out->value.p, '/', out->value.n) &&
+	    is_field_value(out->value)) || value_error(r, k->name, v,
+	    "expected a type such as text/plain, got %s", value_text(r->a, v)));
+}
+
 _Static_assert(sizeof(struct list) == sizeof(struct slices) &&
     offsetof(struct list, n) == offsetof(struct pairs, n), "lists are alike");
 
@@ -8148,6 +8236,8 @@ static const struct setter {
 	[K_TABLES] = { .set = set_table },
 	[K_OWN] = { .set = set_table },
 	[K_TEXTS] = { text_get, sizeof(struct slice), TOML_ARRAY, false },
+	[K_NAMES_OF_FILES] = { file_item, sizeof(struct slice), TOML_ARRAY, true },
+	[K_TYPES] = { type_item, sizeof(struct pair), TOML_TABLE, false },
 	[K_ADDRS] = { addr_item, sizeof(struct addr), TOML_ARRAY, true },
 	[K_CIDRS] = { cidr_item, sizeof(struct cidr), TOML_ARRAY, false },
 	[K_NAMES] = { name_item, sizeof(struct slice), TOML_ARRAY, false },
@@ -9685,12 +9775,36 @@ route_redirect(struct reader *r, struct route *out, const struct toml *v)
 	}
 }
 
+/* What belongs to static_dir, and only there. */
+static void
+route_files(struct reader *r, const struct route *out)
+{
+	static const char *const keys[] = { "index", "fallback", "listing", "dot_files",
+		"cache_control" };
+	const struct toml *v;
+	struct stat st;
+
+	for (size_t i = 0; i < LEN(keys); i++)
+		if (out->action != ACT_FILES && (v = toml_get(r->table, keys[i])))
+			table_error(r, v, "%s belongs to static_dir", keys[i]);
+	if (out->action != ACT_FILES)
+		return;
+	if (out->files.fallback.p && out->files.fallback.n < 2)
+		key_error(r, "fallback", "expected a file of static_dir");
+	if (!is_field_value(out->files.cache_control))
+		key_error(r, "cache_control", "a header field cannot hold control characters");
+	v = toml_get(r->table, "static_dir");
+	if (out->files.dir && !r->conf->server.chroot && (stat(out->files.dir, &st) < 0 ||
+	    !S_ISDIR(st.st_mode)))
+		value_warn(r, v, "there is no directory %s now", out->files.dir);
+}
+
 static void
 route_action(struct reader *r, struct route_read *rr)
 {
 	static const char *const ways[] = { "upstream", "redirect", "respond", "static_dir", NULL };
-	const struct toml *v = one_of(r, r->table, ways, "an action: upstream, redirect or "
-	    "respond"), *status = toml_get(r->table, "status");
+	const struct toml *v = one_of(r, r->table, ways, "an action: upstream, static_dir, "
+	    "redirect or respond"), *status = toml_get(r->table, "status");
 	bool respond = v && slice_eq(v->key, S("respond"));
 	struct near near = { .word = rr->upstream };
 	struct route *out = &rr->out;
@@ -9703,6 +9817,9 @@ route_action(struct reader *r, struct route_read *rr)
 			key_error(r, "upstream", "there is no [upstreams.%s]%s", rr->upstream.p,
 			    near_text(r->a, &near));
 	}
+	if (slice_eq(v->key, S("static_dir")))
+		out->action = ACT_FILES;
+	route_files(r, out);
 	if (slice_eq(v->key, S("redirect")) && out->redirect.p)
 		route_redirect(r, out, status ? status : v);
 	else if (status)
@@ -10372,7 +10489,7 @@ conf_read(struct reader *r, const char *forced_listen)
 		while (id < SECTIONS && !(section_word(id).p && slice_eq(v->key, section_word(id))))
 			id++;
 		if (k)
-			key_set(r, k, v, NULL);
+			key_set(r, k, v, r->conf);
 		else if (id == SECTIONS)
 			key_unknown(r, SEC_ROOT, v);
 		else if (sections[id].when != NOW)
@@ -10661,6 +10778,8 @@ print_action(FILE *to, const struct route *r)
 {
 	if (r->action == ACT_UPSTREAM)
 		fprintf(to, " -> upstream %s", r->upstream->name);
+	else if (r->action == ACT_FILES)
+		fprintf(to, " -> files of %s%s", r->files.dir, r->files.listing ? ", listed" : "");
 	else if (r->action == ACT_REDIRECT)
 		fprintf(to, " -> %d %s", r->status, r->redirect.p);
 	else if (r->action == ACT_ADMIN)
@@ -12570,14 +12689,15 @@ static br_ssl_client_context client_made;
 static ssize_t
 socket_put(struct chan *ch, struct iovec *v, int n)
 {
+	int flags = MSG_NOSIGNAL | (ch->more ? MSG_MORE : 0);
 	struct msghdr m;
 	ssize_t put;
 
 	if (n > 1)
 		m = (struct msghdr){ .msg_iov = v, .msg_iovlen = (uint16_t)n }; /* an int in musl */
 	do
-		put = n == 1 ? send(ch->w.fd, v[0].iov_base, v[0].iov_len, MSG_NOSIGNAL)
-		             : sendmsg(ch->w.fd, &m, MSG_NOSIGNAL);
+		put = n == 1 ? send(ch->w.fd, v[0].iov_base, v[0].iov_len, flags)
+		             : sendmsg(ch->w.fd, &m, flags);
 	while (put < 0 && errno == EINTR);
 	if (put >= 0)
 		return put;
@@ -17601,18 +17721,6 @@ interim_write(struct text *t, struct head *h)
 #define ERROR_CAUSE_MAX 2048
 #define ERROR_TEXT_MAX  (6 * ERROR_CAUSE_MAX) /* a character may become &amp; */
 
-static void
-html_add(struct text *t, const char *s)
-{
-	for (; *s; s++)
-		switch (*s) {
-		case '<': text_add(t, S("&lt;")); break;
-		case '>': text_add(t, S("&gt;")); break;
-		case '&': text_add(t, S("&amp;")); break;
-		default: text_char(t, *s);
-		}
-}
-
 /* Whether JSON is asked for, and not HTML as well. */
 static bool
 wants_json(const struct head *h)
@@ -17655,7 +17763,7 @@ error_text(struct text *t, int status, bool json, const char *cause)
 	    status_text(status), status, status_text(status));
 	if (*cause) {
 		text_str(t, "<p>");
-		html_add(t, cause);
+		text_html(t, slice_of(cause));
 		text_str(t, "</p>\n");
 	}
 }
@@ -17759,7 +17867,7 @@ notice_find(const struct notice *no, const char *path, int *fd, struct stat *st)
 }
 
 static bool
-notice_is_same(const struct stat *a, const struct stat *b)
+stat_is_same(const struct stat *a, const struct stat *b)
 {
 	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
 	    a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
@@ -17771,7 +17879,7 @@ notice_read(struct notice *no, const char *path, int fd, const struct stat *st)
 {
 	ssize_t got = -1;
 
-	if (no->body && notice_is_same(st, &no->st))
+	if (no->body && stat_is_same(st, &no->st))
 		return;
 	free(no->body);
 	no->body = xcalloc(1, MAINTENANCE_BYTES);
@@ -17843,6 +17951,449 @@ maintenance_answer(const struct upstream *up, struct answer *a)
 	*a = (struct answer){ .status = 503, .content_type = notice_type(up->maintenance),
 		.body = { copy, no->n }, .owned = copy,
 		.extra = S("Retry-After: " MAINTENANCE_RETRY "\r\n") };
+	return true;
+}
+
+/* ==== files ==================================================================
+ * Owns    the directories that are served, and what was found at paths below
+ *         them: open files, the bytes of small ones, or why there is none.
+ * Offers  files_open, file_find, file_give, file_list.
+ * Calls   base, arena, clock, log, usage, heads. No path leads out of its directory:
+ *         links inside are followed, others refused. A path is looked at anew
+ *         after FILES_LOOK_MS. A disk that blocks is all a worker waits for. */
+
+static struct root *roots;            /* by route; behind them x_sendfile_root's */
+static struct file *file_slots[FILES_SLOTS];
+static struct link files_used = { &files_used, &files_used }; /* newest first */
+static unsigned n_files;
+
+#define FILE_FLAGS (O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+
+/* Before chroot and before rights are dropped. */
+static void
+files_open(const struct conf *cf)
+{
+	roots = xcalloc((size_t)cf->table.n + 1, sizeof *roots);
+	for (int i = 0; i <= cf->table.n; i++) {
+		struct root *r = &roots[i];
+		r->conf = i < cf->table.n ? &cf->table.routes[i].files : &cf->middleware.sendfile;
+		r->fd = r->conf->dir ? outside_open(r->conf->dir, cf->server.chroot != NULL) : -1;
+		if (r->conf->dir && r->fd < 0)
+			log_errno("files of %s", r->conf->dir);
+	}
+}
+
+/* The directory, opened anew where that can be: deployments replace it. */
+static int
+root_fd(struct root *r)
+{
+	int fd;
+
+	if (conf->server.chroot || (r->looked_ms != 0 && now_ms - r->looked_ms < FILES_LOOK_MS))
+		return r->fd;
+	r->looked_ms = now_ms;
+	fd = open(r->conf->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 && errno == EACCES)
+		return r->fd; /* as it was opened before rights were dropped */
+	fd_close(r->fd);
+	r->fd = fd;
+	return fd;
+}
+
+/* ---- below a directory ---- */
+
+/* Follows a link: what is left of the path begins with its text. An absolute link must
+ * lead below the root's own name. Sets errno if it leads nowhere. */
+static void
+beneath_follow(struct beneath *b, const char *link, const char *rest)
+{
+	char left[PATH_MAX];
+	size_t n = strlen(b->root);
+
+	if (++b->links > BENEATH_LINKS)
+		errno = ELOOP;
+	else if (*link == '/' && (strncmp(link, b->root, n) != 0 || (link[n] && link[n] != '/')))
+		errno = EXDEV;
+	else if ((size_t)snprintf(left, sizeof left, "%s/%s", *link == '/' ? link + n : link,
+	    rest) >= sizeof left)
+		errno = ENAMETOOLONG;
+	else
+		strcpy(b->path, left);
+	while (*link == '/' && b->n > 0)
+		close(b->dirs[--b->n]); /* a descriptor of warp's own: errno stays */
+}
+
+/* Goes one step. Returns a descriptor at the path's end, -1: not there yet, errno 0, or
+ * it leads nowhere. */
+static int
+beneath_step(struct beneath *b)
+{
+	char name[NAME_MAX + 1], link[PATH_MAX];
+	const char *at = b->path + strspn(b->path, "/");
+	size_t n = strcspn(at, "/");
+	const char *rest = at + n + strspn(at + n, "/");
+	int dir = b->n > 0 ? b->dirs[b->n - 1] : b->dir, fd;
+	ssize_t got;
+
+	errno = n > NAME_MAX ? ENAMETOOLONG : b->n == BENEATH_DEPTH ? ELOOP : 0;
+	if (errno)
+		return -1;
+	snprintf(name, sizeof name, "%.*s", n ? (int)n : 1, n ? at : ".");
+	if (strcmp(name, "..") == 0) {
+		errno = b->n == 0 ? EXDEV : 0;
+		if (b->n > 0)
+			close(b->dirs[--b->n]);
+	} else if ((got = readlinkat(dir, name, link, sizeof link - 1)) > 0) {
+		link[got] = '\0';
+		errno = 0;
+		beneath_follow(b, link, rest);
+		return -1;
+	} else {
+		if (errno != EINVAL) /* that is: no link */
+			return -1;
+		fd = openat(dir, name, O_NOFOLLOW | (*rest ? O_PATH | O_DIRECTORY | O_CLOEXEC
+		    : FILE_FLAGS));
+		if (fd < 0 || !*rest)
+			return fd;
+		b->dirs[b->n++] = fd;
+		errno = 0;
+	}
+	memmove(b->path, rest, strlen(rest) + 1);
+	return -1;
+}
+
+/* As openat2 with RESOLVE_BENEATH, for kernels without it, and for absolute links. */
+static int
+beneath_walk(int dir, const char *root, const char *path)
+{
+	struct beneath b = { .dir = dir, .root = root };
+	int fd = -1, err;
+
+	snprintf(b.path, sizeof b.path, "%s", path);
+	for (int i = 0; i < PATH_MAX && fd < 0; i++)
+		if ((fd = beneath_step(&b)) < 0 && errno != 0)
+			break;
+	err = errno;
+	while (b.n > 0)
+		close(b.dirs[--b.n]);
+	errno = err;
+	return fd;
+}
+
+#ifdef SYS_openat2
+#ifndef RESOLVE_BENEATH /* linux/openat2.h, which not every libc brings */
+#define RESOLVE_NO_MAGICLINKS 2
+#define RESOLVE_BENEATH       8
+#endif
+#endif
+
+/* Opens path (relative, not empty) for reading, never outside of r, without waiting
+ * for a FIFO. -1: errno; EXDEV: it leads out. */
+static int
+beneath_open(struct root *r, const char *path)
+{
+	int dir = root_fd(r), fd;
+#ifdef SYS_openat2 /* Linux 5.6 */
+	const struct { uint64_t flags, mode, resolve; } how = {
+		FILE_FLAGS, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS };
+
+	fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+	if (fd >= 0 || (errno != ENOSYS && errno != EPERM && errno != EAGAIN && errno != EXDEV))
+		return fd;
+#endif
+	fd = beneath_walk(dir, r->conf->dir, path);
+	return fd;
+}
+
+/* ---- what is at a path ---- */
+
+/* The type of a file, by the end of its name. */
+static struct slice
+file_type(struct slice path)
+{
+	struct slice rest = S(MIME_TYPES), row, type, word;
+	const char *dot = memrchr(path.p, '.', path.n);
+	struct slice end = dot && !memchr(dot, '/', path.n - (size_t)(dot - path.p))
+	    ? slice_from(path, (size_t)(dot + 1 - path.p)) : S("");
+
+	for (int i = 0; i < conf->types.n; i++)
+		if (slice_ieq(conf->types.v[i].name, end))
+			return conf->types.v[i].value;
+	while (end.n > 0 && slice_cut(&rest, '|', &row)) {
+		slice_cut(&row, ';', &type);
+		while (slice_cut(&row, ' ', &word))
+			if (slice_ieq(word, end))
+				return type;
+	}
+	return S("application/octet-stream");
+}
+
+/* Reads all of a small file. False: it changes meanwhile. */
+static bool
+file_load(struct file *f, int fd)
+{
+	ssize_t got = -1;
+
+	f->bytes = xcalloc(1, (size_t)f->st.st_size + 1);
+	do
+		got = pread(fd, f->bytes, (size_t)f->st.st_size + 1, 0);
+	while (got < 0 && errno == EINTR);
+	return got == f->st.st_size;
+}
+
+static void
+file_close(struct file *f)
+{
+	fd_close(f->fd);
+	free(f->bytes);
+	f->fd = -1;
+	f->bytes = NULL;
+}
+
+/* Whether there is a neighbour whose name ends so; file_find then looks closely. */
+static bool
+file_beside(const struct root *r, const struct file *f, const char *end)
+{
+	char name[PATH_MAX];
+	struct stat st;
+
+	return (size_t)snprintf(name, sizeof name, "%s%s", f->path, end) < sizeof name &&
+	    fstatat(r->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* Text is UTF-8, unless [mime] says otherwise. */
+static struct slice
+type_full(struct slice type, char *b, size_t n)
+{
+	if (!slice_starts(type, S("text/")) || memchr(type.p, ';', type.n))
+		return type;
+	snprintf(b, n, "%.*s; charset=utf-8", (int)type.n, type.p);
+	return slice_of(b);
+}
+
+/* Fills f, fresh, with what is at its path: fd, which f owns from then on. */
+static void
+file_fill(struct file *f, struct root *r, int fd)
+{
+	struct text t = { f->etag, 0, sizeof f->etag, false };
+
+	f->fd = fd;
+	f->err = fd < 0 || fstat(fd, &f->st) < 0 ? errno : S_ISDIR(f->st.st_mode) ? EISDIR
+	    : !S_ISREG(f->st.st_mode) ? EACCES : 0;
+	if (f->err == 0 && f->st.st_size <= FILE_SMALL && !file_load(f, fd))
+		f->err = errno ? errno : EAGAIN;
+	if (f->err || f->bytes) {
+		fd_close(f->fd);
+		f->fd = -1;
+	}
+	if (f->err)
+		return;
+	text_char(&t, '"');
+	text_hex(&t, (uint64_t)f->st.st_mtim.tv_sec, 1);
+	text_hex(&t, (uint64_t)f->st.st_mtim.tv_nsec, 8);
+	text_char(&t, '-');
+	text_hex(&t, (uint64_t)f->st.st_size, 1);
+	text_char(&t, '"');
+	f->etag_n = (uint8_t)t.n;
+	date_write(f->modified, MIN(f->st.st_mtim.tv_sec, now_s));
+	f->type = type_full(file_type(slice_of(f->path)), f->type_text, sizeof f->type_text);
+	f->br = file_beside(r, f, ".br");
+	f->gz = file_beside(r, f, ".gz");
+}
+
+/* ---- the table ---- */
+
+static struct file **
+file_slot(unsigned root, struct slice path)
+{
+	struct file **at = &file_slots[hash64(root, path.p, path.n) % FILES_SLOTS];
+
+	while (*at && !((*at)->root == root && slice_eq(slice_of((*at)->path), path)))
+		at = &(*at)->next;
+	return at;
+}
+
+/* Lets go of f, which file_find gave. */
+static void
+file_give(struct file *f)
+{
+	if (--f->uses > 0)
+		return;
+	file_close(f);
+	free(f);
+}
+
+/* Out of the table; who sends it goes on. */
+static void
+file_forget(struct file *f)
+{
+	struct file **at = file_slot(f->root, slice_of(f->path));
+
+	*at = f->next;
+	link_drop(&f->used);
+	n_files--;
+	file_give(f);
+}
+
+/* Whether f is still what fd is (-1: nothing, because of err). */
+static bool
+file_is_same(const struct file *f, int fd, int err)
+{
+	struct stat st;
+
+	if (fd < 0)
+		return f->err == err;
+	return f->err == 0 && fstat(fd, &st) == 0 && stat_is_same(&st, &f->st);
+}
+
+static struct file *
+file_new(unsigned root, struct slice path, int fd, int err)
+{
+	struct file *f = xcalloc(1, sizeof *f + path.n + 1), **at;
+
+	if (n_files == FILES_KEPT)
+		file_forget(OWNER(files_used.prev, struct file, used));
+	f->root = root;
+	memcpy(f->path, path.p, path.n);
+	errno = err;
+	file_fill(f, &roots[root], fd);
+	at = file_slot(root, path);
+	*at = f;
+	link_add(&files_used, &f->used);
+	f->uses = 1; /* the table's */
+	n_files++;
+	return f;
+}
+
+/* What is at path (relative, decoded) below that root: see f->err. The caller gives it
+ * back with file_give. */
+static struct file *
+file_find(unsigned root, struct slice path)
+{
+	char name[PATH_MAX];
+	struct file *f = *file_slot(root, path);
+	int fd, err;
+
+	if (!f || now_ms - f->looked_ms >= FILES_LOOK_MS) {
+		snprintf(name, sizeof name, "%.*s", (int)path.n, path.n > 0 ? path.p : ".");
+		fd = path.n < sizeof name ? beneath_open(&roots[root], path.n ? name : ".") : -1;
+		err = path.n < sizeof name ? errno : ENAMETOOLONG;
+		if (f && !file_is_same(f, fd, err)) {
+			file_forget(f);
+			f = NULL;
+		} else if (f)
+			fd_close(fd);
+		if (!f)
+			f = file_new(root, path, fd, err);
+		f->looked_ms = now_ms;
+	}
+	link_drop(&f->used);
+	link_add(&files_used, &f->used);
+	f->uses++;
+	return f;
+}
+
+/* ---- listings ---- */
+
+/* Directories first, then by name. */
+static int
+entry_order(const void *a, const void *b)
+{
+	const struct entry *const *p = a, *const *q = b;
+
+	return (*p)->dir != (*q)->dir ? (*q)->dir - (*p)->dir : strcmp((*p)->name, (*q)->name);
+}
+
+/* What d has that is served, at most LISTING_MAX: how many. */
+static size_t
+entries_read(struct arena *a, DIR *d, bool dot_files, struct entry **list)
+{
+	const struct dirent *e;
+	struct stat st;
+	size_t n = 0;
+
+	while (n < LISTING_MAX && (e = readdir(d))) {
+		if ((e->d_name[0] == '.' && (!dot_files || is_dots(slice_of(e->d_name)))) ||
+		    fstatat(dirfd(d), e->d_name, &st, 0) < 0 ||
+		    (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode)))
+			continue;
+		list[n] = arena_alloc(a, sizeof **list);
+		*list[n++] = (struct entry){ arena_dup(a, slice_of(e->d_name)).p, S_ISDIR(st.st_mode),
+			(uint64_t)st.st_size, st.st_mtim.tv_sec };
+	}
+	qsort(list, n, sizeof *list, entry_order);
+	return n;
+}
+
+/* A file name in a link: a colon would make it a URL, a percent sign an escape. */
+static void
+href_write(struct text *t, const char *name)
+{
+	for (; *name; name++)
+		if (*name == '%' || *name == ':')
+			text_byte(t, "%", *name);
+		else
+			path_encode(t, (struct slice){ name, 1 });
+}
+
+static void
+entry_write(struct text *t, const struct entry *e)
+{
+	char when[32];
+	struct tm tm;
+
+	gmtime_r(&e->mtime, &tm);
+	strftime(when, sizeof when, "%Y-%m-%d %H:%M", &tm);
+	text_str(t, "<tr><td><a href=\"");
+	href_write(t, e->name);
+	text_str(t, e->dir ? "/\">" : "\">");
+	text_html(t, slice_of(e->name));
+	text_str(t, e->dir ? "/</a><td>" : "</a><td>");
+	text_str(t, when);
+	if (e->dir)
+		text_str(t, "<td>-\n");
+	else
+		text_fmt(t, "<td>%llu\n", (unsigned long long)e->size);
+}
+
+/* The page of the directory at path, which clients see as `shown`; *page is the
+ * caller's to free. False: errno. */
+static bool
+file_list(unsigned root, struct slice path, struct slice shown, struct slice *page)
+{
+	enum { ENTRY_TEXT = 160, NAME_TEXT = 9 }; /* a byte may become %XX and &quot; */
+	struct entry **list;
+	struct arena a = { NULL };
+	struct text t = { NULL, 0, 0, false };
+	size_t n, bytes;
+	int fd = beneath_open(&roots[root], path.n > 0 ? arena_dup(&a, path).p : ".");
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!d) {
+		fd_close(fd);
+		arena_free(&a);
+		return false;
+	}
+	list = arena_alloc(&a, LISTING_MAX * sizeof(struct entry *));
+	n = entries_read(&a, d, roots[root].conf->dot_files, list);
+	closedir(d);
+	bytes = 4 * ENTRY_TEXT + 2 * NAME_TEXT * shown.n;
+	for (size_t i = 0; i < n; i++)
+		bytes += ENTRY_TEXT + NAME_TEXT * strlen(list[i]->name);
+	t = (struct text){ xcalloc(1, bytes), 0, bytes, false };
+	text_str(&t, "<!doctype html>\n<meta charset=utf-8>\n<title>");
+	text_html(&t, shown);
+	text_str(&t, "</title>\n<style>td{padding-right:2em}</style>\n<h1>");
+	text_html(&t, shown);
+	text_str(&t, "</h1>\n<table>\n");
+	text_str(&t, path.n > 0 ? "<tr><td><a href=\"../\">../</a>\n" : "");
+	for (size_t i = 0; i < n; i++)
+		entry_write(&t, list[i]);
+	if (n == LISTING_MAX)
+		text_fmt(&t, "<tr><td>only the first %d names are shown\n", LISTING_MAX);
+	text_str(&t, "</table>\n");
+	arena_free(&a);
+	*page = text_slice(&t);
 	return true;
 }
 
@@ -18062,6 +18613,26 @@ flow_may_splice(const struct flow *f, const struct chan *to)
 	    !f->from->pulls && f->from->in.n == 0 && !side_of(f->from)->ch.tls && !to->tls;
 }
 
+/* Whether the kernel can pass the next piece from the source to the taker. */
+static bool
+flow_may_pass(const struct flow *f, const struct chan *to)
+{
+	return f->from->pass && !f->chunk_out && !to->tls && f->from->in.n == 0 &&
+	    f->body.left >= SENDFILE_MIN;
+}
+
+/* Passes one piece. */
+static enum relay
+flow_pass(struct flow *f, struct chan *to)
+{
+	ssize_t put = f->from->pass(f->from, to);
+
+	if (put < 0)
+		return to->broken ? RELAY_REFUSED : RELAY_SHORT;
+	body_take(&f->body, (size_t)put);
+	return f->body.done ? RELAY_DONE : RELAY_WAIT;
+}
+
 /* Fills an empty pipe with at most one read; drains it. */
 static enum relay
 flow_splice(struct flow *f, struct chan *to, bool *ready)
@@ -18100,6 +18671,12 @@ flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready
 		f->pipe = pipe_take();
 	if (f->pipe)
 		return flow_splice(f, to, ready);
+	if (!to->waits && flow_may_pass(f, to)) {
+		to->more = true;
+		sent = !head || chan_send(to, &(struct iovec){ head->p, head->n }, 1, NULL) == 0;
+		to->more = false;
+		return !sent ? RELAY_REFUSED : to->waits ? RELAY_WAIT : flow_pass(f, to);
+	}
 	while (!to->waits) {
 		n = 0;
 		if (from->in.n == 0 && !f->body.done && *ask) {
@@ -18165,12 +18742,15 @@ spool_fill(struct source *src)
 	if (src->in.n > 0 || !buf_room(&src->in))
 		return 0;
 	to = buf_p(&src->in);
+	if (sp->sent == sp->size && sp->next)
+		sp->next(sp);
 	if (sp->sent < sp->mem_n) {
 		got = (ssize_t)MIN((size_t)RELAY_BYTES, sp->mem_n - (size_t)sp->sent);
 		memcpy(to, sp->mem + sp->sent, (size_t)got);
 	} else if (sp->fd >= 0)
 		do
-			got = pread(sp->fd, to, RELAY_BYTES, (off_t)(sp->sent - sp->mem_n));
+			got = pread(sp->fd, to, (size_t)MIN((uint64_t)RELAY_BYTES, sp->size - sp->sent),
+			    (off_t)(sp->at + sp->sent - sp->mem_n));
 		while (got < 0 && errno == EINTR);
 	if (got > 0) {
 		src->in.n = (uint32_t)got;
@@ -18182,12 +18762,58 @@ spool_fill(struct source *src)
 	return -1;
 }
 
+/* Passes the file's next bytes to the taker; see struct source. */
+static ssize_t
+spool_pass(struct source *src, struct chan *to)
+{
+	struct spool *sp = (struct spool *)src;
+	off_t at = (off_t)(sp->at + sp->sent - sp->mem_n);
+	ssize_t put;
+
+	do
+		put = sendfile(to->w.fd, sp->fd, &at, (size_t)MIN((uint64_t)SENDFILE_BYTES,
+		    sp->size - sp->sent));
+	while (put < 0 && errno == EINTR);
+	if (put > 0) {
+		sp->sent += (uint64_t)put;
+		return put;
+	}
+	if (put < 0 && (errno == EINVAL || errno == ENOSYS))
+		src->pass = NULL; /* not of this file system */
+	if (put < 0 && (errno == EAGAIN || !src->pass))
+		return 0;
+	to->broken = put < 0 && errno != EIO;
+	src->end = put < 0 ? SOURCE_CUT : SOURCE_ENDED;
+	return -1;
+}
+
 /* A spool of text; own: its memory, to be freed, or NULL. */
 static struct spool
 spool_of(struct slice text, void *own)
 {
 	return (struct spool){ .src = { .fill = spool_fill, .pulls = true }, .mem = text.p,
 		.mem_n = text.n, .size = text.n, .own = own, .fd = -1 };
+}
+
+/* A spool of n bytes of f from `first`; f is the spool's from then on. */
+static struct spool
+spool_of_file(struct file *f, uint64_t first, uint64_t n)
+{
+	struct spool sp = spool_of(S(""), NULL);
+
+	sp.file = f;
+	sp.size = n;
+	sp.fd = f->fd;
+	sp.at = first;
+	if (f->bytes && n > 0) {
+		sp.mem = f->bytes + first;
+		sp.mem_n = (size_t)n;
+	} else if (f->fd >= 0) {
+		sp.src.pass = spool_pass;
+		posix_fadvise(f->fd, (off_t)first, (off_t)MIN(n, (uint64_t)READ_AHEAD),
+		    POSIX_FADV_WILLNEED); /* advice: it may fail */
+	}
+	return sp;
 }
 
 static struct spool *
@@ -18213,8 +18839,10 @@ static void
 spool_drop(struct spool *sp)
 {
 	buf_free(&sp->src.in);
-	if (sp->fd >= 0)
-		close(sp->fd);
+	if (sp->file)
+		file_give(sp->file);
+	else
+		fd_close(sp->fd);
 	free(sp->own);
 }
 
@@ -18804,6 +19432,21 @@ answer_start(struct exchange *x)
 	return r;
 }
 
+/* Sends head h and n bytes of what is in x->made. */
+static enum step
+exchange_start(struct exchange *x, struct head *h, uint64_t n)
+{
+	hold_settle(x);
+	request_settle(x);
+	flow_begin(&x->down, &x->made.src, BODY_LENGTH, n);
+	x->status = h->status;
+	if (draining)
+		x->keep = false;
+	if (x->to->waits || !answer_write(head_begin(), x, h) || answer_start(x) == RELAY_REFUSED)
+		return exchange_abort(x);
+	return STEP_AGAIN;
+}
+
 /* Answers with a; what an upstream was doing for x is dropped. */
 static enum step
 exchange_answer(struct exchange *x, const struct answer *a)
@@ -18811,18 +19454,9 @@ exchange_answer(struct exchange *x, const struct answer *a)
 	bool bare = x->method == M_HEAD || a->status == 204 || a->status == 304;
 
 	upstream_leave(x, false);
-	hold_settle(x);
-	request_settle(x);
 	x->made = spool_of(bare ? S("") : a->body, a->owned);
-	flow_begin(&x->down, &x->made.src, BODY_LENGTH, x->made.size);
-	x->status = a->status;
-	if (draining)
-		x->keep = false;
 	answer_head(&res, a);
-	if (x->to->waits || !answer_write(head_begin(), x, &res) ||
-	    answer_start(x) == RELAY_REFUSED)
-		return exchange_abort(x);
-	return STEP_AGAIN;
+	return exchange_start(x, &res, x->made.size);
 }
 
 static enum step
@@ -18833,6 +19467,197 @@ exchange_error(struct exchange *x, int status, const char *cause, struct slice e
 
 	a.extra = extra;
 	return exchange_answer(x, &a);
+}
+
+/* ---- files ---- */
+
+/* What an attempt to open a file comes to. */
+static int
+file_status(int err)
+{
+	switch (err) {
+	case 0:
+		return 200;
+	case ENOENT: case ENOTDIR: case ENAMETOOLONG: case ELOOP: case EXDEV:
+		return 404;
+	case EACCES: case EPERM: case EISDIR: case ENXIO:
+		return 403;
+	case EMFILE: case ENFILE: case ENOMEM: case EAGAIN:
+		return 503;
+	default:
+		return 500;
+	}
+}
+
+/* "bytes 0-9/100" */
+static void
+range_write(struct text *t, const struct range *r, uint64_t size)
+{
+	text_fmt(t, "bytes %llu-%llu/%llu", (unsigned long long)r->first,
+	    (unsigned long long)(r->first + r->n - 1), (unsigned long long)size);
+}
+
+/* The next part of several ranges, into sp: its head in memory, then its bytes. */
+static void
+parts_next(struct spool *sp)
+{
+	struct parts *p = sp->own;
+	struct text t = { p->text, 0, sizeof p->text, false };
+	const struct range *r = &p->ranges.v[p->i];
+
+	sp->sent = 0;
+	sp->mem = p->text;
+	text_fmt(&t, "\r\n--%s", p->boundary);
+	if (p->i == p->ranges.n) {
+		text_add(&t, S("--\r\n"));
+		sp->mem_n = sp->size = t.n;
+		sp->next = NULL;
+		return;
+	}
+	text_fmt(&t, "\r\nContent-Type: %s\r\nContent-Range: ", p->type);
+	range_write(&t, r, (uint64_t)sp->file->st.st_size);
+	text_add(&t, S("\r\n\r\n"));
+	sp->at = r->first;
+	sp->size = t.n + r->n;
+	if (sp->file->bytes)
+		text_add(&t, (struct slice){ sp->file->bytes + r->first, (size_t)r->n });
+	sp->mem_n = t.n;
+	p->i++;
+}
+
+/* A spool of several ranges of f, which is said to be of that type; *n: how long. */
+static struct spool
+spool_of_parts(struct file *f, const struct ranges *ranges, struct slice type, uint64_t *n)
+{
+	struct spool sp = spool_of_file(f, 0, 0);
+	struct parts *p = xcalloc(1, sizeof *p);
+	struct text t = { p->boundary, 0, sizeof p->boundary - 1, false };
+
+	text_hex(&t, random_next(), sizeof p->boundary - 1);
+	snprintf(p->type, sizeof p->type, "%.*s", (int)type.n, type.p);
+	p->ranges = *ranges;
+	sp.own = p;
+	sp.src.pass = NULL;
+	*n = 0;
+	for (sp.next = parts_next; sp.next; *n += sp.size)
+		parts_next(&sp);
+	p->i = 0;
+	sp.next = parts_next;
+	parts_next(&sp);
+	return sp;
+}
+
+/* Adds to res, whose status is set, what is said of c: n bytes, in parts if there is a
+ * boundary. What an application has said stays. Good until the next call. */
+static void
+content_head(const struct content *c, uint64_t n, const char *boundary)
+{
+	static char buf[128];
+	struct text t = { buf, 0, sizeof buf, false }, range = { buf + 32, 0, sizeof buf - 32, false };
+	bool whole = res.status != 304;
+	const struct { bool due; struct slice name, value; } lines[] = {
+		{ res.count[F_DATE] == 0, S("Date"), clock_date() },
+		{ res.count[F_LAST_MODIFIED] == 0, S("Last-Modified"), slice_of(c->f->modified) },
+		{ res.count[F_ETAG] == 0, S("ETag"), c->etag },
+		{ res.count[F_CACHE_CONTROL] == 0, S("Cache-Control"), c->cache_control },
+		{ c->vary, S("Vary"), S("Accept-Encoding") },
+		{ whole && !boundary && res.count[F_CONTENT_TYPE] == 0, S("Content-Type"), c->type },
+		{ whole, S("Content-Encoding"), c->coding },
+		{ whole, S("Accept-Ranges"), S("bytes") },
+	};
+
+	for (size_t i = 0; i < LEN(lines); i++)
+		if (lines[i].due && lines[i].value.n > 0)
+			head_add(&res, lines[i].name, lines[i].value);
+	text_uint(&t, n);
+	if (whole)
+		head_add(&res, S("Content-Length"), text_slice(&t));
+	if (boundary)
+		text_fmt(&range, "multipart/byteranges; boundary=%s", boundary);
+	else if (res.status == 206)
+		range_write(&range, &c->ranges.v[0], (uint64_t)c->f->st.st_size);
+	if (range.n > 0)
+		head_add(&res, boundary ? S("Content-Type") : S("Content-Range"), text_slice(&range));
+}
+
+/* No bytes of the file are where the client wants them. */
+static enum step
+exchange_unranged(struct exchange *x, uint64_t size)
+{
+	char b[64];
+	struct text t = { b, 0, sizeof b, false };
+
+	text_fmt(&t, "Content-Range: bytes */%llu\r\n", (unsigned long long)size);
+	return exchange_error(x, 416, "", text_slice(&t));
+}
+
+/* Sends what the request h wants of c, with that status if it is not 200. The fields in
+ * res go along; c->f is given back. */
+static enum step
+exchange_content(struct exchange *x, const struct head *h, struct content *c, int status)
+{
+	uint64_t size = (uint64_t)c->f->st.st_size, n = size;
+	bool parts;
+
+	if (status == 200)
+		status = conditions_check(h, c->etag, (int64_t)c->f->st.st_mtim.tv_sec);
+	if (status == 206)
+		status = ranges_parse(&c->ranges, head_field(h, F_RANGE)->value, size);
+	if (status == 412 || status == 416) {
+		file_give(c->f);
+		return status == 416 ? exchange_unranged(x, size) : exchange_error(x, 412, "", S(""));
+	}
+	parts = status == 206 && c->ranges.n > 1;
+	if (status == 304)
+		n = 0;
+	else if (status == 206 && !parts)
+		n = c->ranges.v[0].n;
+	x->made = parts ? spool_of_parts(c->f, &c->ranges, c->type, &n) :
+	    spool_of_file(c->f, status == 206 ? c->ranges.v[0].first : 0, x->method == M_HEAD ? 0 : n);
+	res.status = status;
+	res.reason = slice_of(status_text(status));
+	content_head(c, n, parts ? ((struct parts *)x->made.own)->boundary : NULL);
+	return exchange_start(x, &res, x->method == M_HEAD ? 0 : n);
+}
+
+/* The compressed neighbour of c->f that the request prefers, instead of it. */
+static void
+content_choose(struct content *c, const struct head *h)
+{
+	static const struct { const char *coding, *end; } kinds_of[] = {
+		{ "br", ".br" }, { "gzip", ".gz" } };
+	char name[PATH_MAX];
+	struct file *f;
+	size_t n;
+
+	c->vary = c->f->br || c->f->gz;
+	for (size_t i = 0; i < LEN(kinds_of); i++) {
+		if (!(i == 0 ? c->f->br : c->f->gz) || coding_weight(h, kinds_of[i].coding) == 0)
+			continue;
+		n = (size_t)snprintf(name, sizeof name, "%s%s", c->f->path, kinds_of[i].end);
+		f = file_find(c->f->root, (struct slice){ name, MIN(n, sizeof name) });
+		if (f->err == 0) {
+			file_give(c->f);
+			c->f = f;
+			c->coding = slice_of(kinds_of[i].coding);
+			return;
+		}
+		file_give(f);
+	}
+}
+
+/* Answers with f, which exchange_file is given, as the route says. */
+static enum step
+exchange_file(struct exchange *x, const struct head *h, struct file *f, const struct files_conf *fc)
+{
+	struct content c = { .f = f, .type = f->type, .cache_control = fc->cache_control };
+
+	content_choose(&c, h);
+	c.etag = (struct slice){ c.f->etag, c.f->etag_n };
+	head_clear(&res);
+	if (conf->server.server_tokens)
+		head_add(&res, S("Server"), S("warp/" VERSION));
+	return exchange_content(x, h, &c, 200);
 }
 
 /* ---- an upstream that fails ---- */
@@ -19360,6 +20185,15 @@ upstream_answered(struct exchange *x)
 	instance_timed(x->inst, us);
 }
 
+/* A file has become shorter while it was sent, or the disk fails. */
+static enum step
+exchange_cut(struct exchange *x)
+{
+	warn_calmly(&calm_local, "the file for %.*s: %s while it was sent", (int)MIN(x->target.n, 256),
+	    x->target.p, x->made.src.end == SOURCE_CUT ? "cannot be read" : "became shorter");
+	return exchange_abort(x);
+}
+
 /* Goes on after relaying the body, as r says. */
 static enum step
 exchange_down(struct exchange *x, enum relay r)
@@ -19370,7 +20204,7 @@ exchange_down(struct exchange *x, enum relay r)
 		exchange_release(x);
 		return x->to->waits ? STEP_WAIT : exchange_over(x);
 	case RELAY_SHORT:
-		return exchange_lost(x, LOST_CLOSED, "closed");
+		return x->u ? exchange_lost(x, LOST_CLOSED, "closed") : exchange_cut(x);
 	case RELAY_BAD:
 		return exchange_lost(x, LOST_BAD, "sent a malformed body");
 	case RELAY_REFUSED:
@@ -20115,6 +20949,145 @@ gate_guard(struct exchange *x, const struct head *h, bool authed)
 	return STEP_WAIT;
 }
 
+/* ---- files ---- */
+
+/* False: the path is malformed. */
+static bool
+path_of(const struct head *h, struct path_view *view)
+{
+	if (h->path_plain)
+		path_plain(h->path, view);
+	return h->path_plain || path_normalise(h->path, view) == 0;
+}
+
+/* The name of the file that x asks for, below the route's directory: its path without
+ * what the route strips, decoded. False: there can be none. */
+static bool
+file_name(struct text *t, const struct exchange *x, struct slice path)
+{
+	static char buf[TARGET_MAX];
+	struct text raw = { buf, 0, sizeof buf, false };
+	struct path_view view = { .path = path };
+	bool good = true;
+
+	if (x->route->strip_prefix || x->route->has_rewrite) {
+		text_char(&raw, '/');
+		good = path_normalise(path, &view) == 0 && rewrite_apply(&raw, x->route, &view) &&
+		    path_normalise(text_slice(&raw), &view) == 0;
+	}
+	for (size_t i = 1; good && i < view.path.n; i++) {
+		if (view.path.p[i] == '%') { /* of %2F and %25 */
+			good = view.path.p[i + 1] == '2' && view.path.p[i + 2] == '5';
+			i += 2;
+			text_char(t, '%');
+		} else
+			text_char(t, view.path.p[i]);
+	}
+	return good && !t->full;
+}
+
+/* Whether a name on the way begins with a dot. */
+static bool
+file_is_hidden(struct slice path)
+{
+	struct slice name;
+
+	while (slice_cut(&path, '/', &name))
+		if (slice_starts(name, S(".")) && !slice_eq(name, S(".well-known")))
+			return true;
+	return false;
+}
+
+/* To the same path with a slash at its end. It begins with one slash: never an
+ * address. */
+static enum step
+gate_slash(struct exchange *x, const struct head *h)
+{
+	static char buf[TARGET_MAX];
+	struct text t = { buf, 0, sizeof buf, false };
+	struct path_view view;
+
+	text_add(&t, S("Location: "));
+	if (path_of(h, &view))
+		path_encode(&t, view.path);
+	text_char(&t, '/');
+	if (h->has_query) {
+		text_char(&t, '?');
+		text_add(&t, h->query);
+	}
+	text_add(&t, S("\r\n"));
+	return exchange_error(x, t.full ? 414 : 308, "", t.full ? S("") : text_slice(&t));
+}
+
+/* The names in a directory. */
+static enum step
+gate_listing(struct exchange *x, const struct head *h, unsigned root, struct slice path)
+{
+	struct path_view view;
+	struct answer a = { .status = 200, .content_type = S("text/html; charset=utf-8") };
+
+	if (!path_of(h, &view) || !file_list(root, path, view.path, &a.body))
+		return exchange_error(x, file_status(errno), strerror(errno), S(""));
+	a.owned = (void *)(uintptr_t)a.body.p;
+	return exchange_answer(x, &a);
+}
+
+/* What is served for the directory `path`, which is empty or ends with a slash. */
+static struct file *
+file_of_directory(unsigned root, const struct files_conf *fc, struct text *path)
+{
+	size_t n = path->n;
+	struct file *f;
+
+	for (int i = 0; i < fc->index.n; i++) {
+		path->n = n;
+		text_add(path, fc->index.v[i]);
+		f = file_find(root, text_slice(path));
+		if (f->err != ENOENT)
+			return f;
+		file_give(f);
+	}
+	path->n = n;
+	return file_find(root, text_slice(path));
+}
+
+/* Answers with the file at path, which is normal. */
+static enum step
+gate_files(struct exchange *x, const struct head *h, struct slice path)
+{
+	static char buf[TARGET_MAX];
+	struct text t = { buf, 0, sizeof buf - NAME_MAX, false };
+	const struct files_conf *fc = &x->route->files;
+	unsigned root = (unsigned)(x->route - conf->table.routes);
+	struct file *f = NULL;
+	int err = ENOENT;
+
+	if (h->method != M_GET && h->method != M_HEAD)
+		return exchange_error(x, 405, "files can be read, not changed", S("Allow: GET, HEAD\r\n"));
+	if (file_name(&t, x, path) && (fc->dot_files || !file_is_hidden(text_slice(&t)))) {
+		f = t.n == 0 || t.p[t.n - 1] == '/' ? file_of_directory(root, fc, &t)
+		    : file_find(root, text_slice(&t));
+		err = f->err;
+	}
+	if (err == EISDIR && t.n > 0 && t.p[t.n - 1] != '/') {
+		file_give(f);
+		return gate_slash(x, h);
+	}
+	if (err == EISDIR && fc->listing) {
+		file_give(f);
+		return gate_listing(x, h, root, text_slice(&t));
+	}
+	if (err != 0 && f)
+		file_give(f);
+	if ((file_status(err) == 404 || err == EISDIR) && fc->fallback.n > 0) {
+		f = file_find(root, slice_from(fc->fallback, fc->fallback.p[0] == '/'));
+		if ((err = f->err) != 0)
+			file_give(f);
+	}
+	return err ? exchange_error(x, file_status(err), strerror(err), S(""))
+	    : exchange_file(x, h, f, fc);
+}
+
 /* ---- before any route ---- */
 
 /* host may be requested on a connection whose handshake named `asked`, or nothing:
@@ -20271,6 +21244,8 @@ gate_pass(struct exchange *x, const struct head *h, struct slice path, bool auth
 	if (s != STEP_WAIT)
 		return s;
 	switch (x->route->action) {
+	case ACT_FILES:
+		return gate_files(x, h, path);
 	case ACT_REDIRECT:
 		return gate_redirect(x, h);
 	case ACT_RESPOND:
@@ -20281,15 +21256,6 @@ gate_pass(struct exchange *x, const struct head *h, struct slice path, bool auth
 	default:
 		return gate_forward(x, h);
 	}
-}
-
-/* False: the path is malformed. */
-static bool
-path_of(const struct head *h, struct path_view *view)
-{
-	if (h->path_plain)
-		path_plain(h->path, view);
-	return h->path_plain || path_normalise(h->path, view) == 0;
 }
 
 static enum step
@@ -21984,11 +22950,28 @@ explain_upstream(struct exchange *x, struct head *h, FILE *to)
 }
 
 static void
+explain_file(const struct exchange *x, const struct head *h, FILE *to)
+{
+	const struct files_conf *fc = &x->route->files;
+	struct path_view view;
+	struct text *t = head_begin();
+
+	if (!path_of(h, &view) || !file_name(t, x, view.path))
+		fprintf(to, "no file can have this path: 404\n");
+	else if (!fc->dot_files && file_is_hidden(text_slice(t)))
+		fprintf(to, "names that begin with a dot are not served: 404\n");
+	else
+		fprintf(to, "the file %.*s of %s\n", (int)t->n, t->p, fc->dir);
+}
+
+static void
 explain_action(struct exchange *x, struct head *h, const struct conf *cf, FILE *to)
 {
 	const struct route *r = x->route;
 
-	if (r->action == ACT_REDIRECT) {
+	if (r->action == ACT_FILES) {
+		explain_file(x, h, to);
+	} else if (r->action == ACT_REDIRECT) {
 		redirect_write(head_begin(), x, h);
 		fprintf(to, "redirect %d to %.*s\n", r->status, (int)head_out.n, head_out.p);
 	} else if (r->action == ACT_RESPOND)
@@ -26509,6 +27492,7 @@ worker_child(void *task, int ctl)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	maintenance_open(k->cf);
+	files_open(k->cf);
 	helper_settle(&k->cf->server, false);
 	worker_run(k->cf, k->ls->v, k->ls->n, ctl, k->slot);
 }

@@ -24,6 +24,8 @@
 
 /* ==== ground ============================================================== */
 
+#define DATE_LEN 29 /* Sun, 06 Nov 1994 08:49:37 GMT */
+
 /* A view of n bytes someone else owns; good until that buffer moves. */
 struct slice {
 	const char *p;
@@ -694,9 +696,19 @@ struct server_conf {
 	bool server_tokens;
 };
 
+/* Files to be served: of a route's static_dir, or for X-Sendfile. */
+struct files_conf {
+	const char *dir;     /* absolute */
+	struct slices index;
+	struct slice fallback, cache_control;
+	bool listing, dot_files;
+};
+
 /* `[middleware]` */
 struct middleware_conf {
 	bool forward_headers, forwarded, via, log_requests;
+	bool x_sendfile;
+	struct files_conf sendfile;
 };
 
 enum log_sink { SINK_OFF, SINK_STDOUT, SINK_STDERR, SINK_FILE, SINK_SYSLOG };
@@ -864,7 +876,8 @@ struct upstream {
 
 enum host_kind { HOST_ANY, HOST_EXACT, HOST_WILD };
 enum path_kind { PATH_ANY, PATH_PREFIX, PATH_EXACT, PATH_REGEX };
-enum action { ACT_UPSTREAM, ACT_REDIRECT, ACT_RESPOND, ACT_ADMIN, ACTIONS };
+enum action { ACT_UPSTREAM, ACT_FILES, ACT_REDIRECT, ACT_RESPOND, ACT_ADMIN, ACTIONS };
+
 
 /* requests in per_ms, with a burst on top; kept on the board (GCRA). */
 struct rate_limit {
@@ -889,6 +902,7 @@ struct route {
 	/* action */
 	enum action action;
 	struct upstream *upstream;
+	struct files_conf files;
 	struct slice redirect;
 	int status;          /* of the redirect or the response */
 	struct slice body, content_type;
@@ -955,6 +969,7 @@ struct conf {
 	struct toml *tree;
 	struct server_conf server;
 	struct middleware_conf middleware;
+	struct pairs types; /* extension, type */
 	struct log_conf log;
 	struct admin_conf admin;
 	struct tls_conf tls;
@@ -976,7 +991,7 @@ struct conf {
 
 enum key_kind {
 	K_BOOL, K_INT, K_BYTES, K_SECS, K_MODE, K_CHOICE, K_SINK, K_SIGNAL, K_TEXT, K_SECRET, K_PATH,
-	K_TEXTS, K_ADDRS, K_CIDRS, K_NAMES, K_FIELDS, K_MATCHES, K_PAIRS, K_USERS, K_ENV, K_STATUSES,
+	K_TEXTS, K_NAMES_OF_FILES, K_TYPES, K_ADDRS, K_CIDRS, K_NAMES, K_FIELDS, K_MATCHES, K_PAIRS, K_USERS, K_ENV, K_STATUSES,
 	K_TABLE, K_TABLES, K_OWN, K_ANY, KINDS
 };
 
@@ -1460,6 +1475,7 @@ struct chan {
 	struct buf out; /* plain text that was not taken */
 	struct tls *tls; /* NULL: plain */
 	bool waits;   /* the kernel has not taken all that was written */
+	bool more;    /* what is sent now is not the end: the kernel may wait for it */
 	bool eof;     /* nothing more can be read */
 	bool broken;  /* reading or writing failed: close it */
 };
@@ -1475,6 +1491,8 @@ enum source_end { SOURCE_OPEN, SOURCE_ENDED, SOURCE_CUT /* reading failed */ };
 struct source {
 	ssize_t (*fill)(struct source *); /* reads one piece more: its bytes, 0 when
 	                                     there are none now, -1: see end */
+	ssize_t (*pass)(struct source *, struct chan *); /* or NULL. Lets the kernel send
+	                                     a piece; as fill, or the chan is broken */
 	bool pulls;      /* gives a piece whenever it is asked; else poll says when */
 	uint8_t end;     /* enum source_end */
 	struct buf in;
@@ -1733,15 +1751,18 @@ struct flow {
 	uint32_t trailers_n;
 };
 
-/* A body that warp holds: a request's, kept until it is whole, or that of a made-up
- * answer. First the bytes in memory, then those in a file. */
+/* A body that warp holds: a request's, kept until it is whole, or that of an answer
+ * that warp makes. First the bytes in memory, then those in a file. */
 struct spool {
 	struct source src; /* first */
 	const char *mem;
 	void *own;         /* mem, or what it lies in, for free(); or NULL */
 	size_t mem_n, mem_cap;
-	int fd;            /* -1: none; unlinked */
+	int fd;            /* -1: none; unlinked, or file's */
+	uint64_t at;       /* the first byte in fd */
 	uint64_t size, sent;
+	struct file *file; /* held; NULL: fd is the spool's own */
+	void (*next)(struct spool *); /* all is sent: what else there is; or NULL */
 };
 
 /* An answer that warp makes up itself. */
@@ -1917,6 +1938,67 @@ struct notice {
 	struct stat st;     /* of the file that body is from */
 	char *body;
 	size_t n;
+};
+
+/* ==== files ============================================================== */
+
+/* A directory that is served. */
+struct root {
+	const struct files_conf *conf;
+	int fd;            /* -1: it is not there */
+	int64_t looked_ms; /* 0: never */
+};
+
+/* What a worker knows of a path. Who sends it holds it too. */
+struct file {
+	struct file *next; /* in its slot */
+	struct link used;
+	unsigned root, uses;
+	int64_t looked_ms;
+	int err;           /* 0: a regular file, EISDIR, or why it cannot be served */
+	int fd;            /* -1: none, or bytes has it all */
+	char *bytes;       /* of a small file */
+	struct stat st;
+	struct slice type;
+	char type_text[64];
+	bool br, gz;       /* compressed neighbours */
+	uint8_t etag_n;
+	char etag[48], modified[DATE_LEN + 1];
+	char path[];
+};
+
+/* A name in a directory. */
+struct entry {
+	const char *name;
+	bool dir;
+	uint64_t size;
+	time_t mtime;
+};
+
+/* What of a file is sent, and what is said of it. */
+struct content {
+	struct file *f;
+	struct slice coding; /* f is compressed so */
+	struct slice type, etag, cache_control;
+	bool vary;           /* it depends on Accept-Encoding */
+	struct ranges ranges;
+};
+
+/* Several ranges of a file on their way: multipart/byteranges. */
+struct parts {
+	struct ranges ranges;
+	int i;                /* the next */
+	char boundary[16 + 1], type[128];
+	char text[FILE_SMALL + 512]; /* a part's head, and its bytes if the file is in memory */
+};
+
+/* A walk below a directory, one step at a time. */
+struct beneath {
+	int dir;
+	const char *root;         /* the name of dir */
+	int dirs[BENEATH_DEPTH];  /* entered on the way */
+	int n, links;
+	char path[PATH_MAX];      /* the rest */
 };
 
 /* ==== flow =============================================================== */
