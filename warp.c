@@ -2618,8 +2618,10 @@ static const struct slice field_names[FIELD_IDS] = {
 	[F_X_FORWARDED_HOST]  = { "X-Forwarded-Host", 16 },
 	[F_X_FORWARDED_PORT]  = { "X-Forwarded-Port", 16 },
 	[F_X_FORWARDED_PROTO] = { "X-Forwarded-Proto", 17 },
+	[F_X_ACCEL_REDIRECT]  = { "X-Accel-Redirect", 16 },
 	[F_X_REAL_IP]         = { "X-Real-IP", 9 },
 	[F_X_REQUEST_ID]      = { "X-Request-Id", 12 },
+	[F_X_SENDFILE]        = { "X-Sendfile", 10 },
 };
 
 /* Sets of known fields: sums of FIELD(id). */
@@ -2697,6 +2699,8 @@ static const uint8_t field_slots[256] = {
 	[FIELD_SLOT(17, 'x', 't')] = F_X_FORWARDED_PROTO,
 	[FIELD_SLOT(9, 'x', 'i')] = F_X_REAL_IP,
 	[FIELD_SLOT(12, 'x', 'i')] = F_X_REQUEST_ID,
+	[FIELD_SLOT(16, 'x', 'c')] = F_X_ACCEL_REDIRECT,
+	[FIELD_SLOT(10, 'x', 'l')] = F_X_SENDFILE,
 };
 /* clang-format on */
 
@@ -2954,10 +2958,35 @@ fields_parse(struct head *h, struct slice in, size_t *at, bool lf)
 	return got;
 }
 
+/* Takes the fields of set out of h. */
+static void
+head_cut(struct head *h, uint64_t set)
+{
+	int n = h->n;
+
+	head_clear(h);
+	for (int i = 0; i < n; i++) {
+		if (set >> h->f[i].id & 1)
+			continue;
+		h->f[h->n++] = h->f[i];
+		field_count(h, (enum field_id)h->f[i].id);
+	}
+}
+
 static const struct field *
 head_field(const struct head *h, enum field_id id)
 {
 	return h->first[id] ? &h->f[h->first[id] - 1] : NULL;
+}
+
+/* The value of the first field of that name; p NULL: there is none. */
+static struct slice
+head_value(const struct head *h, struct slice name)
+{
+	for (int i = 0; i < h->n; i++)
+		if (slice_ieq(h->f[i].name, name))
+			return h->f[i].value;
+	return (struct slice){ NULL, 0 };
 }
 
 /* Whether token is in the comma lists of the fields of that id. */
@@ -7510,8 +7539,9 @@ static const struct key middleware_keys[] = {
 	    "Send X-Forwarded-For, -Proto, -Host, -Port and X-Real-IP upstream."),
 	FLAG("forwarded", MIDDLEWARE(forwarded), "false", "Send Forwarded (RFC 7239) upstream."),
 	FLAG("via", MIDDLEWARE(via), "false", "Add Via in both directions."),
-	SOON("x_sendfile_enabled", K_BOOL, LATER_OFF, "false", NULL, "Obey X-Sendfile."),
-	SOON("x_sendfile_root", K_PATH, LATER, NULL, NULL, "Only below this directory."),
+	FLAG("x_sendfile_enabled", MIDDLEWARE(x_sendfile), "false",
+	    "Send the file that an upstream names in X-Sendfile or X-Accel-Redirect."),
+	PATH("x_sendfile_root", MIDDLEWARE(sendfile.dir), "Such files lie below this directory."),
 	SOON("gzip_compression_enabled", K_BOOL, LATER_OFF, "false", NULL, "Compress answers."),
 	SOON("gzip_min_bytes", K_BYTES, LATER, "1024", NULL, "From this size."),
 	SOON("gzip_types", K_TEXTS, LATER, NULL, NULL, "Of these types."),
@@ -10477,6 +10507,18 @@ conf_new(void)
 	return c;
 }
 
+static void
+middleware_read(struct reader *r)
+{
+	struct middleware_conf *m = &r->conf->middleware;
+	const struct toml *v = toml_get(toml_get(r->conf->tree, "middleware"), "x_sendfile_enabled");
+
+	top_read(r, SEC_MIDDLEWARE, m);
+	if (m->x_sendfile && !m->sendfile.dir)
+		diag_add(&r->conf->diags, DIAG_WARNING, v ? v->line : 0, v ? v->col : 0,
+		    "x_sendfile_enabled without x_sendfile_root: nothing is sent");
+}
+
 /* Reads the sections that stand by themselves, from tree to structs. */
 static void
 conf_read(struct reader *r, const char *forced_listen)
@@ -10499,7 +10541,7 @@ conf_read(struct reader *r, const char *forced_listen)
 	}
 	tls_read(r);
 	server_read(r, forced_listen);
-	top_read(r, SEC_MIDDLEWARE, &r->conf->middleware);
+	middleware_read(r);
 	tls_load(r);
 	log_read(r);
 	admin_read(r);
@@ -17657,8 +17699,10 @@ upgrade_write(struct text *t, const struct exchange *x, const struct head *h)
 static void
 answer_drop(struct head *h, const struct exchange *x, const struct route *r)
 {
-	uint64_t set = x->down.chunk_out ? 0 : FIELD(F_TRAILER);
+	uint64_t set = FIELD(F_X_SENDFILE) | FIELD(F_X_ACCEL_REDIRECT);
 
+	if (!x->down.chunk_out)
+		set |= FIELD(F_TRAILER);
 	if (x->down.chunk_out || x->down.body.kind == BODY_CHUNKED || h->status == 204)
 		set |= FIELD(F_CONTENT_LENGTH);
 	head_drop(h, set);
@@ -18199,6 +18243,33 @@ file_fill(struct file *f, struct root *r, int fd)
 	f->type = type_full(file_type(slice_of(f->path)), f->type_text, sizeof f->type_text);
 	f->br = file_beside(r, f, ".br");
 	f->gz = file_beside(r, f, ".gz");
+}
+
+/* The name of a file by a normalised path: without its slash, decoded to the end. */
+static bool
+file_name(struct text *t, struct slice path)
+{
+	for (size_t i = 1; i < path.n; i++) {
+		text_char(t, path.p[i]);
+		if (path.p[i] != '%')
+			continue;
+		if (path.p[i + 2] != '5') /* %2F: no name has a slash */
+			return false;
+		i += 2;
+	}
+	return !t->full;
+}
+
+/* Whether a name on the way begins with a dot. */
+static bool
+file_is_hidden(struct slice path)
+{
+	struct slice name;
+
+	while (slice_cut(&path, '/', &name))
+		if (slice_starts(name, S(".")) && !slice_eq(name, S(".well-known")))
+			return true;
+	return false;
 }
 
 /* ---- the table ---- */
@@ -19563,7 +19634,7 @@ content_head(const struct content *c, uint64_t n, const char *boundary)
 		{ c->vary, S("Vary"), S("Accept-Encoding") },
 		{ whole && !boundary && res.count[F_CONTENT_TYPE] == 0, S("Content-Type"), c->type },
 		{ whole, S("Content-Encoding"), c->coding },
-		{ whole, S("Accept-Ranges"), S("bytes") },
+		{ whole && !head_value(&res, S("Accept-Ranges")).p, S("Accept-Ranges"), S("bytes") },
 	};
 
 	for (size_t i = 0; i < LEN(lines); i++)
@@ -19592,7 +19663,7 @@ exchange_unranged(struct exchange *x, uint64_t size)
 }
 
 /* Sends what the request h wants of c, with that status if it is not 200. The fields in
- * res go along; c->f is given back. */
+ * res go along; c->f is given back. STEP_AGAIN: the answer has begun. */
 static enum step
 exchange_content(struct exchange *x, const struct head *h, struct content *c, int status)
 {
@@ -19600,7 +19671,7 @@ exchange_content(struct exchange *x, const struct head *h, struct content *c, in
 	bool parts;
 
 	if (status == 200)
-		status = conditions_check(h, c->etag, (int64_t)c->f->st.st_mtim.tv_sec);
+		status = conditions_check(h, c->etag, c->modified_s);
 	if (status == 206)
 		status = ranges_parse(&c->ranges, head_field(h, F_RANGE)->value, size);
 	if (status == 412 || status == 416) {
@@ -19654,6 +19725,7 @@ exchange_file(struct exchange *x, const struct head *h, struct file *f, const st
 
 	content_choose(&c, h);
 	c.etag = (struct slice){ c.f->etag, c.f->etag_n };
+	c.modified_s = c.f->st.st_mtim.tv_sec;
 	head_clear(&res);
 	if (conf->server.server_tokens)
 		head_add(&res, S("Server"), S("warp/" VERSION));
@@ -20292,6 +20364,90 @@ exchange_head_bad(struct exchange *x)
 	return exchange_lost(x, LOST_BAD, why);
 }
 
+/* ---- files that upstreams name ---- */
+
+/* The name of the file below x_sendfile_root that the upstream's answer (res) wants sent.
+ * False: there can be none. */
+static bool
+sendfile_name(struct text *t)
+{
+	const struct field *f = head_field(&res, F_X_SENDFILE);
+	const char *dir = conf->middleware.sendfile.dir;
+	size_t n = dir ? strlen(dir) : 0;
+	struct slice path, rest;
+	struct path_view view;
+
+	if (!dir)
+		return false;
+	if (f) { /* a path of this host, or below the root */
+		path = f->value;
+		if (slice_starts(path, S("/"))) {
+			if (path.n <= n || memcmp(path.p, dir, n) != 0 || path.p[n] != '/')
+				return false;
+			path = slice_from(path, n + 1);
+		}
+		text_add(t, path);
+		return path.n > 0 && !file_is_hidden(path) && !t->full;
+	}
+	rest = head_field(&res, F_X_ACCEL_REDIRECT)->value;
+	slice_cut(&rest, '?', &path);
+	return path_normalise(path, &view) == 0 && file_name(t, view.path) &&
+	    !file_is_hidden(text_slice(t));
+}
+
+/* Whether what is left of the upstream's answer, which nobody wants, is here: then
+ * its connection can be kept. */
+static bool
+upstream_drained(struct flow *rest)
+{
+	struct slice piece;
+	ssize_t used;
+
+	while (!rest->body.done && rest->from->in.n > 0) {
+		if ((used = flow_unframe(rest, &piece)) <= 0)
+			return false;
+		buf_eat(&rest->from->in, (size_t)used);
+	}
+	return rest->body.done;
+}
+
+/* Answers with the file that the upstream names in its answer: a head of n bytes, res,
+ * whose other fields stay. The upstream's connection is given back. */
+static enum step
+exchange_sendfile(struct exchange *x, size_t n)
+{
+	static char buf[TARGET_MAX];
+	struct text t = { buf, 0, sizeof buf, false };
+	struct flow rest = x->down;
+	bool sent = x->up.state == FLOW_OFF || x->up.state == FLOW_DONE;
+	struct file *f = sendfile_name(&t) ? file_find((unsigned)conf->table.n, text_slice(&t)) : NULL;
+	struct content c = { .f = f };
+	int err = f ? f->err : ENOENT;
+
+	if (err) {
+		warn_calmly(&x->inst->up->calm, "upstream %s wants a file sent that cannot be: %s; see "
+		    "x_sendfile_root", x->inst->up->name, strerror(err));
+		if (f)
+			file_give(f);
+		return exchange_error(x, file_status(err), "the file cannot be sent", S(""));
+	}
+	head_cut(&res, FIELD(F_CONTENT_LENGTH) | FIELD(F_CONTENT_RANGE));
+	c.type = res.count[F_CONTENT_TYPE] ? head_field(&res, F_CONTENT_TYPE)->value : f->type;
+	c.etag = res.count[F_ETAG] ? head_field(&res, F_ETAG)->value
+	    : (struct slice){ f->etag, f->etag_n };
+	c.modified_s = res.count[F_LAST_MODIFIED] ? head_date(&res, F_LAST_MODIFIED)
+	    : f->st.st_mtim.tv_sec;
+	if (exchange_content(x, exchange_request(x), &c, res.status) == STEP_DONE)
+		return STEP_DONE;
+	if (!x->u)
+		return STEP_AGAIN; /* 412 or 416 */
+	upstream_answered(x);
+	buf_eat(&x->u->s.src.in, n);
+	x->reusable = x->reusable && sent && upstream_drained(&rest);
+	exchange_release(x);
+	return STEP_AGAIN;
+}
+
 /* The final answer's head is here, n bytes of it. */
 static enum step
 exchange_respond(struct exchange *x, size_t n)
@@ -20306,6 +20462,9 @@ exchange_respond(struct exchange *x, size_t n)
 		x->keep = true; /* until the tunnel ends */
 	else if (exchange_frame(x) < 0)
 		return exchange_head_bad(x);
+	else if (conf->middleware.x_sendfile && (res.count[F_X_SENDFILE] ||
+	    res.count[F_X_ACCEL_REDIRECT]))
+		return exchange_sendfile(x, n);
 	if (!answer_write(head_begin(), x, &res))
 		return exchange_lost(x, LOST_BAD, "sent a head too long");
 	buf_eat(&x->u->s.src.in, n);
@@ -20652,16 +20811,6 @@ admin_ask(struct exchange *x, const char *verb)
 	return STEP_AGAIN;
 }
 
-/* The value of the first field of that name; p NULL: there is none. */
-static struct slice
-head_value(const struct head *h, struct slice name)
-{
-	for (int i = 0; i < h->n; i++)
-		if (slice_ieq(h->f[i].name, name))
-			return h->f[i].value;
-	return (struct slice){ NULL, 0 };
-}
-
 /* A page of another site asks: Sec-Fetch-Site says so, or, from an old browser or
  * without TLS, Origin. */
 static bool
@@ -20961,41 +21110,21 @@ path_of(const struct head *h, struct path_view *view)
 }
 
 /* The name of the file that x asks for, below the route's directory: its path without
- * what the route strips, decoded. False: there can be none. */
+ * what the route strips. False: there can be none. */
 static bool
-file_name(struct text *t, const struct exchange *x, struct slice path)
+route_file(struct text *t, const struct exchange *x, struct slice path)
 {
 	static char buf[TARGET_MAX];
 	struct text raw = { buf, 0, sizeof buf, false };
 	struct path_view view = { .path = path };
-	bool good = true;
 
 	if (x->route->strip_prefix || x->route->has_rewrite) {
 		text_char(&raw, '/');
-		good = path_normalise(path, &view) == 0 && rewrite_apply(&raw, x->route, &view) &&
-		    path_normalise(text_slice(&raw), &view) == 0;
+		if (path_normalise(path, &view) < 0 || !rewrite_apply(&raw, x->route, &view) ||
+		    path_normalise(text_slice(&raw), &view) < 0)
+			return false;
 	}
-	for (size_t i = 1; good && i < view.path.n; i++) {
-		if (view.path.p[i] == '%') { /* of %2F and %25 */
-			good = view.path.p[i + 1] == '2' && view.path.p[i + 2] == '5';
-			i += 2;
-			text_char(t, '%');
-		} else
-			text_char(t, view.path.p[i]);
-	}
-	return good && !t->full;
-}
-
-/* Whether a name on the way begins with a dot. */
-static bool
-file_is_hidden(struct slice path)
-{
-	struct slice name;
-
-	while (slice_cut(&path, '/', &name))
-		if (slice_starts(name, S(".")) && !slice_eq(name, S(".well-known")))
-			return true;
-	return false;
+	return file_name(t, view.path);
 }
 
 /* To the same path with a slash at its end. It begins with one slash: never an
@@ -21064,7 +21193,7 @@ gate_files(struct exchange *x, const struct head *h, struct slice path)
 
 	if (h->method != M_GET && h->method != M_HEAD)
 		return exchange_error(x, 405, "files can be read, not changed", S("Allow: GET, HEAD\r\n"));
-	if (file_name(&t, x, path) && (fc->dot_files || !file_is_hidden(text_slice(&t)))) {
+	if (route_file(&t, x, path) && (fc->dot_files || !file_is_hidden(text_slice(&t)))) {
 		f = t.n == 0 || t.p[t.n - 1] == '/' ? file_of_directory(root, fc, &t)
 		    : file_find(root, text_slice(&t));
 		err = f->err;
@@ -22956,7 +23085,7 @@ explain_file(const struct exchange *x, const struct head *h, FILE *to)
 	struct path_view view;
 	struct text *t = head_begin();
 
-	if (!path_of(h, &view) || !file_name(t, x, view.path))
+	if (!path_of(h, &view) || !route_file(t, x, view.path))
 		fprintf(to, "no file can have this path: 404\n");
 	else if (!fc->dot_files && file_is_hidden(text_slice(t)))
 		fprintf(to, "names that begin with a dot are not served: 404\n");

@@ -334,6 +334,8 @@ enum field_id {
 	F_X_FORWARDED_PROTO,
 	F_X_REAL_IP,
 	F_X_REQUEST_ID,
+	F_X_ACCEL_REDIRECT,
+	F_X_SENDFILE,
 	FIELD_IDS
 };
 
@@ -1980,6 +1982,7 @@ struct content {
 	struct file *f;
 	struct slice coding; /* f is compressed so */
 	struct slice type, etag, cache_control;
+	int64_t modified_s;  /* -1: unknown */
 	bool vary;           /* it depends on Accept-Encoding */
 	struct ranges ranges;
 };
