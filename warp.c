@@ -9819,7 +9819,7 @@ route_files(struct reader *r, const struct route *out)
 			table_error(r, v, "%s belongs to static_dir", keys[i]);
 	if (out->action != ACT_FILES)
 		return;
-	if (out->files.fallback.p && out->files.fallback.n < 2)
+	if (out->files.fallback.p && (out->files.fallback.n < 2 || strstr(out->files.fallback.p, "..")))
 		key_error(r, "fallback", "expected a file of static_dir");
 	if (!is_field_value(out->files.cache_control))
 		key_error(r, "cache_control", "a header field cannot hold control characters");
@@ -17914,7 +17914,8 @@ static bool
 stat_is_same(const struct stat *a, const struct stat *b)
 {
 	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
-	    a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+	    a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
+	    a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
 /* Reads as much of the file as is shown; empty if it cannot be read. */
@@ -18033,6 +18034,7 @@ root_fd(struct root *r)
 {
 	int fd;
 
+	errno = ENOENT; /* if it was not there */
 	if (conf->server.chroot || (r->looked_ms != 0 && now_ms - r->looked_ms < FILES_LOOK_MS))
 		return r->fd;
 	r->looked_ms = now_ms;
@@ -18136,17 +18138,17 @@ beneath_walk(int dir, const char *root, const char *path)
 static int
 beneath_open(struct root *r, const char *path)
 {
-	int dir = root_fd(r), fd;
+	int dir = root_fd(r);
 #ifdef SYS_openat2 /* Linux 5.6 */
 	const struct { uint64_t flags, mode, resolve; } how = {
 		FILE_FLAGS, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS };
 
-	fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+	int fd = dir < 0 ? -1 : (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+
 	if (fd >= 0 || (errno != ENOSYS && errno != EPERM && errno != EAGAIN && errno != EXDEV))
 		return fd;
 #endif
-	fd = beneath_walk(dir, r->conf->dir, path);
-	return fd;
+	return dir < 0 ? -1 : beneath_walk(dir, r->conf->dir, path);
 }
 
 /* ---- what is at a path ---- */
@@ -18233,8 +18235,8 @@ file_fill(struct file *f, struct root *r, int fd)
 	if (f->err)
 		return;
 	text_char(&t, '"');
-	text_hex(&t, (uint64_t)f->st.st_mtim.tv_sec, 1);
-	text_hex(&t, (uint64_t)f->st.st_mtim.tv_nsec, 8);
+	text_hex(&t, f->bytes ? hash64(0, f->bytes, (size_t)f->st.st_size)
+	    : (uint64_t)f->st.st_mtim.tv_sec << 30 ^ (uint64_t)f->st.st_mtim.tv_nsec, 16);
 	text_char(&t, '-');
 	text_hex(&t, (uint64_t)f->st.st_size, 1);
 	text_char(&t, '"');
@@ -19691,29 +19693,34 @@ exchange_content(struct exchange *x, const struct head *h, struct content *c, in
 	return exchange_start(x, &res, x->method == M_HEAD ? 0 : n);
 }
 
-/* The compressed neighbour of c->f that the request prefers, instead of it. */
+/* The compressed neighbour of c->f that the request prefers, instead of it, which stays
+ * the caller's to give back. */
 static void
 content_choose(struct content *c, const struct head *h)
 {
 	static const struct { const char *coding, *end; } kinds_of[] = {
-		{ "br", ".br" }, { "gzip", ".gz" } };
+		{ "gzip", ".gz" }, { "br", ".br" } };
+	const struct file *plain = c->f;
+	int best = coding_weight(h, "identity"), w;
 	char name[PATH_MAX];
 	struct file *f;
 	size_t n;
 
-	c->vary = c->f->br || c->f->gz;
+	c->vary = plain->br || plain->gz;
 	for (size_t i = 0; i < LEN(kinds_of); i++) {
-		if (!(i == 0 ? c->f->br : c->f->gz) || coding_weight(h, kinds_of[i].coding) == 0)
+		if (!(i == 0 ? plain->gz : plain->br) ||
+		    (w = coding_weight(h, kinds_of[i].coding)) == 0 || w < best)
 			continue;
-		n = (size_t)snprintf(name, sizeof name, "%s%s", c->f->path, kinds_of[i].end);
-		f = file_find(c->f->root, (struct slice){ name, MIN(n, sizeof name) });
+		n = (size_t)snprintf(name, sizeof name, "%s%s", plain->path, kinds_of[i].end);
+		f = file_find(plain->root, (struct slice){ name, MIN(n, sizeof name) });
 		if (f->err == 0) {
-			file_give(c->f);
-			c->f = f;
+			best = w;
 			c->coding = slice_of(kinds_of[i].coding);
-			return;
-		}
-		file_give(f);
+			if (c->f != plain)
+				file_give(c->f);
+			c->f = f;
+		} else
+			file_give(f);
 	}
 }
 
@@ -19724,6 +19731,8 @@ exchange_file(struct exchange *x, const struct head *h, struct file *f, const st
 	struct content c = { .f = f, .type = f->type, .cache_control = fc->cache_control };
 
 	content_choose(&c, h);
+	if (c.f != f)
+		file_give(f);
 	c.etag = (struct slice){ c.f->etag, c.f->etag_n };
 	c.modified_s = c.f->st.st_mtim.tv_sec;
 	head_clear(&res);
@@ -21172,7 +21181,7 @@ file_of_directory(unsigned root, const struct files_conf *fc, struct text *path)
 		path->n = n;
 		text_add(path, fc->index.v[i]);
 		f = file_find(root, text_slice(path));
-		if (f->err != ENOENT)
+		if (f->err != ENOENT && f->err != EISDIR)
 			return f;
 		file_give(f);
 	}
