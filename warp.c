@@ -229,6 +229,13 @@ text_char(struct text *t, char c)
 }
 
 static void
+text_lower(struct text *t, struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		text_char(t, lower(s.p[i]));
+}
+
+static void
 text_uint(struct text *t, uint64_t v)
 {
 	char b[20];
@@ -2597,7 +2604,6 @@ static const struct slice field_names[FIELD_IDS] = {
 	[F_KEEP_ALIVE]        = { "Keep-Alive", 10 },
 	[F_LAST_MODIFIED]     = { "Last-Modified", 13 },
 	[F_LOCATION]          = { "Location", 8 },
-	[F_PRAGMA]            = { "Pragma", 6 },
 	[F_PROXY_AUTHENTICATE] = { "Proxy-Authenticate", 18 },
 	[F_PROXY_AUTHORIZATION] = { "Proxy-Authorization", 19 },
 	[F_PROXY_CONNECTION]  = { "Proxy-Connection", 16 },
@@ -2637,7 +2643,8 @@ static const uint64_t fields_free = FIELD(F_ACCEPT) | FIELD(F_ACCEPT_ENCODING) |
 
 /* Fields without an id that Connection may not name and no trailer may be. */
 static const struct slice kept_names[] = {
-	{ "WWW-Authenticate", 16 }, { "Max-Forwards", 12 }, { "Retry-After", 11 },
+	{ "WWW-Authenticate", 16 }, { "Max-Forwards", 12 }, { "Pragma", 6 },
+	{ "Retry-After", 11 },
 };
 
 static const struct slice kept_prefixes[] = { { "Content-", 8 }, { "X-Forwarded-", 12 } };
@@ -2676,7 +2683,6 @@ static const uint8_t field_slots[256] = {
 	[FIELD_SLOT(10, 'k', 'v')] = F_KEEP_ALIVE,
 	[FIELD_SLOT(13, 'l', 'e')] = F_LAST_MODIFIED,
 	[FIELD_SLOT(8, 'l', 'o')] = F_LOCATION,
-	[FIELD_SLOT(6, 'p', 'm')] = F_PRAGMA,
 	[FIELD_SLOT(18, 'p', 't')] = F_PROXY_AUTHENTICATE,
 	[FIELD_SLOT(19, 'p', 'o')] = F_PROXY_AUTHORIZATION,
 	[FIELD_SLOT(16, 'p', 'o')] = F_PROXY_CONNECTION,
@@ -3124,6 +3130,26 @@ head_drop(struct head *h, uint64_t set)
 					*(name_is_kept(f) ? &f->kept : &f->drop) = true;
 			}
 	}
+}
+
+/* Adds a field. */
+static void
+line_write(struct text *t, struct slice name, struct slice value)
+{
+	char *p = t->p + t->n;
+
+	if (name.n + value.n + 4 > t->cap - t->n) {
+		t->full = true;
+		return;
+	}
+	memcpy(p, name.p, name.n);
+	p += name.n;
+	memcpy(p, ": ", 2);
+	p += 2;
+	if (value.n > 0)
+		memcpy(p, value.p, value.n);
+	memcpy(p + value.n, "\r\n", 2);
+	t->n += name.n + value.n + 4;
 }
 
 /* ---- request line ---- */
@@ -3902,7 +3928,8 @@ FAST_END
 
 /* ==== conditions =============================================================
  * Owns    nothing.
- * Offers  delta_read, date_read, head_date, conditions_check, ranges_parse.
+ * Offers  delta_read, date_read, head_date, conditions_check, ranges_parse,
+ *         coding_accepted.
  * Calls   base, clock, http. What of a body a client has already and what part of it
  *         the client wants, of files and of what is stored alike. RFC 9110 13, 14. */
 
@@ -4073,6 +4100,48 @@ conditions_check(const struct head *h, struct slice etag, int64_t modified_s)
 		return 304;
 	return h->method == M_GET && h->count[F_RANGE] == 1 &&
 	    if_range_holds(h, etag, modified_s) ? 206 : 200;
+}
+
+/* ---- codings ---- */
+
+/* Whether parameters make a weight of 0. RFC 9110 12.4.2. */
+static bool
+weight_is_none(struct slice params)
+{
+	struct slice param;
+
+	while (slice_cut(&params, ';', &param)) {
+		param = slice_trim(param);
+		if (param.n < 3 || lower(param.p[0]) != 'q' || param.p[1] != '=')
+			continue;
+		for (param = slice_from(param, 2); param.n > 0; param = slice_from(param, 1))
+			if (param.p[0] != '0' && param.p[0] != '.')
+				return false;
+		return true;
+	}
+	return false;
+}
+
+/* Whether a client takes that content coding. Without the field it might take any, but
+ * many such clients take none. RFC 9110 12.5.3. */
+static bool
+coding_accepted(const struct head *h, struct slice coding)
+{
+	struct slice rest, item, name;
+	bool any = false;
+
+	for (int i = 0; h->count[F_ACCEPT_ENCODING] > 0 && i < h->n; i++) {
+		rest = h->f[i].id == F_ACCEPT_ENCODING ? h->f[i].value : S("");
+		while (slice_list_next(&rest, &item)) {
+			slice_cut(&item, ';', &name);
+			name = slice_trim(name);
+			if (slice_ieq(name, coding))
+				return !weight_is_none(item);
+			if (slice_eq(name, S("*")))
+				any = !weight_is_none(item);
+		}
+	}
+	return any;
 }
 
 /* ---- ranges ---- */
@@ -6377,6 +6446,530 @@ route_shadowed(const struct route *later, const struct route *earlier)
 }
 
 FAST_END
+
+/* ==== policy =================================================================
+ * Owns    nothing.
+ * Offers  policy_asked, policy_store, policy_age, policy_left, policy_use,
+ *         policy_saves, stored_write, encoding_class, vary_names, vary_key, cache_key,
+ *         cache_keys_spoilt.
+ * Calls   base, clock, http, conditions. What a shared cache may do: RFC 9111, 5861,
+ *         9213. It stores nothing itself.
+ *
+ * Of requests, only no-store and only-if-cached are obeyed: no client makes the cache
+ * go to the upstream with no-cache, max-age or Pragma. RFC 9111 5.2.1 lets a cache. */
+
+/* ---- Cache-Control ---- */
+
+static const struct slice directive_names[DIRECTIVES] = {
+	[D_MAX_AGE]          = { "max-age", 7 },
+	[D_S_MAXAGE]         = { "s-maxage", 8 },
+	[D_STALE_WHILE]      = { "stale-while-revalidate", 22 },
+	[D_STALE_IF_ERROR]   = { "stale-if-error", 14 },
+	[D_NO_CACHE]         = { "no-cache", 8 },
+	[D_PRIVATE]          = { "private", 7 },
+	[D_NO_STORE]         = { "no-store", 8 },
+	[D_PUBLIC]           = { "public", 6 },
+	[D_MUST_REVALIDATE]  = { "must-revalidate", 15 },
+	[D_PROXY_REVALIDATE] = { "proxy-revalidate", 16 },
+	[D_MUST_UNDERSTAND]  = { "must-understand", 15 },
+	[D_ONLY_IF_CACHED]   = { "only-if-cached", 14 },
+};
+
+/* Where the first member of a list ends, in which quotes hide commas. A quote that
+ * nothing closes hides none: what stands behind it may forbid something. */
+static size_t
+member_end(struct slice s, bool *bad)
+{
+	size_t n;
+
+	*bad = false;
+	for (n = 0; n < s.n && (*bad || s.p[n] != ','); n++)
+		if (s.p[n] == '"')
+			*bad = !*bad;
+		else if (*bad && s.p[n] == '\\' && n + 1 < s.n)
+			n++;
+	if (*bad)
+		for (n = 0; n < s.n && s.p[n] != ','; n++)
+			;
+	return n;
+}
+
+/* Takes the next directive off a list. */
+static bool
+directive_next(struct slice *rest, struct directive *d)
+{
+	struct slice s;
+	size_t n;
+
+	do {
+		if (rest->n == 0)
+			return false;
+		n = member_end(*rest, &d->bad);
+		s = slice_trim((struct slice){ rest->p, n });
+		*rest = slice_from(*rest, MIN(n + 1, rest->n));
+	} while (s.n == 0);
+	for (n = 0; n < s.n && chars[(unsigned char)s.p[n]] & CH_TOKEN; n++)
+		;
+	d->value = slice_from(s, n);
+	for (d->is = 0; d->is < DIRECTIVES; d->is++)
+		if (slice_ieq((struct slice){ s.p, n }, directive_names[d->is]))
+			break;
+	d->bad |= n == 0 || (d->value.n > 0 && d->value.p[0] != '=');
+	d->quoted = false;
+	if (d->bad || d->value.n == 0) {
+		d->value.n = 0;
+		return true;
+	}
+	d->value = slice_from(d->value, 1);
+	n = d->value.n;
+	if (n > 1 && d->value.p[0] == '"' && d->value.p[n - 1] == '"') {
+		d->value = (struct slice){ d->value.p + 1, n - 2 };
+		d->quoted = true;
+	} else
+		d->bad = !is_token(d->value);
+	return true;
+}
+
+/* Whether d is no-cache or private, of some fields only. */
+static bool
+directive_names_fields(const struct directive *d)
+{
+	return (d->is == D_NO_CACHE || d->is == D_PRIVATE) && !d->bad && d->value.n > 0;
+}
+
+/* The directives of all fields of that id. Of two with a time the shorter one counts,
+ * and a time that is none is 0. */
+static void
+cache_control_read(struct cache_control *cc, const struct head *h, enum field_id id)
+{
+	struct directive d;
+	struct slice rest;
+	int64_t v;
+
+	*cc = (struct cache_control){ .bad = false };
+	for (int i = 0; h->count[id] > 0 && i < h->n; i++) {
+		rest = h->f[i].id == id ? h->f[i].value : S("");
+		while (directive_next(&rest, &d)) {
+			cc->any = true;
+			cc->bad |= d.bad;
+			if (d.is == DIRECTIVES || directive_names_fields(&d))
+				continue;
+			if (d.is < DELTAS) {
+				v = delta_read(d.value, DELTA_MAX);
+				cc->bad |= v < 0 || d.quoted;
+				v = MAX(v, 0);
+				cc->delta[d.is] = (uint32_t)(cc->has & DIRECTIVE(d.is)
+				    ? MIN(v, (int64_t)cc->delta[d.is]) : v);
+			}
+			cc->has |= DIRECTIVE(d.is);
+		}
+	}
+}
+
+/* The directives that count for a response, and in which fields they stand. A
+ * CDN-Cache-Control that is malformed counts for nothing. RFC 9213 2.1, 2.2. */
+static enum field_id
+cache_control_of(struct cache_control *cc, const struct head *res)
+{
+	cache_control_read(cc, res, F_CDN_CACHE_CONTROL);
+	if (cc->any && !cc->bad)
+		return F_CDN_CACHE_CONTROL;
+	cache_control_read(cc, res, F_CACHE_CONTROL);
+	return F_CACHE_CONTROL;
+}
+
+/* Whether no-cache or private keep that field from being stored. RFC 9111 5.2.2.4. */
+static bool
+field_is_withheld(const struct head *h, enum field_id by, struct slice name)
+{
+	struct directive d;
+	struct slice rest, item;
+
+	for (int i = 0; h->count[by] > 0 && i < h->n; i++) {
+		rest = h->f[i].id == by ? h->f[i].value : S("");
+		while (directive_next(&rest, &d))
+			while (directive_names_fields(&d) && slice_list_next(&d.value, &item))
+				if (slice_ieq(item, name))
+					return true;
+	}
+	return false;
+}
+
+/* ---- storing ---- */
+
+/* What a request allows: a sum of CACHE_, 0: it passes the cache by. Only the upstream
+ * knows what a body means to it, and whether nobody else has changed a thing. */
+static unsigned
+policy_asked(const struct head *req)
+{
+	struct cache_control cc;
+
+	if ((req->method != M_GET && req->method != M_HEAD) || req->count[F_UPGRADE] > 0 ||
+	    req->count[F_TRANSFER_ENCODING] > 0 ||
+	    (req->count[F_CONTENT_LENGTH] > 0 && length_of(req) != 0) ||
+	    req->count[F_IF_MATCH] > 0 || req->count[F_IF_UNMODIFIED_SINCE] > 0)
+		return 0;
+	cache_control_read(&cc, req, F_CACHE_CONTROL);
+	return CACHE_LOOK | (cc.has & DIRECTIVE(D_NO_STORE) ? 0 : CACHE_STORE) |
+	    (cc.has & DIRECTIVE(D_ONLY_IF_CACHED) ? CACHE_ONLY : 0);
+}
+
+/* RFC 9110 15.1: those that may be stored without a word of the upstream. */
+static bool
+status_is_lasting(int status)
+{
+	switch (status) {
+	case 200: case 203: case 204: case 300: case 301: case 308:
+	case 404: case 405: case 410: case 414: case 501:
+		return true;
+	}
+	return false;
+}
+
+/* Seconds that a response stays fresh, -1: it does not say. The preset is not for
+ * requests with a cookie: what a stranger makes one's browser ask for stays one's own. */
+static int64_t
+fresh_of(const struct cache_control *cc, enum field_id by, const struct cache_rules *rules,
+    const struct head *req, const struct head *res)
+{
+	int64_t date, expires;
+
+	if (cc->has & DIRECTIVE(D_S_MAXAGE))
+		return cc->delta[D_S_MAXAGE];
+	if (cc->has & DIRECTIVE(D_MAX_AGE))
+		return cc->delta[D_MAX_AGE];
+	if (by == F_CACHE_CONTROL && res->count[F_EXPIRES] > 0) {
+		expires = head_date(res, F_EXPIRES);
+		date = head_date(res, F_DATE);
+		return MAX(MIN(expires - (date < 0 ? now_s : date), DELTA_MAX), 0);
+	}
+	return rules->default_ttl_s > 0 && req->count[F_COOKIE] == 0 &&
+	    status_is_lasting(res->status) ? (int64_t)rules->default_ttl_s : -1;
+}
+
+/* How old a response is that came now, delay_s after it was asked for. RFC 9111 4.2.3. */
+static uint32_t
+age_of(const struct head *res, uint32_t delay_s)
+{
+	const struct field *f = head_field(res, F_AGE);
+	struct slice rest = f ? f->value : S(""), first = S("");
+	int64_t date = head_date(res, F_DATE), age;
+
+	slice_list_next(&rest, &first);
+	age = MAX(delta_read(first, DELTA_MAX), 0) + delay_s;
+	if (date >= 0)
+		age = MAX(age, now_s - date);
+	return (uint32_t)MIN(age, DELTA_MAX);
+}
+
+/* Seconds, for the field Age. RFC 9111 4.2.3. */
+static uint32_t
+policy_age(const struct policy *p)
+{
+	return (uint32_t)MIN(p->age_s + MAX(now_s - p->came_s, (int64_t)0), DELTA_MAX);
+}
+
+/* Seconds until it can no longer be sent without asking. */
+static uint32_t
+policy_left(const struct policy *p)
+{
+	uint32_t until = p->fresh_s + MAX(p->while_s, p->error_s), age = policy_age(p);
+
+	return until > age ? until - age : 0;
+}
+
+/* Whether a response that is whole may be stored, and for what; it came now. RFC 9111 3,
+ * 3.5, 5.2.2. */
+static bool
+policy_store(struct policy *p, const struct cache_rules *rules, const struct head *req,
+    const struct head *res, uint32_t delay_s)
+{
+	enum { SHARED = DIRECTIVE(D_PUBLIC) | DIRECTIVE(D_S_MAXAGE) | DIRECTIVE(D_MUST_REVALIDATE),
+		STRICT = DIRECTIVE(D_NO_CACHE) | DIRECTIVE(D_MUST_REVALIDATE) |
+		    DIRECTIVE(D_PROXY_REVALIDATE) };
+	struct cache_control cc;
+	enum field_id by = cache_control_of(&cc, res);
+	int64_t fresh = fresh_of(&cc, by, rules, req, res);
+	bool known = status_text(res->status) != status_text(0);
+
+	if (res->status < 200 || res->status == 206 || res->status == 304 ||
+	    cc.has & DIRECTIVE(D_PRIVATE) ||
+	    (cc.has & DIRECTIVE(D_MUST_UNDERSTAND) ? !known : cc.has & DIRECTIVE(D_NO_STORE)) ||
+	    (req->count[F_AUTHORIZATION] > 0 && !(cc.has & SHARED)) ||
+	    (res->count[F_SET_COOKIE] > 0 && !field_is_withheld(res, by, S("Set-Cookie"))) ||
+	    head_has(res, F_VARY, "*"))
+		return false;
+	*p = (struct policy){ .came_s = now_s, .age_s = age_of(res, delay_s),
+		.shared = cc.has & SHARED,
+		.validates = res->count[F_ETAG] > 0 || res->count[F_LAST_MODIFIED] > 0 };
+	if (cc.has & DIRECTIVE(D_NO_CACHE))
+		fresh = 0;
+	if (fresh < 0)
+		return false;
+	p->fresh_s = (uint32_t)fresh;
+	if (!(cc.has & STRICT)) {
+		/* what stands beside s-maxage is meant; what is preset is not. 5.2.2.10 */
+		p->while_s = cc.delta[D_STALE_WHILE];
+		p->error_s = cc.has & DIRECTIVE(D_STALE_IF_ERROR) ? cc.delta[D_STALE_IF_ERROR]
+		    : cc.has & DIRECTIVE(D_S_MAXAGE) ? 0 : rules->stale_s;
+	}
+	return p->validates || policy_left(p) > 0;
+}
+
+/* ---- using what is stored ---- */
+
+/* What a stored response is good for in answer to req. */
+static enum cache_use
+policy_use(const struct policy *p, const struct head *req)
+{
+	uint32_t age = policy_age(p);
+
+	if (req->count[F_AUTHORIZATION] > 0 && !p->shared)
+		return USE_NOT; /* stricter than RFC 9111 3.5 */
+	if (age < p->fresh_s)
+		return USE_FRESH;
+	if (age < p->fresh_s + p->while_s)
+		return USE_STALE;
+	return p->validates ? USE_VALIDATE : USE_NOT;
+}
+
+/* Whether a stored response may be sent since the upstream did not answer (0), or
+ * answered with such a status. RFC 5861 4. */
+static bool
+policy_saves(const struct policy *p, int status)
+{
+	bool failed = status == 0 || status == 500 || (status >= 502 && status <= 504);
+
+	return failed && policy_age(p) < p->fresh_s + p->error_s;
+}
+
+/* ---- heads to be stored ---- */
+
+/* A 304 says nothing of the body that is there. RFC 9111 3.2. */
+static const uint64_t fields_of_body = FIELD(F_CONTENT_ENCODING) | FIELD(F_CONTENT_LENGTH) |
+    FIELD(F_CONTENT_RANGE) | FIELD(F_CONTENT_TYPE);
+
+/* Fields of h that may be stored, but those of `not`, and those that `over` has too.
+ * RFC 9111 3.1. */
+static void
+stored_fields(struct text *t, const struct head *h, uint64_t not, const struct head *over)
+{
+	struct cache_control cc;
+	enum field_id by = cache_control_of(&cc, h);
+
+	for (int i = 0, k; i < h->n; i++) {
+		const struct field *f = &h->f[i];
+		if (f->drop || not >> f->id & 1 || field_is_withheld(h, by, f->name) ||
+		    slice_ieq(f->name, S("Proxy-Authentication-Info")))
+			continue;
+		for (k = 0; over && k < over->n; k++)
+			if (!over->f[k].drop && slice_ieq(over->f[k].name, f->name))
+				break;
+		if (!over || k == over->n || fields_of_body >> f->id & 1)
+			line_write(t, f->name, f->value);
+	}
+}
+
+/* Writes the head of a stored response as response_parse reads it: res, and what a 304
+ * has brought anew, or NULL. What does not travel on is dropped already (head_drop).
+ * With the head parsed again, policy_store says what it is good for from now on. */
+static void
+stored_write(struct text *t, const struct head *res, const struct head *anew)
+{
+	const uint64_t never = FIELD(F_SET_COOKIE) | FIELD(F_TRAILER);
+
+	text_add(t, S("HTTP/1.1 "));
+	text_uint(t, (uint64_t)res->status);
+	text_char(t, ' ');
+	text_add(t, res->reason);
+	text_add(t, S("\r\n"));
+	stored_fields(t, res, anew ? never | FIELD(F_AGE) | FIELD(F_DATE) : never, anew);
+	if (anew)
+		stored_fields(t, anew, never | fields_of_body, NULL);
+	if ((anew ? anew : res)->count[F_DATE] == 0)
+		line_write(t, S("Date"), clock_date()); /* RFC 9110 6.6.1 */
+	text_add(t, S("\r\n"));
+}
+
+/* ---- keys ---- */
+
+/* The codings of a request that matter: all that is said to the upstream, and what
+ * Accept-Encoding is in a key. */
+static struct slice
+encoding_class(const struct head *req)
+{
+	static const struct slice classes[] = { { "", 0 }, { "gzip", 4 }, { "br", 2 },
+		{ "br, gzip", 8 } };
+
+	return classes[coding_accepted(req, S("gzip")) + 2 * coding_accepted(req, S("br"))];
+}
+
+/* The names in Vary, for vary_key. */
+static void
+vary_names(struct text *t, const struct head *res)
+{
+	struct slice rest, item;
+	size_t start = t->n;
+
+	for (int i = 0; res->count[F_VARY] > 0 && i < res->n; i++) {
+		rest = res->f[i].id == F_VARY ? res->f[i].value : S("");
+		while (slice_list_next(&rest, &item)) {
+			if (t->n > start)
+				text_char(t, ',');
+			text_lower(t, item);
+		}
+	}
+}
+
+/* Adds the value of a field: lines joined, blanks around commas gone, unless quotes could
+ * hide a comma. Nothing where there is no such field. RFC 9111 4.1. */
+static void
+vary_value(struct text *t, const struct head *req, struct slice name)
+{
+	struct slice rest, item;
+	char before = ':';
+
+	for (int i = 0; i < req->n; i++) {
+		if (!slice_ieq(req->f[i].name, name))
+			continue;
+		rest = req->f[i].value;
+		if (rest.n == 0 || memchr(rest.p, '"', rest.n)) {
+			text_char(t, before);
+			text_add(t, rest);
+			before = ',';
+			continue;
+		}
+		for (; slice_list_next(&rest, &item); before = ',') {
+			text_char(t, before);
+			text_add(t, item);
+		}
+	}
+}
+
+/* What tells apart the answers to one cache_key: the fields that Vary names, in req. */
+static void
+vary_key(struct text *t, struct slice names, const struct head *req)
+{
+	struct slice name;
+
+	while (names.n > 0 && slice_cut(&names, ',', &name)) {
+		text_add(t, name);
+		if (field_id_of(name) == F_ACCEPT_ENCODING) {
+			text_char(t, ':');
+			text_add(t, encoding_class(req));
+		} else
+			vary_value(t, req, name);
+		text_char(t, '\n');
+	}
+}
+
+/* Scheme and host, without a port that goes without saying. */
+static void
+origin_write(struct text *t, bool https, struct slice host)
+{
+	struct slice port = https ? S(":443") : S(":80");
+
+	text_add(t, https ? S("https://") : S("http://"));
+	if (slice_ends(host, port) || slice_ends(host, S(":")))
+		host.n -= slice_ends(host, port) ? port.n : 1;
+	text_lower(t, host);
+}
+
+static void
+target_add(struct text *t, const struct head *req)
+{
+	text_add(t, req->path);
+	if (req->has_query) {
+		text_char(t, '?');
+		text_add(t, req->query);
+	}
+}
+
+/* The key of a request. The target is the client's, byte by byte, as the upstream gets
+ * it: what two servers could read differently has two keys. GET and HEAD have one. */
+static void
+cache_key(struct text *t, bool https, const struct head *req)
+{
+	origin_write(t, https, req->host);
+	target_add(t, req);
+}
+
+/* Takes a scheme off *to; https: what it is. */
+static void
+scheme_take(struct slice *to, bool *https)
+{
+	static const struct slice schemes[] = { { "http:", 5 }, { "https:", 6 } };
+
+	for (size_t i = 0; i < LEN(schemes); i++)
+		if (to->n >= schemes[i].n &&
+		    slice_ieq((struct slice){ to->p, schemes[i].n }, schemes[i])) {
+			*https = i > 0;
+			*to = slice_from(*to, schemes[i].n);
+			return;
+		}
+}
+
+/* Adds the key that a reference in an answer to req leads to; false: it leads away from
+ * origin. Dot segments stay as they are. RFC 3986 5.2.2. */
+static bool
+reference_key(struct text *t, struct slice origin, const struct head *req, struct slice to)
+{
+	bool https = slice_starts(origin, S("https:"));
+	struct slice rest = to, base = req->path;
+	size_t start = t->n, n = 2;
+
+	slice_cut(&rest, '#', &to);
+	scheme_take(&to, &https);
+	if (slice_starts(to, S("//"))) {
+		while (n < to.n && to.p[n] != '/' && to.p[n] != '?')
+			n++;
+		origin_write(t, https, (struct slice){ to.p + 2, n - 2 });
+		if (!slice_eq((struct slice){ t->p + start, t->n - start }, origin)) {
+			t->n = start;
+			return false;
+		}
+		to = slice_from(to, n);
+		base = S("/");
+	} else
+		text_add(t, origin);
+	if (to.n > 0 && to.p[0] == '/')
+		base.n = 0;
+	else if (to.n > 0 && to.p[0] != '?')
+		while (base.n > 0 && base.p[base.n - 1] != '/')
+			base.n--;
+	text_add(t, base);
+	text_add(t, to);
+	return true;
+}
+
+/* The keys under which nothing is right any more after that answer; they are in t.
+ * Returns how many. RFC 9111 4.4. */
+static int
+cache_keys_spoilt(struct text *t, struct slice keys[KEYS_SPOILT], bool https,
+    const struct head *req, const struct head *res)
+{
+	static const enum field_id ids[] = { F_LOCATION, F_CONTENT_LOCATION };
+	struct slice origin = { t->p + t->n, 0 }, key = origin;
+	int n = 0;
+
+	if (req->method == M_GET || req->method == M_HEAD || req->method == M_OPTIONS ||
+	    req->method == M_TRACE || res->status < 200 || res->status >= 400)
+		return 0;
+	origin_write(t, https, req->host);
+	origin.n = (size_t)(t->p + t->n - origin.p);
+	target_add(t, req);
+	for (size_t i = 0; !t->full; i++) {
+		key.n = (size_t)(t->p + t->n - key.p);
+		if (key.n > 0)
+			keys[n++] = key;
+		key.p = t->p + t->n;
+		if (i == LEN(ids))
+			break;
+		if (res->count[ids[i]] > 0)
+			reference_key(t, origin, req, head_field(res, ids[i])->value);
+	}
+	return n;
+}
 
 /* ==== certs ==================================================================
  * Owns    nothing: a set of certificates is its loader's.
@@ -17050,25 +17643,6 @@ static struct slice
 scheme_of(const struct conn *c)
 {
 	return conn_is_tls(c) ? S("https") : S("http");
-}
-
-static void
-line_write(struct text *t, struct slice name, struct slice value)
-{
-	char *p = t->p + t->n;
-
-	if (name.n + value.n + 4 > t->cap - t->n) {
-		t->full = true;
-		return;
-	}
-	memcpy(p, name.p, name.n);
-	p += name.n;
-	memcpy(p, ": ", 2);
-	p += 2;
-	if (value.n > 0)
-		memcpy(p, value.p, value.n);
-	memcpy(p + value.n, "\r\n", 2);
-	t->n += name.n + value.n + 4;
 }
 
 /* The lines that travel on, neighbours copied at once. */

@@ -311,7 +311,6 @@ enum field_id {
 	F_KEEP_ALIVE,
 	F_LAST_MODIFIED,
 	F_LOCATION,
-	F_PRAGMA,
 	F_PROXY_AUTHENTICATE,
 	F_PROXY_AUTHORIZATION,
 	F_PROXY_CONNECTION,
@@ -988,6 +987,75 @@ struct conf {
 	struct origin *origins; /* of all scalar keys of top-level sections */
 	int n_origins;
 };
+
+/* ==== policy ============================================================== */
+
+/* Directives of Cache-Control; the first have a time. */
+enum {
+	D_MAX_AGE,
+	D_S_MAXAGE,
+	D_STALE_WHILE,
+	D_STALE_IF_ERROR,
+	DELTAS,
+	D_NO_CACHE = DELTAS,
+	D_PRIVATE,
+	D_NO_STORE,
+	D_PUBLIC,
+	D_MUST_REVALIDATE,
+	D_PROXY_REVALIDATE,
+	D_MUST_UNDERSTAND,
+	D_ONLY_IF_CACHED,
+	DIRECTIVES
+};
+
+#define DIRECTIVE(d) (1u << (d)) /* in a set of them */
+#define DELTA_MAX ((int64_t)INT32_MAX) /* seconds; more is this. RFC 9111 1.2.2 */
+
+struct directive {
+	int is;             /* D_; DIRECTIVES: not known */
+	struct slice value; /* without quotes; empty: none */
+	bool quoted, bad;   /* bad: malformed */
+};
+
+/* All directives of a head. */
+struct cache_control {
+	unsigned has; /* DIRECTIVE(d) | ..., but those that name fields */
+	uint32_t delta[DELTAS]; /* seconds; 0: it has none */
+	bool any, bad;
+};
+
+/* What the configuration says of a cache; 0: nothing. */
+struct cache_rules {
+	uint32_t default_ttl_s; /* for responses that do not say how long they are good */
+	uint32_t stale_s;       /* for them all, when the upstream fails */
+};
+
+/* What a request allows. */
+enum {
+	CACHE_LOOK = 1,  /* to answer with what is stored */
+	CACHE_STORE = 2, /* to store the answer */
+	CACHE_ONLY = 4   /* nothing else: 504 if the upstream had to be asked */
+};
+
+/* What a stored response is good for; kept with it. */
+struct policy {
+	int64_t came_s;   /* then, wall clock */
+	uint32_t age_s;   /* it was so old when it came */
+	uint32_t fresh_s; /* until it is so old it is fresh */
+	uint32_t while_s; /* so long after it is sent, while the upstream is asked */
+	uint32_t error_s; /* and so long when the upstream fails */
+	bool shared;      /* also to who sends Authorization */
+	bool validates;   /* it has an ETag or Last-Modified to ask with */
+};
+
+enum cache_use {
+	USE_NOT,      /* as if it were not there */
+	USE_VALIDATE, /* the upstream is asked whether it is still right */
+	USE_STALE,    /* it is sent, and the upstream is asked meanwhile */
+	USE_FRESH
+};
+
+enum { KEYS_SPOILT = 3 /* the target, Location, Content-Location */ };
 
 /* ==== keys =============================================================== */
 
