@@ -2638,8 +2638,8 @@ static const uint64_t fields_hop = FIELD(F_CONNECTION) | FIELD(F_HTTP2_SETTINGS)
     FIELD(F_KEEP_ALIVE) | FIELD(F_PROXY_AUTHENTICATE) | FIELD(F_PROXY_AUTHORIZATION) |
     FIELD(F_PROXY_CONNECTION) | FIELD(F_TE) | FIELD(F_TRANSFER_ENCODING) | FIELD(F_UPGRADE);
 /* Of the known fields, Connection may name only these. */
-static const uint64_t fields_free = FIELD(F_ACCEPT) | FIELD(F_ACCEPT_ENCODING) | FIELD(F_ETAG) |
-    FIELD(F_LAST_MODIFIED) | FIELD(F_REFERER) | FIELD(F_USER_AGENT);
+static const uint64_t fields_free = FIELD(F_ACCEPT) | FIELD(F_ACCEPT_ENCODING) |
+    FIELD(F_REFERER) | FIELD(F_USER_AGENT);
 
 /* Fields without an id that Connection may not name and no trailer may be. */
 static const struct slice kept_names[] = {
@@ -6450,8 +6450,8 @@ FAST_END
 /* ==== policy =================================================================
  * Owns    nothing.
  * Offers  policy_asked, policy_store, policy_age, policy_left, policy_use,
- *         policy_saves, stored_write, encoding_class, vary_names, vary_key, cache_key,
- *         cache_keys_spoilt.
+ *         policy_saves, policy_write, policy_key, policy_spoilt, vary_names, vary_key,
+ *         encoding_class.
  * Calls   base, clock, http, conditions. What a shared cache may do: RFC 9111, 5861,
  *         9213. It stores nothing itself.
  *
@@ -6468,11 +6468,11 @@ static const struct slice directive_names[DIRECTIVES] = {
 	[D_NO_CACHE]         = { "no-cache", 8 },
 	[D_PRIVATE]          = { "private", 7 },
 	[D_NO_STORE]         = { "no-store", 8 },
-	[D_PUBLIC]           = { "public", 6 },
 	[D_MUST_REVALIDATE]  = { "must-revalidate", 15 },
 	[D_PROXY_REVALIDATE] = { "proxy-revalidate", 16 },
-	[D_MUST_UNDERSTAND]  = { "must-understand", 15 },
 	[D_ONLY_IF_CACHED]   = { "only-if-cached", 14 },
+	[D_PUBLIC]           = { "public", 6 },
+	[D_MUST_UNDERSTAND]  = { "must-understand", 15 },
 };
 
 /* Where the first member of a list ends, in which quotes hide commas. A quote that
@@ -6537,8 +6537,8 @@ directive_names_fields(const struct directive *d)
 	return (d->is == D_NO_CACHE || d->is == D_PRIVATE) && !d->bad && d->value.n > 0;
 }
 
-/* The directives of all fields of that id. Of two with a time the shorter one counts,
- * and a time that is none is 0. */
+/* The directives of all fields of that id. What is malformed forbids, but allows nothing:
+ * a time that is none is 0, and of two the shorter one counts. */
 static void
 cache_control_read(struct cache_control *cc, const struct head *h, enum field_id id)
 {
@@ -6552,7 +6552,8 @@ cache_control_read(struct cache_control *cc, const struct head *h, enum field_id
 		while (directive_next(&rest, &d)) {
 			cc->any = true;
 			cc->bad |= d.bad;
-			if (d.is == DIRECTIVES || directive_names_fields(&d))
+			if (d.is == DIRECTIVES || directive_names_fields(&d) ||
+			    (d.bad && d.is >= D_PUBLIC))
 				continue;
 			if (d.is < DELTAS) {
 				v = delta_read(d.value, DELTA_MAX);
@@ -6578,14 +6579,17 @@ cache_control_of(struct cache_control *cc, const struct head *res)
 	return F_CACHE_CONTROL;
 }
 
-/* Whether no-cache or private keep that field from being stored. RFC 9111 5.2.2.4. */
+/* Whether no-cache or private keep that field from being stored. They say nothing of
+ * the fields that this room reads itself. RFC 9111 5.2.2.4. */
 static bool
-field_is_withheld(const struct head *h, enum field_id by, struct slice name)
+field_is_withheld(const struct head *h, enum field_id by, enum field_id id, struct slice name)
 {
+	const uint64_t read = FIELD(F_AGE) | FIELD(F_CACHE_CONTROL) | FIELD(F_CDN_CACHE_CONTROL) |
+	    FIELD(F_DATE) | FIELD(F_ETAG) | FIELD(F_EXPIRES) | FIELD(F_LAST_MODIFIED) | FIELD(F_VARY);
 	struct directive d;
 	struct slice rest, item;
 
-	for (int i = 0; h->count[by] > 0 && i < h->n; i++) {
+	for (int i = 0; h->count[by] > 0 && !(read >> id & 1) && i < h->n; i++) {
 		rest = h->f[i].id == by ? h->f[i].value : S("");
 		while (directive_next(&rest, &d))
 			while (directive_names_fields(&d) && slice_list_next(&d.value, &item))
@@ -6696,7 +6700,7 @@ policy_store(struct policy *p, const struct cache_rules *rules, const struct hea
 	    cc.has & DIRECTIVE(D_PRIVATE) ||
 	    (cc.has & DIRECTIVE(D_MUST_UNDERSTAND) ? !known : cc.has & DIRECTIVE(D_NO_STORE)) ||
 	    (req->count[F_AUTHORIZATION] > 0 && !(cc.has & SHARED)) ||
-	    (res->count[F_SET_COOKIE] > 0 && !field_is_withheld(res, by, S("Set-Cookie"))) ||
+	    (res->count[F_SET_COOKIE] > 0 && !field_is_withheld(res, by, F_SET_COOKIE, S("Set-Cookie"))) ||
 	    head_has(res, F_VARY, "*"))
 		return false;
 	*p = (struct policy){ .came_s = now_s, .age_s = age_of(res, delay_s),
@@ -6752,14 +6756,14 @@ static const uint64_t fields_of_body = FIELD(F_CONTENT_ENCODING) | FIELD(F_CONTE
 /* Fields of h that may be stored, but those of `not`, and those that `over` has too.
  * RFC 9111 3.1. */
 static void
-stored_fields(struct text *t, const struct head *h, uint64_t not, const struct head *over)
+policy_fields(struct text *t, const struct head *h, uint64_t not, const struct head *over)
 {
 	struct cache_control cc;
 	enum field_id by = cache_control_of(&cc, h);
 
 	for (int i = 0, k; i < h->n; i++) {
 		const struct field *f = &h->f[i];
-		if (f->drop || not >> f->id & 1 || field_is_withheld(h, by, f->name) ||
+		if (f->drop || not >> f->id & 1 || field_is_withheld(h, by, f->id, f->name) ||
 		    slice_ieq(f->name, S("Proxy-Authentication-Info")))
 			continue;
 		for (k = 0; over && k < over->n; k++)
@@ -6774,7 +6778,7 @@ stored_fields(struct text *t, const struct head *h, uint64_t not, const struct h
  * has brought anew, or NULL. What does not travel on is dropped already (head_drop).
  * With the head parsed again, policy_store says what it is good for from now on. */
 static void
-stored_write(struct text *t, const struct head *res, const struct head *anew)
+policy_write(struct text *t, const struct head *res, const struct head *anew)
 {
 	const uint64_t never = FIELD(F_SET_COOKIE) | FIELD(F_TRAILER);
 
@@ -6783,9 +6787,9 @@ stored_write(struct text *t, const struct head *res, const struct head *anew)
 	text_char(t, ' ');
 	text_add(t, res->reason);
 	text_add(t, S("\r\n"));
-	stored_fields(t, res, anew ? never | FIELD(F_AGE) | FIELD(F_DATE) : never, anew);
+	policy_fields(t, res, anew ? never | FIELD(F_AGE) | FIELD(F_DATE) : never, anew);
 	if (anew)
-		stored_fields(t, anew, never | fields_of_body, NULL);
+		policy_fields(t, anew, never | fields_of_body, NULL);
 	if ((anew ? anew : res)->count[F_DATE] == 0)
 		line_write(t, S("Date"), clock_date()); /* RFC 9110 6.6.1 */
 	text_add(t, S("\r\n"));
@@ -6846,7 +6850,7 @@ vary_value(struct text *t, const struct head *req, struct slice name)
 	}
 }
 
-/* What tells apart the answers to one cache_key: the fields that Vary names, in req. */
+/* What tells apart the answers to one policy_key: the fields that Vary names, in req. */
 static void
 vary_key(struct text *t, struct slice names, const struct head *req)
 {
@@ -6888,7 +6892,7 @@ target_add(struct text *t, const struct head *req)
 /* The key of a request. The target is the client's, byte by byte, as the upstream gets
  * it: what two servers could read differently has two keys. GET and HEAD have one. */
 static void
-cache_key(struct text *t, bool https, const struct head *req)
+policy_key(struct text *t, bool https, const struct head *req)
 {
 	origin_write(t, https, req->host);
 	target_add(t, req);
@@ -6945,7 +6949,7 @@ reference_key(struct text *t, struct slice origin, const struct head *req, struc
 /* The keys under which nothing is right any more after that answer; they are in t.
  * Returns how many. RFC 9111 4.4. */
 static int
-cache_keys_spoilt(struct text *t, struct slice keys[KEYS_SPOILT], bool https,
+policy_spoilt(struct text *t, struct slice keys[KEYS_SPOILT], bool https,
     const struct head *req, const struct head *res)
 {
 	static const enum field_id ids[] = { F_LOCATION, F_CONTENT_LOCATION };

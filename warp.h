@@ -990,7 +990,7 @@ struct conf {
 
 /* ==== policy ============================================================== */
 
-/* Directives of Cache-Control; the first have a time. */
+/* Directives of Cache-Control. The first have a time, those from D_PUBLIC on allow. */
 enum {
 	D_MAX_AGE,
 	D_S_MAXAGE,
@@ -1000,11 +1000,11 @@ enum {
 	D_NO_CACHE = DELTAS,
 	D_PRIVATE,
 	D_NO_STORE,
-	D_PUBLIC,
 	D_MUST_REVALIDATE,
 	D_PROXY_REVALIDATE,
-	D_MUST_UNDERSTAND,
 	D_ONLY_IF_CACHED,
+	D_PUBLIC,
+	D_MUST_UNDERSTAND,
 	DIRECTIVES
 };
 
