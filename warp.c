@@ -2710,24 +2710,43 @@ static const uint8_t field_slots[256] = {
 };
 /* clang-format on */
 
-/* Whether token is name, of letters, digits and '-', in any case: setting bit
- * 0x20 turns no other byte of a token into one of these. */
+/* Whether eight, or four, bytes differ otherwise than letters in their case: bit 0x20
+ * makes nothing else of a token a letter, digit or '-'. */
+static bool
+word_differs(const char *a, const char *b)
+{
+	uint64_t v, w;
+
+	memcpy(&v, a, sizeof v);
+	memcpy(&w, b, sizeof w);
+	return (v ^ w) & ~(UINT64_MAX / UINT8_MAX * 0x20);
+}
+
+static bool
+half_differs(const char *a, const char *b)
+{
+	uint32_t v, w;
+
+	memcpy(&v, a, sizeof v);
+	memcpy(&w, b, sizeof w);
+	return (v ^ w) & ~(UINT32_MAX / UINT8_MAX * 0x20);
+}
+
+/* Whether token is name, of letters, digits and '-', in any case. */
 static bool
 name_is(struct slice token, struct slice name)
 {
-	const uint32_t lower_case = 0x20202020;
-	uint32_t a, b;
+	const size_t whole = sizeof(uint64_t), half = sizeof(uint32_t), n = name.n;
 
-	if (token.n != name.n || name.n < sizeof a)
+	if (token.n != n || n < half)
 		return slice_ieq(token, name);
-	for (size_t i = 0, at; i < name.n; i += sizeof a) {
-		at = MIN(i, name.n - sizeof a);
-		memcpy(&a, token.p + at, sizeof a);
-		memcpy(&b, name.p + at, sizeof b);
-		if ((a | lower_case) != (b | lower_case))
+	if (n < whole)
+		return !half_differs(token.p, name.p) &&
+		    !half_differs(token.p + n - half, name.p + n - half);
+	for (size_t i = 0; i + whole < n; i += whole)
+		if (word_differs(token.p + i, name.p + i))
 			return false;
-	}
-	return true;
+	return !word_differs(token.p + n - whole, name.p + n - whole);
 }
 
 static enum field_id
