@@ -75,6 +75,24 @@
 #define RATE_CELLS       4096 /* clients a rate limit remembers; power of 2 */
 #define RATE_WAYS        4    /* cells looked at for one client */
 
+/* the store: the cache's memory */
+#define STORE_SLOTS    (2 * WORKERS_MAX) /* new and draining workers; / 32 */
+#define STORE_MIN      65536 /* bytes of a whole store */
+#ifndef STORE_BLOCK
+#define STORE_BLOCK    512   /* bytes; an object of 1 KB takes 3 (measured: 1024 wastes
+                                a third more, 256 costs large bodies speed) */
+#endif
+#define STORE_KEY_MAX  4096  /* bytes of a key and its variant; longer: not stored */
+#define STORE_CHAIN    64    /* entries of one bucket, or variants of one key; then the
+                                oldest goes */
+#define STORE_BATCH    64    /* blocks taken, or entries looked at by a purge, under one
+                                hold of the lock: some 10 us */
+#define STORE_LOOKS    256   /* places looked at for victims, under one hold */
+#define STORE_STRIDE   8192  /* blocks without an entry's beginning that count as one */
+#define STORE_SPINS    100   /* looks at the lock, 1 us or less, */
+#define STORE_YIELDS   20    /* then so many turns for others; then: bypass */
+#define STORE_FADE     16    /* lookups until another word of the sketch is halved */
+
 /* ACME */
 #define BUILD_DATE       20261121 /* an earlier clock is wrong */
 #define ACME_ANSWER_MAX  262144 /* bytes of an answer of the CA */

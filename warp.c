@@ -22,12 +22,14 @@
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <pwd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -12304,6 +12306,1099 @@ challenge_answer(struct slice domain, struct slice token, char out[ACME_TOKEN_MA
 		return true;
 	}
 	return false;
+}
+
+/* ==== store ==================================================================
+ * Owns    the cache's memory, which workers share; what this process knows of it.
+ * Offers  store_open, store_close, store_bells_open, store_join, store_bell,
+ *         store_bell_drain, store_key, store_find, store_begin, store_head, store_add,
+ *         store_finish, store_drop, store_look, store_read, store_skip, store_wait,
+ *         store_claim, store_update, store_purge_key, store_purge_some, store_purge_all,
+ *         store_repair, store_stats.
+ * Calls   base, clock, log, board (COUNT, wide_*). Knows bytes, not HTTP.
+ *
+ * One lock guards the index, the chains of blocks and the pins; whoever takes it does a
+ * few microseconds' work, and whoever does not get it in time does without the cache.
+ * A worker may be killed at any instruction: store_repair makes everything anew from
+ * three things that are right at all times. These are the bits of `heads` (an entry
+ * begins here), the chains that hang from such entries, and the pin logs. A chain grows
+ * by one store, of a link to blocks that are linked already; `linked` is false, in the
+ * index or not, while an entry's parts do not fit each other. settled() keeps the
+ * compiler from moving stores across. */
+
+#define STORE_LINE 16 /* words of a line of the sketch: 64 bytes */
+#define STORE_PINS (STORE_BLOCK / sizeof(struct store_pin)) /* cells of a block */
+#define ALWAYS     UINT_MAX /* as the worth of a newcomer */
+
+_Static_assert(STORE_SLOTS % 32 == 0 && STORE_SLOTS < 255, "bits of waiters; writer");
+_Static_assert(sizeof(struct store_entry) <= STORE_BLOCK, "an entry fits a block");
+
+static struct {
+	struct store *s;
+	uint32_t *sketch, *buckets, *links, *heads, *marks;
+	char *blocks;
+	unsigned slot;       /* of the master: STORE_SLOTS */
+	uint32_t pins, owed; /* cells of the pin log: free ones; those to be given back */
+	uint32_t rings[STORE_SLOTS / 32]; /* bells to be rung when the lock is free */
+	int bells[STORE_SLOTS][2];        /* where to listen, and to ring; the same for all
+	                                     stores */
+	unsigned n_bells;
+} shelf = { .slot = STORE_SLOTS };
+
+static void
+settled(void)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+static bool
+bit_get(const uint32_t *bits, uint32_t i)
+{
+	return bits[i / 32] >> i % 32 & 1;
+}
+
+static void
+bit_set(uint32_t *bits, uint32_t i, bool on)
+{
+	bits[i / 32] = (bits[i / 32] & ~(UINT32_C(1) << i % 32)) | (uint32_t)on << i % 32;
+}
+
+/* The first bit that is set, from `from` on; end: none is, before. */
+static uint32_t
+bits_next(const uint32_t *bits, uint32_t from, uint32_t end)
+{
+	for (; from < end; from = (from | 31) + 1) {
+		uint32_t word = bits[from / 32] >> from % 32;
+		if (word)
+			return MIN(from + (uint32_t)__builtin_ctz(word), end);
+	}
+	return end;
+}
+
+static char *
+block_at(uint32_t b)
+{
+	return shelf.blocks + (size_t)(b - 1) * STORE_BLOCK;
+}
+
+static struct store_entry *
+entry_at(uint32_t b)
+{
+	return (void *)block_at(b);
+}
+
+/* Cells count from 1, through all blocks. */
+static struct store_pin *
+pin_at(uint32_t i)
+{
+	return (struct store_pin *)(void *)shelf.blocks + (i - 1);
+}
+
+/* ---- chains ---- */
+
+/* The next bytes that lie together, at most n; *p moves behind them. n > 0. */
+static struct slice
+place_next(struct store_place *p, size_t n)
+{
+	struct slice s = { NULL, 0 };
+
+	if (p->at == STORE_BLOCK)
+		*p = (struct store_place){ shelf.links[p->block], 0 };
+	s.p = block_at(p->block) + p->at;
+	s.n = MIN(n, STORE_BLOCK - p->at);
+	p->at += (uint32_t)s.n;
+	while (s.n < n && shelf.links[p->block] == p->block + 1) {
+		p->block++;
+		p->at = (uint32_t)MIN(n - s.n, (size_t)STORE_BLOCK);
+		s.n += p->at;
+	}
+	return s;
+}
+
+static void
+place_put(struct store_place *p, struct slice from)
+{
+	for (struct slice to; from.n > 0; from = slice_from(from, to.n)) {
+		to = place_next(p, from.n);
+		memcpy((char *)(uintptr_t)to.p, from.p, to.n);
+	}
+}
+
+/* Whether s stands at *p, which then is behind it. */
+static bool
+place_is(struct store_place *p, struct slice s)
+{
+	for (struct slice at; s.n > 0; s = slice_from(s, at.n)) {
+		at = place_next(p, s.n);
+		if (memcmp(at.p, s.p, at.n) != 0)
+			return false;
+	}
+	return true;
+}
+
+static void
+place_get(struct store_place p, size_t n, struct text *to)
+{
+	for (struct slice s; n > 0; n -= s.n) {
+		s = place_next(&p, n);
+		text_add(to, s);
+	}
+}
+
+static uint32_t
+blocks_for(size_t n)
+{
+	return (uint32_t)((n + STORE_BLOCK - 1) / STORE_BLOCK);
+}
+
+static uint32_t
+blocks_left(void)
+{
+	return shelf.s->n_free + shelf.s->n_blocks + 1 - shelf.s->fresh;
+}
+
+/* So many blocks are left. Those that were freed together come together, in order. */
+static uint32_t
+chain_take(uint32_t n, uint32_t *last)
+{
+	struct store *s = shelf.s;
+	uint32_t first = 0, *to = &first, b;
+
+	for (; n > 0; n--) {
+		if ((b = s->free) != 0) {
+			s->free = shelf.links[b];
+			COUNT(s->n_free, -1u);
+		} else {
+			b = s->fresh;
+			COUNT(s->fresh, 1);
+		}
+		*to = *last = b;
+		to = &shelf.links[b];
+	}
+	*to = 0;
+	settled();
+	return first;
+}
+
+static void
+chain_free(uint32_t first)
+{
+	uint32_t n = 1, last = first;
+
+	if (!first)
+		return;
+	for (; shelf.links[last]; n++)
+		last = shelf.links[last];
+	shelf.links[last] = shelf.s->free;
+	shelf.s->free = first;
+	COUNT(shelf.s->n_free, n);
+}
+
+/* ---- how often keys were asked for ---- */
+
+/* Of four counters in one cache line, of 4 bits, the least counts: others are shared
+ * with more keys. All are halved from time to time. Returns it as it was. */
+static unsigned
+sketch_count(uint64_t hash, unsigned more)
+{
+	uint32_t *line = shelf.sketch + (hash >> 16 & (shelf.s->lines - 1)) * STORE_LINE;
+	unsigned least = 15;
+
+	for (int i = 36; i < 64; i += 7)
+		least = MIN(least, line[hash >> (i + 3) & 15] >> (hash >> i & 7) * 4 & 15);
+	for (int i = 36; i < 64 && least < 15; i += 7) {
+		unsigned shift = (hash >> i & 7) * 4;
+		uint32_t *word = &line[hash >> (i + 3) & 15];
+		if ((*word >> shift & 15) == least)
+			*word += (uint32_t)more << shift;
+	}
+	return least;
+}
+
+static void
+sketch_fade(void)
+{
+	struct store *s = shelf.s;
+	uint32_t *word = &shelf.sketch[s->faded & (s->lines * STORE_LINE - 1)];
+
+	if (++s->finds % STORE_FADE == 0) {
+		*word = *word >> 1 & 0x77777777;
+		s->faded++;
+	}
+}
+
+/* ---- waking ---- */
+
+/* A bell that rings need not be rung again. */
+static void
+bell_ring(unsigned slot)
+{
+	static const uint64_t one = 1;
+
+	if (slot >= shelf.n_bells || atomic_exchange(&shelf.s->workers[slot].rung, 1))
+		return;
+	if (write(shelf.bells[slot][1], &one, sizeof one) < 0)
+		return; /* full: it rings */
+}
+
+static void
+bells_ring(void)
+{
+	for (unsigned i = 0; i < STORE_SLOTS; i = (i | 31) + 1) {
+		uint32_t *word = &shelf.rings[i / 32];
+		for (; *word; *word &= *word - 1)
+			bell_ring(i + (unsigned)__builtin_ctz(*word));
+	}
+}
+
+/* Something about e is new: bells_ring then tells those that wait. */
+static void
+entry_wake(struct store_entry *e)
+{
+	e->turn++;
+	for (size_t i = 0; i < LEN(e->waiters); i++)
+		if (e->waiters[i])
+			shelf.rings[i] |= atomic_exchange(&e->waiters[i], 0);
+}
+
+/* ---- entries, under the lock ---- */
+
+/* Whether nobody may find e any more. */
+static bool
+entry_gone(const struct store_entry *e)
+{
+	return !e->linked || e->generation != shelf.s->generation || e->state == STORE_CUT;
+}
+
+static uint32_t *
+bucket_of(uint64_t hash)
+{
+	return &shelf.buckets[hash & (shelf.s->buckets - 1)];
+}
+
+static void
+entry_free(uint32_t b)
+{
+	bit_set(shelf.heads, b, false);
+	settled();
+	chain_free(entry_at(b)->head_chain);
+	chain_free(b);
+}
+
+/* Takes b out of the index. Its memory goes with its last pin. */
+static void
+entry_unlink(uint32_t b)
+{
+	struct store_entry *e = entry_at(b);
+	uint32_t *at = bucket_of(e->hash);
+
+	if (e->linked) {
+		e->linked = false;
+		while (*at != b)
+			at = &entry_at(*at)->next;
+		*at = e->next;
+		if (e->generation == shelf.s->generation)
+			COUNT(shelf.s->entries, -1u);
+		entry_wake(e);
+	}
+	if (e->pins == 0)
+		entry_free(b);
+}
+
+static void
+entry_link(uint32_t b)
+{
+	struct store_entry *e = entry_at(b);
+	uint32_t *bucket = bucket_of(e->hash), oldest = 0, n = 0;
+
+	for (uint32_t i = *bucket; i; i = entry_at(i)->next, n++)
+		if (!oldest || (int32_t)(entry_at(i)->serial - entry_at(oldest)->serial) < 0)
+			oldest = i;
+	if (n >= STORE_CHAIN)
+		entry_unlink(oldest);
+	e->next = *bucket;
+	*bucket = b;
+	e->linked = true;
+	COUNT(shelf.s->entries, e->generation == shelf.s->generation);
+}
+
+/* Sees to it that n blocks are left. The hand goes round the entries; one that nobody
+ * has asked for since it came by last, or that is gone, makes way, unless it has been
+ * asked for more than `worth` times. False: refused, or nothing to be had in so few
+ * steps; the next call goes on from there. */
+static bool
+room_make(uint32_t n, unsigned worth)
+{
+	struct store *s = shelf.s;
+
+	for (int looks = STORE_LOOKS; blocks_left() < n; looks--) {
+		uint32_t end = MIN(s->fresh, s->hand + STORE_STRIDE);
+		uint32_t b = bits_next(shelf.heads, s->hand, end);
+		struct store_entry *e = entry_at(b);
+		if (looks == 0)
+			return false;
+		s->hand = b < end ? b + 1 : end < s->fresh ? end : 1;
+		if (b == end || e->pins > 0)
+			continue;
+		if (!entry_gone(e) && e->hot) {
+			e->hot = false;
+			continue;
+		}
+		if (!entry_gone(e) && sketch_count(e->hash, 0) > worth) {
+			wide_count(&s->refused, 1);
+			return false;
+		}
+		if (!entry_gone(e))
+			wide_count(&s->evicted, 1);
+		entry_unlink(b);
+	}
+	return true;
+}
+
+/* ---- the lock, and pins ---- */
+
+/* Gives back what store_drop owes. */
+static void
+pins_settle(void)
+{
+	while (shelf.owed) {
+		struct store_pin *pin = pin_at(shelf.owed);
+		uint32_t b = pin->entry, i = shelf.owed;
+		shelf.owed = pin->next;
+		pin->entry = 0;
+		pin->next = shelf.pins;
+		shelf.pins = i;
+		if (--entry_at(b)->pins == 0 && entry_gone(entry_at(b)))
+			entry_unlink(b);
+	}
+}
+
+/* False: it is held for longer than it should be, as by one that was killed. */
+static bool
+store_enter(void)
+{
+	for (int i = 0; i < STORE_SPINS + STORE_YIELDS; i++) {
+		unsigned none = 0;
+		if (atomic_load_explicit(&shelf.s->lock, memory_order_relaxed) == 0 &&
+		    atomic_compare_exchange_strong(&shelf.s->lock, &none, shelf.slot + 1)) {
+			pins_settle();
+			return true;
+		}
+		if (i >= STORE_SPINS)
+			sched_yield();
+	}
+	wide_add(&shelf.s->missed_lock, 1);
+	return false;
+}
+
+static void
+store_leave(void)
+{
+	atomic_store_explicit(&shelf.s->lock, 0, memory_order_release);
+	bells_ring();
+}
+
+/* Sees to it that a cell of the pin log is free. */
+static bool
+pins_ready(void)
+{
+	struct store_worker *w = &shelf.s->workers[shelf.slot];
+	uint32_t b, i;
+
+	if (shelf.pins)
+		return true;
+	if (!room_make(1, ALWAYS))
+		return false;
+	b = chain_take(1, &b);
+	memset(block_at(b), 0, STORE_BLOCK);
+	i = (uint32_t)((b - 1) * STORE_PINS + 1);
+	for (uint32_t end = i + (uint32_t)STORE_PINS; i < end; i++) {
+		pin_at(i)->next = shelf.pins;
+		shelf.pins = i;
+	}
+	shelf.links[b] = w->log;
+	settled();
+	w->log = b;
+	return true;
+}
+
+/* pins_ready has seen to the cell. */
+static void
+pin_take(struct store_ref *r, uint32_t b)
+{
+	struct store_pin *pin = pin_at(shelf.pins);
+
+	*r = (struct store_ref){ .entry = b, .pin = shelf.pins };
+	shelf.pins = pin->next;
+	pin->entry = b;
+	entry_at(b)->pins++;
+}
+
+/* ---- the index ---- */
+
+/* Texts for the calls below. vary "": the sole variant, or what the cache notes about
+ * the variants. */
+static struct store_key
+store_key(struct slice key, struct slice vary)
+{
+	return (struct store_key){ key, vary, mix64(hash64(shelf.s->seed, key.p, key.n)) };
+}
+
+/* Whether b is of that key, and variant unless k->vary.p is NULL. */
+static bool
+entry_is(uint32_t b, const struct store_key *k)
+{
+	struct store_entry *e = entry_at(b);
+	struct store_place p = { b, sizeof *e };
+
+	return e->hash == k->hash && e->key_n == k->key.n && place_is(&p, k->key) &&
+	    (!k->vary.p || (e->vary_n == k->vary.n && place_is(&p, k->vary)));
+}
+
+/* The newest whole entry of k, or else the newest; filling: only one that is being
+ * filled. 0: none. */
+static uint32_t
+index_find(const struct store_key *k, bool filling)
+{
+	uint32_t best = 0;
+	bool best_whole = false;
+
+	for (uint32_t b = *bucket_of(k->hash); b; b = entry_at(b)->next) {
+		struct store_entry *e = entry_at(b);
+		bool whole = e->state == STORE_WHOLE;
+		if (entry_gone(e) || (filling && whole) || !entry_is(b, k))
+			continue;
+		if (!best || (whole == best_whole ? (int32_t)(e->serial - entry_at(best)->serial) > 0
+		                                  : whole)) {
+			best = b;
+			best_whole = whole;
+		}
+	}
+	return best;
+}
+
+/* Copies what is known of r's entry; all but a state of STORE_BEGUN tells the head. */
+static void
+ref_look(struct store_ref *r, struct store_facts *facts, struct text *head)
+{
+	struct store_entry *e = entry_at(r->entry);
+
+	r->turn = e->turn;
+	r->state = e->state;
+	if (r->state == STORE_BEGUN || !e->head.block)
+		return;
+	*facts = e->facts;
+	place_get(e->head, e->head_n, head);
+	if (!r->place.block)
+		r->place = e->body;
+}
+
+/* ---- reading ---- */
+
+/* Finds and pins k's newest whole entry, or else the one that is being filled (if
+ * `filling`: only that), and looks at it as store_look does. False: none, or bypass. */
+static bool
+store_find(const struct store_key *k, bool filling, struct store_ref *r,
+    struct store_facts *facts, struct text *head)
+{
+	uint32_t b;
+
+	*r = (struct store_ref){ 0 };
+	if (!store_enter())
+		return false;
+	sketch_count(k->hash, 1);
+	sketch_fade();
+	if (pins_ready() && (b = index_find(k, filling)) != 0) {
+		entry_at(b)->hot = true;
+		pin_take(r, b);
+		ref_look(r, facts, head);
+	}
+	store_leave();
+	return r->entry != 0;
+}
+
+/* Facts and head of r's entry, as they belong together, from r->state STORE_HEAD on.
+ * The head is added to *head, whose `full` tells that it is too long. STORE_CUT: there
+ * is nothing to be had, or nothing more. False: try again. */
+static bool
+store_look(struct store_ref *r, struct store_facts *facts, struct text *head)
+{
+	if (!store_enter())
+		return false;
+	ref_look(r, facts, head);
+	store_leave();
+	return true;
+}
+
+/* The next bytes of the body, at most `most` in n pieces, which stay where they are
+ * until store_drop; r->state is the state before. Returns how many pieces. Without the
+ * lock. None, and STORE_WHOLE: that was all. None, and STORE_CUT: more will not come. */
+static int
+store_read(struct store_ref *r, struct iovec *v, int n, size_t most)
+{
+	struct store_entry *e = entry_at(r->entry);
+	struct store_place p = r->place;
+	int got = 0;
+
+	r->turn = e->turn;
+	r->state = e->state;
+	most = p.block ? MIN(most, e->n - r->pos) : 0;
+	while (got < n && most > 0) {
+		struct slice s = place_next(&p, most);
+		v[got++] = (struct iovec){ (char *)(uintptr_t)s.p, s.n };
+		most -= s.n;
+	}
+	return got;
+}
+
+/* Steps over n bytes that are there. */
+static void
+store_skip(struct store_ref *r, size_t n)
+{
+	r->pos += (uint32_t)n;
+	while (n > 0)
+		n -= place_next(&r->place, n).n;
+}
+
+/* The bytes of the body so far; all of them, of a whole entry. */
+static uint32_t
+store_length(const struct store_ref *r)
+{
+	return entry_at(r->entry)->n;
+}
+
+/* Asks for the bell when anything about r's entry is new. False: something is already,
+ * since the last look or read. The bell may ring for nothing. */
+static bool
+store_wait(const struct store_ref *r)
+{
+	struct store_entry *e = entry_at(r->entry);
+
+	atomic_fetch_or(&e->waiters[shelf.slot / 32], UINT32_C(1) << shelf.slot % 32);
+	return e->turn == r->turn;
+}
+
+/* ---- writing ---- */
+
+/* Sees to it that r's chain has room for n bytes. The lock is held for a batch. */
+static bool
+ref_reserve(struct store_ref *r, size_t n)
+{
+	struct store_entry *e = entry_at(r->entry);
+
+	if (n > (size_t)shelf.s->n_blocks * STORE_BLOCK)
+		return false;
+	while (r->room < n) {
+		uint32_t more = MIN(blocks_for(n - r->room), (uint32_t)STORE_BATCH), last;
+		bool good;
+		if (!store_enter())
+			return false;
+		good = room_make(more, sketch_count(e->hash, 0));
+		if (good) {
+			shelf.links[r->tail] = chain_take(more, &last);
+			r->tail = last;
+			r->room += more * STORE_BLOCK;
+		}
+		store_leave();
+		if (!good)
+			return false;
+	}
+	return true;
+}
+
+/* A new entry of k, pinned by *r, which writes it. */
+static void
+entry_make(struct store_ref *r, const struct store_key *k)
+{
+	uint32_t texts = (uint32_t)(sizeof(struct store_entry) + k->key.n + k->vary.n), last;
+	uint32_t n = blocks_for(texts), b;
+	struct store_entry *e;
+
+	if (!room_make(n, sketch_count(k->hash, 0)))
+		return;
+	b = chain_take(n, &last);
+	e = entry_at(b);
+	memset(e, 0, sizeof *e);
+	e->hash = k->hash;
+	e->serial = ++shelf.s->serial;
+	e->generation = shelf.s->generation;
+	e->key_n = (uint32_t)k->key.n;
+	e->vary_n = (uint32_t)k->vary.n;
+	e->writer = (uint8_t)(shelf.slot + 1);
+	pin_take(r, b);
+	settled();
+	bit_set(shelf.heads, b, true);
+	r->writing = true;
+	r->tail = last;
+	r->room = n * STORE_BLOCK - texts;
+	r->place = (struct store_place){ b, sizeof *e };
+	place_put(&r->place, k->key);
+	place_put(&r->place, k->vary);
+	if ((r->older = index_find(k, false)) != 0)
+		r->older_serial = entry_at(r->older)->serial;
+	entry_link(b);
+}
+
+/* Begins an entry of k, which others find at once. An older whole one is found until
+ * this one is whole, and then replaced. r->writing: the caller is to fill it, by
+ * store_head, store_add..., store_finish. Else somebody fills it already, and r reads.
+ * False: it cannot be stored. */
+static bool
+store_begin(const struct store_key *k, struct store_ref *r)
+{
+	uint32_t b;
+
+	*r = (struct store_ref){ 0 };
+	if (k->key.n > STORE_KEY_MAX || k->vary.n > STORE_KEY_MAX - k->key.n || !store_enter())
+		return false;
+	if (pins_ready()) {
+		if ((b = index_find(k, true)) != 0)
+			pin_take(r, b);
+		else
+			entry_make(r, k);
+	}
+	store_leave();
+	return r->entry != 0;
+}
+
+/* The head is known, and a body of `expect` bytes announced: room is made for all of it
+ * now, so that store_add will not fail for want of it. False: it is not to be stored;
+ * store_finish. */
+static bool
+store_head(struct store_ref *r, const struct store_facts *facts, struct slice head,
+    size_t expect)
+{
+	struct store_entry *e = entry_at(r->entry);
+
+	if (expect > shelf.s->size || !ref_reserve(r, head.n + expect))
+		return false;
+	e->head = r->place;
+	place_put(&r->place, head);
+	e->head_n = e->head_room = (uint32_t)head.n;
+	e->body = r->place;
+	e->facts = *facts;
+	r->room -= (uint32_t)head.n;
+	e->state = STORE_HEAD;
+	entry_wake(e);
+	bells_ring();
+	return true;
+}
+
+/* More of the body. False: no room; store_finish, and readers see it as cut. */
+static bool
+store_add(struct store_ref *r, struct slice s)
+{
+	struct store_entry *e = entry_at(r->entry);
+
+	if (!ref_reserve(r, s.n))
+		return false;
+	place_put(&r->place, s);
+	r->room -= (uint32_t)s.n;
+	atomic_store_explicit(&e->n, e->n + (uint32_t)s.n, memory_order_release);
+	entry_wake(e);
+	bells_ring();
+	return true;
+}
+
+/* Gives back what of r's chain was not written, and unlinks what r replaces. */
+static void
+ref_tidy(struct store_ref *r)
+{
+	uint32_t *last = &shelf.links[r->place.block], rest = *last, old = r->older;
+
+	*last = 0;
+	settled();
+	chain_free(rest);
+	if (old && bit_get(shelf.heads, old) && entry_at(old)->serial == r->older_serial)
+		entry_unlink(old);
+}
+
+/* The end of writing. whole: from now on the entry is found instead of older ones; else
+ * it is cut, and found no more. r stays pinned. */
+static void
+store_finish(struct store_ref *r, bool whole)
+{
+	struct store_entry *e = entry_at(r->entry);
+
+	e->state = whole ? STORE_WHOLE : STORE_CUT;
+	r->writing = false;
+	if (store_enter()) {
+		if (whole)
+			ref_tidy(r);
+		else
+			entry_unlink(r->entry);
+		store_leave();
+	}
+	entry_wake(e);
+	bells_ring();
+}
+
+/* The end of r; of its entry too, if it is not finished. Any number of times. */
+static void
+store_drop(struct store_ref *r)
+{
+	if (r->writing)
+		store_finish(r, false);
+	if (r->entry) {
+		pin_at(r->pin)->next = shelf.owed;
+		shelf.owed = r->pin;
+		if (store_enter())
+			store_leave();
+	}
+	*r = (struct store_ref){ 0 };
+}
+
+/* ---- revalidation ---- */
+
+/* True: the caller alone revalidates r's entry until until_ms, unless it is done before
+ * (store_update, or until_ms 0). False: somebody else does; store_wait tells when. */
+static bool
+store_claim(struct store_ref *r, int64_t until_ms)
+{
+	struct store_entry *e = entry_at(r->entry);
+	bool good;
+
+	if (!store_enter())
+		return false;
+	r->turn = e->turn;
+	good = until_ms == 0 || e->claim_ms == 0 || (int32_t)(e->claim_ms - (uint32_t)now_ms) <= 0;
+	if (good)
+		e->claim_ms = until_ms ? clock_low(until_ms) : 0;
+	if (until_ms == 0)
+		entry_wake(e);
+	store_leave();
+	return good;
+}
+
+/* New facts and a new head for r's whole entry, which ends a claim. Who has looked keeps
+ * the old ones. False: no room, or the entry was purged. */
+static bool
+store_update(struct store_ref *r, const struct store_facts *facts, struct slice head)
+{
+	struct store_entry *e = entry_at(r->entry);
+	uint32_t more = head.n > e->head_room ? blocks_for(head.n) : 0, old = 0, last;
+	struct store_place p;
+	bool good;
+
+	if (!store_enter())
+		return false;
+	good = !entry_gone(e) && e->state == STORE_WHOLE && room_make(more, ALWAYS);
+	if (good) {
+		e->linked = false; /* killed here: the entry goes */
+		settled();
+		if (more) {
+			old = e->head_chain;
+			e->head_chain = chain_take(more, &last);
+			e->head = (struct store_place){ e->head_chain, 0 };
+			e->head_room = more * STORE_BLOCK;
+		}
+		p = e->head;
+		place_put(&p, head);
+		e->head_n = (uint32_t)head.n;
+		e->facts = *facts;
+		e->claim_ms = 0;
+		settled();
+		e->linked = true;
+		chain_free(old);
+		entry_wake(e);
+	}
+	store_leave();
+	return good;
+}
+
+/* ---- purging ---- */
+
+/* Purges all variants of key, also what is being filled: that goes on for those who read
+ * it, and is not stored. -1: the lock is busy, try again; else how many. */
+static int
+store_purge_key(struct slice key)
+{
+	struct store_key k = store_key(key, (struct slice){ NULL, 0 });
+	int n = 0;
+
+	if (!store_enter())
+		return -1;
+	for (uint32_t b = *bucket_of(k.hash), next; b; b = next) {
+		next = entry_at(b)->next;
+		if (entry_is(b, &k)) {
+			n += !entry_gone(entry_at(b));
+			entry_unlink(b);
+		}
+	}
+	store_leave();
+	return n;
+}
+
+/* Purges what match says, among some entries from *cursor on (0: from the first one), as
+ * store_purge_key does, and adds their number to *n. True: there are more; call again.
+ * match gets the key, and must be quick. */
+static bool
+store_purge_some(uint32_t *cursor, bool (*match)(const void *arg, struct slice key),
+    const void *arg, unsigned *n)
+{
+	char copy[STORE_KEY_MAX];
+	bool more = true;
+
+	if (!store_enter())
+		return true;
+	for (int i = 0; i < STORE_BATCH && more; i++) {
+		uint32_t end = MIN(shelf.s->fresh, *cursor + STORE_STRIDE);
+		uint32_t b = bits_next(shelf.heads, MAX(*cursor, 1u), end);
+		struct text key = { copy, 0, sizeof copy, false };
+		if (b < end && !entry_gone(entry_at(b))) {
+			place_get((struct store_place){ b, sizeof(struct store_entry) },
+			    entry_at(b)->key_n, &key);
+			if (match(arg, text_slice(&key))) {
+				entry_unlink(b);
+				++*n;
+			}
+		}
+		*cursor = MIN(b + 1, end);
+		more = *cursor < shelf.s->fresh;
+	}
+	store_leave();
+	return more;
+}
+
+/* At once, however many they are. -1: the lock is busy, try again. */
+static int
+store_purge_all(void)
+{
+	int n;
+
+	if (!store_enter())
+		return -1;
+	n = (int)shelf.s->entries;
+	shelf.s->generation++;
+	shelf.s->entries = 0;
+	store_leave();
+	return n;
+}
+
+/* ---- the mapping ---- */
+
+/* Where the parts of a store begin; returns the bytes of all. */
+static size_t
+store_use(struct store *s)
+{
+	size_t words = s->n_blocks / 32 + 1;
+	uint32_t *p = (uint32_t *)(void *)s + (sizeof *s + 63) / 64 * 16;
+
+	shelf.s = s;
+	shelf.sketch = p;
+	shelf.buckets = shelf.sketch + (size_t)s->lines * STORE_LINE;
+	shelf.links = shelf.buckets + s->buckets;
+	shelf.heads = shelf.links + s->n_blocks + 1;
+	shelf.marks = shelf.heads + words;
+	p = shelf.marks + words;
+	p += (16 - (size_t)(p - shelf.sketch) % 16) % 16;
+	shelf.blocks = (char *)p;
+	return (size_t)(shelf.blocks - (char *)s) + (size_t)s->n_blocks * STORE_BLOCK;
+}
+
+/* The largest power of 2 that is at most n. */
+static uint32_t
+power_below(uint32_t n)
+{
+	uint32_t p = 1;
+
+	while (p <= n / 2)
+		p *= 2;
+	return p;
+}
+
+/* A store that takes size bytes in all, of which it touches what it needs. For the
+ * master, before it forks the workers that will share it. NULL: logged. */
+static struct store *
+store_open(size_t size)
+{
+	struct store *s = size < STORE_MIN ? MAP_FAILED
+	    : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (s == MAP_FAILED) {
+		log_error("cache: no memory for %zu bytes", size);
+		return NULL;
+	}
+	s->size = size;
+	/* a link, two bits, at most a bucket and a word of the sketch each; 256: rounding */
+	s->n_blocks = (uint32_t)((size - sizeof *s - 256) / (STORE_BLOCK + 7));
+	s->buckets = power_below(s->n_blocks / 4);
+	s->lines = power_below(s->n_blocks / 64);
+	s->fresh = s->hand = 1;
+	if (getrandom(&s->seed, sizeof s->seed, GRND_NONBLOCK) < 0)
+		s->seed = mix64((uint64_t)now_us);
+	store_use(s);
+	return s;
+}
+
+static void
+store_close(struct store *s)
+{
+	munmap(s, s->size);
+}
+
+/* The bells of the first n slots, before the first fork; more when there are more. 0; or
+ * -1: logged. A worker rings only those that were there when it was forked. */
+static int
+store_bells_open(unsigned n)
+{
+	for (; shelf.n_bells < n; shelf.n_bells++) {
+		int *bell = shelf.bells[shelf.n_bells];
+		bell[0] = bell[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (bell[0] < 0 && pipe2(bell, O_CLOEXEC | O_NONBLOCK) < 0)
+			return log_errno("cache: a bell");
+	}
+	return 0;
+}
+
+/* For a new worker: s is the store of that slot, which store_repair has cleared. */
+static void
+store_join(struct store *s, unsigned slot)
+{
+	store_use(s);
+	shelf.slot = slot;
+	shelf.pins = shelf.owed = 0;
+	s->workers[slot].rung = 0;
+}
+
+/* What to poll for reading. When it rings, store_bell_drain, then see who waits. */
+static int
+store_bell(void)
+{
+	return shelf.bells[shelf.slot][0];
+}
+
+static void
+store_bell_drain(void)
+{
+	uint64_t b[8];
+
+	if (read(store_bell(), b, sizeof b) > 0)
+		shelf.s->workers[shelf.slot].rung = 0;
+}
+
+/* ---- repair ---- */
+
+/* Marks a chain; false: it meets one that is marked. */
+static void
+chain_mark(uint32_t b)
+{
+	for (; b && !bit_get(shelf.marks, b); b = shelf.links[b])
+		bit_set(shelf.marks, b, true);
+}
+
+/* Counts the pins of all workers anew, and marks their logs. */
+static void
+pins_recount(void)
+{
+	for (size_t i = 0; i < STORE_SLOTS; i++) {
+		uint32_t log = shelf.s->workers[i].log;
+		chain_mark(log);
+		for (; log; log = shelf.links[log])
+			for (size_t k = 0; k < STORE_PINS; k++) {
+				struct store_pin *pin = (struct store_pin *)(void *)block_at(log) + k;
+				if (!bit_get(shelf.heads, pin->entry))
+					pin->entry = 0; /* of one that was killed beginning it */
+				else
+					entry_at(pin->entry)->pins++;
+			}
+	}
+}
+
+/* Makes everything anew from entries, chains and pin logs. */
+static void
+store_rebuild(void)
+{
+	struct store *s = shelf.s;
+	uint32_t end = s->fresh;
+
+	memset(shelf.marks, 0, (s->n_blocks / 32 + 1) * sizeof *shelf.marks);
+	memset(shelf.buckets, 0, s->buckets * sizeof *shelf.buckets);
+	s->free = 0;
+	s->n_free = 0;
+	s->entries = 0;
+	for (uint32_t b = 0; (b = bits_next(shelf.heads, b + 1, end)) < end;)
+		entry_at(b)->pins = 0;
+	pins_recount();
+	for (uint32_t b = 0; (b = bits_next(shelf.heads, b + 1, end)) < end;) {
+		struct store_entry *e = entry_at(b);
+		if (e->pins == 0 && (entry_gone(e) || e->state < STORE_WHOLE)) {
+			bit_set(shelf.heads, b, false);
+			continue;
+		}
+		chain_mark(b);
+		chain_mark(e->head_chain);
+		if (e->linked)
+			entry_link(b);
+	}
+	for (uint32_t b = end; --b > 0;)
+		if (!bit_get(shelf.marks, b)) {
+			shelf.links[b] = s->free;
+			s->free = b;
+			s->n_free++;
+		}
+}
+
+/* Drops what a worker pinned, and cuts what it was filling. */
+static void
+worker_drop(unsigned slot)
+{
+	struct store_worker *w = &shelf.s->workers[slot];
+	uint32_t log = w->log;
+
+	for (uint32_t b = log; b; b = shelf.links[b])
+		for (size_t k = 0; k < STORE_PINS; k++) {
+			struct store_pin *pin = (struct store_pin *)(void *)block_at(b) + k;
+			struct store_entry *e = entry_at(pin->entry);
+			if (!pin->entry)
+				continue;
+			if (e->writer == slot + 1 && e->state < STORE_WHOLE)
+				e->state = STORE_CUT;
+			if (--e->pins == 0 || e->state == STORE_CUT)
+				if (entry_gone(e))
+					entry_unlink(pin->entry);
+			pin->entry = 0;
+		}
+	w->log = 0;
+	chain_free(log);
+}
+
+/* For the master, when the worker of that slot of s has ended, however it did: what it
+ * had pinned is free, what it was filling is cut, and the lock is free of it. A lock that
+ * it held tells that it was killed amid a change. False: another worker holds the lock;
+ * call again, and repair others that have ended before. */
+static bool
+store_repair(struct store *s, unsigned slot)
+{
+	unsigned dead = slot + 1;
+
+	store_use(s);
+	if (atomic_compare_exchange_strong(&s->lock, &dead, shelf.slot + 1))
+		store_rebuild();
+	else if (!store_enter())
+		return false;
+	worker_drop(slot);
+	store_leave();
+	for (unsigned i = 0; i < shelf.n_bells; i++) {
+		s->workers[i].rung = 0; /* by one that did not live to ring it */
+		bell_ring(i);
+	}
+	return true;
+}
+
+/* For any process; figures of about now. */
+static struct store_stats
+store_stats(struct store *s)
+{
+	store_use(s);
+	return (struct store_stats){
+		.size = s->size,
+		.used = s->size - (uint64_t)blocks_left() * STORE_BLOCK,
+		.entries = s->entries,
+		.evicted = wide_get(&s->evicted),
+		.refused = wide_get(&s->refused),
+		.missed_lock = wide_get(&s->missed_lock),
+	};
 }
 
 /* ==== roster =================================================================

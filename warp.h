@@ -1414,6 +1414,114 @@ struct board {
 	atomic_ushort flights[WORKERS_MAX * 2][INSTANCES_MAX][FLIGHT_EPOCHS + 1];
 };
 
+/* ==== store =============================================================== */
+
+/* Where in a chain of blocks: the byte `at` of a block, or behind its last byte. */
+struct store_place {
+	uint32_t block, at;
+};
+
+/* What the cache notes about an entry; copied in and out whole. */
+struct store_facts {
+	int64_t stored_s;          /* wall clock */
+	uint32_t flags, status;
+	uint32_t age_s, fresh_s;   /* when it was stored; from then on */
+	uint32_t swr_s, sie_s;     /* stale-while-revalidate, stale-if-error */
+};
+
+enum store_state {
+	STORE_BEGUN, /* being filled: its head is not known yet */
+	STORE_HEAD,  /* being filled: its head is known */
+	STORE_WHOLE,
+	STORE_CUT    /* it will never be whole; in no index */
+};
+
+/* An entry stands at the front of its first block; its key, its head and its body
+ * follow, through all blocks of the chain. The lock guards all but the atomics.
+ * Readers that have pinned the entry read body bytes below n without the lock. */
+struct store_entry {
+	uint64_t hash;          /* of the key */
+	uint32_t next;          /* entry of the bucket; 0: none */
+	uint32_t serial;        /* grows from one entry to the next */
+	uint32_t generation;    /* not the store's: purged */
+	uint32_t pins;          /* refs to it, of all processes */
+	uint32_t key_n, vary_n; /* bytes of its texts */
+	atomic_uint state;      /* enum store_state */
+	atomic_uint n;          /* bytes of the body so far */
+	atomic_uint turn;       /* grows with everything that waiting readers are told */
+	atomic_uint waiters[STORE_SLOTS / 32]; /* bits of worker slots to be told */
+	struct store_place head, body; /* block 0: not known yet */
+	uint32_t head_n, head_room;    /* bytes of the head; most, in its place */
+	uint32_t head_chain;    /* blocks of a newer, longer head; 0: none */
+	uint32_t claim_ms;      /* clock_low: it is being revalidated until then; 0: it is not */
+	uint8_t writer;         /* token of the worker that fills or filled it */
+	bool linked;            /* in the index */
+	bool hot;               /* found since the hand last passed */
+	struct store_facts facts;
+};
+
+/* A cell of a worker's pin log: repair knows from it what a killed worker pinned. */
+struct store_pin {
+	uint32_t entry; /* 0: a free cell */
+	uint32_t next;  /* the worker's own: of its free, or of its owed cells; 0: none */
+};
+
+/* What a worker leaves behind. */
+struct store_worker {
+	atomic_uint rung; /* its bell rings already */
+	uint32_t log;     /* first block of its pin log; 0: none */
+};
+
+/* The front of the mapping. Behind it: the frequency sketch, the buckets of the index,
+ * a link for each block (the next of its chain, or of the free ones; 0: the last), two
+ * bitmaps (blocks at which an entry begins; blocks that repair found in use), blocks.
+ * Blocks count from 1. Numbers above `lock` are fixed, those below are guarded by it
+ * (the atomics among them may be read without). */
+struct store {
+	size_t size;
+	uint64_t seed;
+	uint32_t n_blocks;
+	uint32_t buckets;       /* a power of 2, as are: */
+	uint32_t lines;         /* of the sketch */
+	atomic_uint lock;       /* the holder's token: its slot + 1; 0: free */
+	atomic_uint generation; /* grows when all is purged */
+	uint32_t free;          /* first free block */
+	atomic_uint n_free;
+	atomic_uint fresh;      /* this block and those behind it were never used */
+	uint32_t hand;          /* where the next victim is looked for */
+	uint32_t serial;        /* of the newest entry */
+	uint32_t finds, faded;  /* lookups; words of the sketch halved */
+	atomic_uint entries;    /* in the index */
+	struct wide evicted, refused, missed_lock; /* entries; newcomers that lost
+	                                              against a victim; and bypasses */
+	struct store_worker workers[STORE_SLOTS];
+};
+
+/* An entry's texts: key finds it and its variants, vary tells these apart. */
+struct store_key {
+	struct slice key, vary; /* borrowed from the caller */
+	uint64_t hash;
+};
+
+/* A pinned entry, and how far its body is read, or written. Belongs to one exchange of
+ * one worker, ends by store_drop. All zero: none. */
+struct store_ref {
+	uint32_t entry, pin;
+	enum store_state state;    /* as last looked at */
+	uint32_t turn;             /* of the entry, then */
+	struct store_place place;  /* of the next byte; block 0: not known yet */
+	uint32_t pos;              /* read: bytes before place */
+	uint32_t tail, room;       /* written: last block of the chain, bytes left in it */
+	uint32_t older, older_serial; /* written: the entry that it replaces; 0: none */
+	bool writing;
+};
+
+struct store_stats {
+	uint64_t size, used; /* bytes; used: with everything */
+	uint32_t entries;
+	uint64_t evicted, refused, missed_lock;
+};
+
 /* ==== timer, loop ========================================================= */
 
 struct timer_list;
