@@ -91,7 +91,7 @@
 #define STORE_STRIDE   8192  /* blocks without an entry's beginning that count as one */
 #define STORE_SPINS    100   /* looks at the lock, 1 us or less, */
 #define STORE_YIELDS   20    /* then so many turns for others; then: bypass */
-#define STORE_FADE     16    /* lookups until another word of the sketch is halved */
+#define STORE_FADE     8     /* lookups until another word of the sketch is halved */
 
 /* ACME */
 #define BUILD_DATE       20261121 /* an earlier clock is wrong */

