@@ -122,6 +122,9 @@ tests: warp warp-debug warp-tiny build/warp-plain build/toml_json $(UNITS) $(FUZ
 # static there, and a build takes a second instead of ten.
 INCLUDED = $(STD) $(WARN) -Wno-unused-function $(CPPFLAGS)
 
+# What compresses is held against zlib, which warp itself has no use for.
+build/test_deflate build/fuzz_deflate build/deflate_bench: LDFLAGS += -lz
+
 # For valgrind, which does not see into musl's malloc.
 build/warp-plain: $(HOUSE) | build
 	$(CC) $(STD) $(WARN) -O1 -g $(CPPFLAGS) -o $@ warp.c $(LDFLAGS) -lbearssl

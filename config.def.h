@@ -50,6 +50,16 @@
 #define TOML_DEPTH_MAX   64   /* nested tables, dotted keys and arrays */
 #define JSON_DEPTH_MAX   32   /* nested arrays and objects */
 #define PATH_PAD         8     /* zero bytes before a normalised path */
+#define GZIP_WINDOW      16384 /* bytes kept of each stream: without them, text in pieces
+                                  of 16 KB comes out 15 % longer */
+#define GZIP_RECALL      16    /* of them looked at, for each byte of a piece */
+#define GZIP_HASH_BITS   14    /* 2^14 chains: 32 KB */
+#define GZIP_TOKENS      16384 /* in a block: 32 KB */
+#define GZIP_SPARE       512   /* bytes of room beside those compressed */
+/* gzip_level 1 to 9: places looked at for a match, and its length that is enough */
+#define GZIP_EFFORTS                                                             \
+	{ 4, 4 }, { 6, 8 }, { 8, 16 }, { 8, 32 }, { 12, 32 }, { 16, 48 },        \
+	    { 32, 64 }, { 64, 128 }, { 256, 258 }
 
 /* board: fixed, so that it can be mapped before the first fork */
 #define WORKERS_MAX      64   /* server.worker_threads */

@@ -658,6 +658,58 @@ struct sha_job {
 	unsigned char digest[SHA_BYTES_MAX], password[SHA_PASSWORD_MAX], salt[SHA_SALT_MAX];
 };
 
+/* ==== deflate ============================================================= */
+
+enum { LITERALS = 286, SYMBOLS_MAX = 288, DISTANCES = 30 }; /* RFC 1951 3.2.5 */
+
+/* For each of n symbols its bits, the first one lowest, and how many. */
+struct code {
+	uint16_t bits[SYMBOLS_MAX];
+	uint8_t len[SYMBOLS_MAX];
+	uint16_t n;
+};
+
+/* Bits on their way to memory; between two codes fewer than eight wait. */
+struct bits {
+	unsigned char *to;
+	uint64_t held;
+	unsigned n;
+};
+
+/* The n bytes here are those at this distance before; distance 0: no match. */
+struct match {
+	unsigned n, distance;
+};
+
+/* How hard to look for matches: places in a chain, and the length that is enough. */
+struct effort {
+	uint16_t looks, enough;
+};
+
+/* Of a piece at hand: its text behind what is kept of the text before; chains of
+ * places with equal hashes, of which the last is in head, the others each in the
+ * entry of the place after them, all modulo 2^16; and the block so far. Of a token
+ * for a match the distance is the next entry. */
+struct deflate {
+	unsigned char text[GZIP_WINDOW + RELAY_BYTES + 8];
+	uint16_t head[1 << GZIP_HASH_BITS], before[32768];
+	unsigned shift; /* of a hash */
+	struct effort effort;
+	uint16_t token[GZIP_TOKENS];
+	size_t tokens, bits; /* bits: behind the codes */
+	uint32_t count[2][SYMBOLS_MAX];
+	struct code code[2]; /* of literals and lengths, of distances */
+};
+
+/* A stream of gzip, with the end of what went into it. */
+struct gzip {
+	struct effort effort;
+	uint32_t crc, total; /* total: bytes, modulo 2^32 */
+	bool begun;
+	size_t kept;
+	char window[GZIP_WINDOW];
+};
+
 /* ==== conf ================================================================ */
 
 struct pair {
