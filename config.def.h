@@ -216,6 +216,12 @@
 	"video/mp4;mp4 m4v|video/webm;webm|video/ogg;ogv|video/mp2t;ts|video/quicktime;mov|" \
 	"video/x-matroska;mkv"
 
+/* compression */
+#define GZIP_STREAMS 128 /* at one time in each worker, 17 KB each; others go out as they are */
+#define GZIP_TYPES   "text/*,application/json,application/*+json,application/javascript," \
+	"application/xml,application/*+xml,image/svg+xml,application/wasm,font/ttf,font/otf"
+#define TAG_MAX      256 /* bytes of an ETag that is kept, weak, of a compressed answer */
+
 /* the loop */
 #define ACCEPT_BATCH  16  /* new clients per turn and listener */
 #define PARK_TURNS    32  /* quiet turns: polling has cost as much by then as

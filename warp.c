@@ -4125,46 +4125,6 @@ conditions_check(const struct head *h, struct slice etag, int64_t modified_s)
 
 /* ---- codings ---- */
 
-/* Whether parameters make a weight of 0. RFC 9110 12.4.2. */
-static bool
-weight_is_none(struct slice params)
-{
-	struct slice param;
-
-	while (slice_cut(&params, ';', &param)) {
-		param = slice_trim(param);
-		if (param.n < 3 || lower(param.p[0]) != 'q' || param.p[1] != '=')
-			continue;
-		for (param = slice_from(param, 2); param.n > 0; param = slice_from(param, 1))
-			if (param.p[0] != '0' && param.p[0] != '.')
-				return false;
-		return true;
-	}
-	return false;
-}
-
-/* Whether a client takes that content coding. Without the field it might take any, but
- * many such clients take none. RFC 9110 12.5.3. */
-static bool
-coding_accepted(const struct head *h, struct slice coding)
-{
-	struct slice rest, item, name;
-	bool any = false;
-
-	for (int i = 0; h->count[F_ACCEPT_ENCODING] > 0 && i < h->n; i++) {
-		rest = h->f[i].id == F_ACCEPT_ENCODING ? h->f[i].value : S("");
-		while (slice_list_next(&rest, &item)) {
-			slice_cut(&item, ';', &name);
-			name = slice_trim(name);
-			if (slice_ieq(name, coding))
-				return !weight_is_none(item);
-			if (slice_eq(name, S("*")))
-				any = !weight_is_none(item);
-		}
-	}
-	return any;
-}
-
 /* ---- ranges ---- */
 
 /* One range of a body of that size: 1, 0 it has no such bytes, -1 malformed. */
@@ -5895,7 +5855,7 @@ enum { BLOCK_STORED, BLOCK_FIXED, BLOCK_DYNAMIC }; /* 3.2.3 */
 enum { OF_DISTANCE = 1, OF_LENGTH };               /* bits of a value in its code; 3.2.5 */
 
 static const struct effort efforts[] = { GZIP_EFFORTS };
-static struct deflate packer = { .code = { { .n = LITERALS }, { .n = DISTANCES } } };
+static struct deflate packer;
 static struct code fixed[2]; /* 3.2.6; made, like the next, for the first stream */
 static uint32_t crc_table[8][256];
 
@@ -6250,6 +6210,8 @@ gzip_begin(struct gzip *g, int level)
 	g->begun = false;
 	g->kept = 0;
 	if (fixed[0].n == 0) {
+		packer.code[0].n = LITERALS;
+		packer.code[1].n = DISTANCES;
 		crc_make();
 		fixed_make();
 	}
@@ -7254,7 +7216,7 @@ encoding_class(const struct head *req)
 	static const struct slice classes[] = { { "", 0 }, { "gzip", 4 }, { "br", 2 },
 		{ "br, gzip", 8 } };
 
-	return classes[coding_accepted(req, S("gzip")) + 2 * coding_accepted(req, S("br"))];
+	return classes[(coding_weight(req, "gzip") > 0) + 2 * (coding_weight(req, "br") > 0)];
 }
 
 /* The names in Vary, for vary_key. */
@@ -8499,7 +8461,8 @@ static const struct key route_keys[] = {
 	    "the rest in a file."),
 	FLAG("websocket", ROUTE(out.websocket), "true", "Let upgrades through; else 426."),
 	SOON("cache", K_BOOL, LATER_OFF, NULL, NULL, "Cache answers; follows [cache]."),
-	SOON("gzip", K_BOOL, LATER_OFF, NULL, NULL, "Compress answers; follows [middleware]."),
+	FLAG("gzip", ROUTE(out.gzip), NULL,
+	    "Compress answers, or do not; middleware.gzip_compression_enabled if not said."),
 	TEXT("description", ROUTE(out.description), NULL, "For people and logs."),
 };
 
@@ -8588,10 +8551,14 @@ static const struct key middleware_keys[] = {
 	FLAG("x_sendfile_enabled", MIDDLEWARE(x_sendfile), "false",
 	    "Send the file that an upstream names in X-Sendfile or X-Accel-Redirect."),
 	PATH("x_sendfile_root", MIDDLEWARE(sendfile.dir), "Such files lie below this directory."),
-	SOON("gzip_compression_enabled", K_BOOL, LATER_OFF, "false", NULL, "Compress answers."),
-	SOON("gzip_min_bytes", K_BYTES, LATER, "1024", NULL, "From this size."),
-	SOON("gzip_types", K_TEXTS, LATER, NULL, NULL, "Of these types."),
-	SOON("gzip_level", K_INT, LATER, NULL, NULL, "This hard."),
+	FLAG("gzip_compression_enabled", MIDDLEWARE(gzip), "false",
+	    "Compress answers with gzip, for clients that accept it."),
+	KEY("gzip_min_bytes", K_BYTES, MIDDLEWARE(gzip_min), "1024", 0, LIMIT_MAX,
+	    "Answers known to be shorter stay as they are."),
+	PLAIN("gzip_types", K_TEXTS, MIDDLEWARE(gzip_types), GZIP_TYPES,
+	    "Types that are compressed; text/* are all that begin so."),
+	KEY("gzip_level", K_INT, MIDDLEWARE(gzip_level), "6", 1, 9,
+	    "From 1, the least time, to 9, the fewest bytes."),
 	FLAG("log_requests", MIDDLEWARE(log_requests), "false",
 	    "An access log on standard output, unless log.access says where."),
 };
@@ -11006,6 +10973,8 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	if (!toml_get(t, "buffer_request"))
 		out->buffer_request = -1;
 	out->has_max_body = toml_get(t, "max_body_bytes");
+	if (!toml_get(t, "gzip"))
+		out->gzip = r->conf->middleware.gzip;
 	if (rate && rate->kind == TOML_TABLE && !toml_get(rate, "requests"))
 		table_error(r, rate, "rate_limit needs requests");
 	if (out->rate.burst == 0)
@@ -11605,6 +11574,9 @@ conf_finish(struct reader *r)
 	struct conf *c = r->conf;
 
 	routes_read(r, toml_get(c->tree, "routes"));
+	c->has_gzip = c->middleware.gzip;
+	for (int i = 0; i < c->table.n; i++)
+		c->has_gzip |= c->table.routes[i].gzip;
 	expose_lower(r);
 	if (c->diags.errors == 0) {
 		conf_warn(r);
@@ -17121,6 +17093,13 @@ made_text(void)
 	return (struct text){ b, 0, sizeof b, false };
 }
 
+/* Bytes of content that went to the client. */
+static uint64_t
+bytes_sent(const struct exchange *x)
+{
+	return x->down.zip ? x->down.squeezed : x->down.body.total;
+}
+
 static struct slice
 made_uint(uint64_t v)
 {
@@ -17256,7 +17235,7 @@ var_get(const struct access_op *op, const struct exchange *x, const struct head 
 	case VAR_STATUS:
 		return x->status > 0 ? made_uint((uint64_t)x->status) : S("");
 	case VAR_BYTES:
-		return made_uint(x->down.body.total);
+		return made_uint(bytes_sent(x));
 	case VAR_SECS:
 		return made_secs(now_us - x->start_us);
 	case VAR_UPSTREAM:
@@ -20677,12 +20656,40 @@ pipe_drain(struct pipe *p, struct chan *to)
 
 enum { TAIL_PIECES = 3, FLOW_PIECES = 2 + TAIL_PIECES };
 
-/* Gives back the pipe and the block that f holds. */
+static unsigned n_zips; /* streams being compressed; at most GZIP_STREAMS */
+
+/* Compresses what passes through f from now on. False: too many are. */
+static bool
+flow_zip(struct flow *f, int level)
+{
+	if (n_zips == GZIP_STREAMS || !(f->zip = malloc(sizeof *f->zip)))
+		return false;
+	n_zips++;
+	gzip_begin(f->zip, level);
+	return true;
+}
+
+/* Compresses a piece into a block of its own; nothing makes nothing. */
+static struct slice
+flow_squeeze(struct flow *f, struct slice piece, struct buf *to)
+{
+	if (piece.n == 0 && !f->body.done)
+		return piece;
+	*to = (struct buf){ block_take(BLOCK_LARGE), HEADROOM, 0 };
+	to->n = (uint32_t)gzip_add(f->zip, piece, f->body.done, buf_p(to));
+	f->squeezed += to->n;
+	return buf_slice(to);
+}
+
+/* Gives back the pipe, the block and the stream that f holds. */
 static void
 flow_end(struct flow *f)
 {
 	pipe_give(f->pipe);
 	block_give(f->trailers);
+	n_zips -= f->zip != NULL;
+	free(f->zip);
+	f->zip = NULL;
 	f->pipe = NULL;
 	f->trailers = NULL;
 	f->trailers_n = 0;
@@ -20803,14 +20810,14 @@ static bool
 flow_may_splice(const struct flow *f, const struct chan *to)
 {
 	return f->body.kind == BODY_LENGTH && f->body.left >= SPLICE_MIN && !f->chunk_out &&
-	    !f->from->pulls && f->from->in.n == 0 && !side_of(f->from)->ch.tls && !to->tls;
+	    !f->zip && !f->from->pulls && f->from->in.n == 0 && !side_of(f->from)->ch.tls && !to->tls;
 }
 
 /* Whether the kernel can pass the next piece from the source to the taker. */
 static bool
 flow_may_pass(const struct flow *f, const struct chan *to)
 {
-	return f->from->pass && !f->chunk_out && !to->tls && f->from->in.n == 0 &&
+	return f->from->pass && !f->chunk_out && !f->zip && !to->tls && f->from->in.n == 0 &&
 	    f->body.left >= SENDFILE_MIN;
 }
 
@@ -20855,6 +20862,7 @@ flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready
 {
 	struct source *from = f->from;
 	bool pulls = from->pulls, *ask = pulls ? &pulls : ready, first, sent;
+	struct buf squeezed = { NULL, 0, 0 };
 	struct iovec v[1 + FLOW_PIECES];
 	struct slice piece;
 	ssize_t used;
@@ -20882,10 +20890,14 @@ flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready
 		head = NULL;
 		if ((used = flow_unframe(f, &piece)) < 0)
 			return flow_is_too_big(f) ? RELAY_TOO_BIG : first ? RELAY_BAD_FIRST : RELAY_BAD;
+		if (f->zip)
+			piece = flow_squeeze(f, piece, &squeezed);
 		k = flow_frame(f, piece, v + n);
 		n += k;
-		sent = n == 0 || chan_send(to, v, n, (size_t)used == from->in.n && k == 1
-		    ? &from->in : NULL) == 0;
+		sent = n == 0 || chan_send(to, v, n, k != 1 ? NULL : f->zip ? &squeezed
+		    : (size_t)used == from->in.n ? &from->in : NULL) == 0;
+		if (squeezed.b)
+			buf_free(&squeezed);
 		if (from->in.b) /* sent or not: the body has counted it */
 			buf_eat(&from->in, (size_t)used);
 		if (!sent)
@@ -21542,7 +21554,7 @@ exchange_count(const struct exchange *x)
 	wide_count(&me->latency[i], 1);
 	wide_count(&me->latency_us, us);
 	wide_count(&me->bytes_in, x->up.body.total);
-	wide_count(&me->bytes_out, x->down.body.total);
+	wide_count(&me->bytes_out, bytes_sent(x));
 }
 
 /* Ends x: counts, logs and frees it. The client's connection is idle again, or to
@@ -21625,6 +21637,97 @@ answer_start(struct exchange *x)
 	return r;
 }
 
+/* ---- compression ---- */
+
+/* want may have a star for anything. */
+static bool
+type_is_like(struct slice type, struct slice want)
+{
+	struct slice begin;
+
+	slice_cut(&want, '*', &begin);
+	if (!want.p)
+		return slice_ieq(type, begin);
+	return type.n >= begin.n + want.n && slice_ieq((struct slice){ type.p, begin.n }, begin) &&
+	    slice_ieq(slice_from(type, type.n - want.n), want);
+}
+
+/* Whether the answer's type is one of those that are compressed. */
+static bool
+type_is_zipped(const struct head *h)
+{
+	const struct slices *types = &conf->middleware.gzip_types;
+	const struct field *f = head_field(h, F_CONTENT_TYPE);
+	struct slice rest = f ? f->value : S(""), type;
+
+	slice_cut(&rest, ';', &type);
+	for (int i = 0; i < types->n; i++)
+		if (type_is_like(slice_trim(type), types->v[i]))
+			return true;
+	return false;
+}
+
+/* Whether the answer h could be compressed, for who accepts that: its body, of that
+ * kind, and its fields allow it. */
+static bool
+answer_may_zip(const struct exchange *x, const struct head *h, enum body_kind kind, uint64_t n)
+{
+	bool wanted = x->route ? x->route->gzip : conf->middleware.gzip && !x->admin;
+
+	return wanted && (kind != BODY_NONE || x->method == M_HEAD) && h->status >= 200 &&
+	    h->status != 204 && h->status != 206 && h->status != 304 &&
+	    (kind != BODY_LENGTH || n >= MAX(conf->middleware.gzip_min, 1)) &&
+	    h->count[F_CONTENT_ENCODING] == 0 && h->count[F_CONTENT_RANGE] == 0 &&
+	    !head_has(h, F_CACHE_CONTROL, "no-transform") && type_is_zipped(h);
+}
+
+/* A tag of other bytes is weak. RFC 9110 8.8.1. */
+static void
+tag_weaken(struct head *h)
+{
+	static char buf[TAG_MAX];
+	struct text t = { buf, 0, sizeof buf, false };
+	struct field *f = h->count[F_ETAG] ? &h->f[h->first[F_ETAG] - 1] : NULL;
+
+	if (!f || slice_starts(f->value, S("W/")))
+		return;
+	text_add(&t, S("W/"));
+	text_add(&t, f->value);
+	if (t.full) {
+		head_cut(h, FIELD(F_ETAG));
+		return;
+	}
+	f->value = text_slice(&t);
+	f->start = NULL;
+}
+
+/* Lets the body of the answer h pass compressed if the client wants that; says so, and
+ * that it depends on the client. n: bytes of that body, if it is of BODY_LENGTH. */
+static void
+answer_zip(struct exchange *x, struct head *h, uint64_t n)
+{
+	enum body_kind kind = x->method == M_HEAD && h->count[F_CONTENT_LENGTH] ? BODY_LENGTH
+	    : x->down.body.kind;
+	const struct head *rq;
+	int weight;
+
+	if (x->method == M_HEAD && kind == BODY_LENGTH)
+		n = (uint64_t)slice_uint(head_field(h, F_CONTENT_LENGTH)->value, INT64_MAX);
+	if (!answer_may_zip(x, h, kind, n) || h->n + 2 > FIELDS_MAX || x->head_bytes.n == 0)
+		return;
+	rq = exchange_request(x);
+	weight = coding_weight(rq, "gzip");
+	if (!head_has(h, F_VARY, "Accept-Encoding") && !head_has(h, F_VARY, "*"))
+		head_add(h, S("Vary"), S("Accept-Encoding"));
+	if (x->minor == 0 || weight == 0 || weight < coding_weight(rq, "identity") ||
+	    (x->method != M_HEAD && !flow_zip(&x->down, conf->middleware.gzip_level)))
+		return;
+	x->down.chunk_out = x->method != M_HEAD;
+	tag_weaken(h);
+	head_cut(h, FIELD(F_CONTENT_LENGTH));
+	head_add(h, S("Content-Encoding"), S("gzip"));
+}
+
 /* Sends head h and n bytes of what is in x->made. */
 static enum step
 exchange_start(struct exchange *x, struct head *h, uint64_t n)
@@ -21635,6 +21738,8 @@ exchange_start(struct exchange *x, struct head *h, uint64_t n)
 	x->status = h->status;
 	if (draining)
 		x->keep = false;
+	if (conf->has_gzip)
+		answer_zip(x, h, n);
 	if (x->to->waits || !answer_write(head_begin(), x, h) || answer_start(x) == RELAY_REFUSED)
 		return exchange_abort(x);
 	return STEP_AGAIN;
@@ -22594,6 +22699,8 @@ exchange_respond(struct exchange *x, size_t n)
 	else if (conf->middleware.x_sendfile && (res.count[F_X_SENDFILE] ||
 	    res.count[F_X_ACCEL_REDIRECT]))
 		return exchange_sendfile(x, n);
+	if (conf->has_gzip && !tunnel)
+		answer_zip(x, &res, x->down.body.left);
 	if (!answer_write(head_begin(), x, &res))
 		return exchange_lost(x, LOST_BAD, "sent a head too long");
 	buf_eat(&x->u->s.src.in, n);

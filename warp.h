@@ -760,8 +760,11 @@ struct files_conf {
 /* `[middleware]` */
 struct middleware_conf {
 	bool forward_headers, forwarded, via, log_requests;
-	bool x_sendfile;
+	bool x_sendfile, gzip;
 	struct files_conf sendfile;
+	int gzip_level;
+	uint64_t gzip_min;
+	struct slices gzip_types;
 };
 
 enum log_sink { SINK_OFF, SINK_STDOUT, SINK_STDERR, SINK_FILE, SINK_SYSLOG };
@@ -971,7 +974,7 @@ struct route {
 	uint64_t max_body_bytes;
 	struct rate_limit rate;
 	int64_t buffer_request;                 /* bytes in memory; -1: stream */
-	bool websocket;
+	bool websocket, gzip;
 };
 
 /* ==== route =============================================================== */
@@ -1033,6 +1036,7 @@ struct conf {
 	int n_processes;
 	unsigned attached; /* generation of the board that its instances got */
 	struct route_table table;
+	bool has_gzip;   /* some answers are compressed */
 	unsigned hits_half; /* of board.hits: where its workers count */
 	struct error_page *pages;
 	int n_pages;
@@ -1977,6 +1981,8 @@ struct flow {
 	bool chunk_out;         /* how it is sent: chunked, or as it is */
 	uint64_t limit;         /* bytes of content it may have; 0: any */
 	struct pipe *pipe;      /* bytes that the taker's socket did not take */
+	struct gzip *zip;       /* compresses what passes; NULL: nothing does */
+	uint64_t squeezed;      /* bytes that it made */
 	struct block *trailers; /* text of kept trailer lines; NULL: none */
 	uint32_t trailers_n;
 };

@@ -655,7 +655,7 @@ def conf(*routes, server=None, middleware=None, log=None, admin=None, **upstream
             keys.update(on.conf)
         ups[name] = keys
     first = next(iter(ups), None)
-    actions = {"upstream", "redirect", "respond"}
+    actions = {"upstream", "redirect", "respond", "static_dir"}
     routes = [dict(r) if actions & set(r) else dict(r, upstream=first) for r in routes] or (
         [{"path_prefix": "/", "upstream": first}] if first else [])
     sections = {"server": server, "middleware": middleware, "log": log, "admin": admin}
