@@ -143,6 +143,32 @@
 #define ADMIN_ROUTES  1000  /* shown in /status */
 #define PAGE_MAX      13312 /* bytes of the dashboard */
 
+/* Redis */
+#define REDIS_QUEUE      64    /* commands that wait for an answer, in each worker */
+#define REDIS_CONNECT_MS 250   /* to one address; to be greeted by it */
+#define REDIS_SHAKE_MS   5000  /* a TLS handshake: slow hosts take a second for it */
+#define REDIS_SLOW_MS    1000  /* an answer that no request waits for */
+#define REDIS_LATE_MAX   3     /* answers in a row that are late: it is left alone */
+#define REDIS_REST_MS    1000  /* so long at first; doubles */
+#define REDIS_REST_MAX_MS 30000
+#define REDIS_UNSENT     65536 /* bytes that may wait before a command, or it is not made */
+#define REDIS_PARTS      64    /* pieces of a value that are sent together */
+#define REDIS_KEY_MAX    512   /* bytes; the rest of longer ones is hashed */
+#define REDIS_SECRET_MAX 2048  /* bytes of a user or a password; tokens are long */
+#define REDIS_PREFIX     "warp:1:" /* of all keys; the number changes with their form */
+#define REDIS_SWEEPS     16    /* purges that wait for another; more: all is purged */
+#define REDIS_SCAN       "500" /* keys looked at in one step of a purge: 0.2 ms of Redis */
+#define REDIS_DELETES    100   /* keys deleted together */
+#define REDIS_BATCH      16384 /* their bytes */
+#define REDIS_PATTERN    128   /* bytes of a purged path that Redis is to look for */
+#define REDIS_AGAIN_MS   100   /* until a purge that found no room tries again */
+#define REDIS_ERRORS_MS  60000 /* between lines about commands it refuses */
+#define STORED_VERSION   1     /* of the values */
+#define RESP_LINE_MAX    65536 /* bytes of a line of a reply */
+#define RESP_KEPT        120   /* of these are kept */
+#define RESP_DEPTH_MAX   16    /* arrays in arrays */
+#define RESP_ELEMENTS_MAX 65536 /* of one reply */
+
 /* the fleet */
 #ifndef HELD_MAX
 #define HELD_MAX         1024  /* requests waiting for one upstream, in each worker */

@@ -4180,8 +4180,8 @@ ranges_parse(struct ranges *r, struct slice value, uint64_t size)
 
 /* ==== addr ===================================================================
  * Owns    nothing.
- * Offers  addr_parse, ip_*, cidr_*.
- * Calls   base, arena. One grammar for every address, see CONFIG.md. */
+ * Offers  addr_parse, url_split, ip_*, cidr_*.
+ * Calls   base, arena, path. One grammar for every address, see CONFIG.md. */
 
 static const uint8_t v4_mapped[IP_V4_PREFIX] = { [10] = 0xff, [11] = 0xff };
 
@@ -4560,6 +4560,52 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 	if (slice_starts(s, S("fd://")) || slice_starts(s, S("=")))
 		return addr_fd(a, slice_from(s, s.p[0] == '=' ? 1 : 5), out, why);
 	return addr_inet(a, s, -1, out, why);
+}
+
+/* ---- URLs of services ---- */
+
+/* s with its %XX decoded. False: malformed, or a NUL. */
+static bool
+url_decode(struct arena *a, struct slice s, struct slice *out)
+{
+	char *to = arena_alloc(a, s.n + 1);
+	int c;
+
+	*out = (struct slice){ to, 0 };
+	for (size_t i = 0; i < s.n; i += s.p[i] == '%' ? 3 : 1) {
+		c = s.p[i] == '%' ? percent_value(slice_from(s, i)) : (unsigned char)s.p[i];
+		if (c <= 0)
+			return false;
+		to[out->n++] = (char)c;
+	}
+	return true;
+}
+
+/* Parses [[user][:password]@]host[:port][/path][?query], what stands behind a scheme. */
+static bool
+url_split(struct arena *a, struct slice s, struct service_url *out, const char **why)
+{
+	struct slice all = s, who;
+	size_t n = 0;
+	const char *at;
+
+	*out = (struct service_url){ .host = s };
+	while (n < s.n && s.p[n] != '/' && s.p[n] != '?')
+		n++;
+	all = slice_from(s, n);
+	out->host.n = n;
+	if (n > 0 && (at = memrchr(s.p, '@', n))) {
+		who = (struct slice){ s.p, (size_t)(at - s.p) };
+		out->host = slice_from(out->host, who.n + 1);
+		slice_cut(&who, ':', &out->user);
+		out->password = who;
+	}
+	slice_cut(&all, '?', &out->path);
+	out->query = all;
+	*why = "a %XX in it is malformed";
+	return url_decode(a, out->user, &out->user) && url_decode(a, out->host, &out->host) &&
+	    url_decode(a, out->path, &out->path) &&
+	    (!out->password.p || url_decode(a, out->password, &out->password));
 }
 
 /* ==== proxy ==================================================================
@@ -5838,6 +5884,312 @@ jws_mac(struct arena *a, struct slice key, struct slice header, struct slice pay
 	br_hmac_update(&h, text.p, text.n);
 	br_hmac_out(&h, mac);
 	return jws_text(a, header, payload, mac, sizeof mac);
+}
+
+/* ==== resp ===================================================================
+ * Owns    nothing.
+ * Offers  redis_url_parse, resp_next, resp_count, resp_bulk, redis_key, stored_write,
+ *         stored_read.
+ * Calls   base, arena, addr, BearSSL's hash. What is said to Redis, and what it says:
+ *         RESP2, https://redis.io/docs/reference/protocol-spec. */
+
+#define REDIS_PORT 6379
+
+/* redis://, rediss:// (TLS) or unix:/path. A host that begins with a slash, percent-encoded,
+ * is a unix socket too. */
+static bool
+redis_url_parse(struct arena *a, struct slice s, struct redis_url *out, const char **why)
+{
+	struct service_url url;
+	int64_t db = 0;
+	bool tls = slice_starts(s, S("rediss://"));
+
+	*out = (struct redis_url){ .tls = tls };
+	if (slice_starts(s, S("unix:/")))
+		return addr_parse(a, s, &out->addr, why);
+	*why = "expected redis://[[user]:password@]host[:port][/database], rediss:// or unix:/path";
+	if (!tls && !slice_starts(s, S("redis://")))
+		return false;
+	if (!url_split(a, slice_from(s, tls ? 9 : 8), &url, why))
+		return false;
+	out->user = url.user;
+	out->password = url.password;
+	*why = "a user has a password: redis://user:password@host";
+	if (url.user.n > 0 && url.password.n == 0)
+		return false;
+	*why = "the user or the password is too long";
+	if (url.user.n > REDIS_SECRET_MAX || url.password.n > REDIS_SECRET_MAX)
+		return false;
+	*why = "the number of a database is all that may stand behind the address";
+	if (url.query.p || (url.path.n > 1 &&
+	    (db = slice_uint(slice_from(url.path, 1), INT32_MAX)) < 0))
+		return false;
+	out->db = (uint32_t)db;
+	out->addr = (struct addr){ .fd = -1 };
+	if (slice_starts(url.host, S("/")))
+		return addr_unix(a, url.host, false, &out->addr, why);
+	if (!addr_inet(a, url.host, REDIS_PORT, &out->addr, why))
+		return false;
+	*why = "a URL names its host and a port above 0";
+	return !out->addr.any && out->addr.port > 0;
+}
+
+/* ---- replies ---- */
+
+static enum resp_event
+resp_refuse(struct resp *r)
+{
+	r->in = RESP_IN_BAD;
+	return RESP_BAD;
+}
+
+/* An element has ended, and with it perhaps the arrays around it. */
+static enum resp_event
+resp_end(struct resp *r, enum resp_event e)
+{
+	r->in = RESP_IN_LINE;
+	while (r->depth > 0 && --r->due[r->depth - 1] == 0)
+		r->depth--;
+	r->whole = r->depth == 0;
+	return e;
+}
+
+/* An element of that many bytes or elements begins. */
+static enum resp_event
+resp_begin(struct resp *r, char type)
+{
+	if (type == '$' && (uint64_t)r->n <= r->max) {
+		r->in = RESP_IN_BULK;
+		r->left = (uint64_t)r->n;
+		return RESP_BULK;
+	}
+	if (type == '$' || r->n > RESP_ELEMENTS_MAX - r->elements || r->depth == RESP_DEPTH_MAX)
+		return resp_refuse(r);
+	r->elements += (uint32_t)r->n;
+	if (r->n == 0)
+		return resp_end(r, RESP_ARRAY);
+	r->due[r->depth++] = (uint32_t)r->n;
+	return RESP_ARRAY;
+}
+
+/* A line is whole that begins an element. */
+static enum resp_event
+resp_line(struct resp *r)
+{
+	bool cut = r->line_n > RESP_KEPT;
+	struct slice s = { r->line + 1, (cut ? RESP_KEPT : r->line_n - 1) - 1 };
+	char type = r->line[0];
+	bool minus = s.n > 0 && s.p[0] == '-';
+
+	r->text = s;
+	r->line_n = 0;
+	if (type == '+' || type == '-')
+		return resp_end(r, type == '+' ? RESP_TEXT : RESP_ERROR);
+	r->n = cut ? -1 : slice_uint(slice_from(s, minus), INT64_MAX);
+	if (r->n < 0 || !memchr(":$*", type, 3) || (minus && type != ':' && r->n != 1))
+		return resp_refuse(r);
+	if (minus)
+		r->n = -r->n;
+	if (type == ':' || minus)
+		return resp_end(r, minus && type != ':' ? RESP_NIL : RESP_INTEGER);
+	return resp_begin(r, type);
+}
+
+/* Adds to the line; only its first bytes are kept. */
+static enum resp_event
+resp_line_next(struct resp *r, struct slice *in)
+{
+	const char *end = memchr(in->p, '\n', in->n);
+	size_t n = end ? (size_t)(end - in->p) : in->n;
+
+	if (n > RESP_LINE_MAX - r->line_n)
+		return resp_refuse(r);
+	if (r->line_n < RESP_KEPT)
+		memcpy(r->line + r->line_n, in->p, MIN(n, (size_t)RESP_KEPT - r->line_n));
+	if (n > 0)
+		r->last = in->p[n - 1];
+	if (r->line_n == 0 && n > 0) {
+		r->at = r->depth;
+		if (r->depth == 0)
+			r->type = in->p[0];
+	}
+	r->line_n += (uint32_t)n;
+	*in = slice_from(*in, n + (end != NULL));
+	if (!end)
+		return RESP_MORE;
+	if (r->line_n < 2 || r->last != '\r')
+		return resp_refuse(r);
+	return resp_line(r);
+}
+
+/* Takes bytes of a string, or the CRLF behind it. */
+static enum resp_event
+resp_bulk_next(struct resp *r, struct slice *in)
+{
+	size_t n = (size_t)MIN(r->left, (uint64_t)in->n);
+
+	if (n > 0) {
+		r->text = (struct slice){ in->p, n };
+		r->left -= n;
+		*in = slice_from(*in, n);
+		return RESP_PIECE;
+	}
+	if (in->p[0] != (r->in == RESP_IN_BULK ? '\r' : '\n'))
+		return resp_refuse(r);
+	*in = slice_from(*in, 1);
+	if (r->in == RESP_IN_LF)
+		return resp_end(r, RESP_END);
+	r->in = RESP_IN_LF;
+	return RESP_MORE;
+}
+
+/* Takes bytes off the front of *in, up to the next event. RESP_MORE: call again if there
+ * are more. A piece lies in *in, another text in r: good until the next call. */
+static enum resp_event
+resp_next(struct resp *r, struct slice *in)
+{
+	if (r->in == RESP_IN_BAD || in->n == 0)
+		return r->in == RESP_IN_BAD ? RESP_BAD : RESP_MORE;
+	if (r->whole)
+		r->elements = 0;
+	r->whole = false;
+	if (r->in != RESP_IN_LINE)
+		return resp_bulk_next(r, in);
+	return resp_line_next(r, in);
+}
+
+/* ---- requests ---- */
+
+/* Begins an array ('*') of n strings, or a string ('$') of n bytes: CRLF goes behind it. */
+static void
+resp_count(struct text *t, char type, uint64_t n)
+{
+	text_char(t, type);
+	text_uint(t, n);
+	text_str(t, "\r\n");
+}
+
+static void
+resp_bulk(struct text *t, struct slice s)
+{
+	resp_count(t, '$', s.n);
+	text_add(t, s);
+	text_str(t, "\r\n");
+}
+
+/* ---- keys and values ---- */
+
+#define REDIS_PATH_MAX (REDIS_KEY_MAX - (sizeof REDIS_PREFIX - 1) - 1 - 2 * br_sha256_SIZE)
+
+/* The name in Redis of what the cache calls key; path_n: so many bytes of key are scheme, host
+ * and path. A long key is cut behind its path, and a hash tells it from others: what begins
+ * with a path can still be looked for. t has room for REDIS_KEY_MAX. */
+static void
+redis_key(struct text *t, struct slice key, size_t path_n)
+{
+	unsigned char hash[br_sha256_SIZE];
+
+	text_str(t, REDIS_PREFIX);
+	if (key.n <= REDIS_KEY_MAX - (sizeof REDIS_PREFIX - 1)) {
+		text_add(t, key);
+		return;
+	}
+	text_add(t, (struct slice){ key.p, MIN(path_n, REDIS_PATH_MAX) });
+	text_char(t, '#'); /* no request target has one */
+	sha256(key, hash);
+	for (size_t i = 0; i < sizeof hash; i++)
+		text_hex(t, hash[i], 2);
+}
+
+#define STORED_MAGIC 0x57415250 /* WARP */
+#define STORED_SUM   8
+
+/* Adds the lowest n bytes of v, big-endian. */
+static void
+number_write(struct text *t, uint64_t v, unsigned n)
+{
+	while (n-- > 0)
+		text_char(t, (char)(v >> 8 * n & 0xff));
+}
+
+static uint64_t
+number_read(const char **p, unsigned n)
+{
+	uint64_t v = 0;
+
+	while (n-- > 0)
+		v = v << 8 | (unsigned char)*(*p)++;
+	return v;
+}
+
+/* All of the front but the checksum. The key counts too: a value is good under its own
+ * name only. */
+static void
+stored_sum(char sum[STORED_SUM], struct slice key, const struct slice *parts, int n)
+{
+	unsigned char hash[br_sha256_SIZE];
+	br_sha256_context h;
+
+	br_sha256_init(&h);
+	br_sha256_update(&h, key.p, key.n);
+	for (int i = 0; i < n; i++)
+		br_sha256_update(&h, parts[i].p, parts[i].n);
+	br_sha256_out(&h, hash);
+	memcpy(sum, hash, STORED_SUM);
+}
+
+/* Writes the front of a value, STORED_FRONT bytes, to out and makes it parts[0]. The others,
+ * parts[1 .. n), are the head and pieces of the body. False: too long. */
+static bool
+stored_write(char out[STORED_FRONT], const struct stored *s, struct slice key,
+    struct slice *parts, int n)
+{
+	struct text t = { out, 0, STORED_FRONT - STORED_SUM, false };
+	uint64_t body_n = 0;
+
+	for (int i = 2; i < n; i++)
+		body_n += parts[i].n;
+	number_write(&t, STORED_MAGIC, 4);
+	number_write(&t, STORED_VERSION, 4);
+	number_write(&t, parts[1].n, 4);
+	number_write(&t, body_n, 4);
+	for (size_t i = 0; i < STORED_TIMES; i++)
+		number_write(&t, (uint64_t)s->times[i], 8);
+	for (size_t i = 0; i < STORED_FACTS; i++)
+		number_write(&t, s->facts[i], 4);
+	parts[0] = text_slice(&t);
+	stored_sum(out + t.n, key, parts, n);
+	parts[0].n += STORED_SUM;
+	return parts[1].n <= UINT32_MAX && body_n <= UINT32_MAX;
+}
+
+/* Takes apart what stored_write made; slices lie in value. False: it is not that, or was
+ * stored for another key. */
+static bool
+stored_read(struct stored *s, struct slice value, struct slice key)
+{
+	const char *p = value.p;
+	struct slice parts[] = { { p, STORED_FRONT - STORED_SUM }, { p + STORED_FRONT, 0 } };
+	char sum[STORED_SUM];
+	uint64_t head_n;
+
+	if (value.n < STORED_FRONT || number_read(&p, 4) != STORED_MAGIC ||
+	    number_read(&p, 4) != STORED_VERSION)
+		return false;
+	head_n = number_read(&p, 4);
+	parts[1].n = value.n - STORED_FRONT;
+	if (head_n + number_read(&p, 4) != parts[1].n)
+		return false;
+	stored_sum(sum, key, parts, LEN(parts));
+	if (memcmp(sum, value.p + STORED_FRONT - STORED_SUM, STORED_SUM) != 0)
+		return false;
+	for (size_t i = 0; i < STORED_TIMES; i++)
+		s->times[i] = (int64_t)number_read(&p, 8);
+	for (size_t i = 0; i < STORED_FACTS; i++)
+		s->facts[i] = (uint32_t)number_read(&p, 4);
+	s->head = (struct slice){ value.p + STORED_FRONT, (size_t)head_n };
+	s->body = slice_from(parts[1], (size_t)head_n);
+	return true;
 }
 
 FAST

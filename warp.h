@@ -278,6 +278,14 @@ enum {
 	PROXY_V2_TCP6 = 0x21
 };
 
+/* What stands behind the scheme of a service's URL, percent-decoded. */
+struct service_url {
+	struct slice user, password; /* password.p NULL: none */
+	struct slice host;           /* with its :port */
+	struct slice path;           /* with its first slash */
+	struct slice query;          /* as it is; p NULL: none */
+};
+
 /* ==== http ================================================================ */
 
 /* Fields that warp knows by name; order is that of field_names[]. */
@@ -656,6 +664,63 @@ struct sha_job {
 	unsigned round, rounds;
 	size_t password_n, salt_n;
 	unsigned char digest[SHA_BYTES_MAX], password[SHA_PASSWORD_MAX], salt[SHA_SALT_MAX];
+};
+
+/* ==== resp ================================================================ */
+
+struct redis_url {
+	bool tls;
+	struct slice user, password; /* empty: none */
+	uint32_t db;
+	struct addr addr;
+};
+
+/* What comes next in a reply. */
+enum resp_event {
+	RESP_MORE,    /* nothing yet */
+	RESP_TEXT,    /* text */
+	RESP_ERROR,   /* text, whose first word is its kind */
+	RESP_INTEGER, /* n */
+	RESP_NIL,
+	RESP_ARRAY,   /* n elements follow */
+	RESP_BULK,    /* a string of n bytes follows, in pieces */
+	RESP_PIECE,   /* text: some of them */
+	RESP_END,     /* of the string */
+	RESP_BAD      /* that is no RESP2, or too large: nothing more is read */
+};
+
+/* Replies being parsed, in whatever pieces they come. All zero but max at first. */
+struct resp {
+	uint64_t max;           /* bytes of the longest string that is taken */
+	/* of the last event: */
+	int64_t n;
+	struct slice text;      /* of a line: at most RESP_KEPT bytes */
+	unsigned at;            /* arrays around the element */
+	char type;              /* first byte of the reply */
+	bool whole;             /* the reply has ended */
+	/* the parser's: */
+	enum { RESP_IN_LINE, RESP_IN_BULK, RESP_IN_LF, RESP_IN_BAD } in;
+	uint64_t left;          /* bytes of the string to come */
+	uint32_t elements;      /* of the reply so far */
+	unsigned depth;         /* arrays that are open */
+	uint32_t due[RESP_DEPTH_MAX]; /* elements to come in each */
+	uint32_t line_n;        /* bytes of the line so far */
+	char last;              /* of these the last */
+	char line[RESP_KEPT];
+};
+
+enum {
+	STORED_TIMES = 4,
+	STORED_FACTS = 8,
+	STORED_FRONT = 4 * 4 + STORED_TIMES * 8 + STORED_FACTS * 4 + 8
+};
+
+/* A response as Redis has it. What times and facts mean is the cache's: it makes
+ * STORED_VERSION larger when that changes. */
+struct stored {
+	int64_t times[STORED_TIMES];
+	uint32_t facts[STORED_FACTS];
+	struct slice head, body; /* stored_read's */
 };
 
 /* ==== deflate ============================================================= */
