@@ -5890,7 +5890,7 @@ jws_mac(struct arena *a, struct slice key, struct slice header, struct slice pay
  * Owns    nothing.
  * Offers  redis_url_parse, resp_next, resp_count, resp_bulk, redis_key, stored_write,
  *         stored_read.
- * Calls   base, arena, addr, BearSSL's hash. What is said to Redis, and what it says:
+ * Calls   base, addr, BearSSL's hash. What is said to Redis, and what it says:
  *         RESP2, https://redis.io/docs/reference/protocol-spec. */
 
 #define REDIS_PORT 6379
@@ -8538,6 +8538,7 @@ static const struct kind {
 #define CLIENTS_MAX     1000000
 #define WEIGHT_MAX      65535
 #define RETRIES_MAX     64     /* bits of exchange.tried */
+#define OBJECT_BYTES_MAX 268435456 /* half of what Redis takes */
 #define PORT_PRESET     8080
 
 /* clang-format off */
@@ -8879,13 +8880,20 @@ static const struct key eab_keys[] = {
 	PLAIN("hmac", K_SECRET, TLS(out.eab_hmac), NULL, "Its key, base64url, as the CA says it."),
 };
 
+#define CACHE(field) AT(struct cache_conf, field)
 static const struct key cache_keys[] = {
-	SOON("size_bytes", K_BYTES, LATER_OFF, "0", NULL, "Memory of the cache; 0: none."),
-	SOON("max_object_bytes", K_BYTES, LATER, NULL, NULL, "Largest answer stored."),
-	SOON("redis_url", K_SECRET, LATER, NULL, NULL, "A second level in Redis."),
-	SOON("default_ttl_secs", K_SECS, LATER_OFF, "0", NULL, "For answers that say nothing."),
-	SOON("stale_secs", K_SECS, LATER, NULL, NULL, "Served so long after their time."),
-	SOON("redis_timeout_ms", K_INT, LATER, "50", NULL, "Longest wait for Redis."),
+	KEY("size_bytes", K_BYTES, CACHE(size_bytes), "0", 0, LIMIT_MAX,
+	    "Memory of the cache; 0: none."),
+	KEY("max_object_bytes", K_BYTES, CACHE(max_object_bytes), "1048576", 1, OBJECT_BYTES_MAX,
+	    "Largest answer stored."),
+	PLAIN("redis_url", K_SECRET, CACHE(redis_url), NULL, "A second level in Redis: "
+	    "redis://[[user]:password@]host[:port][/database], rediss:// (TLS) or unix:/path."),
+	KEY("default_ttl_secs", K_SECS, CACHE(default_ttl_ms), "0", 0, SECS_MAX,
+	    "For answers that say nothing."),
+	KEY("stale_secs", K_SECS, CACHE(stale_ms), "0", 0, SECS_MAX,
+	    "Served so long after their time."),
+	KEY("redis_timeout_ms", K_INT, CACHE(redis_timeout_ms), "50", 1, REDIS_SLOW_MS,
+	    "Longest wait for Redis."),
 };
 
 static const struct key postgres_keys[] = {
@@ -8962,7 +8970,7 @@ static const struct section sections[SECTIONS] = {
 	[SEC_TLS] = SECTION("tls", tls_keys, "TLS toward clients, and ACME."),
 	[SEC_CERT] = SECTION("tls.certs", cert_keys, "One certificate of several, with its key."),
 	[SEC_EAB] = SECTION("tls.acme_eab", eab_keys, "Both keys are needed."),
-	[SEC_CACHE] = LATER_SECTION("cache", cache_keys, "size_bytes", ""),
+	[SEC_CACHE] = SECTION("cache", cache_keys, "Answers kept, and shared through Redis."),
 	[SEC_POSTGRES] = LATER_SECTION("postgres", postgres_keys, NULL, ""),
 	[SEC_MIDDLEWARE] = SECTION("middleware", middleware_keys, "Switches for all routes."),
 	[SEC_LOG] = SECTION("log", log_keys, "What is written where."),
@@ -10211,9 +10219,9 @@ upstreams_read(struct reader *r, const struct toml *tables)
 	if (tables && tables->kind != TOML_TABLE) {
 		table_error(r, tables, "expected [upstreams.NAME], got %s",
 		    value_text(r->a, tables));
-		return;
+		tables = NULL;
 	}
-	c->upstreams = arena_alloc(r->a, (tables ? tables->count : 0) * sizeof *c->upstreams);
+	c->upstreams = arena_alloc(r->a, ((tables ? tables->count : 0) + 1) * sizeof *c->upstreams);
 	for (const struct toml *t = tables ? tables->first : NULL; t; t = t->next) {
 		struct upstream *up = &c->upstreams[c->n_upstreams];
 		up->index = c->n_upstreams++;
@@ -11377,7 +11385,7 @@ routes_read(struct reader *r, const struct toml *list)
 /* ==== conf ===================================================================
  * Owns    nothing: the caller owns a configuration.
  * Offers  conf_load, conf_simple, conf_free.
- * Calls   base, arena, walk, diag, toml, path, addr, route, x509, certs, keys, hints,
+ * Calls   base, arena, walk, diag, toml, path, addr, resp, route, x509, certs, keys, hints,
  *         values, upstreams, processes, routes. */
 
 #define HTTPS_PORT 443
@@ -11669,6 +11677,40 @@ tls_load(struct reader *r)
 	c->tls.set = certs_load(&c->tls, tls_say, r);
 }
 
+/* ---- [cache] ---- */
+
+/* The upstream that stands for Redis: behind all others, so that its name is looked up and its
+ * addresses are on the board, but nothing else sees it. No user's has a blank in its name. */
+static void
+redis_lower(struct reader *r)
+{
+	struct conf *c = r->conf;
+	struct cache_conf *cc = &c->cache;
+	struct upstream *up = &c->upstreams[c->n_upstreams];
+	const char *why;
+
+	r->where = "cache";
+	if (!cc->redis_url.p)
+		return;
+	if (!redis_url_parse(r->a, cc->redis_url, &cc->redis, &why)) {
+		key_error(r, "redis_url", "%s", why);
+		return;
+	}
+	*up = (struct upstream){ .name = "cache redis", .tls.verify = true, .n_instances = 1,
+		.instances = arena_alloc(r->a, sizeof *up->instances) };
+	up->instances[0] = (struct instance){ .up = up, .addr = cc->redis.addr, .replica = -1 };
+	cc->redis_at = &up->instances[0];
+	if (strlen(up->name) + strlen(cc->redis.addr.text) + 2 > INSTANCE_KEY_MAX)
+		key_error(r, "redis_url", "its address is too long");
+	if (!cc->redis.tls)
+		return;
+	if (cc->redis.addr.kind != ADDR_NAME)
+		key_error(r, "redis_url", "rediss needs the name of a host, which its certificate is "
+		    "checked for");
+	else if (!(up->tls.trust = trust_get(r, NULL, &why)))
+		key_error(r, "redis_url", "rediss cannot be verified: %s", why);
+}
+
 /* ---- [log] ---- */
 
 static void
@@ -11909,6 +11951,7 @@ conf_read(struct reader *r, const char *forced_listen)
 	tls_read(r);
 	server_read(r, forced_listen);
 	middleware_read(r);
+	top_read(r, SEC_CACHE, &r->conf->cache);
 	tls_load(r);
 	log_read(r);
 	admin_read(r);
@@ -11925,6 +11968,7 @@ conf_finish(struct reader *r)
 {
 	struct conf *c = r->conf;
 
+	redis_lower(r);
 	routes_read(r, toml_get(c->tree, "routes"));
 	c->has_gzip = c->middleware.gzip;
 	for (int i = 0; i < c->table.n; i++)
@@ -11993,7 +12037,7 @@ conf_simple(const char *listen, const char *target, char **argv)
 	struct reader r = { .conf = c, .a = &c->arena };
 	struct toml none = { .kind = TOML_TABLE };
 	struct upstream_read u = { .out = { .name = argv ? "app" : "target", .tls.verify = true } };
-	struct upstream *up = arena_alloc(r.a, sizeof *up);
+	struct upstream *up = arena_alloc(r.a, 2 * sizeof *up); /* and redis_lower's */
 
 	c->dir = path_here(r.a);
 	c->tree = toml_parse(r.a, S(""), &c->diags);
@@ -12615,7 +12659,7 @@ pages_load(struct conf *cf)
 
 /* ==== board ==================================================================
  * Owns    the one mapping that master, workers and helpers share.
- * Offers  board_open, board_adopt, board_attach, board_addrs_set, board_addrs_get,
+ * Offers  board_open, board_adopt, conf_peers, board_attach, board_addrs_set, board_addrs_get,
  *         board_hits_clear, board_changed, board_text_set, board_text_get,
  *         board_worker_gone, COUNT, rate_take, challenge_set, challenge_answer.
  * Calls   base, arena, clock, log, addr. The writers are named in warp.h. */
@@ -12819,13 +12863,20 @@ instance_key(const struct instance *in, char key[INSTANCE_KEY_MAX])
 	    INSTANCE_KEY_MAX;
 }
 
+/* All upstreams, and Redis, which stands behind them: their addresses are on the board. */
+static int
+conf_peers(const struct conf *cf)
+{
+	return cf->n_upstreams + (cf->cache.redis_at != NULL);
+}
+
 /* Gives each instance its record. -1: too many instances, or too long a key; logged. */
 static int
 board_attach(struct conf *cf)
 {
 	unsigned generation = cf->attached = ++board->generation;
 
-	for (int u = 0; u < cf->n_upstreams; u++)
+	for (int u = 0; u < conf_peers(cf); u++)
 		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
 			struct instance *in = &cf->upstreams[u].instances[i];
 			char key[INSTANCE_KEY_MAX];
@@ -25873,7 +25924,7 @@ resolve_fixed(struct conf *cf)
 {
 	bool names = false;
 
-	for (int u = 0; u < cf->n_upstreams; u++)
+	for (int u = 0; u < conf_peers(cf); u++)
 		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
 			struct instance *in = &cf->upstreams[u].instances[i];
 			if (in->addr.kind == ADDR_NAME)
@@ -25942,7 +25993,7 @@ resolve_round(const struct conf *cf, int life, char *failed, bool whole)
 {
 	bool all = true;
 
-	for (int u = 0; u < cf->n_upstreams; u++)
+	for (int u = 0; u < conf_peers(cf); u++)
 		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
 			const struct instance *in = &cf->upstreams[u].instances[i];
 			char *f = &failed[in->board - board->instances];

@@ -858,6 +858,18 @@ struct admin_conf {
 	struct slice expose; /* path prefix; empty: not reachable through routes */
 };
 
+struct instance;
+
+/* `[cache]` */
+struct cache_conf {
+	uint64_t size_bytes, max_object_bytes; /* 0: no cache */
+	uint32_t default_ttl_ms, stale_ms;
+	struct slice redis_url;     /* p NULL: no Redis */
+	uint32_t redis_timeout_ms;
+	struct redis_url redis;
+	struct instance *redis_at;  /* its address; NULL: no Redis */
+};
+
 enum host_header { HOST_PRESERVE, HOST_UPSTREAM, HOST_TEXT };
 enum proxy_out { PROXY_OUT_NONE, PROXY_OUT_V1, PROXY_OUT_V2 };
 
@@ -1093,9 +1105,10 @@ struct conf {
 	struct pairs types; /* extension, type */
 	struct log_conf log;
 	struct admin_conf admin;
+	struct cache_conf cache;
 	struct tls_conf tls;
 	struct slices env_names; /* variables that "env:NAME" texts name */
-	struct upstream *upstreams;
+	struct upstream *upstreams; /* behind the last the one that stands for Redis */
 	int n_upstreams;
 	struct process **processes; /* in start order */
 	int n_processes;

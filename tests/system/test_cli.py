@@ -92,7 +92,6 @@ BAD = {
     "TOML: the same key twice": ("[server]\nhttp_port = 1\nhttp_port = 2\n" + R, "http_port = 2",
         "(?i)twice|again|duplicate|already|defined"),
     "not yet: static files": ("[[routes]]\nstatic_dir = '/srv'\n", "static_dir", "not supported yet"),
-    "not yet: cache": ("[cache]\nsize_bytes = 1\n" + R, "cache", "not supported yet"),
     "not yet: uwsgi": ('[upstreams.app]\nurl = "uwsgi://h:1"\n[[routes]]\nupstream = "app"\n', "uwsgi", "not supported yet"),
     "not yet: a dialect": ('[webserver]\nupstream = "h:1"\n', "webserver", "not supported yet"),
     "not yet: gzip": ("[middleware]\ngzip_compression_enabled = true\n" + R, "gzip", "not supported yet"),

@@ -310,8 +310,11 @@ test_file_cannot_be_read(void **state)
 /* ---- not supported yet ---- */
 
 static const struct row later[] = {
-	{ UP "[cache]\nsize_bytes = 1\n", "4:2: error: cache: not supported yet" },
-	{ UP "[cache]\nredis_url = \"redis://x\"\n", "4:2: error: cache: not supported yet" },
+	{ UP "[cache]\nmax_object_bytes = 0\n", "5:20: error: cache.max_object_bytes: expected a number of bytes from 1" },
+	{ UP "[cache]\nredis_timeout_ms = 1001\n", "cache.redis_timeout_ms: expected a number from 1 to 1000, got 1001" },
+	{ UP "[cache]\nredis_url = \"redis://me@x\"\n", "5:13: error: cache.redis_url: a user has a password" },
+	{ UP "[cache]\nredis_url = \"rediss://127.0.0.1\"\n", "cache.redis_url: rediss needs the name of a host" },
+	{ UP "[cache]\nredis_url = \"\"\n", "cache.redis_url: must not be empty" },
 	{ UP "[postgres]\nurl = \"postgres://x\"\n", "4:2: error: postgres: not supported yet" },
 	{ UP "[webserver]\nupstream = \"localhost:1\"\n", "4:2: error: webserver: not supported yet" },
 	{ UP "[webserver]\n", "4:2: error: webserver: not supported yet" },
@@ -426,7 +429,7 @@ test_tls(void **state)
 static const struct row off[] = {
 	{ UP "[tls]\nenabled = false\ncert = \"a\"\n", "" },
 	{ UP "[tls]\n", "" },
-	{ UP "[cache]\nsize_bytes = 0\nredis_url = \"x\"\n", "" },
+	{ UP "[cache]\nsize_bytes = 0\nredis_url = \"redis://x\"\n", "" },
 	{ UP "hold_secs = 0\nslow_start_secs = 0.0\nmodifier1 = 0\nprotocol = \"http\"\n", "" },
 	{ "[[upstreams.a.instances]]\nsocket = \"/x\"\nbackup = false\nmax_connections = 0\n", "" },
 	{ ROUTE_TO_APP "gzip = false\ncache = false\nlisting = false\n", "" },
@@ -793,7 +796,7 @@ test_environment(void **state)
 		{ "WARPDRIVE_TLS_ACME_DIRECTORY", "/x", "", false },
 		{ "WARPDRIVE_TLS_DOMAINS", "a.example,*.b", "error: WARPDRIVE_TLS_DOMAINS: *.b: a wildcard is proved by DNS", true },
 		{ "WARPDRIVE_TLS_SESSION_CACHE", "x", "error: WARPDRIVE_TLS_SESSION_CACHE: expected a number from 0 to 16384", true },
-		{ "WARPDRIVE_CACHE_SIZE_BYTES", "5", "error: WARPDRIVE_CACHE_SIZE_BYTES: not supported yet", true },
+		{ "WARPDRIVE_CACHE_SIZE_BYTES", "x", "error: WARPDRIVE_CACHE_SIZE_BYTES: expected a number of bytes", true },
 		{ "WARPDRIVE_HTPP_PORT", "5", "warning: unknown variable WARPDRIVE_HTPP_PORT, did you mean 'WARPDRIVE_HTTP_PORT'?", false },
 		{ "WARPDRIVE_CONFIG", "5", "", false },
 		{ "WARPDRIVE_TARGET_HOST", "5", "", false },
