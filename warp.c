@@ -13116,7 +13116,7 @@ challenge_answer(struct slice domain, struct slice token, char out[ACME_TOKEN_MA
  * Offers  store_open, store_close, store_bells_open, store_join, store_bell,
  *         store_bell_drain, store_key, store_find, store_begin, store_head, store_add,
  *         store_finish, store_drop, store_look, store_read, store_skip, store_wait,
- *         store_claim, store_update, store_purge_key, store_purge_some, store_purge_all,
+ *         store_update, store_purge_key, store_purge_some, store_purge_all,
  *         store_repair, store_stats.
  * Calls   base, clock, log, board (COUNT, wide_*). Knows bytes, not HTTP.
  *
@@ -13582,7 +13582,7 @@ index_find(const struct store_key *k, bool filling)
 
 /* Copies what is known of r's entry; all but a state of STORE_BEGUN tells the head. */
 static void
-ref_look(struct store_ref *r, struct store_facts *facts, struct text *head)
+ref_look(struct store_ref *r, struct policy *facts, struct text *head)
 {
 	struct store_entry *e = entry_at(r->entry);
 
@@ -13602,7 +13602,7 @@ ref_look(struct store_ref *r, struct store_facts *facts, struct text *head)
  * `filling`: only that), and looks at it as store_look does. False: none, or bypass. */
 static bool
 store_find(const struct store_key *k, bool filling, struct store_ref *r,
-    struct store_facts *facts, struct text *head)
+    struct policy *facts, struct text *head)
 {
 	uint32_t b;
 
@@ -13624,7 +13624,7 @@ store_find(const struct store_key *k, bool filling, struct store_ref *r,
  * The head is added to *head, whose `full` tells that it is too long. STORE_CUT: there
  * is nothing to be had, or nothing more. False: try again. */
 static bool
-store_look(struct store_ref *r, struct store_facts *facts, struct text *head)
+store_look(struct store_ref *r, struct policy *facts, struct text *head)
 {
 	if (!store_enter())
 		return false;
@@ -13768,7 +13768,7 @@ store_begin(const struct store_key *k, struct store_ref *r)
  * now, so that store_add will not fail for want of it. False: it is not to be stored;
  * store_finish. */
 static bool
-store_head(struct store_ref *r, const struct store_facts *facts, struct slice head,
+store_head(struct store_ref *r, const struct policy *facts, struct slice head,
     size_t expect)
 {
 	struct store_entry *e = entry_at(r->entry);
@@ -13851,32 +13851,10 @@ store_drop(struct store_ref *r)
 	*r = (struct store_ref){ 0 };
 }
 
-/* ---- revalidation ---- */
-
-/* True: the caller alone revalidates r's entry until until_ms, unless it is done before
- * (store_update, or until_ms 0). False: somebody else does; store_wait tells when. */
-static bool
-store_claim(struct store_ref *r, int64_t until_ms)
-{
-	struct store_entry *e = entry_at(r->entry);
-	bool good;
-
-	if (!store_enter())
-		return false;
-	r->turn = e->turn;
-	good = until_ms == 0 || e->claim_ms == 0 || (int32_t)(e->claim_ms - (uint32_t)now_ms) <= 0;
-	if (good)
-		e->claim_ms = until_ms ? clock_low(until_ms) : 0;
-	if (until_ms == 0)
-		entry_wake(e);
-	store_leave();
-	return good;
-}
-
 /* New facts and a new head for r's whole entry, which ends a claim. Who has looked keeps
  * the old ones. False: no room, or the entry was purged. */
 static bool
-store_update(struct store_ref *r, const struct store_facts *facts, struct slice head)
+store_update(struct store_ref *r, const struct policy *facts, struct slice head)
 {
 	struct store_entry *e = entry_at(r->entry);
 	uint32_t more = head.n > e->head_room ? blocks_for(head.n) : 0, old = 0, last;
@@ -13899,7 +13877,6 @@ store_update(struct store_ref *r, const struct store_facts *facts, struct slice 
 		place_put(&p, head);
 		e->head_n = (uint32_t)head.n;
 		e->facts = *facts;
-		e->claim_ms = 0;
 		settled();
 		e->linked = true;
 		chain_free(old);

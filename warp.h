@@ -1180,6 +1180,7 @@ struct policy {
 	uint32_t error_s; /* and so long when the upstream fails */
 	bool shared;      /* also to who sends Authorization */
 	bool validates;   /* it has an ETag or Last-Modified to ask with */
+	uint16_t flags;   /* of an entry of the cache */
 };
 
 enum cache_use {
@@ -1555,14 +1556,6 @@ struct store_place {
 	uint32_t block, at;
 };
 
-/* What the cache notes about an entry; copied in and out whole. */
-struct store_facts {
-	int64_t stored_s;          /* wall clock */
-	uint32_t flags, status;
-	uint32_t age_s, fresh_s;   /* when it was stored; from then on */
-	uint32_t swr_s, sie_s;     /* stale-while-revalidate, stale-if-error */
-};
-
 enum store_state {
 	STORE_BEGUN, /* being filled: its head is not known yet */
 	STORE_HEAD,  /* being filled: its head is known */
@@ -1587,11 +1580,10 @@ struct store_entry {
 	struct store_place head, body; /* block 0: not known yet */
 	uint32_t head_n, head_room;    /* bytes of the head; most, in its place */
 	uint32_t head_chain;    /* blocks of a newer, longer head; 0: none */
-	uint32_t claim_ms;      /* clock_low: it is being revalidated until then; 0: it is not */
 	uint8_t writer;         /* token of the worker that fills or filled it */
 	bool linked;            /* in the index */
 	bool hot;               /* found since the hand last passed */
-	struct store_facts facts;
+	struct policy facts;    /* what the cache notes about it; copied in and out whole */
 };
 
 /* A cell of a worker's pin log: repair knows from it what a killed worker pinned. */

@@ -16,7 +16,7 @@ enum { SMALL = 65536, KEYS = 40, WORKERS = 3, MASTER = STORE_SLOTS, STEPS_MAX = 
 static struct store *s;
 static struct text head;
 static char head_bytes[8192];
-static struct store_facts facts;
+static struct policy facts;
 
 /* ---- several workers in one process ---- */
 
@@ -155,12 +155,12 @@ head_for(unsigned key, unsigned version)
 	return (struct slice){ h, n };
 }
 
-static struct store_facts
+static struct policy
 facts_of(unsigned key, unsigned version)
 {
-	return (struct store_facts){ .stored_s = (int64_t)version << 33, .flags = version,
-		.status = key, .age_s = version * 3, .fresh_s = key ^ version, .swr_s = ~version,
-		.sie_s = version + 7 };
+	return (struct policy){ .came_s = (int64_t)version << 33, .flags = 9,
+		.age_s = version * 3, .fresh_s = key ^ version, .while_s = ~version,
+		.error_s = version };
 }
 
 static bool
@@ -182,13 +182,14 @@ wrong(const char *what, unsigned key, unsigned version, size_t at)
 static unsigned
 whole_head(unsigned key)
 {
-	struct store_facts f = facts_of(key, facts.flags);
+	struct policy f = facts_of(key, facts.error_s);
 
-	if (memcmp(&f, &facts, sizeof f) != 0)
-		wrong("facts", key, facts.flags, 0);
-	if (!slice_eq(text_slice(&head), head_for(key, facts.flags)))
-		wrong("head", key, facts.flags, head.n);
-	return facts.flags;
+	if (f.came_s != facts.came_s || f.age_s != facts.age_s || f.fresh_s != facts.fresh_s ||
+	    f.while_s != facts.while_s || f.flags != facts.flags)
+		wrong("facts", key, facts.error_s, 0);
+	if (!slice_eq(text_slice(&head), head_for(key, facts.error_s)))
+		wrong("head", key, facts.error_s, head.n);
+	return facts.error_s;
 }
 
 /* Versions of bodies: an update adds to the high half. */
@@ -217,7 +218,7 @@ read_on(struct store_ref *r, unsigned key, unsigned version, size_t most)
 static bool
 put_head(struct store_ref *r, unsigned key, unsigned version, bool announced)
 {
-	struct store_facts f = facts_of(key, version);
+	struct policy f = facts_of(key, version);
 
 	return store_head(r, &f, head_for(key, version), announced ? body_length(key, body_version(version)) : 0);
 }
@@ -428,24 +429,19 @@ test_variants(void **state)
 }
 
 static void
-test_update_and_claim(void **state)
+test_update(void **state)
 {
 	struct store_key k;
 	struct store_ref r, other;
-	struct store_facts f;
+	struct policy f;
 
 	(void)state;
 	opened(SMALL);
 	k = key_of(6, "");
 	assert_true(put(6, "", 1) && find(&k, false, &r));
-	assert_true(store_claim(&r, now_ms + 1000));
 	be(1);
 	assert_true(find(&k, false, &other));
-	assert_false(store_claim(&other, now_ms + 1000));
 	assert_true(store_wait(&other));
-	now_ms += 1001;
-	assert_true(store_claim(&other, now_ms + 1000));
-	now_ms -= 1001;
 	for (unsigned i = 1; i < 40; i++) {
 		unsigned version = i << 16 | 1; /* shorter and longer ones */
 		f = facts_of(6, version);
@@ -454,7 +450,8 @@ test_update_and_claim(void **state)
 		be(1);
 		assert_int_equal(got(6, ""), version);
 		assert_false(store_wait(&other));
-		assert_true(store_claim(&other, now_ms + 1000));
+		head.n = 0;
+		assert_true(store_look(&other, &facts, &head));
 		assert_true(store_wait(&other));
 	}
 	assert_true(rings(1));
@@ -659,7 +656,7 @@ put_object(unsigned n)
 	static const char body[1024];
 	struct store_key k = key_of(n * 7, "");
 	struct store_ref r;
-	struct store_facts f = { 0 };
+	struct policy f = { 0 };
 	bool good = store_begin(&k, &r) && store_head(&r, &f, slice_of("Content-Type: a"), 1024) &&
 	    store_add(&r, (struct slice){ body, sizeof body });
 
@@ -756,7 +753,7 @@ step_find(void)
 static void
 step_update(void)
 {
-	struct store_facts f = facts_of(9, 5 << 16 | 1);
+	struct policy f = facts_of(9, 5 << 16 | 1);
 
 	store_update(&step_ref, &f, head_for(9, 5 << 16 | 1));
 }
@@ -764,7 +761,7 @@ step_update(void)
 static void
 step_update_short(void)
 {
-	struct store_facts f = facts_of(9, 7 << 16 | 1);
+	struct policy f = facts_of(9, 7 << 16 | 1);
 
 	store_update(&step_ref, &f, head_for(9, 7 << 16 | 1));
 }
@@ -925,9 +922,9 @@ live(unsigned slot)
 			if (r->state == STORE_WHOLE && refs[i].version &&
 			    r->pos != body_length(refs[i].key, body_version(refs[i].version)))
 				wrong("length", refs[i].key, refs[i].version, r->pos);
-			if (r->state == STORE_WHOLE && dice(4) == 0 && store_claim(r, now_ms + 5)) {
+			if (r->state == STORE_WHOLE && dice(4) == 0) {
 				unsigned next = body_version(refs[i].version) | dice(1000) << 16;
-				struct store_facts f = facts_of(refs[i].key, next);
+				struct policy f = facts_of(refs[i].key, next);
 				store_update(r, &f, head_for(refs[i].key, next));
 			}
 			if (r->state == STORE_WHOLE || r->state == STORE_CUT || dice(50) == 0)
@@ -1025,7 +1022,7 @@ main(void)
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_replace),
 		cmocka_unit_test(test_variants),
-		cmocka_unit_test(test_update_and_claim),
+		cmocka_unit_test(test_update),
 		cmocka_unit_test(test_purge),
 		cmocka_unit_test(test_busy_lock),
 		cmocka_unit_test(test_model),
