@@ -3016,20 +3016,30 @@ head_value(const struct head *h, struct slice name)
 	return (struct slice){ NULL, 0 };
 }
 
+/* The value of the next field of that id, from the one at *at on, which is 0 at first. */
+static bool
+head_next(const struct head *h, enum field_id id, int *at, struct slice *value)
+{
+	if (h->count[id] == 0)
+		return false;
+	while (*at < h->n && h->f[*at].id != id)
+		++*at;
+	if (*at == h->n)
+		return false;
+	*value = h->f[(*at)++].value;
+	return true;
+}
+
 /* Whether token is in the comma lists of the fields of that id. */
 static bool
 head_has(const struct head *h, enum field_id id, const char *token)
 {
 	struct slice want = slice_of(token), rest, item;
 
-	for (int i = h->first[id] - 1; h->first[id] && i < h->n; i++) {
-		if (h->f[i].id != id)
-			continue;
-		rest = h->f[i].value;
+	for (int at = 0; head_next(h, id, &at, &rest);)
 		while (slice_list_next(&rest, &item))
 			if (slice_ieq(item, want))
 				return true;
-	}
 	return false;
 }
 
@@ -3063,10 +3073,7 @@ coding_weight(const struct head *h, const char *coding)
 	struct slice want = slice_of(coding), rest, item, name;
 	int any = 0;
 
-	for (int i = h->first[F_ACCEPT_ENCODING] - 1; i >= 0 && i < h->n; i++) {
-		if (h->f[i].id != F_ACCEPT_ENCODING)
-			continue;
-		rest = h->f[i].value;
+	for (int at = 0; head_next(h, F_ACCEPT_ENCODING, &at, &rest);)
 		while (slice_list_next(&rest, &item)) {
 			slice_cut(&item, ';', &name);
 			if (slice_ieq(slice_trim(name), want))
@@ -3074,7 +3081,6 @@ coding_weight(const struct head *h, const char *coding)
 			if (slice_eq(slice_trim(name), S("*")))
 				any = weight_read(item);
 		}
-	}
 	return any;
 }
 
@@ -4067,16 +4073,13 @@ etag_eq(struct slice a, struct slice b, bool weak)
 	    slice_from(b, etag_is_weak(b) ? 2 : 0));
 }
 
-/* Whether the fields of that id, of which there are some, name etag; it may be empty. */
+/* Whether the fields of that id name etag; it may be empty. */
 static bool
 etag_listed(const struct head *h, enum field_id id, struct slice etag, bool weak)
 {
 	struct slice rest, item;
 
-	for (int i = h->first[id] - 1; i < h->n; i++) {
-		if (h->f[i].id != id)
-			continue;
-		rest = h->f[i].value;
+	for (int at = 0; head_next(h, id, &at, &rest);) {
 		if (slice_eq(rest, S("*")))
 			return true;
 		if (weak && etag.n > 0 && slice_eq(rest, etag))
@@ -4100,9 +4103,9 @@ if_range_holds(const struct head *h, struct slice etag, int64_t modified_s)
 	    (modified_s >= 0 && modified_s < now_s && date_read(f->value) == modified_s));
 }
 
-/* What the conditions of a request come to where there is something to answer with: 412,
- * 304, 206 (see ranges_parse), or 200. etag may be empty, modified_s -1: it has none.
- * RFC 9110 13.2.2. */
+/* What the conditions of a request come to where the answer would be 200: 412, 304, 206
+ * (see ranges_parse), or 200. etag may be empty, modified_s -1: it has none. RFC 9110
+ * 13.2.2. */
 static int
 conditions_check(const struct head *h, struct slice etag, int64_t modified_s)
 {
@@ -4122,8 +4125,6 @@ conditions_check(const struct head *h, struct slice etag, int64_t modified_s)
 	return h->method == M_GET && h->count[F_RANGE] == 1 &&
 	    if_range_holds(h, etag, modified_s) ? 206 : 200;
 }
-
-/* ---- codings ---- */
 
 /* ---- ranges ---- */
 
@@ -7238,20 +7239,20 @@ static const struct slice directive_names[DIRECTIVES] = {
 	[D_MUST_UNDERSTAND]  = { "must-understand", 15 },
 };
 
-/* Where the first member of a list ends, in which quotes hide commas. A quote that
- * nothing closes hides none: what stands behind it may forbid something. */
+/* Where the first member of a list ends, in which quotes hide commas. A quote that stays
+ * open hides none: what stands behind it may forbid something. */
 static size_t
-member_end(struct slice s, bool *bad)
+member_end(struct slice s, bool *open)
 {
 	size_t n;
 
-	*bad = false;
-	for (n = 0; n < s.n && (*bad || s.p[n] != ','); n++)
+	*open = false;
+	for (n = 0; n < s.n && (*open || s.p[n] != ','); n++)
 		if (s.p[n] == '"')
-			*bad = !*bad;
-		else if (*bad && s.p[n] == '\\' && n + 1 < s.n)
+			*open = !*open;
+		else if (*open && s.p[n] == '\\' && n + 1 < s.n)
 			n++;
-	if (*bad)
+	if (*open)
 		for (n = 0; n < s.n && s.p[n] != ','; n++)
 			;
 	return n;
@@ -7310,8 +7311,7 @@ cache_control_read(struct cache_control *cc, const struct head *h, enum field_id
 	int64_t v;
 
 	*cc = (struct cache_control){ .bad = false };
-	for (int i = 0; h->count[id] > 0 && i < h->n; i++) {
-		rest = h->f[i].id == id ? h->f[i].value : S("");
+	for (int at = 0; head_next(h, id, &at, &rest);)
 		while (directive_next(&rest, &d)) {
 			cc->any = true;
 			cc->bad |= d.bad;
@@ -7327,7 +7327,6 @@ cache_control_read(struct cache_control *cc, const struct head *h, enum field_id
 			}
 			cc->has |= DIRECTIVE(d.is);
 		}
-	}
 }
 
 /* The directives that count for a response, and in which fields they stand. A
@@ -7352,17 +7351,34 @@ field_is_withheld(const struct head *h, enum field_id by, enum field_id id, stru
 	struct directive d;
 	struct slice rest, item;
 
-	for (int i = 0; h->count[by] > 0 && !(read >> id & 1) && i < h->n; i++) {
-		rest = h->f[i].id == by ? h->f[i].value : S("");
+	for (int at = 0; !(read >> id & 1) && head_next(h, by, &at, &rest);)
 		while (directive_next(&rest, &d))
 			while (directive_names_fields(&d) && slice_list_next(&d.value, &item))
 				if (slice_ieq(item, name))
 					return true;
-	}
 	return false;
 }
 
 /* ---- storing ---- */
+
+/* Whether some frameworks would take another method, host or path from the fields of h:
+ * what they answer is not the target's, and others must not get it. */
+static bool
+head_overrides(const struct head *h)
+{
+	static const char *const names[] = { "x-original-url", "x-rewrite-url", "x-http-method",
+		"x-method-override", "x-host" };
+
+	for (int i = 0; i < h->n; i++)
+		for (size_t k = 0, n; h->f[i].id == F_OTHER && k < LEN(names); k++) {
+			struct slice s = h->f[i].name;
+			for (n = 0; n < s.n && lower(s.p[n] == '_' ? '-' : s.p[n]) == names[k][n]; n++)
+				;
+			if (!names[k][n])
+				return true;
+		}
+	return false;
+}
 
 /* What a request allows: a sum of CACHE_, 0: it passes the cache by. Only the upstream
  * knows what a body means to it, and whether nobody else has changed a thing. */
@@ -7374,7 +7390,8 @@ policy_asked(const struct head *req)
 	if ((req->method != M_GET && req->method != M_HEAD) || req->count[F_UPGRADE] > 0 ||
 	    req->count[F_TRANSFER_ENCODING] > 0 ||
 	    (req->count[F_CONTENT_LENGTH] > 0 && length_of(req) != 0) ||
-	    req->count[F_IF_MATCH] > 0 || req->count[F_IF_UNMODIFIED_SINCE] > 0)
+	    req->count[F_IF_MATCH] > 0 || req->count[F_IF_UNMODIFIED_SINCE] > 0 ||
+	    head_overrides(req))
 		return 0;
 	cache_control_read(&cc, req, F_CACHE_CONTROL);
 	return CACHE_LOOK | (cc.has & DIRECTIVE(D_NO_STORE) ? 0 : CACHE_STORE) |
@@ -7436,7 +7453,7 @@ policy_age(const struct policy *p)
 	return (uint32_t)MIN(p->age_s + MAX(now_s - p->came_s, (int64_t)0), DELTA_MAX);
 }
 
-/* Seconds until it can no longer be sent without asking. */
+/* Seconds for which it may still be sent, fresh or stale. */
 static uint32_t
 policy_left(const struct policy *p)
 {
@@ -7463,7 +7480,8 @@ policy_store(struct policy *p, const struct cache_rules *rules, const struct hea
 	    cc.has & DIRECTIVE(D_PRIVATE) ||
 	    (cc.has & DIRECTIVE(D_MUST_UNDERSTAND) ? !known : cc.has & DIRECTIVE(D_NO_STORE)) ||
 	    (req->count[F_AUTHORIZATION] > 0 && !(cc.has & SHARED)) ||
-	    (res->count[F_SET_COOKIE] > 0 && !field_is_withheld(res, by, F_SET_COOKIE, S("Set-Cookie"))) ||
+	    (res->count[F_SET_COOKIE] > 0 &&
+	    !field_is_withheld(res, by, F_SET_COOKIE, S("Set-Cookie"))) ||
 	    head_has(res, F_VARY, "*"))
 		return false;
 	*p = (struct policy){ .came_s = now_s, .age_s = age_of(res, delay_s),
@@ -7560,8 +7578,8 @@ policy_write(struct text *t, const struct head *res, const struct head *anew)
 
 /* ---- keys ---- */
 
-/* The codings of a request that matter: all that is said to the upstream, and what
- * Accept-Encoding is in a key. */
+/* What stands for Accept-Encoding in a key. The upstream must be told this and no more:
+ * it could choose a coding that others of the same class cannot read. */
 static struct slice
 encoding_class(const struct head *req)
 {
@@ -7578,14 +7596,12 @@ vary_names(struct text *t, const struct head *res)
 	struct slice rest, item;
 	size_t start = t->n;
 
-	for (int i = 0; res->count[F_VARY] > 0 && i < res->n; i++) {
-		rest = res->f[i].id == F_VARY ? res->f[i].value : S("");
+	for (int at = 0; head_next(res, F_VARY, &at, &rest);)
 		while (slice_list_next(&rest, &item)) {
 			if (t->n > start)
 				text_char(t, ',');
 			text_lower(t, item);
 		}
-	}
 }
 
 /* Adds the value of a field: lines joined, blanks around commas gone, unless quotes could
