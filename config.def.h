@@ -85,6 +85,15 @@
 #define RATE_CELLS       4096 /* clients a rate limit remembers; power of 2 */
 #define RATE_WAYS        4    /* cells looked at for one client */
 
+/* the cache */
+#define CHECKS_MAX     1024   /* bytes of If-None-Match and If-Modified-Since to the upstream */
+#define CACHE_WAIT_MS  5000   /* for another's fetch; then a request goes alone */
+#define CACHE_PASSES   1024   /* keys remembered whose answers cannot be stored; power of 2 */
+#define CACHE_PASS_MS  60000  /* so long: requests for them do not wait for each other */
+#define REPAIR_AGAIN_MS 10    /* until a store that another worker holds is repaired */
+#define PURGE_TRIES    100    /* of one key, while others hold the lock */
+#define CACHE_PIECES   16     /* of a stored body, copied at once */
+
 /* the store: the cache's memory */
 #define STORE_SLOTS    (2 * WORKERS_MAX) /* new and draining workers; / 32 */
 #define STORE_MIN      65536 /* bytes of a whole store */

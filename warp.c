@@ -7725,6 +7725,50 @@ reference_key(struct text *t, struct slice origin, const struct head *req, struc
 	return true;
 }
 
+/* ---- purging ---- */
+
+/* What a purge means: `*`, a path, a prefix of paths with a star behind it, or a URL (or
+ * host/path), also with a star. False: nothing. */
+static bool
+purge_parse(struct purge *p, struct slice text)
+{
+	struct path_view view;
+	struct text t = { p->text, 0, sizeof p->text, false };
+
+	*p = (struct purge){ .all = slice_eq(text, S("*")) };
+	p->prefix = text.n > 1 && slice_ends(text, S("*"));
+	text.n -= p->prefix;
+	p->path = slice_starts(text, S("/"));
+	if (p->path && path_normalise(text, &view) == 0)
+		text_add(&t, view.path);
+	else if (!p->path && memchr(text.p, '/', text.n))
+		text_add(&t, text);
+	p->n = t.n;
+	return p->all || (t.n > 0 && !t.full);
+}
+
+/* Whether the key of an entry is meant by a purge. */
+static bool
+purge_match(const void *arg, struct slice key)
+{
+	const struct purge *p = arg;
+	struct slice want = { p->text, p->n }, rest = key, url, path;
+	struct path_view view;
+
+	slice_cut(&rest, ' ', &url); /* behind it: the upstream */
+	path = url;
+	if (slice_starts(path, S("http")) && !slice_starts(want, S("http")))
+		path = slice_from(path, slice_starts(path, S("https")) ? 8 : 7);
+	if (p->path) {
+		path = slice_from(path, (size_t)((const char *)memchr(path.p, '/', path.n) - path.p));
+		slice_cut(&path, '?', &path);
+		if (path_normalise(path, &view) < 0)
+			return false;
+		path = view.path;
+	}
+	return p->prefix ? slice_starts(path, want) : slice_eq(path, want);
+}
+
 /* The keys under which nothing is right any more after that answer; they are in t.
  * Returns how many. RFC 9111 4.4. */
 static int
@@ -8829,7 +8873,8 @@ static const struct key route_keys[] = {
 	    "The upstream sees a request when it is whole; bytes kept in memory, "
 	    "the rest in a file."),
 	FLAG("websocket", ROUTE(out.websocket), "true", "Let upgrades through; else 426."),
-	SOON("cache", K_BOOL, LATER_OFF, NULL, NULL, "Cache answers; follows [cache]."),
+	FLAG("cache", ROUTE(out.cache), NULL,
+	    "Store answers and serve what is stored; true where cache.size_bytes is not 0."),
 	FLAG("gzip", ROUTE(out.gzip), NULL,
 	    "Compress answers, or do not; middleware.gzip_compression_enabled if not said."),
 	TEXT("description", ROUTE(out.description), NULL, "For people and logs."),
@@ -11351,6 +11396,9 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	out->has_max_body = toml_get(t, "max_body_bytes");
 	if (!toml_get(t, "gzip"))
 		out->gzip = r->conf->middleware.gzip;
+	if (!toml_get(t, "cache"))
+		out->cache = true;
+	out->cache = out->cache && out->action == ACT_UPSTREAM && r->conf->cache.size_bytes > 0;
 	if (rate && rate->kind == TOML_TABLE && !toml_get(rate, "requests"))
 		table_error(r, rate, "rate_limit needs requests");
 	if (out->rate.burst == 0)
@@ -13131,7 +13179,7 @@ challenge_answer(struct slice domain, struct slice token, char out[ACME_TOKEN_MA
  * Owns    the cache's memory, which workers share; what this process knows of it.
  * Offers  store_open, store_close, store_bells_open, store_join, store_bell,
  *         store_bell_drain, store_key, store_find, store_begin, store_head, store_add,
- *         store_finish, store_drop, store_look, store_read, store_skip, store_wait,
+ *         store_bells, store_finish, store_drop, store_look, store_read, store_skip, store_wait,
  *         store_update, store_purge_key, store_purge_some, store_purge_all,
  *         store_repair, store_stats.
  * Calls   base, clock, log, board (COUNT, wide_*). Knows bytes, not HTTP.
@@ -14055,6 +14103,20 @@ store_join(struct store *s, unsigned slot)
 	shelf.slot = slot;
 	shelf.pins = shelf.owed = 0;
 	s->workers[slot].rung = 0;
+}
+
+/* The descriptors of all bells, which workers must have; returns how many. */
+static int
+store_bells(int *fds)
+{
+	int n = 0;
+
+	for (unsigned i = 0; i < shelf.n_bells; i++) {
+		fds[n++] = shelf.bells[i][0];
+		if (shelf.bells[i][1] != shelf.bells[i][0])
+			fds[n++] = shelf.bells[i][1];
+	}
+	return n;
 }
 
 /* What to poll for reading. When it rings, store_bell_drain, then see who waits. */
@@ -19336,6 +19398,18 @@ find_process(const struct conf *cf, struct slice name, FILE *to)
 	return no_such(to, "process", &near);
 }
 
+static const char *
+find_purge(const struct conf *cf, struct slice name, FILE *to)
+{
+	static struct purge p;
+
+	if (cf->cache.store && purge_parse(&p, name))
+		return name.p;
+	fputs(cf->cache.store ? "expected a /path, a /prefix*, a URL, or *\n"
+	    : "there is no cache; see cache.size_bytes\n", to);
+	return NULL;
+}
+
 #define READ        .is_verb = false
 #define VERB        .is_verb = true
 #define OF_PROCESS  .is_verb = true, .takes = "/NAME", .find = find_process
@@ -19356,7 +19430,8 @@ static const struct admin_end admin_ends[] = {
 	{ "/drain", "/UPSTREAM/INSTANCE: no new requests", OF_INSTANCE },
 	{ "/enable", "/UPSTREAM/INSTANCE: requests again", OF_INSTANCE },
 	{ "/upgrade", "run the binary that lies there now", VERB },
-	{ "/purge", "/KEY or /PREFIX*: out of the cache", VERB, .takes = "/KEY", .later = true },
+	{ "/purge", "/TEXT: a /path, a /prefix*, a URL, or *: out of the cache", VERB,
+	  .takes = "/TEXT", .find = find_purge },
 };
 #undef READ
 #undef VERB
@@ -19365,9 +19440,8 @@ static void
 print_ends(FILE *to)
 {
 	for (size_t i = 0; i < LEN(admin_ends); i++)
-		if (!admin_ends[i].later)
-			fprintf(to, "%-4s %-9s %s\n", admin_ends[i].is_verb ? "POST" : "GET",
-			    admin_ends[i].path, admin_ends[i].help);
+		fprintf(to, "%-4s %-9s %s\n", admin_ends[i].is_verb ? "POST" : "GET",
+		    admin_ends[i].path, admin_ends[i].help);
 }
 
 /* The endpoint of path; NULL: none. *arg: the text behind it; p NULL: none. */
@@ -19441,7 +19515,7 @@ admin_judge(const struct admin_request *rq, const struct admin_end *e,
 		                          : NO_STORE "Allow: GET, HEAD\r\n";
 		return admin_no(to, 405, "wrong method; there is");
 	}
-	return e->later ? admin_no(to, 501, "not supported yet") : 200;
+	return 200;
 }
 
 /* 200: reply->verb is for the master. */
@@ -19556,7 +19630,7 @@ head_begin(void)
 static bool
 conn_is_tls(const struct conn *c)
 {
-	return c->s.ch.tls != NULL;
+	return c->s.ch.tls || c->ghost_tls;
 }
 
 /* The URL scheme that c speaks. */
@@ -19793,6 +19867,22 @@ client_of(const struct ip *peer, const struct head *h)
 	return client;
 }
 
+/* Whether a trusted proxy says that its client came by https: a redirect to https
+ * would never end. */
+static bool
+came_by_https(const struct exchange *x, const struct head *h)
+{
+	struct forwarded said;
+	struct ip client = x->c->peer;
+
+	if (!peer_is_trusted(x->c))
+		return false;
+	if (h->count[F_X_FORWARDED_PROTO] == 0 && h->count[F_X_FORWARDED_FOR] == 0)
+		return forwarded_find(h, &said, &client) && slice_ieq(said.proto, S("https"));
+	return h->count[F_X_FORWARDED_PROTO] == 1 &&
+	    slice_ieq(head_field(h, F_X_FORWARDED_PROTO)->value, S("https"));
+}
+
 /* ---- request ---- */
 
 static bool
@@ -19957,6 +20047,9 @@ request_drop(struct head *h, const struct exchange *x, bool trusted)
 		set |= FIELD(F_CONTENT_LENGTH);
 	if (!x->up.chunk_out)
 		set |= FIELD(F_TRAILER);
+	if (x->hit && x->hit->stores) /* all of it, for all who take such codings */
+		set |= FIELD(F_ACCEPT_ENCODING) | FIELD(F_RANGE) | FIELD(F_IF_RANGE) |
+		    FIELD(F_IF_NONE_MATCH) | FIELD(F_IF_MODIFIED_SINCE);
 	head_drop(h, set);
 	head_drop_twins(h, x->route, trusted);
 	head_edit(h, &x->route->add_headers, &x->route->remove_headers);
@@ -20057,6 +20150,23 @@ host_write(const struct forward *fw)
 }
 
 /* Writes fields about the client, about warp, and from the route. */
+/* What the cache asks for. */
+static void
+hit_write(const struct forward *fw)
+{
+	const struct hit *h = fw->x->hit;
+	struct slice codings = h->stores ? encoding_class(fw->h) : S("");
+	struct slice rest = { h->checks, h->checks_due ? h->checks_n : 0 }, line, name;
+
+	if (codings.n > 0 && !forward_skips(fw, S("Accept-Encoding")))
+		fw->put(fw->t, S("Accept-Encoding"), codings);
+	while (slice_cut(&rest, '\n', &line) && line.n > 1) {
+		line.n--; /* CR */
+		slice_cut(&line, ':', &name);
+		fw->put(fw->t, name, slice_trim(line));
+	}
+}
+
 static void
 added_write(const struct forward *fw)
 {
@@ -20064,6 +20174,8 @@ added_write(const struct forward *fw)
 
 	forward_write(fw);
 	subject_write(fw);
+	if (fw->x->hit)
+		hit_write(fw);
 	if (conf->middleware.via && !forward_skips(fw, S("Via")))
 		fw->put(fw->t, S("Via"), fw->h->minor ? S("1.1 warp") : S("1.0 warp"));
 	if (conf->server.request_id && !forward_skips(fw, S("X-Request-Id")))
@@ -20190,6 +20302,9 @@ upgrade_write(struct text *t, const struct exchange *x, const struct head *h)
 			line_write(t, S("Upgrade"), h->f[i].value);
 }
 
+static const char *const cached_words[CACHED] = { [CACHE_BYPASS] = "BYPASS", [CACHE_MISS] = "MISS",
+	[CACHE_STALE] = "STALE", [CACHE_HIT] = "HIT" };
+
 /* Drops fields that do not reach the client. */
 static void
 answer_drop(struct head *h, const struct exchange *x, const struct route *r)
@@ -20227,6 +20342,8 @@ answer_write(struct text *t, const struct exchange *x, struct head *h)
 		line_write(t, r->add_response_headers.v[i].name, r->add_response_headers.v[i].value);
 	if (x->sticks && x->u && !is_named(S("Set-Cookie"), &none.add_headers, &r->remove_response_headers))
 		cookie_write(t, x->inst, conn_is_tls(x->c));
+	if (x->hit)
+		answer_line(t, r, S("X-Cache"), slice_of(cached_words[x->hit->word]));
 	if (x->down.chunk_out)
 		text_add(t, S("Transfer-Encoding: chunked\r\n"));
 	if (h->status == 101) {
@@ -21206,7 +21323,7 @@ static bool
 flow_may_splice(const struct flow *f, const struct chan *to)
 {
 	return f->body.kind == BODY_LENGTH && f->body.left >= SPLICE_MIN && !f->chunk_out &&
-	    !f->zip && !f->from->pulls && f->from->in.n == 0 && !side_of(f->from)->ch.tls && !to->tls;
+	    !f->zip && !f->tap && !f->from->pulls && f->from->in.n == 0 && !side_of(f->from)->ch.tls && !to->tls;
 }
 
 /* Whether the kernel can pass the next piece from the source to the taker. */
@@ -21286,6 +21403,8 @@ flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready
 		head = NULL;
 		if ((used = flow_unframe(f, &piece)) < 0)
 			return flow_is_too_big(f) ? RELAY_TOO_BIG : first ? RELAY_BAD_FIRST : RELAY_BAD;
+		if (f->tap)
+			f->tap(f->tapped, piece, f->body.done);
 		if (f->zip)
 			piece = flow_squeeze(f, piece, &squeezed);
 		k = flow_frame(f, piece, v + n);
@@ -21547,24 +21666,25 @@ flight_own(const struct instance *in, size_t which, int n)
 	    memory_order_relaxed) + n), memory_order_relaxed);
 }
 
-/* x leaves its epoch. seen: the master may have looked while x was in it. */
+/* A request leaves the epoch of that parity. seen: the master may have looked while it
+ * was in it. */
 static void
-flight_leave(const struct exchange *x, const struct instance *in, bool seen)
+flight_leave(uint8_t parity, const struct instance *in, bool seen)
 {
 	struct board_instance *b = in->board;
 
-	if (places_less(&b->flights[x->parity], 1) == 0 &&
-	    (seen || b->run == RUN_DRAINING || b->epoch % FLIGHT_EPOCHS != x->parity))
+	if (places_less(&b->flights[parity], 1) == 0 &&
+	    (seen || b->run == RUN_DRAINING || b->epoch % FLIGHT_EPOCHS != parity))
 		quiet_due = true;
-	flight_own(in, x->parity, -1);
+	flight_own(in, parity, -1);
 }
 
 static void
-flight_end(const struct exchange *x, const struct instance *in)
+flight_end(uint8_t parity, const struct instance *in)
 {
 	atomic_store_explicit(&in->board->used_ms, clock_low(now_ms), memory_order_relaxed);
 	places_less(&in->board->in_flight, 1);
-	flight_leave(x, in, false);
+	flight_leave(parity, in, false);
 }
 
 /* Counts x in the current epoch: on the program that listens there now. */
@@ -21580,7 +21700,7 @@ flight_epoch(struct exchange *x, const struct instance *in)
 		b->flights[x->parity]++;
 		if (b->epoch == epoch)
 			return;
-		flight_leave(x, in, true);
+		flight_leave(x->parity, in, true);
 	}
 }
 
@@ -21598,14 +21718,14 @@ flight_begin(struct exchange *x, const struct instance *in)
 	flight_epoch(x, in);
 	do
 		if (n >= max) {
-			flight_leave(x, in, true);
+			flight_leave(x->parity, in, true);
 			return false;
 		}
 	while (!atomic_compare_exchange_weak(&b->in_flight, &n, n + 1));
 	atomic_store_explicit(&b->used_ms, clock_low(now_ms), memory_order_relaxed);
 	if (b->run == RUN_NONE || b->run == RUN_UP)
 		return true;
-	flight_end(x, in);
+	flight_end(x->parity, in);
 	return false;
 }
 
@@ -21904,11 +22024,263 @@ exchange_enter(struct exchange *x, enum exchange_state state)
 	x->state = state;
 }
 
+/* The request on u, of that parity, is over: u is kept for others, or closed. */
+static void
+upconn_leave(struct upconn *u, uint8_t parity, bool keep)
+{
+	flight_end(parity, u->inst);
+	if (u->inst->max_connections > 0 && u->state == UP_BUSY)
+		hold_place(u->inst->up); /* a refusing instance has no place */
+	timer_clear(&u->s.timer);
+	if (keep)
+		pool_give(u);
+	else
+		upconn_close(u);
+}
+
+/* Whether u, whose answer is whole, can serve another request. */
+static bool
+upconn_is_clean(const struct upconn *u)
+{
+	return u->s.src.in.n == 0 && !u->s.ch.waits && !u->s.src.end && !u->s.hup;
+}
+
+/* ---- the cache: what is filled and what is read ---- */
+
+static struct link hits_waiting = { &hits_waiting, &hits_waiting }; /* for the bell */
+static struct link hits_due = { &hits_due, &hits_due };             /* to be run */
+static struct link ghosts_gone = { &ghosts_gone, &ghosts_gone };    /* to be freed */
+static unsigned n_fetches;
+
+/* What was being stored for h is not, or not here. */
+static void
+hit_unfill(struct hit *h)
+{
+	if (h)
+		store_drop(&h->w);
+}
+
+static void
+hit_free(struct hit *h)
+{
+	if (!h)
+		return;
+	buf_free(&h->src.in);
+	link_drop(&h->link);
+	store_drop(&h->w);
+	store_drop(&h->r);
+	free(h);
+}
+
+/* Waits for news of r. False: there is news. */
+static bool
+hit_wait(struct hit *h)
+{
+	if (!store_wait(&h->r))
+		return false;
+	if (!h->link.next)
+		link_add(&hits_waiting, &h->link);
+	return true;
+}
+
+/* Reads a piece of the stored body; see struct source. It pulls but while it waits for
+ * more to come. */
+static ssize_t
+hit_fill(struct source *src)
+{
+	struct hit *h = (struct hit *)src;
+	struct iovec v[CACHE_PIECES];
+	int n;
+
+	if (src->in.n > 0 || !buf_room(&src->in))
+		return 0;
+	do
+		n = store_read(&h->r, v, CACHE_PIECES, (size_t)MIN(h->left, (uint64_t)RELAY_BYTES));
+	while (n == 0 && h->r.state < STORE_WHOLE && !hit_wait(h));
+	for (int i = 0; i < n; i++) {
+		memcpy(buf_p(&src->in) + src->in.n, v[i].iov_base, v[i].iov_len);
+		src->in.n += (uint32_t)v[i].iov_len;
+	}
+	if (src->in.n > 0) {
+		store_skip(&h->r, src->in.n);
+		h->left -= src->in.n;
+		return (ssize_t)src->in.n;
+	}
+	buf_free(&src->in);
+	src->pulls = h->r.state >= STORE_WHOLE;
+	if (!src->pulls)
+		return 0;
+	src->end = h->r.state == STORE_CUT ? SOURCE_CUT : SOURCE_ENDED;
+	return -1;
+}
+
+/* Stores what passes on its way to the client. */
+static void
+hit_tap(void *arg, struct slice piece, bool last)
+{
+	struct hit *h = arg;
+
+	if (!h->w.writing)
+		return;
+	h->taken += piece.n;
+	if (h->taken > conf->cache.max_object_bytes || (piece.n > 0 && !store_add(&h->w, piece)))
+		store_finish(&h->w, false);
+	else if (last)
+		store_finish(&h->w, true);
+}
+
+/* ---- the cache: fetching without a client ---- */
+
+/* The end of f, whose body came whole or did not. */
+static void
+fetch_end(struct fetch *f, bool whole)
+{
+	struct upconn *u = f->u;
+
+	store_finish(&f->w, whole);
+	store_drop(&f->w);
+	flow_end(&f->flow);
+	u->fetch = NULL;
+	upconn_leave(u, f->parity, whole && f->reusable && upconn_is_clean(u));
+	free(f);
+	n_fetches--;
+}
+
+/* Moves what is there into the cache; reads once if `ready`. */
+static void
+fetch_run(struct fetch *f, bool ready)
+{
+	struct source *from = f->flow.from;
+	struct slice piece;
+	ssize_t used;
+	bool stored;
+
+	do {
+		if (from->in.n == 0 && ready && !f->flow.body.done)
+			from->fill(from);
+		ready = false;
+		if ((used = flow_unframe(&f->flow, &piece)) < 0) {
+			fetch_end(f, false);
+			return;
+		}
+		stored = piece.n == 0 || store_add(&f->w, piece);
+		if (from->in.b)
+			buf_eat(&from->in, (size_t)used);
+		if (!stored || f->flow.body.done) {
+			fetch_end(f, stored);
+			return;
+		}
+	} while (from->in.n > 0);
+	if (from->end) {
+		fetch_end(f, false);
+		return;
+	}
+	loop_watch(&f->u->s.ch.w, POLLIN);
+	timer_set(&f->u->s.timer, f->read_ms);
+}
+
+static void
+fetch_ready(struct watch *w, short revents)
+{
+	struct upconn *u = OWNER(w, struct upconn, s.ch.w);
+
+	u->s.hup |= (revents & (POLLHUP | POLLERR)) != 0;
+	fetch_run(u->fetch, true);
+}
+
+static void
+fetch_due(struct timer *t)
+{
+	fetch_end(OWNER(t, struct upconn, s.timer)->fetch, false);
+}
+
+static uint32_t
+route_ms(uint32_t own, uint32_t upstreams)
+{
+	return own ? own : upstreams;
+}
+
+/* The rest of the answer that x receives goes on into the cache without x. */
+static void
+fetch_begin(struct exchange *x)
+{
+	struct fetch *f = xcalloc(1, sizeof *f);
+	struct upconn *u = x->u;
+
+	*f = (struct fetch){ .u = u, .flow = x->down, .w = x->hit->w, .parity = x->parity,
+		.reusable = x->reusable && (x->up.state == FLOW_OFF || x->up.state == FLOW_DONE),
+		.read_ms = route_ms(x->route->read_ms, u->inst->up->read_ms) };
+	n_fetches++;
+	f->flow.tap = NULL;
+	f->flow.zip = NULL;
+	f->flow.pipe = NULL;
+	f->flow.limit = conf->cache.max_object_bytes;
+	x->down.trailers = NULL; /* f's */
+	x->down.trailers_n = 0;
+	x->hit->w = (struct store_ref){ 0 };
+	x->u = NULL;
+	u->s.x = NULL;
+	u->fetch = f;
+	u->s.ch.w.ready = fetch_ready;
+	u->s.timer.fire = fetch_due;
+	fetch_run(f, false);
+}
+
+static void
+ghosts_free(void)
+{
+	struct link *first;
+
+	while ((first = link_first(&ghosts_gone))) {
+		link_drop(first);
+		free(OWNER(first, struct conn, link));
+	}
+}
+
+/* A client that nobody is, like c: for an exchange that goes on without one. */
+static struct conn *
+ghost_new(const struct conn *c)
+{
+	struct conn *g = xcalloc(1, sizeof *g);
+
+	*g = (struct conn){ .listener = c->listener, .peer = c->peer, .peer_port = c->peer_port,
+		.dest = c->dest, .dest_port = c->dest_port, .state = CONN_BUSY, .ghost = true,
+		.ghost_tls = c->s.ch.tls != NULL };
+	side_open(&g->s, -1, NULL);
+	return g;
+}
+
+/* x's client has left while x fetches for the cache, and perhaps for others: the fetch
+ * goes on. False: it does not. */
+static bool
+hit_goes_on(struct exchange *x)
+{
+	struct conn *c = x->c;
+
+	if (x->state == X_ANSWER) {
+		fetch_begin(x);
+		return false;
+	}
+	if (x->state < X_CONNECT || x->up.state == FLOW_ON)
+		return false;
+	x->c = ghost_new(c);
+	x->c->s.x = x;
+	x->to = &x->c->s.ch;
+	x->up.from = &x->c->s.src;
+	x->minor = 0; /* wants no 1xx */
+	c->s.x = NULL;
+	c->s.ch.broken = true;
+	c->state = CONN_CLOSE;
+	timer_clear(&c->s.timer);
+	return true;
+}
+
 static void
 exchange_free(struct exchange *x)
 {
 	if (req_of == x)
 		req_of = NULL;
+	hit_free(x->hit);
 	spool_free(x->spool);
 	spool_drop(&x->made);
 	flow_end(&x->up);
@@ -21917,23 +22289,15 @@ exchange_free(struct exchange *x)
 	block_give(x->block);
 }
 
-/* Lets go of the upstream connection: kept for others, or closed. */
+/* Lets go of the upstream connection. */
 static void
 upstream_leave(struct exchange *x, bool keep)
 {
 	struct upconn *u = x->u;
 
-	if (!u)
-		return;
 	x->u = NULL;
-	flight_end(x, x->inst);
-	if (x->inst->max_connections > 0 && u->state == UP_BUSY)
-		hold_place(x->inst->up); /* a refusing instance has no place */
-	timer_clear(&u->s.timer);
-	if (keep)
-		pool_give(u);
-	else
-		upconn_close(u);
+	if (u)
+		upconn_leave(u, x->parity, keep);
 }
 
 static void
@@ -21951,6 +22315,8 @@ exchange_count(const struct exchange *x)
 	wide_count(&me->latency_us, us);
 	wide_count(&me->bytes_in, x->up.body.total);
 	wide_count(&me->bytes_out, bytes_sent(x));
+	if (x->hit)
+		wide_count(&me->cached[x->hit->word], 1);
 }
 
 /* Ends x: counts, logs and frees it. The client's connection is idle again, or to
@@ -21965,6 +22331,13 @@ exchange_over(struct exchange *x)
 		hold_leave(x);
 	hold_settle(x);
 	auth_leave(x);
+	if (c->ghost) {
+		exchange_free(x);
+		c->s.x = NULL;
+		c->state = CONN_FREE;
+		link_add(&ghosts_gone, &c->link);
+		return STEP_DONE;
+	}
 	if (!x->admin) {
 		exchange_count(x);
 		if (access_on)
@@ -21989,6 +22362,8 @@ exchange_abort(struct exchange *x)
 	struct linger reset = { 1, 0 };
 	struct conn *c = x->c;
 
+	if (x->hit && x->hit->w.writing && x->u && !c->ghost && hit_goes_on(x))
+		return STEP_DONE;
 	if (x->status == 0)
 		x->status = STATUS_ABORTED;
 	if (x->state >= X_ANSWER && x->down.body.kind != BODY_LENGTH && !x->down.chunk_out)
@@ -22124,13 +22499,13 @@ answer_zip(struct exchange *x, struct head *h, uint64_t n)
 	head_add(h, S("Content-Encoding"), S("gzip"));
 }
 
-/* Sends head h and n bytes of what is in x->made. */
+/* Sends head h and n bytes of what src gives. */
 static enum step
-exchange_start(struct exchange *x, struct head *h, uint64_t n)
+exchange_start(struct exchange *x, struct head *h, struct source *src, uint64_t n)
 {
 	hold_settle(x);
 	request_settle(x);
-	flow_begin(&x->down, &x->made.src, BODY_LENGTH, n);
+	flow_begin(&x->down, src, BODY_LENGTH, n);
 	x->status = h->status;
 	if (draining)
 		x->keep = false;
@@ -22148,9 +22523,12 @@ exchange_answer(struct exchange *x, const struct answer *a)
 	bool bare = x->method == M_HEAD || a->status == 204 || a->status == 304;
 
 	upstream_leave(x, false);
+	hit_unfill(x->hit);
+	if (x->c->ghost)
+		return exchange_over(x);
 	x->made = spool_of(bare ? S("") : a->body, a->owned);
 	answer_head(&res, a);
-	return exchange_start(x, &res, x->made.size);
+	return exchange_start(x, &res, &x->made.src, x->made.size);
 }
 
 static enum step
@@ -22311,7 +22689,7 @@ exchange_content(struct exchange *x, const struct head *h, struct content *c, in
 	res.status = status;
 	res.reason = slice_of(status_text(status));
 	content_head(c, n, parts ? ((struct parts *)x->made.own)->boundary : NULL);
-	return exchange_start(x, &res, x->method == M_HEAD ? 0 : n);
+	return exchange_start(x, &res, &x->made.src, x->method == M_HEAD ? 0 : n);
 }
 
 /* The compressed neighbour of c->f that the request prefers, instead of it, which stays
@@ -22360,6 +22738,321 @@ exchange_file(struct exchange *x, const struct head *h, struct file *f, const st
 	if (conf->server.server_tokens)
 		head_add(&res, S("Server"), S("warp/" VERSION));
 	return exchange_content(x, h, &c, 200);
+}
+
+/* ---- the cache: answers ---- */
+
+static struct text stored_head; /* as the cache keeps it */
+static struct { uint32_t hash, until_ms; } passes[CACHE_PASSES];
+
+/* Before the first request, where there is a cache. */
+static void
+cache_open(const struct conf *cf)
+{
+	if (!cf->cache.store)
+		return;
+	stored_head.cap = cf->server.max_header_bytes + HEAD_ADDED_MAX;
+	stored_head.p = map_zeroed(stored_head.cap);
+}
+
+/* Whether answers to that key could not be stored lately. */
+static bool
+pass_known(const struct store_key *k)
+{
+	uint32_t high = (uint32_t)(k->hash >> 32) | 1;
+
+	return passes[k->hash % CACHE_PASSES].hash == high &&
+	    (int32_t)(passes[k->hash % CACHE_PASSES].until_ms - (uint32_t)now_ms) > 0;
+}
+
+static void
+pass_note(const struct store_key *k, bool passes_by)
+{
+	passes[k->hash % CACHE_PASSES].hash = passes_by ? (uint32_t)(k->hash >> 32) | 1 : 0;
+	passes[k->hash % CACHE_PASSES].until_ms = (uint32_t)now_ms + CACHE_PASS_MS;
+}
+
+/* The key of the request and, with the names that Vary says, of a variant. What two
+ * upstreams would say of one target is two things. False: it is too long. */
+static bool
+cache_key(const struct exchange *x, const struct head *rq, bool https, struct slice names,
+    struct store_key *k)
+{
+	static char key[STORE_KEY_MAX], vary[STORE_KEY_MAX];
+	struct text t = { key, 0, sizeof key, false }, v = { vary, 0, sizeof vary, false };
+
+	policy_key(&t, https, rq);
+	text_char(&t, ' ');
+	text_str(&t, x->route->upstream->name);
+	vary_key(&v, names, rq);
+	*k = store_key(text_slice(&t), text_slice(&v));
+	return !t.full && !v.full;
+}
+
+/* Purges what is stored under a key of policy_key, of that upstream, in all variants. */
+static void
+cache_purge(struct slice target, const struct upstream *up)
+{
+	char key[STORE_KEY_MAX];
+	struct text t = { key, 0, sizeof key, false };
+
+	text_add(&t, target);
+	text_char(&t, ' ');
+	text_str(&t, up->name);
+	for (int i = 0; i < PURGE_TRIES && !t.full && store_purge_key(text_slice(&t)) < 0; i++)
+		;
+}
+
+/* Finds what is stored for the request; its head is res. *k is the key under which the
+ * answer may be stored. False: nothing. */
+static bool
+cache_find(struct hit *h, const struct head *rq, struct store_key *k)
+{
+	static char names[STORE_KEY_MAX];
+	struct text t = { names, 0, sizeof names, false };
+
+	stored_head.n = 0;
+	stored_head.full = false;
+	if (!store_find(k, false, &h->r, &h->policy, &stored_head))
+		return false;
+	if (h->r.state != STORE_BEGUN && h->policy.flags & ENTRY_NAMES) {
+		text_add(&t, text_slice(&stored_head));
+		h->varies = hash64(0, t.p, t.n);
+		store_drop(&h->r);
+		stored_head.n = 0;
+		if (t.full || !cache_key(h->x, rq, h->https, text_slice(&t), k) ||
+		    !store_find(k, false, &h->r, &h->policy, &stored_head))
+			return false;
+	}
+	if (h->r.state == STORE_BEGUN ||
+	    (!stored_head.full && response_parse(&res, text_slice(&stored_head)) > 0))
+		return true;
+	store_drop(&h->r);
+	return false;
+}
+
+/* What is asked about res, which is stored. */
+static void
+cache_checks(struct hit *h)
+{
+	struct text t = { h->checks, 0, sizeof h->checks, false };
+
+	if (res.count[F_ETAG] > 0)
+		line_write(&t, S("If-None-Match"), head_field(&res, F_ETAG)->value);
+	if (res.count[F_LAST_MODIFIED] > 0)
+		line_write(&t, S("If-Modified-Since"), head_field(&res, F_LAST_MODIFIED)->value);
+	h->checks_due = !t.full && t.n > 0;
+	h->checks_n = (uint16_t)t.n;
+}
+
+/* The bytes of the body of r, whose head is res; UINT64_MAX: nobody knows yet. */
+static uint64_t
+hit_length(const struct hit *h)
+{
+	if (h->r.state == STORE_WHOLE || res.status == 204)
+		return store_length(&h->r);
+	return res.count[F_CONTENT_LENGTH] ? (uint64_t)slice_uint(head_field(&res,
+	    F_CONTENT_LENGTH)->value, INT64_MAX) : UINT64_MAX;
+}
+
+/* Answers with what is stored, whose head is res. */
+static enum step
+cache_serve(struct exchange *x, const struct head *rq, enum cached word)
+{
+	static char buf[128];
+	struct text t = { buf, 0, sizeof buf, false }, age = { buf + 32, 0, 32, false };
+	struct text part = { buf + 64, 0, 64, false };
+	struct hit *h = x->hit;
+	uint64_t size = hit_length(h), n = size;
+	struct ranges ranges = { .n = 0 };
+	int status = res.status;
+
+	h->word = word;
+	h->src = (struct source){ .fill = hit_fill, .pulls = true };
+	text_uint(&age, policy_age(&h->policy));
+	if (status == 200)
+		status = conditions_check(rq, res.count[F_ETAG] ? head_field(&res, F_ETAG)->value : S(""),
+		    head_date(&res, F_LAST_MODIFIED));
+	if (status == 206 && h->r.state == STORE_WHOLE)
+		status = ranges_parse(&ranges, head_field(rq, F_RANGE)->value, size);
+	if (status == 416)
+		return exchange_unranged(x, size);
+	status = status == 206 && ranges.n != 1 ? 200 : status;
+	if (status == 206) {
+		n = ranges.v[0].n;
+		store_skip(&h->r, (size_t)ranges.v[0].first);
+		range_write(&part, &ranges.v[0], size);
+	}
+	head_cut(&res, FIELD(F_AGE) | FIELD(F_CONTENT_LENGTH));
+	head_add(&res, S("Age"), text_slice(&age));
+	text_uint(&t, n);
+	if (status != 304 && status != 204)
+		head_add(&res, S("Content-Length"), text_slice(&t));
+	if (status == 206)
+		head_add(&res, S("Content-Range"), text_slice(&part));
+	if (status != res.status)
+		res.reason = slice_of(status_text(status));
+	res.status = status;
+	n = x->method == M_HEAD || status == 304 ? 0 : n;
+	h->left = n;
+	return exchange_start(x, &res, &h->src, n);
+}
+
+/* The upstream fails, but what is stored may stand in. */
+static enum step
+cache_save(struct exchange *x)
+{
+	struct hit *h = x->hit;
+
+	upstream_leave(x, false);
+	hit_unfill(h);
+	stored_head.n = 0;
+	if (x->c->ghost)
+		return exchange_over(x);
+	if (!store_look(&h->r, &h->policy, &stored_head) || stored_head.full ||
+	    response_parse(&res, text_slice(&stored_head)) <= 0)
+		return exchange_error(x, 503, "the cache is busy", S(""));
+	return cache_serve(x, exchange_request(x), CACHE_STALE);
+}
+
+/* The upstream is asked anew about what x is given stale; see hits_settle. */
+static void
+cache_refresh(const struct exchange *x, struct hit *h, const struct store_key *k)
+{
+	struct text none = { NULL, 0, 0, false };
+	const struct head *rq;
+	struct store_ref w;
+	struct exchange *y;
+	struct block *b;
+
+	if (x->head_block || !store_begin(k, &w))
+		return;
+	if (!w.writing) {
+		store_drop(&w);
+		return;
+	}
+	b = block_take(BLOCK_SMALL);
+	y = (void *)b->data;
+	*y = (struct exchange){ .c = ghost_new(x->c), .route = x->route, .block = b,
+		.start_us = now_us, .client = x->client, .method = x->method, .made.fd = -1,
+		.body_whole = true };
+	memcpy(y->id, x->id, sizeof y->id);
+	memcpy(b->data + sizeof *y, x->head_bytes.p, x->head_bytes.n);
+	y->head_bytes = (struct slice){ b->data + sizeof *y, x->head_bytes.n };
+	y->to = &y->c->s.ch;
+	y->c->s.x = y;
+	y->up.from = &y->c->s.src;
+	y->hit = xcalloc(1, sizeof *y->hit);
+	*y->hit = (struct hit){ .x = y, .w = w, .policy = h->policy, .https = h->https, .stores = true,
+		.alone = true };
+	cache_checks(y->hit);
+	if (!store_find(k, false, &y->hit->r, &y->hit->policy, &none))
+		y->hit->checks_due = false;
+	rq = exchange_request(y);
+	y->method_text = rq->method_text;
+	y->target = rq->target;
+	y->host = rq->host;
+	exchange_enter(y, X_PICK);
+	link_add(&hits_due, &y->hit->link);
+}
+
+/* x waits for what somebody else fetches, h->r. */
+static enum step
+cache_wait(struct exchange *x)
+{
+	struct hit *h = x->hit;
+
+	if (h->alone) {
+		store_drop(&h->r);
+		return STEP_WAIT;
+	}
+	exchange_enter(x, X_STORED);
+	return STEP_AGAIN;
+}
+
+/* Looks for x's answer in the cache. STEP_WAIT: the upstream is to be asked. */
+static enum step
+cache_look(struct exchange *x)
+{
+	struct head *rq = exchange_request(x);
+	struct hit *h = x->hit;
+	struct store_key k;
+	enum cache_use use;
+
+	store_drop(&h->r);
+	h->varies = 0;
+	h->word = CACHE_MISS;
+	if (!cache_key(x, rq, h->https, S(""), &k)) {
+		h->stores = false;
+		return STEP_WAIT;
+	}
+	if (cache_find(h, rq, &k)) {
+		if (h->r.state == STORE_BEGUN || (h->r.state == STORE_HEAD && h->policy.flags & ENTRY_PASSED))
+			return cache_wait(x);
+		use = policy_use(&h->policy, rq);
+		if (use == USE_STALE)
+			cache_refresh(x, h, &k);
+		if (use == USE_STALE || use == USE_FRESH)
+			return cache_serve(x, exchange_request(x), use == USE_FRESH ? CACHE_HIT
+			    : CACHE_STALE);
+		if (use == USE_VALIDATE && h->stores)
+			cache_checks(h);
+	}
+	if (h->only)
+		return exchange_error(x, 504, "it is not stored", S(""));
+	if (!h->stores || h->alone || pass_known(&k) || !store_begin(&k, &h->w) || h->w.writing)
+		return STEP_WAIT;
+	store_drop(&h->r); /* somebody else fetches it */
+	h->r = h->w;
+	h->w = (struct store_ref){ 0 };
+	return cache_wait(x);
+}
+
+/* The request may be answered from the cache, or its answer stored. STEP_WAIT: the
+ * upstream is to be asked. */
+static enum step
+cache_enter(struct exchange *x, const struct head *rq)
+{
+	unsigned asked = policy_asked(rq);
+	struct hit *h = xcalloc(1, sizeof *h);
+	bool stores = asked & CACHE_STORE && rq->method == M_GET && rq->count[F_RANGE] == 0;
+
+	x->hit = h;
+	*h = (struct hit){ .x = x, .https = conn_is_tls(x->c) || came_by_https(x, rq),
+		.stores = stores, .alone = !stores || rq->count[F_AUTHORIZATION] > 0,
+		.only = asked & CACHE_ONLY };
+	return asked & CACHE_LOOK ? cache_look(x) : STEP_WAIT;
+}
+
+/* Goes on with x, which waited for another's fetch. */
+static enum step
+cache_again(struct exchange *x)
+{
+	enum step s = cache_look(x);
+
+	if (s == STEP_WAIT) {
+		exchange_enter(x, X_PICK);
+		s = STEP_AGAIN;
+	}
+	return s;
+}
+
+/* Waits until the head of what another fetches is known, or all of it, or nothing
+ * comes of it: then x goes alone. */
+static enum step
+step_stored(struct exchange *x)
+{
+	struct hit *h = x->hit;
+
+	if (hit_wait(h))
+		return STEP_WAIT;
+	stored_head.n = 0;
+	if (!store_look(&h->r, &h->policy, &stored_head) || h->r.state == STORE_CUT)
+		h->alone = true;
+	else if (h->r.state == STORE_BEGUN ||
+	    (h->r.state == STORE_HEAD && h->policy.flags & ENTRY_PASSED))
+		return STEP_AGAIN;
+	return cache_again(x);
 }
 
 /* ---- an upstream that fails ---- */
@@ -22439,6 +23132,8 @@ exchange_failed(struct exchange *x, int status)
 	const struct process *p = x->route->upstream->process;
 	struct text t = { buf, 0, sizeof buf - 1, false };
 
+	if (x->hit && x->hit->r.entry && policy_saves(&x->hit->policy, 0))
+		return cache_save(x);
 	text_str(&t, x->cause);
 	if (p && conf->server.show_errors)
 		cause_of_process(&t, p);
@@ -22639,7 +23334,7 @@ exchange_stuck(struct exchange *x)
 static enum step
 exchange_undialled(struct exchange *x, int err)
 {
-	flight_end(x, x->inst);
+	flight_end(x->parity, x->inst);
 	if (err != EMFILE && err != ENFILE && err != ENOBUFS && err != ENOMEM)
 		return exchange_lost(x, LOST_CONNECT, strerror(err));
 	snprintf(x->cause, sizeof x->cause, "no descriptor left: %s", strerror(err));
@@ -22868,7 +23563,7 @@ exchange_release(struct exchange *x)
 		return;
 	x->up_us = (uint32_t)MIN(now_us - x->up_start_us, UINT32_MAX);
 	upstream_leave(x, x->reusable && x->up.state != FLOW_ON && x->up.state != FLOW_CUT &&
-	    u->s.src.in.n == 0 && !u->s.ch.waits && !u->s.src.end && !u->s.hup);
+	    upconn_is_clean(u));
 	if (x->up.state == FLOW_ON)
 		x->up.state = FLOW_CUT; /* the rest of the request goes nowhere */
 }
@@ -23078,12 +23773,179 @@ exchange_sendfile(struct exchange *x, size_t n)
 	return STEP_AGAIN;
 }
 
+/* ---- the cache: what the upstream answers ---- */
+
+static const struct cache_rules *
+cache_rules(void)
+{
+	static struct cache_rules rules;
+
+	rules.default_ttl_s = conf->cache.default_ttl_ms / SECOND_MS;
+	rules.stale_s = conf->cache.stale_ms / SECOND_MS;
+	return &rules;
+}
+
+/* Seconds since the upstream was asked. */
+static uint32_t
+cache_delay(const struct exchange *x)
+{
+	return (uint32_t)((now_us - x->up_start_us) / 1000 / SECOND_MS);
+}
+
+/* What the upstream answers is not stored: who waits for it goes alone, and so do those
+ * who ask for it in the next time. */
+static void
+cache_pass(struct hit *h, const struct head *rq)
+{
+	struct store_key k;
+
+	if (h->stores && cache_key(h->x, rq, h->https, S(""), &k))
+		pass_note(&k, true);
+	hit_unfill(h);
+}
+
+/* An answer to what changes things: what is stored of them is no longer right. */
+static void
+cache_spoil(const struct exchange *x)
+{
+	static char buf[KEYS_SPOILT * STORE_KEY_MAX];
+	struct text t = { buf, 0, sizeof buf, false };
+	struct head *rq = exchange_request(x);
+	struct slice keys[KEYS_SPOILT];
+	int n;
+
+	if (rq->method == M_GET || rq->method == M_HEAD)
+		return;
+	n = policy_spoilt(&t, keys, conn_is_tls(x->c) || came_by_https(x, rq), rq, &res);
+	for (int i = 0; i < n; i++)
+		cache_purge(keys[i], x->route->upstream);
+}
+
+/* Begins to store the answer res, which p allows: in h->w, or in a new entry. Where the
+ * answer varies, the names stand under the key, and the answer beside them. *k: its key.
+ * False: it cannot be stored. */
+static bool
+cache_begin(struct hit *h, const struct head *rq, const struct policy *p, uint64_t size,
+    struct store_key *k)
+{
+	static char names[STORE_KEY_MAX];
+	struct text t = { names, 0, sizeof names, false };
+	struct policy facts = *p;
+	uint64_t varies;
+
+	vary_names(&t, &res);
+	varies = t.n > 0 ? hash64(0, t.p, t.n) : 0;
+	if (t.full || !cache_key(h->x, rq, h->https, h->varies ? text_slice(&t) : S(""), k))
+		return false;
+	if (h->varies && h->varies != varies) {
+		store_purge_key(k->key);
+		return false;
+	}
+	if (!h->w.entry && (!store_begin(k, &h->w) || !h->w.writing))
+		return false;
+	if (varies && !h->varies) {
+		facts.flags = ENTRY_NAMES;
+		store_finish(&h->w, store_head(&h->w, &facts, text_slice(&t), 0));
+		store_drop(&h->w);
+		if (!cache_key(h->x, rq, h->https, text_slice(&t), k) || !store_begin(k, &h->w) ||
+		    !h->w.writing)
+			return false;
+	}
+	facts.flags = size == UINT64_MAX ? ENTRY_PASSED : 0;
+	head_drop(&res, FIELD(F_X_SENDFILE) | FIELD(F_X_ACCEL_REDIRECT));
+	stored_head.n = 0;
+	stored_head.full = false;
+	policy_write(&stored_head, &res, NULL);
+	h->taken = 0;
+	return !stored_head.full && store_head(&h->w, &facts, text_slice(&stored_head),
+	    size == UINT64_MAX ? 0 : (size_t)size);
+}
+
+/* A 304 to x's own question: what is stored is right, and has the new fields. */
+static enum step
+cache_renew(struct exchange *x, const struct head *rq, size_t n)
+{
+	static struct head old;
+	static struct text merged;
+	struct hit *h = x->hit;
+	struct policy p;
+
+	if (!merged.p)
+		merged = (struct text){ map_zeroed(stored_head.cap), 0, stored_head.cap, false };
+	merged.n = stored_head.n = 0;
+	merged.full = stored_head.full = false;
+	if (!store_look(&h->r, &p, &stored_head) || stored_head.full ||
+	    response_parse(&old, text_slice(&stored_head)) <= 0)
+		return exchange_error(x, 503, "the cache is busy", S(""));
+	head_drop(&res, 0);
+	policy_write(&merged, &old, &res);
+	if (merged.full || response_parse(&old, text_slice(&merged)) <= 0)
+		return exchange_lost(x, LOST_BAD, "sent a 304 too long");
+	if (!policy_store(&p, cache_rules(), rq, &old, cache_delay(x)))
+		p.fresh_s = 0;
+	h->policy = p;
+	store_update(&h->r, &p, text_slice(&merged)); /* or it is asked about again */
+	hit_unfill(h);
+	x->status = 304;
+	upstream_answered(x);
+	buf_eat(&x->u->s.src.in, n);
+	exchange_release(x);
+	if (x->c->ghost)
+		return exchange_over(x);
+	response_parse(&res, text_slice(&merged));
+	return cache_serve(x, rq, CACHE_HIT);
+}
+
+/* The answer res, a head of n bytes, may be of use to the cache. STEP_WAIT: it goes to
+ * the client, whatever is stored of it. */
+static enum step
+cache_answer(struct exchange *x, size_t n)
+{
+	struct head *rq = exchange_request(x);
+	struct hit *h = x->hit;
+	struct body *b = &x->down.body;
+	uint64_t size = b->kind == BODY_LENGTH ? b->left : b->kind == BODY_NONE ? 0 : UINT64_MAX;
+	struct text none = { NULL, 0, 0, false };
+	struct store_key k;
+	struct policy p;
+
+	if (h->r.entry && h->checks_due && res.status == 304)
+		return cache_renew(x, rq, n);
+	if (h->r.entry && policy_saves(&h->policy, res.status)) {
+		x->status = res.status;
+		upstream_answered(x);
+		return cache_save(x);
+	}
+	store_drop(&h->r);
+	if (!h->stores || (size != UINT64_MAX && size > conf->cache.max_object_bytes) ||
+	    !policy_store(&p, cache_rules(), rq, &res, cache_delay(x)) ||
+	    !cache_begin(h, rq, &p, size, &k)) {
+		cache_pass(h, rq);
+		return x->c->ghost ? exchange_over(x) : STEP_WAIT;
+	}
+	pass_note(&k, false);
+	if (x->c->ghost ||
+	    (size != UINT64_MAX && store_find(&k, true, &h->r, &h->policy, &none))) {
+		x->status = res.status;
+		upstream_answered(x);
+		buf_eat(&x->u->s.src.in, n);
+		fetch_begin(x);
+		if (x->c->ghost || response_parse(&res, text_slice(&stored_head)) <= 0)
+			return exchange_over(x);
+		return cache_serve(x, exchange_request(x), CACHE_MISS);
+	}
+	x->down.tap = hit_tap;
+	x->down.tapped = h;
+	return STEP_WAIT;
+}
+
 /* The final answer's head is here, n bytes of it. */
 static enum step
 exchange_respond(struct exchange *x, size_t n)
 {
 	bool tunnel = res.status == 101;
 	enum relay r;
+	enum step s;
 
 	if (tunnel && !x->upgrade)
 		return exchange_lost(x, LOST_BAD, "switched protocols unasked");
@@ -23095,6 +23957,10 @@ exchange_respond(struct exchange *x, size_t n)
 	else if (conf->middleware.x_sendfile && (res.count[F_X_SENDFILE] ||
 	    res.count[F_X_ACCEL_REDIRECT]))
 		return exchange_sendfile(x, n);
+	if (x->hit && (s = cache_answer(x, n)) != STEP_WAIT)
+		return s;
+	if (x->route->cache && conf->cache.store && !tunnel)
+		cache_spoil(x);
 	if (conf->has_gzip && !tunnel)
 		answer_zip(x, &res, x->down.body.left);
 	if (!answer_write(head_begin(), x, &res))
@@ -23233,6 +24099,7 @@ static const struct {
 	[X_ASK]     = { step_rest,    0,         0,      WAIT_NOTHING },
 	[X_SPOOL]   = { step_spool,   POLLIN,    0,      WAIT_NOTHING },
 	[X_PICK]    = { step_pick,    0,         0,      WAIT_NOTHING },
+	[X_STORED]  = { step_stored,  POLLRDHUP, 0,      WAIT_STORED },
 	[X_HOLD]    = { step_rest,    POLLRDHUP, 0,      WAIT_NOTHING },
 	[X_CONNECT] = { step_connect, 0,         0,      WAIT_CONNECT },
 	[X_SEND]    = { step_send,    0,         0,      WAIT_NOTHING },
@@ -23261,6 +24128,7 @@ side_deadline(struct side *s, enum wait what, uint32_t ms, short events)
 {
 	static const short moves[] = {
 		[WAIT_READ] = POLLIN, [WAIT_WRITE] = POLLOUT, [WAIT_TUNNEL] = POLLIN | POLLOUT,
+		[WAIT_STORED] = 0,
 	};
 
 	if (s->waits != what || events & moves[what])
@@ -23284,18 +24152,14 @@ client_arm(struct exchange *x)
 	side_watch(c, (short)(want | (out ? POLLOUT : 0)));
 	if (states[x->state].wait == WAIT_TUNNEL)
 		side_deadline(c, WAIT_TUNNEL, conf->server.tunnel_ms, x->c_events | x->u_events);
+	else if (states[x->state].wait == WAIT_STORED)
+		side_deadline(c, WAIT_STORED, CACHE_WAIT_MS, 0);
 	else if (out)
 		side_deadline(c, WAIT_WRITE, conf->server.write_ms, x->c_events);
 	else if (want & POLLIN)
 		side_deadline(c, WAIT_READ, conf->server.body_ms, x->c_events);
 	else
 		side_deadline(c, WAIT_NOTHING, 0, x->c_events);
-}
-
-static uint32_t
-route_ms(uint32_t own, uint32_t upstreams)
-{
-	return own ? own : upstreams;
 }
 
 static void
@@ -23339,7 +24203,8 @@ exchange_run(struct exchange *x)
 	while (s == STEP_AGAIN);
 	if (s == STEP_DONE || c->s.x != x)
 		return;
-	client_arm(x);
+	if (!c->ghost)
+		client_arm(x);
 	if (x->u)
 		upstream_arm(x);
 	x->c_ready = x->u_ready = false;
@@ -23354,7 +24219,7 @@ exchange_client_event(struct exchange *x, short revents)
 	struct side *c = &x->c->s;
 	/* a client that closes while it waits for an instance counts as gone */
 	bool gone = revents & (POLLERR | POLLHUP | POLLNVAL) ||
-	    (x->state == X_HOLD && revents & POLLRDHUP);
+	    ((x->state == X_HOLD || x->state == X_STORED) && revents & POLLRDHUP);
 
 	if (gone && x->state != X_TUNNEL) {
 		exchange_abort(x);
@@ -23381,7 +24246,11 @@ exchange_client_due(struct exchange *x)
 
 	if (x->state == X_TUNNEL)
 		s = exchange_over(x);
-	else if (!x->c->s.ch.waits && x->state < X_ANSWER)
+	else if (x->state == X_STORED) {
+		x->hit->alone = true;
+		link_drop(&x->hit->link);
+		s = cache_again(x);
+	} else if (!x->c->s.ch.waits && x->state < X_ANSWER)
 		s = exchange_error(x, 408, "the request body did not come", S(""));
 	else
 		s = exchange_abort(x);
@@ -23672,9 +24541,12 @@ gate_forward(struct exchange *x, const struct head *h)
 {
 	bool has_body = x->up.body.kind != BODY_NONE;
 	struct answer notice;
+	enum step s;
 
 	if (maintenance_answer(x->route->upstream, &notice))
 		return exchange_answer(x, &notice);
+	if (x->route->cache && conf->cache.store && (s = cache_enter(x, h)) != STEP_WAIT)
+		return s;
 	x->expect = has_body && h->minor > 0 && h->count[F_EXPECT] > 0;
 	x->upgrade = wants_upgrade(h);
 	if (x->upgrade && !x->route->websocket)
@@ -23899,22 +24771,6 @@ host_has_cert(const struct cert_set *set, struct slice host)
 		if (cert_rank(set, &set->v[i], host) == best && set->v[i].origin != CERT_MADE)
 			return true;
 	return false;
-}
-
-/* Whether a trusted proxy says that its client came by https: a redirect to https
- * would never end. */
-static bool
-came_by_https(const struct exchange *x, const struct head *h)
-{
-	struct forwarded said;
-	struct ip client = x->c->peer;
-
-	if (!peer_is_trusted(x->c))
-		return false;
-	if (h->count[F_X_FORWARDED_PROTO] == 0 && h->count[F_X_FORWARDED_FOR] == 0)
-		return forwarded_find(h, &said, &client) && slice_ieq(said.proto, S("https"));
-	return h->count[F_X_FORWARDED_PROTO] == 1 &&
-	    slice_ieq(head_field(h, F_X_FORWARDED_PROTO)->value, S("https"));
 }
 
 /* Whether x came by plain http and is sent to https. In front of a unix socket (no
@@ -24663,6 +25519,37 @@ front_release(struct queue *q)
 	q->go = 0;
 }
 
+/* Goes on with the exchanges of a ring of hits. */
+static void
+front_hits(struct link *ring)
+{
+	struct link now = *ring, *first;
+
+	if (ring->next == ring)
+		return;
+	now.next->prev = now.prev->next = &now;
+	ring->next = ring->prev = ring;
+	while ((first = link_first(&now))) {
+		struct hit *h = OWNER(first, struct hit, link);
+		struct conn *c = h->x->c;
+		link_drop(&h->link);
+		h->src.pulls = true;
+		exchange_run(h->x);
+		conn_go(c);
+		scratch_settle();
+	}
+}
+
+/* There is news of what is being stored. */
+static void
+front_rung(struct watch *w, short revents)
+{
+	(void)w;
+	(void)revents;
+	store_bell_drain();
+	front_hits(&hits_waiting);
+}
+
 /* Lets the oldest held request of each upstream try again. */
 static void
 front_wake(const struct conf *cf)
@@ -24700,6 +25587,8 @@ front_settle(const struct conf *cf)
 			front_release(&cf->upstreams[i].roster->queue);
 	}
 	front_admit();
+	front_hits(&hits_due);
+	ghosts_free();
 	quiet_due = quiet_due && !master_tell(CTL_QUIET, "");
 	return auth_busy() ? 0 : quiet_due ? HELD_AGAIN_MS : -1;
 }
@@ -25337,7 +26226,7 @@ health_stop(void)
 
 #define WATCHES_SPARE 3 /* the master's, two logs */
 
-static struct watch ctl_watch;
+static struct watch ctl_watch, bell_watch;
 static bool worker_stops;
 static struct cert_set **worker_set; /* where the configuration has it */
 
@@ -25480,6 +26369,7 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	heads_open(cf);
 	rosters_open(cf);
 	gate_open();
+	cache_open(cf);
 	access_start(cf, &me->log_dropped);
 	worker_set = &cf->tls.set;
 	ctl_fd = ctl;
@@ -25487,6 +26377,11 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	loop_watch(&ctl_watch, POLLIN);
 	loop_first = &ctl_watch; /* a leaving worker accepts no more */
 	front_open(ls, n, share);
+	if (cf->cache.store) {
+		store_join(cf->cache.store, (unsigned)(me - board->workers));
+		bell_watch = (struct watch){ .fd = store_bell(), .slot = -1, .ready = front_rung };
+		loop_watch(&bell_watch, POLLIN);
+	}
 }
 
 /* Carries traffic until the master stops it, or it has drained. */
@@ -25503,7 +26398,7 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 	worker_open(cf, ls, n, ctl);
 	if (send(ctl, &ready, 1, MSG_NOSIGNAL) < 0)
 		_exit(EXIT_OTHER);
-	while (!worker_stops && (!draining || n_conns > 0)) {
+	while (!worker_stops && (!draining || n_conns + n_fetches > 0)) {
 		loop_turn(wait_ms < 0 ? access_due_ms() : wait_ms);
 		access_flush(false);
 		wait_ms = front_settle(cf);
@@ -30263,11 +31158,12 @@ worker_child(void *task, int ctl)
 static int
 worker_start(struct conf *cf, struct listeners *ls, unsigned generation)
 {
-	int keep[HELPER_KEEPS + LISTENERS_MAX] = { cf->log.access.fd, cf->log.error.fd }, n = 2;
-	int slot = 0, ctl;
+	int keep[HELPER_KEEPS + LISTENERS_MAX + 2 * STORE_SLOTS] = { cf->log.access.fd,
+		cf->log.error.fd };
+	int n = 2, slot = 0, ctl;
 	pid_t pid;
 
-	while (slot < WORKER_SLOTS && m.workers[slot].pid > 0)
+	while (slot < WORKER_SLOTS && (m.workers[slot].pid > 0 || m.workers[slot].store))
 		slot++;
 	if (slot == WORKER_SLOTS) {
 		log_error("no slot for another worker: too many are still draining");
@@ -30275,15 +31171,32 @@ worker_start(struct conf *cf, struct listeners *ls, unsigned generation)
 	}
 	for (int i = 0; i < ls->n; i++)
 		keep[n++] = ls->v[i].fd;
+	if (cf->cache.store && store_bells_open((unsigned)slot + 1) < 0)
+		return -1;
+	n += store_bells(keep + n);
 	if ((pid = helper_start("worker", worker_child, &(struct worker_task){ cf, ls, slot }, keep,
 	    n, &ctl)) < 0)
 		return -1;
 	board->workers[slot].state = WORKER_STARTING;
 	board->workers[slot].pid = pid;
 	m.workers[slot] = (struct worker){ .ctl = { .fd = ctl, .slot = -1 }, .pid = pid,
-		.generation = generation, .attached = cf->attached, .started_ms = now_ms };
+		.generation = generation, .attached = cf->attached, .store = cf->cache.store,
+		.started_ms = now_ms };
 	log_debug("worker %d of generation %u started", (int)pid, generation);
 	return 0;
+}
+
+/* The memory of cf's cache: that of old (or NULL), if it has the same size. Without
+ * memory there is no cache; logged. */
+static void
+cache_adopt(struct conf *cf, const struct conf *old)
+{
+	struct cache_conf *c = &cf->cache;
+
+	if (old && old->cache.store && old->cache.size_bytes == c->size_bytes)
+		c->store = old->cache.store;
+	else if (c->size_bytes > 0)
+		c->store = store_open((size_t)MIN(c->size_bytes, (uint64_t)SIZE_MAX / 2));
 }
 
 static int
@@ -31165,6 +32078,7 @@ reload_begin(void)
 		return;
 	}
 	m.next = cf;
+	cache_adopt(cf, m.conf);
 	cf->tls.set = certs_keep(cf->tls.set, m.conf->tls.set, &cf->tls.domains);
 	cf->hits_half = !m.conf->hits_half;
 	board_hits_clear(cf->hits_half);
@@ -31413,6 +32327,38 @@ master_late(struct timer *t)
 	master_event(EV_LATE);
 }
 
+/* s serves no worker and no configuration: it goes. */
+static void
+store_settle(struct store *s)
+{
+	bool used = (m.conf && m.conf->cache.store == s) || (m.next && m.next->cache.store == s);
+
+	for (int i = 0; i < WORKER_SLOTS && !used; i++)
+		used = m.workers[i].store == s;
+	if (!used)
+		store_close(s);
+}
+
+/* Frees the stores of what workers that have ended left there. */
+static void
+stores_repair(struct timer *t)
+{
+	bool again = false;
+
+	for (int i = 0; i < WORKER_SLOTS; i++) {
+		struct store *s = m.workers[i].store;
+		if (!s || m.workers[i].pid > 0)
+			continue;
+		if (store_repair(s, (unsigned)i)) {
+			m.workers[i].store = NULL;
+			store_settle(s);
+		} else
+			again = true; /* another worker holds the lock */
+	}
+	if (again)
+		timer_set(t, REPAIR_AGAIN_MS);
+}
+
 /* A worker ended: logs how, replaces one that served. */
 static void
 worker_gone(struct worker *w, int status)
@@ -31429,8 +32375,9 @@ worker_gone(struct worker *w, int status)
 	loop_unwatch(&w->ctl);
 	timer_clear(&w->late);
 	close(was.ctl.fd);
-	*w = (struct worker){ 0 };
+	*w = (struct worker){ .store = was.store };
 	board_worker_gone(slot);
+	stores_repair(&m.repair);
 	if (was.killed || was.draining)
 		return;
 	if (was.generation == m.newest && m.state != M_RUNNING)
@@ -31528,6 +32475,28 @@ asked_process(const struct verb *v, struct slice name, const struct asker *a)
 		verb_told(a, "too many commands are under way");
 }
 
+/* Purges all that text means, at once. Returns how many; -1: it means nothing. */
+static int
+master_purge(struct slice text)
+{
+	struct purge p;
+	uint32_t cursor = 0;
+	unsigned n = 0;
+	int all = -1;
+
+	if (!purge_parse(&p, text))
+		return -1;
+	store_use(m.conf->cache.store);
+	if (p.all) {
+		for (int i = 0; i < PURGE_TRIES && all < 0; i++)
+			all = store_purge_all();
+		return MAX(all, 0);
+	}
+	while (store_purge_some(&cursor, purge_match, &p, &n))
+		;
+	return (int)n;
+}
+
 static void
 asked_instance(const struct verb *v, struct slice name, const struct asker *a)
 {
@@ -31552,6 +32521,18 @@ asked_instance(const struct verb *v, struct slice name, const struct asker *a)
 	verb_told(a, in ? "ok" : "there is no such instance");
 }
 
+/* Purges what is stored; see purge_parse. */
+static void
+asked_purge(const struct verb *v, struct slice name, const struct asker *a)
+{
+	int n = m.conf->cache.store ? master_purge(name) : -1;
+
+	(void)v;
+	if (n >= 0)
+		log_info("cache: %d purged by the operator: %.*s", n, (int)name.n, name.p);
+	verb_told(a, n >= 0 ? "ok" : "there is nothing like that");
+}
+
 /* A verb for the master from a worker's admin socket: a number that names the
  * request, a verb, maybe a name. */
 static void
@@ -31567,6 +32548,7 @@ master_verb(int slot, struct slice text)
 		{ "stop", true, asked_process, JOB_STOP, NULL },
 		{ "drain", true, asked_instance, true, NULL },
 		{ "enable", true, asked_instance, false, NULL },
+		{ "purge", true, asked_purge, 0, NULL },
 	};
 	struct asker a = { .slot = slot, .pid = m.workers[slot].pid };
 	struct slice id, verb;
@@ -31751,6 +32733,7 @@ master_start(struct conf *cf)
 	loop_open(MASTER_WATCHES);
 	loop_park_none();
 	m.respawn.fire = workers_respawn;
+	m.repair.fire = stores_repair;
 	m.deadline.fire = master_late;
 	master_signals();
 	if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
@@ -31774,6 +32757,7 @@ master_start(struct conf *cf)
 	procs_resume(m.generation);
 	acme_take();
 	resolver_first(cf);
+	cache_adopt(cf, NULL);
 	timer_set(&m.deadline, READY_WAIT_MS);
 	return workers_start(cf, &m.ls, m.generation) < 0 ? EXIT_OTHER : 0;
 }

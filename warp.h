@@ -859,6 +859,7 @@ struct admin_conf {
 };
 
 struct instance;
+struct store;
 
 /* `[cache]` */
 struct cache_conf {
@@ -868,6 +869,7 @@ struct cache_conf {
 	uint32_t redis_timeout_ms;
 	struct redis_url redis;
 	struct instance *redis_at;  /* its address; NULL: no Redis */
+	struct store *store;        /* the master's; NULL: no cache */
 };
 
 enum host_header { HOST_PRESERVE, HOST_UPSTREAM, HOST_TEXT };
@@ -1051,7 +1053,7 @@ struct route {
 	uint64_t max_body_bytes;
 	struct rate_limit rate;
 	int64_t buffer_request;                 /* bytes in memory; -1: stream */
-	bool websocket, gzip;
+	bool websocket, gzip, cache;
 };
 
 /* ==== route =============================================================== */
@@ -1188,6 +1190,13 @@ enum cache_use {
 	USE_VALIDATE, /* the upstream is asked whether it is still right */
 	USE_STALE,    /* it is sent, and the upstream is asked meanwhile */
 	USE_FRESH
+};
+
+/* Which keys are purged. */
+struct purge {
+	bool all, path, prefix; /* path: compared with the normalised paths of keys */
+	size_t n;
+	char text[STORE_KEY_MAX];
 };
 
 enum { KEYS_SPOILT = 3 /* the target, Location, Content-Location */ };
@@ -1479,6 +1488,9 @@ struct board_proc {
 };
 
 /* One worker slot. Writer: that worker (state and pid: the master). */
+/* What X-Cache says of a request. */
+enum cached { CACHE_BYPASS, CACHE_MISS, CACHE_STALE, CACHE_HIT, CACHED };
+
 enum worker_state { WORKER_FREE, WORKER_STARTING, WORKER_READY, WORKER_DRAINING };
 struct board_worker {
 	atomic_int pid;
@@ -1493,6 +1505,7 @@ struct board_worker {
 	struct wide latency[LATENCY_BUCKETS]; /* LATENCY_MS[i] or less */
 	struct wide latency_us;
 	struct wide log_dropped;
+	struct wide cached[CACHED]; /* requests, by X-Cache */
 };
 
 /* A rate limiter's cell: a client's tag, and when its debt ends (us). */
@@ -1785,7 +1798,7 @@ struct chan {
 };
 
 /* What a side's deadline is for. */
-enum wait { WAIT_NOTHING, WAIT_CONNECT, WAIT_READ, WAIT_WRITE, WAIT_TUNNEL };
+enum wait { WAIT_NOTHING, WAIT_CONNECT, WAIT_READ, WAIT_WRITE, WAIT_TUNNEL, WAIT_STORED };
 
 enum source_end { SOURCE_OPEN, SOURCE_ENDED, SOURCE_CUT /* reading failed */ };
 
@@ -1891,6 +1904,7 @@ struct upconn {
 	bool retry_connect;    /* a unix backlog is full: connect again soon */
 	bool head;             /* its last request was HEAD */
 	uint32_t parsed;       /* bytes of s.in that were no whole head yet */
+	struct fetch *fetch;   /* it is read for the cache alone; or NULL */
 };
 
 enum conn_state {
@@ -1988,7 +2002,6 @@ struct admin_end {
 	const char *takes; /* what stands behind a verb: /NAME; NULL: nothing */
 	const char *(*find)(const struct conf *, struct slice name, FILE *); /* name */
 	bool alone; /* the name may be left out */
-	bool later; /* not supported yet */
 };
 
 /* How bytes from clients of a listener become requests. */
@@ -2028,6 +2041,8 @@ struct conn {
 	struct ip dest;      /* what the client dialled, by PROXY protocol; zero: here */
 	uint16_t dest_port;
 	uint8_t state;       /* enum conn_state */
+	bool ghost;          /* nobody is there: its exchange fetches for the cache */
+	bool ghost_tls;      /* and who made it had come by TLS */
 	uint32_t served;     /* requests so far */
 	uint32_t scanned;    /* of in, searched for the end of the head */
 	int64_t linger_by_ms; /* lingers until then at most */
@@ -2051,6 +2066,8 @@ struct flow {
 	bool chunk_out;         /* how it is sent: chunked, or as it is */
 	uint64_t limit;         /* bytes of content it may have; 0: any */
 	struct pipe *pipe;      /* bytes that the taker's socket did not take */
+	void (*tap)(void *tapped, struct slice piece, bool last); /* sees what passes; or NULL */
+	void *tapped;
 	struct gzip *zip;       /* compresses what passes; NULL: nothing does */
 	uint64_t squeezed;      /* bytes that it made */
 	struct block *trailers; /* text of kept trailer lines; NULL: none */
@@ -2084,6 +2101,7 @@ enum exchange_state {
 	X_ASK,     /* the master is asked; see admin front */
 	X_SPOOL,   /* collecting the request body */
 	X_PICK,    /* an instance and a connection to it are due */
+	X_STORED,  /* somebody fetches it for the cache: waits for that */
 	X_HOLD,    /* no instance now: waits for one */
 	X_CONNECT, /* waiting for the upstream connection */
 	X_SEND,    /* the head is due upstream */
@@ -2111,6 +2129,7 @@ struct exchange {
 	struct flow up, down;   /* request body, response body */
 	struct spool *spool;    /* the request's body, if it is kept; or NULL */
 	struct spool made;      /* the body of an answer that warp makes */
+	struct hit *hit;        /* its part in the cache; NULL: none */
 	int status;             /* sent to the client; 0: none yet */
 	int64_t start_us, up_start_us;
 	uint32_t up_us;
@@ -2145,6 +2164,43 @@ struct exchange {
 	struct auth_job *auth;  /* X_AUTH: what hashes its password */
 	struct exchange *auth_next; /* waits for the same job */
 	char cause[CAUSE_MAX];  /* why 502, 503, 504, in words */
+};
+
+/* Flags of an entry of the cache. */
+enum {
+	ENTRY_NAMES = 1, /* its head is the names of Vary: entries of variants stand beside it */
+	ENTRY_PASSED = 2 /* of unknown length, it is passed to one client; others wait for all */
+};
+
+/* What an exchange has to do with the cache. */
+struct hit {
+	struct source src;     /* first: the body of r, on its way to the client */
+	struct exchange *x;
+	struct link link;      /* waits for the bell; or to be run */
+	struct store_ref r;    /* what is sent, or asked about */
+	struct store_ref w;    /* what is filled, until a fetch takes over */
+	struct policy policy;  /* of r */
+	enum cached word;      /* of X-Cache */
+	uint64_t varies;       /* hash of the names of Vary by which it was found; 0: none */
+	uint64_t left;         /* bytes of r still to be sent */
+	uint64_t taken;        /* bytes that went into w */
+	bool https;            /* as the client's side sees it */
+	bool stores;           /* the request is made so that its answer can be stored */
+	bool alone;            /* it waits for nobody (any more) */
+	bool only;             /* 504 if nothing is stored */
+	bool checks_due;       /* the upstream is asked whether r is still right: */
+	uint16_t checks_n;
+	char checks[CHECKS_MAX]; /* in these lines */
+};
+
+/* A body on its way into the cache, from an upstream connection, without a client. */
+struct fetch {
+	struct upconn *u;
+	struct flow flow;
+	struct store_ref w;
+	uint8_t parity;        /* see flight_begin */
+	bool reusable;         /* u may go back to the pool */
+	uint32_t read_ms;
 };
 
 enum lost {
@@ -2578,6 +2634,7 @@ struct worker {
 	unsigned attached; /* its configuration's */
 	bool ready, draining;
 	bool killed;   /* by us: its end is not logged */
+	struct store *store; /* it uses, or has left to be repaired; NULL: none */
 	int64_t started_ms;
 };
 
@@ -2612,6 +2669,7 @@ struct master {
 	unsigned generation;           /* that serves */
 	unsigned newest;               /* started last; numbers are not reused */
 	struct timer respawn;          /* starts missing workers; not armed: none miss */
+	struct timer repair;           /* of stores that workers left; not armed: all are good */
 	struct timer deadline;         /* of starting, reloading, stopping */
 	pid_t resolver;
 	int resolver_life;
