@@ -91,7 +91,7 @@ access = "off"
 [admin]
 listen = "off"
 """
-WARP_CACHE = '[cache]\nsize_bytes = "64MB"\nmax_object_bytes = "1MB"\nstale_secs = 60'
+WARP_CACHE = '[cache]\nsize_bytes = 67108864'
 
 
 def put(path, text):
@@ -122,7 +122,7 @@ def nginx(s):
 
 def varnish(s):
     return [shutil.which("varnishd"), "-F", "-n", s["dir"] + "/v", "-a", "127.0.0.1:%d" % s["port"], "-T", "none",
-            "-p", "default_ttl=0", "-s", "default,64m", "-f", put(s["dir"] + "/vcl", VARNISH % s)]
+            "-p", "default_ttl=0", "-p", "default_grace=0", "-s", "default,64m", "-f", put(s["dir"] + "/vcl", VARNISH % s)]
 
 
 PROXIES = {"warp": (warp_binary, warp), "nginx": (lambda: shutil.which("nginx"), nginx),
