@@ -5,8 +5,8 @@
     o.count("/x"), o.asked("/x"), o.pages, o.down()
 """
 import collections
-import hashlib
 import os
+import random
 import re
 import threading
 import time
@@ -80,9 +80,8 @@ def in_turn(*pages):
 
 def content(target, size=None):
     """Bytes that only this target has; their number too, unless it is given."""
-    seed = hashlib.sha256(str(target).encode()).digest()
-    size = 500 + int.from_bytes(seed[:2], "big") if size is None else size
-    return (seed * (size // 32 + 1))[:size]
+    r = random.Random(str(target))
+    return r.randbytes(r.randrange(500, 60000) if size is None else size)
 
 
 class Origin:

@@ -244,11 +244,11 @@ def test_pipelined_and_kept(cached):
     assert o.count("/a") == 1
 
 
-def test_tls(https, backend):
+def test_tls(https, backend, pki):
     o = Origin(backend)
     size = 100000
     o.page("/x", says(MINUTE, body=lambda m, n: content(m.get("x-forwarded-proto"), size)))
-    w = https(conf=cache_conf(o), tls={"redirect": False})
+    w = https(pki.cert("a.example"), conf=cache_conf(o), tls={"redirect": False})
     for _ in range(2):
         with w.tls() as c:
             m = c.ask("/x")
@@ -325,21 +325,23 @@ def test_many_variants_are_bounded(cached):
 
 # ---- revalidation ----------------------------------------------------------------------------
 
-@pytest.mark.parametrize("field, asks", [('ETag: "v1"', "if-none-match"), ('ETag: W/"v1"', "if-none-match"),
-                                         ("Last-Modified: " + date(-9000), "if-modified-since")])
-def test_revalidation(cached, field, asks):
+def test_revalidation(cached):
     """Stale: the origin is asked whether it is still so; its 304 makes it fresh, and changes stored fields."""
     w, o = cached()
-    o.page("/x", in_turn(says("Cache-Control: max-age=1", field, "X-Note: old", "X-Kept: 1", body=b"body"),
-                         says(MINUTE, field, "X-Note: new", fields304=[MINUTE, field, "X-Note: new"])))
-    assert w.ask("/x").get("x-note") == "old"
+    fields = {"/e": 'ETag: "v1"', "/w": 'ETag: W/"v1"', "/m": "Last-Modified: " + date(-9000)}
+    for t, f in fields.items():
+        o.page(t, in_turn(says("Cache-Control: max-age=1", f, "X-Note: old", "X-Kept: 1", body=b"body"),
+                          says(MINUTE, f, "X-Note: new", fields304=[MINUTE, f, "X-Note: new"])))
+        assert w.ask(t).get("x-note") == "old"
     time.sleep(LATER)
-    m = w.ask("/x")
-    assert (m.status, m.text, m.get("x-note"), m.get("x-kept")) == (200, "body", "new", "1")
-    assert o.count("/x") == 2 and o.asked("/x")[1].get(asks) == field.split(": ", 1)[1]
-    m = w.ask("/x")
-    assert hit(m) and (m.text, m.get("x-note"), m.get("x-kept"), m.all("cache-control")) == ("body", "new", "1", ["max-age=60"])
-    assert o.count("/x") == 2 and int(m.get("age")) < 1 + 2 * SLOW
+    for t, f in fields.items():
+        m = w.ask(t)
+        assert (m.status, m.text, m.get("x-note"), m.get("x-kept")) == (200, "body", "new", "1")
+        asks = "if-modified-since" if t == "/m" else "if-none-match"
+        assert o.count(t) == 2 and o.asked(t)[1].get(asks) == f.split(": ", 1)[1]
+        m = w.ask(t)
+        assert hit(m) and (m.text, m.get("x-note"), m.get("x-kept"), m.all("cache-control")) == ("body", "new", "1", ["max-age=60"])
+        assert o.count(t) == 2 and int(m.get("age")) < 1 + 2 * SLOW
 
 
 def test_revalidation_that_finds_another(cached):
@@ -457,7 +459,6 @@ def test_stale_while_revalidate(cached):
 
 def test_stale_while_revalidate_ends(cached):
     w, o = cached()
-    o.page("/x", says("Cache-Control: max-age=0, stale-while-revalidate=1", 'ETag: "1"', body=lambda m, n: str(n), fields304=None))
     o.page("/x", in_turn(says("Cache-Control: max-age=1, stale-while-revalidate=1"), says(MINUTE)))
     w.ask("/x")
     time.sleep(2 * LATER)
@@ -802,7 +803,7 @@ def test_fetch_that_fails(cached, end):
     threading.Timer(0.2, go.set).start()
     assert {m.status for m in answers(clients)} <= {500, 502, 503}
     o.page("/x", says(MINUTE))
-    assert w.ask("/x").status == 200
+    eventually(lambda: w.ask("/x").status == 200, "an answer")
 
 
 def test_another_crowd_while_it_arrives(cached):
@@ -1018,18 +1019,15 @@ def test_no_two_targets_share_an_entry(cached):
     targets = ["/a", "/A", "/a/", "//a", "/a?", "/a?x", "/a?X", "/a?x=1&y=2", "/a?y=2&x=1", "/%61", "/a%2Fb", "/a/b", "/a%2fb", "/a;b", "/a%3Bb",
                "/a%20b", "/a+b", "/a%3Fx", "/./a", "/b/../a", "/a%00b", "/" + "a" * 1000, "/" + "a" * 999]
     hosts = ["a.example", "b.example", "a.example:81", "a.example.", "a.exampl"]
+    both = [(h, t) for h in hosts for t in targets]
+    want = {x: w.ask(x[1], host=x[0], method="OPTIONS") for x in both}     # what the origin is asked; not kept
+    hits = 0
     for turn in range(2):
-        for h in hosts:
-            for t in targets:
-                m = w.ask(t, host=h)
-                if m.status == 200:
-                    host, _, target = m.text.partition(" ")
-                    asked = [x.target for x in o.backend.requests if x.target == target]
-                    assert asked and host.lower() == h.lower(), (h, t, m.text)
-                    assert target == t or turn == 0 or hit(m), (t, target)
-                    want = w.ask(t, "Cache-Control: no-store", host=h, method="POST", body=b"").text
-                    assert m.text == want, (h, t, m.text, want)
-                    w.ask(t, host=h)
+        for x in both:
+            m = w.ask(x[1], host=x[0])
+            assert (m.status, m.text) == (want[x].status, want[x].text), x
+            hits += hit(m)
+    assert hits > len(both) // 2
     assert w.ask("/a", host="A.EXAMPLE").text.lower() == "a.example /a"
     m = w.client().send(b"GET http://b.example/abs HTTP/1.1\r\nHost: b.example\r\n\r\n").response()
     assert m.text == "b.example /abs"
@@ -1082,7 +1080,7 @@ def test_routes_with_conditions(warp, backend):
     a, b = Origin(backend), Origin(backend)
     a.default, b.default = says(MINUTE, body=b"app"), says(MINUTE, body=b"beta")
     w = warp(toml_file({**cache_conf(a), **lib.conf({"header": {"name": "X-Beta", "value": "1"}, "upstream": "beta"},
-                                                    {"query": {"beta": "1"}, "upstream": "beta"}, {"upstream": "app"},
+                                                    {"query": {"name": "beta", "value": "1"}, "upstream": "beta"}, {"upstream": "app"},
                                                     app={"on": a}, beta={"on": b})}))
     for _ in range(2):
         assert w.ask("/x").text == "app" and w.ask("/x", "X-Beta: 1").text == "beta"
@@ -1152,7 +1150,7 @@ def test_truncated_is_never_stored(cached, how):
 # ---- memory ------------------------------------------------------------------------------------
 
 def fast(c):
-    """Answers with content(target) as quickly as Python can, fresh for a minute; 4 KB without one more digit."""
+    """4000 bytes of content(target), as quickly as Python can."""
     while True:
         head = c.until(b"\r\n\r\n")
         body = content(head.split(b" ", 2)[1].decode(), 4000)
@@ -1163,7 +1161,7 @@ def fast(c):
 def test_memory_and_scans(warp, backend):
     """10,000 objects seen once: not more than size_bytes and 2 MB; what is asked for often stays."""
     b = backend([fast])
-    w = warp(toml_file(cache_conf(b, workers=2, size=8 * MB)))
+    w = warp(toml_file(cache_conf(b, workers=2, size=8 * MB, server={"keepalive_requests": 1000000})))
     hot = ["/hot%d" % i for i in range(100)]
     base = w.rss()
     with w.client() as c:
@@ -1180,7 +1178,7 @@ def test_memory_and_scans(warp, backend):
     assert hits >= 80, "%d of 100 survived" % hits
     if not lib.SANITIZED:
         assert worst - base < 10 * MB, "%.1f MB" % ((worst - base) / MB)
-    assert figure(w, "evict") > 0 and figure(w, r"^bytes|\bbytes|_bytes") <= 8 * MB
+    assert figure(w, "evict") > 0 and figure(w, r"(?<!size_)(?<!max_)(?<!object_)bytes") <= 8 * MB
 
 
 def test_eviction_under_a_reader(warp, backend):
