@@ -127,11 +127,10 @@ def cache_conf(o, *routes, workers=1, server=None, size=8 * MB, cache=True, **ke
             **({"cache": {"size_bytes": size, **keys}} if cache else {})}
 
 
-def supported():
-    """Whether this warp knows [cache]."""
-    p = lib.run_warp("-t", "-c", "/dev/stdin", input="[cache]\nsize_bytes = 1048576\nmax_object_bytes = 65536\n[[routes]]\n"
-                     "respond = { status = 200, body = \"\" }\n") if os.access(lib.WARP, os.X_OK) else None
-    return p and "not supported yet" not in p.stderr
+def supported(keys="", more=""):
+    """Whether this warp knows [cache] with these keys, and these sections."""
+    text = "[cache]\nsize_bytes = 1048576\nmax_object_bytes = 65536\n%s\n%s[[routes]]\nrespond = { status = 200, body = \"\" }\n" % (keys, more)
+    return os.access(lib.WARP, os.X_OK) and "not supported yet" not in lib.run_warp("-t", "-c", "/dev/stdin", input=text).stderr
 
 
 def said(m):
