@@ -88,7 +88,7 @@ def parts(m):
     assert re.fullmatch(r'multipart/byteranges; ?boundary="?[0-9A-Za-z\'()+_,./:=?-]{1,70}"?', kind), kind
     boundary = kind.partition("boundary=")[2].strip('"').encode()
     assert m.body.rstrip(b"\r\n").endswith(b"\r\n--" + boundary + b"--"), m.body[-100:]
-    whole = email.message_from_bytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + m.body, policy=email.policy.HTTP)
+    whole = email.message_from_bytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + m.body, policy=email.policy.compat32)
     assert whole.is_multipart() and not whole.defects, whole.defects
     out = []
     for p in whole.get_payload():

@@ -2,6 +2,7 @@
 
 One warp (`site`, with an http and an https listener and one worker) answers most of it. Where CONFIG.md is silent the
 expectation is nginx's, or RFC 9110's where nginx departs from it; "choice:" marks what could as well be decided otherwise."""
+import contextlib
 import html.parser
 import os
 import random
@@ -56,7 +57,6 @@ NAMES = {                # name on the disk: how it is asked for
     b"latin-\xfc.txt": "/names/latin-%FC.txt",
     b"back\\slash.txt": "/names/back%5Cslash.txt",
     b"new\nline.txt": "/names/new%0Aline.txt",
-    b"...": "/names/...",
     b"a..b": "/names/a..b",
     b"~tilde": "/names/~tilde",
     b"java:script.txt": "/names/java:script.txt",
@@ -100,7 +100,7 @@ def plant(t):
     t.write("root/pre/linkgz.js", b"plain " + TEXT)
     t.link("root/pre/linkgz.js.gz", t.path("secret.txt"))
     # dot files
-    for name in (".hidden", ".git/config", "sub/.env", ".well-known/.secret", ".well-known-not/x", "..dots", ".htaccess"):
+    for name in (".hidden", ".git/config", "sub/.env", ".well-known/.secret", ".well-known-not/x", "..dots", "...", ".htaccess"):
         t.write("root/" + name, SECRET)
     t.write("root/.well-known/acme/token.txt", b"well known")
     # links
@@ -196,7 +196,8 @@ def test_head_is_get_without_body(site, scheme, target):
     fields = ("Accept-Encoding: gzip",)
     with site.client(scheme) as c:
         get, head = c.ask(target, *fields), c.ask(target, *fields, method="HEAD")
-        assert (get.status, facts(get)) == (head.status, facts(head))
+        framing = ("transfer-encoding",) if get.framing == "chunked" else ()
+        assert (get.status, facts(get, *framing)) == (head.status, facts(head, *framing))
         assert c.ask("/static/sub/b.txt").text == "in sub", "and nothing of a body behind it"
 
 
@@ -367,8 +368,8 @@ def test_redirect_does_not_trust_the_host(site):
 def test_other_methods(site, scheme, method):
     with site.client(scheme) as c:
         m = c.ask("/static/a.txt", method=method, body=b"x" * 100)
-        assert m.status == 405 or method == "OPTIONS" and m.status in (200, 204)      # choice
-        assert {"get", "head"} <= set(m.tokens("Allow")) <= {"get", "head", "options"}
+        assert m.status == 405 or method == "OPTIONS" and m.status in (200, 204) or method == "get" and m.status in (400, 501)     # choice
+        assert m.status in (400, 501) or {"get", "head"} <= set(m.tokens("Allow")) <= {"get", "head", "options"}
         assert TEXT not in m.body
         if "close" not in m.tokens("Connection"):
             assert c.ask("/static/sub/b.txt").text == "in sub"
@@ -458,18 +459,23 @@ def test_conditions(site, scheme, fields, status):
     known = site.ask("/static/a.txt")
     tag = known.get("ETag")
     fields = [f.format(e=tag, l=known.get("Last-Modified"), bare=tag[1:-1], part=tag[:-2] + '"') for f in fields]
+    m, head = [site.ask("/static/a.txt", *fields, scheme=scheme, method=method) for method in ("GET", "HEAD")]
+    assert m.status in (status if isinstance(status, tuple) else (status,))
+    assert head.status == (200 if m.status in (206, 416) else m.status), "HEAD knows no Range (RFC 9110 14.2)"    # nginx: 206
+    if m.status in (200, 206, 304):
+        assert m.get("ETag") == tag and m.get("Cache-Control") == "public, max-age=60"
+    if m.status == 200:
+        assert m.body == TEXT
+    if m.status == 304:
+        assert m.get("Last-Modified", LAST_MODIFIED) == LAST_MODIFIED and not m.has("Content-Type")
+
+
+def test_304_keeps_the_connection(site, scheme):
     with site.client(scheme) as c:
-        m = c.ask("/static/a.txt", *fields)
-        assert m.status in (status if isinstance(status, tuple) else (status,))
-        head = c.ask("/static/a.txt", *fields, method="HEAD")
-        assert head.status == (200 if m.status in (206, 416) else m.status), "HEAD knows no Range (RFC 9110 14.2)"    # nginx: 206
-        if m.status in (200, 206, 304):
-            assert m.get("ETag") == tag and m.get("Cache-Control") == "public, max-age=60"
-        if m.status == 200:
-            assert m.body == TEXT
-        if m.status == 304:
-            assert m.get("Last-Modified", LAST_MODIFIED) == LAST_MODIFIED and not m.has("Content-Type")
-        assert c.ask("/static/sub/b.txt").text == "in sub"
+        tag = c.ask("/static/a.txt").get("ETag")
+        for method in ("GET", "HEAD", "GET"):
+            assert c.ask("/static/a.txt", "If-None-Match: " + tag, method=method).status == 304
+            assert c.ask("/static/sub/b.txt").text == "in sub"
 
 
 def test_conditions_of_what_is_not_there(site):
@@ -773,7 +779,7 @@ def test_no_way_out(site, tree, prefix):
                 m = c.send(b"GET " + target.encode() + b" HTTP/1.1\r\nHost: a.example\r\n\r\n").response()
             except (EOFError, ConnectionError):
                 m = None
-            if m is None or SECRET in m.body or b"root:" in m.body or m.status not in (200, 308, 400, 403, 404) or m.has("Location") and ".." in m.get("Location"):
+            if m is None or SECRET in m.body or b"root:" in m.body or m.status not in (200, 308, 400, 403, 404) or ".." in m.get("Location", "").partition("?")[0]:
                 bad.append((target, m))
             if m is None or "close" in m.tokens("Connection"):
                 c.close()
@@ -785,7 +791,7 @@ def test_no_way_out(site, tree, prefix):
 LINKS = [            # choice: an absolute link, or one that leaves and comes back, may be refused though it ends inside
     ("file", "target"), ("up", "in sub"), ("dir/b.txt", "in sub"), ("chain", "target"), ("dangling", 404), ("loop", None), ("out", None), ("outabs", None), ("outdir/secret.txt", None),
     ("outdirabs/secret.txt", None), ("outchain", None), ("slash/etc/passwd", None), ("self", None), ("zero", None), ("outdir", None), ("outdir/", None), ("outdir/root/a.txt", None), ("inabs", "target?"),
-    ("andback", "target?"), ("dir", 308), ("outdir/root-sibling/secret.txt", None), ("loop/x", None), ("dangling/x", 404), ("dir/../links/file", "target"),
+    ("andback", "target?"), ("dir", 308), ("outdir/root-sibling/secret.txt", None), ("loop/x", None), ("dangling/x", 404), ("dir/../file", "target"), ("dir/../links/file", 404),
 ]
 
 
@@ -832,7 +838,7 @@ def test_link_swapped_under_load(site, tree):
 
 @pytest.mark.parametrize("target", [
     "/static/.hidden", "/.hidden", "/static/%2ehidden", "/static/.git/config", "/static/.git/", "/static/.git", "/static/sub/.env", "/static/.well-known/.secret", "/static/.well-known-not/x",
-    "/static/..dots", "/static/.htaccess", "/off/.hidden", "/static/.well-known/../.hidden", "/static/sub/..//.hidden", "/static/./.hidden", "/static//.hidden", "/static/.hidden/", "/.git%2fconfig",
+    "/static/..dots", "/static/...", "/static/.htaccess", "/off/.hidden", "/static/.well-known/../.hidden", "/static/sub/..//.hidden", "/static/./.hidden", "/static//.hidden", "/static/.hidden/", "/.git%2fconfig",
     "/static/%2e%67it/config", "/list/.hidden", "/list/empty/.keep",
 ])
 def test_dot_files(site, scheme, target):
@@ -906,14 +912,19 @@ def to_the_end(c, n):
 def test_shrinks(site, scheme, tree):
     """Cut to a part while it is sent: what comes is of the file, then the connection is closed."""
     data = tree.read("root/big.bin")
-    tree.write("root/shrinks.bin", data)
-    c, n = reader(site, scheme, "/static/shrinks.bin")
+    name = "shrinks-%s.bin" % scheme
+    path = tree.write("root/" + name, data)
+    c, n = reader(site, scheme, "/static/" + name)
     with c:
-        os.truncate(tree.path("root/shrinks.bin"), 1 * MB)
+        os.truncate(path, MB)
         got, cut = to_the_end(c, n)
-        assert cut and data.startswith(got)
-    m = eventually(lambda: (m := site.ask("/static/shrinks.bin")).get("Content-Length") == str(MB) and m, "its new length", SOON)
-    assert m.body == data[:MB]
+        # Of what sendfile has put into the socket already the kernel makes zeros, or not, when the page goes.
+        assert cut and got[:MB] == data[:len(got[:MB])] and all(a in (0, b) for a, b in zip(got[MB:], data[MB:]))
+
+    def whole():
+        with contextlib.suppress(EOFError, OSError):       # for a moment the old length is believed
+            return site.ask("/static/" + name, scheme=scheme).body == data[:MB]
+    eventually(whole, "its new length", SOON)
 
 
 def test_shrinks_to_nothing(site, tree):
@@ -928,15 +939,16 @@ def test_shrinks_to_nothing(site, tree):
 def test_grows(site, scheme, tree):
     """Appended to while it is sent: what was promised and no more."""
     data = tree.read("root/big.bin")
-    path = tree.write("root/grows.bin", data)
-    c, n = reader(site, scheme, "/static/grows.bin")
+    target = "/static/grows-%s.bin" % scheme
+    path = tree.write("root" + target[7:], data)
+    c, n = reader(site, scheme, target)
     with c, open(path, "ab") as f:
         f.write(b"more" * MB)
         f.flush()
         got, cut = to_the_end(c, n)
         assert not cut and got == data
         assert c.ask("/static/a.txt").body == TEXT
-    m = eventually(lambda: (m := site.ask("/static/grows.bin", method="HEAD")).get("Content-Length") == str(n + 4 * MB) and m, "its new length", SOON)
+    eventually(lambda: site.ask(target, method="HEAD").get("Content-Length") == str(n + 4 * MB), "its new length", SOON)
 
 
 def test_log_that_grows(site, tree):
@@ -1007,10 +1019,10 @@ def test_replaced_while_sent(site, scheme, tree):
         eventually(lambda: c.ask("/static/old.bin").status == 404, "gone", SOON)
 
 
-@pytest.mark.parametrize("how", ["rename", "in place", "touch", "same size", "link", "directory", "closed"])
+@pytest.mark.parametrize("how", ["rename", "in place", "touch", "in place, same size, same date", "same size", "link", "directory", "closed"])
 def test_changes_are_seen(site, tree, how):
     """The cache of open files lets go of what has changed."""
-    name = "root/changes-%s" % how.replace(" ", "-")
+    name = "root/changes-%s" % re.sub("[ ,]+", "-", how)
     tree.write(name, b"first")
     target = "/static/" + name[5:]
     with site.client() as c:
@@ -1022,10 +1034,14 @@ def test_changes_are_seen(site, tree, how):
         elif how == "in place":
             with open(tree.path(name), "wb") as f:
                 f.write(b"second, longer")
+        elif how.startswith("in place,"):              # rsync --inplace --times; ctime alone tells
+            with open(tree.path(name), "r+b") as f:
+                f.write(b"FIRST")
+            os.utime(tree.path(name), (PAST, PAST))
         elif how == "touch":
             os.utime(tree.path(name), (PAST + 100, PAST + 100))
         elif how == "same size":
-            tree.write(name, b"other")             # inode alone tells
+            tree.write(name, b"other")                 # inode alone tells
         elif how == "link":
             os.unlink(tree.path(name))
             tree.link(name, "../secret.txt")
@@ -1034,16 +1050,18 @@ def test_changes_are_seen(site, tree, how):
             tree.dir(name)
         else:
             os.chmod(tree.path(name), 0)
-        old = m.get("ETag")
-        if how == "touch":
+        old, want = m.get("ETag"), {"rename": b"another", "in place": b"second, longer", "same size": b"other"}.get(how)
+        if want:                                       # choice: for a moment the old length is believed
+            eventually(lambda: c.ask(target).body == want, "the change", SOON)
+            assert c.ask(target).get("ETag") != old
+        elif how == "touch":
             eventually(lambda: c.ask(target).get("ETag") != old, "another tag", SOON)
             assert c.ask(target, "If-None-Match: " + old).status == 200
-        elif how == "closed":
-            eventually(lambda: c.ask(target).status == 403, "no leave", 4 * SOON)    # choice: mode alone has no hurry
+        elif how.startswith("in place,"):
+            assert c.ask(target).body in (b"first", b"FIRST")
         else:
-            m = eventually(lambda: (m := c.ask(target)).body != b"first" and m, "the change", SOON)
-            assert m.status == {"link": 403, "directory": 308}.get(how, 200) or how == "link" and m.status == 404
-            assert m.get("ETag") != old
+            wanted = {"link": REFUSED, "directory": (308,), "closed": (403,)}[how]
+            eventually(lambda: c.ask(target).status in wanted, "the change", SOON)         # choice: mode alone, which ctime tells
 
 
 def test_appears_and_goes(site, tree):
