@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import zlib
 
-from lib import SANITIZED
+from lib import SANITIZED, TIMEOUT
 
 MB = 1 << 20
 SECRET = b"SECRET-which-is-outside"
@@ -124,6 +124,47 @@ def facts(m, *without):
     """The fields of a message but for Date and those named, sorted, to compare."""
     gone = {"date", "x-request-id", "connection", "keep-alive", *without}
     return sorted((n.lower(), v) for n, v in m.fields if n.lower() not in gone)
+
+
+def answers(m, data, want):
+    """Asserts that m is an answer to a range request that wants this, of data."""
+    n = len(data)
+    if m.status == 206 and not m.get("Content-Type").startswith("multipart/"):
+        r = re.fullmatch(r"bytes (\d+)-(\d+)/%d" % n, m.get("Content-Range"))
+        got = [(int(r[1]), int(r[2]))]
+        assert m.body == data[got[0][0]:got[0][1] + 1]
+    elif m.status == 206:
+        assert not m.has("Content-Range"), "RFC 9110 15.3.7.2"
+        got = [p[:2] for p in parts(m)]
+        for first, last, size, kind, body in parts(m):
+            assert size == n and body == data[first:last + 1] and kind
+    elif m.status == 416:
+        assert m.get("Content-Range") == "bytes */%d" % n
+    else:
+        assert m.status == 200 and m.body == data and not m.has("Content-Range")
+    if isinstance(want, list):
+        assert m.status == 206 and got == want
+    elif want != "union":
+        assert m.status in (want if isinstance(want, set) else {want})
+    elif m.status == 206:                             # choice: joined, in any order, or all of it
+        assert sum(b - a + 1 for a, b in got) <= 2 * n
+
+
+def to_the_end(c, n):
+    """The body so far as it comes: at most n bytes, and whether the connection ended before."""
+    got = [c.buf]
+    c.buf, left = b"", n - len(got[0])
+    c.sock.settimeout(2 * TIMEOUT)
+    while left > 0:
+        try:
+            piece = c.sock.recv(min(left, 1 << 20))
+        except OSError:                   # a reset, or TLS that was cut
+            piece = b""
+        if not piece:
+            break
+        got.append(piece)
+        left -= len(piece)
+    return b"".join(got), left > 0
 
 
 # ---- what it takes ----------------------------------------------------------------

@@ -19,7 +19,7 @@ import pytest
 
 import lib
 import tls as tls_tools
-from content import (LAST_MODIFIED, MB, PAST, SECRET, TEXT, Tree, bounded, descriptors, escapes, facts, gz, parts)
+from content import (LAST_MODIFIED, MB, PAST, SECRET, TEXT, Tree, answers, bounded, descriptors, escapes, facts, gz, parts, to_the_end)
 from lib import SLOW, TIMEOUT, Client, Warp, conf, eventually, request
 
 AS_NOBODY = {"user": "nobody"} if os.geteuid() == 0 else {}           # root may read everything
@@ -506,30 +506,6 @@ RANGES = [           # of 1000 bytes; a list: these parts, a set: one of these s
 ]
 
 
-def answers(m, data, want):
-    """Asserts that m is an answer to a range request that wants this, of data."""
-    n = len(data)
-    if m.status == 206 and not m.get("Content-Type").startswith("multipart/"):
-        r = re.fullmatch(r"bytes (\d+)-(\d+)/%d" % n, m.get("Content-Range"))
-        got = [(int(r[1]), int(r[2]))]
-        assert m.body == data[got[0][0]:got[0][1] + 1]
-    elif m.status == 206:
-        assert not m.has("Content-Range"), "RFC 9110 15.3.7.2"
-        got = [p[:2] for p in parts(m)]
-        for first, last, size, kind, body in parts(m):
-            assert size == n and body == data[first:last + 1] and kind
-    elif m.status == 416:
-        assert m.get("Content-Range") == "bytes */%d" % n
-    else:
-        assert m.status == 200 and m.body == data and not m.has("Content-Range")
-    if isinstance(want, list):
-        assert m.status == 206 and got == want
-    elif want != "union":
-        assert m.status in (want if isinstance(want, set) else {want})
-    elif m.status == 206:                             # choice: joined, in any order, or all of it
-        assert sum(b - a + 1 for a, b in got) <= 2 * n
-
-
 @pytest.mark.parametrize("ranges, want", RANGES, ids=[r[0][:40] or "empty" for r in RANGES])
 @pytest.mark.parametrize("target, data", [("/static/a.txt", TEXT), ("/static/binary.bin", BINARY)], ids=["text", "binary"])
 def test_ranges(site, scheme, target, data, ranges, want):
@@ -890,23 +866,6 @@ def reader(site, scheme, target):
     assert m.status == 200
     time.sleep(0.05)                       # the buffers of the kernel fill up
     return c, int(m.get("Content-Length"))
-
-
-def to_the_end(c, n):
-    """The body so far as it comes: at most n bytes, and whether the connection ended before."""
-    got = [c.buf]
-    c.buf, left = b"", n - len(got[0])
-    c.sock.settimeout(2 * TIMEOUT)
-    while left > 0:
-        try:
-            piece = c.sock.recv(min(left, 1 << 20))
-        except OSError:                   # a reset, or TLS that was cut
-            piece = b""
-        if not piece:
-            break
-        got.append(piece)
-        left -= len(piece)
-    return b"".join(got), left > 0
 
 
 def test_shrinks(site, scheme, tree):
