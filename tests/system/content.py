@@ -5,10 +5,11 @@ import gzip
 import os
 import re
 import shutil
+import socket
 import tempfile
 import zlib
 
-from lib import SANITIZED, TIMEOUT
+from lib import SANITIZED, TIMEOUT, Backend
 
 MB = 1 << 20
 SECRET = b"SECRET-which-is-outside"
@@ -60,6 +61,29 @@ class Tree:
 
     def close(self):
         shutil.rmtree(self.base, ignore_errors=True)
+
+
+class App(Backend):
+    """Answers /app/N with what was registered as N: without its body where HEAD asks; and closes where it says so."""
+
+    def __init__(self, **kw):
+        self.said = []
+        super().__init__([self.answer], **kw)
+
+    def answer(self, c):
+        while True:
+            m = c.request()
+            raw = self.said[int(m.target.split("/")[-1].partition("?")[0])]
+            head = raw.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+            c.send(head if m.method == "HEAD" else raw)
+            if b"\r\nconnection: close\r\n" in head.lower():
+                c.sock.shutdown(socket.SHUT_WR)
+                return
+
+    def says(self, raw):
+        """The target for which the answer is raw."""
+        self.said.append(raw)
+        return "/app/%d" % (len(self.said) - 1)
 
 
 def escapes(base):
@@ -174,7 +198,8 @@ def peak(w):
     total = 0
     for pid in [w.pid] + w.children():
         with open("/proc/%d/status" % pid) as f:
-            total += int(re.search(r"VmHWM:\s+(\d+)", f.read())[1]) * 1024
+            found = re.search(r"VmHWM:\s+(\d+)", f.read())       # one that has ended has none
+            total += int(found[1]) * 1024 if found else 0
     return total
 
 

@@ -7,7 +7,6 @@ import html.parser
 import os
 import random
 import re
-import select
 import signal
 import socket
 import stat

@@ -7,30 +7,11 @@ import time
 import pytest
 
 import lib
-from content import (LAST_MODIFIED, MB, SECRET, TEXT, Tree, answers, bounded, escapes, plain, to_the_end)
-from lib import BODY, HEAD, SLOW, TIMEOUT, Backend, Client, Warp, chunks, conf, eventually, reply, request
+from content import LAST_MODIFIED, MB, SECRET, TEXT, App, Tree, answers, bounded, escapes, plain, to_the_end
+from lib import BODY, HEAD, SLOW, TIMEOUT, Client, Warp, chunks, conf, reply, request
 
 BOTH = ["X-Sendfile", "X-Accel-Redirect"]
 REFUSED = (403, 404)                         # choice: nginx says 404 of what is not there, 403 of what is closed
-
-
-class App(Backend):
-    """Answers /app/N with what was registered as N, without its body where HEAD asks."""
-
-    def __init__(self, **kw):
-        self.said = []
-        super().__init__([self.answer], **kw)
-
-    def answer(self, c):
-        while True:
-            m = c.request()
-            raw = self.said[int(m.target.split("/")[-1].partition("?")[0])]
-            c.send(raw.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if m.method == "HEAD" else raw)
-
-    def says(self, raw):
-        """The target for which the answer is raw."""
-        self.said.append(raw)
-        return "/app/%d" % (len(self.said) - 1)
 
 
 class Site:
