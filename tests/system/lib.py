@@ -194,17 +194,30 @@ class Wire:
         head, _, self.buf = self.buf.partition(mark)
         return head + mark
 
+    def gather(self, n, timeout=None):
+        """Fills buf up to n bytes, or to the end of the stream."""
+        pieces, have = [self.buf], len(self.buf)
+        try:
+            while have < n:
+                self.buf = b""
+                more = self.fill(timeout)
+                pieces.append(self.buf)
+                have += len(self.buf)
+                if not more:
+                    break
+        finally:
+            self.buf = b"".join(pieces) if len(pieces) > 1 else self.buf
+
     def exactly(self, n, timeout=None):
-        while len(self.buf) < n:
-            if not self.fill(timeout):
-                raise EOFError("closed after %d of %d bytes" % (len(self.buf), n))
+        self.gather(n, timeout)
+        if len(self.buf) < n:
+            raise EOFError("closed after %d of %d bytes" % (len(self.buf), n))
         got, self.buf = self.buf[:n], self.buf[n:]
         return got
 
     def rest(self, timeout=None):
         """Everything up to a clean end of the stream."""
-        while self.fill(timeout):
-            pass
+        self.gather(float("inf"), timeout)
         got, self.buf = self.buf, b""
         return got
 
@@ -233,7 +246,7 @@ class Wire:
         if m.status and (method in ("HEAD", "CONNECT") or m.status in (204, 304) or m.status < 200):
             return m
         if m.has("transfer-encoding"):
-            m.framing = "chunked"
+            m.framing, pieces = "chunked", []
             while True:
                 size = self.until(b"\r\n", timeout)
                 if not re.fullmatch(rb"[0-9a-fA-F]+(;[^\r\n]*)?\r\n", size):
@@ -244,7 +257,8 @@ class Wire:
                 piece = self.exactly(n + 2, timeout)
                 if piece[-2:] != b"\r\n":
                     raise ProtocolError("chunk end %r" % piece[-2:])
-                m.body += piece[:-2]
+                pieces.append(piece[:-2])
+            m.body = b"".join(pieces)
             lines = iter(lambda: self.until(b"\r\n", timeout)[:-2], b"")
             m.trailers = self.fields(lines)
         elif m.has("content-length"):

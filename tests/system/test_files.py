@@ -137,8 +137,7 @@ class Site:
 
     def __init__(self, dir, tree, pki, config, **server):
         self.tree, self.https, self.ctx = tree, lib.free_port(), tls_tools.context(None)
-        config = dict(config, tls={"redirect": False})
-        self.w = Warp(tls_tools.site(self.https, pki.cert("a.example"), conf=config, server={**AS_NOBODY, **server}), (), dir)
+        self.w = Warp(tls_tools.site(self.https, pki.cert("a.example"), conf=config, server={**AS_NOBODY, **server}, tls={"redirect": False}), (), dir)
 
     def client(self, scheme="http", **kw):
         return self.w.client(**kw) if scheme == "http" else tls_tools.Client(self.https, self.ctx, **kw)

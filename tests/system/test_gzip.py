@@ -22,9 +22,10 @@ WORDS = [("%s%s" % (a, b)).encode() for a in ("re", "un", "pre", "con", "de", "i
 
 
 def text(n, seed=1):
-    """n bytes of words, as compressible as prose."""
+    """n bytes of words, as compressible as prose; the same again and again after so many."""
     r = random.Random(seed)
-    return b" ".join(r.choice(WORDS) + (b"\n" if r.random() < 0.1 else b"") for _ in range(n // 5))[:n]
+    once = b" ".join(r.choice(WORDS) + (b"\n" if r.random() < 0.1 else b"") for _ in range(min(n, 150_000) // 5 + 1))
+    return (once * (n // len(once) + 1))[:n]
 
 
 BODY = text(5000)
