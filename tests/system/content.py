@@ -153,6 +153,7 @@ def facts(m, *without):
 def answers(m, data, want):
     """Asserts that m is an answer to a range request that wants this, of data."""
     n = len(data)
+    assert len(m.all("Content-Type")) <= 1 and len(m.all("Content-Range")) <= 1
     if m.status == 206 and not m.get("Content-Type").startswith("multipart/"):
         r = re.fullmatch(r"bytes (\d+)-(\d+)/%d" % n, m.get("Content-Range"))
         got = [(int(r[1]), int(r[2]))]
