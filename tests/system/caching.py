@@ -128,9 +128,15 @@ def cache_conf(o, *routes, workers=1, server=None, size=8 * MB, cache=True, **ke
 
 
 def supported(keys="", more=""):
-    """Whether this warp knows [cache] with these keys, and these sections."""
+    """Whether this warp has a cache, and knows these keys of it, and these sections."""
     text = "[cache]\nsize_bytes = 1048576\nmax_object_bytes = 65536\n%s\n%s[[routes]]\nrespond = { status = 200, body = \"\" }\n" % (keys, more)
-    return os.access(lib.WARP, os.X_OK) and "not supported yet" not in lib.run_warp("-t", "-c", "/dev/stdin", input=text).stderr
+    try:
+        with open(lib.WARP, "rb") as f:
+            if b"X-Cache" not in f.read():
+                return False
+    except OSError:
+        return False
+    return "not supported yet" not in lib.run_warp("-t", "-c", "/dev/stdin", input=text).stderr
 
 
 def said(m):

@@ -218,7 +218,7 @@ def test_http_1_0_client(cached):
         assert hit(m) and m.body == b"hello" and m.framing in ("length", "close") and not m.has("transfer-encoding")
     with w.client() as c:
         m = c.ask("/x", "Connection: keep-alive", version="1.0")
-        assert m.framing == "close" or c.ask("/x", "Connection: keep-alive", version="1.0").body == b"hello"
+        assert "keep-alive" not in m.tokens("connection") or c.ask("/x", "Connection: keep-alive", version="1.0").body == b"hello"
 
 
 def test_http_1_0_origin(cached):
@@ -316,7 +316,7 @@ def test_many_variants_are_bounded(cached):
         for t in hot:
             w.ask(t)
     with w.client() as c:
-        for i in range(3000):
+        for i in range(1500):
             assert c.ask("/x", "X-N: %05d" % i).text == "%05d" % i * 200
         begin = time.monotonic()
         assert c.ask("/x", "X-N: 00001").text == "00001" * 200 and time.monotonic() - begin < 0.5 * SLOW
