@@ -91,7 +91,7 @@ access = "off"
 [admin]
 listen = "off"
 """
-WARP_CACHE = '[cache]\nsize_bytes = 67108864'
+WARP_CACHE = '[cache]\nsize_bytes = 67108864\nstale_secs = 60'   # in case of errors; the tests of must-revalidate need it
 
 
 def put(path, text):
