@@ -7403,9 +7403,8 @@ static bool
 status_is_lasting(int status)
 {
 	switch (status) {
-	case 200: case 203: case 204: case 300: case 301: case 308:
-	case 404: case 405: case 410: case 414: case 501:
-		return true;
+	case 200: case 203: case 204: case 300: case 301: case 308: case 404: case 410:
+		return true; /* but what a field of one client may have brought about */
 	}
 	return false;
 }
@@ -7756,17 +7755,15 @@ purge_match(const void *arg, struct slice key)
 	struct path_view view;
 
 	slice_cut(&rest, ' ', &url); /* behind it: the upstream */
-	path = url;
-	if (slice_starts(path, S("http")) && !slice_starts(want, S("http")))
-		path = slice_from(path, slice_starts(path, S("https")) ? 8 : 7);
-	if (p->path) {
-		path = slice_from(path, (size_t)((const char *)memchr(path.p, '/', path.n) - path.p));
-		slice_cut(&path, '?', &path);
-		if (path_normalise(path, &view) < 0)
-			return false;
-		path = view.path;
+	rest = slice_from(url, slice_starts(url, S("https")) ? 8 : 7);
+	if (!p->path) {
+		url = slice_starts(want, S("http")) ? url : rest;
+		return p->prefix ? slice_starts(url, want) : slice_eq(url, want);
 	}
-	return p->prefix ? slice_starts(path, want) : slice_eq(path, want);
+	rest = slice_from(rest, (size_t)((const char *)memchr(rest.p, '/', rest.n) - rest.p));
+	slice_cut(&rest, '?', &path);
+	return path_normalise(path, &view) == 0 &&
+	    (p->prefix ? slice_starts(view.path, want) : slice_eq(view.path, want));
 }
 
 /* The keys under which nothing is right any more after that answer; they are in t.
@@ -13179,7 +13176,7 @@ challenge_answer(struct slice domain, struct slice token, char out[ACME_TOKEN_MA
  * Owns    the cache's memory, which workers share; what this process knows of it.
  * Offers  store_open, store_close, store_bells_open, store_join, store_bell,
  *         store_bell_drain, store_key, store_find, store_begin, store_head, store_add,
- *         store_bells, store_finish, store_drop, store_look, store_read, store_skip, store_wait,
+ *         store_bells, store_disown, store_finish, store_drop, store_look, store_read, store_skip, store_wait,
  *         store_update, store_purge_key, store_purge_some, store_purge_all,
  *         store_repair, store_stats.
  * Calls   base, clock, log, board (COUNT, wide_*). Knows bytes, not HTTP.
@@ -13878,6 +13875,20 @@ ref_tidy(struct store_ref *r)
 	chain_free(rest);
 	if (old && bit_get(shelf.heads, old) && entry_at(old)->serial == r->older_serial)
 		entry_unlink(old);
+}
+
+/* r's entry is found no more. Whether others read it already: else nobody ever will. */
+static bool
+store_disown(struct store_ref *r)
+{
+	bool read;
+
+	if (!store_enter())
+		return false;
+	entry_unlink(r->entry);
+	read = entry_at(r->entry)->pins > 1;
+	store_leave();
+	return read;
 }
 
 /* The end of writing. whole: from now on the entry is found instead of older ones; else
@@ -19218,6 +19229,40 @@ tell_acme(struct teller *t)
 	row_end(t);
 }
 
+/* ---- the cache ---- */
+
+static void
+tell_cache(struct teller *t)
+{
+	uint64_t n[CACHED] = { 0 };
+	struct store_stats s;
+
+	if (!t->cf->cache.store)
+		return;
+	s = store_stats(t->cf->cache.store);
+	for (size_t i = 0; i < CACHED; i++)
+		n[i] = count_of(NULL, offsetof(struct board_worker, cached) + i * sizeof(struct wide),
+		    sizeof(struct wide));
+	row_begin(t, "cache");
+	SAY(t, v_int(s.size), "size_bytes", "cache_size_bytes", "Most that the cache may take.");
+	SAY(t, v_int(s.used), "bytes", "cache_bytes", "What it takes.", COLUMN("CACHE_BYTES", 11));
+	SAY(t, v_int(s.entries), "entries", "cache_entries", "Answers stored, and names of Vary.",
+	    COLUMN("ENTRIES", 8));
+	SAY(t, v_int(n[CACHE_HIT]), "hits", "cache_hits_total",
+	    "Requests answered with what was stored.", COLUMN("HITS", 10));
+	SAY(t, v_int(n[CACHE_MISS]), "misses", "cache_misses_total",
+	    "Requests for what was not stored.", COLUMN("MISSES", 10));
+	SAY(t, v_int(n[CACHE_STALE]), "stale", "cache_stale_total",
+	    "Requests answered with what was stored and no longer fresh.", COLUMN("STALE", 8));
+	SAY(t, v_int(n[CACHE_BYPASS]), "bypassed", "cache_bypassed_total",
+	    "Requests that the cache is not for.", COLUMN("BYPASSED", 10));
+	SAY(t, v_int(s.evicted), "evictions", "cache_evictions_total",
+	    "Answers that made way for others.", COLUMN("EVICTIONS", 10));
+	SAY(t, v_int(s.refused), "refused", "cache_refused_total",
+	    "Answers not stored, since others are asked for more often.", COLUMN("REFUSED", 0));
+	row_end(t);
+}
+
 /* ---- warp as a whole ---- */
 
 static void
@@ -19286,7 +19331,7 @@ tell_warp(struct teller *t)
 
 static void (*const subjects[])(struct teller *) = {
 	tell_warp, tell_workers, tell_listeners, tell_upstreams, tell_procs, tell_routes,
-	tell_certs, tell_acme, tell_own,
+	tell_certs, tell_acme, tell_cache, tell_own,
 };
 
 static void
@@ -20318,6 +20363,8 @@ answer_drop(struct head *h, const struct exchange *x, const struct route *r)
 	head_drop(h, set);
 	if (hsts_is_due(x))
 		head_drop_name(h, HSTS_NAME);
+	if (x->hit)
+		head_drop_name(h, S("X-Cache"));
 	head_edit(h, &r->add_response_headers, &r->remove_response_headers);
 }
 
@@ -22120,10 +22167,13 @@ hit_tap(void *arg, struct slice piece, bool last)
 {
 	struct hit *h = arg;
 
+	bool fits = h->taken <= conf->cache.max_object_bytes;
+
 	if (!h->w.writing)
 		return;
 	h->taken += piece.n;
-	if (h->taken > conf->cache.max_object_bytes || (piece.n > 0 && !store_add(&h->w, piece)))
+	if ((fits && h->taken > conf->cache.max_object_bytes && !store_disown(&h->w)) ||
+	    (piece.n > 0 && !store_add(&h->w, piece)))
 		store_finish(&h->w, false);
 	else if (last)
 		store_finish(&h->w, true);
@@ -22499,15 +22549,18 @@ answer_zip(struct exchange *x, struct head *h, uint64_t n)
 	head_add(h, S("Content-Encoding"), S("gzip"));
 }
 
-/* Sends head h and n bytes of what src gives. */
+/* Sends head h and n bytes of what src gives; UINT64_MAX: all of it. */
 static enum step
 exchange_start(struct exchange *x, struct head *h, struct source *src, uint64_t n)
 {
+	bool endless = n == UINT64_MAX;
+
 	hold_settle(x);
 	request_settle(x);
-	flow_begin(&x->down, src, BODY_LENGTH, n);
+	flow_begin(&x->down, src, endless ? BODY_CLOSE : BODY_LENGTH, endless ? 0 : n);
+	x->down.chunk_out = endless && x->minor > 0;
 	x->status = h->status;
-	if (draining)
+	if (draining || (endless && x->minor == 0))
 		x->keep = false;
 	if (conf->has_gzip)
 		answer_zip(x, h, n);
@@ -22886,7 +22939,7 @@ cache_serve(struct exchange *x, const struct head *rq, enum cached word)
 	head_cut(&res, FIELD(F_AGE) | FIELD(F_CONTENT_LENGTH));
 	head_add(&res, S("Age"), text_slice(&age));
 	text_uint(&t, n);
-	if (status != 304 && status != 204)
+	if (status != 304 && status != 204 && n != UINT64_MAX)
 		head_add(&res, S("Content-Length"), text_slice(&t));
 	if (status == 206)
 		head_add(&res, S("Content-Range"), text_slice(&part));
@@ -22987,7 +23040,7 @@ cache_look(struct exchange *x)
 		return STEP_WAIT;
 	}
 	if (cache_find(h, rq, &k)) {
-		if (h->r.state == STORE_BEGUN || (h->r.state == STORE_HEAD && h->policy.flags & ENTRY_PASSED))
+		if (h->r.state == STORE_BEGUN)
 			return cache_wait(x);
 		use = policy_use(&h->policy, rq);
 		if (use == USE_STALE)
@@ -23047,11 +23100,14 @@ step_stored(struct exchange *x)
 	if (hit_wait(h))
 		return STEP_WAIT;
 	stored_head.n = 0;
-	if (!store_look(&h->r, &h->policy, &stored_head) || h->r.state == STORE_CUT)
+	if (!store_look(&h->r, &h->policy, &stored_head))
 		h->alone = true;
-	else if (h->r.state == STORE_BEGUN ||
-	    (h->r.state == STORE_HEAD && h->policy.flags & ENTRY_PASSED))
+	else if (h->r.state == STORE_BEGUN)
 		return STEP_AGAIN;
+	else if (h->r.state == STORE_CUT) { /* killed, perhaps: one more may try for all */
+		h->alone = h->let_go;
+		h->let_go = true;
+	}
 	return cache_again(x);
 }
 
@@ -23851,7 +23907,7 @@ cache_begin(struct hit *h, const struct head *rq, const struct policy *p, uint64
 		    !h->w.writing)
 			return false;
 	}
-	facts.flags = size == UINT64_MAX ? ENTRY_PASSED : 0;
+	facts.flags = 0;
 	head_drop(&res, FIELD(F_X_SENDFILE) | FIELD(F_X_ACCEL_REDIRECT));
 	stored_head.n = 0;
 	stored_head.full = false;
@@ -31171,7 +31227,8 @@ worker_start(struct conf *cf, struct listeners *ls, unsigned generation)
 	}
 	for (int i = 0; i < ls->n; i++)
 		keep[n++] = ls->v[i].fd;
-	if (cf->cache.store && store_bells_open((unsigned)slot + 1) < 0)
+	if (cf->cache.store && store_bells_open(MIN(MAX((unsigned)slot + 1,
+	    2 * (unsigned)cf->server.workers), (unsigned)WORKER_SLOTS)) < 0)
 		return -1;
 	n += store_bells(keep + n);
 	if ((pid = helper_start("worker", worker_child, &(struct worker_task){ cf, ls, slot }, keep,
@@ -32480,21 +32537,22 @@ static int
 master_purge(struct slice text)
 {
 	struct purge p;
-	uint32_t cursor = 0;
+	uint32_t cursor = 0, was;
 	unsigned n = 0;
+	bool more = true;
 	int all = -1;
 
 	if (!purge_parse(&p, text))
 		return -1;
 	store_use(m.conf->cache.store);
-	if (p.all) {
-		for (int i = 0; i < PURGE_TRIES && all < 0; i++)
+	for (int i = 0; i < PURGE_TRIES && (p.all ? all < 0 : more); i = cursor == was ? i + 1 : 0) {
+		was = cursor;
+		if (p.all)
 			all = store_purge_all();
-		return MAX(all, 0);
+		else
+			more = store_purge_some(&cursor, purge_match, &p, &n);
 	}
-	while (store_purge_some(&cursor, purge_match, &p, &n))
-		;
-	return (int)n;
+	return p.all ? all : more ? -1 : (int)n;
 }
 
 static void
@@ -32530,7 +32588,7 @@ asked_purge(const struct verb *v, struct slice name, const struct asker *a)
 	(void)v;
 	if (n >= 0)
 		log_info("cache: %d purged by the operator: %.*s", n, (int)name.n, name.p);
-	verb_told(a, n >= 0 ? "ok" : "there is nothing like that");
+	verb_told(a, n >= 0 ? "ok" : "the cache is busy; try again");
 }
 
 /* A verb for the master from a worker's admin socket: a number that names the

@@ -2168,8 +2168,7 @@ struct exchange {
 
 /* Flags of an entry of the cache. */
 enum {
-	ENTRY_NAMES = 1, /* its head is the names of Vary: entries of variants stand beside it */
-	ENTRY_PASSED = 2 /* of unknown length, it is passed to one client; others wait for all */
+	ENTRY_NAMES = 1 /* its head is the names of Vary: entries of variants stand beside it */
 };
 
 /* What an exchange has to do with the cache. */
@@ -2187,6 +2186,7 @@ struct hit {
 	bool https;            /* as the client's side sees it */
 	bool stores;           /* the request is made so that its answer can be stored */
 	bool alone;            /* it waits for nobody (any more) */
+	bool let_go;           /* it has waited in vain */
 	bool only;             /* 504 if nothing is stored */
 	bool checks_due;       /* the upstream is asked whether r is still right: */
 	uint16_t checks_n;
