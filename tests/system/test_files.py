@@ -785,11 +785,10 @@ def test_links(site, name, want):
 
 def test_link_swapped_under_load(site, tree):
     """A directory that becomes a link to the outside, and back, all the time: no race gets out. Each name is new to warp."""
-    for i in range(3000):
-        for where, what in (("root/swap/dir", b"inside"), ("away", SECRET)):
-            tree.dir(where)
-            with open(tree.path("%s/%d" % (where, i)), "wb") as f:
-                f.write(what)
+    for where, what in (("root/swap/dir", b"inside"), ("away", SECRET)):
+        one = tree.write(where + "/one", what)
+        for i in range(3000):
+            os.link(one, tree.path("%s/%d" % (where, i)))
     os.symlink(tree.path("away"), tree.path("root/swap/link"))
     stop = threading.Event()
 
@@ -948,7 +947,7 @@ def test_replaced_under_load(site, tree, size):
     try:
         with site.client() as c:
             end = time.monotonic() + 1.5
-            while time.monotonic() < end:
+            while (left := end - time.monotonic()) > 0 or len(set(seen)) < 2 and left > -SOON:
                 time.sleep(0.0005)                     # not more than keepalive_requests
                 m = c.ask("/static/swapped.bin")
                 assert m.status == 200 and m.body and len(set(m.body)) == 1, "a mixture"
@@ -1028,7 +1027,7 @@ def test_changes_are_seen(site, tree, how):
 def test_appears_and_goes(site, tree):
     """What is not there is remembered no longer than what is."""
     with site.client() as c:
-        for _ in range(3):
+        for _ in range(2):
             for _ in range(5):
                 assert c.ask("/static/comes/and.txt").status == 404
             tree.write("root/comes/and.txt", b"here")

@@ -663,7 +663,12 @@ def test_two_workers(warp):
 def test_reload_in_a_stream(warp, backend):
     """A stream that has begun compressed goes on so, though the new configuration says no."""
     gate = threading.Event()
-    b = backend([REQ, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 10000\r\n\r\n" + BODY, lib.WAIT(gate), BODY], [REQ, html()])
+
+    def forever(c):
+        while True:
+            c.request()
+            c.send(html())
+    b = backend([REQ, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 10000\r\n\r\n" + BODY, lib.WAIT(gate), BODY], [forever])
     w = warp(on(app=b))
     with w.client() as c:
         c.send(request("/", GZIP))
