@@ -13179,7 +13179,7 @@ challenge_answer(struct slice domain, struct slice token, char out[ACME_TOKEN_MA
  *         store_bells, store_disown, store_finish, store_drop, store_look, store_read, store_skip, store_wait,
  *         store_update, store_purge_key, store_purge_some, store_purge_all,
  *         store_repair, store_stats.
- * Calls   base, clock, log, board (COUNT, wide_*). Knows bytes, not HTTP.
+ * Calls   base, clock, log, board. Knows bytes, not HTTP.
  *
  * One lock guards the index, the chains of blocks and the pins; whoever takes it does a
  * few microseconds' work, and whoever does not get it in time does without the cache.
@@ -13191,7 +13191,7 @@ challenge_answer(struct slice domain, struct slice token, char out[ACME_TOKEN_MA
  * compiler from moving stores across. */
 
 #define STORE_LINE 16 /* words of a line of the sketch: 64 bytes */
-#define STORE_PINS (STORE_BLOCK / sizeof(struct store_pin)) /* cells of a block */
+#define STORE_PINS (STORE_BLOCK / (unsigned)sizeof(struct store_pin)) /* in a block */
 #define ALWAYS     UINT_MAX /* as the worth of a newcomer */
 
 _Static_assert(STORE_SLOTS % 32 == 0 && STORE_SLOTS < 255, "bits of waiters; writer");
@@ -13207,7 +13207,7 @@ static struct {
 	int bells[STORE_SLOTS][2];        /* where to listen, and to ring; the same for all
 	                                     stores */
 	unsigned n_bells;
-} shelf = { .slot = STORE_SLOTS };
+} shelf;
 
 static void
 settled(void)
@@ -13227,22 +13227,26 @@ bit_set(uint32_t *bits, uint32_t i, bool on)
 	bits[i / 32] = (bits[i / 32] & ~(UINT32_C(1) << i % 32)) | (uint32_t)on << i % 32;
 }
 
-/* The first bit that is set, from `from` on; end: none is, before. */
+/* The first entry from block *at on, which moves behind it. 0: none is near. */
 static uint32_t
-bits_next(const uint32_t *bits, uint32_t from, uint32_t end)
+heads_next(uint32_t *at)
 {
-	for (; from < end; from = (from | 31) + 1) {
-		uint32_t word = bits[from / 32] >> from % 32;
-		if (word)
-			return MIN(from + (uint32_t)__builtin_ctz(word), end);
+	uint32_t end = MIN(shelf.s->fresh, *at + STORE_STRIDE);
+
+	for (; *at < end; *at = (*at | 31) + 1) {
+		uint32_t word = shelf.heads[*at / 32] >> *at % 32;
+		if (word) {
+			*at += (uint32_t)__builtin_ctz(word) + 1;
+			return *at - 1;
+		}
 	}
-	return end;
+	return 0;
 }
 
 static char *
 block_at(uint32_t b)
 {
-	return shelf.blocks + (size_t)(b - 1) * STORE_BLOCK;
+	return shelf.blocks + (size_t)b * STORE_BLOCK;
 }
 
 static struct store_entry *
@@ -13251,11 +13255,11 @@ entry_at(uint32_t b)
 	return (void *)block_at(b);
 }
 
-/* Cells count from 1, through all blocks. */
+/* Cells are numbered through all blocks. */
 static struct store_pin *
 pin_at(uint32_t i)
 {
-	return (struct store_pin *)(void *)shelf.blocks + (i - 1);
+	return (struct store_pin *)(void *)shelf.blocks + i;
 }
 
 /* ---- chains ---- */
@@ -13361,58 +13365,46 @@ chain_free(uint32_t first)
 /* ---- how often keys were asked for ---- */
 
 /* Of four counters in one cache line, of 4 bits, the least counts: others are shared
- * with more keys. All are halved from time to time. Returns it as it was. */
+ * with more keys. more: once more, and some counters of other keys are halved. */
 static unsigned
-sketch_count(uint64_t hash, unsigned more)
+sketch_count(uint64_t hash, bool more)
 {
-	uint32_t *line = shelf.sketch + (hash >> 16 & (shelf.s->lines - 1)) * STORE_LINE;
+	struct store *s = shelf.s;
+	uint32_t *line = shelf.sketch + (hash >> 16 & (s->lines - 1)) * STORE_LINE, *fade;
 	unsigned least = 15;
 
 	for (int i = 36; i < 64; i += 7)
 		least = MIN(least, line[hash >> (i + 3) & 15] >> (hash >> i & 7) * 4 & 15);
-	for (int i = 36; i < 64 && least < 15; i += 7) {
+	for (int i = 36; i < 64 && least < 15 && more; i += 7) {
 		unsigned shift = (hash >> i & 7) * 4;
 		uint32_t *word = &line[hash >> (i + 3) & 15];
 		if ((*word >> shift & 15) == least)
-			*word += (uint32_t)more << shift;
+			*word += UINT32_C(1) << shift;
+	}
+	if (more && ++s->finds % STORE_FADE == 0) {
+		fade = &shelf.sketch[s->faded++ & (s->lines * STORE_LINE - 1)];
+		*fade = *fade >> 1 & 0x77777777;
 	}
 	return least;
-}
-
-static void
-sketch_fade(void)
-{
-	struct store *s = shelf.s;
-	uint32_t *word = &shelf.sketch[s->faded & (s->lines * STORE_LINE - 1)];
-
-	if (++s->finds % STORE_FADE == 0) {
-		*word = *word >> 1 & 0x77777777;
-		s->faded++;
-	}
 }
 
 /* ---- waking ---- */
 
 /* A bell that rings need not be rung again. */
 static void
-bell_ring(unsigned slot)
+bells_ring(void)
 {
 	static const uint64_t one = 1;
 
-	if (slot >= shelf.n_bells || atomic_exchange(&shelf.s->workers[slot].rung, 1))
-		return;
-	if (write(shelf.bells[slot][1], &one, sizeof one) < 0)
-		return; /* full: it rings */
-}
-
-static void
-bells_ring(void)
-{
-	for (unsigned i = 0; i < STORE_SLOTS; i = (i | 31) + 1) {
+	for (unsigned i = 0; i < shelf.n_bells; i++) {
 		uint32_t *word = &shelf.rings[i / 32];
-		for (; *word; *word &= *word - 1)
-			bell_ring(i + (unsigned)__builtin_ctz(*word));
+		if (*word == 0)
+			i |= 31;
+		else if (*word >> i % 32 & 1 && !atomic_exchange(&shelf.s->workers[i].rung, 1) &&
+		    write(shelf.bells[i][1], &one, sizeof one) < 0)
+			continue; /* full: it rings */
 	}
+	memset(shelf.rings, 0, sizeof shelf.rings);
 }
 
 /* Something about e is new: bells_ring then tells those that wait. */
@@ -13440,15 +13432,6 @@ bucket_of(uint64_t hash)
 	return &shelf.buckets[hash & (shelf.s->buckets - 1)];
 }
 
-static void
-entry_free(uint32_t b)
-{
-	bit_set(shelf.heads, b, false);
-	settled();
-	chain_free(entry_at(b)->head_chain);
-	chain_free(b);
-}
-
 /* Takes b out of the index. Its memory goes with its last pin. */
 static void
 entry_unlink(uint32_t b)
@@ -13465,8 +13448,11 @@ entry_unlink(uint32_t b)
 			COUNT(shelf.s->entries, -1u);
 		entry_wake(e);
 	}
-	if (e->pins == 0)
-		entry_free(b);
+	if (e->pins > 0)
+		return;
+	bit_set(shelf.heads, b, false);
+	chain_free(e->head_chain);
+	chain_free(b);
 }
 
 static void
@@ -13488,35 +13474,36 @@ entry_link(uint32_t b)
 
 /* Sees to it that n blocks are left. The hand goes round the entries; one that nobody
  * has asked for since it came by last, or that is gone, makes way, unless it has been
- * asked for more than `worth` times. False: refused, or nothing to be had in so few
- * steps; the next call goes on from there. */
+ * asked for more than `worth` times. Some blocks are kept for what is ALWAYS worth it,
+ * as a beginning: whether it stays is seen when others have had time to ask for it.
+ * False: refused, or nothing to be had in so few steps; the next call goes on there. */
 static bool
 room_make(uint32_t n, unsigned worth)
 {
 	struct store *s = shelf.s;
 
-	for (int looks = STORE_LOOKS; blocks_left() < n; looks--) {
-		uint32_t end = MIN(s->fresh, s->hand + STORE_STRIDE);
-		uint32_t b = bits_next(shelf.heads, s->hand, end);
+	n += worth == ALWAYS ? 0 : s->n_blocks / STORE_SPARE;
+	for (int looks = 0; blocks_left() < n && looks < STORE_LOOKS; looks++) {
+		uint32_t b = heads_next(&s->hand);
 		struct store_entry *e = entry_at(b);
-		if (looks == 0)
-			return false;
-		s->hand = b < end ? b + 1 : end < s->fresh ? end : 1;
-		if (b == end || e->pins > 0)
+		if (s->hand >= s->fresh)
+			s->hand = 1;
+		if (!b || e->pins > 0)
 			continue;
-		if (!entry_gone(e) && e->hot) {
-			e->hot = false;
-			continue;
-		}
-		if (!entry_gone(e) && sketch_count(e->hash, 0) > worth) {
-			wide_count(&s->refused, 1);
-			return false;
-		}
-		if (!entry_gone(e))
+		if (!entry_gone(e)) {
+			if (e->hot) {
+				e->hot = false;
+				continue;
+			}
+			if (sketch_count(e->hash, false) > worth) {
+				wide_count(&s->refused, 1);
+				return false;
+			}
 			wide_count(&s->evicted, 1);
+		}
 		entry_unlink(b);
 	}
-	return true;
+	return blocks_left() >= n;
 }
 
 /* ---- the lock, and pins ---- */
@@ -13575,8 +13562,8 @@ pins_ready(void)
 		return false;
 	b = chain_take(1, &b);
 	memset(block_at(b), 0, STORE_BLOCK);
-	i = (uint32_t)((b - 1) * STORE_PINS + 1);
-	for (uint32_t end = i + (uint32_t)STORE_PINS; i < end; i++) {
+	i = b * STORE_PINS;
+	for (uint32_t end = i + STORE_PINS; i < end; i++) {
 		pin_at(i)->next = shelf.pins;
 		shelf.pins = i;
 	}
@@ -13670,8 +13657,7 @@ store_find(const struct store_key *k, bool filling, struct store_ref *r,
 	*r = (struct store_ref){ 0 };
 	if (!store_enter())
 		return false;
-	sketch_count(k->hash, 1);
-	sketch_fade();
+	sketch_count(k->hash, true);
 	if (pins_ready() && (b = index_find(k, filling)) != 0) {
 		entry_at(b)->hot = true;
 		pin_take(r, b);
@@ -13702,11 +13688,13 @@ store_read(struct store_ref *r, struct iovec *v, int n, size_t most)
 {
 	struct store_entry *e = entry_at(r->entry);
 	struct store_place p = r->place;
+	uint32_t left;
 	int got = 0;
 
 	r->turn = e->turn;
 	r->state = e->state;
-	most = p.block ? MIN(most, e->n - r->pos) : 0;
+	left = e->n - r->pos;
+	most = p.block ? MIN(most, left) : 0;
 	while (got < n && most > 0) {
 		struct slice s = place_next(&p, most);
 		v[got++] = (struct iovec){ (char *)(uintptr_t)s.p, s.n };
@@ -13755,9 +13743,10 @@ ref_reserve(struct store_ref *r, size_t n)
 	while (r->room < n) {
 		uint32_t more = MIN(blocks_for(n - r->room), (uint32_t)STORE_BATCH), last;
 		bool good;
-		if (!store_enter())
+		r->busy = !store_enter();
+		if (r->busy)
 			return false;
-		good = room_make(more, sketch_count(e->hash, 0));
+		good = room_make(more, sketch_count(e->hash, false));
 		if (good) {
 			shelf.links[r->tail] = chain_take(more, &last);
 			r->tail = last;
@@ -13778,7 +13767,7 @@ entry_make(struct store_ref *r, const struct store_key *k)
 	uint32_t n = blocks_for(texts), b;
 	struct store_entry *e;
 
-	if (!room_make(n, sketch_count(k->hash, 0)))
+	if (!room_make(n, ALWAYS))
 		return;
 	b = chain_take(n, &last);
 	e = entry_at(b);
@@ -13805,8 +13794,8 @@ entry_make(struct store_ref *r, const struct store_key *k)
 
 /* Begins an entry of k, which others find at once. An older whole one is found until
  * this one is whole, and then replaced. r->writing: the caller is to fill it, by
- * store_head, store_add..., store_finish. Else somebody fills it already, and r reads.
- * False: it cannot be stored. */
+ * store_head, store_add..., store_finish; it does not read. Else somebody fills it
+ * already, and r reads. False: it cannot be stored. */
 static bool
 store_begin(const struct store_key *k, struct store_ref *r)
 {
@@ -13826,8 +13815,8 @@ store_begin(const struct store_key *k, struct store_ref *r)
 }
 
 /* The head is known, and a body of `expect` bytes announced: room is made for all of it
- * now, so that store_add will not fail for want of it. False: it is not to be stored;
- * store_finish. */
+ * now, so that store_add will not fail. False: it is not to be stored (store_finish), or
+ * if r->busy: the same again in some ms. */
 static bool
 store_head(struct store_ref *r, const struct policy *facts, struct slice head,
     size_t expect)
@@ -13848,7 +13837,8 @@ store_head(struct store_ref *r, const struct policy *facts, struct slice head,
 	return true;
 }
 
-/* More of the body. False: no room; store_finish, and readers see it as cut. */
+/* More of the body. False: nothing was added; no room (store_finish, and readers see it
+ * as cut), or if r->busy: the same again in some ms. */
 static bool
 store_add(struct store_ref *r, struct slice s)
 {
@@ -13926,7 +13916,7 @@ store_drop(struct store_ref *r)
 	*r = (struct store_ref){ 0 };
 }
 
-/* New facts and a new head for r's whole entry, which ends a claim. Who has looked keeps
+/* New facts and a new head for r's whole entry. Who has looked keeps
  * the old ones. False: no room, or the entry was purged. */
 static bool
 store_update(struct store_ref *r, const struct policy *facts, struct slice head)
@@ -13996,11 +13986,11 @@ store_purge_some(uint32_t *cursor, bool (*match)(const void *arg, struct slice k
 
 	if (!store_enter())
 		return true;
+	*cursor = MAX(*cursor, 1u);
 	for (int i = 0; i < STORE_BATCH && more; i++) {
-		uint32_t end = MIN(shelf.s->fresh, *cursor + STORE_STRIDE);
-		uint32_t b = bits_next(shelf.heads, MAX(*cursor, 1u), end);
 		struct text key = { copy, 0, sizeof copy, false };
-		if (b < end && !entry_gone(entry_at(b))) {
+		uint32_t b = heads_next(cursor);
+		if (b && !entry_gone(entry_at(b))) {
 			place_get((struct store_place){ b, sizeof(struct store_entry) },
 			    entry_at(b)->key_n, &key);
 			if (match(arg, text_slice(&key))) {
@@ -14008,7 +13998,6 @@ store_purge_some(uint32_t *cursor, bool (*match)(const void *arg, struct slice k
 				++*n;
 			}
 		}
-		*cursor = MIN(b + 1, end);
 		more = *cursor < shelf.s->fresh;
 	}
 	store_leave();
@@ -14047,19 +14036,8 @@ store_use(struct store *s)
 	shelf.marks = shelf.heads + words;
 	p = shelf.marks + words;
 	p += (16 - (size_t)(p - shelf.sketch) % 16) % 16;
-	shelf.blocks = (char *)p;
-	return (size_t)(shelf.blocks - (char *)s) + (size_t)s->n_blocks * STORE_BLOCK;
-}
-
-/* The largest power of 2 that is at most n. */
-static uint32_t
-power_below(uint32_t n)
-{
-	uint32_t p = 1;
-
-	while (p <= n / 2)
-		p *= 2;
-	return p;
+	shelf.blocks = (char *)p - STORE_BLOCK; /* blocks count from 1 */
+	return (size_t)((char *)p - (char *)s) + (size_t)s->n_blocks * STORE_BLOCK;
 }
 
 /* A store that takes size bytes in all, of which it touches what it needs. For the
@@ -14077,12 +14055,14 @@ store_open(size_t size)
 	s->size = size;
 	/* for each a link, two bits, 1 byte of the buckets, 2 of the sketch; 256: rounding */
 	s->n_blocks = (uint32_t)((size - sizeof *s - 256) / (STORE_BLOCK + 8));
-	s->buckets = power_below(s->n_blocks / 4);
-	s->lines = power_below(s->n_blocks / 32);
+	for (s->buckets = 16; s->buckets * 8 <= s->n_blocks; s->buckets *= 2)
+		;
+	s->lines = s->buckets / 8; /* 16 words each */
 	s->fresh = s->hand = 1;
 	if (getrandom(&s->seed, sizeof s->seed, GRND_NONBLOCK) < 0)
 		s->seed = mix64((uint64_t)now_us);
 	store_use(s);
+	shelf.slot = STORE_SLOTS;
 	return s;
 }
 
@@ -14148,7 +14128,7 @@ store_bell_drain(void)
 
 /* ---- repair ---- */
 
-/* Marks a chain; false: it meets one that is marked. */
+/* Ends at what is marked already: no chain is worth an endless loop. */
 static void
 chain_mark(uint32_t b)
 {
@@ -14164,8 +14144,8 @@ pins_recount(void)
 		uint32_t log = shelf.s->workers[i].log;
 		chain_mark(log);
 		for (; log; log = shelf.links[log])
-			for (size_t k = 0; k < STORE_PINS; k++) {
-				struct store_pin *pin = (struct store_pin *)(void *)block_at(log) + k;
+			for (uint32_t k = log * STORE_PINS; k < (log + 1) * STORE_PINS; k++) {
+				struct store_pin *pin = pin_at(k);
 				if (!bit_get(shelf.heads, pin->entry))
 					pin->entry = 0; /* of one that was killed beginning it */
 				else
@@ -14186,11 +14166,15 @@ store_rebuild(void)
 	s->free = 0;
 	s->n_free = 0;
 	s->entries = 0;
-	for (uint32_t b = 0; (b = bits_next(shelf.heads, b + 1, end)) < end;)
-		entry_at(b)->pins = 0;
+	for (uint32_t at = 1, b; at < end;)
+		if ((b = heads_next(&at)) != 0)
+			entry_at(b)->pins = 0;
 	pins_recount();
-	for (uint32_t b = 0; (b = bits_next(shelf.heads, b + 1, end)) < end;) {
+	for (uint32_t at = 1; at < end;) {
+		uint32_t b = heads_next(&at);
 		struct store_entry *e = entry_at(b);
+		if (!b)
+			continue;
 		if (e->pins == 0 && (entry_gone(e) || e->state < STORE_WHOLE)) {
 			bit_set(shelf.heads, b, false);
 			continue;
@@ -14216,12 +14200,14 @@ worker_drop(unsigned slot)
 	uint32_t log = w->log;
 
 	for (uint32_t b = log; b; b = shelf.links[b])
-		for (size_t k = 0; k < STORE_PINS; k++) {
-			struct store_pin *pin = (struct store_pin *)(void *)block_at(b) + k;
+		for (uint32_t i = b * STORE_PINS; i < (b + 1) * STORE_PINS; i++) {
+			struct store_pin *pin = pin_at(i);
 			struct store_entry *e = entry_at(pin->entry);
 			if (!pin->entry)
 				continue;
-			if (e->writer == slot + 1 && e->state < STORE_WHOLE)
+			if (e->state == STORE_BEGUN && e->writer == slot + 1)
+				e->head.block = 0; /* half of a head is none */
+			if (e->state < STORE_WHOLE && e->writer == slot + 1)
 				e->state = STORE_CUT;
 			if (--e->pins == 0 || e->state == STORE_CUT)
 				if (entry_gone(e))
@@ -14248,10 +14234,10 @@ store_repair(struct store *s, unsigned slot)
 		return false;
 	worker_drop(slot);
 	store_leave();
-	for (unsigned i = 0; i < shelf.n_bells; i++) {
+	for (size_t i = 0; i < STORE_SLOTS; i++)
 		s->workers[i].rung = 0; /* by one that did not live to ring it */
-		bell_ring(i);
-	}
+	memset(shelf.rings, 0xff, sizeof shelf.rings);
+	bells_ring();
 	return true;
 }
 

@@ -1614,7 +1614,7 @@ struct store_worker {
 /* The front of the mapping. Behind it: the frequency sketch, the buckets of the index,
  * a link for each block (the next of its chain, or of the free ones; 0: the last), two
  * bitmaps (blocks at which an entry begins; blocks that repair found in use), blocks.
- * Blocks count from 1. Numbers above `lock` are fixed, those below are guarded by it
+ * Numbers above `lock` are fixed, those below are guarded by it
  * (the atomics among them may be read without). */
 struct store {
 	size_t size;
@@ -1653,6 +1653,7 @@ struct store_ref {
 	uint32_t tail, room;       /* written: last block of the chain, bytes left in it */
 	uint32_t older, older_serial; /* written: the entry that it replaces; 0: none */
 	bool writing;
+	bool busy; /* written: the last failure was the lock's, try again; else no room */
 };
 
 struct store_stats {
