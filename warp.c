@@ -2580,6 +2580,7 @@ is_field_value(struct slice s)
 static const struct slice field_names[FIELD_IDS] = {
 	[F_ACCEPT]            = { "Accept", 6 },
 	[F_ACCEPT_ENCODING]   = { "Accept-Encoding", 15 },
+	[F_ACCEPT_RANGES]     = { "Accept-Ranges", 13 },
 	[F_AGE]               = { "Age", 3 },
 	[F_AUTHORIZATION]     = { "Authorization", 13 },
 	[F_CACHE_CONTROL]     = { "Cache-Control", 13 },
@@ -2659,6 +2660,7 @@ static const struct slice kept_prefixes[] = { { "Content-", 8 }, { "X-Forwarded-
 static const uint8_t field_slots[256] = {
 	[FIELD_SLOT(6, 'a', 'p')] = F_ACCEPT,
 	[FIELD_SLOT(15, 'a', 'n')] = F_ACCEPT_ENCODING,
+	[FIELD_SLOT(13, 'a', 'e')] = F_ACCEPT_RANGES,
 	[FIELD_SLOT(3, 'a', 'g')] = F_AGE,
 	[FIELD_SLOT(13, 'a', 'o')] = F_AUTHORIZATION,
 	[FIELD_SLOT(13, 'c', 'o')] = F_CACHE_CONTROL,
@@ -22459,15 +22461,14 @@ type_is_like(struct slice type, struct slice want)
 	    slice_ieq(slice_from(type, type.n - want.n), want);
 }
 
-/* Whether the answer's type is one of those that are compressed. */
+/* Whether a Content-Type is one of those that are compressed. */
 static bool
-type_is_zipped(const struct head *h)
+type_is_zipped(struct slice full)
 {
 	const struct slices *types = &conf->middleware.gzip_types;
-	const struct field *f = head_field(h, F_CONTENT_TYPE);
-	struct slice rest = f ? f->value : S(""), type;
+	struct slice type;
 
-	slice_cut(&rest, ';', &type);
+	slice_cut(&full, ';', &type);
 	for (int i = 0; i < types->n; i++)
 		if (type_is_like(slice_trim(type), types->v[i]))
 			return true;
@@ -22485,7 +22486,8 @@ answer_may_zip(const struct exchange *x, const struct head *h, enum body_kind ki
 	    h->status != 204 && h->status != 206 && h->status != 304 &&
 	    (kind != BODY_LENGTH || n >= MAX(conf->middleware.gzip_min, 1)) &&
 	    h->count[F_CONTENT_ENCODING] == 0 && h->count[F_CONTENT_RANGE] == 0 &&
-	    !head_has(h, F_CACHE_CONTROL, "no-transform") && type_is_zipped(h);
+	    !head_has(h, F_CACHE_CONTROL, "no-transform") &&
+	    h->count[F_CONTENT_TYPE] > 0 && type_is_zipped(head_field(h, F_CONTENT_TYPE)->value);
 }
 
 /* A tag of other bytes is weak. RFC 9110 8.8.1. */
@@ -22531,7 +22533,7 @@ answer_zip(struct exchange *x, struct head *h, uint64_t n)
 		return;
 	x->down.chunk_out = x->method != M_HEAD;
 	tag_weaken(h);
-	head_cut(h, FIELD(F_CONTENT_LENGTH));
+	head_cut(h, FIELD(F_CONTENT_LENGTH) | FIELD(F_ACCEPT_RANGES));
 	head_add(h, S("Content-Encoding"), S("gzip"));
 }
 
@@ -22674,7 +22676,7 @@ content_head(const struct content *c, uint64_t n, const char *boundary)
 		{ c->vary, S("Vary"), S("Accept-Encoding") },
 		{ whole && !boundary && res.count[F_CONTENT_TYPE] == 0, S("Content-Type"), c->type },
 		{ whole, S("Content-Encoding"), c->coding },
-		{ whole && !head_value(&res, S("Accept-Ranges")).p, S("Accept-Ranges"), S("bytes") },
+		{ whole && res.count[F_ACCEPT_RANGES] == 0, S("Accept-Ranges"), S("bytes") },
 	};
 
 	for (size_t i = 0; i < LEN(lines); i++)
@@ -22723,6 +22725,8 @@ exchange_content(struct exchange *x, const struct head *h, struct content *c, in
 		n = 0;
 	else if (status == 206 && !parts)
 		n = c->ranges.v[0].n;
+	if (parts)
+		head_cut(&res, FIELD(F_CONTENT_TYPE));
 	x->made = parts ? spool_of_parts(c->f, &c->ranges, c->type, &n) :
 	    spool_of_file(c->f, status == 206 ? c->ranges.v[0].first : 0, x->method == M_HEAD ? 0 : n);
 	res.status = status;
@@ -22773,6 +22777,8 @@ exchange_file(struct exchange *x, const struct head *h, struct file *f, const st
 		file_give(f);
 	c.etag = (struct slice){ c.f->etag, c.f->etag_n };
 	c.modified_s = c.f->st.st_mtim.tv_sec;
+	c.vary |= x->route->gzip && type_is_zipped(f->type) &&
+	    (uint64_t)f->st.st_size >= conf->middleware.gzip_min;
 	head_clear(&res);
 	if (conf->server.server_tokens)
 		head_add(&res, S("Server"), S("warp/" VERSION));
@@ -23996,8 +24002,8 @@ exchange_respond(struct exchange *x, size_t n)
 		x->keep = true; /* until the tunnel ends */
 	else if (exchange_frame(x) < 0)
 		return exchange_head_bad(x);
-	else if (conf->middleware.x_sendfile && (res.count[F_X_SENDFILE] ||
-	    res.count[F_X_ACCEL_REDIRECT]))
+	else if (conf->middleware.x_sendfile && res.status != 204 && res.status != 304 &&
+	    (res.count[F_X_SENDFILE] || res.count[F_X_ACCEL_REDIRECT]))
 		return exchange_sendfile(x, n);
 	if (x->hit && (s = cache_answer(x, n)) != STEP_WAIT)
 		return s;
