@@ -161,6 +161,8 @@
 #define REDIS_LATE_MAX   3     /* answers in a row that are late: it is left alone */
 #define REDIS_REST_MS    1000  /* so long at first; doubles */
 #define REDIS_REST_MAX_MS 30000
+#define REDIS_JITTER     4     /* rests are shorter by up to 1 / so much */
+#define REDIS_VALUE_MORE 66560 /* bytes of a value beside the body: its head and front */
 #define REDIS_UNSENT     65536 /* bytes that may wait before a command, or it is not made */
 #define REDIS_PARTS      64    /* pieces of a value that are sent together */
 #define REDIS_KEY_MAX    512   /* bytes; the rest of longer ones is hashed */
@@ -213,8 +215,6 @@
 #define INHERIT_FILES    65536 /* descriptors closed one by one, on old kernels */
 #define PROBE_SPREAD_MS  100   /* the first probes spread over it */
 #define PROBE_JITTER     10    /* intervals vary by 1 / so much */
-#define PROBE_TICK_MS    8     /* probes may be late by so much */
-#define PROBE_TICK_MAX_MS 8192 /* longest wait; each is twice the one before */
 #define PROBE_TEXT_MAX   1024  /* bytes of a probe's path, host, method */
 #define STABLE_MS        10000 /* up so long: the backoff starts over */
 #define RUN_DIR          "/run/warp" /* sockets that warp chooses; else in /tmp */
@@ -271,6 +271,8 @@
 #define LOG_LAST_MS   500   /* for slow readers when a process ends */
 #define LOG_RING      16384 /* bytes of error lines that wait for their reader */
 #define LOG_BUFFER    65536 /* bytes of access lines that wait; else dropped */
+#define TICK_MS       8     /* waits of any length may be late by so much */
+#define TICK_MAX_MS   8192  /* longest step of one; each is twice the one before */
 #define TIMER_LISTS   64    /* different durations in one configuration */
 #define AUTH_CACHE    64    /* basic_auth passwords whose hash was checked */
 #define AUTH_JOBS     64    /* passwords being hashed at one time; then 503 */

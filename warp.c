@@ -14653,7 +14653,7 @@ balance_stuck(struct upstream *up, struct slice value)
 
 /* ==== timer ==================================================================
  * Owns    the timer lists, one for each duration in use.
- * Offers  timer_set, timer_clear, timer_keep, timers_run, timers_next_ms.
+ * Offers  timer_set, timer_clear, timer_keep, tick_ms, timers_run, timers_next_ms.
  * Calls   base, clock. */
 
 static struct timer_list timer_lists[TIMER_LISTS];
@@ -14719,6 +14719,18 @@ timer_keep(struct timer *t, uint32_t ms)
 {
 	if (!t->list || t->ms != ms)
 		timer_set(t, ms);
+}
+
+/* The longest of a few waits that is not too long for left_ms: few lengths take
+ * few timer lists. */
+static uint32_t
+tick_ms(int64_t left_ms)
+{
+	uint32_t ms = TICK_MS;
+
+	while (2 * ms <= TICK_MAX_MS && 2 * (int64_t)ms <= left_ms)
+		ms *= 2;
+	return ms;
 }
 
 static void
@@ -17068,12 +17080,12 @@ master_tell(enum ctl_op op, const char *text)
 	return send(ctl_fd, b, MIN((size_t)n, sizeof b - 1), MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
 }
 
-/* Room for one busy and one idle connection for each client. */
+/* Room for one busy and one idle connection for each client, and for one to Redis. */
 static void
 pool_open(uint32_t clients)
 {
 	max_idle = clients;
-	upconns.most = 2 * clients;
+	upconns.most = 2 * clients + 1;
 	upconns.v = map_zeroed(upconns.most * upconns.size);
 }
 
@@ -17339,6 +17351,740 @@ upconn_connect(struct instance *in, uint8_t addr_i)
 	upconn_close(u);
 	errno = why;
 	return NULL;
+}
+
+/* ==== redis ==================================================================
+ * Owns    this worker's connection to Redis, the commands that wait for an answer, and
+ *         purges under way.
+ * Offers  redis_open, redis_get, redis_forget, redis_set, redis_delete, redis_sweep.
+ * Calls   base, clock, log, resp, board, timer, loop, buf, tls, chan, pool. One connection,
+ *         pipelined: answers come in the order of the commands. Whatever fails is a miss. */
+
+static struct redis redis;
+
+static void
+redis_count(enum redis_count what)
+{
+	wide_count(&me->redis[what], 1);
+}
+
+static void
+redis_enter(enum redis_state s)
+{
+	static const uint32_t limit_ms[REDIS_STATES] = {
+		[REDIS_DIALLING] = REDIS_CONNECT_MS,
+		[REDIS_SHAKING] = REDIS_SHAKE_MS,
+		[REDIS_GREETING] = REDIS_CONNECT_MS,
+	};
+
+	redis.state = s;
+	redis.since_ms = now_ms;
+	me->redis_state = (int)s;
+	timer_set(&redis.timer, limit_ms[s]);
+}
+
+/* The oldest command is over. */
+static void
+ask_end(struct slice value)
+{
+	struct redis_ask *a = &redis.asks[redis.first];
+	void (*done)(void *, struct slice) = a->done;
+
+	timer_clear(&a->timer);
+	a->done = NULL;
+	redis.first = (redis.first + 1) % REDIS_QUEUE;
+	redis.n--;
+	if (done)
+		done(a->arg, value);
+}
+
+static void
+value_drop(void)
+{
+	free(redis.value);
+	redis.value = NULL;
+}
+
+static void
+redis_disconnect(void)
+{
+	if (redis.up)
+		upconn_close(redis.up);
+	redis.up = NULL;
+	value_drop();
+	free(redis.unsent.p);
+	redis.unsent = (struct text){ NULL, 0, 0, false };
+	redis.sent = 0;
+	redis.late = 0;
+	redis.scanning = redis.repeat = false;
+	redis.batch_n = 0;
+	redis.batch_bytes = 0;
+}
+
+/* Without a connection for ms. Those who wait go on without Redis. */
+static void
+redis_pause(uint32_t ms)
+{
+	redis_disconnect();
+	redis.due_ms = now_ms + ms;
+	redis_enter(REDIS_RESTING);
+	timer_set(&redis.timer, tick_ms(ms));
+	while (redis.n > 0)
+		ask_end((struct slice){ NULL, 0 });
+}
+
+/* Redis is left alone for a while, each time longer; says so once. Nothing of the connection
+ * may be touched behind this. */
+__attribute__((format(printf, 1, 2))) static void
+redis_rest(const char *fmt, ...)
+{
+	uint32_t last = redis.good ? 0 : redis.rest_ms;
+	char why[WHY_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, sizeof why, fmt, ap);
+	va_end(ap);
+	if (redis.told != REDIS_RESTING)
+		log_warn("redis %s is not used for now: %s", redis.at->addr.text, why);
+	redis.told = REDIS_RESTING;
+	redis.good = false;
+	redis.addr_i = 0;
+	redis.rest_ms = MIN(MAX(2 * last, (uint32_t)REDIS_REST_MS), (uint32_t)REDIS_REST_MAX_MS);
+	redis_pause(redis.rest_ms - (uint32_t)(random_next() % (redis.rest_ms / REDIS_JITTER)));
+}
+
+/* ---- commands ---- */
+
+/* Watches for answers, and for room while something waits to be sent. */
+static void
+redis_watch(void)
+{
+	struct chan *ch = &redis.up->s.ch;
+
+	ch->waits = redis.unsent.n > 0 || (ch->tls && tls_pending(ch->tls));
+	loop_watch(&ch->w, ch->waits ? POLLIN | POLLOUT : POLLIN);
+}
+
+/* Keeps v behind what waits to be sent. */
+static void
+unsent_add(const struct iovec *v)
+{
+	struct text *t = &redis.unsent;
+	size_t need = t->n + v->iov_len;
+
+	if (need > t->cap) {
+		char *p = realloc(t->p, need = MAX(need, 2 * t->cap));
+		if (!p)
+			die_memory();
+		t->p = p;
+		t->cap = need;
+	}
+	text_add(t, (struct slice){ v->iov_base, v->iov_len });
+}
+
+/* Sends v, behind what waits. A failure shows when answers are read. */
+static void
+redis_send(struct iovec *v, int n)
+{
+	struct chan *ch = &redis.up->s.ch;
+	ssize_t put = redis.unsent.n > 0 || ch->broken ? 0 : chan_writev(ch, v, n);
+
+	for (int i = iov_skip(v, n, (size_t)MAX(put, 0)); i < n; i++)
+		unsent_add(&v[i]);
+}
+
+/* Sends what waits. */
+static void
+redis_flush(void)
+{
+	struct chan *ch = &redis.up->s.ch;
+	struct text *t = &redis.unsent;
+	struct iovec v = { t->p + redis.sent, t->n - redis.sent };
+	ssize_t put;
+
+	if (t->n == 0) {
+		chan_flush(ch);
+		return;
+	}
+	if ((put = chan_writev(ch, &v, 1)) > 0)
+		redis.sent += (size_t)put;
+	if (redis.sent < t->n)
+		return;
+	free(t->p);
+	*t = (struct text){ NULL, 0, 0, false };
+	redis.sent = 0;
+}
+
+/* Can a command of n bytes be made now? */
+static bool
+redis_has_room(size_t n)
+{
+	size_t waits = redis.unsent.n - redis.sent;
+
+	return redis.n < REDIS_QUEUE && !redis.up->s.ch.broken &&
+	    (waits == 0 || waits + n <= REDIS_UNSENT);
+}
+
+/* A command was sent: its answer is due. */
+static void
+ask_add(enum redis_ask_kind kind, void (*done)(void *, struct slice), void *arg)
+{
+	struct redis_ask *a = &redis.asks[(redis.first + redis.n++) % REDIS_QUEUE];
+
+	a->kind = kind;
+	a->done = done;
+	a->arg = arg;
+	a->asked_ms = now_ms;
+	if (kind > ASK_PING)
+		timer_set(&a->timer, kind == ASK_GET ? redis.conf->redis_timeout_ms : REDIS_SLOW_MS);
+	redis_watch();
+}
+
+/* False: there is no room. */
+static bool
+redis_command(enum redis_ask_kind kind, const struct slice *args, int n,
+    void (*done)(void *, struct slice), void *arg)
+{
+	char b[2 * REDIS_SECRET_MAX + REDIS_KEY_MAX];
+	struct text t = { b, 0, sizeof b, false };
+	struct iovec v;
+
+	resp_count(&t, '*', (uint64_t)n);
+	for (int i = 0; i < n; i++)
+		resp_bulk(&t, args[i]);
+	if (t.full || !redis_has_room(t.n))
+		return false;
+	v = (struct iovec){ b, t.n };
+	redis_send(&v, 1);
+	ask_add(kind, done, arg);
+	return true;
+}
+
+/* Asks for key, as redis_key made it. False: do without, now. Else done is called once, from
+ * the loop, unless redis_forget comes first; the value is good during the call, its p is NULL
+ * if there is none. */
+static bool
+redis_get(struct slice key, void (*done)(void *arg, struct slice value), void *arg)
+{
+	const struct slice args[] = { S("GET"), key };
+
+	if (redis.state == REDIS_READY && redis_command(ASK_GET, args, LEN(args), done, arg))
+		return true;
+	redis_count(REDIS_BYPASSED);
+	return false;
+}
+
+/* Who asked with arg is gone: done is not called. */
+static void
+redis_forget(const void *arg)
+{
+	for (size_t i = 0; i < REDIS_QUEUE; i++)
+		if (redis.asks[i].arg == arg)
+			redis.asks[i].done = NULL;
+}
+
+/* Stores the value that parts make, for secs. Nobody hears what becomes of it. False: not
+ * now. */
+static bool
+redis_set(struct slice key, const struct slice *parts, int n, uint32_t secs)
+{
+	char front[REDIS_KEY_MAX + 64], back[64];
+	struct text f = { front, 0, sizeof front, false }, t = { back, 0, sizeof back, false };
+	struct iovec v[REDIS_PARTS];
+	char number[16];
+	struct text s = { number, 0, sizeof number, false };
+	size_t total = 0;
+	int k = 0;
+
+	for (int i = 0; i < n; i++)
+		total += parts[i].n;
+	if (redis.state != REDIS_READY || secs == 0 || total > redis.resp.max ||
+	    !redis_has_room(total + sizeof front)) {
+		redis_count(REDIS_BYPASSED);
+		return false;
+	}
+	resp_count(&f, '*', 5);
+	resp_bulk(&f, S("SET"));
+	resp_bulk(&f, key);
+	resp_count(&f, '$', total);
+	text_uint(&s, secs);
+	text_str(&t, "\r\n");
+	resp_bulk(&t, S("EX"));
+	resp_bulk(&t, text_slice(&s));
+	v[k++] = (struct iovec){ front, f.n };
+	for (int i = 0; i < n; i++) {
+		v[k++] = (struct iovec){ (void *)(uintptr_t)parts[i].p, parts[i].n };
+		if (k == REDIS_PARTS - 1) {
+			redis_send(v, k);
+			k = 0;
+		}
+	}
+	v[k++] = (struct iovec){ back, t.n };
+	redis_send(v, k);
+	ask_add(ASK_SET, NULL, NULL);
+	return true;
+}
+
+/* The answer of a command is late. Several that were under way together count once. */
+static void
+ask_late(struct timer *t)
+{
+	struct redis_ask *a = OWNER(t, struct redis_ask, timer);
+	void (*done)(void *, struct slice) = a->done;
+
+	redis_count(REDIS_TIMEOUTS);
+	if (a->asked_ms >= redis.late_ms) {
+		redis.late_ms = now_ms;
+		redis.late++;
+	}
+	if (a == &redis.asks[redis.first])
+		value_drop();
+	a->done = NULL;
+	if (done)
+		done(a->arg, (struct slice){ NULL, 0 });
+	if (redis.state == REDIS_READY && redis.up->s.ch.broken)
+		redis_rest("the connection broke");
+	else if (redis.state == REDIS_READY && redis.late >= REDIS_LATE_MAX)
+		redis_rest("its answers were late %d times in a row", REDIS_LATE_MAX);
+	scratch_settle();
+}
+
+/* ---- purges ---- */
+
+static struct redis_sweep *
+sweep_first(void)
+{
+	struct link *l = link_first(&redis.sweeps);
+
+	return l ? OWNER(l, struct redis_sweep, link) : NULL;
+}
+
+/* The pattern of keys that hold text, or its beginning; what is special there is escaped. */
+static void
+sweep_pattern(struct text *t, struct slice text)
+{
+	text_str(t, REDIS_PREFIX "*");
+	for (size_t i = 0; i < MIN(text.n, (size_t)REDIS_PATTERN); i++) {
+		if (memchr("*?[]^-\\", text.p[i], 7))
+			text_char(t, '\\');
+		text_char(t, text.p[i]);
+	}
+	text_str(t, text.n > 0 ? "*" : "");
+}
+
+/* The next step of the first sweep; SCAN's answer says how far it got. */
+static void
+sweep_step(void)
+{
+	const struct redis_sweep *s = sweep_first();
+	char b[sizeof REDIS_PREFIX + 2 * REDIS_PATTERN + 2];
+	struct text t = { b, 0, sizeof b, false };
+	struct slice args[] = { S("SCAN"), S("0"), S("MATCH"), S(""), S("COUNT"), S(REDIS_SCAN) };
+
+	if (!s || redis.scanning || redis.state != REDIS_READY)
+		return;
+	sweep_pattern(&t, (struct slice){ s->text, s->n });
+	args[3] = text_slice(&t);
+	if (redis.cursor_n > 0)
+		args[1] = (struct slice){ redis.cursor, redis.cursor_n };
+	redis.scanning = redis_command(ASK_SCAN, args, LEN(args), NULL, NULL);
+	if (!redis.scanning)
+		timer_set(&redis.sweep_timer, REDIS_AGAIN_MS);
+}
+
+static void
+sweep_due(struct timer *t)
+{
+	(void)t;
+	sweep_step();
+}
+
+/* Deletes what was found. Without room for that, the same step is done again. */
+static void
+batch_delete(void)
+{
+	char b[32];
+	struct text t = { b, 0, sizeof b, false };
+	struct iovec v[2];
+
+	if (redis.batch_n == 0)
+		return;
+	resp_count(&t, '*', redis.batch_n + 1);
+	resp_bulk(&t, S("DEL"));
+	v[0] = (struct iovec){ b, t.n };
+	v[1] = (struct iovec){ redis.batch, redis.batch_bytes };
+	redis.repeat |= !redis_has_room(t.n + redis.batch_bytes);
+	if (!redis.repeat) {
+		redis_send(v, LEN(v));
+		ask_add(ASK_DEL, NULL, NULL);
+	}
+	redis.batch_n = 0;
+	redis.batch_bytes = 0;
+}
+
+/* Puts the key that was found into the batch, if it is meant. */
+static void
+sweep_found(void)
+{
+	const struct redis_sweep *s = sweep_first();
+	struct slice key = { redis.found, redis.found_n };
+	struct text t = { redis.batch, redis.batch_bytes, sizeof redis.batch, false };
+
+	if (key.n > REDIS_KEY_MAX || !slice_starts(key, S(REDIS_PREFIX)) || (s->is &&
+	    !s->is(slice_from(key, sizeof REDIS_PREFIX - 1), (struct slice){ s->text, s->n })))
+		return;
+	resp_bulk(&t, key);
+	redis.batch_bytes = t.n;
+	if (++redis.batch_n == REDIS_DELETES || t.cap - t.n < REDIS_KEY_MAX + 16)
+		batch_delete();
+}
+
+/* A part of SCAN's answer: the next cursor, or a key. */
+static void
+sweep_take(enum resp_event e)
+{
+	const struct resp *p = &redis.resp;
+	size_t n = MIN(p->text.n, sizeof redis.found - redis.found_n);
+
+	if (e == RESP_BULK)
+		redis.found_n = 0;
+	else if (e == RESP_PIECE) {
+		memcpy(redis.found + redis.found_n, p->text.p, n);
+		redis.found_n += n; /* a key too long fills it */
+	} else if (e == RESP_END && p->at > 1)
+		sweep_found();
+	else if (e == RESP_END) {
+		redis.next_n = MIN(redis.found_n, sizeof redis.next);
+		memcpy(redis.next, redis.found, redis.next_n);
+	}
+}
+
+/* SCAN was answered. Until it is not refused any more, a purge waits. */
+static void
+sweep_answered(bool refused)
+{
+	struct redis_sweep *s = sweep_first();
+
+	redis.scanning = false;
+	batch_delete();
+	if (refused || redis.repeat) {
+		redis.repeat = false;
+		timer_set(&redis.sweep_timer, refused ? REDIS_REST_MS : REDIS_AGAIN_MS);
+		return;
+	}
+	memcpy(redis.cursor, redis.next, redis.next_n);
+	redis.cursor_n = redis.next_n;
+	if (redis.cursor_n == 1 && redis.cursor[0] == '0') {
+		link_drop(&s->link);
+		free(s);
+		redis.n_sweeps--;
+	}
+	sweep_step();
+}
+
+/* Deletes, in the background and one purge after another, all keys that hold text and of
+ * which `is` (NULL: any is) says so; it is given the key as the cache calls it, or cut by
+ * redis_key. Too many that wait become one that deletes everything. */
+static void
+redis_sweep(struct slice text, bool (*is)(struct slice key, struct slice text))
+{
+	struct redis_sweep *s;
+
+	if (redis.state == REDIS_OFF)
+		return;
+	if (redis.n_sweeps == REDIS_SWEEPS) {
+		s = OWNER(redis.sweeps.prev, struct redis_sweep, link);
+		s->is = NULL;
+		s->n = 0;
+		return;
+	}
+	if (!(s = malloc(sizeof *s + text.n)))
+		die_memory();
+	*s = (struct redis_sweep){ .is = is, .n = text.n };
+	if (text.n > 0)
+		memcpy(s->text, text.p, text.n);
+	link_add_last(&redis.sweeps, &s->link);
+	redis.n_sweeps++;
+	sweep_step();
+}
+
+static bool
+key_is(struct slice key, struct slice text)
+{
+	return slice_eq(key, text);
+}
+
+/* Deletes key, as redis_key made it: now, or as a sweep when it can be. */
+static void
+redis_delete(struct slice key)
+{
+	const struct slice args[] = { S("DEL"), key };
+
+	if (redis.state != REDIS_READY || !redis_command(ASK_DEL, args, LEN(args), NULL, NULL))
+		redis_sweep(slice_from(key, sizeof REDIS_PREFIX - 1), key_is);
+}
+
+/* ---- answers ---- */
+
+/* The oldest command is refused. False: nothing else will do, the connection is closed.
+ * Behind a quote a server may repeat what it was told: of AUTH that is not shown. */
+static bool
+redis_refused(enum redis_ask_kind kind)
+{
+	static const char *const names[ASK_KINDS] = { "AUTH", "SELECT", "PING", "GET", "SET", "DEL",
+		"SCAN" };
+	struct slice says = redis.resp.text;
+	size_t n = 0;
+
+	redis_count(REDIS_ERRORS);
+	while (n < says.n && (kind != ASK_AUTH || !memchr("'`\"", says.p[n], 3)))
+		n++;
+	if (kind < ASK_PING || slice_starts(says, S("NOAUTH")) ||
+	    (kind == ASK_PING && slice_starts(says, S("ERR")))) {
+		redis_rest("it refuses %s: %.*s", names[kind], (int)n, says.p);
+		return false;
+	}
+	if (kind > ASK_PING && now_ms >= redis.quiet_ms) {
+		log_warn("redis %s refuses %s: %.*s", redis.at->addr.text, names[kind], (int)n,
+		    says.p);
+		redis.quiet_ms = now_ms + REDIS_ERRORS_MS;
+	}
+	return true;
+}
+
+/* Greeted: commands may come. */
+static void
+redis_ready(void)
+{
+	if (redis.told != REDIS_READY)
+		log_info("redis %s is used", redis.at->addr.text);
+	redis.told = REDIS_READY;
+	redis.cursor_n = 0;
+	redis_enter(REDIS_READY);
+	sweep_step();
+}
+
+/* The oldest command is answered, e being the last of it. False: the connection is closed. */
+static bool
+redis_answered(enum resp_event e)
+{
+	const struct redis_ask *a = &redis.asks[redis.first];
+	enum redis_ask_kind kind = a->kind;
+	struct slice value = { redis.value, redis.value_n };
+
+	if (e == RESP_ERROR && !redis_refused(kind))
+		return false;
+	if (a->timer.list) { /* in time */
+		redis.late = 0;
+		redis.good = true;
+	}
+	if (kind == ASK_GET && (value.p || e == RESP_NIL))
+		redis_count(value.p ? REDIS_HITS : REDIS_MISSES);
+	else if (e == RESP_TEXT && kind == ASK_SET)
+		redis_count(REDIS_STORED);
+	else if (e == RESP_INTEGER && redis.resp.n > 0)
+		wide_count(&me->redis[REDIS_DELETED], (uint64_t)MIN(redis.resp.n, REDIS_DELETES));
+	redis.value = NULL;
+	ask_end(value);
+	free((void *)(uintptr_t)value.p);
+	if (kind == ASK_PING)
+		redis_ready();
+	else if (kind == ASK_SCAN)
+		sweep_answered(e == RESP_ERROR);
+	return true;
+}
+
+/* Takes a part of the oldest command's answer. False: it is none, the connection is closed. */
+static bool
+redis_take(enum resp_event e)
+{
+	static const char types[ASK_KINDS] = { '+', '+', '+', '$', '+', ':', '*' };
+	const struct redis_ask *a = &redis.asks[redis.first];
+	const struct resp *p = &redis.resp;
+
+	if (e == RESP_BAD || (e != RESP_MORE && (redis.n == 0 ||
+	    (p->type != '-' && p->type != types[a->kind])))) {
+		redis_rest(e == RESP_BAD ? "its answer is malformed or too large"
+		                         : "it answers what was not asked");
+		return false;
+	}
+	if (redis.n > 0 && a->kind == ASK_SCAN)
+		sweep_take(e);
+	else if (e == RESP_BULK) {
+		redis.value = a->done ? malloc((size_t)p->n + 1) : NULL;
+		redis.value_n = 0;
+	} else if (e == RESP_PIECE && redis.value) {
+		memcpy(redis.value + redis.value_n, p->text.p, p->text.n);
+		redis.value_n += p->text.n;
+	}
+	return true;
+}
+
+/* Reads once. */
+static void
+redis_read(void)
+{
+	struct buf *in = &redis.up->s.src.in;
+	ssize_t got = side_fill(&redis.up->s);
+
+	while (in->n > 0) {
+		struct slice s = buf_slice(in);
+		enum resp_event e = resp_next(&redis.resp, &s);
+		if (!redis_take(e))
+			return;
+		buf_eat(in, in->n - s.n); /* before others use scratch */
+		if (redis.resp.whole && !redis_answered(e))
+			return;
+	}
+	if (got >= 0)
+		redis_watch();
+	else if (redis.state == REDIS_READY && redis.n == 0 &&
+	    now_ms - redis.since_ms >= REDIS_REST_MAX_MS)
+		redis_pause(0); /* it closes connections that are idle */
+	else
+		redis_rest("it closed the connection");
+}
+
+/* ---- the connection ---- */
+
+/* Its address cannot be reached: the next one, if there is one. */
+static void
+redis_missed(int err)
+{
+	if (++redis.addr_i < redis.at->board->addrs.n)
+		redis_pause(0);
+	else
+		redis_rest("connect: %s", strerror(err));
+}
+
+/* Says who we are, and asks whether that is good. */
+static void
+redis_greet(void)
+{
+	const struct redis_url *u = &redis.conf->redis;
+	struct slice auth[] = { S("AUTH"), u->user, u->password }, select[] = { S("SELECT"), S("") };
+	struct slice ping = S("PING");
+	char b[16];
+	struct text t = { b, 0, sizeof b, false };
+
+	redis_enter(REDIS_GREETING);
+	if (u->user.n == 0)
+		auth[1] = auth[2];
+	if (u->password.n > 0)
+		redis_command(ASK_AUTH, auth, u->user.n > 0 ? 3 : 2, NULL, NULL);
+	text_uint(&t, u->db);
+	select[1] = text_slice(&t);
+	if (u->db > 0)
+		redis_command(ASK_SELECT, select, LEN(select), NULL, NULL);
+	redis_command(ASK_PING, &ping, 1, NULL, NULL);
+}
+
+static void
+redis_shake(void)
+{
+	struct chan *ch = &redis.up->s.ch;
+	enum shake s = tls_shake(ch);
+	char why[WHY_MAX];
+
+	if (s == SHAKE_DONE)
+		redis_greet();
+	else if (s == SHAKE_WAITS)
+		loop_watch(&ch->w, ch->waits ? POLLOUT : POLLIN);
+	else {
+		tls_why(ch, why, sizeof why);
+		redis_rest("TLS: %s", why);
+	}
+}
+
+static void
+redis_connected(void)
+{
+	struct tls_peer peer = instance_peer(redis.at);
+
+	redis.addr_i = 0;
+	if (!redis.conf->redis.tls)
+		redis_greet();
+	else if (!clock_is_right())
+		redis_rest("this host's clock is wrong");
+	else if (!tls_client(&redis.up->s.ch, &peer))
+		redis_rest("there is no room for TLS");
+	else {
+		redis_enter(REDIS_SHAKING);
+		redis_shake();
+	}
+}
+
+/* The connection has an event. */
+static void
+redis_event(struct watch *w, short revents)
+{
+	socklen_t n = sizeof errno;
+	int err = 0;
+
+	(void)revents;
+	if (redis.state == REDIS_DIALLING) {
+		if (getsockopt(w->fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
+			err = errno;
+		if (err != 0)
+			redis_missed(err);
+		else
+			redis_connected();
+	} else if (redis.state == REDIS_SHAKING)
+		redis_shake();
+	else {
+		redis_flush();
+		redis_read();
+	}
+	scratch_settle();
+}
+
+static void
+redis_dial(void)
+{
+	redis.resp = (struct resp){ .max = redis.conf->max_object_bytes + REDIS_VALUE_MORE };
+	if (redis.at->board->addrs.n == 0) {
+		redis_rest("its name does not resolve");
+		return;
+	}
+	redis_enter(REDIS_DIALLING);
+	if (!(redis.up = upconn_connect(redis.at, redis.addr_i)) || redis.up->retry_connect) {
+		redis_missed(errno);
+		return;
+	}
+	redis.up->s.ch.w.ready = redis_event;
+	if (redis.up->state == UP_BUSY)
+		redis_connected();
+	else
+		loop_watch(&redis.up->s.ch.w, POLLOUT);
+}
+
+/* The time of a state is over. */
+static void
+redis_due(struct timer *t)
+{
+	if (redis.state == REDIS_DIALLING)
+		redis_missed(ETIMEDOUT);
+	else if (redis.state == REDIS_SHAKING || redis.state == REDIS_GREETING)
+		redis_rest("it does not answer");
+	else if (redis.due_ms > now_ms)
+		timer_set(t, tick_ms(redis.due_ms - now_ms));
+	else
+		redis_dial();
+}
+
+/* Once, as a worker starts: connects, if there is a Redis. */
+static void
+redis_open(const struct cache_conf *c)
+{
+	redis.conf = c;
+	redis.at = c->redis_at;
+	redis.timer.fire = redis_due;
+	redis.sweep_timer.fire = sweep_due;
+	for (size_t i = 0; i < REDIS_QUEUE; i++)
+		redis.asks[i].timer.fire = ask_late;
+	if (redis.at)
+		redis_dial();
 }
 
 /* ==== auth ===================================================================
@@ -25674,18 +26420,6 @@ health_count(const struct conf *cf)
 	return n;
 }
 
-/* The longest of a few waits that is not too long for left_ms: few lengths take
- * few timer lists. */
-static uint32_t
-tick_ms(int64_t left_ms)
-{
-	uint32_t ms = PROBE_TICK_MS;
-
-	while (2 * ms <= PROBE_TICK_MAX_MS && 2 * (int64_t)ms <= left_ms)
-		ms *= 2;
-	return ms;
-}
-
 /* Wakes when the first probe is due, or before. */
 static void
 health_arm(void)
@@ -26272,7 +27006,7 @@ health_stop(void)
  * Offers  worker_run.
  * Calls   everything of the services. Told what to do by the master. */
 
-#define WATCHES_SPARE 3 /* the master's, two logs */
+#define WATCHES_SPARE 4 /* the master's, two logs, Redis */
 
 static struct watch ctl_watch, bell_watch;
 static bool worker_stops;
@@ -26413,12 +27147,13 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	loop_open((int)(3 * share + ADMIN_PLACES) + n + WATCHES_SPARE + health_count(cf));
 	pool_open(share);
 	tls_open(&cf->tls, cf->tls.on || conf_has_https(cf)
-	    ? 3 * share + (uint32_t)health_count(cf) : 0);
+	    ? 3 * share + (uint32_t)health_count(cf) + 1 : cf->cache.redis.tls);
 	heads_open(cf);
 	rosters_open(cf);
 	gate_open();
 	cache_open(cf);
 	access_start(cf, &me->log_dropped);
+	redis_open(&cf->cache);
 	worker_set = &cf->tls.set;
 	ctl_fd = ctl;
 	ctl_watch = (struct watch){ .fd = ctl, .slot = -1, .ready = worker_ctl };

@@ -1488,6 +1488,22 @@ struct board_proc {
 	                              lines[n_lines % PROC_LINES] */
 };
 
+enum redis_state {
+	REDIS_OFF,      /* not configured */
+	REDIS_DIALLING,
+	REDIS_SHAKING,  /* a TLS handshake is under way */
+	REDIS_GREETING, /* AUTH, SELECT, PING are not answered yet */
+	REDIS_READY,
+	REDIS_RESTING,  /* it failed; tried again later */
+	REDIS_STATES
+};
+
+enum redis_count {
+	REDIS_HITS, REDIS_MISSES,
+	REDIS_BYPASSED, /* commands not made: it was away, or too much waited */
+	REDIS_TIMEOUTS, REDIS_ERRORS, REDIS_STORED, REDIS_DELETED, REDIS_COUNTS
+};
+
 /* One worker slot. Writer: that worker (state and pid: the master). */
 /* What X-Cache says of a request. */
 enum cached { CACHE_BYPASS, CACHE_MISS, CACHE_STALE, CACHE_HIT, CACHED };
@@ -1498,6 +1514,7 @@ struct board_worker {
 	atomic_int state;
 	atomic_uint connections, idle; /* clients now; of these between requests */
 	atomic_uint upstream_connections;
+	atomic_int redis_state; /* enum redis_state */
 	/* sums, all of them wide: see board_worker_gone */
 	struct wide accepted, requests, bytes_in, bytes_out, retries, refused;
 	struct wide handshakes, resumed, handshakes_failed; /* of clients; resumed
@@ -1505,6 +1522,7 @@ struct board_worker {
 	struct wide codes[6]; /* answers by class; [0] aborted by the client */
 	struct wide latency[LATENCY_BUCKETS]; /* LATENCY_MS[i] or less */
 	struct wide latency_us;
+	struct wide redis[REDIS_COUNTS];
 	struct wide log_dropped;
 	struct wide cached[CACHED]; /* requests, by X-Cache */
 };
@@ -1836,6 +1854,67 @@ struct identity {
 	gid_t gid;
 	char name[LOGIN_MAX]; /* for initgroups; "": no such account, or no user given */
 	bool user, group;
+};
+
+/* ==== redis =============================================================== */
+
+struct upconn;
+
+enum redis_ask_kind { ASK_AUTH, ASK_SELECT, ASK_PING, ASK_GET, ASK_SET, ASK_DEL, ASK_SCAN, ASK_KINDS };
+
+/* A command that was sent, and whose answer is not here yet. */
+struct redis_ask {
+	struct timer timer;   /* its answer is late; not armed: it is */
+	enum redis_ask_kind kind;
+	int64_t asked_ms;
+	void (*done)(void *arg, struct slice value); /* NULL: nobody waits */
+	void *arg;
+};
+
+/* A purge: see redis_sweep. */
+struct redis_sweep {
+	struct link link;
+	bool (*is)(struct slice key, struct slice text);
+	size_t n;
+	char text[];
+};
+
+/* The worker's way to Redis. */
+struct redis {
+	const struct cache_conf *conf;
+	struct instance *at;
+	struct upconn *up;        /* NULL: not connected */
+	enum redis_state state;
+	enum redis_state told;    /* READY or RESTING: what the log says */
+	int64_t since_ms;         /* in this state */
+	int64_t due_ms;           /* resting: until then */
+	uint32_t rest_ms;         /* the last rest */
+	struct timer timer;       /* limits the state */
+	uint8_t addr_i;           /* the address to be tried */
+	bool good;                /* something was answered in time */
+	unsigned late;            /* answers in a row that were not */
+	int64_t late_ms;          /* the last of them */
+	int64_t quiet_ms;         /* nothing is logged before of what Redis refuses */
+	struct resp resp;
+	struct redis_ask asks[REDIS_QUEUE]; /* a ring: n, from first on */
+	unsigned first, n;
+	char *value;              /* of the GET being answered; NULL: not wanted */
+	size_t value_n;
+	struct text unsent;       /* what the kernel did not take, but for `sent` bytes */
+	size_t sent;
+
+	struct link sweeps;       /* the first is under way */
+	unsigned n_sweeps;
+	struct timer sweep_timer; /* its next step is tried again */
+	bool scanning;            /* SCAN is not answered yet */
+	bool repeat;              /* a DEL found no room: the step is done again */
+	char cursor[20], next[20]; /* of this step, of the next; 64 bits in decimal */
+	size_t cursor_n, next_n;
+	char found[REDIS_KEY_MAX + 1]; /* the key being read; full: too long */
+	size_t found_n;
+	char batch[REDIS_BATCH];  /* keys to be deleted, as they are sent */
+	size_t batch_bytes;
+	unsigned batch_n;
 };
 
 /* ==== pool, exchange, fronts ============================================== */

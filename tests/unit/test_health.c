@@ -210,21 +210,21 @@ static void
 test_tick(void **state)
 {
 	(void)state;
-	for (int64_t left = -5; left < 3 * PROBE_TICK_MAX_MS; left += 7) {
+	for (int64_t left = -5; left < 3 * TICK_MAX_MS; left += 7) {
 		int64_t at = left;
 		int steps = 0;
 
 		for (; at > 0; steps++) {
 			uint32_t ms = tick_ms(at);
 			assert_int_equal(ms & (ms - 1), 0);
-			assert_in_range(ms, PROBE_TICK_MS, PROBE_TICK_MAX_MS);
+			assert_in_range(ms, TICK_MS, TICK_MAX_MS);
 			at -= ms;
 		}
-		assert_true(at > -PROBE_TICK_MS || left <= 0);
+		assert_true(at > -TICK_MS || left <= 0);
 		assert_true(steps <= 3 + 11);
 	}
-	assert_int_equal(tick_ms(INT64_MAX / 2), PROBE_TICK_MAX_MS);
-	assert_int_equal(tick_ms(-1000), PROBE_TICK_MS);
+	assert_int_equal(tick_ms(INT64_MAX / 2), TICK_MAX_MS);
+	assert_int_equal(tick_ms(-1000), TICK_MS);
 }
 
 /* ---- a checker at work ---- */
