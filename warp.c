@@ -17357,7 +17357,7 @@ upconn_connect(struct instance *in, uint8_t addr_i)
  * Owns    this worker's connection to Redis, the commands that wait for an answer, and
  *         purges under way.
  * Offers  redis_open, redis_get, redis_forget, redis_set, redis_delete, redis_sweep.
- * Calls   base, clock, log, resp, board, timer, loop, buf, tls, chan, pool. One connection,
+ * Calls   base, arena, clock, log, resp, board, timer, loop, buf, tls, chan, pool. One connection,
  *         pipelined: answers come in the order of the commands. Whatever fails is a miss. */
 
 static struct redis redis;
@@ -17500,13 +17500,14 @@ redis_flush(void)
 {
 	struct chan *ch = &redis.up->s.ch;
 	struct text *t = &redis.unsent;
-	struct iovec v = { t->p + redis.sent, t->n - redis.sent };
+	struct iovec v;
 	ssize_t put;
 
 	if (t->n == 0) {
 		chan_flush(ch);
 		return;
 	}
+	v = (struct iovec){ t->p + redis.sent, t->n - redis.sent };
 	if ((put = chan_writev(ch, &v, 1)) > 0)
 		redis.sent += (size_t)put;
 	if (redis.sent < t->n)
