@@ -18067,7 +18067,8 @@ redis_due(struct timer *t)
 	if (redis.state == REDIS_DIALLING)
 		redis_missed(ETIMEDOUT);
 	else if (redis.state == REDIS_SHAKING || redis.state == REDIS_GREETING)
-		redis_rest("it does not answer");
+		redis_rest(redis.state == REDIS_SHAKING ? "no TLS handshake in time"
+		                                        : "it does not answer");
 	else if (redis.due_ms > now_ms)
 		timer_set(t, tick_ms(redis.due_ms - now_ms));
 	else

@@ -13,6 +13,8 @@ enum { TIMEOUT_MS = 300, PATIENCE_MS = 5000, OBJECT_MAX = 1 << 20 };
 static char dir[] = "/tmp/warp-redis-XXXXXX";
 static struct conf *cf;
 static int log_fd;
+static const char *ca;      /* trusted instead of the system's; NULL: those */
+static uint16_t name_port;  /* names are at 127.0.0.1 and this; 0: nowhere */
 
 /* ---- the worker ---- */
 
@@ -66,10 +68,19 @@ begin(const char *url, unsigned timeout_ms)
 	    "[[routes]]\nrespond = { status = 200 }\n", OBJECT_MAX, timeout_ms, url);
 	assert_int_equal(fclose(f), 0);
 	cf = conf_load(file);
-	diags_print(&cf->diags, stderr);
+	if (cf->diags.errors > 0)
+		diags_print(&cf->diags, stderr);
 	assert_int_equal(cf->diags.errors, 0);
 	assert_int_equal(board_attach(cf), 0);
 	resolve_fixed(cf);
+	if (ca)
+		assert_null(trust_load(&cf->arena, ca, &cf->cache.redis_at->up->tls.trust));
+	if (name_port) {
+		union sock at = { .in = { .sin_family = AF_INET, .sin_port = htons(name_port),
+			.sin_addr.s_addr = htonl(INADDR_LOOPBACK) } };
+		socklen_t n = sizeof at.in;
+		board_addrs_set(cf->cache.redis_at->board, &at, &n, 1);
+	}
 	memset(me, 0, sizeof *me);
 	memset(&redis, 0, sizeof redis);
 	assert_int_equal(ftruncate(log_fd, 0), 0);
@@ -716,6 +727,67 @@ test_sweeps_late(void **state)
 	server_stop();
 }
 
+/* TLS: the certificate is verified; the name in it counts. */
+static void
+test_tls(void **state)
+{
+	static char body[300000];
+	static struct caller c;
+	struct slice parts[] = { { body, sizeof body } };
+	char cert[64], more[512], url[128];
+
+	(void)state;
+	snprintf(cert, sizeof cert, "%s/cert.pem", dir);
+	snprintf(more, sizeof more, "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 "
+	    "-nodes -keyout %s/key.pem -out %s -days 100 -subj /CN=redis.test "
+	    "-addext subjectAltName=DNS:redis.test 2>/dev/null", dir, cert);
+	assert_int_equal(system(more), 0);
+	port = name_port = port_free(NULL);
+	snprintf(more, sizeof more, "--port 0 --tls-port %u --tls-cert-file %s --tls-key-file %s/key.pem "
+	    "--tls-ca-cert-file %s --tls-auth-clients no --requirepass pw", port, cert, dir, cert);
+	server_start(more);
+	ca = cert;
+	snprintf(url, sizeof url, "rediss://:pw@redis.test:%u", port);
+	for (int i = 0; i < 2; i++) { /* the second time resumed or not */
+		begin(url, TIMEOUT_MS);
+		assert_true(turns_until(state_is, REDIS_READY, PATIENCE_MS));
+		for (size_t k = 0; k < sizeof body; k++)
+			body[k] = (char)dice(256);
+		assert_true(redis_set(S("big"), parts, 1, 10));
+		assert_true(turns_until(stored_is, 1, PATIENCE_MS));
+		assert_true(ask(&c, "big"));
+		assert_true(turns_until(none_pending, 0, PATIENCE_MS));
+		assert_true(c.hit && c.n == sizeof body && memcmp(c.value, body, c.n) == 0);
+		assert_true(put("a", "b", 10));
+		assert_string_equal(got("a"), "b");
+		redis_disconnect();
+		end();
+	}
+	free(c.value);
+	snprintf(url, sizeof url, "rediss://:pw@other.test:%u", port);
+	begin(url, TIMEOUT_MS);
+	assert_true(turns_until(state_is, REDIS_RESTING, PATIENCE_MS));
+	assert_int_equal(log_says("TLS: its certificate is for redis.test, not for other.test"), 1);
+	end();
+	ca = NULL;
+	snprintf(url, sizeof url, "rediss://:pw@redis.test:%u", port);
+	begin(url, TIMEOUT_MS);
+	assert_true(turns_until(state_is, REDIS_RESTING, PATIENCE_MS));
+	assert_int_equal(log_says("TLS: its certificate is not trusted"), 1);
+	end();
+	server_stop();
+	server_start("");
+	begin(url, TIMEOUT_MS);
+	assert_true(turns_until(state_is, REDIS_RESTING, REDIS_SHAKE_MS + 1000));
+	assert_int_equal(log_says("is not used for now: no TLS handshake"), 1);
+	end();
+	server_stop();
+	name_port = 0;
+	unlink(cert);
+	snprintf(cert, sizeof cert, "%s/key.pem", dir);
+	unlink(cert);
+}
+
 /* ---- impostors ---- */
 
 static pid_t fake;
@@ -1102,6 +1174,7 @@ main(void)
 		cmocka_unit_test(test_sweeps),
 		cmocka_unit_test(test_sweeps_late),
 		cmocka_unit_test(test_addresses),
+		cmocka_unit_test(test_tls),
 		cmocka_unit_test(test_impostors),
 		cmocka_unit_test(test_unasked),
 		cmocka_unit_test(test_trickle),
@@ -1127,6 +1200,7 @@ main(void)
 	scratch = block_take(BLOCK_LARGE);
 	loop_open(16);
 	pool_open(1);
+	tls_open(&(struct tls_conf){ .sessions = 0 }, 1);
 	bad = cmocka_run_group_tests(tests, NULL, NULL);
 	block_give(scratch);
 	for (const char *const *f = (const char *const[]){ "warp.toml", "s", NULL }; *f; f++) {
