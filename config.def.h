@@ -164,9 +164,9 @@
 #define REDIS_JITTER     4     /* rests are shorter by up to 1 / so much */
 #define REDIS_VALUE_MORE 66560 /* bytes of a value beside the body: its head and front */
 #define REDIS_UNSENT     65536 /* bytes that may wait before a command, or it is not made */
-#define REDIS_PARTS      64    /* pieces of a value that are sent together */
 #define REDIS_KEY_MAX    512   /* bytes; the rest of longer ones is hashed */
-#define REDIS_SECRET_MAX 2048  /* bytes of a user or a password; tokens are long */
+#define REDIS_SECRET_MAX 4096  /* bytes of user and password; tokens are long */
+#define REDIS_COMMAND    128   /* of a command beside key, value and pattern */
 #define REDIS_PREFIX     "warp:1:" /* of all keys; the number changes with their form */
 #define REDIS_SWEEPS     16    /* purges that wait for another; more: all is purged */
 #define REDIS_SCAN       "500" /* keys looked at in one step of a purge: 0.2 ms of Redis */

@@ -3739,7 +3739,8 @@ chunk_decode(struct body *b, char *p, size_t n, size_t *content, struct text *tr
 
 /* ==== path ===================================================================
  * Owns    the normalised view of the path in hand.
- * Offers  path_plain, path_normalise, path_raw, path_encode, query_has.
+ * Offers  path_plain, path_normalise, path_raw, path_encode, query_has,
+ *         percent_read.
  * Calls   base. Routes match this view, so that no spelling of a path evades
  *         its route; RFC 3986 6.2.2. */
 
@@ -3954,6 +3955,21 @@ query_has(struct slice query, struct slice name, struct slice value)
 }
 
 FAST_END
+
+/* Appends the bytes that s, part of a URL, stands for. False: a malformed %XX, a NUL,
+ * or too long for t. RFC 3986 2.1. */
+static bool
+percent_read(struct text *t, struct slice s)
+{
+	for (size_t i = 0; i < s.n; i++) {
+		int c = s.p[i] == '%' ? percent_value(slice_from(s, i)) : (unsigned char)s.p[i];
+		if (c <= 0)
+			return false;
+		i += s.p[i] == '%' ? 2 : 0;
+		text_char(t, (char)c);
+	}
+	return !t->full;
+}
 
 /* ==== conditions =============================================================
  * Owns    nothing.
@@ -4183,8 +4199,8 @@ ranges_parse(struct ranges *r, struct slice value, uint64_t size)
 
 /* ==== addr ===================================================================
  * Owns    nothing.
- * Offers  addr_parse, url_split, ip_*, cidr_*.
- * Calls   base, arena, path. One grammar for every address, see CONFIG.md. */
+ * Offers  addr_parse, ip_*, cidr_*.
+ * Calls   base, arena. One grammar for every address, see CONFIG.md. */
 
 static const uint8_t v4_mapped[IP_V4_PREFIX] = { [10] = 0xff, [11] = 0xff };
 
@@ -4563,52 +4579,6 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 	if (slice_starts(s, S("fd://")) || slice_starts(s, S("=")))
 		return addr_fd(a, slice_from(s, s.p[0] == '=' ? 1 : 5), out, why);
 	return addr_inet(a, s, -1, out, why);
-}
-
-/* ---- URLs of services ---- */
-
-/* s with its %XX decoded. False: malformed, or a NUL. */
-static bool
-url_decode(struct arena *a, struct slice s, struct slice *out)
-{
-	char *to = arena_alloc(a, s.n + 1);
-	int c;
-
-	*out = (struct slice){ to, 0 };
-	for (size_t i = 0; i < s.n; i += s.p[i] == '%' ? 3 : 1) {
-		c = s.p[i] == '%' ? percent_value(slice_from(s, i)) : (unsigned char)s.p[i];
-		if (c <= 0)
-			return false;
-		to[out->n++] = (char)c;
-	}
-	return true;
-}
-
-/* Parses [[user][:password]@]host[:port][/path][?query], what stands behind a scheme. */
-static bool
-url_split(struct arena *a, struct slice s, struct service_url *out, const char **why)
-{
-	struct slice all = s, who;
-	size_t n = 0;
-	const char *at;
-
-	*out = (struct service_url){ .host = s };
-	while (n < s.n && s.p[n] != '/' && s.p[n] != '?')
-		n++;
-	all = slice_from(s, n);
-	out->host.n = n;
-	if (n > 0 && (at = memrchr(s.p, '@', n))) {
-		who = (struct slice){ s.p, (size_t)(at - s.p) };
-		out->host = slice_from(out->host, who.n + 1);
-		slice_cut(&who, ':', &out->user);
-		out->password = who;
-	}
-	slice_cut(&all, '?', &out->path);
-	out->query = all;
-	*why = "a %XX in it is malformed";
-	return url_decode(a, out->user, &out->user) && url_decode(a, out->host, &out->host) &&
-	    url_decode(a, out->path, &out->path) &&
-	    (!out->password.p || url_decode(a, out->password, &out->password));
 }
 
 /* ==== proxy ==================================================================
@@ -5891,308 +5861,271 @@ jws_mac(struct arena *a, struct slice key, struct slice header, struct slice pay
 
 /* ==== resp ===================================================================
  * Owns    nothing.
- * Offers  redis_url_parse, resp_next, resp_count, resp_bulk, redis_key, stored_write,
- *         stored_read.
- * Calls   base, addr, BearSSL's hash. What is said to Redis, and what it says:
- *         RESP2, https://redis.io/docs/reference/protocol-spec. */
+ * Offers  redis_url_parse, resp_next, resp_bulk, resp_write, redis_key, stored_begin,
+ *         stored_end, stored_read.
+ * Calls   base, arena, path, addr, BearSSL's hash. What Redis is told, and what it says:
+ *         RESP2, redis.io/docs/latest/develop/reference/protocol-spec. */
 
 #define REDIS_PORT 6379
 
-/* redis://, rediss:// (TLS) or unix:/path. A host that begins with a slash, percent-encoded,
- * is a unix socket too. */
+/* Takes `[[user]:password@]host[:port]`. A host that begins with a slash is a unix socket. */
 static bool
-redis_url_parse(struct arena *a, struct slice s, struct redis_url *out, const char **why)
+redis_place(struct arena *a, struct slice s, struct redis_url *out, const char **why)
 {
-	struct service_url url;
-	int64_t db = 0;
-	bool tls = slice_starts(s, S("rediss://"));
+	const char *at = s.n > 0 ? memrchr(s.p, '@', s.n) : NULL;
+	struct slice parts[] = { S(""), S(""), s }; /* user, password, host */
 
-	*out = (struct redis_url){ .tls = tls };
-	if (slice_starts(s, S("unix:/")))
-		return addr_parse(a, s, &out->addr, why);
-	*why = "expected redis://[[user]:password@]host[:port][/database], rediss:// or unix:/path";
-	if (!tls && !slice_starts(s, S("redis://")))
+	if (at) {
+		parts[2] = slice_from(s, (size_t)(at - s.p) + 1);
+		parts[1] = (struct slice){ s.p, (size_t)(at - s.p) };
+		slice_cut(&parts[1], ':', &parts[0]);
+	}
+	*why = "expected %25, %40, %3A, %2F for % @ : / in a name or password";
+	for (size_t i = 0; i < LEN(parts); i++) {
+		struct text t = { arena_alloc(a, parts[i].n + 1), 0, parts[i].n, false };
+		if (!percent_read(&t, parts[i]))
+			return false;
+		parts[i] = text_slice(&t);
+	}
+	out->user = parts[0];
+	out->password = parts[1];
+	*why = "a user without a password, or both are too long";
+	if (parts[0].n + parts[1].n > REDIS_SECRET_MAX || (parts[0].n > 0 && parts[1].n == 0))
 		return false;
-	if (!url_split(a, slice_from(s, tls ? 9 : 8), &url, why))
-		return false;
-	out->user = url.user;
-	out->password = url.password;
-	*why = "a user has a password: redis://user:password@host";
-	if (url.user.n > 0 && url.password.n == 0)
-		return false;
-	*why = "the user or the password is too long";
-	if (url.user.n > REDIS_SECRET_MAX || url.password.n > REDIS_SECRET_MAX)
-		return false;
-	*why = "the number of a database is all that may stand behind the address";
-	if (url.query.p || (url.path.n > 1 &&
-	    (db = slice_uint(slice_from(url.path, 1), INT32_MAX)) < 0))
-		return false;
-	out->db = (uint32_t)db;
 	out->addr = (struct addr){ .fd = -1 };
-	if (slice_starts(url.host, S("/")))
-		return addr_unix(a, url.host, false, &out->addr, why);
-	if (!addr_inet(a, url.host, REDIS_PORT, &out->addr, why))
+	if (slice_starts(parts[2], S("/")))
+		return addr_unix(a, parts[2], false, &out->addr, why);
+	if (!addr_inet(a, parts[2], REDIS_PORT, &out->addr, why))
 		return false;
 	*why = "a URL names its host and a port above 0";
 	return !out->addr.any && out->addr.port > 0;
 }
 
+/* Parses s; its texts are in a. False: *why says what was expected, and nothing that s says. */
+static bool
+redis_url_parse(struct arena *a, struct slice s, struct redis_url *out, const char **why)
+{
+	struct slice place;
+	int64_t db = 0;
+
+	*out = (struct redis_url){ .tls = slice_starts(s, S("rediss://")) };
+	if (slice_starts(s, S("unix:/")))
+		return addr_parse(a, s, &out->addr, why);
+	*why = "expected redis://[[user]:password@]host[:port][/database], rediss:// or unix:/path";
+	if (!out->tls && !slice_starts(s, S("redis://")))
+		return false;
+	s = slice_from(s, 8u + out->tls);
+	*why = "behind the address only the number of a database may stand";
+	if (memchr(s.p, '?', s.n) || !slice_cut(&s, '/', &place) ||
+	    (s.n > 0 && (db = slice_uint(s, INT32_MAX)) < 0))
+		return false;
+	out->db = (uint32_t)db;
+	return redis_place(a, place, out, why);
+}
+
 /* ---- replies ---- */
 
+/* A line of n bytes, with its CR, is whole: an element, or its beginning, or the end of a
+ * string. */
 static enum resp_event
-resp_refuse(struct resp *r)
+resp_line(struct resp *r, size_t n)
 {
-	r->in = RESP_IN_BAD;
-	return RESP_BAD;
-}
+	char type = r->line[0];
+	bool minus = r->line[1] == '-';
 
-/* An element has ended, and with it perhaps the arrays around it. */
-static enum resp_event
-resp_end(struct resp *r, enum resp_event e)
-{
-	r->in = RESP_IN_LINE;
-	while (r->depth > 0 && --r->due[r->depth - 1] == 0)
-		r->depth--;
-	r->whole = r->depth == 0;
-	return e;
-}
-
-/* An element of that many bytes or elements begins. */
-static enum resp_event
-resp_begin(struct resp *r, char type)
-{
-	if (type == '$' && (uint64_t)r->n <= r->max) {
-		r->in = RESP_IN_BULK;
-		r->left = (uint64_t)r->n;
-		return RESP_BULK;
+	if (r->tail) {
+		r->tail = false;
+		return RESP_END;
 	}
-	if (type == '$' || r->n > RESP_ELEMENTS_MAX - r->elements || r->depth == RESP_DEPTH_MAX)
-		return resp_refuse(r);
+	if (n < 2)
+		return RESP_BAD;
+	r->at = r->depth;
+	if (r->depth == 0)
+		r->type = type;
+	r->text = (struct slice){ r->line + 1, MIN(n - 1, (size_t)RESP_KEPT) - 1 };
+	if (type == '+' || type == '-')
+		return type == '+' ? RESP_TEXT : RESP_ERROR;
+	r->n = n > RESP_KEPT ? -1 : slice_uint(slice_from(r->text, minus), INT64_MAX);
+	if (r->n < 0 || (type != ':' && type != '$' && type != '*'))
+		return RESP_BAD;
+	if (type == ':')
+		r->n = minus ? -r->n : r->n;
+	if (type == ':' || minus)
+		return type == ':' ? RESP_INTEGER : r->n == 1 ? RESP_NIL : RESP_BAD;
+	if (type == '$') {
+		r->left = (uint64_t)r->n;
+		r->tail = true;
+		return r->left <= r->max ? RESP_BULK : RESP_BAD;
+	}
+	if (r->n > RESP_ELEMENTS_MAX - r->elements || r->depth == RESP_DEPTH_MAX)
+		return RESP_BAD;
 	r->elements += (uint32_t)r->n;
-	if (r->n == 0)
-		return resp_end(r, RESP_ARRAY);
-	r->due[r->depth++] = (uint32_t)r->n;
+	r->due[r->depth] = (uint32_t)r->n;
+	r->depth += r->n > 0;
 	return RESP_ARRAY;
 }
 
-/* A line is whole that begins an element. */
+/* Adds to the line, of which only the beginning is kept. */
 static enum resp_event
-resp_line(struct resp *r)
-{
-	bool cut = r->line_n > RESP_KEPT;
-	struct slice s = { r->line + 1, (cut ? RESP_KEPT : r->line_n - 1) - 1 };
-	char type = r->line[0];
-	bool minus = s.n > 0 && s.p[0] == '-';
-
-	r->text = s;
-	r->line_n = 0;
-	if (type == '+' || type == '-')
-		return resp_end(r, type == '+' ? RESP_TEXT : RESP_ERROR);
-	r->n = cut ? -1 : slice_uint(slice_from(s, minus), INT64_MAX);
-	if (r->n < 0 || !memchr(":$*", type, 3) || (minus && type != ':' && r->n != 1))
-		return resp_refuse(r);
-	if (minus)
-		r->n = -r->n;
-	if (type == ':' || minus)
-		return resp_end(r, minus && type != ':' ? RESP_NIL : RESP_INTEGER);
-	return resp_begin(r, type);
-}
-
-/* Adds to the line; only its first bytes are kept. */
-static enum resp_event
-resp_line_next(struct resp *r, struct slice *in)
+resp_add(struct resp *r, struct slice *in)
 {
 	const char *end = memchr(in->p, '\n', in->n);
-	size_t n = end ? (size_t)(end - in->p) : in->n;
+	size_t n = end ? (size_t)(end - in->p) : in->n, line_n = r->line_n + n;
 
-	if (n > RESP_LINE_MAX - r->line_n)
-		return resp_refuse(r);
+	if (line_n > (r->tail ? 1 : RESP_LINE_MAX))
+		return RESP_BAD;
 	if (r->line_n < RESP_KEPT)
 		memcpy(r->line + r->line_n, in->p, MIN(n, (size_t)RESP_KEPT - r->line_n));
 	if (n > 0)
 		r->last = in->p[n - 1];
-	if (r->line_n == 0 && n > 0) {
-		r->at = r->depth;
-		if (r->depth == 0)
-			r->type = in->p[0];
-	}
-	r->line_n += (uint32_t)n;
 	*in = slice_from(*in, n + (end != NULL));
+	r->line_n = end ? 0 : (uint32_t)line_n;
 	if (!end)
 		return RESP_MORE;
-	if (r->line_n < 2 || r->last != '\r')
-		return resp_refuse(r);
-	return resp_line(r);
+	return line_n > 0 && r->last == '\r' ? resp_line(r, line_n) : RESP_BAD;
 }
 
-/* Takes bytes of a string, or the CRLF behind it. */
+/* Takes bytes off the front of *in, up to the next event. A piece lies in *in, another text
+ * in r: good until the next call. */
 static enum resp_event
-resp_bulk_next(struct resp *r, struct slice *in)
+resp_next(struct resp *r, struct slice *in)
 {
 	size_t n = (size_t)MIN(r->left, (uint64_t)in->n);
+	enum resp_event e;
 
+	if (r->bad || in->n == 0)
+		return r->bad ? RESP_BAD : RESP_MORE;
+	if (r->whole)
+		r->elements = 0;
+	r->whole = false;
 	if (n > 0) {
 		r->text = (struct slice){ in->p, n };
 		r->left -= n;
 		*in = slice_from(*in, n);
 		return RESP_PIECE;
 	}
-	if (in->p[0] != (r->in == RESP_IN_BULK ? '\r' : '\n'))
-		return resp_refuse(r);
-	*in = slice_from(*in, 1);
-	if (r->in == RESP_IN_LF)
-		return resp_end(r, RESP_END);
-	r->in = RESP_IN_LF;
-	return RESP_MORE;
-}
-
-/* Takes bytes off the front of *in, up to the next event. RESP_MORE: call again if there
- * are more. A piece lies in *in, another text in r: good until the next call. */
-static enum resp_event
-resp_next(struct resp *r, struct slice *in)
-{
-	if (r->in == RESP_IN_BAD || in->n == 0)
-		return r->in == RESP_IN_BAD ? RESP_BAD : RESP_MORE;
-	if (r->whole)
-		r->elements = 0;
-	r->whole = false;
-	if (r->in != RESP_IN_LINE)
-		return resp_bulk_next(r, in);
-	return resp_line_next(r, in);
+	e = resp_add(r, in);
+	r->bad = e == RESP_BAD;
+	if (e <= RESP_END || (e == RESP_ARRAY && r->n == 0)) { /* and perhaps the arrays around */
+		while (r->depth > 0 && --r->due[r->depth - 1] == 0)
+			r->depth--;
+		r->whole = r->depth == 0;
+	}
+	return e;
 }
 
 /* ---- requests ---- */
 
-/* Begins an array ('*') of n strings, or a string ('$') of n bytes: CRLF goes behind it. */
-static void
-resp_count(struct text *t, char type, uint64_t n)
-{
-	text_char(t, type);
-	text_uint(t, n);
-	text_str(t, "\r\n");
-}
-
 static void
 resp_bulk(struct text *t, struct slice s)
 {
-	resp_count(t, '$', s.n);
+	text_fmt(t, "$%zu\r\n", s.n);
 	text_add(t, s);
 	text_str(t, "\r\n");
 }
 
+/* Writes a command, the words of form; each % stands for a slice. As many words as `more`
+ * says are still to come. */
+static void
+resp_write(struct text *t, unsigned more, const char *form, ...)
+{
+	struct slice rest = slice_of(form), word;
+	va_list ap;
+
+	for (const char *p = form; p; p = strchr(p + 1, ' '))
+		more++;
+	text_fmt(t, "*%u\r\n", more);
+	va_start(ap, form);
+	while (slice_cut(&rest, ' ', &word))
+		resp_bulk(t, *word.p == '%' ? va_arg(ap, struct slice) : word);
+	va_end(ap);
+}
+
 /* ---- keys and values ---- */
 
-#define REDIS_PATH_MAX (REDIS_KEY_MAX - (sizeof REDIS_PREFIX - 1) - 1 - 2 * br_sha256_SIZE)
+enum { REDIS_PREFIX_N = sizeof REDIS_PREFIX - 1 };
 
-/* The name in Redis of what the cache calls key; path_n: so many bytes of key are scheme, host
- * and path. A long key is cut behind its path, and a hash tells it from others: what begins
- * with a path can still be looked for. t has room for REDIS_KEY_MAX. */
+/* What Redis calls what the cache calls key, of which path_n bytes are scheme, host and path:
+ * behind them a long key is cut, and gets a hash that tells it from others. So keys of a path
+ * can be looked for. t has room for REDIS_KEY_MAX + 1. */
 static void
 redis_key(struct text *t, struct slice key, size_t path_n)
 {
 	unsigned char hash[br_sha256_SIZE];
+	size_t room = REDIS_KEY_MAX - REDIS_PREFIX_N, hash_n = 1 + 2 * sizeof hash;
 
 	text_str(t, REDIS_PREFIX);
-	if (key.n <= REDIS_KEY_MAX - (sizeof REDIS_PREFIX - 1)) {
+	if (key.n <= room) {
 		text_add(t, key);
 		return;
 	}
-	text_add(t, (struct slice){ key.p, MIN(path_n, REDIS_PATH_MAX) });
+	text_add(t, (struct slice){ key.p, MIN(path_n, room - hash_n) });
 	text_char(t, '#'); /* no request target has one */
 	sha256(key, hash);
 	for (size_t i = 0; i < sizeof hash; i++)
-		text_hex(t, hash[i], 2);
+		text_fmt(t, "%02x", hash[i]);
 }
 
 #define STORED_MAGIC 0x57415250 /* WARP */
-#define STORED_SUM   8
 
-/* Adds the lowest n bytes of v, big-endian. */
+/* The checksum of a value, under its key: it is good under no other. */
 static void
-number_write(struct text *t, uint64_t v, unsigned n)
+stored_sum(struct slice key, struct slice value, unsigned char hash[br_sha256_SIZE])
 {
-	while (n-- > 0)
-		text_char(t, (char)(v >> 8 * n & 0xff));
-}
-
-static uint64_t
-number_read(const char **p, unsigned n)
-{
-	uint64_t v = 0;
-
-	while (n-- > 0)
-		v = v << 8 | (unsigned char)*(*p)++;
-	return v;
-}
-
-/* All of the front but the checksum. The key counts too: a value is good under its own
- * name only. */
-static void
-stored_sum(char sum[STORED_SUM], struct slice key, const struct slice *parts, int n)
-{
-	unsigned char hash[br_sha256_SIZE];
 	br_sha256_context h;
 
 	br_sha256_init(&h);
 	br_sha256_update(&h, key.p, key.n);
-	for (int i = 0; i < n; i++)
-		br_sha256_update(&h, parts[i].p, parts[i].n);
+	br_sha256_update(&h, value.p, value.n);
 	br_sha256_out(&h, hash);
-	memcpy(sum, hash, STORED_SUM);
 }
 
-/* Writes the front of a value, STORED_FRONT bytes, to out and makes it parts[0]. The others,
- * parts[1 .. n), are the head and pieces of the body. False: too long. */
-static bool
-stored_write(char out[STORED_FRONT], const struct stored *s, struct slice key,
-    struct slice *parts, int n)
+/* Begins a value of STORED_BYTES and those of s's head and body: writes all but the body,
+ * whose bytes the caller adds before stored_end. */
+static void
+stored_begin(struct text *t, const struct stored *s)
 {
-	struct text t = { out, 0, STORED_FRONT - STORED_SUM, false };
-	uint64_t body_n = 0;
+	uint32_t w[STORED_WORDS] = { STORED_MAGIC, STORED_VERSION, (uint32_t)s->head.n,
+		(uint32_t)s->body.n, (uint32_t)((uint64_t)s->stored_s >> 32), (uint32_t)s->stored_s };
 
-	for (int i = 2; i < n; i++)
-		body_n += parts[i].n;
-	number_write(&t, STORED_MAGIC, 4);
-	number_write(&t, STORED_VERSION, 4);
-	number_write(&t, parts[1].n, 4);
-	number_write(&t, body_n, 4);
-	for (size_t i = 0; i < STORED_TIMES; i++)
-		number_write(&t, (uint64_t)s->times[i], 8);
-	for (size_t i = 0; i < STORED_FACTS; i++)
-		number_write(&t, s->facts[i], 4);
-	parts[0] = text_slice(&t);
-	stored_sum(out + t.n, key, parts, n);
-	parts[0].n += STORED_SUM;
-	return parts[1].n <= UINT32_MAX && body_n <= UINT32_MAX;
+	memcpy(w + STORED_WORDS - STORED_FACTS, s->facts, sizeof s->facts);
+	for (size_t i = 0; i < LEN(w); i++)
+		w[i] = htonl(w[i]);
+	text_add(t, (struct slice){ (char *)w, sizeof w });
+	text_add(t, s->head);
 }
 
-/* Takes apart what stored_write made; slices lie in value. False: it is not that, or was
- * stored for another key. */
+/* Ends the value that began at `from` in t. */
+static void
+stored_end(struct text *t, size_t from, struct slice key)
+{
+	unsigned char hash[br_sha256_SIZE];
+
+	stored_sum(key, (struct slice){ t->p + from, t->n - from }, hash);
+	text_add(t, (struct slice){ (char *)hash, STORED_SUM });
+}
+
+/* Takes a value apart; slices lie in it. False: it is none, or not of that key. */
 static bool
 stored_read(struct stored *s, struct slice value, struct slice key)
 {
-	const char *p = value.p;
-	struct slice parts[] = { { p, STORED_FRONT - STORED_SUM }, { p + STORED_FRONT, 0 } };
-	char sum[STORED_SUM];
-	uint64_t head_n;
+	unsigned char hash[br_sha256_SIZE];
+	uint32_t w[STORED_WORDS];
 
-	if (value.n < STORED_FRONT || number_read(&p, 4) != STORED_MAGIC ||
-	    number_read(&p, 4) != STORED_VERSION)
+	if (value.n < STORED_BYTES)
 		return false;
-	head_n = number_read(&p, 4);
-	parts[1].n = value.n - STORED_FRONT;
-	if (head_n + number_read(&p, 4) != parts[1].n)
+	value.n -= STORED_SUM;
+	memcpy(w, value.p, sizeof w);
+	for (size_t i = 0; i < LEN(w); i++)
+		w[i] = ntohl(w[i]);
+	if (w[0] != STORED_MAGIC || w[1] != STORED_VERSION ||
+	    (uint64_t)w[2] + w[3] != value.n - sizeof w)
 		return false;
-	stored_sum(sum, key, parts, LEN(parts));
-	if (memcmp(sum, value.p + STORED_FRONT - STORED_SUM, STORED_SUM) != 0)
-		return false;
-	for (size_t i = 0; i < STORED_TIMES; i++)
-		s->times[i] = (int64_t)number_read(&p, 8);
-	for (size_t i = 0; i < STORED_FACTS; i++)
-		s->facts[i] = (uint32_t)number_read(&p, 4);
-	s->head = (struct slice){ value.p + STORED_FRONT, (size_t)head_n };
-	s->body = slice_from(parts[1], (size_t)head_n);
-	return true;
+	stored_sum(key, value, hash);
+	*s = (struct stored){ .stored_s = (int64_t)((uint64_t)w[4] << 32 | w[5]),
+		.head = { value.p + sizeof w, w[2] }, .body = { value.p + sizeof w + w[2], w[3] } };
+	memcpy(s->facts, w + STORED_WORDS - STORED_FACTS, sizeof s->facts);
+	return memcmp(hash, value.p + value.n, STORED_SUM) == 0;
 }
 
 FAST
@@ -17356,9 +17289,10 @@ upconn_connect(struct instance *in, uint8_t addr_i)
 /* ==== redis ==================================================================
  * Owns    this worker's connection to Redis, the commands that wait for an answer, and
  *         purges under way.
- * Offers  redis_open, redis_get, redis_forget, redis_set, redis_delete, redis_sweep.
- * Calls   base, arena, clock, log, resp, board, timer, loop, buf, tls, chan, pool. One connection,
- *         pipelined: answers come in the order of the commands. Whatever fails is a miss. */
+ * Offers  redis_open, redis_get, redis_forget, redis_set, redis_set_end, redis_delete,
+ *         redis_sweep.
+ * Calls   base, arena, clock, log, resp, board, timer, loop, buf, tls, chan, pool. Commands are
+ *         pipelined: answers come in their order. Whatever fails is a miss. */
 
 static struct redis redis;
 
@@ -17368,19 +17302,14 @@ redis_count(enum redis_count what)
 	wide_count(&me->redis[what], 1);
 }
 
+/* ms: how long that may last, or 0. */
 static void
-redis_enter(enum redis_state s)
+redis_enter(enum redis_state s, uint32_t ms)
 {
-	static const uint32_t limit_ms[REDIS_STATES] = {
-		[REDIS_DIALLING] = REDIS_CONNECT_MS,
-		[REDIS_SHAKING] = REDIS_SHAKE_MS,
-		[REDIS_GREETING] = REDIS_CONNECT_MS,
-	};
-
 	redis.state = s;
 	redis.since_ms = now_ms;
 	me->redis_state = (int)s;
-	timer_set(&redis.timer, limit_ms[s]);
+	timer_set(&redis.timer, ms);
 }
 
 /* The oldest command is over. */
@@ -17398,47 +17327,28 @@ ask_end(struct slice value)
 		done(a->arg, value);
 }
 
-static void
-value_drop(void)
-{
-	free(redis.value);
-	redis.value = NULL;
-}
-
-static void
-redis_disconnect(void)
-{
-	if (redis.up)
-		upconn_close(redis.up);
-	redis.up = NULL;
-	value_drop();
-	free(redis.unsent.p);
-	redis.unsent = (struct text){ NULL, 0, 0, false };
-	redis.sent = 0;
-	redis.late = 0;
-	redis.scanning = redis.repeat = false;
-	redis.batch_n = 0;
-	redis.batch_bytes = 0;
-}
-
-/* Without a connection for ms. Those who wait go on without Redis. */
+/* No connection for ms; who waits goes on without it. */
 static void
 redis_pause(uint32_t ms)
 {
-	redis_disconnect();
+	struct redis_conn *c = &redis.c;
+
+	if (c->up)
+		upconn_close(c->up);
+	free(c->out.p);
+	free(c->value);
+	*c = (struct redis_conn){ .up = NULL };
 	redis.due_ms = now_ms + ms;
-	redis_enter(REDIS_RESTING);
-	timer_set(&redis.timer, tick_ms(ms));
+	redis_enter(REDIS_RESTING, tick_ms(ms));
 	while (redis.n > 0)
 		ask_end((struct slice){ NULL, 0 });
 }
 
-/* Redis is left alone for a while, each time longer; says so once. Nothing of the connection
- * may be touched behind this. */
+/* Leaves Redis alone, each time longer, and says so once. The caller touches the connection
+ * no more. */
 __attribute__((format(printf, 1, 2))) static void
 redis_rest(const char *fmt, ...)
 {
-	uint32_t last = redis.good ? 0 : redis.rest_ms;
 	char why[WHY_MAX];
 	va_list ap;
 
@@ -17448,88 +17358,58 @@ redis_rest(const char *fmt, ...)
 	if (redis.told != REDIS_RESTING)
 		log_warn("redis %s is not used for now: %s", redis.at->addr.text, why);
 	redis.told = REDIS_RESTING;
-	redis.good = false;
+	redis.rest_ms = redis.c.good ? 0 : redis.rest_ms;
+	redis.rest_ms = MIN(MAX(2 * redis.rest_ms, (uint32_t)REDIS_REST_MS), (uint32_t)REDIS_REST_MAX_MS);
 	redis.addr_i = 0;
-	redis.rest_ms = MIN(MAX(2 * last, (uint32_t)REDIS_REST_MS), (uint32_t)REDIS_REST_MAX_MS);
 	redis_pause(redis.rest_ms - (uint32_t)(random_next() % (redis.rest_ms / REDIS_JITTER)));
 }
 
 /* ---- commands ---- */
 
-/* Watches for answers, and for room while something waits to be sent. */
-static void
-redis_watch(void)
-{
-	struct chan *ch = &redis.up->s.ch;
-
-	ch->waits = redis.unsent.n > 0 || (ch->tls && tls_pending(ch->tls));
-	loop_watch(&ch->w, ch->waits ? POLLIN | POLLOUT : POLLIN);
-}
-
-/* Keeps v behind what waits to be sent. */
-static void
-unsent_add(const struct iovec *v)
-{
-	struct text *t = &redis.unsent;
-	size_t need = t->n + v->iov_len;
-
-	if (need > t->cap) {
-		char *p = realloc(t->p, need = MAX(need, 2 * t->cap));
-		if (!p)
-			die_memory();
-		t->p = p;
-		t->cap = need;
-	}
-	text_add(t, (struct slice){ v->iov_base, v->iov_len });
-}
-
-/* Sends v, behind what waits. A failure shows when answers are read. */
-static void
-redis_send(struct iovec *v, int n)
-{
-	struct chan *ch = &redis.up->s.ch;
-	ssize_t put = redis.unsent.n > 0 || ch->broken ? 0 : chan_writev(ch, v, n);
-
-	for (int i = iov_skip(v, n, (size_t)MAX(put, 0)); i < n; i++)
-		unsent_add(&v[i]);
-}
-
-/* Sends what waits. */
+/* Sends what waits, and watches for answers. A failure shows when these are read. */
 static void
 redis_flush(void)
 {
-	struct chan *ch = &redis.up->s.ch;
-	struct text *t = &redis.unsent;
-	struct iovec v;
+	struct redis_conn *c = &redis.c;
+	struct chan *ch = &c->up->s.ch;
+	struct iovec v = { c->out.p, c->out.n - c->sent };
 	ssize_t put;
 
-	if (t->n == 0) {
+	if (v.iov_len == 0)
 		chan_flush(ch);
-		return;
+	else if (!ch->broken) {
+		v.iov_base = c->out.p + c->sent;
+		put = chan_writev(ch, &v, 1);
+		c->sent += (size_t)MAX(put, 0);
 	}
-	v = (struct iovec){ t->p + redis.sent, t->n - redis.sent };
-	if ((put = chan_writev(ch, &v, 1)) > 0)
-		redis.sent += (size_t)put;
-	if (redis.sent < t->n)
-		return;
-	free(t->p);
-	*t = (struct text){ NULL, 0, 0, false };
-	redis.sent = 0;
+	if (c->sent == c->out.n) {
+		free(c->out.p);
+		c->out = (struct text){ NULL, 0, 0, false };
+		c->sent = 0;
+	}
+	ch->waits = c->out.n > 0 || (ch->tls && tls_pending(ch->tls));
+	loop_watch(&ch->w, ch->waits ? POLLIN | POLLOUT : POLLIN);
 }
 
-/* Can a command of n bytes be made now? */
-static bool
-redis_has_room(size_t n)
+/* Where a command of at most n bytes is written; NULL: it cannot be made now. */
+static struct text *
+redis_room(size_t n)
 {
-	size_t waits = redis.unsent.n - redis.sent;
+	struct text *t = &redis.c.out;
+	size_t waits = t->n - redis.c.sent;
+	char *p;
 
-	return redis.n < REDIS_QUEUE && !redis.up->s.ch.broken &&
-	    (waits == 0 || waits + n <= REDIS_UNSENT);
+	if (redis.n == REDIS_QUEUE || redis.c.up->s.ch.broken ||
+	    (waits > 0 && waits + n > REDIS_UNSENT) || !(p = realloc(t->p, t->n + n)))
+		return NULL;
+	t->p = p;
+	t->cap = t->n + n;
+	return t;
 }
 
-/* A command was sent: its answer is due. */
+/* A command is written: sends it. */
 static void
-ask_add(enum redis_ask_kind kind, void (*done)(void *, struct slice), void *arg)
+redis_ask(enum redis_ask_kind kind, void (*done)(void *, struct slice), void *arg)
 {
 	struct redis_ask *a = &redis.asks[(redis.first + redis.n++) % REDIS_QUEUE];
 
@@ -17537,29 +17417,16 @@ ask_add(enum redis_ask_kind kind, void (*done)(void *, struct slice), void *arg)
 	a->done = done;
 	a->arg = arg;
 	a->asked_ms = now_ms;
-	if (kind > ASK_PING)
-		timer_set(&a->timer, kind == ASK_GET ? redis.conf->redis_timeout_ms : REDIS_SLOW_MS);
-	redis_watch();
+	timer_set(&a->timer, kind <= ASK_PING ? 0 : kind == ASK_GET ? redis.conf->redis_timeout_ms
+	                                                            : REDIS_SLOW_MS);
+	redis_flush();
 }
 
-/* False: there is no room. */
-static bool
-redis_command(enum redis_ask_kind kind, const struct slice *args, int n,
-    void (*done)(void *, struct slice), void *arg)
+/* As redis_room, while commands may come. */
+static struct text *
+redis_begin(size_t n)
 {
-	char b[2 * REDIS_SECRET_MAX + REDIS_KEY_MAX];
-	struct text t = { b, 0, sizeof b, false };
-	struct iovec v;
-
-	resp_count(&t, '*', (uint64_t)n);
-	for (int i = 0; i < n; i++)
-		resp_bulk(&t, args[i]);
-	if (t.full || !redis_has_room(t.n))
-		return false;
-	v = (struct iovec){ b, t.n };
-	redis_send(&v, 1);
-	ask_add(kind, done, arg);
-	return true;
+	return redis.state == REDIS_READY ? redis_room(n + REDIS_COMMAND) : NULL;
 }
 
 /* Asks for key, as redis_key made it. False: do without, now. Else done is called once, from
@@ -17568,12 +17435,15 @@ redis_command(enum redis_ask_kind kind, const struct slice *args, int n,
 static bool
 redis_get(struct slice key, void (*done)(void *arg, struct slice value), void *arg)
 {
-	const struct slice args[] = { S("GET"), key };
+	struct text *t = redis_begin(key.n);
 
-	if (redis.state == REDIS_READY && redis_command(ASK_GET, args, LEN(args), done, arg))
-		return true;
-	redis_count(REDIS_BYPASSED);
-	return false;
+	if (!t) {
+		redis_count(REDIS_BYPASSED);
+		return false;
+	}
+	resp_write(t, 0, "GET %", key);
+	redis_ask(ASK_GET, done, arg);
+	return true;
 }
 
 /* Who asked with arg is gone: done is not called. */
@@ -17585,49 +17455,42 @@ redis_forget(const void *arg)
 			redis.asks[i].done = NULL;
 }
 
-/* Stores the value that parts make, for secs. Nobody hears what becomes of it. False: not
- * now. */
-static bool
-redis_set(struct slice key, const struct slice *parts, int n, uint32_t secs)
+/* Begins to store a value of n bytes for secs. The caller adds these bytes to the text, and at
+ * once calls redis_set_end. NULL: do without. */
+static struct text *
+redis_set(struct slice key, size_t n, uint32_t secs)
 {
-	char front[REDIS_KEY_MAX + 64], back[64];
-	struct text f = { front, 0, sizeof front, false }, t = { back, 0, sizeof back, false };
-	struct iovec v[REDIS_PARTS];
-	char number[16];
-	struct text s = { number, 0, sizeof number, false };
-	size_t total = 0;
-	int k = 0;
+	struct text *t = secs > 0 && n <= redis.c.resp.max ? redis_begin(key.n + n) : NULL;
 
-	for (int i = 0; i < n; i++)
-		total += parts[i].n;
-	if (redis.state != REDIS_READY || secs == 0 || total > redis.resp.max ||
-	    !redis_has_room(total + sizeof front)) {
+	if (!t) {
 		redis_count(REDIS_BYPASSED);
-		return false;
+		return NULL;
 	}
-	resp_count(&f, '*', 5);
-	resp_bulk(&f, S("SET"));
-	resp_bulk(&f, key);
-	resp_count(&f, '$', total);
-	text_uint(&s, secs);
-	text_str(&t, "\r\n");
-	resp_bulk(&t, S("EX"));
-	resp_bulk(&t, text_slice(&s));
-	v[k++] = (struct iovec){ front, f.n };
-	for (int i = 0; i < n; i++) {
-		v[k++] = (struct iovec){ (void *)(uintptr_t)parts[i].p, parts[i].n };
-		if (k == REDIS_PARTS - 1) {
-			redis_send(v, k);
-			k = 0;
-		}
-	}
-	v[k++] = (struct iovec){ back, t.n };
-	redis_send(v, k);
-	ask_add(ASK_SET, NULL, NULL);
-	return true;
+	redis.set_from = t->n;
+	redis.set_secs = secs;
+	resp_write(t, 3, "SET %", key);
+	text_fmt(t, "$%zu\r\n", n);
+	redis.set_to = t->n + n;
+	return t;
 }
 
-/* The answer of a command is late. Several that were under way together count once. */
+/* The value is written, or (good is false) is not to be stored after all. */
+static void
+redis_set_end(bool good)
+{
+	struct text *t = &redis.c.out;
+	char secs[16];
+	int n = snprintf(secs, sizeof secs, "%u", redis.set_secs);
+
+	if (!good || t->n != redis.set_to) {
+		t->n = redis.set_from;
+		return;
+	}
+	text_fmt(t, "\r\n$2\r\nEX\r\n$%d\r\n%s\r\n", n, secs);
+	redis_ask(ASK_SET, NULL, NULL);
+}
+
+/* The answer of a command is late. Those that were under way together count once. */
 static void
 ask_late(struct timer *t)
 {
@@ -17635,18 +17498,16 @@ ask_late(struct timer *t)
 	void (*done)(void *, struct slice) = a->done;
 
 	redis_count(REDIS_TIMEOUTS);
-	if (a->asked_ms >= redis.late_ms) {
-		redis.late_ms = now_ms;
-		redis.late++;
+	if (a->asked_ms >= redis.c.late_ms) {
+		redis.c.late_ms = now_ms;
+		redis.c.late++;
 	}
-	if (a == &redis.asks[redis.first])
-		value_drop();
 	a->done = NULL;
 	if (done)
 		done(a->arg, (struct slice){ NULL, 0 });
-	if (redis.state == REDIS_READY && redis.up->s.ch.broken)
+	if (redis.c.up->s.ch.broken)
 		redis_rest("the connection broke");
-	else if (redis.state == REDIS_READY && redis.late >= REDIS_LATE_MAX)
+	else if (redis.c.late >= REDIS_LATE_MAX)
 		redis_rest("its answers were late %d times in a row", REDIS_LATE_MAX);
 	scratch_settle();
 }
@@ -17661,67 +17522,57 @@ sweep_first(void)
 	return l ? OWNER(l, struct redis_sweep, link) : NULL;
 }
 
-/* The pattern of keys that hold text, or its beginning; what is special there is escaped. */
-static void
-sweep_pattern(struct text *t, struct slice text)
-{
-	text_str(t, REDIS_PREFIX "*");
-	for (size_t i = 0; i < MIN(text.n, (size_t)REDIS_PATTERN); i++) {
-		if (memchr("*?[]^-\\", text.p[i], 7))
-			text_char(t, '\\');
-		text_char(t, text.p[i]);
-	}
-	text_str(t, text.n > 0 ? "*" : "");
-}
-
 /* The next step of the first sweep; SCAN's answer says how far it got. */
 static void
 sweep_step(void)
 {
 	const struct redis_sweep *s = sweep_first();
-	char b[sizeof REDIS_PREFIX + 2 * REDIS_PATTERN + 2];
-	struct text t = { b, 0, sizeof b, false };
-	struct slice args[] = { S("SCAN"), S("0"), S("MATCH"), S(""), S("COUNT"), S(REDIS_SCAN) };
+	struct redis_conn *c = &redis.c;
+	char b[REDIS_PREFIX_N + 2 * REDIS_PATTERN + 2];
+	struct text *t, pattern = { b, 0, sizeof b, false };
 
-	if (!s || redis.scanning || redis.state != REDIS_READY)
+	if (!s || c->scanning)
 		return;
-	sweep_pattern(&t, (struct slice){ s->text, s->n });
-	args[3] = text_slice(&t);
-	if (redis.cursor_n > 0)
-		args[1] = (struct slice){ redis.cursor, redis.cursor_n };
-	redis.scanning = redis_command(ASK_SCAN, args, LEN(args), NULL, NULL);
-	if (!redis.scanning)
+	if (!(t = redis_begin(sizeof b))) {
 		timer_set(&redis.sweep_timer, REDIS_AGAIN_MS);
+		return;
+	}
+	text_str(&pattern, REDIS_PREFIX "*");
+	for (size_t i = 0; i < MIN(s->n, (size_t)REDIS_PATTERN); i++) {
+		if (memchr("*?[]^-\\", s->text[i], 7))
+			text_char(&pattern, '\\');
+		text_char(&pattern, s->text[i]);
+	}
+	text_str(&pattern, s->n > 0 ? "*" : "");
+	resp_write(t, 0, "SCAN % MATCH % COUNT " REDIS_SCAN, c->cursor_n > 0
+	    ? (struct slice){ c->cursor, c->cursor_n } : S("0"), text_slice(&pattern));
+	c->scanning = true;
+	redis_ask(ASK_SCAN, NULL, NULL);
 }
 
 static void
 sweep_due(struct timer *t)
 {
 	(void)t;
-	sweep_step();
+	if (redis.state == REDIS_READY)
+		sweep_step();
 }
 
 /* Deletes what was found. Without room for that, the same step is done again. */
 static void
 batch_delete(void)
 {
-	char b[32];
-	struct text t = { b, 0, sizeof b, false };
-	struct iovec v[2];
+	struct redis_conn *c = &redis.c;
+	struct text *t = c->batch_n > 0 ? redis_begin(c->batch_bytes) : NULL;
 
-	if (redis.batch_n == 0)
-		return;
-	resp_count(&t, '*', redis.batch_n + 1);
-	resp_bulk(&t, S("DEL"));
-	v[0] = (struct iovec){ b, t.n };
-	v[1] = (struct iovec){ redis.batch, redis.batch_bytes };
-	redis.repeat |= !redis_has_room(t.n + redis.batch_bytes);
-	if (!redis.repeat) {
-		redis_send(v, LEN(v));
-		ask_add(ASK_DEL, NULL, NULL);
+	c->repeat |= c->batch_n > 0 && !t;
+	if (t) {
+		resp_write(t, c->batch_n, "DEL");
+		text_add(t, (struct slice){ redis.batch, c->batch_bytes });
+		redis_ask(ASK_DEL, NULL, NULL);
 	}
-	redis.batch_n = 0;
-	redis.batch_bytes = 0;
+	c->batch_n = 0;
+	c->batch_bytes = 0;
 }
 
 /* Puts the key that was found into the batch, if it is meant. */
@@ -17729,54 +17580,56 @@ static void
 sweep_found(void)
 {
 	const struct redis_sweep *s = sweep_first();
-	struct slice key = { redis.found, redis.found_n };
-	struct text t = { redis.batch, redis.batch_bytes, sizeof redis.batch, false };
+	struct redis_conn *c = &redis.c;
+	struct slice key = { c->found, c->found_n };
+	struct text t = { redis.batch, c->batch_bytes, sizeof redis.batch, false };
 
 	if (key.n > REDIS_KEY_MAX || !slice_starts(key, S(REDIS_PREFIX)) || (s->is &&
-	    !s->is(slice_from(key, sizeof REDIS_PREFIX - 1), (struct slice){ s->text, s->n })))
+	    !s->is(slice_from(key, REDIS_PREFIX_N), (struct slice){ s->text, s->n })))
 		return;
 	resp_bulk(&t, key);
-	redis.batch_bytes = t.n;
-	if (++redis.batch_n == REDIS_DELETES || t.cap - t.n < REDIS_KEY_MAX + 16)
+	c->batch_bytes = t.n;
+	if (++c->batch_n == REDIS_DELETES || t.cap - t.n < REDIS_KEY_MAX + REDIS_COMMAND)
 		batch_delete();
 }
 
-/* A part of SCAN's answer: the next cursor, or a key. */
+/* A part of SCAN's answer: the next cursor, then keys. */
 static void
 sweep_take(enum resp_event e)
 {
-	const struct resp *p = &redis.resp;
-	size_t n = MIN(p->text.n, sizeof redis.found - redis.found_n);
+	struct redis_conn *c = &redis.c;
+	size_t n = MIN(c->resp.text.n, sizeof c->found - c->found_n);
 
 	if (e == RESP_BULK)
-		redis.found_n = 0;
+		c->found_n = 0;
 	else if (e == RESP_PIECE) {
-		memcpy(redis.found + redis.found_n, p->text.p, n);
-		redis.found_n += n; /* a key too long fills it */
-	} else if (e == RESP_END && p->at > 1)
+		memcpy(c->found + c->found_n, c->resp.text.p, n);
+		c->found_n += n; /* what is too long fills it */
+	} else if (e == RESP_END && c->resp.at > 1)
 		sweep_found();
 	else if (e == RESP_END) {
-		redis.next_n = MIN(redis.found_n, sizeof redis.next);
-		memcpy(redis.next, redis.found, redis.next_n);
+		c->next_n = MIN(c->found_n, sizeof c->next);
+		memcpy(c->next, c->found, c->next_n);
 	}
 }
 
-/* SCAN was answered. Until it is not refused any more, a purge waits. */
+/* SCAN was answered. A purge waits until it is not refused any more. */
 static void
 sweep_answered(bool refused)
 {
 	struct redis_sweep *s = sweep_first();
+	struct redis_conn *c = &redis.c;
 
-	redis.scanning = false;
+	c->scanning = false;
 	batch_delete();
-	if (refused || redis.repeat) {
-		redis.repeat = false;
+	if (refused || c->repeat) {
+		c->repeat = false;
 		timer_set(&redis.sweep_timer, refused ? REDIS_REST_MS : REDIS_AGAIN_MS);
 		return;
 	}
-	memcpy(redis.cursor, redis.next, redis.next_n);
-	redis.cursor_n = redis.next_n;
-	if (redis.cursor_n == 1 && redis.cursor[0] == '0') {
+	memcpy(c->cursor, c->next, c->next_n);
+	c->cursor_n = c->next_n;
+	if (slice_eq((struct slice){ c->cursor, c->cursor_n }, S("0"))) {
 		link_drop(&s->link);
 		free(s);
 		redis.n_sweeps--;
@@ -17807,7 +17660,7 @@ redis_sweep(struct slice text, bool (*is)(struct slice key, struct slice text))
 		memcpy(s->text, text.p, text.n);
 	link_add_last(&redis.sweeps, &s->link);
 	redis.n_sweeps++;
-	sweep_step();
+	sweep_due(&redis.sweep_timer);
 }
 
 static bool
@@ -17820,38 +17673,52 @@ key_is(struct slice key, struct slice text)
 static void
 redis_delete(struct slice key)
 {
-	const struct slice args[] = { S("DEL"), key };
+	struct text *t = redis_begin(key.n);
 
-	if (redis.state != REDIS_READY || !redis_command(ASK_DEL, args, LEN(args), NULL, NULL))
-		redis_sweep(slice_from(key, sizeof REDIS_PREFIX - 1), key_is);
+	if (!t) {
+		redis_sweep(slice_from(key, REDIS_PREFIX_N), key_is);
+		return;
+	}
+	resp_write(t, 0, "DEL %", key);
+	redis_ask(ASK_DEL, NULL, NULL);
 }
 
 /* ---- answers ---- */
 
-/* The oldest command is refused. False: nothing else will do, the connection is closed.
- * Behind a quote a server may repeat what it was told: of AUTH that is not shown. */
+/* The commands by kind, and the type of their answers. */
+static const struct {
+	char name[7], type;
+} ask_kinds[ASK_KINDS] = {
+	[ASK_AUTH] = { "AUTH", '+' },
+	[ASK_SELECT] = { "SELECT", '+' },
+	[ASK_PING] = { "PING", '+' },
+	[ASK_GET] = { "GET", '$' },
+	[ASK_SET] = { "SET", '+' },
+	[ASK_DEL] = { "DEL", ':' },
+	[ASK_SCAN] = { "SCAN", '*' },
+};
+
+/* The oldest command is refused. False: nothing else will do either, Redis rests. Behind a
+ * quote a server may repeat what it was told: of AUTH that is not shown. */
 static bool
 redis_refused(enum redis_ask_kind kind)
 {
-	static const char *const names[ASK_KINDS] = { "AUTH", "SELECT", "PING", "GET", "SET", "DEL",
-		"SCAN" };
-	struct slice says = redis.resp.text;
-	size_t n = 0;
+	struct slice says = redis.c.resp.text;
+	bool fatal = kind < ASK_PING || slice_starts(says, S("NOAUTH")) ||
+	    (kind == ASK_PING && slice_starts(says, S("ERR")));
 
 	redis_count(REDIS_ERRORS);
-	while (n < says.n && (kind != ASK_AUTH || !memchr("'`\"", says.p[n], 3)))
-		n++;
-	if (kind < ASK_PING || slice_starts(says, S("NOAUTH")) ||
-	    (kind == ASK_PING && slice_starts(says, S("ERR")))) {
-		redis_rest("it refuses %s: %.*s", names[kind], (int)n, says.p);
-		return false;
-	}
-	if (kind > ASK_PING && now_ms >= redis.quiet_ms) {
-		log_warn("redis %s refuses %s: %.*s", redis.at->addr.text, names[kind], (int)n,
-		    says.p);
+	for (size_t i = 0; i < says.n && kind == ASK_AUTH; i++)
+		if (memchr("'`\"", says.p[i], 3))
+			says.n = i;
+	if (fatal)
+		redis_rest("it refuses %s: %.*s", ask_kinds[kind].name, (int)says.n, says.p);
+	else if (kind > ASK_PING && now_ms >= redis.quiet_ms) {
+		log_warn("redis %s refuses %s: %.*s", redis.at->addr.text, ask_kinds[kind].name,
+		    (int)says.n, says.p);
 		redis.quiet_ms = now_ms + REDIS_ERRORS_MS;
 	}
-	return true;
+	return !fatal;
 }
 
 /* Greeted: commands may come. */
@@ -17861,32 +17728,33 @@ redis_ready(void)
 	if (redis.told != REDIS_READY)
 		log_info("redis %s is used", redis.at->addr.text);
 	redis.told = REDIS_READY;
-	redis.cursor_n = 0;
-	redis_enter(REDIS_READY);
+	redis_enter(REDIS_READY, 0);
 	sweep_step();
 }
 
-/* The oldest command is answered, e being the last of it. False: the connection is closed. */
+/* The oldest command is answered, e being the last of it. False: Redis rests. */
 static bool
 redis_answered(enum resp_event e)
 {
+	struct redis_conn *c = &redis.c;
 	const struct redis_ask *a = &redis.asks[redis.first];
 	enum redis_ask_kind kind = a->kind;
-	struct slice value = { redis.value, redis.value_n };
+	struct slice value = { c->value, c->value_n };
 
 	if (e == RESP_ERROR && !redis_refused(kind))
 		return false;
 	if (a->timer.list) { /* in time */
-		redis.late = 0;
-		redis.good = true;
+		c->late = 0;
+		c->good = true;
 	}
-	if (kind == ASK_GET && (value.p || e == RESP_NIL))
-		redis_count(value.p ? REDIS_HITS : REDIS_MISSES);
-	else if (e == RESP_TEXT && kind == ASK_SET)
+	if (kind == ASK_GET && (e == RESP_NIL || (value.p && a->done)))
+		redis_count(e == RESP_NIL ? REDIS_MISSES : REDIS_HITS);
+	else if (kind == ASK_SET && e != RESP_ERROR)
 		redis_count(REDIS_STORED);
-	else if (e == RESP_INTEGER && redis.resp.n > 0)
-		wide_count(&me->redis[REDIS_DELETED], (uint64_t)MIN(redis.resp.n, REDIS_DELETES));
-	redis.value = NULL;
+	else if (kind == ASK_DEL && e != RESP_ERROR && c->resp.n > 0)
+		wide_count(&me->redis[REDIS_DELETED], (uint64_t)MIN(c->resp.n, REDIS_DELETES));
+	c->value = NULL;
+	c->value_n = 0;
 	ask_end(value);
 	free((void *)(uintptr_t)value.p);
 	if (kind == ASK_PING)
@@ -17896,28 +17764,29 @@ redis_answered(enum resp_event e)
 	return true;
 }
 
-/* Takes a part of the oldest command's answer. False: it is none, the connection is closed. */
+/* Takes a part of the oldest command's answer. False: it is none, Redis rests. */
 static bool
 redis_take(enum resp_event e)
 {
-	static const char types[ASK_KINDS] = { '+', '+', '+', '$', '+', ':', '*' };
+	struct redis_conn *c = &redis.c;
 	const struct redis_ask *a = &redis.asks[redis.first];
-	const struct resp *p = &redis.resp;
+	const struct slice *text = &c->resp.text;
 
-	if (e == RESP_BAD || (e != RESP_MORE && (redis.n == 0 ||
-	    (p->type != '-' && p->type != types[a->kind])))) {
+	if (e == RESP_MORE)
+		return true;
+	if (e == RESP_BAD || redis.n == 0 ||
+	    (c->resp.type != '-' && c->resp.type != ask_kinds[a->kind].type)) {
 		redis_rest(e == RESP_BAD ? "its answer is malformed or too large"
 		                         : "it answers what was not asked");
 		return false;
 	}
-	if (redis.n > 0 && a->kind == ASK_SCAN)
+	if (a->kind == ASK_SCAN)
 		sweep_take(e);
-	else if (e == RESP_BULK) {
-		redis.value = a->done ? malloc((size_t)p->n + 1) : NULL;
-		redis.value_n = 0;
-	} else if (e == RESP_PIECE && redis.value) {
-		memcpy(redis.value + redis.value_n, p->text.p, p->text.n);
-		redis.value_n += p->text.n;
+	else if (e == RESP_BULK && a->done)
+		c->value = malloc((size_t)c->resp.n + 1);
+	else if (e == RESP_PIECE && c->value) {
+		memcpy(c->value + c->value_n, text->p, text->n);
+		c->value_n += text->n;
 	}
 	return true;
 }
@@ -17926,21 +17795,22 @@ redis_take(enum resp_event e)
 static void
 redis_read(void)
 {
-	struct buf *in = &redis.up->s.src.in;
-	ssize_t got = side_fill(&redis.up->s);
+	struct redis_conn *c = &redis.c;
+	struct buf *in = &c->up->s.src.in;
+	ssize_t got = side_fill(&c->up->s);
 
 	while (in->n > 0) {
 		struct slice s = buf_slice(in);
-		enum resp_event e = resp_next(&redis.resp, &s);
+		enum resp_event e = resp_next(&c->resp, &s);
 		if (!redis_take(e))
 			return;
 		buf_eat(in, in->n - s.n); /* before others use scratch */
-		if (redis.resp.whole && !redis_answered(e))
+		if (c->resp.whole && !redis_answered(e))
 			return;
 	}
 	if (got >= 0)
-		redis_watch();
-	else if (redis.state == REDIS_READY && redis.n == 0 &&
+		return;
+	if (redis.state == REDIS_READY && redis.n == 0 &&
 	    now_ms - redis.since_ms >= REDIS_REST_MAX_MS)
 		redis_pause(0); /* it closes connections that are idle */
 	else
@@ -17964,27 +17834,33 @@ static void
 redis_greet(void)
 {
 	const struct redis_url *u = &redis.conf->redis;
-	struct slice auth[] = { S("AUTH"), u->user, u->password }, select[] = { S("SELECT"), S("") };
-	struct slice ping = S("PING");
-	char b[16];
-	struct text t = { b, 0, sizeof b, false };
+	struct text *t = redis_room(REDIS_SECRET_MAX + 2 * REDIS_COMMAND);
+	char db[16];
 
-	redis_enter(REDIS_GREETING);
-	if (u->user.n == 0)
-		auth[1] = auth[2];
-	if (u->password.n > 0)
-		redis_command(ASK_AUTH, auth, u->user.n > 0 ? 3 : 2, NULL, NULL);
-	text_uint(&t, u->db);
-	select[1] = text_slice(&t);
+	if (!t) {
+		redis_rest("%s", strerror(ENOMEM));
+		return;
+	}
+	redis_enter(REDIS_GREETING, REDIS_CONNECT_MS);
+	if (u->user.n > 0)
+		resp_write(t, 0, "AUTH % %", u->user, u->password);
+	else if (u->password.n > 0)
+		resp_write(t, 0, "AUTH %", u->password);
+	snprintf(db, sizeof db, "%u", u->db);
 	if (u->db > 0)
-		redis_command(ASK_SELECT, select, LEN(select), NULL, NULL);
-	redis_command(ASK_PING, &ping, 1, NULL, NULL);
+		resp_write(t, 0, "SELECT %", slice_of(db));
+	resp_write(t, 0, "PING");
+	if (u->password.n > 0)
+		redis_ask(ASK_AUTH, NULL, NULL);
+	if (u->db > 0)
+		redis_ask(ASK_SELECT, NULL, NULL);
+	redis_ask(ASK_PING, NULL, NULL);
 }
 
 static void
 redis_shake(void)
 {
-	struct chan *ch = &redis.up->s.ch;
+	struct chan *ch = &redis.c.up->s.ch;
 	enum shake s = tls_shake(ch);
 	char why[WHY_MAX];
 
@@ -18004,16 +17880,15 @@ redis_connected(void)
 	struct tls_peer peer = instance_peer(redis.at);
 
 	redis.addr_i = 0;
+	redis_enter(REDIS_SHAKING, REDIS_SHAKE_MS);
 	if (!redis.conf->redis.tls)
 		redis_greet();
 	else if (!clock_is_right())
 		redis_rest("this host's clock is wrong");
-	else if (!tls_client(&redis.up->s.ch, &peer))
-		redis_rest("there is no room for TLS");
-	else {
-		redis_enter(REDIS_SHAKING);
+	else if (tls_client(&redis.c.up->s.ch, &peer))
 		redis_shake();
-	}
+	else
+		redis_rest("there is no room for TLS");
 }
 
 /* The connection has an event. */
@@ -18043,21 +17918,23 @@ redis_event(struct watch *w, short revents)
 static void
 redis_dial(void)
 {
-	redis.resp = (struct resp){ .max = redis.conf->max_object_bytes + REDIS_VALUE_MORE };
+	struct upconn *u;
+
+	redis.c.resp.max = redis.conf->max_object_bytes + REDIS_VALUE_MORE;
 	if (redis.at->board->addrs.n == 0) {
 		redis_rest("its name does not resolve");
 		return;
 	}
-	redis_enter(REDIS_DIALLING);
-	if (!(redis.up = upconn_connect(redis.at, redis.addr_i)) || redis.up->retry_connect) {
+	redis_enter(REDIS_DIALLING, REDIS_CONNECT_MS);
+	if (!(u = redis.c.up = upconn_connect(redis.at, redis.addr_i)) || u->retry_connect) {
 		redis_missed(errno);
 		return;
 	}
-	redis.up->s.ch.w.ready = redis_event;
-	if (redis.up->state == UP_BUSY)
+	u->s.ch.w.ready = redis_event;
+	if (u->state == UP_BUSY)
 		redis_connected();
 	else
-		loop_watch(&redis.up->s.ch.w, POLLOUT);
+		loop_watch(&u->s.ch.w, POLLOUT);
 }
 
 /* The time of a state is over. */
@@ -18066,7 +17943,7 @@ redis_due(struct timer *t)
 {
 	if (redis.state == REDIS_DIALLING)
 		redis_missed(ETIMEDOUT);
-	else if (redis.state == REDIS_SHAKING || redis.state == REDIS_GREETING)
+	else if (redis.state != REDIS_RESTING)
 		redis_rest(redis.state == REDIS_SHAKING ? "no TLS handshake in time"
 		                                        : "it does not answer");
 	else if (redis.due_ms > now_ms)

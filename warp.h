@@ -278,14 +278,6 @@ enum {
 	PROXY_V2_TCP6 = 0x21
 };
 
-/* What stands behind the scheme of a service's URL, percent-decoded. */
-struct service_url {
-	struct slice user, password; /* password.p NULL: none */
-	struct slice host;           /* with its :port */
-	struct slice path;           /* with its first slash */
-	struct slice query;          /* as it is; p NULL: none */
-};
-
 /* ==== http ================================================================ */
 
 /* Fields that warp knows by name; order is that of field_names[]. */
@@ -678,15 +670,15 @@ struct redis_url {
 
 /* What comes next in a reply. */
 enum resp_event {
-	RESP_MORE,    /* nothing yet */
 	RESP_TEXT,    /* text */
 	RESP_ERROR,   /* text, whose first word is its kind */
 	RESP_INTEGER, /* n */
 	RESP_NIL,
+	RESP_END,     /* of a string; so far events that end an element */
 	RESP_ARRAY,   /* n elements follow */
 	RESP_BULK,    /* a string of n bytes follows, in pieces */
 	RESP_PIECE,   /* text: some of them */
-	RESP_END,     /* of the string */
+	RESP_MORE,    /* nothing yet */
 	RESP_BAD      /* that is no RESP2, or too large: nothing more is read */
 };
 
@@ -700,8 +692,9 @@ struct resp {
 	char type;              /* first byte of the reply */
 	bool whole;             /* the reply has ended */
 	/* the parser's: */
-	enum { RESP_IN_LINE, RESP_IN_BULK, RESP_IN_LF, RESP_IN_BAD } in;
-	uint64_t left;          /* bytes of the string to come */
+	bool bad;
+	bool tail;              /* a string's CRLF is due, behind `left` bytes */
+	uint64_t left;
 	uint32_t elements;      /* of the reply so far */
 	unsigned depth;         /* arrays that are open */
 	uint32_t due[RESP_DEPTH_MAX]; /* elements to come in each */
@@ -711,17 +704,18 @@ struct resp {
 };
 
 enum {
-	STORED_TIMES = 4,
 	STORED_FACTS = 8,
-	STORED_FRONT = 4 * 4 + STORED_TIMES * 8 + STORED_FACTS * 4 + 8
+	STORED_WORDS = 6 + STORED_FACTS, /* magic, version, lengths, time */
+	STORED_SUM = 8,
+	STORED_BYTES = STORED_WORDS * 4 + STORED_SUM
 };
 
-/* A response as Redis has it. What times and facts mean is the cache's: it makes
- * STORED_VERSION larger when that changes. */
+/* A response as Redis has it. What the facts mean is the cache's: it makes STORED_VERSION
+ * larger when that changes. */
 struct stored {
-	int64_t times[STORED_TIMES];
+	int64_t stored_s; /* wall clock */
 	uint32_t facts[STORED_FACTS];
-	struct slice head, body; /* stored_read's */
+	struct slice head, body;
 };
 
 /* ==== deflate ============================================================= */
@@ -1879,11 +1873,31 @@ struct redis_sweep {
 	char text[];
 };
 
+/* What goes with the connection. */
+struct redis_conn {
+	struct upconn *up;        /* NULL: there is none */
+	bool good;                /* something was answered in time */
+	unsigned late;            /* answers in a row that were not */
+	int64_t late_ms;          /* the last of them */
+	struct resp resp;
+	char *value;              /* of the GET being answered; NULL: not wanted */
+	size_t value_n;
+	struct text out;          /* commands, of which `sent` bytes are with the kernel */
+	size_t sent;
+	bool scanning;            /* SCAN is not answered yet */
+	bool repeat;              /* a DEL found no room: that step is done again */
+	char cursor[20], next[20]; /* of this step, of the next; 64 bits in decimal */
+	size_t cursor_n, next_n;
+	char found[REDIS_KEY_MAX + 1]; /* the key being read; full: too long */
+	size_t found_n;
+	size_t batch_bytes;       /* keys to be deleted: see redis.batch */
+	unsigned batch_n;
+};
+
 /* The worker's way to Redis. */
 struct redis {
 	const struct cache_conf *conf;
 	struct instance *at;
-	struct upconn *up;        /* NULL: not connected */
 	enum redis_state state;
 	enum redis_state told;    /* READY or RESTING: what the log says */
 	int64_t since_ms;         /* in this state */
@@ -1891,30 +1905,16 @@ struct redis {
 	uint32_t rest_ms;         /* the last rest */
 	struct timer timer;       /* limits the state */
 	uint8_t addr_i;           /* the address to be tried */
-	bool good;                /* something was answered in time */
-	unsigned late;            /* answers in a row that were not */
-	int64_t late_ms;          /* the last of them */
 	int64_t quiet_ms;         /* nothing is logged before of what Redis refuses */
-	struct resp resp;
+	struct redis_conn c;
 	struct redis_ask asks[REDIS_QUEUE]; /* a ring: n, from first on */
 	unsigned first, n;
-	char *value;              /* of the GET being answered; NULL: not wanted */
-	size_t value_n;
-	struct text unsent;       /* what the kernel did not take, but for `sent` bytes */
-	size_t sent;
-
+	size_t set_from, set_to;  /* the SET being written: where it begins, its value ends */
+	uint32_t set_secs;
 	struct link sweeps;       /* the first is under way */
 	unsigned n_sweeps;
 	struct timer sweep_timer; /* its next step is tried again */
-	bool scanning;            /* SCAN is not answered yet */
-	bool repeat;              /* a DEL found no room: the step is done again */
-	char cursor[20], next[20]; /* of this step, of the next; 64 bits in decimal */
-	size_t cursor_n, next_n;
-	char found[REDIS_KEY_MAX + 1]; /* the key being read; full: too long */
-	size_t found_n;
 	char batch[REDIS_BATCH];  /* keys to be deleted, as they are sent */
-	size_t batch_bytes;
-	unsigned batch_n;
 };
 
 /* ==== pool, exchange, fronts ============================================== */

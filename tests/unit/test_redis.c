@@ -192,11 +192,27 @@ got(const char *key)
 }
 
 static bool
+put_parts(struct slice key, const struct slice *parts, int n, uint32_t secs)
+{
+	struct text *t;
+	size_t all = 0;
+
+	for (int i = 0; i < n; i++)
+		all += parts[i].n;
+	if (!(t = redis_set(key, all, secs)))
+		return false;
+	for (int i = 0; i < n; i++)
+		text_add(t, parts[i]);
+	redis_set_end(true);
+	return true;
+}
+
+static bool
 put(const char *key, const char *value, uint32_t secs)
 {
 	struct slice parts[] = { slice_of(value) };
 
-	return redis_set(slice_of(key), parts, 1, secs);
+	return put_parts(slice_of(key), parts, 1, secs);
 }
 
 static bool
@@ -357,13 +373,20 @@ test_get_set(void **state)
 	assert_int_equal(counted(REDIS_HITS), 1);
 	assert_true(put("empty", "", 10));
 	assert_string_equal(got("empty"), "");
-	assert_true(redis_set(S("b"), parts, 2, 10));
+	assert_true(put_parts(S("b"), parts, 2, 10));
 	assert_true(ask(&c, "b"));
 	assert_true(turns_until(none_pending, 0, PATIENCE_MS));
 	assert_true(c.hit && c.n == sizeof big - 1 && memcmp(c.value, big, c.n) == 0);
 	assert_false(put("a", "x", 0)); /* lives less than a second */
 	assert_true(strncmp(said(NULL, "TTL a"), ":", 1) == 0);
 	assert_in_range(atoi(said(NULL, "TTL a") + 1), 8, 10);
+	assert_non_null(redis_set(S("a"), 3, 10)); /* not stored after all */
+	text_str(&redis.c.out, "tw");
+	redis_set_end(false);
+	assert_non_null(redis_set(S("a"), 3, 10)); /* not all of it came */
+	text_str(&redis.c.out, "tw");
+	redis_set_end(true);
+	assert_string_equal(got("a"), "one");
 	redis_delete(S("a"));
 	assert_null(got("a"));
 	assert_int_equal(counted(REDIS_DELETED), 1);
@@ -434,7 +457,7 @@ test_large(void **state)
 	server_start("");
 	url_begin("", "");
 	assert_true(turns_until(state_is, REDIS_READY, PATIENCE_MS));
-	setsockopt(redis.up->s.ch.w.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+	setsockopt(redis.c.up->s.ch.w.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
 	for (size_t i = 0; i < sizeof body; i++)
 		body[i] = (char)dice(256);
 	for (size_t at = 0; at < sizeof body - 1; n++) {
@@ -442,18 +465,18 @@ test_large(void **state)
 		at += parts[n].n;
 	}
 	memset(key, 'k', REDIS_KEY_MAX);
-	assert_true(redis_set(slice_of(key), parts, n, 10));
-	assert_true(redis.unsent.n > 0);
+	assert_true(put_parts(slice_of(key), parts, n, 10));
+	assert_true(redis.c.out.n > 0);
 	assert_true(put("small", "x", 10) == false); /* too much waits */
 	assert_false(ask(&c, "small"));
 	assert_true(turns_until(stored_is, 1, PATIENCE_MS));
-	assert_int_equal(redis.unsent.n, 0);
-	assert_null(redis.unsent.p);
+	assert_int_equal(redis.c.out.n, 0);
+	assert_null(redis.c.out.p);
 	assert_true(ask(&c, key));
 	assert_true(turns_until(none_pending, 0, PATIENCE_MS));
 	assert_true(c.hit && c.n == sizeof body - 1 && memcmp(c.value, body, c.n) == 0);
 	parts[0] = (struct slice){ body, sizeof body };
-	assert_false(redis_set(S("larger"), parts, 1, 10));
+	assert_false(put_parts(S("larger"), parts, 1, 10));
 	said(NULL, "SETRANGE larger 1200000 x"); /* by somebody else: too large for us */
 	assert_null(got("larger"));
 	assert_true(turns_until(state_is, REDIS_RESTING, PATIENCE_MS));
@@ -557,7 +580,7 @@ test_full(void **state)
 	assert_true(turns_until(state_is, REDIS_READY, PATIENCE_MS));
 	for (i = 0; i < 30 && counted(REDIS_ERRORS) < 2; i++) {
 		snprintf(key, sizeof key, "k%zu", i);
-		assert_true(redis_set(slice_of(key), parts, 1, 100));
+		assert_true(put_parts(slice_of(key), parts, 1, 100));
 		assert_true(turns_until(all_answered, 0, PATIENCE_MS));
 	}
 	assert_int_equal(counted(REDIS_ERRORS), 2);
@@ -626,7 +649,7 @@ test_stalled(void **state)
 	kill(server, SIGCONT);
 	assert_true(turns_until(none_pending, 0, PATIENCE_MS));
 	assert_true(c.hit && c.value[0] == 'B'); /* not a's */
-	assert_int_equal(redis.late, 0);
+	assert_int_equal(redis.c.late, 0);
 	assert_int_equal(counted(REDIS_TIMEOUTS), 1);
 	kill(server, SIGSTOP);
 	for (int i = 0; i < REDIS_LATE_MAX; i++) { /* two each time: they count once */
@@ -716,13 +739,21 @@ test_sweeps_late(void **state)
 	assert_true(redis.sweep_timer.list);
 	assert_true(turns_until(sweeps_are_over, 0, PATIENCE_MS));
 	assert_string_equal(said(NULL, "DBSIZE"), ":0\r\n");
-	said(NULL, "SET warp:1:http://h/ab x");
+	for (int i = 0; i < 150; i++) {
+		char line[64];
+		snprintf(line, sizeof line, "SET warp:1:http://h/ab%d x", i);
+		said(NULL, line);
+	}
 	redis_sweep(S("/ab"), NULL);
-	assert_true(redis.scanning);
+	assert_true(redis.c.scanning);
 	for (size_t i = 0; i < REDIS_QUEUE - 1; i++) /* SCAN is answered while all is full */
 		assert_true(ask(&c[i], "a"));
-	while (redis.scanning)
-		redis_read();
+	while (redis.c.scanning)
+		loop_turn(5);
+	assert_true(redis.sweep_timer.list); /* once more */
+	assert_true(turns_until(sweeps_are_over, 0, PATIENCE_MS));
+	assert_true(none_pending(0));
+	assert_string_equal(said(NULL, "DBSIZE"), ":0\r\n");
 	end();
 	server_stop();
 }
@@ -753,14 +784,13 @@ test_tls(void **state)
 		assert_true(turns_until(state_is, REDIS_READY, PATIENCE_MS));
 		for (size_t k = 0; k < sizeof body; k++)
 			body[k] = (char)dice(256);
-		assert_true(redis_set(S("big"), parts, 1, 10));
+		assert_true(put_parts(S("big"), parts, 1, 10));
 		assert_true(turns_until(stored_is, 1, PATIENCE_MS));
 		assert_true(ask(&c, "big"));
 		assert_true(turns_until(none_pending, 0, PATIENCE_MS));
 		assert_true(c.hit && c.n == sizeof body && memcmp(c.value, body, c.n) == 0);
 		assert_true(put("a", "b", 10));
 		assert_string_equal(got("a"), "b");
-		redis_disconnect();
 		end();
 	}
 	free(c.value);
@@ -1031,7 +1061,6 @@ test_trickle(void **state)
 	began = now_ms;
 	assert_null(got("a"));
 	assert_in_range(now_ms - began, TIMEOUT_MS, TIMEOUT_MS + 200);
-	assert_null(redis.value);
 	assert_null(got("a"));
 	assert_null(got("a"));
 	assert_true(state_is(REDIS_RESTING));
@@ -1076,7 +1105,7 @@ test_loading(void **state)
 	redis_sweep(S("/x"), NULL); /* waits */
 	turns_for(200);
 	assert_int_equal(redis.n_sweeps, 1);
-	assert_false(redis.scanning);
+	assert_false(redis.c.scanning);
 	end();
 	fake_stop();
 }
