@@ -17344,6 +17344,13 @@ redis_pause(uint32_t ms)
 		ask_end((struct slice){ NULL, 0 });
 }
 
+/* Whether it has been good for long. */
+static bool
+redis_is_stable(void)
+{
+	return redis.state == REDIS_READY && now_ms - redis.since_ms >= REDIS_REST_MAX_MS;
+}
+
 /* Leaves Redis alone, each time longer, and says so once. The caller touches the connection
  * no more. */
 __attribute__((format(printf, 1, 2))) static void
@@ -17358,8 +17365,8 @@ redis_rest(const char *fmt, ...)
 	if (redis.told != REDIS_RESTING)
 		log_warn("redis %s is not used for now: %s", redis.at->addr.text, why);
 	redis.told = REDIS_RESTING;
-	redis.rest_ms = redis.c.good ? 0 : redis.rest_ms;
-	redis.rest_ms = MIN(MAX(2 * redis.rest_ms, (uint32_t)REDIS_REST_MS), (uint32_t)REDIS_REST_MAX_MS);
+	redis.rest_ms = redis_is_stable() ? REDIS_REST_MS
+	    : MIN(MAX(2 * redis.rest_ms, (uint32_t)REDIS_REST_MS), (uint32_t)REDIS_REST_MAX_MS);
 	redis.addr_i = 0;
 	redis_pause(redis.rest_ms - (uint32_t)(random_next() % (redis.rest_ms / REDIS_JITTER)));
 }
@@ -17391,7 +17398,8 @@ redis_flush(void)
 	loop_watch(&ch->w, ch->waits ? POLLIN | POLLOUT : POLLIN);
 }
 
-/* Where a command of at most n bytes is written; NULL: it cannot be made now. */
+/* Where a command with n bytes of data is written; NULL: it cannot be made now. The first ones
+ * are sent together with the greeting. */
 static struct text *
 redis_room(size_t n)
 {
@@ -17399,7 +17407,8 @@ redis_room(size_t n)
 	size_t waits = t->n - redis.c.sent;
 	char *p;
 
-	if (redis.n == REDIS_QUEUE || redis.c.up->s.ch.broken ||
+	n += REDIS_COMMAND;
+	if (redis.state < REDIS_GREETING || redis.n == REDIS_QUEUE || redis.c.up->s.ch.broken ||
 	    (waits > 0 && waits + n > REDIS_UNSENT) || !(p = realloc(t->p, t->n + n)))
 		return NULL;
 	t->p = p;
@@ -17422,20 +17431,13 @@ redis_ask(enum redis_ask_kind kind, void (*done)(void *, struct slice), void *ar
 	redis_flush();
 }
 
-/* As redis_room, while commands may come. */
-static struct text *
-redis_begin(size_t n)
-{
-	return redis.state == REDIS_READY ? redis_room(n + REDIS_COMMAND) : NULL;
-}
-
 /* Asks for key, as redis_key made it. False: do without, now. Else done is called once, from
  * the loop, unless redis_forget comes first; the value is good during the call, its p is NULL
  * if there is none. */
 static bool
 redis_get(struct slice key, void (*done)(void *arg, struct slice value), void *arg)
 {
-	struct text *t = redis_begin(key.n);
+	struct text *t = redis_room(key.n);
 
 	if (!t) {
 		redis_count(REDIS_BYPASSED);
@@ -17460,7 +17462,7 @@ redis_forget(const void *arg)
 static struct text *
 redis_set(struct slice key, size_t n, uint32_t secs)
 {
-	struct text *t = secs > 0 && n <= redis.c.resp.max ? redis_begin(key.n + n) : NULL;
+	struct text *t = secs > 0 && n <= redis.c.resp.max ? redis_room(key.n + n) : NULL;
 
 	if (!t) {
 		redis_count(REDIS_BYPASSED);
@@ -17533,7 +17535,7 @@ sweep_step(void)
 
 	if (!s || c->scanning)
 		return;
-	if (!(t = redis_begin(sizeof b))) {
+	if (!(t = redis_room(sizeof b))) {
 		timer_set(&redis.sweep_timer, REDIS_AGAIN_MS);
 		return;
 	}
@@ -17563,7 +17565,7 @@ static void
 batch_delete(void)
 {
 	struct redis_conn *c = &redis.c;
-	struct text *t = c->batch_n > 0 ? redis_begin(c->batch_bytes) : NULL;
+	struct text *t = c->batch_n > 0 ? redis_room(c->batch_bytes) : NULL;
 
 	c->repeat |= c->batch_n > 0 && !t;
 	if (t) {
@@ -17673,7 +17675,7 @@ key_is(struct slice key, struct slice text)
 static void
 redis_delete(struct slice key)
 {
-	struct text *t = redis_begin(key.n);
+	struct text *t = redis_room(key.n);
 
 	if (!t) {
 		redis_sweep(slice_from(key, REDIS_PREFIX_N), key_is);
@@ -17685,24 +17687,13 @@ redis_delete(struct slice key)
 
 /* ---- answers ---- */
 
-/* The commands by kind, and the type of their answers. */
-static const struct {
-	char name[7], type;
-} ask_kinds[ASK_KINDS] = {
-	[ASK_AUTH] = { "AUTH", '+' },
-	[ASK_SELECT] = { "SELECT", '+' },
-	[ASK_PING] = { "PING", '+' },
-	[ASK_GET] = { "GET", '$' },
-	[ASK_SET] = { "SET", '+' },
-	[ASK_DEL] = { "DEL", ':' },
-	[ASK_SCAN] = { "SCAN", '*' },
-};
-
 /* The oldest command is refused. False: nothing else will do either, Redis rests. Behind a
  * quote a server may repeat what it was told: of AUTH that is not shown. */
 static bool
 redis_refused(enum redis_ask_kind kind)
 {
+	static const char *const names[ASK_KINDS] = { "AUTH", "SELECT", "PING", "GET", "SET", "DEL",
+		"SCAN" };
 	struct slice says = redis.c.resp.text;
 	bool fatal = kind < ASK_PING || slice_starts(says, S("NOAUTH")) ||
 	    (kind == ASK_PING && slice_starts(says, S("ERR")));
@@ -17712,9 +17703,9 @@ redis_refused(enum redis_ask_kind kind)
 		if (memchr("'`\"", says.p[i], 3))
 			says.n = i;
 	if (fatal)
-		redis_rest("it refuses %s: %.*s", ask_kinds[kind].name, (int)says.n, says.p);
+		redis_rest("it refuses %s: %.*s", names[kind], (int)says.n, says.p);
 	else if (kind > ASK_PING && now_ms >= redis.quiet_ms) {
-		log_warn("redis %s refuses %s: %.*s", redis.at->addr.text, ask_kinds[kind].name,
+		log_warn("redis %s refuses %s: %.*s", redis.at->addr.text, names[kind],
 		    (int)says.n, says.p);
 		redis.quiet_ms = now_ms + REDIS_ERRORS_MS;
 	}
@@ -17743,10 +17734,8 @@ redis_answered(enum resp_event e)
 
 	if (e == RESP_ERROR && !redis_refused(kind))
 		return false;
-	if (a->timer.list) { /* in time */
+	if (a->timer.list) /* in time */
 		c->late = 0;
-		c->good = true;
-	}
 	if (kind == ASK_GET && (e == RESP_NIL || (value.p && a->done)))
 		redis_count(e == RESP_NIL ? REDIS_MISSES : REDIS_HITS);
 	else if (kind == ASK_SET && e != RESP_ERROR)
@@ -17768,6 +17757,7 @@ redis_answered(enum resp_event e)
 static bool
 redis_take(enum resp_event e)
 {
+	static const char types[ASK_KINDS] = { '+', '+', '+', '$', '+', ':', '*' };
 	struct redis_conn *c = &redis.c;
 	const struct redis_ask *a = &redis.asks[redis.first];
 	const struct slice *text = &c->resp.text;
@@ -17775,7 +17765,7 @@ redis_take(enum resp_event e)
 	if (e == RESP_MORE)
 		return true;
 	if (e == RESP_BAD || redis.n == 0 ||
-	    (c->resp.type != '-' && c->resp.type != ask_kinds[a->kind].type)) {
+	    (c->resp.type != '-' && c->resp.type != types[a->kind])) {
 		redis_rest(e == RESP_BAD ? "its answer is malformed or too large"
 		                         : "it answers what was not asked");
 		return false;
@@ -17808,10 +17798,9 @@ redis_read(void)
 		if (c->resp.whole && !redis_answered(e))
 			return;
 	}
-	if (got >= 0)
+	if (got >= 0 && !c->up->s.ch.broken)
 		return;
-	if (redis.state == REDIS_READY && redis.n == 0 &&
-	    now_ms - redis.since_ms >= REDIS_REST_MAX_MS)
+	if (redis_is_stable() && redis.n == 0)
 		redis_pause(0); /* it closes connections that are idle */
 	else
 		redis_rest("it closed the connection");
@@ -17834,14 +17823,14 @@ static void
 redis_greet(void)
 {
 	const struct redis_url *u = &redis.conf->redis;
-	struct text *t = redis_room(REDIS_SECRET_MAX + 2 * REDIS_COMMAND);
+	struct text *t;
 	char db[16];
 
-	if (!t) {
+	redis_enter(REDIS_GREETING, REDIS_CONNECT_MS);
+	if (!(t = redis_room(u->user.n + u->password.n))) {
 		redis_rest("%s", strerror(ENOMEM));
 		return;
 	}
-	redis_enter(REDIS_GREETING, REDIS_CONNECT_MS);
 	if (u->user.n > 0)
 		resp_write(t, 0, "AUTH % %", u->user, u->password);
 	else if (u->password.n > 0)

@@ -1484,11 +1484,11 @@ struct board_proc {
 
 enum redis_state {
 	REDIS_OFF,      /* not configured */
+	REDIS_RESTING,  /* it failed; tried again later */
 	REDIS_DIALLING,
 	REDIS_SHAKING,  /* a TLS handshake is under way */
 	REDIS_GREETING, /* AUTH, SELECT, PING are not answered yet */
 	REDIS_READY,
-	REDIS_RESTING,  /* it failed; tried again later */
 	REDIS_STATES
 };
 
@@ -1876,8 +1876,7 @@ struct redis_sweep {
 /* What goes with the connection. */
 struct redis_conn {
 	struct upconn *up;        /* NULL: there is none */
-	bool good;                /* something was answered in time */
-	unsigned late;            /* answers in a row that were not */
+	unsigned late;            /* answers in a row that were late */
 	int64_t late_ms;          /* the last of them */
 	struct resp resp;
 	char *value;              /* of the GET being answered; NULL: not wanted */
