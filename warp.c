@@ -5889,7 +5889,7 @@ redis_place(struct arena *a, struct slice s, struct redis_url *out, const char *
 	}
 	out->user = parts[0];
 	out->password = parts[1];
-	*why = "a user without a password, or both are too long";
+	*why = "expected user:password@, together at most 4 KB";
 	if (parts[0].n + parts[1].n > REDIS_SECRET_MAX || (parts[0].n > 0 && parts[1].n == 0))
 		return false;
 	out->addr = (struct addr){ .fd = -1 };

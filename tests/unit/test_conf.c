@@ -312,7 +312,7 @@ test_file_cannot_be_read(void **state)
 static const struct row later[] = {
 	{ UP "[cache]\nmax_object_bytes = 0\n", "5:20: error: cache.max_object_bytes: expected a number of bytes from 1" },
 	{ UP "[cache]\nredis_timeout_ms = 1001\n", "cache.redis_timeout_ms: expected a number from 1 to 1000, got 1001" },
-	{ UP "[cache]\nredis_url = \"redis://me@x\"\n", "5:13: error: cache.redis_url: a user without a password" },
+	{ UP "[cache]\nredis_url = \"redis://me@x\"\n", "5:13: error: cache.redis_url: expected user:password@" },
 	{ UP "[cache]\nredis_url = \"rediss://127.0.0.1\"\n", "cache.redis_url: rediss needs the name of a host" },
 	{ UP "[cache]\nredis_url = \"\"\n", "cache.redis_url: must not be empty" },
 	{ UP "[postgres]\nurl = \"postgres://x\"\n", "4:2: error: postgres: not supported yet" },
