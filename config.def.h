@@ -132,6 +132,19 @@
 #define ACME_ASK_S       21600  /* between questions when to renew; RFC 9773 4.3.2 */
 #define ACME_LOOK_MS     30000  /* between looks at the wall clock */
 
+/* PostgreSQL */
+#define PGMSG_MAX        65536   /* bytes of a message; a payload has below 8000 */
+#define PG_OUT_MAX       8192    /* bytes of one of ours; some clouds' passwords have 2 KB */
+#define SCRAM_ROUNDS_MAX 1000000 /* 1.2 s; the usual 4096 take 5 ms */
+#define PG_CONNECT_MS    5000    /* to one address */
+#define PG_LOGIN_MS      10000   /* TLS, password and LISTEN, all together */
+#define PG_SILENT_MS     60000   /* without a word: it is asked whether it lives */
+#define PG_ANSWER_MS     10000   /* for the answer to that */
+#define PG_RETRY_MS      1000    /* after a failure; doubles */
+#define PG_RETRY_MAX_MS  30000
+#define PG_REFUSED_MS    10000   /* at least, if the password or database is wrong */
+#define PG_STABLE_MS     60000   /* listened so long: the backoff starts over */
+
 /* bounds of time, ms */
 #define LINGER_MS        2000  /* silence after an answer that ended early */
 #define LINGER_ALL_MS    30000 /* and all reading after it */

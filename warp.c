@@ -67,8 +67,8 @@ FAST
 /* ==== base ===================================================================
  * Owns    the state of random_next.
  * Offers  LEN, MIN, MAX, slice_*, text_*, hash64, mix64, random_next, fd_close,
- *         clock_us, user_find, hex_value, utf8_*, base64_*, sha256, OWNER,
- *         link_*, slot_*.
+ *         clock_us, user_find, hex_value, utf8_*, base64_*, sha256, hmac_sha256,
+ *         OWNER, link_*, slot_*.
  * Calls   libc, BearSSL's hash. */
 
 #define LEN(a)    (sizeof(a) / sizeof((a)[0]))
@@ -592,6 +592,20 @@ sha256(struct slice s, unsigned char out[br_sha256_SIZE])
 	br_sha256_init(&h);
 	br_sha256_update(&h, s.p, s.n);
 	br_sha256_out(&h, out);
+}
+
+/* Of the n pieces of v, one behind the other. RFC 2104. */
+static void
+hmac_sha256(struct slice key, const struct slice *v, int n, unsigned char out[br_sha256_SIZE])
+{
+	br_hmac_key_context k;
+	br_hmac_context h;
+
+	br_hmac_key_init(&k, &br_sha256_vtable, key.p, key.n);
+	br_hmac_init(&h, &k, 0);
+	for (int i = 0; i < n; i++)
+		br_hmac_update(&h, v[i].p, v[i].n);
+	br_hmac_out(&h, out);
 }
 
 /* ==== arena ==================================================================
@@ -1458,14 +1472,26 @@ has_word(struct slice s, struct slice word)
 	return false;
 }
 
+/* The last line before number `line` that opens a table. */
+static struct slice
+table_line(struct slice text, unsigned line)
+{
+	struct slice piece, table = S("");
+
+	while (--line > 0 && slice_cut(&text, '\n', &piece))
+		if (piece.n > 0 && piece.p[0] == '[')
+			table = piece;
+	return table;
+}
+
 /* How much of the line may be shown: not the value of a secret, which may have
- * begun above, in the first line of a list or a text. */
+ * begun above, in the first line of a list or a text; or all of its table's are. */
 static size_t
 diag_shown(const struct diags *ds, const struct diag *d, struct slice line)
 {
 	bool table = line.n > 0 && line.p[0] == '[', secret = false;
 	const char *equals = line.n > 0 ? memchr(line.p, '=', line.n) : NULL;
-	struct slice above = S("");
+	struct slice above = S(""), head = table_line(ds->source, d->line);
 
 	for (unsigned n = d->line; n > 1; n--) {
 		above = text_line(ds->source, n - 1);
@@ -1473,7 +1499,8 @@ diag_shown(const struct diags *ds, const struct diag *d, struct slice line)
 			break;
 	}
 	for (int i = 0; ds->secrets && i < ds->secrets->n && !table; i++)
-		secret |= has_word(line, ds->secrets->v[i]) || has_word(above, ds->secrets->v[i]);
+		secret |= has_word(line, ds->secrets->v[i]) || has_word(above, ds->secrets->v[i]) ||
+		    has_word(head, ds->secrets->v[i]);
 	if (!secret)
 		return line.n;
 	return equals ? (size_t)(equals - line.p) + 1 : 0;
@@ -5849,14 +5876,360 @@ jws_mac(struct arena *a, struct slice key, struct slice header, struct slice pay
 {
 	struct slice text = jws_signed(a, header, payload);
 	unsigned char mac[br_sha256_SIZE];
+
+	hmac_sha256(key, &text, 1, mac);
+	return jws_text(a, header, payload, mac, sizeof mac);
+}
+
+/* ==== pgmsg ==================================================================
+ * Owns    nothing: texts are in the caller's arena, message or buffer.
+ * Offers  pgurl_parse, pgmsg_*, scram_*.
+ * Calls   base, arena, path, addr, BearSSL's hashes. PostgreSQL's protocol,
+ *         version 3: the URL, messages, and proofs that one knows the password. */
+
+/* ---- the URL ---- */
+
+/* In the order of enum pgurl_word and enum ssl_mode. */
+static const char pgurl_words[] =
+    "host port user password dbname sslmode sslrootcert connect_timeout application_name";
+static const char ssl_modes[] = "disable prefer require verify-ca verify-full";
+
+/* The place of s in words; behind the last: it is none of them. */
+static unsigned
+pgurl_find(const char *words, struct slice s)
+{
+	struct slice rest = slice_of(words), word;
+	unsigned i = 0;
+
+	while (slice_cut(&rest, ' ', &word) && !slice_eq(word, s))
+		i++;
+	return i;
+}
+
+/* Keeps s, decoded, as that word. */
+static bool
+pgurl_take(struct arena *a, struct pgurl *u, enum pgurl_word to, struct slice s)
+{
+	struct text t = { arena_alloc(a, s.n + 1), 0, s.n, false };
+	bool good = percent_read(&t, s);
+
+	u->said[to] = text_slice(&t);
+	return good;
+}
+
+/* Takes `[user[:password]@]host[:port]`. */
+static bool
+pgurl_place(struct arena *a, struct pgurl *u, struct slice s)
+{
+	const char *at = s.n > 0 ? memrchr(s.p, '@', s.n) : NULL;
+	struct slice user, name, host, port;
+	bool v6;
+
+	if (at) {
+		user = (struct slice){ s.p, (size_t)(at - s.p) };
+		s = slice_from(s, user.n + 1);
+		slice_cut(&user, ':', &name);
+		if (!pgurl_take(a, u, PGURL_USER, name) ||
+		    (user.p && !pgurl_take(a, u, PGURL_PASSWORD, user)))
+			return false;
+	}
+	return addr_split(s, &host, &port, &v6) && pgurl_take(a, u, PGURL_HOST, host) &&
+	    (port.n == 0 || pgurl_take(a, u, PGURL_PORT, port));
+}
+
+/* What host, port, sslmode and sslrootcert stand for. */
+static bool
+pgurl_lower(struct arena *a, struct pgurl *u, const char **why)
+{
+	struct slice host = u->said[PGURL_HOST], port = u->said[PGURL_PORT];
+	bool v6 = host.n > 0 && memchr(host.p, ':', host.n);
+
+	*why = "expected sslmode disable, prefer, require, verify-ca or verify-full";
+	u->mode = (enum ssl_mode)pgurl_find(ssl_modes, u->said[PGURL_SSLMODE]);
+	if (u->mode == SSL_MODES)
+		return false;
+	if (u->mode == SSL_REQUIRE && u->said[PGURL_CA].n > 0)
+		u->mode = SSL_VERIFY_CA; /* as with libpq */
+	*why = "expected a port from 1 to 65535";
+	if (slice_uint(port, UINT16_MAX) < 1)
+		return false;
+	if (slice_starts(host, S("/")))
+		return addr_unix(a, slice_of(arena_fmt(a, "%s/.s.PGSQL.%s", host.p, port.p)),
+		    false, &u->addr, why);
+	if (!addr_inet(a, slice_of(arena_fmt(a, v6 ? "[%s]:%s" : "%s:%s", host.p, port.p)), -1,
+	    &u->addr, why))
+		return false;
+	*why = "a URL names its host";
+	return !u->addr.any;
+}
+
+/* Parses s, `postgres://[user[:password]@]host[:port][/database][?name=value&...]`; its
+ * texts are in a. False: *why says what was expected, and nothing that s says. */
+static bool
+pgurl_parse(struct arena *a, struct slice s, struct pgurl *u, const char **why)
+{
+	struct slice rest = s, base, place, pair, name;
+	unsigned word;
+
+	*u = (struct pgurl){ .said = { [PGURL_HOST] = S(""), [PGURL_PORT] = S("5432"),
+	    [PGURL_SSLMODE] = S("prefer") }, .addr.fd = -1 };
+	*why = "expected postgres://user:password@host:port/database";
+	if (!slice_starts(s, S("postgres://")) && !slice_starts(s, S("postgresql://")))
+		return false;
+	slice_cut(&rest, '/', &base);
+	rest = slice_from(rest, 1);
+	slice_cut(&rest, '?', &base);
+	slice_cut(&base, '/', &place);
+	*why = "expected %25, %40, %3A, %2F, %3F for % @ : / ? in a name or password";
+	if (!pgurl_place(a, u, place) || (base.p && (memchr(base.p, '@', base.n) ||
+	    !pgurl_take(a, u, PGURL_DATABASE, base))))
+		return false;
+	while (rest.n > 0 && slice_cut(&rest, '&', &pair)) {
+		slice_cut(&pair, '=', &name);
+		if ((word = pgurl_find(pgurl_words, name)) >= PGURL_WORDS)
+			*why = "unknown parameter behind the ?";
+		if (word >= PGURL_WORDS || !pgurl_take(a, u, word, pair.p ? pair : S("")))
+			return false;
+	}
+	return pgurl_lower(a, u, why);
+}
+
+/* ---- messages ---- */
+
+static uint32_t
+four_bytes(const void *p)
+{
+	return (uint32_t)two_bytes(p) << 16 | two_bytes((const char *)p + 2);
+}
+
+/* v, big-endian. */
+static void
+text_four(struct text *t, uint32_t v)
+{
+	for (int bits = 24; bits >= 0; bits -= 8)
+		text_char(t, (char)(v >> bits));
+}
+
+/* Bytes of the message that begins in; 0: not whole, -1: it can be none. */
+static int
+pgmsg_parse(struct slice in, struct pgmsg *m)
+{
+	uint32_t n;
+
+	if (in.n < PGMSG_HEAD)
+		return 0;
+	n = four_bytes(in.p + 1);
+	if (n < PGMSG_HEAD - 1 || n > PGMSG_MAX)
+		return -1;
+	if (in.n < n + 1)
+		return 0;
+	*m = (struct pgmsg){ in.p[0], { in.p + PGMSG_HEAD, n + 1 - PGMSG_HEAD } };
+	return (int)n + 1;
+}
+
+/* Takes a text and the NUL behind it off *rest. False: there is none. */
+static bool
+pgmsg_word(struct slice *rest, struct slice *word)
+{
+	return slice_cut(rest, '\0', word) && rest->p;
+}
+
+/* The channel and payload of a notification. */
+static bool
+pgmsg_bell(struct slice body, struct slice *channel, struct slice *payload)
+{
+	struct slice rest = body.n < 4 ? S("") : slice_from(body, 4); /* a pid */
+
+	return pgmsg_word(&rest, channel) && pgmsg_word(&rest, payload);
+}
+
+/* An error's SQLSTATE and text, empty where not said. */
+static void
+pgmsg_error(struct slice body, struct slice *code, struct slice *text)
+{
+	struct slice field;
+
+	*code = *text = S("");
+	while (pgmsg_word(&body, &field) && field.n > 0)
+		if (field.p[0] == 'C')
+			*code = slice_from(field, 1);
+		else if (field.p[0] == 'M')
+			*text = slice_from(field, 1);
+}
+
+/* Begins a message of that type; 0: the first ones have none. Returns what pgmsg_end
+ * needs. */
+static size_t
+pgmsg_begin(struct text *t, char type)
+{
+	if (type)
+		text_char(t, type);
+	text_four(t, 0);
+	return t->n - 4;
+}
+
+/* Ends the message that began there: writes its length. */
+static void
+pgmsg_end(struct text *t, size_t from)
+{
+	if (!t->full)
+		text_four(&(struct text){ t->p + from, 0, 4, false }, (uint32_t)(t->n - from));
+}
+
+/* A message of texts, the last one with a NUL. */
+static void
+pgmsg_put(struct text *t, char type, struct slice s)
+{
+	size_t from = pgmsg_begin(t, type);
+
+	text_add(t, s);
+	text_char(t, '\0');
+	pgmsg_end(t, from);
+}
+
+static void
+pgmsg_startup(struct text *t, const char *user, const char *database)
+{
+	size_t from = pgmsg_begin(t, 0);
+
+	text_four(t, PGMSG_VERSION);
+	text_fmt(t, "user%c%s%cdatabase%c%s%capplication_name%cwarp%c%c", 0, user, 0, 0, database,
+	    0, 0, 0, 0);
+	pgmsg_end(t, from);
+}
+
+/* Asks for a channel's notifications. In quotes it is what pg_notify() is told. */
+static void
+pgmsg_listen(struct text *t, struct slice channel)
+{
+	size_t from = pgmsg_begin(t, 'Q');
+
+	text_str(t, "LISTEN \"");
+	for (size_t i = 0; i < channel.n; i++) {
+		text_str(t, channel.p[i] == '"' ? "\"" : "");
+		text_char(t, channel.p[i]);
+	}
+	text_str(t, "\"");
+	text_char(t, '\0');
+	pgmsg_end(t, from);
+}
+
+/* ---- proofs of the password ---- */
+
+/* The hexadecimal MD5 of a and b together. */
+static void
+md5_hex(struct text *t, struct slice a, struct slice b)
+{
+	unsigned char digest[br_md5_SIZE];
+	br_md5_context h;
+
+	br_md5_init(&h);
+	br_md5_update(&h, a.p, a.n);
+	br_md5_update(&h, b.p, b.n);
+	br_md5_out(&h, digest);
+	for (size_t i = 0; i < sizeof digest; i++)
+		text_hex(t, digest[i], 2);
+}
+
+static void
+pgmsg_md5(struct text *t, struct slice user, struct slice password, struct slice salt)
+{
+	char b[2 * br_md5_SIZE];
+	struct text inner = { b, 0, sizeof b, false };
+	size_t from = pgmsg_begin(t, 'p');
+
+	md5_hex(&inner, password, user);
+	text_str(t, "md5");
+	md5_hex(t, text_slice(&inner), salt);
+	text_char(t, '\0');
+	pgmsg_end(t, from);
+}
+
+/* The client's first message without its head. The user is the startup message's. */
+static void
+scram_first(struct text *bare, struct slice random)
+{
+	text_str(bare, "n=,r=");
+	base64_write(bare, random, false);
+}
+
+/* The salted password: PBKDF2, one block. RFC 8018 5.2. */
+static void
+scram_salted(struct slice password, struct slice salt, int64_t rounds, unsigned char *out)
+{
+	unsigned char u[br_sha256_SIZE];
 	br_hmac_key_context k;
 	br_hmac_context h;
 
-	br_hmac_key_init(&k, &br_sha256_vtable, key.p, key.n);
+	memset(out, 0, sizeof u);
+	br_hmac_key_init(&k, &br_sha256_vtable, password.p, password.n);
 	br_hmac_init(&h, &k, 0);
-	br_hmac_update(&h, text.p, text.n);
-	br_hmac_out(&h, mac);
-	return jws_text(a, header, payload, mac, sizeof mac);
+	br_hmac_update(&h, salt.p, salt.n);
+	br_hmac_update(&h, "\0\0\0\1", 4);
+	for (; rounds > 0; rounds--) {
+		br_hmac_out(&h, u);
+		for (size_t i = 0; i < sizeof u; i++)
+			out[i] ^= u[i];
+		br_hmac_init(&h, &k, 0);
+		br_hmac_update(&h, u, sizeof u);
+	}
+}
+
+/* Answers the server's first message with the proof; sign is what the server must
+ * know in turn. NULL, or what is wrong with the message. RFC 5802 3, 7677. */
+static const char *
+scram_answer(struct text *out, struct slice password, struct slice bare, struct slice first,
+    unsigned char sign[br_sha256_SIZE])
+{
+	unsigned char salted[br_sha256_SIZE], key[br_sha256_SIZE], stored[br_sha256_SIZE];
+	const struct slice all = { (char *)salted, sizeof salted }, mine = { (char *)key, sizeof key };
+	char b[SCRAM_SALT_MAX];
+	struct text salt = { b, 0, sizeof b, false };
+	struct slice rest = first, own = bare, name, r = S(""), s = r, i = r, said[5];
+	size_t from = out->n;
+	int64_t rounds;
+
+	slice_cut(&own, ',', &name);
+	slice_cut(&rest, ',', &r);
+	slice_cut(&rest, ',', &s);
+	slice_cut(&rest, ',', &i);
+	if (!slice_starts(r, own) || r.n == own.n)
+		return "its nonce does not begin with ours";
+	if (!slice_starts(s, S("s=")) || !base64_read(&salt, slice_from(s, 2), ""))
+		return "its salt is malformed";
+	rounds = slice_starts(i, S("i=")) ? slice_uint(slice_from(i, 2), SCRAM_ROUNDS_MAX) : -1;
+	if (rounds < SCRAM_ROUNDS_MIN)
+		return "its password has too few rounds, or too many";
+	text_str(out, "c=biws,"); /* biws: `n,,` */
+	text_add(out, r);
+	said[0] = bare;
+	said[1] = said[3] = S(",");
+	said[2] = first;
+	said[4] = (struct slice){ out->p + from, out->n - from };
+	scram_salted(password, text_slice(&salt), rounds, salted);
+	hmac_sha256(all, &S("Server Key"), 1, key);
+	hmac_sha256(mine, said, LEN(said), sign);
+	hmac_sha256(all, &S("Client Key"), 1, key);
+	sha256(mine, stored);
+	hmac_sha256((struct slice){ (char *)stored, sizeof stored }, said, LEN(said), salted);
+	for (size_t k = 0; k < sizeof key; k++)
+		key[k] ^= salted[k];
+	text_str(out, ",p=");
+	base64_write(out, mine, false);
+	return out->full ? "its nonce is too long" : NULL;
+}
+
+/* Whether the server knows the password as well: final is its last message. */
+static bool
+scram_is_server(struct slice final, const unsigned char sign[br_sha256_SIZE])
+{
+	char b[br_sha256_SIZE];
+	struct text got = { b, 0, sizeof b, false };
+	struct slice v;
+
+	return slice_cut(&final, ',', &v) && slice_starts(v, S("v=")) &&
+	    base64_read(&got, slice_from(v, 2), "") &&
+	    slice_eq_secret(text_slice(&got), (struct slice){ (const char *)sign, sizeof b });
 }
 
 /* ==== resp ===================================================================
@@ -8889,10 +9262,14 @@ static const struct key cache_keys[] = {
 	    "Longest wait for Redis."),
 };
 
+#define POSTGRES(field) AT(struct postgres_conf, field)
 static const struct key postgres_keys[] = {
-	SOON("url", K_SECRET, LATER, NULL, NULL, "Database to LISTEN at."),
-	SOON("channel", K_TEXT, LATER, NULL, NULL, "Its channel; payloads are purged."),
-	SOON("on_reconnect", K_CHOICE, LATER, "purge", "purge keep", "Messages may be missed."),
+	PLAIN("url", K_SECRET, POSTGRES(url), NULL,
+	    "Database to LISTEN at: postgres://user:password@host:port/database?sslmode=..."),
+	TEXT("channel", POSTGRES(channel), "warp_cache",
+	    "Its channel. A payload is purged: /path, /prefix*, host/path, or * for everything."),
+	WORDS("on_reconnect", K_CHOICE, POSTGRES(keep), "purge", "purge keep",
+	    "What happens to the cache after an interruption, when notifications may be lost."),
 };
 
 #define MIDDLEWARE(field) AT(struct middleware_conf, field)
@@ -8964,7 +9341,8 @@ static const struct section sections[SECTIONS] = {
 	[SEC_CERT] = SECTION("tls.certs", cert_keys, "One certificate of several, with its key."),
 	[SEC_EAB] = SECTION("tls.acme_eab", eab_keys, "Both keys are needed."),
 	[SEC_CACHE] = SECTION("cache", cache_keys, "Answers kept, and shared through Redis."),
-	[SEC_POSTGRES] = LATER_SECTION("postgres", postgres_keys, NULL, ""),
+	[SEC_POSTGRES] = SECTION("postgres", postgres_keys,
+	    "A database whose notifications purge the cache."),
 	[SEC_MIDDLEWARE] = SECTION("middleware", middleware_keys, "Switches for all routes."),
 	[SEC_LOG] = SECTION("log", log_keys, "What is written where."),
 	[SEC_ADMIN] = SECTION("admin", admin_keys, "Status, metrics, and `warp -s`."),
@@ -11381,8 +11759,8 @@ routes_read(struct reader *r, const struct toml *list)
 /* ==== conf ===================================================================
  * Owns    nothing: the caller owns a configuration.
  * Offers  conf_load, conf_simple, conf_free.
- * Calls   base, arena, walk, diag, toml, path, addr, resp, route, x509, certs, keys, hints,
- *         values, upstreams, processes, routes. */
+ * Calls   base, arena, walk, diag, toml, path, addr, pgmsg, resp, route, x509, certs, keys,
+ *         hints, values, upstreams, processes, routes. */
 
 #define HTTPS_PORT 443
 
@@ -11737,6 +12115,31 @@ log_read(struct reader *r)
 	}
 }
 
+/* ---- [postgres] ---- */
+
+static void
+postgres_read(struct reader *r)
+{
+	struct conf *c = r->conf;
+	struct postgres_conf *pc = &c->postgres;
+	const char *why;
+
+	top_read(r, SEC_POSTGRES, pc);
+	if (pc->channel.n == 0 || pc->channel.n > PG_NAME_MAX)
+		key_error(r, "channel", "a channel's name has 1 to %d bytes", PG_NAME_MAX);
+	if (pc->url.n == 0) {
+		if (conf_said(c, "postgres", "channel"))
+			key_warn(r, "channel", "nothing is listened for without postgres.url");
+	} else if (!pgurl_parse(r->a, pc->url, &pc->to, &why)) {
+		key_error(r, "url", "%s", why);
+	} else if (pc->to.mode >= SSL_VERIFY_CA) {
+		pc->trust = trust_get(r, pc->to.said[PGURL_CA].n > 0
+		    ? conf_path(c, pc->to.said[PGURL_CA]) : NULL, &why);
+		if (!pc->trust)
+			key_error(r, "url", "%s", why);
+	}
+}
+
 /* ---- [admin] ---- */
 
 static void
@@ -11905,7 +12308,8 @@ conf_new(void)
 		for (size_t i = 0; i < sections[id].n; i++) {
 			const struct key *k = &sections[id].keys[i];
 			if ((key_hides(k) && k->when == NOW) || k->kind == K_ENV)
-				secrets->v[secrets->n++] = slice_of(k->name);
+				secrets->v[secrets->n++] = slice_of(id == SEC_POSTGRES
+				    ? sections[id].name : k->name); /* other urls are no secret */
 		}
 	c->diags.arena = &c->arena;
 	c->diags.secrets = secrets;
@@ -11950,6 +12354,7 @@ conf_read(struct reader *r, const char *forced_listen)
 	top_read(r, SEC_CACHE, &r->conf->cache);
 	tls_load(r);
 	log_read(r);
+	postgres_read(r);
 	admin_read(r);
 	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
 		if (sections[id].when != NOW && section_has_env(id))
@@ -12486,8 +12891,8 @@ json_said(struct json_out *o, const struct key *k, const struct toml *v, const c
 	json_key(o, slice_of(k->name));
 	fputs("{ \"value\": ", o->to);
 	if (v)
-		json_value(&in_line, v, key_is_secret(slice_of(k->name)) ||
-		    strcmp(k->name, "env") == 0);
+		json_value(&in_line, v, k->kind == K_SECRET || k->kind == K_USERS ||
+		    k->kind == K_ENV);
 	else
 		json_preset(o->to, k);
 	if (env)
@@ -16415,7 +16820,7 @@ tls_why(const struct chan *ch, char *out, size_t n)
 /* ==== chan ===================================================================
  * Owns    what a chan owns: its descriptor and unsent bytes.
  * Offers  chan_open, chan_send, chan_flush, chan_forget, chan_shutdown,
- *         side_open, side_of, side_fill, side_tls, side_plain, side_close.
+ *         chan_close, side_open, side_of, side_fill, side_tls, side_plain, side_close.
  * Calls   base, timer, loop, buf, tls. All reads and writes of connections;
  *         rooms above do not know whether there is TLS on one. */
 
@@ -16440,6 +16845,19 @@ chan_shutdown(struct chan *ch)
 	if (ch->tls)
 		tls_close(ch);
 	return shutdown(ch->w.fd, SHUT_WR);
+}
+
+/* For one that the loop does not watch; does nothing if it is closed already. */
+static void
+chan_close(struct chan *ch)
+{
+	if (ch->w.fd < 0)
+		return;
+	if (ch->tls)
+		tls_close(ch);
+	tls_free(ch);
+	close(ch->w.fd);
+	ch->w.fd = -1;
 }
 
 static void
@@ -19865,6 +20283,30 @@ tell_cache(struct teller *t)
 	row_end(t);
 }
 
+/* As tell_acme. */
+static void
+tell_postgres(struct teller *t)
+{
+	static const char *const states[PG_STATES] = {
+		[PG_OFF] = "off", [PG_CONNECTING] = "connecting", [PG_LISTENING] = "listening",
+		[PG_RESTING] = "resting",
+	};
+	const struct board_pg *b = &board->pg;
+
+	if (b->state == PG_OFF && t->as != AS_JSON)
+		return;
+	row_begin(t, "postgres");
+	SAY(t, v_str(states[b->state]), "state", COLUMN("POSTGRES", -10));
+	SAY(t, v_int(b->state == PG_LISTENING), NULL, "postgres_listening",
+	    "1 while PostgreSQL's notifications are heard.");
+	SAY(t, v_time(b->since_s), "since", COLUMN("SINCE", -20));
+	SAY(t, v_int((int64_t)wide_get(&b->bells)), "notifications",
+	    COLUMN("NOTIFICATIONS", 13), .metric = "postgres_notifications_total",
+	    .help = "Notifications from PostgreSQL.");
+	SAY(t, v_note(&b->why), "why", COLUMN("WHY", 0));
+	row_end(t);
+}
+
 /* ---- warp as a whole ---- */
 
 static void
@@ -19933,7 +20375,7 @@ tell_warp(struct teller *t)
 
 static void (*const subjects[])(struct teller *) = {
 	tell_warp, tell_workers, tell_listeners, tell_upstreams, tell_procs, tell_routes,
-	tell_certs, tell_acme, tell_cache, tell_own,
+	tell_certs, tell_acme, tell_cache, tell_postgres, tell_own,
 };
 
 static void
@@ -27676,19 +28118,6 @@ acme_place(struct arena *a, struct slice url, struct acme_place *to)
 	return true;
 }
 
-static void
-acme_hang_up(struct acme *j)
-{
-	struct chan *ch = &j->ca.ch;
-
-	if (ch->w.fd < 0)
-		return;
-	tls_close(ch);
-	tls_free(ch);
-	close(ch->w.fd);
-	ch->w.fd = -1;
-}
-
 /* Calls on fd in direction way wait ms at most. */
 static void
 acme_wait(int fd, int way, int64_t ms)
@@ -27778,7 +28207,7 @@ acme_connect(struct acme *j, const struct acme_place *to)
 	ca->heard = false;
 	if (ca->ch.w.fd >= 0 && strcmp(ca->host, to->host) == 0 && strcmp(ca->port, to->port) == 0)
 		return true;
-	acme_hang_up(j);
+	chan_close(&j->ca.ch);
 	if ((fd = acme_dial(j, to)) < 0)
 		return false;
 	chan_open(&ca->ch, fd, NULL);
@@ -27925,7 +28354,7 @@ acme_read(struct acme *j, enum method m, struct acme_answer *an)
 		j->nonce = nonce;
 	an->json = json_parse(&j->arena, an->body);
 	if (j->head.minor == 0 || head_has(&j->head, F_CONNECTION, "close") || j->ca.ch.eof)
-		acme_hang_up(j);
+		chan_close(&j->ca.ch);
 	return true;
 }
 
@@ -27957,7 +28386,7 @@ acme_ask(struct acme *j, enum method m, struct slice url, struct slice body, str
 			j->advice = NULL; /* the failure is overcome */
 			return true;
 		}
-		acme_hang_up(j);
+		chan_close(&j->ca.ch);
 	} while (kept && !j->ca.heard && now_ms < j->by_ms);
 	return false;
 }
@@ -28419,10 +28848,497 @@ acme_run(void *task, int life)
 	else
 		result = slice_of(arena_fmt(&j->arena, "failed %lld\n%s\n%s\n",
 		    (long long)j->retry_s, j->why, j->advice ? j->advice : ""));
-	acme_hang_up(j);
+	chan_close(&j->ca.ch);
 	acme_clear();
 	if (send(life, result.p, result.n, MSG_NOSIGNAL) < 0)
 		log_errno("what came of it cannot be told");
+}
+
+/* ==== pg =====================================================================
+ * Owns    the helper process that listens to PostgreSQL, and all that is in it.
+ * Offers  pg_run.
+ * Calls   base, arena, clock, log, der, pgmsg, board, tls, chan, helper. Payloads go
+ *         to the task's purge, in this process. */
+
+/* Notes why, for log and status; false, so that a failing step is one line. */
+__attribute__((format(printf, 2, 3))) static bool
+pg_fail(struct pg *p, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(p->why, sizeof p->why, fmt, ap);
+	va_end(ap);
+	text_clean(p->why, strlen(p->why));
+	return false;
+}
+
+/* ---- the connection ---- */
+
+/* The master is gone, or done with us. */
+static void
+pg_leave(struct pg *p)
+{
+	chan_close(&p->ch);
+	_exit(0);
+}
+
+/* Enters a state. */
+static void
+pg_enter(struct pg *p, enum pg_state state)
+{
+	struct pollfd life = { .fd = p->life, .events = POLLIN };
+
+	if (poll(&life, 1, 0) > 0)
+		pg_leave(p); /* another helper may be writing */
+	board->pg.state = (int)state;
+	board->pg.since_s = (uint32_t)now_s;
+	board_text_set(&board->pg.why, slice_of(p->why));
+}
+
+/* Waits until the connection, if there is one, can be read or written. False: it is
+ * too late. */
+static bool
+pg_wait(struct pg *p, short events)
+{
+	struct pollfd v[] = { { .fd = p->life, .events = POLLIN },
+		{ .fd = p->ch.w.fd, .events = events } };
+	int n;
+
+	do {
+		clock_turn();
+		n = poll(v, LEN(v), (int)MAX(p->by_ms - now_ms, 0));
+	} while (n < 0 && errno == EINTR);
+	clock_turn();
+	if (v[0].revents)
+		pg_leave(p);
+	return n > 0;
+}
+
+/* The connection failed while it was doing that. */
+static bool
+pg_lost(struct pg *p, const char *doing)
+{
+	char why[WHY_MAX] = "it closed the connection";
+
+	if (!p->ch.broken && !p->ch.eof)
+		snprintf(why, sizeof why, "it takes too long");
+	else if (p->ch.tls && p->ch.tls->err != 0)
+		tls_why(&p->ch, why, sizeof why);
+	return pg_fail(p, "%s: %s", doing, why);
+}
+
+/* Sends what is in out. */
+static bool
+pg_send(struct pg *p)
+{
+	struct slice s = text_slice(&p->out);
+	ssize_t put;
+
+	if (p->out.full)
+		return pg_fail(p, "a name or the password in postgres.url is too long");
+	while (s.n > 0 || (p->ch.tls && tls_pending(p->ch.tls))) {
+		put = chan_writev(&p->ch, &(struct iovec){ (char *)(uintptr_t)s.p, s.n }, 1);
+		if (put < 0 || (put == 0 && !pg_wait(p, POLLOUT)))
+			return pg_lost(p, "sending");
+		s = slice_from(s, (size_t)put);
+	}
+	memset(p->out.p, 0, p->out.n); /* it may have been the password */
+	p->out.n = 0;
+	return true;
+}
+
+/* The next message, good until the one behind it. 1; 0: too late; -1: see why. */
+static int
+pg_next(struct pg *p, struct pgmsg *msg)
+{
+	struct text *in = &p->in;
+	ssize_t got;
+	int n;
+
+	while ((n = pgmsg_parse(slice_from(text_slice(in), p->at), msg)) == 0) {
+		in->n -= p->at;
+		memmove(in->p, in->p + p->at, in->n);
+		p->at = 0;
+		if (!p->ch.w.inside && !pg_wait(p, POLLIN))
+			return 0;
+		if ((got = chan_read(&p->ch, in->p + in->n, in->cap - in->n)) < 0) {
+			pg_lost(p, p->listening_ms ? "listening" : "logging in");
+			return -1;
+		}
+		in->n += (size_t)got;
+	}
+	if (n < 0) {
+		pg_fail(p, "it does not speak PostgreSQL's protocol");
+		return -1;
+	}
+	p->at += (size_t)n;
+	return 1;
+}
+
+/* Hands a notification to the master. No text: all that is in memory may
+ * be wrong. */
+static void
+pg_purge(int to, struct slice payload)
+{
+	char op = payload.p ? PURGE_TEXT : PURGE_MEMORY;
+	struct iovec v[] = { { &op, 1 }, { (char *)(uintptr_t)payload.p, payload.n } };
+
+	while (writev(to, v, 2) < 0 && errno == EINTR)
+		;
+}
+
+/* The message is one that may come at any time: a notification, or an error, which
+ * ends the session. False: see why. */
+static bool
+pg_heard(struct pg *p, const struct pgmsg *msg)
+{
+	struct slice a, b;
+
+	if (msg->type == 'A' && pgmsg_bell(msg->body, &a, &b) &&
+	    slice_eq(a, p->cf->postgres.channel)) {
+		wide_count(&board->pg.bells, 1);
+		log_debug("notified: %.*s", (int)b.n, b.p);
+		if (b.n > 0)
+			pg_purge(p->life, b);
+	}
+	if (msg->type != 'E')
+		return true;
+	pgmsg_error(msg->body, &a, &b);
+	/* a wrong password, no such user, not in pg_hba.conf; no such database */
+	p->refused = slice_starts(a, S("28")) || slice_eq(a, S("3D000"));
+	return pg_fail(p, "%.*s (%.*s)", (int)b.n, b.p, (int)a.n, a.p);
+}
+
+/* Waits for a message of type a or, the others having been heard, b. False: see why. */
+static bool
+pg_expect(struct pg *p, struct pgmsg *msg, char a, char b)
+{
+	int got;
+
+	while ((got = pg_next(p, msg)) > 0) {
+		if (!pg_heard(p, msg))
+			return false;
+		if (msg->type == a || msg->type == b)
+			return true;
+	}
+	return got < 0 ? false : pg_lost(p, "logging in");
+}
+
+/* ---- connecting ---- */
+
+static bool
+pg_dial_one(struct pg *p, const struct sockaddr *sa, socklen_t n)
+{
+	int fd = socket(sa->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err = 0;
+	socklen_t size = sizeof err;
+
+	if (fd < 0)
+		return pg_fail(p, "connecting: %s", strerror(errno));
+	chan_open(&p->ch, fd, NULL);
+	clock_turn();
+	p->by_ms = now_ms + PG_CONNECT_MS;
+	if (connect(fd, sa, n) < 0)
+		err = errno;
+	if (err == EINPROGRESS && !pg_wait(p, POLLOUT))
+		err = ETIMEDOUT;
+	else if (err == EINPROGRESS)
+		getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size);
+	if (err == 0)
+		return true;
+	chan_close(&p->ch);
+	return pg_fail(p, "connecting: %s", strerror(err));
+}
+
+/* Connects to the first address that answers. */
+static bool
+pg_dial(struct pg *p)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list;
+	const struct addr *to = &p->to->addr;
+	bool done = false;
+	int err;
+
+	if (to->kind != ADDR_NAME)
+		return pg_dial_one(p, &to->sock.sa, to->sock_n);
+	if ((err = getaddrinfo(to->host, p->to->said[PGURL_PORT].p, &hints, &list)) != 0)
+		return pg_fail(p, "its name does not resolve: %s", gai_strerror(err));
+	for (const struct addrinfo *ai = list; ai && !done; ai = ai->ai_next)
+		done = pg_dial_one(p, ai->ai_addr, ai->ai_addrlen);
+	freeaddrinfo(list);
+	return done;
+}
+
+/* Whether what is sent cannot be read on the way. */
+static bool
+pg_is_private(const struct pg *p)
+{
+	union sock peer;
+	socklen_t n = sizeof peer;
+
+	if (p->ch.tls || getpeername(p->ch.w.fd, &peer.sa, &n) < 0)
+		return p->ch.tls;
+	return peer.sa.sa_family == AF_INET ? *(unsigned char *)&peer.in.sin_addr == IN_LOOPBACKNET
+	    : peer.sa.sa_family == AF_UNIX || IN6_IS_ADDR_LOOPBACK(&peer.in6.sin6_addr);
+}
+
+/* Begins TLS, as sslmode says. */
+static bool
+pg_secure(struct pg *p)
+{
+	enum ssl_mode mode = p->to->addr.kind == ADDR_UNIX || p->plain ? SSL_DISABLE : p->to->mode;
+	struct tls_peer peer = { .name = mode == SSL_VERIFY_CA ? NULL : p->to->addr.host,
+		.trust = p->cf->postgres.trust };
+	enum shake got = SHAKE_WAITS;
+	size_t from;
+	char c = 0;
+
+	p->plain = false;
+	if (mode == SSL_DISABLE)
+		return true;
+	from = pgmsg_begin(&p->out, 0);
+	text_four(&p->out, PGMSG_SSL);
+	pgmsg_end(&p->out, from);
+	if (!pg_send(p))
+		return false;
+	if (!pg_wait(p, POLLIN))
+		return pg_lost(p, "asking for TLS");
+	if (recv(p->ch.w.fd, &c, 1, 0) == 1 && c == 'N' && mode == SSL_PREFER)
+		return true;
+	if (c == 'N')
+		return pg_fail(p, "it offers no TLS, which sslmode asks for");
+	if (c != 'S')
+		return pg_fail(p, "it does not speak PostgreSQL's protocol");
+	if (tls_client(&p->ch, &peer))
+		while ((got = tls_shake(&p->ch)) == SHAKE_WAITS &&
+		    pg_wait(p, p->ch.waits ? POLLOUT : POLLIN))
+			;
+	p->plain = got != SHAKE_DONE && mode == SSL_PREFER;
+	return got == SHAKE_DONE || pg_lost(p, "TLS handshake");
+}
+
+/* ---- authentication ---- */
+
+static bool
+pg_cleartext(struct pg *p, struct slice data)
+{
+	(void)data;
+	if (!pg_is_private(p))
+		return pg_fail(p, "it asks for the password in plain text, which goes over TLS only: "
+		    "see sslmode");
+	pgmsg_put(&p->out, 'p', p->to->said[PGURL_PASSWORD]);
+	return pg_send(p);
+}
+
+static bool
+pg_md5(struct pg *p, struct slice salt)
+{
+	pgmsg_md5(&p->out, p->user, p->to->said[PGURL_PASSWORD], salt);
+	return pg_send(p);
+}
+
+static bool
+pg_scram(struct pg *p, struct slice mechanisms)
+{
+	char random[SCRAM_RANDOM];
+	struct slice name;
+	size_t from;
+
+	while (pgmsg_word(&mechanisms, &name) && !slice_eq(name, S("SCRAM-SHA-256")))
+		;
+	if (!mechanisms.p || name.n == 0)
+		return pg_fail(p, "it offers no SCRAM-SHA-256");
+	if (!random_fill(random, sizeof random))
+		return pg_fail(p, "this host has no random numbers");
+	p->bare.n = 0;
+	scram_first(&p->bare, (struct slice){ random, sizeof random });
+	from = pgmsg_begin(&p->out, 'p');
+	text_add(&p->out, S("SCRAM-SHA-256\0"));
+	text_four(&p->out, (uint32_t)p->bare.n + 3);
+	text_str(&p->out, "n,,");
+	text_add(&p->out, text_slice(&p->bare));
+	pgmsg_end(&p->out, from);
+	return pg_send(p);
+}
+
+static bool
+pg_scram_answer(struct pg *p, struct slice first)
+{
+	size_t from = pgmsg_begin(&p->out, 'p');
+	const char *why = scram_answer(&p->out, p->to->said[PGURL_PASSWORD], text_slice(&p->bare), first,
+	    p->sign);
+
+	pgmsg_end(&p->out, from);
+	return why ? pg_fail(p, "its proof: %s", why) : pg_send(p);
+}
+
+static bool
+pg_scram_judge(struct pg *p, struct slice final)
+{
+	return scram_is_server(final, p->sign) ||
+	    pg_fail(p, "it does not know the password itself: another server poses as this one");
+}
+
+#define FROM(state) (1u << PG_AUTH_##state)
+static const struct pg_step pg_steps[] = {
+	{ PGMSG_IN, FROM(NONE) | FROM(TOLD) | FROM(PROVED), PG_AUTH_DONE, NULL },
+	{ PGMSG_CLEARTEXT, FROM(NONE), PG_AUTH_TOLD, pg_cleartext },
+	{ PGMSG_MD5, FROM(NONE), PG_AUTH_TOLD, pg_md5 },
+	{ PGMSG_SASL, FROM(NONE), PG_AUTH_ASKED, pg_scram },
+	{ PGMSG_SASL_NEXT, FROM(ASKED), PG_AUTH_ANSWERED, pg_scram_answer },
+	{ PGMSG_SASL_LAST, FROM(ANSWERED), PG_AUTH_PROVED, pg_scram_judge },
+};
+
+/* Does what the server asks for. What comes out of turn is refused: a server that lets
+ * us in unasked may not be ours. */
+static bool
+pg_authenticate(struct pg *p, struct slice body)
+{
+	const struct pg_step *s = pg_steps;
+
+	p->refused = true;
+	if (body.n < 4)
+		return pg_fail(p, "it does not speak PostgreSQL's protocol");
+	while (s < pg_steps + LEN(pg_steps) && s->code != four_bytes(body.p))
+		s++;
+	if (s == pg_steps + LEN(pg_steps))
+		return pg_fail(p, "it asks for a kind of authentication that is not supported "
+		    "(%u)", four_bytes(body.p));
+	if (!(s->from & 1u << p->auth))
+		return pg_fail(p, "it breaks off the proof that it knows the password");
+	if (s->answer && p->to->said[PGURL_PASSWORD].n == 0)
+		return pg_fail(p, "it asks for a password, and postgres.url has none");
+	if (s->answer && !s->answer(p, slice_from(body, 4)))
+		return false;
+	p->auth = s->to;
+	p->refused = false;
+	return true;
+}
+
+/* ---- a session ---- */
+
+/* Logs in and asks for notifications. */
+static bool
+pg_login(struct pg *p)
+{
+	struct slice database = p->to->said[PGURL_DATABASE];
+	struct pgmsg msg;
+
+	p->by_ms = now_ms + PG_LOGIN_MS;
+	if (!pg_secure(p))
+		return false;
+	pgmsg_startup(&p->out, p->user.p, database.n > 0 ? database.p : p->user.p);
+	if (!pg_send(p))
+		return false;
+	do
+		if (!pg_expect(p, &msg, 'R', 'Z') ||
+		    (msg.type == 'R' && !pg_authenticate(p, msg.body)))
+			return false;
+	while (msg.type != 'Z');
+	if (p->auth != PG_AUTH_DONE)
+		return pg_fail(p, "it does not speak PostgreSQL's protocol");
+	pgmsg_listen(&p->out, p->cf->postgres.channel);
+	return pg_send(p) && pg_expect(p, &msg, 'Z', 'Z');
+}
+
+/* Hears notifications until the connection is lost. After a silence the server must
+ * show that it lives. */
+static void
+pg_listen(struct pg *p)
+{
+	bool asked = false;
+	struct pgmsg msg;
+	int got = 1;
+
+	while (got > 0) {
+		p->by_ms = now_ms + (asked ? PG_ANSWER_MS : PG_SILENT_MS);
+		got = pg_next(p, &msg);
+		if (got > 0) {
+			asked = false;
+			got = pg_heard(p, &msg);
+		} else if (got == 0 && asked) {
+			pg_lost(p, "listening");
+		} else if (got == 0) {
+			asked = true;
+			pgmsg_put(&p->out, 'Q', S("SELECT 1"));
+			got = pg_send(p);
+		}
+	}
+}
+
+/* From connecting to the end; why is set then. */
+static void
+pg_session(struct pg *p)
+{
+	const struct postgres_conf *pc = &p->cf->postgres;
+
+	p->in.n = p->out.n = p->at = 0;
+	p->out.full = p->refused = false;
+	p->auth = PG_AUTH_NONE;
+	p->listening_ms = 0;
+	pg_enter(p, PG_CONNECTING);
+	if (!pg_dial(p) || !pg_login(p))
+		return;
+	p->listening_ms = now_ms;
+	p->why[0] = p->said[0] = '\0';
+	pg_enter(p, PG_LISTENING);
+	log_info("PostgreSQL at %s: listening for %s%s", p->to->addr.text, pc->channel.p,
+	    p->ch.tls ? ", with TLS" : "");
+	if (!pc->keep)
+		pg_purge(p->life, (struct slice){ NULL, 0 });
+	pg_listen(p);
+}
+
+/* Rests after a session, longer after each failure. Tells each reason once. */
+static void
+pg_rest(struct pg *p, int64_t *wait_ms)
+{
+	unsigned char dice = 0;
+	int64_t ms;
+
+	clock_turn();
+	chan_close(&p->ch);
+	if (p->listening_ms && now_ms - p->listening_ms >= PG_STABLE_MS)
+		*wait_ms = PG_RETRY_MS;
+	if (p->refused)
+		*wait_ms = MAX(*wait_ms, (int64_t)PG_REFUSED_MS);
+	random_fill(&dice, sizeof dice);
+	ms = *wait_ms - *wait_ms / 4 * dice / UINT8_MAX; /* not all warps at one time */
+	*wait_ms = MIN(2 * *wait_ms, (int64_t)PG_RETRY_MAX_MS);
+	pg_enter(p, PG_RESTING);
+	if (strcmp(p->why, p->said) != 0)
+		log_warn("PostgreSQL at %s: %s; trying again%s", p->to->addr.text, p->why,
+		    p->plain ? " without TLS" : "");
+	memcpy(p->said, p->why, sizeof p->said);
+	p->by_ms = now_ms + ms;
+	while (pg_wait(p, 0))
+		;
+}
+
+/* The helper. Ends when the master closes life. */
+static void
+pg_run(void *arg, int life)
+{
+	struct pg *p = xcalloc(1, sizeof *p);
+	const struct conf *cf = arg;
+	int64_t wait_ms = PG_RETRY_MS;
+	struct passwd *pw;
+
+	helper_settle(&cf->server, true);
+	clock_turn();
+	tls_open(&cf->tls, 1);
+	pw = getpwuid(geteuid());
+	*p = (struct pg){ .cf = cf, .to = &cf->postgres.to, .life = life, .ch.w.fd = -1,
+		.user = cf->postgres.to.said[PGURL_USER],
+		.in = { xcalloc(1, PGMSG_MAX + 1), 0, PGMSG_MAX + 1, false },
+		.out = { xcalloc(1, PG_OUT_MAX), 0, PG_OUT_MAX, false },
+		.bare = { p->bare_bytes, 0, sizeof p->bare_bytes, false } };
+	if (p->user.n == 0)
+		p->user = slice_of(pw ? pw->pw_name : "postgres");
+	for (;;) {
+		pg_session(p);
+		pg_rest(p, &wait_ms);
+	}
 }
 
 /* ==== endpoint ===============================================================
@@ -31662,13 +32578,13 @@ renew_settle(bool (*give)(int fd))
 }
 
 /* ==== generation =============================================================
- * Owns    what the master is: its configuration, listening sockets, workers and
- *         the resolver.
- * Offers  workers_*, worker_tell, listeners_*, listener_of, resolver_*,
- *         generation_open, start_load, systemd_read, notify_fmt, verb_told,
+ * Owns    what the master is: its configuration, listening sockets, workers, the
+ *         resolver and PostgreSQL's helper.
+ * Offers  workers_*, worker_tell, listeners_*, listener_of, resolver_*, pg_start,
+ *         pg_stop, pg_gone, generation_open, start_load, systemd_read, notify_fmt, verb_told,
  *         asker_told.
  * Calls   arena, walk, clock, log, addr, conf, pages, board, timer, listen, logfile,
- *         usage, maintenance, spool, health, worker, helper, resolve, proc, jobs.
+ *         usage, maintenance, spool, health, worker, helper, resolve, pg, proc, jobs.
  *         A generation is one configuration's workers: the newest serves, older
  *         ones drain. */
 
@@ -31989,6 +32905,156 @@ resolver_gone(void)
 	m.resolver_wait_ms = MIN(2 * m.resolver_wait_ms, (uint32_t)MINUTE_S * SECOND_MS);
 }
 
+/* ---- PostgreSQL's helper ---- */
+
+static void
+pg_stop(void)
+{
+	if (m.pg_life >= 0) {
+		loop_unwatch(&m.pg_watch);
+		close(m.pg_life); /* that ends it */
+	}
+	m.pg_life = -1;
+	m.pg = 0;
+	m.pg_of = 0;
+	board->pg.state = PG_OFF;
+	board_text_set(&board->pg.why, S(""));
+}
+
+/* A hash of what the helper for cf depends on. */
+static uint64_t
+pg_print(const struct conf *cf)
+{
+	const struct postgres_conf *pc = &cf->postgres;
+	const char *const texts[] = { pc->url.p, pc->channel.p, cf->dir, cf->server.user,
+		cf->server.group, cf->log.error.path };
+	const int numbers[] = { pc->keep, (int)cf->log.error.sink, (int)cf->log.level };
+	uint64_t h = hash64(0, numbers, sizeof numbers);
+
+	for (size_t i = 0; i < LEN(texts); i++)
+		h = hash64(h, texts[i] ? texts[i] : "", texts[i] ? strlen(texts[i]) + 1 : 0);
+	return h;
+}
+
+/* ---- purging ---- */
+
+/* Purges all that text means from memory, at once. Returns how many; -1: it means nothing,
+ * or the cache is busy. */
+static int
+purge_memory(struct slice text)
+{
+	struct purge p;
+	uint32_t cursor = 0, was;
+	unsigned n = 0;
+	bool more = true;
+	int all = -1;
+
+	if (!m.conf->cache.store || !purge_parse(&p, text))
+		return -1;
+	store_use(m.conf->cache.store);
+	for (int i = 0; i < PURGE_TRIES && (p.all ? all < 0 : more); i = cursor == was ? i + 1 : 0) {
+		was = cursor;
+		if (p.all)
+			all = store_purge_all();
+		else
+			more = store_purge_some(&cursor, purge_match, &p, &n);
+	}
+	return p.all ? all : more ? -1 : (int)n;
+}
+
+/* As purge_memory; and a worker sees to Redis, meanwhile. */
+static int
+purge_everywhere(struct slice text)
+{
+	char word[CTL_MAX - 2];
+	struct worker *w = NULL;
+
+	snprintf(word, sizeof word, "%.*s", (int)text.n, text.p);
+	if (text.n >= sizeof word)
+		word[sizeof word - 2] = '*'; /* rather more than it says */
+	while (m.conf->cache.redis_at && (w = worker_next(w)))
+		if (w->ready && !w->draining && w->generation == m.generation) {
+			worker_tell(w, CTL_PURGE, word);
+			break;
+		}
+	return purge_memory(text);
+}
+
+/* PostgreSQL has notified text. */
+static void
+pg_heeded(struct slice text)
+{
+	int n = purge_everywhere(text);
+
+	if (n < 0 && m.conf->cache.store)
+		log_warn("PostgreSQL notified what cannot be purged: %.*s", (int)MIN(text.n, 200), text.p);
+	else
+		log_debug("cache: %d purged by PostgreSQL: %.*s", n, (int)MIN(text.n, 200), text.p);
+}
+
+/* The helper has something to say. */
+static void
+pg_ready(struct watch *w, short revents)
+{
+	static char b[PGMSG_MAX + 1];
+	ssize_t n = recv(w->fd, b, sizeof b - 1, MSG_DONTWAIT);
+
+	b[MAX(n, 0)] = '\0';
+	if (n > 0 && b[0] == PURGE_TEXT)
+		pg_heeded(slice_of(b + 1));
+	else if (n > 0)
+		purge_memory(S("*"));
+	else if (revents & (POLLHUP | POLLERR))
+		loop_unwatch(w); /* it died: see pg_gone */
+}
+
+/* Starts the helper, if cf has one. A helper that listens as cf says goes on: starting
+ * anew, it would miss notifications. */
+static void
+pg_start(struct conf *cf)
+{
+	int keep[HELPER_KEEPS] = { log_sink.fd };
+	uint64_t of = pg_print(cf);
+
+	if (m.pg > 0 && m.pg_of == of && board->pg.state == PG_LISTENING)
+		return;
+	pg_stop();
+	timer_clear(&m.pg_again);
+	m.pg_wait_ms = RESPAWN_MS;
+	if (cf->postgres.url.n == 0)
+		return;
+	if ((m.pg = helper_start("postgres", pg_run, cf, keep, 1, &m.pg_life)) < 0) {
+		m.pg = 0;
+		return;
+	}
+	m.pg_watch = (struct watch){ .fd = m.pg_life, .slot = -1, .ready = pg_ready };
+	loop_watch(&m.pg_watch, POLLIN);
+	m.pg_of = of;
+}
+
+static void
+pg_due(struct timer *t)
+{
+	uint32_t wait_ms = m.pg_wait_ms;
+
+	(void)t;
+	pg_start(m.conf);
+	m.pg_wait_ms = wait_ms;
+}
+
+/* The helper died: another follows, later each time. */
+static void
+pg_gone(void)
+{
+	pg_stop();
+	if (m.state >= M_DRAINING)
+		return;
+	log_warn("PostgreSQL's helper died; another one follows");
+	m.pg_again.fire = pg_due;
+	timer_set(&m.pg_again, m.pg_wait_ms);
+	m.pg_wait_ms = MIN(2 * m.pg_wait_ms, (uint32_t)MINUTE_S * SECOND_MS);
+}
+
 /* ---- listening ---- */
 
 /* Lets a be bound beside open sockets that overlap it (on), as 127.0.0.1:80 does :80
@@ -32181,6 +33247,7 @@ generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
 	procs_preview(cf);
 	files_raise(cf);
 	resolver_first(cf);
+	pg_start(cf);
 	return 0;
 }
 
@@ -32425,6 +33492,7 @@ upgrade_exec(void)
 	log_info("upgrade: starting %s", ug.exe);
 	notify_fmt("RELOADING=1");
 	resolver_stop();
+	pg_stop();
 	renew_stop();
 	snprintf(old, sizeof old, "%d", fd);
 	if (!inherit_write(&t) || setenv(ENV_INHERIT, lines, 1) < 0 || setenv(ENV_OLD, old, 1) < 0) {
@@ -32439,6 +33507,7 @@ upgrade_exec(void)
 	unsetenv(ENV_OLD);
 	fd_close(fd);
 	resolver_start(m.conf);
+	pg_start(m.conf);
 	notify_fmt("READY=1");
 }
 
@@ -32687,6 +33756,7 @@ reload_cancel(const char *why)
 	procs_take(m.conf, m.generation, proc_changed);
 	files_raise(m.conf);
 	resolver_start(m.conf);
+	pg_start(m.conf);
 	if (!m.reload_again)
 		asker_told(&m.asker, why);
 	notify_fmt("READY=1");
@@ -32847,6 +33917,10 @@ logs_reopen(void)
 	outputs_reopen();
 	if (m.resolver > 0)
 		resolver_start(m.conf); /* it has the old files */
+	if (m.pg > 0) {
+		pg_stop();
+		pg_start(m.conf);
+	}
 	log_info("logs reopened");
 }
 
@@ -32894,6 +33968,7 @@ master_leave(enum master_state state)
 	asker_told(&m.asker, "warp is stopping");
 	asker_told(&ug.asker, "warp is stopping");
 	resolver_stop();
+	pg_stop();
 	renew_stop();
 	upgrade_check_end();
 	for (int i = 0; i < m.ls.n; i++)
@@ -33046,7 +34121,8 @@ child_is_known(pid_t pid)
 	for (int i = 0; i < m.n_strangers; i++)
 		if (m.strangers[i] == pid)
 			return true;
-	return worker_of(pid) || pid == m.resolver || pid == ug.check || pid == rn.pid || proc_below(pid);
+	return worker_of(pid) || pid == m.resolver || pid == m.pg || pid == ug.check ||
+	    pid == rn.pid || proc_below(pid);
 }
 
 /* A warden was killed, and its program with it. Kills the other processes below it,
@@ -33071,6 +34147,8 @@ children_reap(void)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid == m.resolver)
 			resolver_gone();
+		if (pid == m.pg)
+			pg_gone();
 		if (pid == ug.check)
 			upgrade_checked(status);
 		if (!renew_reaped(pid) && !procs_reaped(pid, status) && (w = worker_of(pid)))
@@ -33127,29 +34205,6 @@ asked_process(const struct verb *v, struct slice name, const struct asker *a)
 		verb_told(a, "too many commands are under way");
 }
 
-/* Purges all that text means, at once. Returns how many; -1: it means nothing. */
-static int
-master_purge(struct slice text)
-{
-	struct purge p;
-	uint32_t cursor = 0, was;
-	unsigned n = 0;
-	bool more = true;
-	int all = -1;
-
-	if (!purge_parse(&p, text))
-		return -1;
-	store_use(m.conf->cache.store);
-	for (int i = 0; i < PURGE_TRIES && (p.all ? all < 0 : more); i = cursor == was ? i + 1 : 0) {
-		was = cursor;
-		if (p.all)
-			all = store_purge_all();
-		else
-			more = store_purge_some(&cursor, purge_match, &p, &n);
-	}
-	return p.all ? all : more ? -1 : (int)n;
-}
-
 static void
 asked_instance(const struct verb *v, struct slice name, const struct asker *a)
 {
@@ -33178,7 +34233,7 @@ asked_instance(const struct verb *v, struct slice name, const struct asker *a)
 static void
 asked_purge(const struct verb *v, struct slice name, const struct asker *a)
 {
-	int n = m.conf->cache.store ? master_purge(name) : -1;
+	int n = purge_everywhere(name);
 
 	(void)v;
 	if (n >= 0)
@@ -33411,6 +34466,7 @@ master_start(struct conf *cf)
 	acme_take();
 	resolver_first(cf);
 	cache_adopt(cf, NULL);
+	pg_start(cf);
 	timer_set(&m.deadline, READY_WAIT_MS);
 	return workers_start(cf, &m.ls, m.generation) < 0 ? EXIT_OTHER : 0;
 }
@@ -33422,7 +34478,7 @@ master_run(const struct start *s, struct conf *cf)
 	struct stat ours, there;
 
 	m.start = s;
-	m.resolver_life = m.pid_fd = m.notify_fd = m.daemon_fd = -1;
+	m.resolver_life = m.pg_life = m.pid_fd = m.notify_fd = m.daemon_fd = -1;
 	if ((m.code = master_start(cf)) != 0) {
 		upgrade_back(m.start->argv);
 		master_stop();

@@ -770,6 +770,50 @@ struct gzip {
 	char window[GZIP_WINDOW];
 };
 
+/* ==== pgmsg =============================================================== */
+
+enum {
+	PGMSG_HEAD = 5,           /* type, and length without it */
+	PGMSG_VERSION = 196608,   /* 3.0 */
+	PGMSG_SSL = 80877103,     /* asks for TLS, in place of the version */
+	PGMSG_IN = 0,             /* authentication: done */
+	PGMSG_CLEARTEXT = 3,
+	PGMSG_MD5 = 5,
+	PGMSG_SASL = 10,
+	PGMSG_SASL_NEXT = 11,
+	PGMSG_SASL_LAST = 12,
+	PG_NAME_MAX = 63,         /* bytes of a channel's name */
+	SCRAM_RANDOM = 18,        /* bytes of the client's nonce */
+	SCRAM_SALT_MAX = 256,     /* bytes */
+	SCRAM_ROUNDS_MIN = 4096   /* RFC 7677 4 */
+};
+
+/* How much TLS is asked for; as libpq's sslmode. */
+enum ssl_mode {
+	SSL_DISABLE, SSL_PREFER, SSL_REQUIRE, /* any certificate will do */
+	SSL_VERIFY_CA, SSL_VERIFY_FULL,       /* full: for the server's name, too */
+	SSL_MODES
+};
+
+enum pgurl_word {
+	PGURL_HOST, PGURL_PORT, PGURL_USER, PGURL_PASSWORD, PGURL_DATABASE, PGURL_SSLMODE,
+	PGURL_CA, PGURL_TIMEOUT, PGURL_APP, /* these two are ignored */
+	PGURL_WORDS
+};
+
+/* A database and how to log in there. */
+struct pgurl {
+	struct slice said[PGURL_WORDS]; /* empty: not said */
+	struct addr addr; /* of host and port */
+	enum ssl_mode mode;
+};
+
+/* One message of the server; body points into what came. */
+struct pgmsg {
+	char type;
+	struct slice body;
+};
+
 /* ==== conf ================================================================ */
 
 struct pair {
@@ -841,6 +885,15 @@ struct log_conf {
 	struct log_target access, error;
 	const char *format; /* common, combined, json, or a pattern */
 	enum log_level level;
+};
+
+/* `[postgres]` */
+struct postgres_conf {
+	struct slice url;     /* secret; empty: no helper runs */
+	struct slice channel;
+	bool keep;            /* the cache, though notifications may have been missed */
+	struct pgurl to;      /* of url */
+	struct trust *trust;  /* NULL: any certificate is trusted */
 };
 
 /* `[admin]` */
@@ -1101,6 +1154,7 @@ struct conf {
 	struct middleware_conf middleware;
 	struct pairs types; /* extension, type */
 	struct log_conf log;
+	struct postgres_conf postgres;
 	struct admin_conf admin;
 	struct cache_conf cache;
 	struct tls_conf tls;
@@ -1553,6 +1607,17 @@ struct board_acme {
 	struct board_text why; /* of the last failure; empty: none */
 };
 
+enum pg_state { PG_OFF, PG_CONNECTING, PG_LISTENING, PG_RESTING, PG_STATES };
+
+/* How PostgreSQL's helper is doing, for status. Writer: that helper; of PG_OFF the
+ * master. */
+struct board_pg {
+	atomic_int state;      /* enum pg_state */
+	atomic_uint since_s;   /* in this state, wall clock */
+	struct wide bells;     /* notifications so far */
+	struct board_text why; /* of the last failure; empty: none */
+};
+
 struct board {
 	uint64_t layout;      /* see board_layout */
 	int64_t started_s;    /* wall clock; before the first fork */
@@ -1570,6 +1635,7 @@ struct board {
 	struct board_session sessions[SESSIONS_MAX];
 	struct board_challenge challenges[ACME_NAMES_MAX];
 	struct board_acme acme;
+	struct board_pg pg;
 	/* exchanges by worker slot and instance, and the held ones: what a killed
 	 * worker leaves behind */
 	atomic_ushort flights[WORKERS_MAX * 2][INSTANCES_MAX][FLIGHT_EPOCHS + 1];
@@ -2566,6 +2632,50 @@ struct renew {
 	br_ec_private_key account;
 };
 
+/* ==== pg ================================================================== */
+
+/* What the helper says first: purge the text behind, or all that is in memory. */
+enum { PURGE_TEXT = 'P', PURGE_MEMORY = 'M' };
+
+/* How far the server has got with authentication. */
+enum pg_auth {
+	PG_AUTH_NONE,
+	PG_AUTH_TOLD,     /* it has the password, or an MD5 of it */
+	PG_AUTH_ASKED,    /* SCRAM: it has our first message */
+	PG_AUTH_ANSWERED, /* and our proof */
+	PG_AUTH_PROVED,   /* and has shown its own */
+	PG_AUTH_DONE
+};
+
+/* The helper itself. */
+struct pg {
+	const struct conf *cf;
+	const struct pgurl *to;
+	struct slice user;      /* the URL's, or whom the helper runs as */
+	int life;
+	struct chan ch;         /* w.fd -1: none */
+	int64_t by_ms;          /* what is waited for must have happened by then */
+	int64_t listening_ms;   /* since then; 0: not yet */
+	enum pg_auth auth;
+	bool refused;           /* trying again soon is no use */
+	bool plain;             /* sslmode=prefer: TLS failed, so the next try goes without */
+	struct text bare;       /* SCRAM: our first message */
+	unsigned char sign[br_sha256_SIZE]; /* that the server must show */
+	size_t at;              /* of in: the next message */
+	struct text in, out;    /* what came; a message being written */
+	char bare_bytes[SCRAM_RANDOM / 3 * 4 + sizeof "n=,r="];
+	char why[WHY_MAX];      /* it failed */
+	char said[WHY_MAX];     /* why, in the last line of the log */
+};
+
+/* What the server may ask for, and when. */
+struct pg_step {
+	uint32_t code;
+	unsigned from; /* bits of enum pg_auth */
+	enum pg_auth to;
+	bool (*answer)(struct pg *p, struct slice data);
+};
+
 /* ==== proc ================================================================ */
 
 /* Where a replica listens: what {port} and {socket} stand for. */
@@ -2699,6 +2809,7 @@ enum ctl_op {
 	CTL_START = 'B',  /* worker: a request waits for this process: "Bweb" */
 	CTL_QUIET = 'Z',  /* worker: the last request on a draining instance ended */
 	CTL_HEALTH = 'U', /* worker: the health of an instance has changed */
+	CTL_PURGE = 'P',  /* master: purge the text behind from Redis */
 	CTL_CERTS = 'C'   /* master: new certificates, certs_pack in the file
 	                     that comes along; worker: they did not arrive */
 };
@@ -2755,6 +2866,12 @@ struct master {
 	int resolver_life;
 	struct timer resolver_again;
 	uint32_t resolver_wait_ms;
+	pid_t pg;                      /* PostgreSQL's helper; 0: none */
+	int pg_life;
+	struct watch pg_watch;         /* of pg_life */
+	struct timer pg_again;
+	uint32_t pg_wait_ms;
+	uint64_t pg_of;                /* hash of what it depends on */
 	int pid_fd, notify_fd, daemon_fd;
 	struct asker asker;            /* of a reload */
 	pid_t checker;                 /* worker that does the health checks; 0: none */

@@ -315,7 +315,6 @@ static const struct row later[] = {
 	{ UP "[cache]\nredis_url = \"redis://me@x\"\n", "5:13: error: cache.redis_url: expected user:password@" },
 	{ UP "[cache]\nredis_url = \"rediss://127.0.0.1\"\n", "cache.redis_url: rediss needs the name of a host" },
 	{ UP "[cache]\nredis_url = \"\"\n", "cache.redis_url: must not be empty" },
-	{ UP "[postgres]\nurl = \"postgres://x\"\n", "4:2: error: postgres: not supported yet" },
 	{ UP "[webserver]\nupstream = \"localhost:1\"\n", "4:2: error: webserver: not supported yet" },
 	{ UP "[webserver]\n", "4:2: error: webserver: not supported yet" },
 	{ UP "[[hosts]]\ndomain_name = \"x\"\n", "4:3: error: hosts: not supported yet" },
