@@ -92,6 +92,7 @@
 #define CACHE_PASS_MS  60000  /* so long: requests for them do not wait for each other */
 #define REPAIR_AGAIN_MS 10    /* until a store that another worker holds is repaired */
 #define PURGE_TRIES    100    /* of one key, while others hold the lock */
+#define REDIS_ASKS     2      /* for one request: for the names of Vary, then the variant */
 #define CACHE_PIECES   16     /* of a stored body, copied at once */
 
 /* the store: the cache's memory */

@@ -6441,16 +6441,15 @@ redis_key(struct text *t, struct slice key, size_t path_n)
 
 #define STORED_MAGIC 0x57415250 /* WARP */
 
-/* The checksum of a value, under its key: it is good under no other. */
+/* The checksum of a value, under its key: it is good under no other. Against accidents
+ * alone: who may write to Redis is trusted. */
 static void
-stored_sum(struct slice key, struct slice value, unsigned char hash[br_sha256_SIZE])
+stored_sum(struct slice key, struct slice value, unsigned char sum[STORED_SUM])
 {
-	br_sha256_context h;
+	uint64_t h = mix64(hash64(hash64(0, key.p, key.n), value.p, value.n));
 
-	br_sha256_init(&h);
-	br_sha256_update(&h, key.p, key.n);
-	br_sha256_update(&h, value.p, value.n);
-	br_sha256_out(&h, hash);
+	for (int i = 0; i < STORED_SUM; i++)
+		sum[i] = (unsigned char)(h >> 8 * (STORED_SUM - 1 - i));
 }
 
 /* Begins a value of STORED_BYTES and those of s's head and body: writes all but the body,
@@ -6472,17 +6471,17 @@ stored_begin(struct text *t, const struct stored *s)
 static void
 stored_end(struct text *t, size_t from, struct slice key)
 {
-	unsigned char hash[br_sha256_SIZE];
+	unsigned char sum[STORED_SUM];
 
-	stored_sum(key, (struct slice){ t->p + from, t->n - from }, hash);
-	text_add(t, (struct slice){ (char *)hash, STORED_SUM });
+	stored_sum(key, (struct slice){ t->p + from, t->n - from }, sum);
+	text_add(t, (struct slice){ (char *)sum, STORED_SUM });
 }
 
 /* Takes a value apart; slices lie in it. False: it is none, or not of that key. */
 static bool
 stored_read(struct stored *s, struct slice value, struct slice key)
 {
-	unsigned char hash[br_sha256_SIZE];
+	unsigned char sum[STORED_SUM];
 	uint32_t w[STORED_WORDS];
 
 	if (value.n < STORED_BYTES)
@@ -6494,11 +6493,11 @@ stored_read(struct stored *s, struct slice value, struct slice key)
 	if (w[0] != STORED_MAGIC || w[1] != STORED_VERSION ||
 	    (uint64_t)w[2] + w[3] != value.n - sizeof w)
 		return false;
-	stored_sum(key, value, hash);
+	stored_sum(key, value, sum);
 	*s = (struct stored){ .stored_s = (int64_t)((uint64_t)w[4] << 32 | w[5]),
 		.head = { value.p + sizeof w, w[2] }, .body = { value.p + sizeof w + w[2], w[3] } };
 	memcpy(s->facts, w + STORED_WORDS - STORED_FACTS, sizeof s->facts);
-	return memcmp(hash, value.p + value.n, STORED_SUM) == 0;
+	return memcmp(sum, value.p + value.n, STORED_SUM) == 0;
 }
 
 FAST
@@ -8063,6 +8062,8 @@ purge_match(const void *arg, struct slice key)
 	struct path_view view;
 
 	slice_cut(&rest, ' ', &url); /* behind it: the upstream */
+	rest = url;
+	slice_cut(&rest, '#', &url); /* of a long key in Redis: behind it a hash */
 	rest = slice_from(url, slice_starts(url, S("https")) ? 8 : 7);
 	if (!p->path) {
 		url = slice_starts(want, S("http")) ? url : rest;
@@ -13516,7 +13517,7 @@ challenge_answer(struct slice domain, struct slice token, char out[ACME_TOKEN_MA
  * Owns    the cache's memory, which workers share; what this process knows of it.
  * Offers  store_open, store_close, store_bells_open, store_join, store_bell,
  *         store_bell_drain, store_key, store_find, store_begin, store_head, store_add,
- *         store_bells, store_disown, store_finish, store_drop, store_look, store_read, store_skip, store_wait,
+ *         store_bells, store_disown, store_texts, store_finish, store_drop, store_look, store_read, store_skip, store_wait,
  *         store_update, store_purge_key, store_purge_some, store_purge_all,
  *         store_repair, store_stats.
  * Calls   base, clock, log, board. Knows bytes, not HTTP.
@@ -14050,6 +14051,24 @@ store_skip(struct store_ref *r, size_t n)
 	r->pos += (uint32_t)n;
 	while (n > 0)
 		n -= place_next(&r->place, n).n;
+}
+
+/* Adds the texts of r's entry: the key, and behind a line end what tells variants apart. */
+static void
+store_texts(const struct store_ref *r, struct text *to)
+{
+	const struct store_entry *e = entry_at(r->entry);
+	struct store_place p = { r->entry, sizeof *e };
+	struct slice s;
+
+	for (size_t n = e->key_n; n > 0; n -= s.n) {
+		s = place_next(&p, n);
+		text_add(to, s);
+	}
+	if (e->vary_n > 0) {
+		text_char(to, '\n');
+		place_get(p, e->vary_n, to);
+	}
 }
 
 /* The bytes of the body so far; all of them, of a whole entry. */
@@ -17948,7 +17967,7 @@ sweep_step(void)
 {
 	const struct redis_sweep *s = sweep_first();
 	struct redis_conn *c = &redis.c;
-	char b[REDIS_PREFIX_N + 2 * REDIS_PATTERN + 2];
+	char b[REDIS_PREFIX_N + REDIS_PATTERN + 2];
 	struct text *t, pattern = { b, 0, sizeof b, false };
 
 	if (!s || c->scanning)
@@ -17958,12 +17977,10 @@ sweep_step(void)
 		return;
 	}
 	text_str(&pattern, REDIS_PREFIX "*");
-	for (size_t i = 0; i < MIN(s->n, (size_t)REDIS_PATTERN); i++) {
-		if (memchr("*?[]^-\\", s->text[i], 7))
-			text_char(&pattern, '\\');
-		text_char(&pattern, s->text[i]);
-	}
-	text_str(&pattern, s->n > 0 ? "*" : "");
+	for (size_t i = 0; i < MIN(s->n, (size_t)REDIS_PATTERN) &&
+	    (isalnum((unsigned char)s->text[i]) || memchr("/._:", s->text[i], 4)); i++)
+		text_char(&pattern, s->text[i]); /* up to what means something, or has two spellings */
+	text_str(&pattern, pattern.n > sizeof REDIS_PREFIX ? "*" : "");
 	resp_write(t, 0, "SCAN % MATCH % COUNT " REDIS_SCAN, c->cursor_n > 0
 	    ? (struct slice){ c->cursor, c->cursor_n } : S("0"), text_slice(&pattern));
 	c->scanning = true;
@@ -23136,6 +23153,103 @@ upconn_is_clean(const struct upconn *u)
 	return u->s.src.in.n == 0 && !u->s.ch.waits && !u->s.src.end && !u->s.hup;
 }
 
+/* ---- the cache: in Redis ---- */
+
+static struct text stored_head; /* as the cache keeps it */
+
+/* Bytes of a key up to the end of its path. */
+static size_t
+key_path(struct slice key)
+{
+	struct slice path;
+
+	slice_cut(&key, ' ', &path);
+	key = path;
+	slice_cut(&key, '?', &path);
+	return path.n;
+}
+
+/* Copies w's entry to Redis, if it is whole. */
+static void
+redis_keep(const struct store_ref *w)
+{
+	static char texts[STORE_KEY_MAX + 1], name[REDIS_KEY_MAX + 1];
+	struct text key = { texts, 0, sizeof texts, false }, as = { name, 0, sizeof name, false }, *to;
+	struct store_ref r = { .entry = w->entry };
+	struct iovec v[CACHE_PIECES];
+	struct stored s = { 0 };
+	struct policy p;
+	size_t from;
+	int n;
+
+	if (!conf->cache.redis_at || !w->entry)
+		return;
+	stored_head.n = 0;
+	store_texts(w, &key);
+	if (key.full || !store_look(&r, &p, &stored_head) || r.state != STORE_WHOLE || stored_head.full)
+		return;
+	redis_key(&as, text_slice(&key), key_path(text_slice(&key)));
+	s = (struct stored){ .stored_s = p.came_s, .facts = { p.age_s, p.fresh_s, p.while_s, p.error_s,
+		p.shared, p.validates, p.flags }, .head = text_slice(&stored_head),
+		.body = { NULL, store_length(&r) } };
+	to = redis_set(text_slice(&as), STORED_BYTES + s.head.n + s.body.n,
+	    p.flags & ENTRY_NAMES ? DAY_S : policy_left(&p));
+	if (!to)
+		return;
+	from = to->n;
+	stored_begin(to, &s);
+	while ((n = store_read(&r, v, CACHE_PIECES, SIZE_MAX)) > 0)
+		for (int i = 0; i < n; i++) {
+			text_add(to, (struct slice){ v[i].iov_base, v[i].iov_len });
+			store_skip(&r, v[i].iov_len);
+		}
+	stored_end(to, from, text_slice(&as));
+	redis_set_end(!to->full);
+}
+
+/* Whether a sweep for a purge means that key. */
+static bool
+redis_is_meant(struct slice key, struct slice text)
+{
+	static struct purge p;
+
+	return purge_parse(&p, text) && purge_match(&p, key);
+}
+
+/* The name of k in Redis. */
+static struct slice
+redis_name(const struct store_key *k)
+{
+	static char texts[STORE_KEY_MAX + 1], name[REDIS_KEY_MAX + 1];
+	struct text key = { texts, 0, sizeof texts, false }, as = { name, 0, sizeof name, false };
+
+	text_add(&key, k->key);
+	if (k->vary.n > 0) {
+		text_char(&key, '\n');
+		text_add(&key, k->vary);
+	}
+	redis_key(&as, text_slice(&key), key_path(k->key));
+	return text_slice(&as);
+}
+
+/* What Redis had goes into h->w, as if it had been fetched. */
+static void
+hit_take(struct hit *h, struct slice value)
+{
+	struct store_key k = { h->asked_key, { h->asked_key.p + h->asked_key.n, h->asked_vary }, 0 };
+	struct stored s;
+	struct policy p;
+
+	if (!value.p || !h->w.writing || !stored_read(&s, value, redis_name(&k)))
+		return;
+	p = (struct policy){ .came_s = s.stored_s, .age_s = s.facts[0], .fresh_s = s.facts[1],
+		.while_s = s.facts[2], .error_s = s.facts[3], .shared = s.facts[4],
+		.validates = s.facts[5], .flags = (uint16_t)s.facts[6] };
+	store_finish(&h->w, store_head(&h->w, &p, s.head, s.body.n) &&
+	    (s.body.n == 0 || store_add(&h->w, s.body)));
+	store_drop(&h->w);
+}
+
 /* ---- the cache: what is filled and what is read ---- */
 
 static struct link hits_waiting = { &hits_waiting, &hits_waiting }; /* for the bell */
@@ -23158,6 +23272,9 @@ hit_free(struct hit *h)
 		return;
 	buf_free(&h->src.in);
 	link_drop(&h->link);
+	if (h->asking)
+		redis_forget(h);
+	free((void *)(uintptr_t)h->asked_key.p);
 	store_drop(&h->w);
 	store_drop(&h->r);
 	free(h);
@@ -23219,8 +23336,10 @@ hit_tap(void *arg, struct slice piece, bool last)
 	if ((fits && h->taken > conf->cache.max_object_bytes && !store_disown(&h->w)) ||
 	    (piece.n > 0 && !store_add(&h->w, piece)))
 		store_finish(&h->w, false);
-	else if (last)
+	else if (last) {
 		store_finish(&h->w, true);
+		redis_keep(&h->w);
+	}
 }
 
 /* ---- the cache: fetching without a client ---- */
@@ -23232,6 +23351,8 @@ fetch_end(struct fetch *f, bool whole)
 	struct upconn *u = f->u;
 
 	store_finish(&f->w, whole);
+	if (whole)
+		redis_keep(&f->w);
 	store_drop(&f->w);
 	flow_end(&f->flow);
 	u->fetch = NULL;
@@ -23843,7 +23964,6 @@ exchange_file(struct exchange *x, const struct head *h, struct file *f, const st
 
 /* ---- the cache: answers ---- */
 
-static struct text stored_head; /* as the cache keeps it */
 static struct { uint32_t hash, until_ms; } passes[CACHE_PASSES];
 
 /* Before the first request, where there is a cache. */
@@ -23873,21 +23993,39 @@ pass_note(const struct store_key *k, bool passes_by)
 	passes[k->hash % CACHE_PASSES].until_ms = (uint32_t)now_ms + CACHE_PASS_MS;
 }
 
-/* The key of the request and, with the names that Vary says, of a variant. What two
- * upstreams would say of one target is two things. False: it is too long. */
+/* The key of the request and, with the names that Vary says, of a variant; salt tells
+ * these from variants of before the names were forgotten. What two upstreams would say of
+ * one target is two things. False: it is too long. */
 static bool
-cache_key(const struct exchange *x, const struct head *rq, bool https, struct slice names,
+cache_key(const struct exchange *x, const struct head *rq, struct slice names, uint32_t salt,
     struct store_key *k)
 {
 	static char key[STORE_KEY_MAX], vary[STORE_KEY_MAX];
 	struct text t = { key, 0, sizeof key, false }, v = { vary, 0, sizeof vary, false };
 
-	policy_key(&t, https, rq);
+	policy_key(&t, x->hit->https, rq);
 	text_char(&t, ' ');
 	text_str(&t, x->route->upstream->name);
+	if (names.n > 0) {
+		text_hex(&v, salt, 1);
+		text_char(&v, '\n');
+	}
 	vary_key(&v, names, rq);
 	*k = store_key(text_slice(&t), text_slice(&v));
 	return !t.full && !v.full;
+}
+
+/* Purges what is stored under that key, in all variants, here and in Redis. */
+static void
+cache_forget(struct slice key)
+{
+	char b[REDIS_KEY_MAX + 1];
+	struct text t = { b, 0, sizeof b, false };
+
+	for (int i = 0; i < PURGE_TRIES && store_purge_key(key) < 0; i++)
+		;
+	redis_key(&t, key, key_path(key));
+	redis_delete(text_slice(&t)); /* variants are not found without their names */
 }
 
 /* Purges what is stored under a key of policy_key, of that upstream, in all variants. */
@@ -23900,8 +24038,8 @@ cache_purge(struct slice target, const struct upstream *up)
 	text_add(&t, target);
 	text_char(&t, ' ');
 	text_str(&t, up->name);
-	for (int i = 0; i < PURGE_TRIES && !t.full && store_purge_key(text_slice(&t)) < 0; i++)
-		;
+	if (!t.full)
+		cache_forget(text_slice(&t));
 }
 
 /* Finds what is stored for the request; its head is res. *k is the key under which the
@@ -23919,9 +24057,10 @@ cache_find(struct hit *h, const struct head *rq, struct store_key *k)
 	if (h->r.state != STORE_BEGUN && h->policy.flags & ENTRY_NAMES) {
 		text_add(&t, text_slice(&stored_head));
 		h->varies = hash64(0, t.p, t.n);
+		h->salt = h->policy.age_s; /* of names that has another meaning */
 		store_drop(&h->r);
 		stored_head.n = 0;
-		if (t.full || !cache_key(h->x, rq, h->https, text_slice(&t), k) ||
+		if (t.full || !cache_key(h->x, rq, text_slice(&t), h->salt, k) ||
 		    !store_find(k, false, &h->r, &h->policy, &stored_head))
 			return false;
 	}
@@ -24071,6 +24210,37 @@ cache_wait(struct exchange *x)
 	return STEP_AGAIN;
 }
 
+/* Redis has answered. */
+static void
+redis_told(void *arg, struct slice value)
+{
+	struct hit *h = arg;
+
+	h->asking = false;
+	hit_take(h, value);
+	link_add(&hits_due, &h->link);
+}
+
+/* Asks Redis for what h is to fill. False: it is not there, or too slow. */
+static bool
+redis_ask_for(struct hit *h, const struct store_key *k)
+{
+	char *both;
+
+	if (!conf->cache.redis_at || h->asks++ == REDIS_ASKS)
+		return false;
+	free((void *)(uintptr_t)h->asked_key.p);
+	both = xcalloc(1, k->key.n + k->vary.n + 1);
+	memcpy(both, k->key.p, k->key.n);
+	memcpy(both + k->key.n, k->vary.p, k->vary.n);
+	h->asked_key = (struct slice){ both, k->key.n };
+	h->asked_vary = k->vary.n;
+	h->asking = redis_get(redis_name(k), redis_told, h);
+	if (h->asking)
+		exchange_enter(h->x, X_STORED);
+	return h->asking;
+}
+
 /* Looks for x's answer in the cache. STEP_WAIT: the upstream is to be asked. */
 static enum step
 cache_look(struct exchange *x)
@@ -24083,7 +24253,7 @@ cache_look(struct exchange *x)
 	store_drop(&h->r);
 	h->varies = 0;
 	h->word = CACHE_MISS;
-	if (!cache_key(x, rq, h->https, S(""), &k)) {
+	if (!cache_key(x, rq, S(""), 0, &k)) {
 		h->stores = false;
 		return STEP_WAIT;
 	}
@@ -24101,8 +24271,10 @@ cache_look(struct exchange *x)
 	}
 	if (h->only)
 		return exchange_error(x, 504, "it is not stored", S(""));
-	if (!h->stores || h->alone || pass_known(&k) || !store_begin(&k, &h->w) || h->w.writing)
+	if (!h->stores || h->alone || pass_known(&k) || !store_begin(&k, &h->w))
 		return STEP_WAIT;
+	if (h->w.writing)
+		return h->r.entry || !redis_ask_for(h, &k) ? STEP_WAIT : STEP_AGAIN;
 	store_drop(&h->r); /* somebody else fetches it */
 	h->r = h->w;
 	h->w = (struct store_ref){ 0 };
@@ -24145,6 +24317,14 @@ step_stored(struct exchange *x)
 {
 	struct hit *h = x->hit;
 
+	if (h->asking)
+		return STEP_WAIT;
+	if (h->w.writing) { /* Redis has nothing */
+		exchange_enter(x, X_PICK);
+		return STEP_AGAIN;
+	}
+	if (!h->r.entry)
+		return cache_again(x);
 	if (hit_wait(h))
 		return STEP_WAIT;
 	stored_head.n = 0;
@@ -24903,7 +25083,7 @@ cache_pass(struct hit *h, const struct head *rq)
 {
 	struct store_key k;
 
-	if (h->stores && cache_key(h->x, rq, h->https, S(""), &k))
+	if (h->stores && cache_key(h->x, rq, S(""), 0, &k))
 		pass_note(&k, true);
 	hit_unfill(h);
 }
@@ -24939,23 +25119,25 @@ cache_begin(struct hit *h, const struct head *rq, const struct policy *p, uint64
 
 	vary_names(&t, &res);
 	varies = t.n > 0 ? hash64(0, t.p, t.n) : 0;
-	if (t.full || !cache_key(h->x, rq, h->https, h->varies ? text_slice(&t) : S(""), k))
+	if (t.full || !cache_key(h->x, rq, h->varies ? text_slice(&t) : S(""), h->salt, k))
 		return false;
 	if (h->varies && h->varies != varies) {
-		store_purge_key(k->key);
+		cache_forget(k->key);
 		return false;
 	}
 	if (!h->w.entry && (!store_begin(k, &h->w) || !h->w.writing))
 		return false;
 	if (varies && !h->varies) {
 		facts.flags = ENTRY_NAMES;
+		facts.age_s = h->salt = (uint32_t)random_next();
 		store_finish(&h->w, store_head(&h->w, &facts, text_slice(&t), 0));
+		redis_keep(&h->w);
 		store_drop(&h->w);
-		if (!cache_key(h->x, rq, h->https, text_slice(&t), k) || !store_begin(k, &h->w) ||
+		if (!cache_key(h->x, rq, text_slice(&t), h->salt, k) || !store_begin(k, &h->w) ||
 		    !h->w.writing)
 			return false;
 	}
-	facts.flags = 0;
+	facts = *p;
 	head_drop(&res, FIELD(F_X_SENDFILE) | FIELD(F_X_ACCEL_REDIRECT));
 	stored_head.n = 0;
 	stored_head.full = false;
@@ -24988,7 +25170,8 @@ cache_renew(struct exchange *x, const struct head *rq, size_t n)
 	if (!policy_store(&p, cache_rules(), rq, &old, cache_delay(x)))
 		p.fresh_s = 0;
 	h->policy = p;
-	store_update(&h->r, &p, text_slice(&merged)); /* or it is asked about again */
+	if (store_update(&h->r, &p, text_slice(&merged))) /* else it is asked about again */
+		redis_keep(&h->r);
 	hit_unfill(h);
 	x->status = 304;
 	upstream_answered(x);
@@ -27406,6 +27589,10 @@ ctl_obey(const char *b, ssize_t n, struct msghdr *m)
 		break;
 	case CTL_WAKE:
 		front_wake(conf);
+		break;
+	case CTL_PURGE:
+		redis_sweep(slice_of(strcmp(b + 1, "*") == 0 ? "" : b + 1),
+		    strcmp(b + 1, "*") == 0 ? NULL : redis_is_meant);
 		break;
 	case CTL_CHECK:
 		health_look(conf);

@@ -2329,6 +2329,11 @@ struct hit {
 	uint64_t varies;       /* hash of the names of Vary by which it was found; 0: none */
 	uint64_t left;         /* bytes of r still to be sent */
 	uint64_t taken;        /* bytes that went into w */
+	uint32_t salt;         /* see cache_key */
+	struct slice asked_key; /* what Redis is asked for: owned, with the variant's text behind */
+	size_t asked_vary;     /* bytes of that */
+	uint8_t asks;          /* questions to Redis so far */
+	bool asking;           /* one is under way */
 	bool https;            /* as the client's side sees it */
 	bool stores;           /* the request is made so that its answer can be stored */
 	bool alone;            /* it waits for nobody (any more) */

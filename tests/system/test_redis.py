@@ -106,6 +106,7 @@ def test_vary(cached, redis):
     time.sleep(0.2)
     w.stop()
     w, _ = cached(redis_url=r.url, origin=o)
+    eventually(lambda: "is used" in w.stderr, "redis")
     for k in langs:
         assert w.ask("/x", *k).text == (k[0][8:] if k else "none")
     assert o.count("/x") == 3
@@ -123,7 +124,7 @@ def test_purge(cached, redis, how):
         w.ask("/a/x", method="POST", body=b"")
     else:
         purge(w, {"path": "/a/x", "prefix": "/a/*", "all": "*"}[how])
-    eventually(lambda: not [k for k in r.keys() if b"/a/x" in k and not k.endswith(b"?q")], "gone")
+    eventually(lambda: not [k for k in r.keys() if b"/a/x" in k and b"?q" not in k], "gone")
     w.stop()
     w, _ = cached(redis_url=r.url, origin=o)
     assert int(w.ask("/a/x").text.split()[1]) >= 2
@@ -275,10 +276,10 @@ def test_password_database_and_socket(cached, redis, tmp_path):
 
 def test_wrong_password(cached, redis):
     r = redis("--requirepass", "right")
-    w, o = cached(redis_url="redis://:wrong@127.0.0.1:%d" % r.port)
+    w, o = cached(redis_url="redis://:n0tThis0ne@127.0.0.1:%d" % r.port)
     asks(w, 30)
     eventually(lambda: "redis" in w.stderr.lower(), "a line in the log")
-    assert "wrong" not in w.stderr.replace("WRONGPASS", "") and r.keys("*") == []
+    assert "n0tThis0ne" not in w.stderr and r.keys("*") == []
 
 
 @pytest.mark.parametrize("url", ["redis://", "http://x", "redis://h:99999", "redis://h/x", "redis://h:1/99999999999"])
