@@ -4000,8 +4000,7 @@ percent_read(struct text *t, struct slice s)
 
 /* ==== conditions =============================================================
  * Owns    nothing.
- * Offers  delta_read, date_read, head_date, conditions_check, ranges_parse,
- *         coding_accepted.
+ * Offers  delta_read, head_date, conditions_check, ranges_parse.
  * Calls   base, clock, http. What of a body a client has already and what part of it
  *         the client wants, of files and of what is stored alike. RFC 9110 13, 14. */
 
@@ -6236,8 +6235,8 @@ scram_is_server(struct slice final, const unsigned char sign[br_sha256_SIZE])
  * Owns    nothing.
  * Offers  redis_url_parse, resp_next, resp_bulk, resp_write, redis_key, stored_begin,
  *         stored_end, stored_read.
- * Calls   base, arena, path, addr, BearSSL's hash. What Redis is told, and what it says:
- *         RESP2, redis.io/docs/latest/develop/reference/protocol-spec. */
+ * Calls   base, arena, path, addr. What Redis is told, and what it says: RESP2,
+ *         redis.io/docs/latest/develop/reference/protocol-spec. */
 
 #define REDIS_PORT 6379
 
@@ -6504,7 +6503,7 @@ FAST
 
 /* ==== deflate ================================================================
  * Owns    the tables of the piece at hand, which the streams of a worker share.
- * Offers  gzip_begin, gzip_bound, gzip_add.
+ * Offers  gzip_begin, gzip_add.
  * Calls   base. Compresses alone: RFC 1951 (whose sections are named below), 1952.
  *         A piece becomes tokens: literals, and matches, which chains of equal
  *         hashes find. Each block of tokens has codes of its own. */
@@ -7522,9 +7521,9 @@ FAST_END
  * Owns    nothing.
  * Offers  policy_asked, policy_store, policy_age, policy_left, policy_use,
  *         policy_saves, policy_write, policy_key, policy_spoilt, vary_names, vary_key,
- *         encoding_class.
- * Calls   base, clock, http, conditions. What a shared cache may do: RFC 9111, 5861,
- *         9213. It stores nothing itself.
+ *         encoding_class, purge_parse, purge_match.
+ * Calls   base, clock, http, path, conditions. What a shared cache may do: RFC 9111,
+ *         5861, 9213. It stores nothing itself.
  *
  * Of requests, only no-store and only-if-cached are obeyed: no client makes the cache
  * go to the upstream with no-cache, max-age or Pragma. RFC 9111 5.2.1 lets a cache. */
@@ -19496,9 +19495,9 @@ dashboard_head(void)
 /* ==== admin ==================================================================
  * Owns    the texts of an answer; the caller owns its body.
  * Offers  admin_answer.
- * Calls   base, arena, clock, path, addr, json, keys (AT), hints, upstreams
- *         (upstream_find), conf out, board, roster, tls, usage, dashboard. Figures
- *         are read off the board, whichever worker is asked. A new figure is one
+ * Calls   base, arena, clock, path, addr, json, policy (purge_parse), keys (AT), hints,
+ *         upstreams (upstream_find), conf out, board, store (store_stats), roster, tls,
+ *         usage, dashboard. Figures are read off the board, whichever worker is asked. A new figure is one
  *         row: in counters[] if each worker counts it, else a SAY beside its like.
  *         A row names the value, then where it is shown: as a member of /status,
  *         as a metric with its help, as a column of the tables; any of these may
@@ -20703,8 +20702,8 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
  * Owns    the text of the head being written, and the heads being read.
  * Offers  heads_open, conn_is_tls, client_of, request_write, answer_write,
  *         interim_write.
- * Calls   base, clock, http, path, addr, roster, loop. Makes the head for one
- *         side from the other's: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
+ * Calls   base, clock, http, path, addr, policy (encoding_class), roster, loop. Makes
+ *         the head for one side from the other's: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
 
 #define HTTP_PORT  80 /* not said in Host */
 #define HTTPS_PORT 443
@@ -21722,8 +21721,8 @@ maintenance_answer(const struct upstream *up, struct answer *a)
 /* ==== files ==================================================================
  * Owns    the directories that are served, and what was found at paths below
  *         them: open files, the bytes of small ones, or why there is none.
- * Offers  files_open, file_find, file_give, file_list.
- * Calls   base, arena, clock, log, usage, heads. No path leads out of its directory:
+ * Offers  files_open, file_find, file_give, file_list, file_name, file_is_hidden.
+ * Calls   base, arena, clock, log, path, usage, heads, maintenance. No path leads out of its directory:
  *         links inside are followed, others refused. A path is looked at anew
  *         after FILES_LOOK_MS. A disk that blocks is all a worker waits for. */
 
@@ -22271,9 +22270,9 @@ pipe_drain(struct pipe *p, struct chan *to)
 /* ==== flow ===================================================================
  * Owns    nothing: a flow is its exchange's, as are its source and its taker.
  * Offers  flow_begin, flow_end, flow_owes, flow_unframe, flow_relay, flow_tunnel.
- * Calls   http, buf, chan, pipe. One direction of an exchange: a body is read from
- *         a source, unframed, framed as the taker needs it, and sent. What
- *         the taker does not take stops the reading: nothing piles up. */
+ * Calls   http, deflate, buf, chan, pipe. One direction of an exchange: a body is read
+ *         from a source, unframed, seen by a tap, compressed, framed as the taker
+ *         needs it, and sent. What the taker does not take stops the reading. */
 
 enum { TAIL_PIECES = 3, FLOW_PIECES = 2 + TAIL_PIECES };
 
@@ -22553,9 +22552,9 @@ flow_tunnel(struct flow *f, struct chan *to, bool *ready)
 
 /* ==== spool ==================================================================
  * Owns    request bodies that are kept until they are whole.
- * Offers  spool_new, spool_add, spool_rewind, spool_of, spool_drop.
- * Calls   base, arena, log, buf, usage. Memory first, then an unlinked file. A
- *         made-up answer's body is read in the same way. */
+ * Offers  spool_new, spool_add, spool_rewind, spool_of, spool_of_file, spool_drop.
+ * Calls   base, arena, log, buf, usage, files. Memory first, then an unlinked file. A
+ *         made-up answer's body is read in the same way, and a file that is served. */
 
 #define SPOOL_START 4096 /* first memory of a body; doubled as it grows */
 
@@ -23034,9 +23033,13 @@ hold_place(const struct upstream *up)
  * Owns    a request and its answer, from a whole head to the last byte.
  * Offers  exchange_new, exchange_enter, exchange_answer, exchange_error,
  *         exchange_run, exchange_client_event, exchange_client_due,
- *         exchange_upstream_late.
+ *         exchange_upstream_late, cache_open, cache_enter, hits_waiting, hits_due.
  * Calls   everything below. Each step looks at one state; exchange_run takes
- *         steps until one has to wait, then says what for. */
+ *         steps until one has to wait, then says what for. Where there is a cache,
+ *         `hit` is an exchange's part in it: a miss begins an entry, those who want
+ *         the same wait for it (X_STORED); when its head is known and its length,
+ *         the upstream connection becomes a `fetch`, and all read from the entry;
+ *         else what passes to the client is stored on its way (hit_tap). */
 
 static const struct {
 	int status;
@@ -25699,7 +25702,7 @@ admin_left(const struct conn *c)
  * Owns    the seed of what must not be guessed.
  * Offers  gate_open, gate_enter, gate_admit, admin_enter.
  * Calls   arena, clock, http, path, addr, route, certs, board, tls, pool, auth,
- *         heads, maintenance, spool, exchange, admin front. A request with a
+ *         heads, maintenance, files, spool, exchange, admin front. A request with a
  *         whole head passes here once: its route, its checks, its action. */
 
 static uint64_t rate_seed; /* equal in all workers: the board is shared */
@@ -26239,7 +26242,7 @@ admin_enter(struct exchange *x)
 /* ==== http front =============================================================
  * Owns    client connections and the listeners' watches.
  * Offers  front_open, front_drain, front_told, front_wake, front_settle, n_conns.
- * Calls   clock, log, http, addr, proxy, board, timer, loop, buf, tls, chan, pool,
+ * Calls   clock, log, http, addr, proxy, board, store, timer, loop, buf, tls, chan, pool,
  *         auth, heads, flight, hold, exchange, admin front, gate. The doors: what poll and
  *         the timers say arrives here first. */
 
@@ -27697,7 +27700,7 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 /* ==== explain ================================================================
  * Owns    nothing.
  * Offers  explain.
- * Calls   clock, http, path, addr, route, conf out, auth, heads, gate. `warp
+ * Calls   clock, http, path, addr, route, conf out, auth, heads, files, gate. `warp
  *         -e`: what would become of a request, unsent. */
 
 #define EXPLAIN_MAX 32768 /* bytes of the request made of the arguments */
@@ -28202,7 +28205,7 @@ resolve_run(void *conf_of, int life)
  * Owns    the helper process that gets a certificate, and all that is in it.
  * Offers  acme_run, acme_clear.
  * Calls   base, arena, clock, log, http, addr, json, der, jose, certs, board,
- *         tls, chan, helper, admin front. The helper may block, and opens no
+ *         tls, chan, helper. The helper may block, and opens no
  *         files: keys and anchors are in its memory, its result goes to a socket.
  *         RFC 8555, 8737, 9773. */
 
@@ -32770,8 +32773,9 @@ renew_settle(bool (*give)(int fd))
  * Offers  workers_*, worker_tell, listeners_*, listener_of, resolver_*, pg_start,
  *         pg_stop, pg_gone, generation_open, start_load, systemd_read, notify_fmt, verb_told,
  *         asker_told.
- * Calls   arena, walk, clock, log, addr, conf, pages, board, timer, listen, logfile,
- *         usage, maintenance, spool, health, worker, helper, resolve, pg, proc, jobs.
+ * Calls   arena, walk, clock, log, addr, policy, conf, pages, board, store, timer, loop,
+ *         listen, logfile, usage, maintenance, files, spool, health, worker, helper,
+ *         resolve, pg, proc, jobs.
  *         A generation is one configuration's workers: the newest serves, older
  *         ones drain. */
 
