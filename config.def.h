@@ -35,6 +35,7 @@
 #define SPLICE_BYTES     262144 /* of one pipe, in the kernel */
 #define SPLICE_MIN       65536  /* shorter rests of bodies are copied */
 #define FIELDS_MAX       256   /* header lines in one head; 431 beyond */
+#define FIELDS_ADDED     16    /* that warp adds to a head: 9 of a file, 2 of gzip */
 #define TARGET_MAX       16384 /* bytes of a request target; 414 beyond */
 #define RANGES_MAX       16    /* parts of one body asked for at once; more: all of it */
 #define HEAD_ADDED_MAX   4096  /* room for what warp adds to a head */

@@ -2937,7 +2937,7 @@ head_clear(struct head *h)
 	memset(h->count, 0, sizeof h->count);
 }
 
-/* A field that did not come as a line. */
+/* A field that did not come as a line; there are at most FIELDS_ADDED. */
 static void
 head_add(struct head *h, struct slice name, struct slice value)
 {
@@ -23702,7 +23702,7 @@ answer_zip(struct exchange *x, struct head *h, uint64_t n)
 
 	if (x->method == M_HEAD && kind == BODY_LENGTH)
 		n = (uint64_t)slice_uint(head_field(h, F_CONTENT_LENGTH)->value, INT64_MAX);
-	if (!answer_may_zip(x, h, kind, n) || h->n + 2 > FIELDS_MAX || x->head_bytes.n == 0)
+	if (!answer_may_zip(x, h, kind, n) || x->head_bytes.n == 0)
 		return;
 	rq = exchange_request(x);
 	weight = coding_weight(rq, "gzip");

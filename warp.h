@@ -383,7 +383,7 @@ struct head {
 	int n;
 	uint16_t first[FIELD_IDS]; /* 1 + index of the first such field, 0: none */
 	uint8_t count[FIELD_IDS];  /* how many (saturates) */
-	struct field f[FIELDS_MAX];
+	struct field f[FIELDS_MAX + FIELDS_ADDED];
 };
 
 enum body_kind { BODY_NONE, BODY_LENGTH, BODY_CHUNKED, BODY_CLOSE };
