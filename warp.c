@@ -23892,7 +23892,7 @@ exchange_content(struct exchange *x, const struct head *h, struct content *c, in
 	uint64_t size = (uint64_t)c->f->st.st_size, n = size;
 	bool parts;
 
-	if (status == 200)
+	if (status == 200 || status == 206) /* an application's 206 is of no part of the file */
 		status = conditions_check(h, c->etag, c->modified_s);
 	if (status == 206)
 		status = ranges_parse(&c->ranges, head_field(h, F_RANGE)->value, size);
