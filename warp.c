@@ -25056,6 +25056,7 @@ exchange_sendfile(struct exchange *x, size_t n)
 	upstream_answered(x);
 	buf_eat(&x->u->s.src.in, n);
 	x->reusable = x->reusable && sent && upstream_drained(&rest);
+	flow_end(&rest);
 	exchange_release(x);
 	return STEP_AGAIN;
 }
