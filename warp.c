@@ -23893,7 +23893,8 @@ exchange_content(struct exchange *x, const struct head *h, struct content *c, in
 	bool parts;
 
 	if (status == 200 || status == 206) /* an application's 206 is of no part of the file */
-		status = conditions_check(h, c->etag, c->modified_s);
+		status = x->method == M_GET || x->method == M_HEAD ? conditions_check(h, c->etag,
+		    c->modified_s) : 200; /* of other methods it has acted on them */
 	if (status == 206)
 		status = ranges_parse(&c->ranges, head_field(h, F_RANGE)->value, size);
 	if (status == 412 || status == 416) {
