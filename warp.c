@@ -25247,8 +25247,11 @@ exchange_respond(struct exchange *x, size_t n)
 	else if (exchange_frame(x) < 0)
 		return exchange_head_bad(x);
 	else if (conf->middleware.x_sendfile && res.status != 204 && res.status != 304 &&
-	    (res.count[F_X_SENDFILE] || res.count[F_X_ACCEL_REDIRECT]))
-		return exchange_sendfile(x, n);
+	    (res.count[F_X_SENDFILE] || res.count[F_X_ACCEL_REDIRECT])) {
+		if (x->hit)
+			cache_pass(x->hit, exchange_request(x));
+		return x->c->ghost ? exchange_over(x) : exchange_sendfile(x, n);
+	}
 	if (x->hit && (s = cache_answer(x, n)) != STEP_WAIT)
 		return s;
 	if (x->route->cache && conf->cache.store && !tunnel)
