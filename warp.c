@@ -22635,7 +22635,7 @@ spool_of_file(struct file *f, uint64_t first, uint64_t n)
 	if (f->bytes && n > 0) {
 		sp.mem = f->bytes + first;
 		sp.mem_n = (size_t)n;
-	} else if (f->fd >= 0) {
+	} else if (n > 0) { /* advice about 0 bytes is about all of it */
 		sp.src.pass = spool_pass;
 		posix_fadvise(f->fd, (off_t)first, (off_t)MIN(n, (uint64_t)READ_AHEAD),
 		    POSIX_FADV_WILLNEED); /* advice: it may fail */
