@@ -21893,8 +21893,8 @@ file_type(struct slice path)
 	return S("application/octet-stream");
 }
 
-/* Reads all of a small file. False: it changes meanwhile. */
-static bool
+/* Reads all of a small file. 0, or why it cannot: EAGAIN if it changes meanwhile. */
+static int
 file_load(struct file *f, int fd)
 {
 	ssize_t got = -1;
@@ -21903,7 +21903,7 @@ file_load(struct file *f, int fd)
 	do
 		got = pread(fd, f->bytes, (size_t)f->st.st_size + 1, 0);
 	while (got < 0 && errno == EINTR);
-	return got == f->st.st_size;
+	return got < 0 ? errno : got == f->st.st_size ? 0 : EAGAIN;
 }
 
 static void
@@ -21945,8 +21945,8 @@ file_fill(struct file *f, struct root *r, int fd)
 	f->fd = fd;
 	f->err = fd < 0 || fstat(fd, &f->st) < 0 ? errno : S_ISDIR(f->st.st_mode) ? EISDIR
 	    : !S_ISREG(f->st.st_mode) ? EACCES : 0;
-	if (f->err == 0 && f->st.st_size <= FILE_SMALL && !file_load(f, fd))
-		f->err = errno ? errno : EAGAIN;
+	if (f->err == 0 && f->st.st_size <= FILE_SMALL)
+		f->err = file_load(f, fd);
 	if (f->err || f->bytes) {
 		fd_close(f->fd);
 		f->fd = -1;
