@@ -21917,13 +21917,13 @@ file_close(struct file *f)
 
 /* Whether there is a neighbour whose name ends so; file_find then looks closely. */
 static bool
-file_beside(const struct root *r, const struct file *f, const char *end)
+file_beside(const struct file *f, const char *end)
 {
 	char name[PATH_MAX];
 	struct stat st;
 
 	return (size_t)snprintf(name, sizeof name, "%s%s", f->path, end) < sizeof name &&
-	    fstatat(r->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	    fstatat(roots[f->root].fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 /* Text is UTF-8, unless [mime] says otherwise. */
@@ -21938,7 +21938,7 @@ type_full(struct slice type, char *b, size_t n)
 
 /* Fills f, fresh, with what is at its path: fd, which f owns from then on. */
 static void
-file_fill(struct file *f, struct root *r, int fd)
+file_fill(struct file *f, int fd)
 {
 	struct text t = { f->etag, 0, sizeof f->etag, false };
 
@@ -21962,8 +21962,6 @@ file_fill(struct file *f, struct root *r, int fd)
 	f->etag_n = (uint8_t)t.n;
 	date_write(f->modified, MIN(f->st.st_mtim.tv_sec, now_s));
 	f->type = type_full(file_type(slice_of(f->path)), f->type_text, sizeof f->type_text);
-	f->br = file_beside(r, f, ".br");
-	f->gz = file_beside(r, f, ".gz");
 }
 
 /* The name of a file by a normalised path: without its slash, decoded to the end. */
@@ -22048,7 +22046,7 @@ file_new(unsigned root, struct slice path, int fd, int err)
 	f->root = root;
 	memcpy(f->path, path.p, path.n);
 	errno = err;
-	file_fill(f, &roots[root], fd);
+	file_fill(f, fd);
 	at = file_slot(root, path);
 	*at = f;
 	link_add(&files_used, &f->used);
@@ -22078,6 +22076,8 @@ file_find(unsigned root, struct slice path)
 		if (!f)
 			f = file_new(root, path, fd, err);
 		f->looked_ms = now_ms;
+		f->br = f->err == 0 && file_beside(f, ".br");
+		f->gz = f->err == 0 && file_beside(f, ".gz");
 	}
 	link_drop(&f->used);
 	link_add(&files_used, &f->used);
