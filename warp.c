@@ -21953,6 +21953,7 @@ file_fill(struct file *f, int fd)
 	}
 	if (f->err)
 		return;
+	f->young = f->bytes && f->st.st_ctim.tv_sec >= now_s - 1;
 	text_char(&t, '"');
 	text_hex(&t, f->bytes ? hash64(0, f->bytes, (size_t)f->st.st_size)
 	    : (uint64_t)f->st.st_mtim.tv_sec << 30 ^ (uint64_t)f->st.st_mtim.tv_nsec, 16);
@@ -22033,7 +22034,7 @@ file_is_same(const struct file *f, int fd, int err)
 
 	if (fd < 0)
 		return f->err == err;
-	return f->err == 0 && fstat(fd, &st) == 0 && stat_is_same(&st, &f->st);
+	return f->err == 0 && !f->young && fstat(fd, &st) == 0 && stat_is_same(&st, &f->st);
 }
 
 static struct file *

@@ -2475,6 +2475,7 @@ struct file {
 	struct slice type;
 	char type_text[64];
 	bool br, gz;       /* compressed neighbours */
+	bool young;        /* changed so lately that its times need not tell the next change */
 	uint8_t etag_n;
 	char etag[48], modified[DATE_LEN + 1];
 	char path[];
