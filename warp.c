@@ -21758,8 +21758,8 @@ root_fd(struct root *r)
 		return r->fd;
 	r->looked_ms = now_ms;
 	fd = open(r->conf->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 && errno == EACCES)
-		return r->fd; /* as it was opened before rights were dropped */
+	if (fd < 0 && errno != ENOENT && errno != ENOTDIR)
+		return r->fd; /* opened before rights were dropped, or descriptors ran out */
 	fd_close(r->fd);
 	r->fd = fd;
 	return fd;
