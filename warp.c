@@ -7584,7 +7584,8 @@ directive_next(struct slice *rest, struct directive *d)
 	for (d->is = 0; d->is < DIRECTIVES; d->is++)
 		if (slice_ieq((struct slice){ s.p, n }, directive_names[d->is]))
 			break;
-	d->bad |= n == 0 || (d->value.n > 0 && d->value.p[0] != '=');
+	d->bad |= (!isalpha((unsigned char)s.p[0]) && s.p[0] != '*') || /* RFC 8941 3.1.2 */
+	    (d->value.n > 0 && d->value.p[0] != '=');
 	d->quoted = false;
 	if (d->bad || d->value.n == 0) {
 		d->value.n = 0;
