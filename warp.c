@@ -23081,7 +23081,8 @@ exchange_request(const struct exchange *x)
 static void
 head_move(struct head *h, const char *from, size_t n, const char *to)
 {
-	struct slice *s[] = { &h->method_text, &h->target, &h->path, &h->query, &h->host };
+	struct slice *s[] = { &h->method_text, &h->target, &h->path, &h->query, &h->host,
+		&h->reason };
 
 	for (size_t i = 0; i < LEN(s); i++)
 		if (s[i]->p >= from && s[i]->p <= from + n)
@@ -25222,9 +25223,11 @@ cache_answer(struct exchange *x, size_t n)
 	    (size != UINT64_MAX && store_find(&k, true, &h->r, &h->policy, &none))) {
 		x->status = res.status;
 		upstream_answered(x);
+		memcpy(stored_head.p, buf_p(&x->u->s.src.in), n); /* all of it is this client's */
+		head_move(&res, buf_p(&x->u->s.src.in), n, stored_head.p);
 		buf_eat(&x->u->s.src.in, n);
 		fetch_begin(x);
-		if (x->c->ghost || response_parse(&res, text_slice(&stored_head)) <= 0)
+		if (x->c->ghost)
 			return exchange_over(x);
 		return cache_serve(x, exchange_request(x), CACHE_MISS);
 	}

@@ -168,13 +168,17 @@ def test_fields_of_a_hit(cached):
 
 
 def test_private_and_no_cache_with_fields(cached):
-    """Only these fields may not be reused: they are left out, or the origin is asked."""
+    """Only these fields may not be reused: they are left out, or the origin is asked. Whom they are meant for gets them."""
     w, o = cached()
     o.page("/p", says('Cache-Control: max-age=60, private="X-Me"', "X-Me: anna", "X-All: 1"))
     o.page("/n", says('Cache-Control: max-age=60, no-cache="X-Me, X-You"', "X-Me: anna", "X-You: bert", "X-All: 1"))
-    for t in ("/p", "/n"):
-        w.ask(t)
+    o.page("/c", says('Cache-Control: max-age=60, no-cache="Set-Cookie"', "Set-Cookie: id=anna", "X-All: 1", chunked=True))
+    o.page("/l", says('Cache-Control: max-age=60, no-cache="Set-Cookie"', "Set-Cookie: id=anna", "X-All: 1"))
+    for t in ("/p", "/n", "/c", "/l"):
+        first = w.ask(t)
+        assert t in "/c/l" and first.get("set-cookie") == "id=anna" or t in "/p/n" and first.get("x-me") == "anna", t
         m = w.ask(t)
+        assert fetched(first) and not m.has("set-cookie")
         assert not hit(m) or not m.has("x-me") and not m.has("x-you") and m.get("x-all") == "1"
 
 
