@@ -23180,6 +23180,7 @@ static void
 redis_keep(const struct store_ref *w)
 {
 	static char texts[STORE_KEY_MAX + 1], name[REDIS_KEY_MAX + 1];
+	static struct text head;
 	struct text key = { texts, 0, sizeof texts, false }, as = { name, 0, sizeof name, false }, *to;
 	struct store_ref r = { .entry = w->entry };
 	struct iovec v[CACHE_PIECES];
@@ -23190,13 +23191,16 @@ redis_keep(const struct store_ref *w)
 
 	if (!conf->cache.redis_at || !w->entry)
 		return;
-	stored_head.n = 0;
+	if (!head.p)
+		head = (struct text){ map_zeroed(stored_head.cap), 0, stored_head.cap, false };
+	head.n = 0;
+	head.full = false;
 	store_texts(w, &key);
-	if (key.full || !store_look(&r, &p, &stored_head) || r.state != STORE_WHOLE || stored_head.full)
+	if (key.full || !store_look(&r, &p, &head) || r.state != STORE_WHOLE || head.full)
 		return;
 	redis_key(&as, text_slice(&key), key_path(text_slice(&key)));
 	s = (struct stored){ .stored_s = p.came_s, .facts = { p.age_s, p.fresh_s, p.while_s, p.error_s,
-		p.shared, p.validates, p.flags }, .head = text_slice(&stored_head),
+		p.shared, p.validates, p.flags }, .head = text_slice(&head),
 		.body = { NULL, store_length(&r) } };
 	to = redis_set(text_slice(&as), STORED_BYTES + s.head.n + s.body.n,
 	    p.flags & ENTRY_NAMES ? DAY_S : policy_left(&p));
@@ -25175,11 +25179,11 @@ cache_renew(struct exchange *x, const struct head *rq, size_t n)
 	policy_write(&merged, &old, &res);
 	if (merged.full || response_parse(&old, text_slice(&merged)) <= 0)
 		return exchange_lost(x, LOST_BAD, "sent a 304 too long");
-	if (!policy_store(&p, cache_rules(), rq, &old, cache_delay(x)))
-		p.fresh_s = 0;
-	h->policy = p;
-	if (store_update(&h->r, &p, text_slice(&merged))) /* else it is asked about again */
-		redis_keep(&h->r);
+	if (policy_store(&p, cache_rules(), rq, &old, cache_delay(x))) {
+		h->policy = p;
+		if (store_update(&h->r, &p, text_slice(&merged))) /* else it is asked about again */
+			redis_keep(&h->r);
+	}
 	hit_unfill(h);
 	x->status = 304;
 	upstream_answered(x);

@@ -371,6 +371,22 @@ def test_304_does_not_touch_the_framing(cached):
             assert m.body == b"0123456789" and m.get("x-new") == "1"
 
 
+@pytest.mark.parametrize("how", ["private", "no-store"])
+def test_304_that_may_not_be_stored(cached, how):
+    """It is for whoever asked, and changes nothing of what is stored. RFC 9111 5.2.2.5, 5.2.2.7."""
+    w, o = cached()
+    same = 'ETag: "1"'
+    o.page("/x", in_turn(says("Cache-Control: max-age=1", same, "X-Me: nobody", body="x"),
+                         says(same, fields304=["Cache-Control: " + how, same, "X-Me: anna"]),
+                         says(same, fields304=[same])))
+    w.ask("/x")
+    time.sleep(LATER)
+    m = w.ask("/x")
+    assert (m.text, m.get("x-me"), m.get("cache-control")) == ("x", "anna", how)
+    m = w.ask("/x")
+    assert (m.text, m.get("x-me"), m.get("cache-control")) == ("x", "nobody", "max-age=1") and o.count("/x") == 3
+
+
 def test_no_cache_is_stored_but_validated(cached):
     w, o = cached()
     o.page("/x", says("Cache-Control: no-cache", 'ETag: "1"', body=b"same"))
