@@ -24134,8 +24134,9 @@ cache_serve(struct exchange *x, const struct head *rq, enum cached word)
 		store_skip(&h->r, (size_t)ranges.v[0].first);
 		range_write(&part, &ranges.v[0], size);
 	}
-	head_cut(&res, FIELD(F_AGE) | FIELD(F_CONTENT_LENGTH));
-	head_add(&res, S("Age"), text_slice(&age));
+	head_cut(&res, FIELD(F_CONTENT_LENGTH) | (word == CACHE_MISS ? 0 : FIELD(F_AGE)));
+	if (word != CACHE_MISS) /* RFC 9111 5.1 */
+		head_add(&res, S("Age"), text_slice(&age));
 	text_uint(&t, n);
 	if (status != 304 && status != 204 && n != UINT64_MAX)
 		head_add(&res, S("Content-Length"), text_slice(&t));

@@ -140,8 +140,9 @@ def test_age_is_made_and_added_up(cached):
     o.page("/new", says(MINUTE, "Date: " + date()))
     o.page("/old", says(MINUTE, "Age: 30"))
     o.page("/late", says(MINUTE, "Date: " + date(-20)))
-    for t in ("/new", "/old", "/late"):
-        w.ask(t)
+    o.page("/chunked", says(MINUTE, chunked=True))
+    for t in ("/new", "/old", "/late", "/chunked"):
+        assert w.ask(t).all("age") == (["30"] if t == "/old" else []), "who asked the origin has no Age but its own"
     assert len(w.ask("/old").all("age")) == 1
     time.sleep(LATER)
     for t, least in (("/new", 1), ("/old", 31), ("/late", 21)):
