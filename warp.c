@@ -12329,6 +12329,26 @@ middleware_read(struct reader *r)
 		    "x_sendfile_enabled without x_sendfile_root: nothing is sent");
 }
 
+/* What a cache needs, and keys that do nothing without one. */
+static void
+cache_check(struct reader *r)
+{
+	static const struct { const char *section, *key; } keys[] = {
+		{ "cache", "redis_url" }, { "postgres", "url" } };
+	const struct toml *v;
+
+	if (r->conf->cache.size_bytes > 0 && r->conf->cache.size_bytes < STORE_MIN) {
+		r->where = "cache";
+		r->table = toml_get(r->conf->tree, "cache");
+		key_error(r, "size_bytes", "expected 0, or at least %d", STORE_MIN);
+	}
+	for (size_t i = 0; i < LEN(keys); i++)
+		if (r->conf->cache.size_bytes == 0 &&
+		    (v = toml_get(toml_get(r->conf->tree, keys[i].section), keys[i].key)))
+			diag_add(&r->conf->diags, DIAG_WARNING, v->line, v->col,
+			    "%s.%s does nothing while cache.size_bytes is 0", keys[i].section, keys[i].key);
+}
+
 /* Reads the sections that stand by themselves, from tree to structs. */
 static void
 conf_read(struct reader *r, const char *forced_listen)
@@ -12353,6 +12373,7 @@ conf_read(struct reader *r, const char *forced_listen)
 	server_read(r, forced_listen);
 	middleware_read(r);
 	top_read(r, SEC_CACHE, &r->conf->cache);
+	cache_check(r);
 	tls_load(r);
 	log_read(r);
 	postgres_read(r);
@@ -12587,7 +12608,15 @@ conf_memory(const struct conf *c)
 	 * waiting at both ends */
 	m.busy += SMALL * (uint64_t)BLOCK_SMALL_BYTES + LARGE * large +
 	    (down + up) * (sizeof(struct tls_bufs) + TLS_FLIGHT);
-	m.all = sizeof(struct board) + workers * (m.worker + share * (m.idle + m.busy));
+	if (c->has_gzip)
+		m.worker += sizeof(struct deflate) + GZIP_STREAMS * sizeof(struct gzip);
+	for (int i = 0; i < c->table.n; i++)
+		if (c->table.routes[i].action == ACT_FILES) {
+			m.worker += FILES_KEPT * (sizeof(struct file) + FILE_SMALL);
+			break;
+		}
+	m.all = sizeof(struct board) + c->cache.size_bytes +
+	    workers * (m.worker + share * (m.idle + m.busy));
 	return m;
 }
 
@@ -12769,6 +12798,27 @@ print_process(FILE *to, const struct process *p)
 	}
 }
 
+/* What becomes of answers. */
+static void
+print_content(FILE *to, const struct conf *c)
+{
+	const struct cache_conf *cc = &c->cache;
+	const struct middleware_conf *m = &c->middleware;
+
+	if (m->x_sendfile && m->sendfile.dir)
+		fprintf(to, "X-Sendfile: files of %s\n", m->sendfile.dir);
+	if (c->has_gzip)
+		fprintf(to, "gzip: level %d, from %llu bytes\n", m->gzip_level,
+		    (unsigned long long)m->gzip_min);
+	if (cc->size_bytes > 0)
+		fprintf(to, "cache: %llu bytes, answers of up to %llu%s%s\n",
+		    (unsigned long long)cc->size_bytes, (unsigned long long)cc->max_object_bytes,
+		    cc->redis_at ? "; then Redis at " : "", cc->redis_at ? cc->redis_at->addr.text : "");
+	if (c->postgres.url.n > 0)
+		fprintf(to, "purged by notifications of PostgreSQL at %s for %s\n",
+		    c->postgres.to.addr.text, c->postgres.channel.p);
+}
+
 /* What a good configuration means, for `-t`. */
 static void
 conf_print_check(const struct conf *c, FILE *to)
@@ -12792,6 +12842,7 @@ conf_print_check(const struct conf *c, FILE *to)
 		print_conditions(to, &c->table.routes[i]);
 		print_action(to, &c->table.routes[i]);
 	}
+	print_content(to, c);
 	for (int i = 0; i < c->n_upstreams; i++)
 		print_upstream(to, &c->upstreams[i]);
 	for (int i = 0; i < c->n_processes; i++)
@@ -20324,6 +20375,33 @@ tell_postgres(struct teller *t)
 	row_end(t);
 }
 
+/* The second level, as the workers see it. */
+static void
+tell_redis(struct teller *t)
+{
+	static const char *const names[REDIS_COUNTS] = { [REDIS_HITS] = "hits", [REDIS_MISSES] = "misses",
+		[REDIS_BYPASSED] = "bypassed", [REDIS_TIMEOUTS] = "timeouts", [REDIS_ERRORS] = "errors",
+		[REDIS_STORED] = "stored", [REDIS_DELETED] = "deleted" };
+	int ready = 0;
+
+	if (!t->cf->cache.redis_at)
+		return;
+	for (size_t i = 0; i < LEN(board->workers); i++)
+		ready += board->workers[i].state == WORKER_READY &&
+		    board->workers[i].redis_state == REDIS_READY;
+	row_begin(t, "redis");
+	SAY(t, v_str(t->cf->cache.redis_at->addr.text), "address", COLUMN("REDIS", -24));
+	SAY(t, v_int(ready), "ready", "redis_ready", "Workers whose connection to Redis is good.",
+	    COLUMN("READY", 5));
+	for (size_t i = 0; i < REDIS_COUNTS; i++)
+		say_part(t, "what", names[i], v_int(count_of(NULL, offsetof(struct board_worker, redis) +
+		    i * sizeof(struct wide), sizeof(struct wide))), FACT("", "redis_commands_total",
+		    "Answers and commands, by what became of them."));
+	SAY(t, v_int(count_of(NULL, offsetof(struct board_worker, redis) + REDIS_HITS *
+	    sizeof(struct wide), sizeof(struct wide))), NULL, COLUMN("HITS", 0));
+	row_end(t);
+}
+
 /* ---- warp as a whole ---- */
 
 static void
@@ -20392,7 +20470,8 @@ tell_warp(struct teller *t)
 
 static void (*const subjects[])(struct teller *) = {
 	tell_warp, tell_workers, tell_listeners, tell_upstreams, tell_procs, tell_routes,
-	tell_certs, tell_acme, tell_cache, tell_postgres, tell_own,
+	tell_certs, tell_acme, tell_cache, tell_redis, tell_postgres,
+	tell_own,
 };
 
 static void
@@ -34740,8 +34819,9 @@ version(void)
 {
 	printf("warp %s\n"
 	       "built in: http/1.0 http/1.1 websocket proxy-protocol v1 v2, tls 1.2, acme,\n"
-	       "health checks, process supervision, status page and metrics\n"
-	       "not in this build: tls 1.3 http/2 gzip cache uwsgi static files, other dialects\n"
+	       "health checks, process supervision, status page and metrics, static files, gzip,\n"
+	       "cache with redis and postgresql\n"
+	       "not in this build: tls 1.3 http/2 uwsgi fastcgi, other dialects\n"
 	       "board for %d workers, %d instances, %d processes; configuration %s,\n"
 	       "admin socket %s\n",
 	    VERSION, WORKERS_MAX, INSTANCES_MAX, PROCS_MAX, CONFIG_PATH, ADMIN_SOCKET);
