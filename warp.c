@@ -13,6 +13,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <dirent.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <float.h>
@@ -6547,10 +6548,12 @@ crc_add(uint32_t crc, const unsigned char *p, size_t n)
 static void
 bits_put(struct bits *b, uint64_t v, unsigned n)
 {
+	uint64_t w;
+
 	b->held |= v << b->n;
 	b->n += n;
-	for (unsigned i = 0; i < 8; i++)
-		b->to[i] = (unsigned char)(b->held >> 8 * i);
+	w = htole64(b->held);
+	memcpy(b->to, &w, sizeof w);
 	b->to += b->n / 8;
 	b->held >>= b->n & ~7u;
 	b->n &= 7;
@@ -6766,11 +6769,7 @@ equal_bytes(const unsigned char *a, const unsigned char *b, unsigned most)
 		memcpy(&v, a + n, sizeof v);
 		memcpy(&w, b + n, sizeof w);
 		if (v != w)
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-			return MIN(most, n + (unsigned)__builtin_ctzll(v ^ w) / 8);
-#else
-			return MIN(most, n + (unsigned)__builtin_clzll(v ^ w) / 8);
-#endif
+			return MIN(most, n + (unsigned)__builtin_ctzll(le64toh(v ^ w)) / 8);
 	}
 	return most;
 }
@@ -6786,22 +6785,31 @@ chain_add(struct deflate *d, unsigned at)
 	return before;
 }
 
-/* Adds `at` to its chain, and returns the longest match there, or m if none is longer. */
+static unsigned
+chain_fill(struct deflate *d, unsigned from, unsigned to)
+{
+	for (; from < to; from++)
+		chain_add(d, from);
+	return from;
+}
+
+/* Adds `at` to its chain. Returns the longest match there; m, if none is longer. */
 static struct match
-match_find(struct deflate *d, unsigned at, unsigned end, struct match m)
+match_find(struct deflate *d, unsigned at, unsigned end, unsigned looks, struct match m)
 {
 	const unsigned char *p = d->text + at;
-	unsigned most = MIN(end - at, (unsigned)MATCH_MAX), before = chain_add(d, at), distance, nearer = 0, n;
+	unsigned most = MIN(end - at, (unsigned)MATCH_MAX), enough = MIN(most, d->effort.enough);
+	unsigned farthest = MIN(at, (unsigned)LEN(d->before) - 1), nearer = 0, distance, n;
 
-	for (unsigned looks = d->effort.looks; looks > 0 && m.n < most; looks--) {
+	for (unsigned before = chain_add(d, at); looks > 0 && m.n < enough; looks--) {
 		distance = (at - before) & UINT16_MAX;
-		if (distance <= nearer || distance > at || distance >= LEN(d->before))
-			break; /* such an entry is from another text, or none */
-		if (load32(p + m.n - 3) == load32(p + m.n - 3 - distance) &&
-		    (n = equal_bytes(p, p - distance, most)) > m.n)
-			m = (struct match){ n, distance };
-		if (m.n >= d->effort.enough) 
-			break;
+		if (distance <= nearer || distance > farthest)
+			break; /* from another text, or none */
+		if (load32(p + m.n - 3) == load32(p + m.n - 3 - distance)) {
+			n = equal_bytes(p, p - distance, most);
+			if (n > m.n)
+				m = (struct match){ n, distance }, looks = n >= 16 ? looks / 2 + 1 : looks;
+		}
 		nearer = distance;
 		before = d->before[before % LEN(d->before)];
 	}
@@ -6833,26 +6841,25 @@ static void
 deflate_text(struct deflate *d, struct bits *b, unsigned at, unsigned end, bool last)
 {
 	static const struct match none = { MATCH_MIN - 1, 0 };
-	unsigned block = at, known = 0, next;
+	unsigned block = at, known, next, looks = d->effort.looks;
 	struct match m, later;
 
-	for (; known < at; known++)
-		chain_add(d, known);
+	known = chain_fill(d, 0, at);
 	for (; at < end; at = next) {
 		if (d->tokens > LEN(d->token) - MATCH_MAX - 2) {
 			block_put(b, d, d->text + block, at - block, false);
 			block = at;
 		}
-		m = match_find(d, known++, end, none);
+		m = match_find(d, known++, end, looks, none);
 		while (m.distance > 0 && m.n < d->effort.enough) { /* is a later one better? */
-			later = match_find(d, known++, end, m);
+			later = match_find(d, known++, end, (looks + 3) / 4, m);
 			if (later.n == m.n)
 				break;
 			at += token_add(d, at, none);
 			m = later;
 		}
-		for (next = at + token_add(d, at, m); known < next; known++)
-			chain_add(d, known);
+		next = at + token_add(d, at, m);
+		known = chain_fill(d, known, next);
 	}
 	if (block < end || last)
 		block_put(b, d, d->text + block, end - block, last);
