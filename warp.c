@@ -22184,7 +22184,7 @@ entry_order(const void *a, const void *b)
 	return (*p)->dir != (*q)->dir ? (*q)->dir - (*p)->dir : strcmp((*p)->name, (*q)->name);
 }
 
-/* What d has that is served, at most LISTING_MAX: how many. */
+/* What the next LISTING_MAX names of d have that is served: how many. */
 static size_t
 entries_read(struct arena *a, DIR *d, bool dot_files, struct entry **list)
 {
@@ -22192,7 +22192,7 @@ entries_read(struct arena *a, DIR *d, bool dot_files, struct entry **list)
 	struct stat st;
 	size_t n = 0;
 
-	while (n < LISTING_MAX && (e = readdir(d))) {
+	for (size_t looks = 0; looks < LISTING_MAX && (e = readdir(d)); looks++) {
 		if ((e->d_name[0] == '.' && (!dot_files || is_dots(slice_of(e->d_name)))) ||
 		    fstatat(dirfd(d), e->d_name, &st, 0) < 0 ||
 		    (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode)))
@@ -22246,6 +22246,7 @@ file_list(unsigned root, struct slice path, struct slice shown, struct slice *pa
 	struct arena a = { NULL };
 	struct text t = { NULL, 0, 0, false };
 	size_t n, bytes;
+	bool more;
 	int fd = beneath_open(&roots[root], path.n > 0 ? arena_dup(&a, path).p : ".");
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 
@@ -22256,6 +22257,7 @@ file_list(unsigned root, struct slice path, struct slice shown, struct slice *pa
 	}
 	list = arena_alloc(&a, LISTING_MAX * sizeof(struct entry *));
 	n = entries_read(&a, d, roots[root].conf->dot_files, list);
+	more = readdir(d) != NULL;
 	closedir(d);
 	bytes = 4 * ENTRY_TEXT + 2 * NAME_TEXT * shown.n;
 	for (size_t i = 0; i < n; i++)
@@ -22269,7 +22271,7 @@ file_list(unsigned root, struct slice path, struct slice shown, struct slice *pa
 	text_str(&t, path.n > 0 ? "<tr><td><a href=\"../\">../</a>\n" : "");
 	for (size_t i = 0; i < n; i++)
 		entry_write(&t, list[i]);
-	if (n == LISTING_MAX)
+	if (more)
 		text_fmt(&t, "<tr><td>only the first %d names are shown\n", LISTING_MAX);
 	text_str(&t, "</table>\n");
 	arena_free(&a);
