@@ -89,7 +89,7 @@ def test_trailers_behind_the_ignored_body(warp, app, tree):
 
 def test_cached_route(warp, app, tree):
     """Where the cache is on, who asks for a file that another reads slowly does not wait for that."""
-    w = warp(sending(tree, dict(path_prefix="/app/", cache=True), cache={"size_bytes": 1 << 20}, app=app))
+    w = warp({**sending(tree, dict(path_prefix="/app/", cache=True), app=app), "cache": {"size_bytes": 1 << 20}})
     target = app.says(reply(b"", "X-Sendfile: big.bin", "Cache-Control: max-age=60"))
     with w.client(rcvbuf=4096) as slow:
         slow.send(request(target))
@@ -166,5 +166,5 @@ def test_prefix_without_its_slash(warp, tree):
 def test_types_of_many_letters(warp, tree):
     tree.write("root/x.longtype", b"x")
     kind = "text/" + "x" * 70
-    w = warp(conf(dict(path_prefix="/", static_dir=tree.root), mime={"longtype": kind}))
+    w = warp({**conf(dict(path_prefix="/", static_dir=tree.root)), "mime": {"longtype": kind}})
     assert w.ask("/x.longtype").get("Content-Type") in (kind, kind + "; charset=utf-8")
