@@ -26085,12 +26085,16 @@ gate_files(struct exchange *x, const struct head *h, struct slice path)
 	struct text t = { buf, 0, sizeof buf - NAME_MAX, false };
 	const struct files_conf *fc = &x->route->files;
 	unsigned root = (unsigned)(x->route - conf->table.routes);
+	bool bare = path.p[path.n - 1] != '/' && x->route->path_kind == PATH_PREFIX &&
+	    x->route->strip_prefix && !x->route->has_rewrite;
 	struct file *f = NULL;
 	int err = ENOENT;
 
 	if (h->method != M_GET && h->method != M_HEAD)
 		return exchange_error(x, 405, "files can be read, not changed", S("Allow: GET, HEAD\r\n"));
 	if (route_file(&t, x, path) && (fc->dot_files || !file_is_hidden(text_slice(&t)))) {
+		if (t.n == 0 && bare)
+			return gate_slash(x, h); /* links of its index are relative to it */
 		f = t.n == 0 || t.p[t.n - 1] == '/' ? file_of_directory(root, fc, &t)
 		    : file_find(root, text_slice(&t));
 		err = f->err;
