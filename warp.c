@@ -24047,10 +24047,11 @@ static enum step
 exchange_file(struct exchange *x, const struct head *h, struct file *f, const struct files_conf *fc)
 {
 	struct content c = { .f = f, .type = f->type, .cache_control = fc->cache_control };
+	bool other;
+	enum step s;
 
 	content_choose(&c, h);
-	if (c.f != f)
-		file_give(f);
+	other = c.f != f;
 	c.etag = (struct slice){ c.f->etag, c.f->etag_n };
 	c.modified_s = c.f->st.st_mtim.tv_sec;
 	c.vary |= x->route->gzip && type_is_zipped(f->type) &&
@@ -24058,7 +24059,10 @@ exchange_file(struct exchange *x, const struct head *h, struct file *f, const st
 	head_clear(&res);
 	if (conf->server.server_tokens)
 		head_add(&res, S("Server"), S("warp/" VERSION));
-	return exchange_content(x, h, &c, 200);
+	s = exchange_content(x, h, &c, 200);
+	if (other)
+		file_give(f); /* its type was said */
+	return s;
 }
 
 /* ---- the cache: answers ---- */
