@@ -22019,7 +22019,8 @@ type_full(struct slice type, char *b, size_t n)
 {
 	if (!slice_starts(type, S("text/")) || memchr(type.p, ';', type.n))
 		return type;
-	snprintf(b, n, "%.*s; charset=utf-8", (int)type.n, type.p);
+	if ((size_t)snprintf(b, n, "%.*s; charset=utf-8", (int)type.n, type.p) >= n)
+		return type;
 	return slice_of(b);
 }
 
