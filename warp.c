@@ -9490,10 +9490,13 @@ trust_get(struct reader *r, const char *file, const char **why)
 	return t->why ? NULL : t->trust;
 }
 
-/* path as it is if absolute, else below the configuration's directory. */
+/* path, without slashes at its end, as it is if absolute, else below the configuration's
+ * directory. */
 static const char *
 conf_path(struct conf *c, struct slice path)
 {
+	while (path.n > 1 && path.p[path.n - 1] == '/')
+		path.n--;
 	if (path.n > 0 && path.p[0] == '/')
 		return arena_dup(&c->arena, path).p;
 	return arena_fmt(&c->arena, "%s/%.*s", strcmp(c->dir, "/") == 0 ? "" : c->dir,
