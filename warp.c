@@ -21857,8 +21857,8 @@ root_fd(struct root *r)
 
 /* ---- below a directory ---- */
 
-/* Follows a link: what is left of the path begins with its text. An absolute link must
- * lead below the root's own name. Sets errno if it leads nowhere. */
+/* Follows a link: its text, then rest, with its slash, is what is left of the path. An
+ * absolute link must lead below the root's own name. Sets errno if it leads nowhere. */
 static void
 beneath_follow(struct beneath *b, const char *link, const char *rest)
 {
@@ -21869,7 +21869,7 @@ beneath_follow(struct beneath *b, const char *link, const char *rest)
 		errno = ELOOP;
 	else if (*link == '/' && (strncmp(link, b->root, n) != 0 || (link[n] && link[n] != '/')))
 		errno = EXDEV;
-	else if ((size_t)snprintf(left, sizeof left, "%s/%s", *link == '/' ? link + n : link,
+	else if ((size_t)snprintf(left, sizeof left, "%s%s", *link == '/' ? link + n : link,
 	    rest) >= sizeof left)
 		errno = ENAMETOOLONG;
 	else
@@ -21894,20 +21894,22 @@ beneath_step(struct beneath *b)
 	if (errno)
 		return -1;
 	snprintf(name, sizeof name, "%.*s", n ? (int)n : 1, n ? at : ".");
-	if (strcmp(name, "..") == 0) {
+	if (*rest && strcmp(name, ".") == 0) {
+		; /* no step */
+	} else if (strcmp(name, "..") == 0) {
 		errno = b->n == 0 ? EXDEV : 0;
 		if (b->n > 0)
 			close(b->dirs[--b->n]);
 	} else if ((got = readlinkat(dir, name, link, sizeof link - 1)) > 0) {
 		link[got] = '\0';
 		errno = 0;
-		beneath_follow(b, link, rest);
+		beneath_follow(b, link, at + n);
 		return -1;
 	} else {
 		if (errno != EINVAL) /* that is: no link */
 			return -1;
 		fd = openat(dir, name, O_NOFOLLOW | (*rest ? O_PATH | O_DIRECTORY | O_CLOEXEC
-		    : FILE_FLAGS));
+		    : at[n] ? FILE_FLAGS | O_DIRECTORY : FILE_FLAGS));
 		if (fd < 0 || !*rest)
 			return fd;
 		b->dirs[b->n++] = fd;
