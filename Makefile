@@ -6,6 +6,7 @@
 #   make fuzz     every fuzz target for FUZZ_SECS seconds
 #   make soak     random faults for SOAK_MINUTES, and what is left of them
 #   make soak-cross  what make cross makes, at work under QEMU
+#   make cache-suite  the public tests for HTTP caches, from GitHub and npm
 #   make bench    beside nginx and HAProxy; and what choosing a route and an
 #                 instance costs
 #   make instructions  of a kept GET: figures that do not depend on the day
@@ -156,6 +157,12 @@ soak-cross: cross
 	@tests/packages/install soak check
 	$(PYTHON) tests/soak/cross.py $(ARCHS)
 
+# CACHE_TESTS=DIR: a checkout of the suite that is there. nginx and varnish run beside
+# warp where they are installed.
+cache-suite: warp | build
+	@tests/packages/install cache-suite
+	$(PYTHON) tests/conformance/cachesuite.py --get build --passed 155 --failed 0
+
 bench: warp build/route_bench build/pick_bench
 	build/route_bench
 	build/pick_bench
@@ -194,4 +201,4 @@ dist:
 clean:
 	rm -rf build warp warp-debug warp-tiny warp-cross.* warp-*.tar.gz
 
-.PHONY: all run check tests deps fuzz soak soak-cross bench instructions size man cross install dist clean needs-musl
+.PHONY: all run check tests deps fuzz soak soak-cross cache-suite bench instructions size man cross install dist clean needs-musl

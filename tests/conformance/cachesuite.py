@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 """The public HTTP cache test suite (http-tests/cache-tests) against caches, side by side.
 
-    ./cachesuite.py /tmp/cache-tests              warp, nginx, varnish: those that are there
+    ./cachesuite.py --get build                   clones the suite into build/cache-tests; warp, nginx, varnish: those there are
+    ./cachesuite.py /tmp/cache-tests              a checkout that is there
     CACHE_TESTS=DIR ./cachesuite.py -p warp       warp alone
     ./cachesuite.py -p warp -v                    every test that did not pass, of every kind
     ./cachesuite.py -p warp -i stale-503          one test (or several), with what went over the wire
-    ./cachesuite.py --get build                   fetches the suite's release from npm into build/, then as above
     ./cachesuite.py -p warp --passed 141 --failed 4   exit status 1 below, or above
 
-None of the suite is in this repository: DIR is a checkout of it, or its npm package `http-cache-tests`
-unpacked (`--get`; older: 157 required tests where the checkout has 160). Needs node 18 or later. The four
-`interim` tests of a checkout also want node's `undici`, version 7, in DIR/node_modules; `--get` brings it.
+None of the suite is in this repository. --get takes it from GitHub, or whatever CACHE_TESTS_GIT says, at the
+commit that README.md's table was made with, and, where there is an npm, `undici`, which its four `interim`
+tests want. (The suite's own npm package is years older than RFC 9111.) Needs node 18 or later.
 
 A test's kinds: required (the specification says so), optimal (a good cache does), check (yes or no, neither is
 wrong). Its results: pass, fail; setup (something else than what is tested went wrong before), depends (a test
@@ -34,16 +34,14 @@ import procs                                                    # noqa: E402
 
 KINDS = ("required", "optimal", "check")
 RESULTS = ("pass", "fail", "setup", "depends")
-PACKAGE, UNDICI = "http-cache-tests", "undici@7"
+SOURCE, COMMIT = "https://github.com/http-tests/cache-tests", "b55b8bda3dbb8c927c04e85bd8d496a8caa3e4ba"
+UNDICI = "undici@7"
 
-# Both layouts of the suite: everything below test-engine/ (checkout), or at the top and with a fetch handed in.
 DRIVER = """
 import { pathToFileURL } from 'node:url'
-import { existsSync } from 'node:fs'
 const [dir, base, chunk, ids] = JSON.parse(process.argv.at(-1))
 const at = p => import(pathToFileURL(`${dir}/${p}`))
-const old = !existsSync(`${dir}/test-engine`), engine = old ? '' : 'test-engine/'
-const { runTests, getResults } = await at(`${engine}client/runner.mjs`)
+const { runTests, getResults } = await at('test-engine/client/runner.mjs')
 let suites = (await at('tests/index.mjs')).default
 const facts = suites.flatMap(s => s.tests.map(t => ({ id: t.id, suite: s.name, name: t.name,
   kind: t.kind || 'required', depends: t.depends_on || [], browser: !!t.browser_only })))
@@ -51,7 +49,7 @@ if (ids.length) {
   suites = suites.map(s => ({ ...s, tests: s.tests.filter(t => ids.includes(t.id)) }))
   suites.forEach(s => s.tests.forEach(t => { t.dump = true }))
 }
-if (base) await (old ? runTests(suites, fetch, false, base, chunk) : runTests(suites, false, base, chunk))
+if (base) await runTests(suites, false, base, chunk)
 console.log('\\nRESULT ' + JSON.stringify({ facts, results: base ? getResults() : {} }))
 process.exit(0)
 """
@@ -135,11 +133,10 @@ class Rig:
     def __init__(self, suite):
         self.suite, self.started, self.dir = suite, [], tempfile.mkdtemp(prefix="cachesuite-")
         os.chmod(self.dir, 0o755)
-        engine = "test-engine/" if os.path.isdir(suite + "/test-engine") else ""
         self.origin = procs.free_port()
         env = dict(os.environ, npm_config_protocol="http", npm_config_port=str(self.origin),
                    npm_config_pidfile=self.dir + "/origin.pid")
-        self.start("origin", ["node", "--no-warnings", "%s/%sserver/server.mjs" % (suite, engine)], self.origin, env)
+        self.start("origin", ["node", "--no-warnings", suite + "/test-engine/server/server.mjs"], self.origin, env)
 
     def start(self, name, cmd, port, env=None):
         log = open(self.dir + "/%s.log" % name, "w")
@@ -162,7 +159,7 @@ class Rig:
 
     def run(self, base, chunk, ids, limit):
         """{"facts": [...], "results": {id: true or [kind of error, text]}}, and what was printed before."""
-        arg = json.dumps([os.path.abspath(self.suite), base, chunk, ids])
+        arg = json.dumps([self.suite, base, chunk, ids])
         with tempfile.TemporaryFile("w+", errors="replace") as out:      # not a pipe: node would leave it half written
             subprocess.run(["node", "--no-warnings", "--input-type=module", "-e", DRIVER, "--", arg],
                            stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=limit)
@@ -219,24 +216,19 @@ def summary(runs):
         print("%-10s" % name + "   ".join("".join("%8d" % v.count(k)[r] for r in RESULTS) for k in KINDS))
 
 
-def npm(where, *args):
-    subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--no-save", "--ignore-scripts",
-                    "--no-package-lock", "--omit=dev", "--prefix", where, *args], check=True, timeout=300)
-
-
 def get(where, suite):
-    """The suite's package in where/http-cache-tests unless there is a checkout, and undici for it."""
-    if not suite:
-        suite = os.path.join(where, PACKAGE)
-        if not os.path.isdir(suite):
-            os.makedirs(where, exist_ok=True)
-            name = subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=where, check=True, timeout=120,
-                                  capture_output=True, text=True).stdout.split()[-1]
-            subprocess.run(["tar", "xzf", name], cwd=where, check=True)
-            os.rename(os.path.join(where, "package"), suite)
-    if os.path.isdir(suite + "/test-engine") and not os.path.isdir(suite + "/node_modules/undici"):
+    """The suite in where/cache-tests unless there is another checkout, and undici for it."""
+    def run(*cmd):
+        subprocess.run(cmd, check=True, timeout=300, stdin=subprocess.DEVNULL)
+    suite = suite or os.path.join(where, "cache-tests")
+    if not os.path.isdir(suite):
+        run("git", "clone", "--quiet", "--no-checkout", os.environ.get("CACHE_TESTS_GIT", SOURCE), suite)
+    if not os.path.isdir(suite + "/test-engine"):
+        run("git", "-C", suite, "-c", "advice.detachedHead=false", "checkout", "--quiet", COMMIT)
+    if shutil.which("npm") and not os.path.isdir(suite + "/node_modules/undici"):
         with tempfile.TemporaryDirectory() as d:               # not in the checkout: it asks for much more
-            npm(d, UNDICI)
+            run("npm", "install", "--silent", "--no-audit", "--no-fund", "--no-save", "--ignore-scripts",
+                "--no-package-lock", "--prefix", d, UNDICI)
             shutil.copytree(d + "/node_modules", suite + "/node_modules", dirs_exist_ok=True)
     return suite
 
@@ -247,7 +239,7 @@ def main():
     ap.add_argument("-p", "--proxies", help="names (default: all that are installed): " + ", ".join(PROXIES))
     ap.add_argument("-i", "--id", action="append", default=[], help="only this test, and show its messages")
     ap.add_argument("-v", "--verbose", action="store_true", help="list everything that did not pass")
-    ap.add_argument("--get", metavar="DIR", help="get what is missing from npm first, there")
+    ap.add_argument("--get", metavar="DIR", help="get what is missing first, there")
     ap.add_argument("--chunk", type=int, default=75, help="tests at one time")
     ap.add_argument("--limit", type=float, default=300, help="seconds for a run")
     ap.add_argument("--passed", type=int, default=0, help="fewer required tests passed by warp: exit status 1")
@@ -257,6 +249,7 @@ def main():
     if not shutil.which("node"):
         sys.exit("needs node")
     suite = get(opt.get, opt.suite) if opt.get else opt.suite
+    suite = suite and os.path.abspath(suite)
     if not suite or not os.path.isfile(os.path.join(suite, "tests/index.mjs")):
         sys.exit("no suite at %r: name a checkout, or say --get DIR" % suite)
     names = opt.proxies.split(",") if opt.proxies else [n for n, (there, _) in PROXIES.items() if there()]
