@@ -1,0 +1,286 @@
+"""The cache, seen by a hostile eye: loops, entries half there, what one client's request does to another's."""
+import os
+import re
+import socket
+import threading
+import time
+
+import pytest
+
+import caching
+import lib
+from caching import (LATER, MB, Origin, admin, after, answers, cache_conf, content, crowd, eventually, fetched, figure, figures, fill,
+                     hit, in_turn, purge, raw, said, says)
+from lib import CLOSE, RST, SLOW, TIMEOUT, Client, chunks, reply, request, toml_file
+
+pytestmark = pytest.mark.skipif(not caching.supported(), reason="this warp has no cache")
+MINUTE = "Cache-Control: max-age=60"
+
+
+@pytest.fixture
+def cached(warp, backend):
+    """cached(*routes, workers=, size=, KEY OF [cache]=...) -> a warp with a cache, and its origin."""
+    def start(*routes, origin=None, **kw):
+        o = origin or Origin(backend)
+        w = warp(toml_file(cache_conf(o, *routes, **kw)))
+        w.o = o
+        return w, o
+    return start
+
+
+def ticks(pid):
+    """CPU time of a process, in seconds."""
+    with open("/proc/%d/stat" % pid) as f:
+        fields = f.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# ---- entries that are found, but not good, while they are filled --------------------
+
+@pytest.mark.parametrize("fields", [("Cache-Control: no-cache", 'ETag: "a"'), ("Cache-Control: max-age=0", 'ETag: "a"'),
+                                    ("Cache-Control: max-age=1",)], ids=["no-cache", "max-age=0", "too old by now"])
+@pytest.mark.parametrize("how", ["length", "chunks"])
+def test_what_arrives_is_not_fresh(cached, fields, how):
+    """A second client finds the head of an entry that is being filled and that it may not have: it waits or goes
+    alone, but the worker does not go round in circles."""
+    w, o = cached()
+    go = threading.Event()
+    first, second = content("a", 5000), content("b", 5000)
+    framing = "Content-Length: 10000" if how == "length" else "Transfer-Encoding: chunked"
+    head = "\r\n".join(["HTTP/1.1 200 OK", framing, *fields, "", ""]).encode()
+    cut = lambda b, last: b if how == "length" else chunks(b, last=last)
+    o.page("/x", in_turn(raw(head + cut(first, False), go, cut(second, True), last=None), says(MINUTE, body="anew")))
+    with w.client() as a, w.client() as b:
+        a.send(request("/x"))
+        a.gather(1, TIMEOUT)
+        time.sleep(LATER)
+        b.send(request("/x"))
+        time.sleep(0.3)
+        assert w.ask("/other", timeout=TIMEOUT).status == 200  # the worker lives
+        was = ticks(w.children()[0])
+        time.sleep(0.5)
+        assert ticks(w.children()[0]) - was < 0.3
+        go.set()
+        assert a.response().body == first + second
+        assert b.response(timeout=2 * TIMEOUT).status == 200
+
+
+# ---- revalidation in the background --------------------------------------------------
+
+@pytest.mark.parametrize("how", ["HEAD", "Range"])
+def test_refresh_by_a_request_that_is_no_plain_get(cached, how):
+    """What asks anew about a stale entry stores a whole answer, whatever the request was that found it stale."""
+    w, o = cached()
+    o.page("/x", says("Cache-Control: max-age=1, stale-while-revalidate=60", body="0123456789"))
+    fill(w, "/x")
+    time.sleep(LATER)
+    m = w.ask("/x", method="HEAD") if how == "HEAD" else w.ask("/x", "Range: bytes=2-3")
+    assert said(m) == "STALE"
+    o.wait("/x", 2)
+    eventually(lambda: said(w.ask("/x")) == "HIT", "it is fresh again")
+    m = w.ask("/x")
+    assert hit(m) and m.body == b"0123456789", m.raw
+    assert o.asked("/x")[1].method == "GET"
+
+
+def test_checks_of_an_entry_that_is_gone(cached):
+    """A request that waited asks without the validators of an entry it no longer has: else its client gets a 304."""
+    w, o = cached()
+    go = threading.Event()
+    o.page("/x", in_turn(says("Cache-Control: max-age=1", 'ETag: "a"', body="one"),
+                         after(go, raw(reply("two", "Cache-Control: no-store"), last=None)),
+                         says("Cache-Control: max-age=1", 'ETag: "a"', body="one")))
+    fill(w, "/x")
+    time.sleep(LATER)
+    two = crowd(w, 1, "/x")
+    o.wait("/x", 2)
+    two += crowd(w, 1, "/x")
+    time.sleep(0.3)
+    purge(w, "/x")
+    go.set()
+    got = answers(two)
+    assert [m.status for m in got] == [200, 200], [m.line for m in got]
+
+
+# ---- fields ---------------------------------------------------------------------------
+
+@pytest.mark.parametrize("n", [253, 254, 255])
+@pytest.mark.parametrize("how", ["length", "chunks"])
+def test_heads_with_as_many_fields_as_there_may_be(cached, n, how):
+    w, o = cached(server={"max_header_bytes": 32768})
+    o.page("/x", says(MINUTE, "Date: " + caching.date(), *("X-%d: y" % i for i in range(n - 3)), body="0123456789", chunked=how == "chunks"))
+    for i in range(3):
+        m = w.ask("/x")
+        assert m.status == 200 and m.body == b"0123456789"
+        m = w.ask("/x", "Range: bytes=0-1")
+        assert m.status in (200, 206)
+
+
+def test_vary_on_what_warp_says(cached):
+    """The upstream tells apart what warp told it of the client: answers are not for others."""
+    w, o = cached(server={"trusted_proxies": ["127.0.0.0/8"]})
+    for name in ("X-Forwarded-For", "X-Real-IP"):
+        o.page("/" + name, says(MINUTE, "Vary: " + name, body=lambda m, n: "for " + m.get("x-real-ip")))
+        assert w.ask("/" + name, "X-Forwarded-For: 192.0.2.1").body == b"for 192.0.2.1"
+        assert w.ask("/" + name, "X-Forwarded-For: 192.0.2.2").body == b"for 192.0.2.2"
+
+
+# ---- who shares an entry ----------------------------------------------------------------
+
+def test_routes_that_ask_otherwise(warp, backend):
+    """Two routes to one upstream that ask it different things about the same URL do not share answers."""
+    o = Origin(backend)
+    o.page("/x", says(MINUTE, body=lambda m, n: "for %s" % m.get("x-group", "all")))
+    o.page("/beta/x", says(MINUTE, body="beta"))
+    w = warp(toml_file(cache_conf(o, {"header": {"name": "X-Staff", "value": "1"}, "upstream": "app", "add_headers": [
+        {"name": "X-Group", "value": "staff"}]}, {"header": {"name": "X-Beta", "value": "1"}, "path_prefix": "/", "rewrite": "/beta/",
+        "upstream": "app"}, {"upstream": "app"})))
+    for _ in range(2):
+        assert w.ask("/x", "X-Staff: 1").body == b"for staff"
+        assert w.ask("/x").body == b"for all"
+        assert w.ask("/x", "X-Beta: 1").body == b"beta"
+
+
+# ---- X-Sendfile ---------------------------------------------------------------------------
+
+def test_sendfile_lets_the_others_go(warp, backend, tmp_path):
+    """A file that the upstream names is not stored: who asks for it too does not wait until it is sent."""
+    big = content("file", 8 * MB)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "big").write_bytes(big)
+    o = Origin(backend)
+    o.page("/x", says(MINUTE, "X-Sendfile: big", body=""))
+    conf = cache_conf(o)
+    conf["middleware"] = {"x_sendfile_enabled": True, "x_sendfile_root": str(tmp_path / "root")}
+    w = warp(toml_file(conf))
+    slow = Client(w.port, rcvbuf=2048)
+    slow.send(request("/x"))
+    slow.gather(1, TIMEOUT)
+    start = time.monotonic()
+    assert w.ask("/x").body == big
+    assert time.monotonic() - start < 3 * SLOW
+    slow.close()
+
+
+# ---- clients that leave -----------------------------------------------------------------
+
+def test_requests_that_were_left_are_in_the_log(warp, backend):
+    o = Origin(backend)
+    go = threading.Event()
+    o.page("/x", after(go, says(MINUTE)))
+    conf = cache_conf(o)
+    conf["middleware"] = {"log_requests": True}
+    conf["log"] = {"format": "json"}
+    w = warp(toml_file(conf))
+    c = w.client()
+    c.send(request("/x"))
+    o.wait("/x")
+    lib.rst(c.sock)
+    w.wait_stdout(r'"/x".*499|499.*"/x"')
+    go.set()
+
+
+def test_fetches_leave_room_for_clients(cached):
+    """Who asks for much that is slow and leaves at once does not take all connections to upstreams."""
+    w, o = cached(server={"max_connections": 8})
+    go = threading.Event()
+    for i in range(60):
+        o.page("/slow/%d" % i, after(go, says(MINUTE)))
+    for i in range(60):
+        c = w.client()
+        c.send(request("/slow/%d" % i))
+        eventually(lambda: o.count("/slow/%d" % i) or w.ask("/free").status != 200, "it is asked")
+        lib.rst(c.sock)
+    try:
+        assert w.ask("/more").status == 200
+    finally:
+        go.set()
+
+
+def test_read_timeout_is_not_waited_for_twice(cached):
+    """An upstream that falls silent amid a body: who reads it from the cache sees it cut after one timeout."""
+    w, o = cached({"upstream": "app", "read_timeout_secs": 1})
+    go = threading.Event()
+    o.page("/x", raw(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks(b"a" * 1000, last=False),
+                     go, last=None))
+    with w.client() as a, w.client() as b:
+        a.send(request("/x"))
+        a.gather(1000, TIMEOUT)
+        b.send(request("/x"))
+        b.gather(1000, TIMEOUT)
+        start = time.monotonic()
+        for c in (a, b):
+            with pytest.raises((EOFError, ConnectionError)):
+                c.response(timeout=TIMEOUT)
+        assert time.monotonic() - start < 1.8 * SLOW
+    go.set()
+
+
+# ---- purges by a path of what has none -----------------------------------------------
+
+def test_targets_without_a_path(cached):
+    w, o = cached()
+    for target in ("http://a.example", "http://a.example?q", "http://a.example?q=/", "/"):
+        assert w.ask(target).status == 200, target
+    purge(w, "/x")
+    purge(w, "/*")
+    assert w.ask("/").status == 200
+    assert w.proc.poll() is None
+
+
+# ---- 304 ------------------------------------------------------------------------------
+
+def test_304_that_forbids_storing(cached):
+    """A 304 that says private: what is stored is for nobody without being asked about, not even stale."""
+    w, o = cached()
+    o.page("/x", says("Cache-Control: max-age=1, stale-while-revalidate=600, stale-if-error=600", 'ETag: "a"', body="one",
+                      fields304=('ETag: "a"', "Cache-Control: private, stale-while-revalidate=600, stale-if-error=600")))
+    fill(w, "/x")
+    time.sleep(LATER)
+    assert said(w.ask("/x")) == "STALE"
+    o.wait("/x", 2)
+    time.sleep(0.3)
+    assert said(w.ask("/x")) != "STALE"
+
+
+# ---- reloads -----------------------------------------------------------------------------
+
+@pytest.mark.limit(40)
+def test_reader_of_what_a_third_generation_fetches(cached):
+    """A worker of two reloads ago fills an entry: those of today read it to its end."""
+    w, o = cached()
+    go = threading.Event()
+    body = content("x", 200000)
+    o.page("/x", raw(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 200000\r\n\r\n" + body[:1000], go, body[1000:], last=None))
+    hold = []
+    for i in range(4):
+        c = w.client()
+        c.send(request("/x"))
+        c.gather(500, TIMEOUT)
+        hold.append(c)
+        was = set(w.children())
+        w.signal(lib.signal.SIGHUP)
+        eventually(lambda: set(w.children()) - was, "a new worker")
+        eventually(lambda: w.ask("/ready").status == 200 and len(w.children()) > len(was), "it serves")
+        time.sleep(0.3)
+    go.set()
+    for i, c in enumerate(hold):
+        assert c.response(timeout=TIMEOUT).body == body, i
+        c.close()
+    assert o.count("/x") == 1
+
+
+# ---- a stale answer at hand -------------------------------------------------------------
+
+def test_stale_answer_does_not_wait_for_an_instance(cached):
+    """Nothing can be asked, but there is what may be sent instead: nobody waits hold_secs for it."""
+    w, o = cached(stale_secs=60)
+    o.page("/x", says("Cache-Control: max-age=1", body="old"))
+    fill(w, "/x")
+    o.down()
+    time.sleep(LATER)
+    for _ in range(8):
+        start = time.monotonic()
+        m = w.ask("/x")
+        assert said(m) == "STALE" and m.body == b"old"
+        assert time.monotonic() - start < 0.5 * SLOW
