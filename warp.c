@@ -24445,6 +24445,11 @@ step_stored(struct exchange *x)
 	else if (h->r.state == STORE_CUT) { /* killed, perhaps: one more may try for all */
 		h->alone = h->let_go;
 		h->let_go = true;
+	} else if (h->r.state == STORE_HEAD && !(h->policy.flags & ENTRY_NAMES)) {
+		if (!stored_head.full && response_parse(&res, text_slice(&stored_head)) > 0 &&
+		    policy_use(&h->policy, exchange_request(x)) == USE_FRESH)
+			return cache_serve(x, exchange_request(x), CACHE_HIT);
+		h->alone = true; /* it is not for x, and an older entry would lead here again */
 	}
 	return cache_again(x);
 }
