@@ -24275,7 +24275,7 @@ cache_refresh(const struct exchange *x, struct hit *h, const struct store_key *k
 	struct exchange *y;
 	struct block *b;
 
-	if (x->head_block || !store_begin(k, &w))
+	if (x->head_block || x->method != M_GET || !store_begin(k, &w))
 		return;
 	if (!w.writing) {
 		store_drop(&w);
