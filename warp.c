@@ -24361,6 +24361,7 @@ cache_look(struct exchange *x)
 	enum cache_use use;
 
 	store_drop(&h->r);
+	h->checks_due = false;
 	h->varies = 0;
 	h->word = CACHE_MISS;
 	if (!cache_key(x, rq, S(""), 0, &k)) {
