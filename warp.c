@@ -24582,6 +24582,7 @@ exchange_lost(struct exchange *x, enum lost why, const char *cause)
 	if (x->state >= X_ANSWER) {
 		warn_calmly(&in->up->calm, "upstream %s: %s %s in the middle of an answer to %.*s",
 		    in->up->name, instance_text(in), cause, (int)MIN(x->target.n, 256), x->target.p);
+		hit_unfill(x->hit); /* no fetch goes on from here */
 		return exchange_abort(x);
 	}
 	snprintf(x->cause, sizeof x->cause, "%s %s: %s", in->up->name, instance_text(in), cause);
