@@ -23638,6 +23638,17 @@ exchange_count(const struct exchange *x)
 		wide_count(&me->cached[x->hit->word], 1);
 }
 
+/* Counts and logs x. */
+static void
+exchange_tell(const struct exchange *x)
+{
+	if (x->admin)
+		return;
+	exchange_count(x);
+	if (access_on)
+		access_line(x, x->head_bytes.n ? exchange_request(x) : NULL);
+}
+
 /* Ends x: counts, logs and frees it. The client's connection is idle again, or to
  * be closed. */
 static enum step
@@ -23657,11 +23668,7 @@ exchange_over(struct exchange *x)
 		link_add(&ghosts_gone, &c->link);
 		return STEP_DONE;
 	}
-	if (!x->admin) {
-		exchange_count(x);
-		if (access_on)
-			access_line(x, x->head_bytes.n ? exchange_request(x) : NULL);
-	}
+	exchange_tell(x);
 	c->served++;
 	c->s.x = NULL;
 	if (c->s.ch.broken || (x->wants_close && x->body_whole && c->s.src.in.n == 0))
@@ -23681,8 +23688,12 @@ exchange_abort(struct exchange *x)
 	struct linger reset = { 1, 0 };
 	struct conn *c = x->c;
 
-	if (x->hit && x->hit->w.writing && x->u && !c->ghost && hit_goes_on(x))
+	if (x->hit && x->hit->w.writing && x->u && !c->ghost && hit_goes_on(x)) {
+		x->status = STATUS_ABORTED; /* of the client; the ghost has none yet */
+		exchange_tell(x);
+		x->status = 0;
 		return STEP_DONE;
+	}
 	if (x->status == 0)
 		x->status = STATUS_ABORTED;
 	if (x->state >= X_ANSWER && x->down.body.kind != BODY_LENGTH && !x->down.chunk_out)
