@@ -7775,6 +7775,23 @@ policy_left(const struct policy *p)
 	return until > age ? until - age : 0;
 }
 
+/* Whether the answer is for one client: no key has what it varies with, since the client
+ * did not say it. RFC 9111 4.1. */
+static bool
+vary_is_hidden(const struct head *res)
+{
+	const uint64_t told = FIELD(F_FORWARDED) | FIELD(F_X_CLIENT_CERT_SUBJECT) |
+	    FIELD(F_X_FORWARDED_FOR) | FIELD(F_X_FORWARDED_PORT) | FIELD(F_X_REAL_IP) |
+	    FIELD(F_X_REQUEST_ID);
+	struct slice rest, item;
+
+	for (int at = 0; head_next(res, F_VARY, &at, &rest);)
+		while (slice_list_next(&rest, &item))
+			if (slice_eq(item, S("*")) || told >> field_id_of(item) & 1)
+				return true;
+	return false;
+}
+
 /* Whether a response that is whole may be stored, and for what; it came now. RFC 9111 3,
  * 3.5, 5.2.2. */
 static bool
@@ -7795,7 +7812,7 @@ policy_store(struct policy *p, const struct cache_rules *rules, const struct hea
 	    (req->count[F_AUTHORIZATION] > 0 && !(cc.has & SHARED)) ||
 	    (res->count[F_SET_COOKIE] > 0 &&
 	    !field_is_withheld(res, by, F_SET_COOKIE, S("Set-Cookie"))) ||
-	    head_has(res, F_VARY, "*"))
+	    vary_is_hidden(res))
 		return false;
 	*p = (struct policy){ .came_s = now_s, .age_s = age_of(res, delay_s),
 		.shared = cc.has & SHARED,
