@@ -24552,6 +24552,13 @@ cause_of_process(struct text *t, const struct process *p)
 	}
 }
 
+/* Whether x may have what is stored since no instance answers. */
+static bool
+cache_can_save(const struct exchange *x)
+{
+	return x->hit && x->hit->r.entry && policy_saves(&x->hit->policy, 0);
+}
+
 /* No instance answered. The page says why, if show_errors. */
 static enum step
 exchange_failed(struct exchange *x, int status)
@@ -24560,7 +24567,7 @@ exchange_failed(struct exchange *x, int status)
 	const struct process *p = x->route->upstream->process;
 	struct text t = { buf, 0, sizeof buf - 1, false };
 
-	if (x->hit && x->hit->r.entry && policy_saves(&x->hit->policy, 0))
+	if (cache_can_save(x))
 		return cache_save(x);
 	text_str(&t, x->cause);
 	if (p && conf->server.show_errors)
@@ -24577,7 +24584,7 @@ exchange_hold(struct exchange *x, int status)
 	const struct queue *q = hold_queue(x);
 
 	hold_start(up);
-	if (hold_is_over(x))
+	if (hold_is_over(x) || cache_can_save(x))
 		return exchange_failed(x, status);
 	if (x->wait.since_ms == 0 && q->n + q->n_out >= HELD_MAX) {
 		snprintf(x->cause, sizeof x->cause, "upstream %s: too many requests wait",
