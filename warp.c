@@ -17511,6 +17511,7 @@ logs_use(const struct log_conf *lc)
 static struct slots upconns = { .size = sizeof(struct upconn),
 	.next_at = offsetof(struct upconn, link) };
 static uint32_t max_idle, n_idle_all;
+static uint32_t n_alone; /* requests that no client waits for: see exchange, the cache */
 static struct board_worker *me; /* this worker's counters */
 static bool draining;           /* finish what runs, take nothing new */
 static int ctl_fd = -1;         /* to the master */
@@ -17528,13 +17529,21 @@ master_tell(enum ctl_op op, const char *text)
 	return send(ctl_fd, b, MIN((size_t)n, sizeof b - 1), MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
 }
 
-/* Room for one busy and one idle connection for each client, and for one to Redis. */
+/* Room for one busy connection for each client, as many that are idle or for nobody, and
+ * for one to Redis. */
 static void
 pool_open(uint32_t clients)
 {
 	max_idle = clients;
 	upconns.most = 2 * clients + 1;
 	upconns.v = map_zeroed(upconns.most * upconns.size);
+}
+
+/* Whether there may be one more request that no client waits for. */
+static bool
+pool_spares_one(void)
+{
+	return n_alone < (max_idle + 1) / 2 && n_idle_all + n_alone < max_idle;
 }
 
 static void
@@ -17668,7 +17677,7 @@ pool_give(struct upconn *u)
 
 	u->s.x = NULL;
 	u->served++;
-	if (draining || in->n_idle >= in->up->keepalive || n_idle_all >= max_idle ||
+	if (draining || in->n_idle >= in->up->keepalive || n_idle_all + n_alone >= max_idle ||
 	    u->epoch != in->board->epoch || !upconn_fits(u) || loop_is_ready(&u->s.ch.w)) {
 		upconn_close(u);
 		return;
@@ -23376,7 +23385,6 @@ hit_take(struct hit *h, struct slice value)
 static struct link hits_waiting = { &hits_waiting, &hits_waiting }; /* for the bell */
 static struct link hits_due = { &hits_due, &hits_due };             /* to be run */
 static struct link ghosts_gone = { &ghosts_gone, &ghosts_gone };    /* to be freed */
-static unsigned n_fetches;
 
 /* What was being stored for h is not, or not here. */
 static void
@@ -23477,9 +23485,9 @@ fetch_end(struct fetch *f, bool whole)
 	store_drop(&f->w);
 	flow_end(&f->flow);
 	u->fetch = NULL;
+	n_alone--;
 	upconn_leave(u, f->parity, whole && f->reusable && upconn_is_clean(u));
 	free(f);
-	n_fetches--;
 }
 
 /* Moves what is there into the cache; reads once if `ready`. */
@@ -23546,7 +23554,7 @@ fetch_begin(struct exchange *x)
 	*f = (struct fetch){ .u = u, .flow = x->down, .w = x->hit->w, .parity = x->parity,
 		.reusable = x->reusable && (x->up.state == FLOW_OFF || x->up.state == FLOW_DONE),
 		.read_ms = route_ms(x->route->read_ms, u->inst->up->read_ms) };
-	n_fetches++;
+	n_alone++;
 	f->flow.tap = NULL;
 	f->flow.zip = NULL;
 	f->flow.pipe = NULL;
@@ -23583,6 +23591,7 @@ ghost_new(const struct conn *c)
 		.dest = c->dest, .dest_port = c->dest_port, .state = CONN_BUSY, .ghost = true,
 		.ghost_tls = c->s.ch.tls != NULL };
 	side_open(&g->s, -1, NULL);
+	n_alone++;
 	return g;
 }
 
@@ -23593,6 +23602,8 @@ hit_goes_on(struct exchange *x)
 {
 	struct conn *c = x->c;
 
+	if (!pool_spares_one())
+		return false;
 	if (x->state == X_ANSWER) {
 		fetch_begin(x);
 		return false;
@@ -23682,6 +23693,7 @@ exchange_over(struct exchange *x)
 		exchange_free(x);
 		c->s.x = NULL;
 		c->state = CONN_FREE;
+		n_alone--;
 		link_add(&ghosts_gone, &c->link);
 		return STEP_DONE;
 	}
@@ -24303,7 +24315,7 @@ cache_refresh(const struct exchange *x, struct hit *h, const struct store_key *k
 	struct exchange *y;
 	struct block *b;
 
-	if (x->head_block || x->method != M_GET || !store_begin(k, &w))
+	if (x->head_block || x->method != M_GET || !pool_spares_one() || !store_begin(k, &w))
 		return;
 	if (!w.writing) {
 		store_drop(&w);
@@ -25365,7 +25377,7 @@ cache_answer(struct exchange *x, size_t n)
 	}
 	pass_note(&k, false);
 	if (x->c->ghost ||
-	    (size != UINT64_MAX && store_find(&k, true, &h->r, &h->policy, &none))) {
+	    (size != UINT64_MAX && pool_spares_one() && store_find(&k, true, &h->r, &h->policy, &none))) {
 		x->status = res.status;
 		upstream_answered(x);
 		memcpy(stored_head.p, buf_p(&x->u->s.src.in), n); /* all of it is this client's */
@@ -27840,7 +27852,7 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 	worker_open(cf, ls, n, ctl);
 	if (send(ctl, &ready, 1, MSG_NOSIGNAL) < 0)
 		_exit(EXIT_OTHER);
-	while (!worker_stops && (!draining || n_conns + n_fetches > 0)) {
+	while (!worker_stops && (!draining || n_conns + n_alone > 0)) {
 		loop_turn(wait_ms < 0 ? access_due_ms() : wait_ms);
 		access_flush(false);
 		wait_ms = front_settle(cf);
