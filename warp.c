@@ -25408,7 +25408,9 @@ exchange_respond(struct exchange *x, size_t n)
 		x->keep = true; /* until the tunnel ends */
 	else if (exchange_frame(x) < 0)
 		return exchange_head_bad(x);
-	else if (conf->middleware.x_sendfile && res.status != 204 && res.status != 304 &&
+	if (x->route->cache && conf->cache.store && !tunnel)
+		cache_spoil(x);
+	if (conf->middleware.x_sendfile && !tunnel && res.status != 204 && res.status != 304 &&
 	    (res.count[F_X_SENDFILE] || res.count[F_X_ACCEL_REDIRECT])) {
 		if (x->hit)
 			cache_pass(x->hit, exchange_request(x));
@@ -25416,8 +25418,6 @@ exchange_respond(struct exchange *x, size_t n)
 	}
 	if (x->hit && (s = cache_answer(x, n)) != STEP_WAIT)
 		return s;
-	if (x->route->cache && conf->cache.store && !tunnel)
-		cache_spoil(x);
 	if (conf->has_gzip && !tunnel)
 		answer_zip(x, &res, x->down.body.left);
 	if (!answer_write(head_begin(), x, &res))
