@@ -12566,7 +12566,8 @@ man_line(FILE *to, const char *s)
 	if (*s == '.' || *s == '\'')
 		fputs("\\&", to);
 	for (; *s; s++)
-		fputs(*s == '\\' ? "\\e" : *s == '-' ? "\\-" : (char[]){ *s, '\0' }, to);
+		fputs(*s == '\\' ? "\\e" : *s == '-' ? "\\-" : *s == ',' && s[1] != ' ' ? ", "
+		    : (char[]){ *s, '\0' }, to); /* lists can be broken there */
 	fputc('\n', to);
 }
 
