@@ -34877,7 +34877,7 @@ static const char usage_text[] =
     "                                explain what would become of a request\n"
     "       warp -s VERB [ARG]       tell the running warp: status, reload, quit, stop,\n"
     "                                upgrade; restart, start or stop NAME (a process);\n"
-    "                                drain or enable UPSTREAM/INSTANCE\n"
+    "                                drain or enable UPSTREAM/INSTANCE; purge PATH\n"
     "  -d  into the background, once it accepts    -p FILE  pid file\n"
     "  -n FD  a newline to FD once it accepts      -D  every configuration key\n"
     "  -V  version                                 -h  this help\n"
