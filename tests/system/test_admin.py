@@ -215,7 +215,7 @@ def test_an_instance_by_any_spelling(two):
     ("/drain/app/%zz", 400, "the name is malformed or too long\n"),
     ("/drain/app/a%0Ab", 400, "the name is malformed or too long\n"),
     ("/drain/app/" + "x" * 500, 400, "the name is malformed or too long\n"),
-    ("/reload/x", 404, None), ("/quitx", 404, None), ("/purge/x", 501, "not supported yet\n")])
+    ("/reload/x", 404, None), ("/quitx", 404, None), ("/purge/x", 404, "there is no cache; see cache.size_bytes\n")])
 def test_verbs_that_cannot_be(two, target, status, text):
     m = two.admin.ask(target, method="POST")
     assert m.status == status and (text is None or m.text == text)
@@ -231,7 +231,7 @@ def test_command_line(two, run):
     for args, want in ((("restart", "wbe"), "warp: no process 'wbe'\n"),
                        (("drain", "apq/0"), "warp: no upstream 'apq', did you mean 'app'?\n"),
                        (("restart",), "warp: restart needs a name: /restart/NAME\n"),
-                       (("purge", "x"), "warp: not supported yet\n")):
+                       (("purge", "x"), "warp: there is no cache; see cache.size_bytes\n")):
         p = tell(*args)
         assert (p.returncode, p.stdout) == (4, "") and p.stderr.endswith(want), p.stderr
 

@@ -91,10 +91,11 @@ BAD = {
     "TOML: text without end": ('[server]\nuser = "x\n' + R, None, "(?i)string|quote|line|text"),
     "TOML: the same key twice": ("[server]\nhttp_port = 1\nhttp_port = 2\n" + R, "http_port = 2",
         "(?i)twice|again|duplicate|already|defined"),
-    "not yet: static files": ("[[routes]]\nstatic_dir = '/srv'\n", "static_dir", "not supported yet"),
+    "files and an upstream": (R + "static_dir = '/srv'\n", None, "static_dir|exclude"),
+    "a key of files without files": (R + "listing = true\n", "listing", "static_dir"),
     "not yet: uwsgi": ('[upstreams.app]\nurl = "uwsgi://h:1"\n[[routes]]\nupstream = "app"\n', "uwsgi", "not supported yet"),
     "not yet: a dialect": ('[webserver]\nupstream = "h:1"\n', "webserver", "not supported yet"),
-    "not yet: gzip": ("[middleware]\ngzip_compression_enabled = true\n" + R, "gzip", "not supported yet"),
+    "not yet: names of a subscription server": ('[upstreams.app]\nsubscription = ":1"\n[[routes]]\nupstream = "app"\n', "subscription", "not supported yet"),
 }
 
 

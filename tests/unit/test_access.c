@@ -47,7 +47,7 @@ log_open(const char *format, int fd)
 
 /* A log that is a file; what was written so far is its content. */
 static void
-file_open(const char *format)
+file_log(const char *format)
 {
 	log_open(format, ends[1] = memfd_create("log", 0));
 }
@@ -65,7 +65,7 @@ log_text(void)
 }
 
 static void
-file_close(void)
+log_end(void)
 {
 	log_close();
 	close(ends[1]);
@@ -110,14 +110,14 @@ expect_line(const char *reason, const char *format, struct slice request, const 
 {
 	struct slice got;
 
-	file_open(format);
+	file_log(format);
 	line_of(request);
 	got = log_text();
 	if (!slice_eq(got, slice_of(want))) {
 		print_error("%s\n--- got\n%.*s--- wanted\n%s", reason, (int)got.n, got.p, want);
 		fail();
 	}
-	file_close();
+	log_end();
 }
 
 /* ---- formats ---- */
@@ -181,7 +181,7 @@ test_absent(void **state)
 	struct exchange x = { .status = 499, .start_us = now_us, .up_start_us = now_us - 2000 };
 
 	(void)state;
-	file_open("$client $status $secs $upstream $instance $upstream_secs $route");
+	file_log("$client $status $secs $upstream $instance $upstream_secs $route");
 	access_line(&x, NULL);
 	x.route = &route;
 	route.description = S("the shop");
@@ -193,7 +193,7 @@ test_absent(void **state)
 	access_line(&x, NULL);
 	assert_true(slice_eq(log_text(), S("- 499 0.000 - - 0.002 -\n- 499 0.000 app - 0.002 the shop\n"
 	    "- - 0.000 app - - 7\n")));
-	file_close();
+	log_end();
 }
 
 static void
@@ -271,14 +271,14 @@ test_every_byte(void **state)
 		for (int c = 0; c < 256; c++) {
 			struct slice got;
 			b[1] = (char)c;
-			file_open(formats_of[k]);
+			file_log(formats_of[k]);
 			access_line(&x, &h);
 			got = log_text();
 			assert_true(k == 1 || json_is_good(got));
 			assert_ptr_equal(memchr(got.p, '\n', got.n), got.p + got.n - 1);
 			for (size_t i = 0; i + 1 < got.n; i++)
 				assert_true(got.p[i] >= ' ' && got.p[i] < 0x7f);
-			file_close();
+			log_end();
 		}
 }
 
@@ -321,12 +321,12 @@ test_cut_short(void **state)
 			char *copy = malloc(n ? n : 1); /* so that a sanitizer sees the end */
 			struct slice got;
 			memcpy(copy, request, n);
-			file_open(all[k]);
+			file_log(all[k]);
 			line_of((struct slice){ copy, n });
 			got = log_text();
 			assert_true(got.n > 0 && got.p[got.n - 1] == '\n');
 			assert_true(k > 0 || json_is_good(got));
-			file_close();
+			log_end();
 			free(copy);
 		}
 }
@@ -349,7 +349,7 @@ static void
 test_when_due(void **state)
 {
 	(void)state;
-	file_open("$status");
+	file_log("$status");
 	assert_int_equal(access_due_ms(), -1);
 	line_of(S(HEAD "\r\n"));
 	assert_int_equal(access_due_ms(), LOG_FLUSH_MS);
@@ -364,7 +364,7 @@ test_when_due(void **state)
 		line_of(S(HEAD "\r\n"));
 	turn(0); /* much is written at once */
 	assert_int_equal(access_log.sink.n, 0);
-	file_close();
+	log_end();
 }
 
 /* Reads what a pipe or socket holds. */
@@ -633,8 +633,8 @@ static const struct {
 	{ "upgrade", "/upgrade", NULL, M_POST, 200, "upgrade" },
 	{ "a name is missing", "/restart", NULL, M_POST, 400, "needs a name" },
 	{ "an unknown name", "/restart/app", NULL, M_POST, 404, "no process 'app'" },
-	{ "later, with a name", "/purge/app", NULL, M_POST, 501, "not supported yet" },
-	{ "later, by GET", "/purge/x", NULL, M_GET, 405, "wrong method" },
+	{ "a purge without a cache", "/purge/app", NULL, M_POST, 404, "there is no cache" },
+	{ "a purge by GET", "/purge/x", NULL, M_GET, 405, "wrong method" },
 };
 
 static void

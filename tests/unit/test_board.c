@@ -85,7 +85,7 @@ static void
 places_all(void)
 {
 	if (flight_begin(&x, &inst))
-		flight_end(&x, &inst);
+		flight_end(x.parity, &inst);
 }
 
 static void

@@ -12,6 +12,7 @@
 /* Appended to rows that are about another section. */
 #define UP "[upstreams.app]\nhost = \"127.0.0.1\"\nport = 3000\n"
 #define ROUTE_TO_APP UP "[[routes]]\nupstream = \"app\"\n"
+#define FILES "[[routes]]\nstatic_dir = \"/tmp\"\n"
 
 static char dir[] = "/tmp/warp-conf-XXXXXX";
 static char file[sizeof dir + 16];
@@ -226,7 +227,7 @@ static const struct row errors[] = {
 	{ ROUTE_TO_APP "path_perfix = \"/\"\n", "6:1: error: unknown key 'path_perfix' in routes, did you mean 'path_prefix'?" },
 
 	/* routes: actions */
-	{ UP "[[routes]]\npath_prefix = \"/\"\n", "4:3: error: routes: expected an action: upstream, redirect or respond" },
+	{ UP "[[routes]]\npath_prefix = \"/\"\n", "4:3: error: routes: expected an action: upstream, static_dir, redirect or respond" },
 	{ ROUTE_TO_APP "redirect = \"/\"\n", "6:1: error: routes: upstream and redirect exclude each other" },
 	{ UP "[[routes]]\nupstream = \"ap\"\n", "5:12: error: routes.upstream: there is no [upstreams.ap], did you mean 'app'?" },
 	{ UP "[[routes]]\nupstream = \"backend\"\n", "5:12: error: routes.upstream: there is no [upstreams.backend]\n" },
@@ -264,6 +265,29 @@ static const struct row errors[] = {
 	{ ROUTE_TO_APP "rate_limit = { requests = 1, key = \"user\" }\n", "routes.rate_limit.key: expected one of ip, got the text \"user\"" },
 	{ ROUTE_TO_APP "buffer_request = \"1k\"\n", "routes.buffer_request: expected a number of bytes, got the text \"1k\"" },
 	{ ROUTE_TO_APP "max_body_bytes = -1\n", "routes.max_body_bytes: expected a number of bytes, got -1" },
+
+	/* routes: files */
+	{ ROUTE_TO_APP "static_dir = \"/\"\n", "6:1: error: routes: upstream and static_dir exclude each other" },
+	{ ROUTE_TO_APP "index = \"x\"\n", "6:1: error: routes: index belongs to static_dir" },
+	{ ROUTE_TO_APP "fallback = \"/x\"\n", "routes: fallback belongs to static_dir" },
+	{ ROUTE_TO_APP "listing = true\n", "routes: listing belongs to static_dir" },
+	{ ROUTE_TO_APP "dot_files = true\n", "routes: dot_files belongs to static_dir" },
+	{ ROUTE_TO_APP "cache_control = \"x\"\n", "routes: cache_control belongs to static_dir" },
+	{ "[[routes]]\nstatic_dir = \"\"\n", "2:14: error: routes.static_dir: must not be empty" },
+	{ FILES "fallback = \"/\"\n", "3:12: error: routes.fallback: expected a file of static_dir" },
+	{ FILES "fallback = \"/a/../b\"\n", "3:12: error: routes.fallback: expected a file of static_dir" },
+	{ FILES "cache_control = \"a\\nb\"\n", "3:17: error: routes.cache_control: a header field cannot hold control characters" },
+	{ FILES "status = 301\n", "3:1: error: routes: status belongs to redirect" },
+
+	/* cache and middleware */
+	{ UP "[cache]\nmax_object_bytes = 0\n", "5:20: error: cache.max_object_bytes: expected a number of bytes from 1" },
+	{ UP "[cache]\nredis_timeout_ms = 1001\n", "cache.redis_timeout_ms: expected a number from 1 to 1000, got 1001" },
+	{ UP "[cache]\nredis_url = \"redis://me@x\"\n", "5:13: error: cache.redis_url: expected user:password@" },
+	{ UP "[cache]\nredis_url = \"rediss://127.0.0.1\"\n", "cache.redis_url: rediss needs the name of a host" },
+	{ UP "[cache]\nredis_url = \"\"\n", "cache.redis_url: must not be empty" },
+	{ UP "[middleware]\ngzip_level = 10\n", "5:14: error: middleware.gzip_level: expected a number from 1 to 9, got 10" },
+	{ UP "[middleware]\ngzip_min_bytes = -1\n", "middleware.gzip_min_bytes: expected a number of bytes, got -1" },
+	{ UP "[middleware]\ngzip_types = \"text/html\"\n", "middleware.gzip_types: expected a list of texts" },
 };
 
 static void
@@ -310,11 +334,6 @@ test_file_cannot_be_read(void **state)
 /* ---- not supported yet ---- */
 
 static const struct row later[] = {
-	{ UP "[cache]\nmax_object_bytes = 0\n", "5:20: error: cache.max_object_bytes: expected a number of bytes from 1" },
-	{ UP "[cache]\nredis_timeout_ms = 1001\n", "cache.redis_timeout_ms: expected a number from 1 to 1000, got 1001" },
-	{ UP "[cache]\nredis_url = \"redis://me@x\"\n", "5:13: error: cache.redis_url: expected user:password@" },
-	{ UP "[cache]\nredis_url = \"rediss://127.0.0.1\"\n", "cache.redis_url: rediss needs the name of a host" },
-	{ UP "[cache]\nredis_url = \"\"\n", "cache.redis_url: must not be empty" },
 	{ UP "[webserver]\nupstream = \"localhost:1\"\n", "4:2: error: webserver: not supported yet" },
 	{ UP "[webserver]\n", "4:2: error: webserver: not supported yet" },
 	{ UP "[[hosts]]\ndomain_name = \"x\"\n", "4:3: error: hosts: not supported yet" },
@@ -329,17 +348,6 @@ static const struct row later[] = {
 	{ UP "modifier1 = 5\n", "upstreams.app.modifier1: not supported yet" },
 	{ UP "protocol = \"uwsgi\"\n", "4:12: error: upstreams.app.protocol: not supported yet" },
 	{ "[upstreams.a]\nurl = \"uwsgi://x:1\"\n", "uwsgi upstreams are not supported yet" },
-	{ "[[routes]]\nstatic_dir = \"/x\"\n", "2:14: error: routes.static_dir: not supported yet" },
-	{ ROUTE_TO_APP "index = \"x\"\n", "routes.index: not supported yet" },
-	{ ROUTE_TO_APP "fallback = \"x\"\n", "routes.fallback: not supported yet" },
-	{ ROUTE_TO_APP "listing = true\n", "routes.listing: not supported yet" },
-	{ ROUTE_TO_APP "cache_control = \"x\"\n", "routes.cache_control: not supported yet" },
-	{ ROUTE_TO_APP "cache = true\n", "routes.cache: not supported yet" },
-	{ ROUTE_TO_APP "gzip = true\n", "routes.gzip: not supported yet" },
-	{ UP "[middleware]\nx_sendfile_enabled = true\n", "5:22: error: middleware.x_sendfile_enabled: not supported yet" },
-	{ UP "[middleware]\nx_sendfile_root = \"/\"\n", "middleware.x_sendfile_root: not supported yet" },
-	{ UP "[middleware]\ngzip_compression_enabled = true\n", "middleware.gzip_compression_enabled: not supported yet" },
-	{ UP "[middleware]\ngzip_types = [\"a\"]\n", "middleware.gzip_types: not supported yet" },
 };
 
 /* ---- TLS; what is wrong with certificates is in test_certs and the system tests ---- */
@@ -431,7 +439,7 @@ static const struct row off[] = {
 	{ UP "[cache]\nsize_bytes = 0\nredis_url = \"redis://x\"\n", "" },
 	{ UP "hold_secs = 0\nslow_start_secs = 0.0\nmodifier1 = 0\nprotocol = \"http\"\n", "" },
 	{ "[[upstreams.a.instances]]\nsocket = \"/x\"\nbackup = false\nmax_connections = 0\n", "" },
-	{ ROUTE_TO_APP "gzip = false\ncache = false\nlisting = false\n", "" },
+	{ ROUTE_TO_APP "gzip = false\ncache = false\n", "" },
 	{ UP "[middleware]\ngzip_compression_enabled = false\nx_sendfile_enabled = false\n", "" },
 	{ "[server]\nhttps_port = 443\n" UP, "2:14: warning: server.https_port: not bound, as TLS is not enabled" },
 };

@@ -77,7 +77,7 @@ test_places(void **state)
 	assert_int_equal(b->in_flight, 2);
 	assert_int_equal(board->flights[3][0][0], 1);
 	now_ms = 6000;
-	flight_end(&xs[0], &insts[0]);
+	flight_end(xs[0].parity, &insts[0]);
 	assert_int_equal(b->in_flight, 1);
 	assert_int_equal(board->flights[3][0][0], 0);
 	assert_int_equal(b->used_ms, 6000);
@@ -121,10 +121,10 @@ test_quiet_is_told(void **state)
 	(void)state;
 	assert_true(flight_begin(&xs[0], &insts[0]) && flight_begin(&xs[0], &insts[0]));
 	insts[0].board->run = RUN_DRAINING;
-	flight_end(&xs[0], &insts[0]);
+	flight_end(xs[0].parity, &insts[0]);
 	assert_int_equal(front_settle(&none), -1);
 	assert_string_equal(told(), "");
-	flight_end(&xs[0], &insts[0]);
+	flight_end(xs[0].parity, &insts[0]);
 	assert_int_equal(front_settle(&none), -1);
 	assert_string_equal(told(), "Z");
 	assert_int_equal(front_settle(&none), -1);
@@ -144,9 +144,9 @@ test_quiet_of_an_epoch(void **state)
 	assert_true(flight_begin(&xs[1], &insts[0]));
 	assert_int_equal(b->flights[0], 1);
 	assert_int_equal(b->flights[1], 1);
-	flight_end(&xs[1], &insts[0]);
+	flight_end(xs[1].parity, &insts[0]);
 	assert_false(quiet_due);
-	flight_end(&xs[0], &insts[0]);
+	flight_end(xs[0].parity, &insts[0]);
 	assert_true(quiet_due);
 	assert_int_equal(b->in_flight, 0);
 }

@@ -205,7 +205,7 @@ rate_setup(void **state)
 
 /* How many of n pass at once. */
 static unsigned
-passes(const struct rate_limit *r, uint64_t tag, unsigned n)
+let_pass(const struct rate_limit *r, uint64_t tag, unsigned n)
 {
 	unsigned yes = 0;
 
@@ -240,13 +240,13 @@ test_rate(void **state)
 		const struct rate_limit *r = &rows[i].r;
 
 		rate_setup(NULL);
-		row_int(rows[i].why, S(""), "at once", passes(r, 7, 100), rows[i].at_once);
+		row_int(rows[i].why, S(""), "at once", let_pass(r, 7, 100), rows[i].at_once);
 		row_int(rows[i].why, S(""), "wait", rate_take(r, 7), rows[i].wait_s);
 		row_int(rows[i].why, S(""), "somebody else", rate_take(r, 8), 0);
 		now_us += (int64_t)r->per_ms * 1000;
-		row_int(rows[i].why, S(""), "later", passes(r, 7, 100), rows[i].later);
+		row_int(rows[i].why, S(""), "later", let_pass(r, 7, 100), rows[i].later);
 		now_us += (int64_t)r->per_ms * 1000 * 100;
-		row_int(rows[i].why, S(""), "much later", passes(r, 7, 100), rows[i].at_once);
+		row_int(rows[i].why, S(""), "much later", let_pass(r, 7, 100), rows[i].at_once);
 	}
 	rows_end();
 }
@@ -281,10 +281,10 @@ test_rate_lowered(void **state)
 
 	(void)state;
 	rate_setup(NULL);
-	assert_int_equal(passes(&slow, 7, 100), 5);
+	assert_int_equal(let_pass(&slow, 7, 100), 5);
 	assert_int_equal(rate_take(&fast, 7), 1);
 	now_us += 1000000;
-	assert_int_equal(passes(&fast, 7, 100), 10);
+	assert_int_equal(let_pass(&fast, 7, 100), 10);
 }
 
 /* As many clients as a set of cells has are told apart; one more takes the
