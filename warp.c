@@ -19586,7 +19586,7 @@ dashboard_head(void)
  * Offers  admin_answer.
  * Calls   base, arena, clock, path, addr, json, policy (purge_parse), keys (AT), hints,
  *         upstreams (upstream_find), conf out, board, store (store_stats), roster, tls,
- *         usage, dashboard. Figures are read off the board, whichever worker is asked. A new figure is one
+ *         redis (its figures), usage, dashboard. Figures are read off the board, whichever worker is asked. A new figure is one
  *         row: in counters[] if each worker counts it, else a SAY beside its like.
  *         A row names the value, then where it is shown: as a member of /status,
  *         as a metric with its help, as a column of the tables; any of these may
