@@ -11707,6 +11707,23 @@ route_rewrite(struct reader *r, struct route_read *rr)
 	}
 }
 
+/* A hash of how the route changes what the upstream is asked; 0: it does not. */
+static uint32_t
+route_asks(const struct route *r)
+{
+	const struct pairs *add = &r->add_headers;
+	uint64_t h = 0;
+
+	for (int i = 0; i < add->n; i++)
+		h = hash64(hash64(h, add->v[i].name.p, add->v[i].name.n + 1), add->v[i].value.p,
+		    add->v[i].value.n);
+	for (int i = 0; i < r->remove_headers.n; i++)
+		h = hash64(h, r->remove_headers.v[i].p, r->remove_headers.v[i].n + 1);
+	if (r->has_rewrite || r->strip_prefix)
+		h = hash64(hash64(h, r->path.p, r->path.n), r->rewrite.p, r->rewrite.n);
+	return (uint32_t)h;
+}
+
 static void
 route_read(struct reader *r, struct route *out, const struct toml *t)
 {
@@ -11737,6 +11754,7 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	if (!toml_get(t, "cache"))
 		out->cache = true;
 	out->cache = out->cache && out->action == ACT_UPSTREAM && r->conf->cache.size_bytes > 0;
+	out->asks = route_asks(out);
 	if (rate && rate->kind == TOML_TABLE && !toml_get(rate, "requests"))
 		table_error(r, rate, "rate_limit needs requests");
 	if (out->rate.burst == 0)
@@ -19586,7 +19604,7 @@ dashboard_head(void)
  * Offers  admin_answer.
  * Calls   base, arena, clock, path, addr, json, policy (purge_parse), keys (AT), hints,
  *         upstreams (upstream_find), conf out, board, store (store_stats), roster, tls,
- *         redis (its figures), usage, dashboard. Figures are read off the board, whichever worker is asked. A new figure is one
+ *         redis (redis), usage, dashboard. Figures are read off the board, whichever worker is asked. A new figure is one
  *         row: in counters[] if each worker counts it, else a SAY beside its like.
  *         A row names the value, then where it is shown: as a member of /status,
  *         as a metric with its help, as a column of the tables; any of these may
@@ -24143,9 +24161,19 @@ pass_note(const struct store_key *k, bool passes_by)
 	passes[k->hash % CACHE_PASSES].until_ms = (uint32_t)now_ms + CACHE_PASS_MS;
 }
 
+/* Who is asked, and how, ends a key: what two upstreams say of one target is two things,
+ * or one upstream that a route asks in a way of its own. */
+static void
+asker_write(struct text *t, const struct route *r)
+{
+	text_char(t, ' ');
+	text_str(t, r->upstream->name);
+	if (r->asks != 0)
+		text_fmt(t, "#%08x", r->asks);
+}
+
 /* The key of the request and, with the names that Vary says, of a variant; salt tells
- * these from variants of before the names were forgotten. What two upstreams would say of
- * one target is two things. False: it is too long. */
+ * these from variants of before the names were forgotten. False: it is too long. */
 static bool
 cache_key(const struct exchange *x, const struct head *rq, struct slice names, uint32_t salt,
     struct store_key *k)
@@ -24154,8 +24182,7 @@ cache_key(const struct exchange *x, const struct head *rq, struct slice names, u
 	struct text t = { key, 0, sizeof key, false }, v = { vary, 0, sizeof vary, false };
 
 	policy_key(&t, x->hit->https, rq);
-	text_char(&t, ' ');
-	text_str(&t, x->route->upstream->name);
+	asker_write(&t, x->route);
 	if (names.n > 0) {
 		text_hex(&v, salt, 1);
 		text_char(&v, '\n');
@@ -24178,16 +24205,15 @@ cache_forget(struct slice key)
 	redis_delete(text_slice(&t)); /* variants are not found without their names */
 }
 
-/* Purges what is stored under a key of policy_key, of that upstream, in all variants. */
+/* Purges what is stored under a key of policy_key, by r, in all variants. */
 static void
-cache_purge(struct slice target, const struct upstream *up)
+cache_purge(struct slice target, const struct route *r)
 {
 	char key[STORE_KEY_MAX];
 	struct text t = { key, 0, sizeof key, false };
 
 	text_add(&t, target);
-	text_char(&t, ' ');
-	text_str(&t, up->name);
+	asker_write(&t, r);
 	if (!t.full)
 		cache_forget(text_slice(&t));
 }
@@ -25268,7 +25294,7 @@ cache_spoil(const struct exchange *x)
 		return;
 	n = policy_spoilt(&t, keys, conn_is_tls(x->c) || came_by_https(x, rq), rq, &res);
 	for (int i = 0; i < n; i++)
-		cache_purge(keys[i], x->route->upstream);
+		cache_purge(keys[i], x->route);
 }
 
 /* Begins to store the answer res, which p allows: in h->w, or in a new entry. Where the
@@ -25337,6 +25363,9 @@ cache_renew(struct exchange *x, const struct head *rq, size_t n)
 		h->policy = p;
 		if (store_update(&h->r, &p, text_slice(&merged))) /* else it is asked about again */
 			redis_keep(&h->r);
+	} else { /* it stays as it was, but is sent to nobody unasked */
+		h->policy.fresh_s = h->policy.while_s = h->policy.error_s = 0;
+		store_update(&h->r, &h->policy, text_slice(&stored_head));
 	}
 	hit_unfill(h);
 	x->status = 304;

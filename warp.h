@@ -1102,6 +1102,7 @@ struct route {
 	struct rate_limit rate;
 	int64_t buffer_request;                 /* bytes in memory; -1: stream */
 	bool websocket, gzip, cache;
+	uint32_t asks;                          /* see route_asks */
 };
 
 /* ==== route =============================================================== */
