@@ -24426,6 +24426,7 @@ cache_look(struct exchange *x)
 	struct hit *h = x->hit;
 	struct store_key k;
 	enum cache_use use;
+	bool by;
 
 	store_drop(&h->r);
 	h->checks_due = false;
@@ -24449,7 +24450,10 @@ cache_look(struct exchange *x)
 	}
 	if (h->only)
 		return exchange_error(x, 504, "it is not stored", S(""));
-	if (!h->stores || h->alone || pass_known(&k) || !store_begin(&k, &h->w))
+	by = pass_known(&k);
+	if (by && !h->checks_due && rq->count[F_IF_NONE_MATCH] + rq->count[F_IF_MODIFIED_SINCE] > 0)
+		h->stores = false; /* the upstream need not send what this client has */
+	if (!h->stores || h->alone || by || !store_begin(&k, &h->w))
 		return STEP_WAIT;
 	if (h->w.writing)
 		return h->r.entry || !redis_ask_for(h, &k) ? STEP_WAIT : STEP_AGAIN;

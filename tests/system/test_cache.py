@@ -422,6 +422,23 @@ def test_conditions_of_clients(cached):
     assert o.count("/x") == 1
 
 
+@pytest.mark.parametrize("field", ["Cache-Control: private", "Cache-Control: no-store", "Set-Cookie: a=b", "X-Says-Nothing: 1"])
+def test_conditions_pass_by_with_the_rest(cached, field):
+    """The origin judges the conditions of what cannot be stored, once that is known; what can be is stored at once."""
+    w, o = cached()
+    tag, since = 'ETag: "1"', date(-100)
+    o.page("/e", says(field, tag))
+    o.page("/m", says(field, "Last-Modified: " + since))
+    for t, cond in (("/e", 'If-None-Match: "1"'), ("/m", "If-Modified-Since: " + since)):
+        w.ask(t)
+        assert [w.ask(t, cond).status for _ in range(3)] == [304] * 3 and o.count(t) == 4
+        assert w.ask(t, cond, "Authorization: Basic eDp5").status == 304
+        assert w.ask(t).text == t + " 6"
+        o.page(t, says(MINUTE, tag))
+        w.ask(t)
+        assert hit(w.ask(t))
+
+
 def test_if_match_is_the_origins_business(cached):
     """RFC 9110 13.1.1: a cache passes it on or ignores it, and never answers 412 itself."""
     w, o = cached()
