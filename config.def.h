@@ -240,6 +240,7 @@
 #define FILES_KEPT     128   /* paths remembered; an open file each, or its bytes */
 #define FILES_SLOTS    256   /* of their table; power of 2 */
 #define FILES_LOOK_MS  1000  /* before a path is looked at anew */
+#define FILES_REST_MS  5000  /* not asked for so long: forgotten, its descriptor closed */
 #define FILE_SMALL     4096  /* files up to that are kept in memory */
 #define SENDFILE_MIN   16384 /* shorter pieces are copied: one send, with the head */
 #define SENDFILE_BYTES 524288 /* at most in one turn */

@@ -21857,9 +21857,10 @@ maintenance_answer(const struct upstream *up, struct answer *a)
  * Owns    the directories that are served, and what was found at paths below
  *         them: open files, the bytes of small ones, or why there is none.
  * Offers  files_open, file_find, file_give, file_list, file_name, file_is_hidden.
- * Calls   base, arena, clock, log, path, usage, heads, maintenance. No path leads out of its directory:
- *         links inside are followed, others refused. A path is looked at anew
- *         after FILES_LOOK_MS. A disk that blocks is all a worker waits for. */
+ * Calls   base, arena, clock, log, path, timer, usage, heads, maintenance. No path leads
+ *         out of its directory: links inside are followed, others refused. A path is
+ *         looked at anew after FILES_LOOK_MS. A disk that blocks is all a worker waits
+ *         for. */
 
 static struct root *roots;            /* by route; behind them x_sendfile_root's */
 static struct file *file_slots[FILES_SLOTS];
@@ -22164,6 +22165,22 @@ file_forget(struct file *f)
 	file_give(f);
 }
 
+/* Forgets what nobody has asked for lately, again and again while there is something: the
+ * room of a deleted file is free then, and its file system can be unmounted. */
+static void
+files_rest(struct timer *t)
+{
+	struct file *f;
+
+	while (n_files > 0 && (f = OWNER(files_used.prev, struct file, used)) &&
+	    now_ms - f->looked_ms >= FILES_REST_MS)
+		file_forget(f);
+	if (n_files > 0)
+		timer_set(t, FILES_REST_MS);
+}
+
+static struct timer files_timer = { .fire = files_rest };
+
 /* Whether f is still what fd is (-1: nothing, because of err). */
 static bool
 file_is_same(const struct file *f, int fd, int err)
@@ -22220,6 +22237,7 @@ file_find(unsigned root, struct slice path)
 	}
 	link_drop(&f->used);
 	link_add(&files_used, &f->used);
+	timer_keep(&files_timer, FILES_REST_MS);
 	f->uses++;
 	return f;
 }

@@ -139,6 +139,20 @@ def test_rewritten_within_a_tick(warp, tree):
     assert not stale
 
 
+@pytest.mark.limit(40)
+def test_deleted_files_are_let_go(warp, tree):
+    """What was deleted, and nobody asks for, is not kept open: its room on the disk is free."""
+    w = warp(conf(dict(path_prefix="/", static_dir=tree.root)))
+    tree.write("root/deleted.bin", b"x" * MB)
+    assert len(w.ask("/deleted.bin").body) == MB
+
+    def kept():
+        return [f for pid in w.children() for f in os.listdir("/proc/%d/fd" % pid) if "deleted.bin" in os.readlink("/proc/%d/fd/%s" % (pid, f))]
+    assert kept()
+    os.unlink(tree.path("root/deleted.bin"))
+    eventually(lambda: not kept(), timeout=15 * SLOW)
+
+
 # ---- names -------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("end", ["", "/"])
