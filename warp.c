@@ -25238,7 +25238,7 @@ upstream_drained(struct flow *rest)
 static enum step
 exchange_sendfile(struct exchange *x, size_t n)
 {
-	static char buf[TARGET_MAX];
+	static char buf[PATH_MAX];
 	struct text t = { buf, 0, sizeof buf, false };
 	struct flow rest = x->down;
 	bool sent = x->up.state == FLOW_OFF || x->up.state == FLOW_DONE;
@@ -26197,8 +26197,8 @@ file_of_directory(unsigned root, const struct files_conf *fc, struct text *path)
 static enum step
 gate_files(struct exchange *x, const struct head *h, struct slice path)
 {
-	static char buf[TARGET_MAX];
-	struct text t = { buf, 0, sizeof buf - NAME_MAX, false };
+	static char buf[PATH_MAX];
+	struct text t = { buf, 0, sizeof buf, false };
 	const struct files_conf *fc = &x->route->files;
 	unsigned root = (unsigned)(x->route - conf->table.routes);
 	bool bare = path.p[path.n - 1] != '/' && x->route->path_kind == PATH_PREFIX &&
