@@ -24070,6 +24070,8 @@ exchange_content(struct exchange *x, const struct head *h, struct content *c, in
 	uint64_t size = (uint64_t)c->f->st.st_size, n = size;
 	bool parts;
 
+	c->vary |= x->route->gzip && type_is_zipped(c->type) && size >= conf->middleware.gzip_min;
+	c->vary &= !head_has(&res, F_VARY, "Accept-Encoding");
 	if (status == 200 || status == 206) /* an application's 206 is of no part of the file */
 		status = x->method == M_GET || x->method == M_HEAD ? conditions_check(h, c->etag,
 		    c->modified_s) : 200; /* of other methods it has acted on them */
@@ -24137,8 +24139,6 @@ exchange_file(struct exchange *x, const struct head *h, struct file *f, const st
 	other = c.f != f;
 	c.etag = (struct slice){ c.f->etag, c.f->etag_n };
 	c.modified_s = c.f->st.st_mtim.tv_sec;
-	c.vary |= x->route->gzip && type_is_zipped(f->type) &&
-	    (uint64_t)f->st.st_size >= conf->middleware.gzip_min;
 	head_clear(&res);
 	if (conf->server.server_tokens)
 		head_add(&res, S("Server"), S("warp/" VERSION));

@@ -100,6 +100,16 @@ def test_cached_route(warp, app, tree):
             assert other.head(TIMEOUT).status == 200 and time.monotonic() - begun < 1.5 * SLOW
 
 
+@pytest.mark.parametrize("said", [(), ("Vary: Accept-Encoding",)])
+def test_vary_of_all_answers(warp, app, tree, said):
+    """What could have been compressed says so in its 304 and 206 too."""
+    w = warp(sending(tree, app=app, middleware={"gzip_compression_enabled": True, "gzip_min_bytes": 10}))
+    target = app.says(reply(b"", "X-Sendfile: a.txt", "Content-Type: text/plain", 'ETag: "q"', *said))
+    for fields, status in ((("Accept-Encoding: gzip",), 200), ((), 200), (('If-None-Match: "q"',), 304), (("Range: bytes=0-1",), 206)):
+        m = w.ask(target, *fields)
+        assert m.status == status and m.all("Vary") == ["Accept-Encoding"], m.fields
+
+
 # ---- what changes ----------------------------------------------------------------------
 
 def test_neighbour_comes_later(warp, tree):
