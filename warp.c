@@ -23873,8 +23873,8 @@ tag_weaken(struct head *h)
 static void
 answer_zip(struct exchange *x, struct head *h, uint64_t n)
 {
-	enum body_kind kind = x->method == M_HEAD && h->count[F_CONTENT_LENGTH] ? BODY_LENGTH
-	    : x->down.body.kind;
+	enum body_kind kind = x->method != M_HEAD ? x->down.body.kind
+	    : h->count[F_CONTENT_LENGTH] ? BODY_LENGTH : BODY_NONE;
 	const struct head *rq;
 	int weight;
 
