@@ -128,6 +128,24 @@ def test_checks_of_an_entry_that_is_gone(cached):
     assert [m.status for m in got] == [200, 200], [m.line for m in got]
 
 
+def test_head_of_what_arrives_in_chunks(warp, backend):
+    """HEAD finds an entry whose length nobody knows yet, where answers are compressed."""
+    o = Origin(backend)
+    go = threading.Event()
+    o.page("/x", raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n" +
+                     chunks(b"a" * 5000, last=False), go, chunks(b"b"), last=None))
+    conf = cache_conf(o)
+    conf["middleware"] = {"gzip_compression_enabled": True}
+    w = warp(toml_file(conf))
+    with w.client() as a:
+        a.send(request("/x"))
+        a.gather(1000, TIMEOUT)
+        m = w.ask("/x", "Accept-Encoding: gzip", method="HEAD")
+        assert m.status == 200 and hit(m) and not m.has("content-length") and m.get("content-encoding") == "gzip"
+        go.set()
+        assert a.response().body == b"a" * 5000 + b"b"
+
+
 # ---- fields ---------------------------------------------------------------------------
 
 @pytest.mark.parametrize("n", [253, 254, 255, 256])
