@@ -1,4 +1,5 @@
 """The cache, seen by a hostile eye: loops, entries half there, what one client's request does to another's."""
+import json
 import os
 import random
 import threading
@@ -328,3 +329,180 @@ def test_stale_answer_does_not_wait_for_an_instance(cached):
         m = w.ask("/x")
         assert said(m) == "STALE" and m.body == b"old"
         assert time.monotonic() - start < 0.5 * SLOW
+
+
+# ---- bodies whose length nobody knows ----------------------------------------------------
+
+def test_stalled_first_client_of_chunks(cached):
+    """The first client of a page in chunks reads nothing: who asks for it too gets it all the same."""
+    w, o = cached()
+    body = content("x", 3 * MB)
+    o.page("/x", says(MINUTE, body=body, chunked=True))
+    slow = Client(w.port, rcvbuf=2048)
+    slow.send(request("/x"))
+    slow.gather(1, TIMEOUT)
+    start = time.monotonic()
+    assert w.ask("/x").body == body
+    assert time.monotonic() - start < 3 * SLOW
+    slow.close()
+
+
+def test_chunks_that_are_more_than_the_cache(cached):
+    """Two clients of one endless page: the second one gets all of it, too."""
+    w, o = cached(size=MB)
+    body = content("x", 4 * MB)
+    go = threading.Event()
+
+    def page(c, m, n):
+        c.send(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks(body[:1000], last=False))
+        go.wait(TIMEOUT)
+        c.send(chunks(*(body[i:i + 10000] for i in range(1000, len(body), 10000))))
+    o.page("/x", page)
+    with w.client() as a, w.client() as b:
+        a.send(request("/x"))
+        a.gather(1000, TIMEOUT)
+        b.send(request("/x"))
+        b.gather(1000, 0.5 * TIMEOUT)
+        go.set()
+        got = {}
+        t = threading.Thread(target=lambda: got.update(a=a.response(timeout=TIMEOUT)))
+        t.start()
+        assert b.response(timeout=TIMEOUT).body == body
+        t.join()
+        assert got["a"].body == body
+
+
+# ---- what the client sees, and the log ------------------------------------------------------
+
+def test_gzip_and_conditions(warp, backend):
+    """Hits that are compressed: tags, Vary once, 304 for the weak tag with the same fields."""
+    o = Origin(backend)
+    o.page("/x", says(MINUTE, 'ETag: "a"', "Content-Type: text/plain", "Vary: Accept-Encoding", body="z" * 5000))
+    conf = cache_conf(o)
+    conf["middleware"] = {"gzip_compression_enabled": True, "via": True}
+    w = warp(toml_file(conf))
+    fill(w, "/x")
+    for fields in ("Accept-Encoding: gzip",), ():
+        m = w.ask("/x", *fields)
+        assert hit(m) and m.tokens("vary") == ["accept-encoding"]
+        assert m.get("etag") == ('W/"a"' if fields else '"a"')
+        assert len(m.all("content-length")) + len(m.all("transfer-encoding")) == 1
+        n = w.ask("/x", "If-None-Match: " + m.get("etag"), *fields)
+        assert n.status == 304 and n.tokens("vary") == ["accept-encoding"] and not n.has("content-encoding")
+        assert n.get("etag") == m.get("etag")
+        assert w.ask("/x", "If-None-Match: " + m.get("etag"), *fields, method="HEAD").status == 304
+    m = w.ask("/x", "Accept-Encoding: gzip", "Range: bytes=0-9")
+    assert m.status == 206 and not m.has("content-encoding") and m.body == b"z" * 10
+
+
+def test_pipeline_of_hits(cached):
+    w, o = cached()
+    for i in range(5):
+        fill(w, "/%d" % i)
+    with w.client() as c:
+        c.send(b"".join(request("/%d" % (i % 5)) for i in range(200)))
+        for i in range(200):
+            m = c.response()
+            assert hit(m) and m.text == "/%d 1" % (i % 5)
+
+
+def test_reader_of_a_silent_fetch_costs_nothing(cached):
+    w, o = cached()
+    go = threading.Event()
+    body = content("x", 300000)
+    o.page("/x", raw(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 300000\r\n\r\n" + body[:150000], go, body[150000:], last=None))
+    clients = crowd(w, 20, "/x")
+    slow = [Client(w.port, rcvbuf=2048) for _ in range(5)]
+    for c in slow:
+        c.send(request("/x"))
+    for c in clients:
+        c.gather(100000, TIMEOUT)
+    time.sleep(0.3)
+    was = ticks(w.children()[0])
+    time.sleep(1)
+    assert ticks(w.children()[0]) - was < 0.1
+    go.set()
+    assert all(m.body == body for m in answers(clients))
+    for c in slow:
+        c.close()
+
+
+def test_in_flight_is_nothing_in_the_end(warp, backend):
+    """Ghosts and fetches give back the places of an instance."""
+    o = Origin(backend)
+    conf = cache_conf(o, workers=2)
+    conf["upstreams"]["app"] = {"hold_secs": 5, "instances": [{**o.conf, "max_connections": 4}]}
+    w = warp(toml_file(conf))
+    go = threading.Event()
+    for i in range(4):
+        o.page("/s/%d" % i, after(go, says(MINUTE)))
+        c = w.client()
+        c.send(request("/s/%d" % i))
+        o.wait("/s/%d" % i)
+        lib.rst(c.sock) if i % 2 else c.close()
+    with w.client() as c:
+        c.send(request("/waits"))
+        time.sleep(0.3)
+        assert o.count("/waits") == 0
+        go.set()
+        assert c.response(timeout=TIMEOUT).status == 200
+    state = lambda: admin(w, "/status").json["upstreams"][0]["instances"][0]
+    eventually(lambda: state()["in_flight"] == 0, "nothing is in flight")
+    for i in range(4):
+        assert hit(w.ask("/s/%d" % i))
+
+
+def test_log_of_hits(warp, backend):
+    o = Origin(backend)
+    conf = cache_conf(o)
+    conf["middleware"] = {"log_requests": True}
+    conf["log"] = {"format": "json"}
+    w = warp(toml_file(conf))
+    w.ask("/x"), w.ask("/x", "Range: bytes=0-1"), w.ask("/x", "If-None-Match: *"), w.ask("/x", method="HEAD")
+    w.wait_stdout(r'(?s)(.*"/x"){4}')
+    lines = [json.loads(x) for x in w.stdout.splitlines() if x.startswith("{")]
+    assert [x["status"] for x in lines] == [200, 206, 304, 200], lines
+    assert [x.get("upstream") for x in lines] == ["app"] * 4, lines
+    assert all(x["request_id"] for x in lines) and len({x["request_id"] for x in lines}) == 4
+
+
+def test_expect_and_http_1_0(cached):
+    w, o = cached()
+    fill(w, "/x")
+    with w.client() as c:
+        c.send(request("/x", "Expect: 100-continue"))
+        m = c.response()
+        assert m.status == 200
+        c.send(request("/x", version="1.0"))
+        m = c.response()
+        assert m.body == b"/x 1" and m.get("connection") == "close"
+        assert not c.fill(TIMEOUT)
+    with w.client() as c:
+        for _ in range(3):
+            c.send(request("/x", "Connection: keep-alive", version="1.0"))
+            assert hit(c.response())
+
+
+def test_idle_stop_waits_for_a_fetch(cached):
+    """A rolling restart or drain of the instance lets a fetch without client end."""
+    w, o = cached()
+    go = threading.Event()
+    body = content("x", 100000)
+    o.page("/x", raw(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 100000\r\n\r\n" + body[:1000], go, body[1000:], last=None))
+    c = w.client()
+    c.send(request("/x"))
+    c.gather(500, TIMEOUT)
+    c.close()
+    state = lambda: admin(w, "/status").json["upstreams"][0]["instances"][0]
+    time.sleep(0.2)
+    assert state()["in_flight"] == 1
+    was = w.children()
+    w.signal(lib.signal.SIGHUP)
+    eventually(lambda: set(w.children()) - set(was), "a new worker")
+    time.sleep(0.5)
+    assert set(was) & set(w.children()), "it drains"
+    assert w.ask("/y").status == 200
+    go.set()
+    eventually(lambda: not set(was) & set(w.children()), "it has drained")
+    assert hit(w.ask("/x"))
+    eventually(lambda: state()["in_flight"] == 0, "nothing is in flight")
