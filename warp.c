@@ -25244,11 +25244,14 @@ exchange_sendfile(struct exchange *x, size_t n)
 	bool sent = x->up.state == FLOW_OFF || x->up.state == FLOW_DONE;
 	struct file *f = sendfile_name(&t) ? file_find((unsigned)conf->table.n, text_slice(&t)) : NULL;
 	struct content c = { .f = f };
+	struct slice said = head_field(&res, res.count[F_X_SENDFILE] ? F_X_SENDFILE
+	    : F_X_ACCEL_REDIRECT)->value;
 	int err = f ? f->err : ENOENT;
 
 	if (err) {
-		warn_calmly(&x->inst->up->calm, "upstream %s wants a file sent that cannot be: %s; see "
-		    "x_sendfile_root", x->inst->up->name, strerror(err));
+		warn_calmly(&x->inst->up->calm, "upstream %s wants %.*s sent, which cannot be: %s; see "
+		    "x_sendfile_root", x->inst->up->name, (int)MIN(said.n, (size_t)WHY_MAX), said.p,
+		    strerror(err));
 		if (f)
 			file_give(f);
 		return exchange_error(x, file_status(err), "the file cannot be sent", S(""));

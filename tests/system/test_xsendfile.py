@@ -380,6 +380,12 @@ def test_with_gzip(warp, app, tree):
     assert m.status == 206 and m.body == TEXT[:10] and not m.has("Content-Encoding")
 
 
+def test_log_of_what_cannot_be_sent(warp, app, tree):
+    w = warp(sending(tree, app=app))
+    assert w.ask(app.says(reply(b"ignored", "X-Accel-Redirect: /no such.txt"))).status == 404
+    w.wait_stderr("upstream app wants /no such.txt sent, which cannot be: No such file or directory; see x_sendfile_root")
+
+
 def test_log(warp, app, tree):
     w = warp(sending(tree, app=app, log={"access": "stdout", "format": "common"}))
     w.ask(app.says(reply(b"ignored", "X-Sendfile: a.txt")))
