@@ -29701,7 +29701,8 @@ pg_session(struct pg *p)
 	log_info("PostgreSQL at %s: listening for %s%s", p->to->addr.text, pc->channel.p,
 	    p->ch.tls ? ", with TLS" : "");
 	if (!pc->keep)
-		pg_purge(p->life, (struct slice){ NULL, 0 });
+		pg_purge(p->life, p->heard ? S("*") : (struct slice){ NULL, 0 });
+	p->heard = true;
 	pg_listen(p);
 }
 

@@ -2665,6 +2665,7 @@ struct pg {
 	int64_t listening_ms;   /* since then; 0: not yet */
 	enum pg_auth auth;
 	bool refused;           /* trying again soon is no use */
+	bool heard;             /* it has listened before: what is in Redis may be wrong, too */
 	bool plain;             /* sslmode=prefer: TLS failed, so the next try goes without */
 	struct text bare;       /* SCRAM: our first message */
 	unsigned char sign[br_sha256_SIZE]; /* that the server must show */

@@ -11,7 +11,7 @@ import caching
 import lib
 from caching import Origin, admin, cache_conf, fill, hit, in_turn, raw, says
 from lib import SLOW, TIMEOUT, eventually, toml_file
-from stores import Postgres
+from stores import Postgres, Redis
 
 pytestmark = [pytest.mark.skipif(not caching.supported(more="[postgres]\nurl = \"postgres://127.0.0.1:1/x\"\nchannel = \"c\"\n"),
                                  reason="this warp does not listen to PostgreSQL"),
@@ -279,3 +279,21 @@ def test_impostor_without_a_signature(cached, backend):
 def test_conf_errors(check, url):
     p = check('[cache]\nsize_bytes = 1048576\n[postgres]\nurl = "%s"\nchannel = "c"\n[[routes]]\nrespond = { status = 200, body = "" }\n' % url)
     assert p.returncode == 1 and "postgres" in p.stderr
+
+
+@pytest.mark.skipif(not Redis.program, reason="no redis-server")
+def test_lost_notifications_and_redis(cached, pg, tmp_path):
+    """What was notified meanwhile is not found in Redis either."""
+    r = Redis(tmp_path)
+    try:
+        w, o = cached(pg.url(), redis_url=r.url)
+        listening(pg)
+        fill(w, "/x")
+        eventually(lambda: r.keys(), "it is stored")
+        pg.sql("SELECT pg_terminate_backend(%d); SELECT pg_sleep(0.2); SELECT pg_notify('%s', '/x')" % (pg.listeners()[0], CHANNEL))
+        listening(pg)
+        eventually(lambda: not r.keys(), "Redis is purged")
+        w.ask("/x")
+        assert o.count("/x") == 2
+    finally:
+        r.close()
