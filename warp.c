@@ -22181,14 +22181,15 @@ files_rest(struct timer *t)
 
 static struct timer files_timer = { .fire = files_rest };
 
-/* Whether f is still what fd is (-1: nothing, because of err). */
+/* Whether f is still what fd is (-1: nothing, because of err), as far as one can see
+ * without a descriptor. */
 static bool
 file_is_same(const struct file *f, int fd, int err)
 {
 	struct stat st;
 
 	if (fd < 0)
-		return f->err == err;
+		return f->err == err || (f->err == 0 && (err == EMFILE || err == ENFILE));
 	return f->err == 0 && !f->young && fstat(fd, &st) == 0 && stat_is_same(&st, &f->st);
 }
 

@@ -1,14 +1,13 @@
 """Edges of files, X-Sendfile and gzip that a review found: what an application says amiss, what changes beside a file
 or within a tick of the clock, and what is done for nothing."""
 import os
-import socket
-import threading
+import resource
 import time
 
 import pytest
 
-from content import MB, PAST, TEXT, App, Tree, gunzip, gz, plain
-from lib import SLOW, TIMEOUT, Client, Warp, chunks, conf, eventually, reply, request
+from content import MB, TEXT, App, Tree, gz, plain
+from lib import SLOW, TIMEOUT, conf, eventually, reply, request
 
 SOON = 2 * SLOW                      # a change on the disk is seen within this
 
@@ -161,6 +160,23 @@ def test_deleted_files_are_let_go(warp, tree):
     assert kept()
     os.unlink(tree.path("root/deleted.bin"))
     eventually(lambda: not kept(), timeout=15 * SLOW)
+
+
+def test_out_of_descriptors(warp, tree):
+    """What is known is served on; what is not is a 503, never a 404."""
+    w = warp(conf(dict(path_prefix="/", static_dir=tree.root)))
+    worker = w.children()[-1]
+    with w.client() as c:
+        assert c.ask("/a.txt").status == c.ask("/big.bin", "Range: bytes=0-0").status - 6 == 200
+        limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (5, limits[1]))
+        end = time.monotonic() + SOON
+        while time.monotonic() < end:
+            assert c.ask("/a.txt").body == TEXT and c.ask("/big.bin", "Range: bytes=0-1").body == b"\0\1"
+            time.sleep(0.1)
+        assert c.ask("/index.html").status == c.ask("/nothing").status == 503
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+        eventually(lambda: c.ask("/index.html").status == 200 and c.ask("/nothing").status == 404)
 
 
 # ---- names -------------------------------------------------------------------------------
