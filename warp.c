@@ -21389,8 +21389,7 @@ host_write(const struct forward *fw)
 	fw->put(fw->t, S("Host"), host);
 }
 
-/* Writes fields about the client, about warp, and from the route. */
-/* What the cache asks for. */
+/* Writes what the cache asks for. */
 static void
 hit_write(const struct forward *fw)
 {
@@ -21407,6 +21406,7 @@ hit_write(const struct forward *fw)
 	}
 }
 
+/* Writes fields about the client, about warp, and from the route. */
 static void
 added_write(const struct forward *fw)
 {
@@ -22601,12 +22601,19 @@ flow_may_pass(const struct flow *f, const struct chan *to)
 	    f->body.left >= SENDFILE_MIN;
 }
 
-/* Passes one piece. */
+/* Sends head, if given, and passes one piece. */
 static enum relay
-flow_pass(struct flow *f, struct chan *to)
+flow_pass(struct flow *f, struct chan *to, const struct text *head)
 {
-	ssize_t put = f->from->pass(f->from, to);
+	ssize_t put;
+	bool sent;
 
+	to->more = true;
+	sent = !head || chan_send(to, &(struct iovec){ head->p, head->n }, 1, NULL) == 0;
+	to->more = false;
+	if (!sent || to->waits)
+		return sent ? RELAY_WAIT : RELAY_REFUSED;
+	put = f->from->pass(f->from, to);
 	if (put < 0)
 		return to->broken ? RELAY_REFUSED : RELAY_SHORT;
 	body_take(&f->body, (size_t)put);
@@ -22652,12 +22659,8 @@ flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready
 		f->pipe = pipe_take();
 	if (f->pipe)
 		return flow_splice(f, to, ready);
-	if (!to->waits && flow_may_pass(f, to)) {
-		to->more = true;
-		sent = !head || chan_send(to, &(struct iovec){ head->p, head->n }, 1, NULL) == 0;
-		to->more = false;
-		return !sent ? RELAY_REFUSED : to->waits ? RELAY_WAIT : flow_pass(f, to);
-	}
+	if (!to->waits && flow_may_pass(f, to))
+		return flow_pass(f, to, head);
 	while (!to->waits) {
 		n = 0;
 		if (from->in.n == 0 && !f->body.done && *ask) {
