@@ -25668,7 +25668,7 @@ client_arm(struct exchange *x)
 	side_watch(c, (short)(want | (out ? POLLOUT : 0)));
 	if (states[x->state].wait == WAIT_TUNNEL)
 		side_deadline(c, WAIT_TUNNEL, conf->server.tunnel_ms, x->c_events | x->u_events);
-	else if (states[x->state].wait == WAIT_STORED)
+	else if (states[x->state].wait == WAIT_STORED || (x->hit && x->hit->link.next && !out))
 		side_deadline(c, WAIT_STORED, CACHE_WAIT_MS, 0);
 	else if (out)
 		side_deadline(c, WAIT_WRITE, conf->server.write_ms, x->c_events);
@@ -25766,6 +25766,9 @@ exchange_client_due(struct exchange *x)
 		x->hit->alone = true;
 		link_drop(&x->hit->link);
 		s = cache_again(x);
+	} else if (x->c->s.waits == WAIT_STORED) {
+		x->hit->src.pulls = true; /* whether there is more */
+		s = STEP_AGAIN;
 	} else if (!x->c->s.ch.waits && x->state < X_ANSWER)
 		s = exchange_error(x, 408, "the request body did not come", S(""));
 	else
