@@ -297,8 +297,11 @@ def test_reader_of_what_a_third_generation_fetches(cached):
     go = threading.Event()
     body = content("x", 200000)
     o.page("/x", raw(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 200000\r\n\r\n" + body[:1000], go, body[1000:], last=None))
-    hold = []
+    hold, end = [], threading.Event()
+    o.page("/long", after(end, says("Cache-Control: no-store")))  # keeps the workers of all
+    long = []
     for i in range(4):
+        long += crowd(w, 1, "/long")
         c = w.client()
         c.send(request("/x"))
         c.gather(500, TIMEOUT)
@@ -313,6 +316,8 @@ def test_reader_of_what_a_third_generation_fetches(cached):
         assert c.response(timeout=TIMEOUT).body == body, i
         c.close()
     assert o.count("/x") == 1
+    end.set()
+    assert all(m.status == 200 for m in answers(long))
 
 
 # ---- a stale answer at hand -------------------------------------------------------------
