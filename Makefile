@@ -4,7 +4,8 @@
 #   make run      installs what the build needs, serves the demo on :8080
 #   make check    installs what the tests need, runs all of them
 #   make fuzz     every fuzz target for FUZZ_SECS seconds
-#   make soak     random faults for SOAK_MINUTES, and what is left of them
+#   make soak     random faults for SOAK_MINUTES, and what is left of them; and
+#                 the rows of long tables that make check leaves out
 #   make soak-cross  what make cross makes, at work under QEMU
 #   make cache-suite  the public tests for HTTP caches, from GitHub and npm
 #   make bench    beside nginx and HAProxy; and what choosing a route and an
@@ -151,6 +152,8 @@ fuzz: $(FUZZERS)
 
 soak: warp
 	$(PYTHON) tests/soak/soak.py $(SOAK_MINUTES)
+	@tests/packages/install build check
+	WHOLE=1 $(PYTHON) tests/run system-debug
 
 # Those of make cross at work, as far as an emulator can tell.
 soak-cross: cross

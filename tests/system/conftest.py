@@ -2,6 +2,7 @@
 
     WARP=./warp-debug pytest tests/system     another binary (default: /warp of the tree)
     SLOW=3                                    factor on every deadline (4 by itself under a sanitizer)
+    SAMPLE="5 files gzip"                     of long tables in these files every fifth row
 
 Fixtures
   warp(conf, *args, env=, ready=, port=, dir=, preexec_fn=, pass_fds=) -> lib.Warp
@@ -39,6 +40,7 @@ Fixtures
   tls_backend(*scripts, cert=, ca=, ...) -> tls.Backend
 A test that takes longer than its limit fails: @pytest.mark.limit(seconds), 20 by default.
 """
+import collections
 import os
 import signal
 import sys
@@ -51,6 +53,9 @@ import lib  # noqa: E402
 import tls as tls_tools  # noqa: E402
 
 LIMIT = 20
+LONG = 8               # rows of a table of which a sample is taken: fewer are few
+# Taken up first: who begins a file of minutes last waits for it alone.
+FIRST = ("testssl", "tls", "supervisor2", "acme", "supervisor")
 
 
 def pytest_configure(config):
@@ -60,6 +65,20 @@ def pytest_configure(config):
 def pytest_sessionstart(session):
     if not os.access(lib.WARP, os.X_OK) and not session.config.option.collectonly:
         pytest.exit("no warp at %s (make, or set WARP)" % lib.WARP, 2)
+
+
+def pytest_collection_modifyitems(config, items):
+    """The files in their order; of SAMPLE's tables the rows it asks for (an odd step, as many come in pairs) and the last."""
+    name = lambda i: i.path.stem[len("test_"):]
+    items.sort(key=lambda i: FIRST.index(name(i)) if name(i) in FIRST else len(FIRST))
+    every, *files = os.environ.get("SAMPLE", "").split() or [1]
+    tables = collections.defaultdict(list)
+    for i in items:
+        if name(i) in files and hasattr(i, "callspec"):
+            tables[i.path, i.originalname].append(i)
+    left = {i for rows in tables.values() if len(rows) > LONG for i in set(rows[:-1]) - set(rows[::int(every)])}
+    config.hook.pytest_deselected(items=list(left))
+    items[:] = [i for i in items if i not in left]
 
 
 @pytest.hookimpl(hookwrapper=True)
