@@ -6883,13 +6883,6 @@ gzip_begin(struct gzip *g, int level)
 	}
 }
 
-/* What gzip_add may write for n bytes, with what it writes in vain. */
-static size_t
-gzip_bound(size_t n)
-{
-	return n + n / 1024 + GZIP_SPARE;
-}
-
 /* Keeps the end of what was compressed, for the next piece to refer to. */
 static void
 gzip_keep(struct gzip *g, struct slice in)
@@ -6902,7 +6895,8 @@ gzip_keep(struct gzip *g, struct slice in)
 }
 
 /* Compresses a piece of at most RELAY_BYTES, so that all of it can be read from what
- * is out then; the last one may be empty. Returns how many bytes are at out. */
+ * is out then; the last one may be empty. Returns how many bytes are at out: at most
+ * GZIP_SPARE and one in 1024 more than came. */
 static size_t
 gzip_add(struct gzip *g, struct slice in, bool last, char *out)
 {
@@ -22437,6 +22431,9 @@ pipe_drain(struct pipe *p, struct chan *to)
 enum { TAIL_PIECES = 3, FLOW_PIECES = 2 + TAIL_PIECES };
 
 static unsigned n_zips; /* streams being compressed; at most GZIP_STREAMS */
+
+_Static_assert(RELAY_BYTES / 1024 + GZIP_SPARE <= HEAD_ADDED_MAX,
+    "a piece that gzip makes longer fits a large block: see blocks_open");
 
 /* Compresses what passes through f from now on. False: too many are. */
 static bool
