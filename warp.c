@@ -23849,6 +23849,24 @@ answer_may_zip(const struct exchange *x, const struct head *h, enum body_kind ki
 	    h->count[F_CONTENT_TYPE] > 0 && type_is_zipped(head_field(h, F_CONTENT_TYPE)->value);
 }
 
+/* Whether the client prefers gzip to what is not compressed, and can be sent chunks. */
+static bool
+client_takes_gzip(const struct exchange *x)
+{
+	const struct head *rq = exchange_request(x);
+	int weight = coding_weight(rq, "gzip");
+
+	return x->minor > 0 && weight > 0 && weight >= coding_weight(rq, "identity");
+}
+
+/* The answer depends on the client's codings. */
+static void
+vary_add(struct head *h)
+{
+	if (!head_has(h, F_VARY, "Accept-Encoding") && !head_has(h, F_VARY, "*"))
+		head_add(h, S("Vary"), S("Accept-Encoding"));
+}
+
 /* A tag of other bytes is weak. RFC 9110 8.8.1. */
 static void
 tag_weaken(struct head *h)
@@ -23876,24 +23894,31 @@ answer_zip(struct exchange *x, struct head *h, uint64_t n)
 {
 	enum body_kind kind = x->method != M_HEAD ? x->down.body.kind
 	    : h->count[F_CONTENT_LENGTH] ? BODY_LENGTH : BODY_NONE;
-	const struct head *rq;
-	int weight;
 
 	if (x->method == M_HEAD && kind == BODY_LENGTH)
 		n = (uint64_t)slice_uint(head_field(h, F_CONTENT_LENGTH)->value, INT64_MAX);
 	if (!answer_may_zip(x, h, kind, n) || x->head_bytes.n == 0)
 		return;
-	rq = exchange_request(x);
-	weight = coding_weight(rq, "gzip");
-	if (!head_has(h, F_VARY, "Accept-Encoding") && !head_has(h, F_VARY, "*"))
-		head_add(h, S("Vary"), S("Accept-Encoding"));
-	if (x->minor == 0 || weight == 0 || weight < coding_weight(rq, "identity") ||
+	vary_add(h);
+	if (!client_takes_gzip(x) ||
 	    (x->method != M_HEAD && !flow_zip(&x->down, conf->middleware.gzip_level)))
 		return;
 	x->down.chunk_out = x->method != M_HEAD;
 	tag_weaken(h);
 	head_cut(h, FIELD(F_CONTENT_LENGTH) | FIELD(F_ACCEPT_RANGES));
 	head_add(h, S("Content-Encoding"), S("gzip"));
+}
+
+/* Lets a 304 or 206 say what its 200, with the fields of h and n bytes, would say of
+ * compression. RFC 9110 15.4.5, 15.3.7. */
+static void
+answer_as_zipped(struct exchange *x, struct head *h, int status, uint64_t n)
+{
+	if (!answer_may_zip(x, h, BODY_LENGTH, n))
+		return;
+	vary_add(h);
+	if (status == 304 && client_takes_gzip(x))
+		tag_weaken(h);
 }
 
 /* Sends head h and n bytes of what src gives; UINT64_MAX: all of it. */
@@ -24069,9 +24094,10 @@ static enum step
 exchange_content(struct exchange *x, const struct head *h, struct content *c, int status)
 {
 	uint64_t size = (uint64_t)c->f->st.st_size, n = size;
-	bool parts;
+	bool parts, zips;
 
-	c->vary |= x->route->gzip && type_is_zipped(c->type) && size >= conf->middleware.gzip_min;
+	zips = x->route->gzip && type_is_zipped(c->type) && size >= conf->middleware.gzip_min;
+	c->vary |= zips;
 	c->vary &= !head_has(&res, F_VARY, "Accept-Encoding");
 	if (status == 200 || status == 206) /* an application's 206 is of no part of the file */
 		status = x->method == M_GET || x->method == M_HEAD ? conditions_check(h, c->etag,
@@ -24094,6 +24120,8 @@ exchange_content(struct exchange *x, const struct head *h, struct content *c, in
 	res.status = status;
 	res.reason = slice_of(status_text(status));
 	content_head(c, n, parts ? ((struct parts *)x->made.own)->boundary : NULL);
+	if (status == 304 && zips && c->coding.n == 0 && client_takes_gzip(x))
+		tag_weaken(&res); /* as of its 200 */
 	return exchange_start(x, &res, &x->made.src, x->method == M_HEAD ? 0 : n);
 }
 
@@ -24313,6 +24341,8 @@ cache_serve(struct exchange *x, const struct head *rq, enum cached word)
 	if (status == 416)
 		return exchange_unranged(x, size);
 	status = status == 206 && ranges.n != 1 ? 200 : status;
+	if (res.status == 200 && (status == 304 || status == 206))
+		answer_as_zipped(x, &res, status, size);
 	if (status == 206) {
 		n = ranges.v[0].n;
 		store_skip(&h->r, (size_t)ranges.v[0].first);
