@@ -156,7 +156,14 @@ def test_deleted_files_are_let_go(warp, tree):
     assert len(w.ask("/deleted.bin").body) == MB
 
     def kept():
-        return [f for pid in w.children() for f in os.listdir("/proc/%d/fd" % pid) if "deleted.bin" in os.readlink("/proc/%d/fd/%s" % (pid, f))]
+        for pid in w.children():
+            for fd in os.listdir("/proc/%d/fd" % pid):
+                try:
+                    if "deleted.bin" in os.readlink("/proc/%d/fd/%s" % (pid, fd)):
+                        return True
+                except FileNotFoundError:             # closed meanwhile
+                    pass
+        return False
     assert kept()
     os.unlink(tree.path("root/deleted.bin"))
     eventually(lambda: not kept(), timeout=15 * SLOW)
