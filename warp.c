@@ -23834,6 +23834,19 @@ type_is_zipped(struct slice full)
 	return false;
 }
 
+/* Whether h vouches for the bytes of its body as they are. RFC 9530. */
+static bool
+head_has_digest(const struct head *h)
+{
+	static const struct slice names[] = { { "Content-Digest", 14 }, { "Repr-Digest", 11 },
+		{ "Content-MD5", 11 }, { "Digest", 6 } };
+
+	for (size_t i = 0; i < LEN(names); i++)
+		if (head_value(h, names[i]).p)
+			return true;
+	return false;
+}
+
 /* Whether the answer h could be compressed, for who accepts that: its body, of that
  * kind, and its fields allow it. */
 static bool
@@ -23846,7 +23859,8 @@ answer_may_zip(const struct exchange *x, const struct head *h, enum body_kind ki
 	    (kind != BODY_LENGTH || n >= MAX(conf->middleware.gzip_min, 1)) &&
 	    h->count[F_CONTENT_ENCODING] == 0 && h->count[F_CONTENT_RANGE] == 0 &&
 	    !head_has(h, F_CACHE_CONTROL, "no-transform") &&
-	    h->count[F_CONTENT_TYPE] > 0 && type_is_zipped(head_field(h, F_CONTENT_TYPE)->value);
+	    h->count[F_CONTENT_TYPE] > 0 && type_is_zipped(head_field(h, F_CONTENT_TYPE)->value) &&
+	    !head_has_digest(h);
 }
 
 /* Whether the client prefers gzip to what is not compressed, and can be sent chunks. */

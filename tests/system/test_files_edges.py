@@ -109,6 +109,15 @@ def test_vary_of_all_answers(warp, app, tree, said):
         assert m.status == status and m.all("Vary") == ["Accept-Encoding"], m.fields
 
 
+@pytest.mark.parametrize("said", ["Content-Digest: sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:", "Content-MD5: Q2hlY2sgSW50ZWdyaXR5IQ==",
+                                  "Repr-Digest: sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:", "digest: md5=x"])
+def test_no_gzip_of_what_has_a_digest(warp, app, said):
+    """RFC 9530: it is of these bytes, and clients hold them against it."""
+    w = warp(conf(dict(path_prefix="/app/"), middleware={"gzip_compression_enabled": True, "gzip_min_bytes": 10}, app=app))
+    m = w.ask(app.says(reply(TEXT, "Content-Type: text/plain", said)), "Accept-Encoding: gzip")
+    assert m.body == TEXT and not m.has("Content-Encoding")
+
+
 # ---- what changes ----------------------------------------------------------------------
 
 def test_neighbour_comes_later(warp, tree):
