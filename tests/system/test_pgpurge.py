@@ -88,8 +88,8 @@ def test_odd_payloads(cached, pg):
     """None of them purges what it does not name, or is a reason to stop listening."""
     w, o = cached(pg.url())
     listening(pg)
+    fill(w, "/x", "/mark")
     for payload in ODD:
-        fill(w, "/x", "/mark")
         pg.notify(CHANNEL, payload)
         pg.notify(CHANNEL, "/mark")
         purged(w, o, "/mark")
