@@ -25128,8 +25128,13 @@ upstream_answered(struct exchange *x)
 static enum step
 exchange_cut(struct exchange *x)
 {
-	warn_calmly(&calm_local, "the file for %.*s: %s while it was sent", (int)MIN(x->target.n, 256),
-	    x->target.p, x->made.src.end == SOURCE_CUT ? "cannot be read" : "became shorter");
+	if (x->down.from == &x->made.src)
+		warn_calmly(&calm_local, "the file for %.*s: %s while it was sent",
+		    (int)MIN(x->target.n, 256), x->target.p,
+		    x->made.src.end == SOURCE_CUT ? "cannot be read" : "became shorter");
+	else /* its upstream is warned of already */
+		log_debug("the fetch of %.*s was cut, and so are its readers", (int)MIN(x->target.n,
+		    256), x->target.p);
 	return exchange_abort(x);
 }
 
