@@ -22432,9 +22432,6 @@ enum { TAIL_PIECES = 3, FLOW_PIECES = 2 + TAIL_PIECES };
 
 static unsigned n_zips; /* streams being compressed; at most GZIP_STREAMS */
 
-_Static_assert(RELAY_BYTES / 1024 + GZIP_SPARE <= HEAD_ADDED_MAX,
-    "a piece that gzip makes longer fits a large block: see blocks_open");
-
 /* Compresses what passes through f from now on. False: too many are. */
 static bool
 flow_zip(struct flow *f, int level)

@@ -2519,6 +2519,9 @@ struct beneath {
 
 /* ==== flow =============================================================== */
 
+_Static_assert(RELAY_BYTES / 1024 + GZIP_SPARE <= HEAD_ADDED_MAX,
+    "a piece that gzip makes longer fits a large block: see blocks_open");
+
 enum relay {
 	RELAY_WAIT,     /* for either side */
 	RELAY_DONE,     /* the body is with the taker's chan */
