@@ -54,13 +54,13 @@
 #define GZIP_WINDOW      16384 /* bytes kept of each stream: without them, text in pieces
                                   of 16 KB comes out 15 % longer */
 #define GZIP_RECALL      16    /* of them looked at, for each byte of a piece */
-#define GZIP_HASH_BITS   14    /* 2^14 chains: 32 KB */
+#define GZIP_HASH_BITS   14    /* 2^14 places of four bytes, and chains of seven: 64 KB */
 #define GZIP_TOKENS      16384 /* in a block: 32 KB */
 #define GZIP_SPARE       512   /* bytes of room beside those compressed */
 /* gzip_level 1 to 9: places looked at for a match, and its length that is enough */
 #define GZIP_EFFORTS                                                             \
-	{ 4, 4 }, { 6, 8 }, { 8, 16 }, { 8, 32 }, { 12, 32 }, { 16, 48 },        \
-	    { 32, 64 }, { 64, 128 }, { 256, 258 }
+	{ 1, 8 }, { 2, 16 }, { 3, 32 }, { 4, 32 }, { 6, 48 }, { 10, 64 }, { 16, 96 },     \
+	    { 48, 128 }, { 256, 258 }
 
 /* board: fixed, so that it can be mapped before the first fork */
 #define WORKERS_MAX      64   /* server.worker_threads */

@@ -6759,57 +6759,81 @@ load32(const unsigned char *p)
 	return w;
 }
 
+static uint64_t
+load64(const unsigned char *p)
+{
+	uint64_t w;
+
+	memcpy(&w, p, sizeof w);
+	return le64toh(w);
+}
+
 /* How many bytes are equal at a and b, at most `most`; reads up to seven more. */
 static unsigned
 equal_bytes(const unsigned char *a, const unsigned char *b, unsigned most)
 {
-	uint64_t v, w;
-
-	for (unsigned n = 0; n < most; n += sizeof v) {
-		memcpy(&v, a + n, sizeof v);
-		memcpy(&w, b + n, sizeof w);
-		if (v != w)
-			return MIN(most, n + (unsigned)__builtin_ctzll(le64toh(v ^ w)) / 8);
+	for (unsigned n = 0; n < most; n += sizeof(uint64_t)) {
+		uint64_t differ = load64(a + n) ^ load64(b + n);
+		if (differ)
+			return MIN(most, n + (unsigned)__builtin_ctzll(differ) / 8);
 	}
 	return most;
 }
 
-/* Adds the place `at` to its chain. Returns, modulo 2^16, the place before it. */
-static unsigned
-chain_add(struct deflate *d, unsigned at)
+/* The match at that distance; m, if it is no longer. */
+static inline struct match
+match_longer(const unsigned char *p, unsigned distance, unsigned most, struct match m)
 {
-	uint16_t *head = &d->head[load32(d->text + at) * 0x9e3779b1 >> d->shift], before = *head;
+	const unsigned char *last = p + m.n - (MATCH_MIN - 1); /* 4 bytes, to be equal in a longer one */
+	unsigned n;
 
+	if (load32(last) != load32(last - distance))
+		return m;
+	n = equal_bytes(p, p - distance, most);
+	return n > m.n ? (struct match){ n, distance } : m;
+}
+
+/* Adds the place `at`. Returns the place before with this hash of seven bytes; *near: of
+ * four. Both are modulo 2^16. */
+static inline unsigned
+place_add(struct deflate *d, unsigned at, unsigned *near)
+{
+	uint64_t w = load64(d->text + at), seven = (w << 8) * 0x9e3779b97f4a7c15;
+	uint16_t *four = &d->near[(uint32_t)w * 0x9e3779b1 >> d->shift];
+	uint16_t *head = &d->head[(uint32_t)(seven >> 32) >> d->shift], before = *head;
+
+	*near = *four;
 	d->before[at % LEN(d->before)] = before;
-	*head = (uint16_t)at;
+	*head = *four = (uint16_t)at;
 	return before;
 }
 
 static unsigned
-chain_fill(struct deflate *d, unsigned from, unsigned to)
+places_add(struct deflate *d, unsigned from, unsigned to)
 {
+	unsigned near;
+
 	for (; from < to; from++)
-		chain_add(d, from);
+		place_add(d, from, &near);
 	return from;
 }
 
-/* Adds `at` to its chain. Returns the longest match there; m, if none is longer. */
+/* Adds the place `at`. Returns the longest match found there; m, if none is longer. */
 static struct match
 match_find(struct deflate *d, unsigned at, unsigned end, unsigned looks, struct match m)
 {
 	const unsigned char *p = d->text + at;
 	unsigned most = MIN(end - at, (unsigned)MATCH_MAX), enough = MIN(most, d->effort.enough);
-	unsigned farthest = MIN(at, (unsigned)LEN(d->before) - 1), nearer = 0, distance, n;
+	unsigned farthest = MIN(at, (unsigned)LEN(d->before) - 1), nearer = 0, near;
+	unsigned before = place_add(d, at, &near), distance = (at - near) & UINT16_MAX;
 
-	for (unsigned before = chain_add(d, at); looks > 0 && m.n < enough; looks--) {
+	if (m.n < MATCH_MIN && distance > 0 && distance <= farthest)
+		m = match_longer(p, distance, most, m);
+	for (; looks > 0 && m.n < enough; looks--) {
 		distance = (at - before) & UINT16_MAX;
 		if (distance <= nearer || distance > farthest)
 			break; /* from another text, or none */
-		if (load32(p + m.n - 3) == load32(p + m.n - 3 - distance)) {
-			n = equal_bytes(p, p - distance, most);
-			if (n > m.n)
-				m = (struct match){ n, distance }, looks = n >= 16 ? looks / 2 + 1 : looks;
-		}
+		m = match_longer(p, distance, most, m);
 		nearer = distance;
 		before = d->before[before % LEN(d->before)];
 	}
@@ -6844,7 +6868,7 @@ deflate_text(struct deflate *d, struct bits *b, unsigned at, unsigned end, bool 
 	unsigned block = at, known, next, looks = d->effort.looks;
 	struct match m, later;
 
-	known = chain_fill(d, 0, at);
+	known = places_add(d, 0, at);
 	for (; at < end; at = next) {
 		if (d->tokens > LEN(d->token) - MATCH_MAX - 2) {
 			block_put(b, d, d->text + block, at - block, false);
@@ -6859,7 +6883,7 @@ deflate_text(struct deflate *d, struct bits *b, unsigned at, unsigned end, bool 
 			m = later;
 		}
 		next = at + token_add(d, at, m);
-		known = chain_fill(d, known, next);
+		known = places_add(d, known, next);
 	}
 	if (block < end || last)
 		block_put(b, d, d->text + block, end - block, last);
@@ -6895,8 +6919,8 @@ gzip_keep(struct gzip *g, struct slice in)
 }
 
 /* Compresses a piece of at most RELAY_BYTES, so that all of it can be read from what
- * is out then; the last one may be empty. Returns how many bytes are at out: at most
- * GZIP_SPARE and one in 1024 more than came. */
+ * is out then; the last one may be empty. Returns how many bytes are at out, where
+ * n + n / 1024 + GZIP_SPARE may be written. */
 static size_t
 gzip_add(struct gzip *g, struct slice in, bool last, char *out)
 {
@@ -6918,6 +6942,7 @@ gzip_add(struct gzip *g, struct slice in, bool last, char *out)
 	while (d->shift < 24 && past + in.n < 1u << (31 - d->shift))
 		d->shift++; /* little text: few chains to clear */
 	memset(d->head, 0, sizeof d->head[0] << (32 - d->shift));
+	memset(d->near, 0, sizeof d->near[0] << (32 - d->shift));
 	deflate_text(d, &b, (unsigned)past, (unsigned)(past + in.n), last);
 	g->crc = crc_add(g->crc, d->text + past, in.n);
 	g->total += (uint32_t)in.n;
@@ -22442,6 +22467,8 @@ flow_zip(struct flow *f, int level)
 	gzip_begin(f->zip, level);
 	return true;
 }
+
+_Static_assert(RELAY_BYTES / 1024 + GZIP_SPARE <= HEAD_ADDED_MAX, "a large block has room for what gzip_add adds");
 
 /* Compresses a piece into a block of its own; nothing makes nothing. */
 static struct slice

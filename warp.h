@@ -746,13 +746,13 @@ struct effort {
 	uint16_t looks, enough;
 };
 
-/* Of a piece at hand: its text behind what is kept of the text before; chains of
- * places with equal hashes, of which the last is in head, the others each in the
- * entry of the place after them, all modulo 2^16; and the block so far. Of a token
- * for a match the distance is the next entry. */
+/* Of a piece at hand: its text behind what is kept of the text before; the last place
+ * for each hash of four bytes, and chains of places with equal hashes of seven, of which
+ * the last is in head, the others each in the entry of the place after them, all modulo
+ * 2^16; and the block so far. Of a token for a match the distance is the next entry. */
 struct deflate {
 	unsigned char text[GZIP_WINDOW + RELAY_BYTES + 8];
-	uint16_t head[1 << GZIP_HASH_BITS], before[32768];
+	uint16_t near[1 << GZIP_HASH_BITS], head[1 << GZIP_HASH_BITS], before[32768];
 	unsigned shift; /* of a hash */
 	struct effort effort;
 	uint16_t token[GZIP_TOKENS];
