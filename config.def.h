@@ -59,7 +59,7 @@
 #define GZIP_SPARE       512   /* bytes of room beside those compressed */
 /* gzip_level 1 to 9: places looked at for a match, and its length that is enough */
 #define GZIP_EFFORTS                                                             \
-	{ 1, 8 }, { 2, 16 }, { 3, 32 }, { 4, 32 }, { 6, 48 }, { 10, 64 }, { 16, 96 },     \
+	{ 1, 8 }, { 2, 16 }, { 2, 32 }, { 3, 32 }, { 4, 48 }, { 6, 64 }, { 16, 96 },     \
 	    { 48, 128 }, { 256, 258 }
 
 /* board: fixed, so that it can be mapped before the first fork */

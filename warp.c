@@ -6918,6 +6918,8 @@ gzip_keep(struct gzip *g, struct slice in)
 	g->kept = old + fresh;
 }
 
+_Static_assert(RELAY_BYTES / 1024 + GZIP_SPARE <= HEAD_ADDED_MAX, "room of a large block");
+
 /* Compresses a piece of at most RELAY_BYTES, so that all of it can be read from what
  * is out then; the last one may be empty. Returns how many bytes are at out, where
  * n + n / 1024 + GZIP_SPARE may be written. */
@@ -22467,8 +22469,6 @@ flow_zip(struct flow *f, int level)
 	gzip_begin(f->zip, level);
 	return true;
 }
-
-_Static_assert(RELAY_BYTES / 1024 + GZIP_SPARE <= HEAD_ADDED_MAX, "a large block has room for what gzip_add adds");
 
 /* Compresses a piece into a block of its own; nothing makes nothing. */
 static struct slice
