@@ -6559,6 +6559,8 @@ bits_put(struct bits *b, uint64_t v, unsigned n)
 	b->n &= 7;
 }
 
+FAST_END
+
 /* ---- codes ---- */
 
 /* Numbers the codes by length, then by symbol. They go out highest bit first, so
@@ -6629,6 +6631,8 @@ code_cost(const struct code *c, const uint32_t *count)
 	return bits;
 }
 
+FAST
+
 /* The number among its kind of the code for v; *more: how many of its low bits follow. */
 static unsigned
 value_code(unsigned v, unsigned kind, unsigned *more)
@@ -6645,6 +6649,8 @@ code_put(struct bits *b, const struct code *c, unsigned symbol, unsigned v, unsi
 {
 	bits_put(b, c->bits[symbol] | (v & ((UINT64_C(1) << more) - 1)) << c->len[symbol], c->len[symbol] + more);
 }
+
+FAST_END
 
 /* ---- blocks ---- */
 
@@ -6684,6 +6690,8 @@ codes_put(struct bits *b, const struct code *codes)
 		code_put(b, &c, symbol[i], more[i], symbol[i] < REPEAT ? 0 : run_bits[symbol[i] - REPEAT]);
 }
 
+FAST
+
 static void
 tokens_put(struct bits *to, const struct deflate *d, const struct code *codes)
 {
@@ -6703,6 +6711,8 @@ tokens_put(struct bits *to, const struct deflate *d, const struct code *codes)
 	code_put(&b, &codes[0], END_OF_BLOCK, 0, 0);
 	*to = b;
 }
+
+FAST_END
 
 /* Puts n bytes as they are. Without any, it makes what was put before whole bytes. 3.2.4. */
 static void
@@ -6747,6 +6757,8 @@ block_put(struct bits *b, struct deflate *d, const unsigned char *text, size_t n
 	memset(d->count, 0, sizeof d->count);
 	d->tokens = d->bits = 0;
 }
+
+FAST
 
 /* ---- matches ---- */
 
@@ -6889,6 +6901,8 @@ deflate_text(struct deflate *d, struct bits *b, unsigned at, unsigned end, bool 
 		block_put(b, d, d->text + block, end - block, last);
 }
 
+FAST_END
+
 /* ---- streams ---- */
 
 /* level is from 1 to 9. */
@@ -6958,6 +6972,8 @@ gzip_add(struct gzip *g, struct slice in, bool last, char *out)
 	}
 	return (size_t)(b.to - (unsigned char *)out);
 }
+
+FAST
 
 /* ==== balance ================================================================
  * Owns    nothing: a roster is its upstream's.
