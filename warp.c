@@ -24061,7 +24061,7 @@ parts_next(struct spool *sp)
 	text_fmt(&t, "\r\n--%s", p->boundary);
 	if (p->i == p->ranges.n) {
 		text_add(&t, S("--\r\n"));
-		sp->mem_n = sp->size = t.n;
+		sp->size = sp->mem_n = t.n;
 		sp->next = NULL;
 		return;
 	}
