@@ -21,7 +21,7 @@ def findings(port, file, *checks):
     p = subprocess.run([testssl, "--quiet", "--color", "0", "--warnings", "batch", "--nodns", "none", "--fast", "--ip", "127.0.0.1",
                         "--jsonfile", str(file), *checks, "a.example:%d" % port], stdin=subprocess.DEVNULL,
                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                       env=dict(os.environ, MAX_WAITSOCK="5"), timeout=110 * SLOW)
+                       env=dict(os.environ, MAX_WAITSOCK="5"), timeout=170 * SLOW)
     try:
         got = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -29,7 +29,7 @@ def findings(port, file, *checks):
     return {f["id"]: (f["severity"], f["finding"]) for f in got}
 
 
-@pytest.mark.limit(120)
+@pytest.mark.limit(180)
 @pytest.mark.parametrize("checks", [["-p", "-S", "-P", "-f"], ["-U"]], ids=["protocols", "vulnerabilities"])
 def test_testssl(https, pki, tmp_path, checks):
     w = https(pki.cert("a.example", days=90), pki.cert("a.example", key="rsa", days=90), server=dict(max_connections=4096))
