@@ -111,7 +111,7 @@
 #define STORE_LOOKS    256   /* places looked at for victims, under one hold */
 #define STORE_STRIDE   8192  /* blocks without an entry's beginning that count as one */
 #define STORE_SPINS    100   /* looks at the lock, 1 us or less, */
-#define STORE_YIELDS   20    /* then so many turns for others; then: bypass */
+#define STORE_YIELDS   100   /* then so many turns for others; then: bypass */
 #define STORE_SPARE    64    /* one block of so many is for beginnings, pins, updates */
 #define STORE_FADE     8     /* lookups until another word of the sketch is halved */
 

@@ -11624,7 +11624,7 @@ route_files(struct reader *r, const struct route *out)
 	struct stat st;
 
 	for (size_t i = 0; i < LEN(keys); i++)
-		if (out->action != ACT_FILES && (v = toml_get(r->table, keys[i])))
+		if (out->action != ACT_FILES && (v = toml_get(r->table, keys[i])) && !value_is_off(v))
 			table_error(r, v, "%s belongs to static_dir", keys[i]);
 	if (out->action != ACT_FILES)
 		return;
@@ -14122,7 +14122,8 @@ ref_look(struct store_ref *r, struct policy *facts, struct text *head)
 /* ---- reading ---- */
 
 /* Finds and pins k's newest whole entry, or else the one that is being filled (if
- * `filling`: only that), and looks at it as store_look does. False: none, or bypass. */
+ * `filling`: only that), and looks at it as store_look does. False: none; or r->busy:
+ * the lock is held, and nobody knows. */
 static bool
 store_find(const struct store_key *k, bool filling, struct store_ref *r,
     struct policy *facts, struct text *head)
@@ -14130,8 +14131,10 @@ store_find(const struct store_key *k, bool filling, struct store_ref *r,
 	uint32_t b;
 
 	*r = (struct store_ref){ 0 };
-	if (!store_enter())
+	if (!store_enter()) {
+		r->busy = true;
 		return false;
+	}
 	sketch_count(k->hash, true);
 	if (pins_ready() && (b = index_find(k, filling)) != 0) {
 		entry_at(b)->hot = true;
@@ -23534,7 +23537,6 @@ static void
 hit_tap(void *arg, struct slice piece, bool last)
 {
 	struct hit *h = arg;
-
 	bool fits = h->taken <= conf->cache.max_object_bytes;
 
 	if (!h->w.writing)
@@ -24187,13 +24189,13 @@ content_choose(struct content *c, const struct head *h)
 	static const struct { const char *coding, *end; } kinds_of[] = {
 		{ "gzip", ".gz" }, { "br", ".br" } };
 	const struct file *plain = c->f;
-	int best = coding_weight(h, "identity"), w;
+	int best = plain->br || plain->gz ? coding_weight(h, "identity") : 0, w;
 	char name[PATH_MAX];
 	struct file *f;
 	size_t n;
 
 	c->vary = plain->br || plain->gz;
-	for (size_t i = 0; i < LEN(kinds_of); i++) {
+	for (size_t i = 0; c->vary && i < LEN(kinds_of); i++) {
 		if (!(i == 0 ? plain->gz : plain->br) ||
 		    (w = coding_weight(h, kinds_of[i].coding)) == 0 || w < best)
 			continue;
@@ -24435,7 +24437,7 @@ cache_save(struct exchange *x)
 	return cache_serve(x, exchange_request(x), CACHE_STALE);
 }
 
-/* The upstream is asked anew about what x is given stale; see hits_settle. */
+/* The upstream is asked anew about what x is given stale, after this turn: see front_hits. */
 static void
 cache_refresh(const struct exchange *x, struct hit *h, const struct store_key *k)
 {
@@ -24550,6 +24552,9 @@ cache_look(struct exchange *x)
 			    : CACHE_STALE);
 		if (use == USE_VALIDATE && h->stores)
 			cache_checks(h);
+	} else if (h->r.busy) { /* what others fetch may be worse than what is stored */
+		h->word = CACHE_BYPASS;
+		return STEP_WAIT;
 	}
 	if (h->only)
 		return exchange_error(x, 504, "it is not stored", S(""));
@@ -24576,9 +24581,11 @@ cache_enter(struct exchange *x, const struct head *rq)
 	bool stores = asked & CACHE_STORE && rq->method == M_GET && rq->count[F_RANGE] == 0;
 
 	x->hit = h;
-	*h = (struct hit){ .x = x, .https = conn_is_tls(x->c) || came_by_https(x, rq),
-		.stores = stores, .alone = !stores || rq->count[F_AUTHORIZATION] > 0,
-		.only = asked & CACHE_ONLY };
+	h->x = x;
+	h->https = conn_is_tls(x->c) || came_by_https(x, rq);
+	h->stores = stores;
+	h->alone = !stores || rq->count[F_AUTHORIZATION] > 0;
+	h->only = asked & CACHE_ONLY;
 	return asked & CACHE_LOOK ? cache_look(x) : STEP_WAIT;
 }
 
@@ -33499,7 +33506,7 @@ pg_heeded(struct slice text)
 
 	if (n < 0 && m.conf->cache.store)
 		log_warn("PostgreSQL notified what cannot be purged: %.*s", (int)MIN(text.n, 200), text.p);
-	else
+	else if (n >= 0)
 		log_debug("cache: %d purged by PostgreSQL: %.*s", n, (int)MIN(text.n, 200), text.p);
 }
 

@@ -1733,7 +1733,7 @@ struct store_ref {
 	uint32_t tail, room;       /* written: last block of the chain, bytes left in it */
 	uint32_t older, older_serial; /* written: the entry that it replaces; 0: none */
 	bool writing;
-	bool busy; /* written: the last failure was the lock's, try again; else no room */
+	bool busy; /* the last failure was the lock's, try again; else there is no room, or entry */
 };
 
 struct store_stats {

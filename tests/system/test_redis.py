@@ -53,6 +53,7 @@ def test_survives_a_restart(cached, redis):
     w.stop()
     time.sleep(LATER)
     w, _ = cached(redis_url=r.url, origin=o)
+    eventually(lambda: "is used" in w.stderr, "redis")
     for i in range(10):
         for _ in range(2):
             m = w.ask("/%d" % i)
