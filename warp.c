@@ -6500,6 +6500,462 @@ stored_read(struct stored *s, struct slice value, struct slice key)
 	return memcmp(sum, value.p + value.n, STORED_SUM) == 0;
 }
 
+/* ==== packet =================================================================
+ * Owns    nothing: slices lie in the caller's block.
+ * Offers  vars_next, vars_are_good, var_put, packet_head, router_key, announcement_*,
+ *         cache_command_parse, cache_reply.
+ * Calls   base. The uwsgi protocol: blocks of variables; keys of a FastRouter;
+ *         announcements of nodes; commands to its cache. Nothing is copied. */
+
+static unsigned
+two_low(const void *p)
+{
+	const unsigned char *b = p;
+
+	return b[0] | (unsigned)b[1] << 8;
+}
+
+static void
+text_two_low(struct text *t, size_t v)
+{
+	text_char(t, (char)(v & 0xff));
+	text_char(t, (char)(v >> 8));
+}
+
+/* Takes a length and as many bytes off *rest. */
+static bool
+sized_next(struct slice *rest, struct slice *out)
+{
+	size_t n;
+
+	if (rest->n < 2 || (n = two_low(rest->p)) > rest->n - 2)
+		return false;
+	*out = (struct slice){ rest->p + 2, n };
+	*rest = slice_from(*rest, 2 + n);
+	return true;
+}
+
+static void
+sized_put(struct text *t, struct slice s)
+{
+	text_two_low(t, s.n);
+	text_add(t, s);
+	t->full |= s.n > UINT16_MAX;
+}
+
+/* Takes a variable off a block. False: at the end, or, with *rest's p NULL, it is
+ * malformed. */
+static bool
+vars_next(struct slice *rest, struct packet_var *v)
+{
+	if (rest->n == 0)
+		return false;
+	if (sized_next(rest, &v->name) && v->name.n > 0 && sized_next(rest, &v->value))
+		return true;
+	*rest = (struct slice){ NULL, 0 };
+	return false;
+}
+
+/* Whether it adds up, and each variable has a name. */
+static bool
+vars_are_good(struct slice block)
+{
+	struct packet_var v;
+
+	if (block.n == 0)
+		return true;
+	while (vars_next(&block, &v))
+		;
+	return block.p != NULL;
+}
+
+/* A name or value above 65535 bytes sets full. */
+static void
+var_put(struct text *t, struct slice name, struct slice value)
+{
+	sized_put(t, name);
+	sized_put(t, value);
+}
+
+/* Of a block of n bytes, at most 65535. */
+static void
+packet_head(char out[PACKET_HEAD], unsigned modifier1, size_t n, unsigned modifier2)
+{
+	out[0] = (char)modifier1;
+	out[1] = (char)(n & 0xff);
+	out[2] = (char)(n >> 8);
+	out[3] = (char)modifier2;
+}
+
+/* Sets *key to what the block is routed by, a slice of it. A value that is empty or
+ * above KEY_MAX is none; of several the last counts, but the first SERVER_NAME. False:
+ * there is no key. */
+static bool
+router_key(struct slice block, struct slice *key)
+{
+	static const struct slice names[] = { { "UWSGI_FASTROUTER_KEY", 20 }, { "HTTP_HOST", 9 },
+		{ "SERVER_NAME", 11 } };
+	struct slice found[LEN(names)] = { { NULL, 0 } };
+	struct packet_var v;
+
+	while (vars_next(&block, &v))
+		for (size_t i = 0; i < LEN(names) && v.value.n > 0 && v.value.n <= KEY_MAX; i++)
+			if (slice_eq(v.name, names[i]) && (i < 2 || !found[i].p))
+				found[i] = v.value;
+	*key = found[found[0].p ? 0 : found[1].p ? 1 : 2];
+	return key->p != NULL;
+}
+
+/* ---- announcements ---- */
+
+/* In the order in which they are written. */
+#define ANNOUNCED(f) #f, offsetof(struct announcement, f)
+static const struct announced announced[] = {
+	{ ANNOUNCED(key), .texts = KEY_MAX, .must = true },
+	{ ANNOUNCED(address), .texts = NODE_ADDRESS_MAX, .must = true },
+	{ ANNOUNCED(modifier1), .most = UINT8_MAX },
+	{ ANNOUNCED(modifier2), .most = UINT8_MAX },
+	{ ANNOUNCED(cores), .most = UINT32_MAX },
+	{ ANNOUNCED(load), .most = UINT32_MAX },
+	{ ANNOUNCED(weight), .most = UINT32_MAX },
+	{ ANNOUNCED(backup), .most = UINT32_MAX },
+	{ ANNOUNCED(proto), .texts = KEY_MAX },
+	{ ANNOUNCED(algo), .texts = KEY_MAX },
+	{ ANNOUNCED(sni_key), .texts = PATH_MAX },
+	{ ANNOUNCED(sni_crt), .texts = PATH_MAX },
+	{ ANNOUNCED(sni_ca), .texts = PATH_MAX },
+	{ ANNOUNCED(notify), .texts = NOTIFY_MAX },
+	{ ANNOUNCED(unix), .most = UINT32_MAX },
+	{ ANNOUNCED(sign), .texts = ANNOUNCED_MAX },
+};
+#undef ANNOUNCED
+
+/* Takes what the variable says. False: it is too long, or no such number. */
+static bool
+announcement_take(struct announcement *a, const struct packet_var *v)
+{
+	int64_t n;
+
+	for (const struct announced *f = announced; f < announced + LEN(announced); f++) {
+		if (!slice_eq(v->name, slice_of(f->name)))
+			continue;
+		if (f->texts)
+			memcpy((char *)a + f->at, &v->value, sizeof v->value);
+		n = f->texts || v->value.n == 0 ? 0 : slice_uint(v->value, f->most);
+		if (!f->texts)
+			memcpy((char *)a + f->at, &(uint32_t){ (uint32_t)n }, sizeof(uint32_t));
+		return n >= 0 && v->value.n <= (f->texts ? f->texts : v->value.n);
+	}
+	return true;
+}
+
+/* Reads a datagram, whose own length counts. Of several variables of one name the last
+ * counts. A signature is one only where it is the last variable, behind unix: it signs
+ * all that is before it. False: it announces nothing. */
+static bool
+announcement_parse(struct slice datagram, struct announcement *a)
+{
+	struct slice rest, before = S("");
+	struct packet_var v = { S(""), S("") }, last = v;
+
+	*a = (struct announcement){ .leaves = false };
+	if (datagram.n <= PACKET_HEAD || datagram.n > ANNOUNCED_MAX)
+		return false;
+	a->leaves = datagram.p[3] != 0;
+	rest = slice_from(datagram, PACKET_HEAD);
+	while (before = rest, vars_next(&rest, &v)) {
+		if (!announcement_take(a, &v))
+			return false;
+		if (rest.n == 0 && slice_eq(v.name, S("sign")) && slice_eq(last.name, S("unix")))
+			a->is_signed = (struct slice){ datagram.p + PACKET_HEAD,
+				(size_t)(before.p - datagram.p) - PACKET_HEAD };
+		last = v;
+	}
+	if (a->is_signed.n == 0)
+		a->sign = S("");
+	return rest.p && a->key.n > 0 && a->address.n > 0;
+}
+
+/* Writes the datagram, without what is empty or 0. Returns its bytes; 0: out is too
+ * small. */
+static size_t
+announcement_write(char *out, size_t cap, const struct announcement *a)
+{
+	struct text t = { out, PACKET_HEAD, MIN(cap, (size_t)ANNOUNCED_MAX), cap < PACKET_HEAD };
+
+	for (const struct announced *f = announced; f < announced + LEN(announced) && !t.full; f++) {
+		char b[20];
+		struct text number = { b, 0, sizeof b, false };
+		struct slice s = S("");
+		uint32_t n;
+
+		if (f->texts)
+			memcpy(&s, (const char *)a + f->at, sizeof s);
+		else if (memcpy(&n, (const char *)a + f->at, sizeof n), n > 0) {
+			text_uint(&number, n);
+			s = text_slice(&number);
+		}
+		if (s.n > 0 || f->must)
+			var_put(&t, slice_of(f->name), s);
+	}
+	if (t.full)
+		return 0;
+	packet_head(out, PACKET_SUBSCRIBES, t.n - PACKET_HEAD, a->leaves);
+	return t.n;
+}
+
+/* ---- the cache ---- */
+
+/* In the order of enum cache_verb. */
+static const char *const cache_verbs[] = { "get", "exists", "set", "update", "del", "clear" };
+
+/* Takes what a variable of a command says. False: malformed. */
+static bool
+cache_command_take(struct cache_command *c, const struct packet_var *v)
+{
+	int64_t n = 0;
+
+	if (slice_eq(v->name, S("cmd")))
+		for (c->verb = 0; c->verb < CACHE_VERBS; c->verb++)
+			if (slice_eq(v->value, slice_of(cache_verbs[c->verb])))
+				break;
+	if (slice_eq(v->name, S("key")))
+		c->key = v->value;
+	else if (slice_eq(v->name, S("cache")))
+		c->cache = v->value;
+	else if (slice_eq(v->name, S("size")) && (n = slice_uint(v->value, UINT32_MAX)) >= 0)
+		c->size = (uint32_t)n;
+	else if (slice_eq(v->name, S("expires")) && (n = slice_uint(v->value, UINT32_MAX)) >= 0)
+		c->expires = (uint32_t)n;
+	return n >= 0;
+}
+
+/* Those of old that look a key up by variables: `key` or `get`. */
+static bool
+cache_command_asks(struct slice block, struct cache_command *c)
+{
+	struct packet_var v;
+
+	c->key = S("");
+	while (vars_next(&block, &v))
+		if (slice_eq(v.name, S("key")) || slice_eq(v.name, S("get"))) {
+			c->key = v.value;
+			c->form = v.name.p[0] == 'g' ? CACHE_PAGE : CACHE_BARE;
+		}
+	return block.p && c->key.n > 0;
+}
+
+/* Reads a command of that modifier2. False: it is none, and is answered by closing. */
+static bool
+cache_command_parse(struct slice block, unsigned modifier2, struct cache_command *c)
+{
+	struct slice expires = S("");
+	struct packet_var v;
+	int64_t at = 0;
+
+	*c = (struct cache_command){ .verb = CACHE_GET, .form = CACHE_MUTE, .key = block };
+	switch (modifier2) {
+	case 0: /* the block is the key */
+	case 5:
+		c->form = modifier2 ? CACHE_FLAG : CACHE_HEAD;
+		return block.n > 0;
+	case 2:
+		c->verb = CACHE_DEL;
+		return block.n > 0;
+	case 1:  /* an array */
+	case 10: /* from another cache */
+	case 11:
+		c->verb = modifier2 == 11 ? CACHE_DEL : modifier2 == 1 ? CACHE_SET : CACHE_UPDATE;
+		if (!sized_next(&block, &c->key) || c->key.n == 0 ||
+		    (modifier2 < 11 && !sized_next(&block, &c->value)))
+			return false;
+		if (modifier2 == 10 && block.n > 0 && (!sized_next(&block, &expires) ||
+		    (at = slice_uint(expires, UINT32_MAX)) < 0))
+			return false;
+		c->expires = (uint32_t)at;
+		c->absolute = true;
+		return block.n == 0;
+	case 3:
+	case 4:
+		return cache_command_asks(block, c);
+	case PACKET_CACHE_API:
+		*c = (struct cache_command){ .verb = CACHE_VERBS, .form = CACHE_VARS };
+		while (vars_next(&block, &v))
+			if (!cache_command_take(c, &v))
+				return false;
+		if (c->verb != CACHE_SET && c->verb != CACHE_UPDATE)
+			c->size = 0;
+		return block.p && c->verb < CACHE_VERBS && (c->key.n > 0 || c->verb == CACHE_CLEAR);
+	default:
+		return false;
+	}
+}
+
+/* Answers: what was asked for was done, or there is a value, which expires at that second;
+ * 0: never. An answer that stays empty is a close. t has room for CACHE_REPLY_MAX and the
+ * value. */
+static void
+cache_reply(struct text *t, const struct cache_command *c, bool good, struct slice value,
+    uint32_t expires)
+{
+	char head[PACKET_HEAD], b[20];
+	struct text number = { b, 0, sizeof b, false };
+	size_t from = t->n, n = c->form == CACHE_HEAD ? value.n : 0;
+
+	if (c->form == CACHE_PAGE && !good)
+		text_str(t, "HTTP/1.0 404 Not Found\r\n\r\n");
+	if (c->form == CACHE_MUTE || (!good && c->form != CACHE_FLAG))
+		return;
+	if (c->form != CACHE_BARE && c->form != CACHE_PAGE)
+		text_add(t, (struct slice){ head, sizeof head });
+	if (c->form == CACHE_VARS) {
+		var_put(t, S("status"), S("ok"));
+		text_uint(&number, value.n);
+		if (c->verb == CACHE_GET)
+			var_put(t, S("size"), text_slice(&number));
+		number.n = 0;
+		text_uint(&number, expires);
+		if (c->verb == CACHE_GET && expires)
+			var_put(t, S("expires"), text_slice(&number));
+		n = t->n - from - PACKET_HEAD;
+	}
+	t->full |= n > UINT16_MAX;
+	packet_head(head, PACKET_CACHE, n, c->form == CACHE_VARS ? PACKET_CACHE_API :
+	    c->form == CACHE_FLAG && good);
+	if (!t->full && (c->form == CACHE_VARS || c->form == CACHE_HEAD || c->form == CACHE_FLAG))
+		memcpy(t->p + from, head, sizeof head);
+	if (good && c->verb == CACHE_GET)
+		text_add(t, value);
+}
+
+/* ==== fcgi ===================================================================
+ * Owns    nothing.
+ * Offers  fcgi_record, fcgi_begin, fcgi_put, fcgi_params, fcgi_decode.
+ * Calls   base, addr (two_bytes), pgmsg (four_bytes, text_four). FastCGI 1.0, one
+ *         request of a connection at a time: records to an application, and from it. */
+
+static void
+fcgi_record(char out[FCGI_HEAD], enum fcgi_type type, size_t content, unsigned padding)
+{
+	const char head[] = { 1, (char)type, 0, FCGI_REQUEST, (char)(content >> 8),
+		(char)(content & 0xff), (char)padding, 0 };
+
+	memcpy(out, head, sizeof head);
+}
+
+static void
+text_fcgi(struct text *t, enum fcgi_type type, struct slice content)
+{
+	char head[FCGI_HEAD];
+
+	fcgi_record(head, type, content.n, 0);
+	text_add(t, (struct slice){ head, sizeof head });
+	text_add(t, content);
+}
+
+/* keep: the application leaves the connection open. 5.1. */
+static void
+fcgi_begin(struct text *t, unsigned role, bool keep)
+{
+	const char body[8] = { 0, (char)role, keep };
+
+	text_fcgi(t, FCGI_BEGIN, (struct slice){ body, sizeof body });
+}
+
+/* 3.4. */
+static void
+fcgi_length(struct text *t, size_t n)
+{
+	t->full |= n > INT32_MAX;
+	if (n < 0x80)
+		text_char(t, (char)n);
+	else
+		text_four(t, (uint32_t)n | 0x80000000u);
+}
+
+/* Adds a variable to those that fcgi_params will write. */
+static void
+fcgi_put(struct text *t, struct slice name, struct slice value)
+{
+	fcgi_length(t, name.n);
+	fcgi_length(t, value.n);
+	text_add(t, name);
+	text_add(t, value);
+}
+
+/* All variables, and their end: FCGI_HEAD bytes more for each 65535 of them, and once. */
+static void
+fcgi_params(struct text *t, struct slice vars)
+{
+	for (size_t n; vars.n > 0; vars = slice_from(vars, n)) {
+		n = MIN(vars.n, (size_t)UINT16_MAX);
+		text_fcgi(t, FCGI_PARAMS, (struct slice){ vars.p, n });
+	}
+	text_fcgi(t, FCGI_PARAMS, S(""));
+}
+
+/* A record's head is whole. Records of no request (8) are passed over; another request's
+ * there cannot be. */
+static bool
+fcgi_opens(struct fcgi_reader *r)
+{
+	unsigned id = two_bytes(r->head + 2);
+
+	r->left = two_bytes(r->head + 4);
+	r->padding = r->head[6];
+	r->body_n = 0;
+	return r->head[0] == 1 && id <= FCGI_REQUEST &&
+	    (r->head[1] != FCGI_END || (id == FCGI_REQUEST && r->left == FCGI_END_BYTES));
+}
+
+/* n bytes of a record's content, at p: *out_n of them stay, behind those at front. */
+static void
+fcgi_content(struct fcgi_reader *r, char *front, const char *p, size_t n, size_t *out_n,
+    struct text *err)
+{
+	if (r->head[1] == FCGI_STDOUT && r->head[3]) {
+		memmove(front + *out_n, p, n);
+		*out_n += n;
+	} else if (r->head[1] == FCGI_STDERR)
+		text_add(err, (struct slice){ p, MIN(n, err->cap - err->n) });
+	for (size_t i = 0; i < n && r->head[1] == FCGI_END; i++)
+		r->body[r->body_n++] = (unsigned char)p[i];
+}
+
+/* Takes n bytes at p: what the application says to the client ends up at p, *out_n bytes,
+ * what it says to the log in err, as far as there is room. Returns the bytes used: all, or
+ * those up to the request's end, which sets ended. -1: malformed. */
+static ssize_t
+fcgi_decode(struct fcgi_reader *r, char *p, size_t n, size_t *out_n, struct text *err)
+{
+	size_t at = 0, run;
+
+	*out_n = 0;
+	while (at < n && !r->ended) {
+		if (r->head_n < FCGI_HEAD) {
+			r->head[r->head_n++] = (unsigned char)p[at++];
+			if (r->head_n == FCGI_HEAD && !fcgi_opens(r))
+				return -1;
+		} else if (r->left > 0) {
+			run = MIN((size_t)r->left, n - at);
+			fcgi_content(r, p, p + at, run, out_n, err);
+			r->left -= (uint32_t)run;
+			at += run;
+		} else {
+			run = MIN((size_t)r->padding, n - at);
+			r->padding -= (uint32_t)run;
+			at += run;
+		}
+		if (r->head_n < FCGI_HEAD || r->left > 0 || r->padding > 0)
+			continue;
+		r->head_n = 0;
+		r->ended = r->head[1] == FCGI_END;
+		r->app_status = r->ended ? four_bytes(r->body) : 0;
+		r->protocol_status = r->ended ? r->body[4] : 0;
+	}
+	return (ssize_t)at;
+}
+
 FAST
 
 /* ==== deflate ================================================================

@@ -718,6 +718,96 @@ struct stored {
 	struct slice head, body;
 };
 
+/* ==== packet ============================================================== */
+
+enum {
+	PACKET_HEAD = 4,
+	PACKET_SUBSCRIBES = 224, /* modifier1 */
+	PACKET_CACHE = 111,
+	PACKET_CACHE_API = 17,   /* modifier2: what applications use */
+	KEY_MAX = 255,           /* bytes of a key */
+	NODE_ADDRESS_MAX = 255,
+	NOTIFY_MAX = 101,        /* bytes of a path for acknowledgements */
+	ANNOUNCED_MAX = 4096,    /* bytes of a datagram */
+	CACHE_REPLY_MAX = 64     /* bytes of a cache's answer before the value */
+};
+
+/* A variable of a block, which both lie in. */
+struct packet_var {
+	struct slice name, value;
+};
+
+/* What a node says to a subscription server; texts lie in the datagram. Empty or 0 is
+ * what it leaves out. */
+struct announcement {
+	bool leaves;             /* the key's node is one no longer */
+	struct slice key, address;
+	uint32_t modifier1, modifier2, cores, load, weight, backup;
+	struct slice proto, algo, sni_key, sni_crt, sni_ca, notify;
+	uint32_t unix;           /* seconds: when it was signed */
+	struct slice sign;       /* a signature of is_signed; empty: none */
+	struct slice is_signed;
+};
+
+/* A variable of an announcement. */
+struct announced {
+	const char *name;
+	size_t at;
+	size_t texts;  /* most bytes of a text; 0: a number */
+	uint32_t most;
+	bool must;
+};
+
+enum cache_verb {
+	CACHE_GET, CACHE_EXISTS,
+	CACHE_SET,    /* unless the key is there */
+	CACHE_UPDATE, /* in any case */
+	CACHE_DEL, CACHE_CLEAR, CACHE_VERBS
+};
+
+/* How a cache command is answered. */
+enum cache_form {
+	CACHE_MUTE, /* not at all */
+	CACHE_VARS, /* variables, then the value; what fails, by closing */
+	CACHE_HEAD, /* a head with its length, and the value */
+	CACHE_FLAG, /* a head that says whether there is one, and the value */
+	CACHE_BARE, /* the value */
+	CACHE_PAGE  /* the value, or a page of HTTP that says 404 */
+};
+
+struct cache_command {
+	enum cache_verb verb;
+	enum cache_form form;
+	struct slice key, cache; /* cache empty: the default one */
+	struct slice value;      /* of CACHE_SET and CACHE_UPDATE, or */
+	uint32_t size;           /* so many bytes of it follow the block */
+	uint32_t expires;        /* seconds; 0: never */
+	bool absolute;           /* of the clock, not from now */
+};
+
+/* ==== fcgi ================================================================ */
+
+enum {
+	FCGI_HEAD = 8,
+	FCGI_REQUEST = 1,   /* the only id */
+	FCGI_RESPONDER = 1, /* role */
+	FCGI_END_BYTES = 8
+};
+
+enum fcgi_type {
+	FCGI_BEGIN = 1, FCGI_ABORT, FCGI_END, FCGI_PARAMS, FCGI_STDIN, FCGI_STDOUT, FCGI_STDERR
+};
+
+/* What an application says, in whatever pieces it comes. All zero at first. */
+struct fcgi_reader {
+	unsigned char head[FCGI_HEAD], body[FCGI_END_BYTES];
+	uint8_t head_n, body_n;
+	uint32_t left, padding;  /* bytes of the record to come */
+	bool ended;              /* the request; then: */
+	uint32_t app_status;
+	uint8_t protocol_status; /* 0: complete; 1: no more connections; 2: overloaded; 3: no such role */
+};
+
 /* ==== deflate ============================================================= */
 
 enum { LITERALS = 286, SYMBOLS_MAX = 288, DISTANCES = 30 }; /* RFC 1951 3.2.5 */
