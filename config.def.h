@@ -39,6 +39,7 @@
 #define TARGET_MAX       16384 /* bytes of a request target; 414 beyond */
 #define RANGES_MAX       16    /* parts of one body asked for at once; more: all of it */
 #define HEAD_ADDED_MAX   4096  /* room for what warp adds to a head */
+#define VARS_TIMES       4     /* as variables, parts of a head are said up to so often */
 #define CHUNK_EXT_MAX    8192  /* bytes of chunk extensions beyond those that content
                                   has paid for, or of trailers; more: refused */
 #define CAUSE_MAX        192   /* text of why a request failed */
@@ -269,6 +270,8 @@
 	"video/x-matroska;mkv"
 
 /* compression */
+#define CGI_BODY_MEMORY 65536 /* bytes of a chunked body for uwsgi or FastCGI, which want its
+                                 length; the rest goes to a file, as with buffer_request */
 #define GZIP_STREAMS 128 /* at one time in each worker, 17 KB each; others go out as they are */
 #define GZIP_TYPES   "text/*,application/json,application/*+json,application/javascript," \
 	"application/xml,application/*+xml,image/svg+xml,application/wasm,font/ttf,font/otf"

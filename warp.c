@@ -1275,10 +1275,11 @@ sinks_finish(struct sink *a, struct sink *b, int limit_ms)
 /* ==== log ====================================================================
  * Owns    the error log: its sink, level and this process's name.
  * Offers  log_error, log_warn, log_info, log_debug, log_errno, log_flush,
- *         log_add, log_forked, log_leave, log_sink, log_level.
- * Calls   base, sink. */
+ *         log_add, log_forked, log_leave, log_sink, log_level, warn_calmly.
+ * Calls   base, clock, sink. */
 
-#define LOG_LINE 1024 /* bytes of one line; a longer line is cut */
+#define LOG_LINE    1024 /* bytes of one line; a longer line is cut */
+#define WARNS_PER_S 5    /* lines of one kind, such as about one failing upstream */
 
 static char log_ring[LOG_RING];
 static atomic_uint log_lost_own;        /* until there is a board */
@@ -1402,6 +1403,30 @@ log_errno(const char *fmt, ...)
 	log_error("%s: %s", what, strerror(err));
 	errno = err;
 	return -1;
+}
+
+static struct calm calm_local; /* about this host */
+
+/* Warns at most WARNS_PER_S times a second for each c. */
+__attribute__((format(printf, 2, 3))) static void
+warn_calmly(struct calm *c, const char *fmt, ...)
+{
+	char line[LOG_LINE / 2];
+	va_list ap;
+
+	if (c->second != now_s) {
+		if (c->unsaid > 0)
+			log_warn("%u more lines like the next one were not shown", c->unsaid);
+		*c = (struct calm){ .second = now_s };
+	}
+	if (c->said++ >= WARNS_PER_S) {
+		c->unsaid++;
+		return;
+	}
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof line, fmt, ap);
+	va_end(ap);
+	log_warn("%s", line);
 }
 
 /* ==== diag ===================================================================
@@ -3028,6 +3053,15 @@ head_cut(struct head *h, uint64_t set)
 		h->f[h->n++] = h->f[i];
 		field_count(h, (enum field_id)h->f[i].id);
 	}
+}
+
+/* Takes the fields of that name, which has no id, out of h. */
+static void
+head_cut_name(struct head *h, struct slice name)
+{
+	for (int i = 0; i < h->n; i++)
+		h->f[i].id = slice_ieq(h->f[i].name, name) ? F_CUT : h->f[i].id;
+	head_cut(h, FIELD(F_CUT));
 }
 
 static const struct field *
@@ -6830,7 +6864,7 @@ cache_reply(struct text *t, const struct cache_command *c, bool good, struct sli
 
 /* ==== fcgi ===================================================================
  * Owns    nothing.
- * Offers  fcgi_record, fcgi_begin, fcgi_put, fcgi_params, fcgi_decode.
+ * Offers  fcgi_record, text_fcgi, fcgi_begin, fcgi_put, fcgi_decode.
  * Calls   base, addr (two_bytes), pgmsg (four_bytes, text_four). FastCGI 1.0, one
  *         request of a connection at a time: records to an application, and from it. */
 
@@ -6873,7 +6907,7 @@ fcgi_length(struct text *t, size_t n)
 		text_four(t, (uint32_t)n | 0x80000000u);
 }
 
-/* Adds a variable to those that fcgi_params will write. */
+/* Adds a variable to those of a record of FCGI_PARAMS. */
 static void
 fcgi_put(struct text *t, struct slice name, struct slice value)
 {
@@ -6881,17 +6915,6 @@ fcgi_put(struct text *t, struct slice name, struct slice value)
 	fcgi_length(t, value.n);
 	text_add(t, name);
 	text_add(t, value);
-}
-
-/* All variables, and their end: FCGI_HEAD bytes more for each 65535 of them, and once. */
-static void
-fcgi_params(struct text *t, struct slice vars)
-{
-	for (size_t n; vars.n > 0; vars = slice_from(vars, n)) {
-		n = MIN(vars.n, (size_t)UINT16_MAX);
-		text_fcgi(t, FCGI_PARAMS, (struct slice){ vars.p, n });
-	}
-	text_fcgi(t, FCGI_PARAMS, S(""));
 }
 
 /* A record's head is whole. Records of no request (8) are passed over; another request's
@@ -9514,13 +9537,20 @@ static const struct key upstream_keys[] = {
 	    "Header field of strategy header_hash."),
 	TEXT("sticky_cookie", UPSTREAM(out.sticky_cookie), "warp_instance",
 	    "Cookie of strategy cookie."),
-	WORDS("protocol", K_CHOICE, UPSTREAM(protocol), "http",
-	    "http https uwsgi", "What is spoken to the backend. Later: uwsgi."),
-	SOON("modifier1", K_INT, LATER_OFF, "0", NULL, "Of the uwsgi packet."),
-	SOON("modifier2", K_INT, LATER_OFF, "0", NULL, "Of the uwsgi packet."),
-	SOON("params", K_ANY, LATER, NULL, NULL, "Variables added to the uwsgi packet."),
+	WORDS("protocol", K_CHOICE, UPSTREAM(out.protocol), "http",
+	    "http https uwsgi fastcgi", "What is spoken to the backend."),
+	KEY("modifier1", K_INT, UPSTREAM(out.cgi.modifier1), "0", 0, 255,
+	    "Of the uwsgi packet: 0 Python, 5 Perl, 7 Ruby, 14 PHP."),
+	KEY("modifier2", K_INT, UPSTREAM(out.cgi.modifier2), "0", 0, 255, "Of the uwsgi packet."),
+	PLAIN("params", K_ENV, UPSTREAM(out.cgi.params), NULL,
+	    "{ NAME = \"value\" }: variables for uwsgi and fastcgi, also instead of warp's."),
+	TEXT("root", UPSTREAM(out.cgi.root), NULL,
+	    "Of fastcgi: the directory of the scripts, as the backend sees it."),
+	TEXT("index", UPSTREAM(out.cgi.index), "index.php",
+	    "Of fastcgi: the script for a directory, and for paths that name no script."),
 	KEY("keepalive", K_INT, UPSTREAM(out.keepalive), "32", 0, CLIENTS_MAX,
-	    "Idle connections kept for each instance, in each worker."),
+	    "Idle connections kept for each instance, in each worker; by default none to uwsgi "
+	    "and fastcgi."),
 	SECS("keepalive_timeout_secs", UPSTREAM(out.keepalive_ms), "60",
 	    "An idle connection is closed after this long."),
 	SECS("connect_timeout_secs", UPSTREAM(out.connect_ms), "5",
@@ -10770,8 +10800,6 @@ addr_read(struct reader *r, const struct toml *at, struct slice s, struct addr *
 		s = slice_of(arena_fmt(r->a, "127.0.0.1%s", s.p));
 	if (!addr_parse(r->a, s, out, &why))
 		return table_error(r, at, "%s: %s", s.p, why);
-	if (out->scheme == SCHEME_UWSGI)
-		return table_error(r, at, "%s: uwsgi upstreams are not supported yet", out->text);
 	if (out->any)
 		return table_error(r, at, "%s: a URL names its host", out->text);
 	if (out->kind == ADDR_FD)
@@ -10964,12 +10992,10 @@ health_read(struct reader *r, struct upstream *up)
 
 /* ---- tls ---- */
 
-enum { PROTOCOL_HTTP, PROTOCOL_HTTPS, PROTOCOL_UWSGI }; /* words of its key */
-
 static bool
 upstream_is_https(const struct upstream *up)
 {
-	bool is = up->scheme == SCHEME_HTTPS;
+	bool is = up->protocol == PROTOCOL_HTTPS;
 
 	for (int i = 0; i < up->n_instances; i++)
 		is |= up->instances[i].addr.scheme == SCHEME_HTTPS;
@@ -11044,6 +11070,41 @@ upstream_tls_read(struct reader *r, struct upstream *up, const struct upstream_r
 		up->tls.client = certs_pair(u->cert, u->key ? u->key : u->cert, upstream_say, &in);
 }
 
+/* What is spoken to all instances; those whose url does not say it learn it. */
+static void
+protocol_read(struct reader *r, struct upstream *up, const struct toml *table)
+{
+	static const enum scheme schemes[PROTOCOLS] = { [PROTOCOL_HTTP] = SCHEME_HTTP,
+		[PROTOCOL_HTTPS] = SCHEME_HTTPS, [PROTOCOL_UWSGI] = SCHEME_UWSGI };
+	bool said = toml_get(table, "protocol"), cgi;
+
+	for (int i = 0; i < up->n_instances && !said; i++)
+		if (up->instances[i].addr.scheme == SCHEME_UWSGI)
+			up->protocol = PROTOCOL_UWSGI;
+	cgi = up->protocol >= PROTOCOL_UWSGI;
+	for (int i = 0; i < up->n_instances; i++) {
+		struct addr *a = &up->instances[i].addr;
+		if (a->scheme == SCHEME_NONE)
+			a->scheme = up->protocol == PROTOCOL_HTTP ? SCHEME_NONE : schemes[up->protocol];
+		else if ((said || cgi) && a->scheme != schemes[up->protocol])
+			table_error(r, table, "protocol is %s, but the url of %s says another one",
+			    cgi ? "uwsgi or fastcgi" : "http or https", a->text);
+	}
+	if (cgi && (up->protocol == PROTOCOL_UWSGI || !toml_get(table, "keepalive")))
+		up->keepalive = 0; /* one request a connection; php-fpm's idle ones hold a process */
+	const struct rule rules[] = {
+		{ up->protocol == PROTOCOL_FASTCGI && !up->cgi.root, "root",
+		    "protocol fastcgi needs it: the directory of the scripts", NULL },
+		{ up->protocol != PROTOCOL_FASTCGI && up->cgi.root, "root",
+		    "only protocol fastcgi uses it", NULL },
+		{ up->cgi.index.n == 0 || memchr(up->cgi.index.p, '/', up->cgi.index.n), "index",
+		    "'%s' is no name of a file", up->cgi.index.p },
+		{ !cgi && up->cgi.params.n > 0, "params",
+		    "only protocol uwsgi or fastcgi uses them", NULL },
+	};
+	rules_check(r, rules, LEN(rules));
+}
+
 /* The upstream that near's word names; NULL: none. */
 static struct upstream *
 upstream_find(const struct conf *c, struct near *near)
@@ -11068,7 +11129,6 @@ upstream_read(struct reader *r, struct upstream *out, const struct toml *table)
 {
 	struct upstream_read u = { .out = { .index = out->index, .line = table->line,
 		.name = table->key.p, .tls.verify = true } };
-	bool https, said = toml_get(table, "protocol");
 	struct slice host;
 
 	r->where = arena_fmt(r->a, "upstreams.%s", out->name);
@@ -11087,17 +11147,7 @@ upstream_read(struct reader *r, struct upstream *out, const struct toml *table)
 	if (host.n == 0 || strpbrk(host.p, " \t/,@") || !is_field_value(host))
 		key_error(r, "host_header", "'%s' is no host", host.p);
 	instances_read(r, out, &u.place);
-	https = u.protocol == PROTOCOL_HTTPS;
-	out->scheme = https ? SCHEME_HTTPS : SCHEME_NONE;
-	if (u.protocol == PROTOCOL_UWSGI)
-		key_error(r, "protocol", "not supported yet");
-	for (int i = 0; i < out->n_instances; i++) { /* no scheme: protocol's */
-		struct addr *a = &out->instances[i].addr;
-		if (a->scheme == SCHEME_NONE)
-			a->scheme = out->scheme;
-		else if (said && (a->scheme == SCHEME_HTTPS) != https)
-			key_error(r, "protocol", "the url of %s says another one", a->text);
-	}
+	protocol_read(r, out, table);
 	upstream_tls_read(r, out, &u, table);
 	health_read(r, out);
 }
@@ -11472,7 +11522,8 @@ process_instances(struct reader *r, const struct process_read *pr)
 	struct upstream *up = pr->out.up;
 	const struct toml *table = pr->upstream;
 	struct instance first = { .up = up, .weight = 1,
-		.addr = { .fd = -1, .scheme = up->scheme } };
+		.addr = { .fd = -1, .scheme = up->protocol == PROTOCOL_HTTPS ? SCHEME_HTTPS
+		    : SCHEME_NONE } };
 	bool listed = toml_get(table, "instances"), url = toml_get(table, "url");
 	int n = pr->out.replicas, all = listed ? up->n_instances : n;
 
@@ -13133,7 +13184,7 @@ conf_memory(const struct conf *c)
 	uint64_t large = sizeof(struct block) + ROOM + MAX((uint64_t)RELAY_BYTES, head) + head +
 	    HEAD_ADDED_MAX;
 	uint64_t down = c->tls.on, up = conf_has_https(c);
-	struct memory m = { .worker = large + 2 * (head + HEAD_ADDED_MAX) + LOG_BUFFER +
+	struct memory m = { .worker = large + (VARS_TIMES + 1) * (head + HEAD_ADDED_MAX) + LOG_BUFFER +
 	    2 * sizeof(struct head) + BLOCKS_KEPT_SMALL * (uint64_t)BLOCK_SMALL_BYTES +
 	    BLOCKS_KEPT_LARGE * large };
 
@@ -13229,11 +13280,11 @@ print_action(FILE *to, const struct route *r)
 	fputs("\n", to);
 }
 
-/* What stands in front of an address: https:// for TLS. */
+/* What stands in front of an address that is not spoken to by plain HTTP. */
 static const char *
 scheme_text(const struct addr *a)
 {
-	return a->scheme == SCHEME_HTTPS ? "https://" : "";
+	return a->scheme == SCHEME_HTTPS ? "https://" : a->scheme == SCHEME_UWSGI ? "uwsgi://" : "";
 }
 
 /* How TLS is served, and each certificate: whose, by whom, until when. */
@@ -21331,8 +21382,8 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
 
 /* ==== heads ==================================================================
  * Owns    the text of the head being written, and the heads being read.
- * Offers  heads_open, conn_is_tls, client_of, request_write, answer_write,
- *         interim_write.
+ * Offers  heads_open, conn_is_tls, client_of, forward_begin, request_write,
+ *         answer_write, interim_write.
  * Calls   base, clock, http, path, addr, policy (encoding_class), roster, loop. Makes
  *         the head for one side from the other's: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
 
@@ -21348,9 +21399,9 @@ static void
 heads_open(const struct conf *cf)
 {
 	conf = cf;
-	head_out.cap = cf->server.max_header_bytes + HEAD_ADDED_MAX;
+	chain.cap = cf->server.max_header_bytes + HEAD_ADDED_MAX;
+	head_out.cap = VARS_TIMES * chain.cap;
 	head_out.p = map_zeroed(head_out.cap);
-	chain.cap = head_out.cap;
 	chain.p = map_zeroed(chain.cap);
 }
 
@@ -21938,10 +21989,9 @@ request_framing(struct text *t, const struct exchange *x, const struct head *h)
 		text_add(t, S("Connection: close\r\n"));
 }
 
-/* Writes the head of x for x->inst. False: it does not fit, or its path is
- * malformed after rewriting. */
-static bool
-request_write(struct text *t, const struct exchange *x, struct head *h)
+/* What is to be sent of h, whose other fields are dropped. */
+static struct forward
+forward_begin(struct text *t, const struct exchange *x, struct head *h)
 {
 	const struct route *r = x->route;
 	bool trusted = peer_is_trusted(x->c);
@@ -21953,6 +22003,16 @@ request_write(struct text *t, const struct exchange *x, struct head *h)
 	    !forwarded_find(h, &fw.said, &client))
 		fw.said = (struct forwarded){ .who = { NULL, 0 } };
 	request_drop(h, x, trusted);
+	return fw;
+}
+
+/* Writes the head of x for x->inst. False: it does not fit, or its path is
+ * malformed after rewriting. */
+static bool
+request_write(struct text *t, const struct exchange *x, struct head *h)
+{
+	struct forward fw = forward_begin(t, x, h);
+
 	text_add(t, h->method_text);
 	text_char(t, ' ');
 	if (!target_write(t, x, h))
@@ -22105,6 +22165,407 @@ interim_write(struct text *t, struct head *h)
 	fields_write(t, h);
 	text_add(t, S("\r\n"));
 	return !t->full;
+}
+
+/* ==== cgi ====================================================================
+ * Owns    the variables being written.
+ * Offers  upstream_write, upstream_parse, cgi_write, cgi_ask, records_fill.
+ * Calls   base, log, http, path, addr, packet, fcgi, route (host_normal), buf, chan,
+ *         heads. What a request's head says, as variables for backends that speak uwsgi
+ *         or FastCGI, and the heads that they answer with: RFC 3875. */
+
+#define VAR_NAME_MAX 256 /* bytes of a field's name, as a variable */
+#define PACKET_MAX   UINT16_MAX /* bytes of all variables */
+#define SAID_MAX     1024 /* bytes of what an application says to the log at once */
+
+/* Adds a variable in the protocol that is spoken. */
+static void (*var_add)(struct text *, struct slice name, struct slice value);
+
+static bool
+is_cgi(const struct upstream *up)
+{
+	return up->protocol >= PROTOCOL_UWSGI;
+}
+
+/* Whether warp sees the backend's files too, and file is one of them. */
+static bool
+script_is_there(const char *root, const char *file)
+{
+	struct stat st;
+
+	return stat(root, &st) != 0 || stat(file, &st) == 0;
+}
+
+/* A variable of warp's own, unless `params` say it; p NULL: none. */
+static void
+var_write(struct text *t, const struct upstream *up, struct slice name, struct slice value)
+{
+	static const struct slices none;
+
+	if (value.p && !is_named(name, &up->cgi.params, &none))
+		var_add(t, name, value);
+}
+
+/* A field as a variable: HTTP_NAME. See forward.put. */
+static void
+field_write(struct text *t, struct slice name, struct slice value)
+{
+	static char b[VAR_NAME_MAX] = "HTTP_";
+	size_t n = S("HTTP_").n;
+
+	if (name.n > sizeof b - n) {
+		t->full = true;
+		return;
+	}
+	for (size_t i = 0; i < name.n; i++)
+		b[n++] = name.p[i] == '-' ? '_' : (char)(name.p[i] - (name.p[i] >= 'a' && name.p[i] <= 'z') * 32);
+	var_add(t, (struct slice){ b, n }, value);
+}
+
+/* The client's fields that travel on; those of one name are joined. A name with '_' is not
+ * sent: it would be the twin of another. Nor is Proxy, which programs take for a setting. */
+static void
+fields_as_vars(struct text *t, struct head *h)
+{
+	for (int i = 0; i < h->n; i++) {
+		struct field *f = &h->f[i];
+		struct slice value = f->value;
+
+		f->drop |= memchr(f->name.p, '_', f->name.n) || slice_ieq(f->name, S("Proxy"));
+		if (f->drop || f->id == F_CONTENT_TYPE || f->id == F_CONTENT_LENGTH)
+			continue;
+		chain.n = 0;
+		chain.full = false;
+		for (int k = i + 1; k < h->n; k++) {
+			struct field *g = &h->f[k];
+			if (g->drop || g->id != f->id || !slice_ieq(g->name, f->name))
+				continue;
+			if (chain.n == 0)
+				text_add(&chain, f->value);
+			text_add(&chain, f->id == F_COOKIE ? S("; ") : S(", "));
+			text_add(&chain, g->value);
+			value = text_slice(&chain);
+			g->drop = true;
+		}
+		field_write(t, f->name, value);
+		t->full |= chain.full;
+	}
+}
+
+/* What the application sees of the path: decoded, without what the route strips, which is
+ * *script then. False: no path after rewriting. */
+static bool
+cgi_path(const struct exchange *x, const struct head *h, struct text *script, struct text *path)
+{
+	static char buf[TARGET_MAX];
+	struct text raw = { buf, 0, sizeof buf, false };
+	const struct route *r = x->route;
+	struct path_view view;
+	struct slice p;
+
+	if (h->form == TARGET_ASTERISK) {
+		text_add(path, h->target);
+		return true;
+	}
+	if (path_normalise(h->path, &view) < 0)
+		return false;
+	if (r->strip_prefix || r->has_rewrite) {
+		if (r->strip_prefix && !r->has_rewrite && r->path_kind != PATH_REGEX && r->path_kind != PATH_ANY)
+			text_add(script, r->path);
+		while (script->n > 0 && script->p[script->n - 1] == '/')
+			script->n--;
+		text_char(&raw, '/');
+		if (!rewrite_apply(&raw, r, &view) || path_normalise(text_slice(&raw), &view) < 0)
+			return false;
+	}
+	p = view.path; /* %2F and %25 are left in it */
+	return percent_read(path, p);
+}
+
+/* The bytes of path that name a script: up to the first `.php`; 0: none does. */
+static size_t
+script_len(struct slice path, struct slice index)
+{
+	const char *dot = memrchr(index.p, '.', index.n);
+	struct slice suffix = dot ? slice_from(index, (size_t)(dot - index.p)) : index;
+
+	for (size_t i = 0; i + suffix.n <= path.n; i++)
+		if (memcmp(path.p + i, suffix.p, suffix.n) == 0 &&
+		    (i + suffix.n == path.n || path.p[i + suffix.n] == '/'))
+			return i + suffix.n;
+	return 0;
+}
+
+/* Variables that a FastCGI backend finds its script by: the one that path names, the index
+ * of a directory that has one, else the root's index, as front controllers want it. */
+static void
+script_write(struct text *t, const struct upstream *up, struct slice prefix, struct slice path)
+{
+	static char names[2 * PATH_MAX], files[3 * PATH_MAX];
+	struct text name = { names, 0, sizeof names, false }, file = { files, 0, sizeof files - 1, false };
+	const struct cgi_conf *c = &up->cgi;
+	struct slice root = slice_of(c->root), info = S("");
+	size_t n = script_len(path, c->index);
+
+	text_add(&file, root);
+	if (n > 0) {
+		info = slice_from(path, n);
+		path.n = n;
+		text_add(&file, path);
+	} else {
+		text_add(&file, path);
+		text_add(&file, c->index);
+		file.p[file.n] = '\0';
+		if (path.n == 0 || path.p[path.n - 1] != '/' || !script_is_there(c->root, files)) {
+			file.n = root.n;
+			text_char(&file, '/');
+			text_add(&file, c->index);
+		}
+	}
+	text_add(&name, prefix);
+	text_add(&name, slice_from(text_slice(&file), root.n));
+	t->full |= name.full || file.full;
+	const struct pair vars[] = {
+		{ S("SCRIPT_NAME"), text_slice(&name) }, { S("SCRIPT_FILENAME"), text_slice(&file) },
+		{ S("PATH_INFO"), info }, { S("DOCUMENT_ROOT"), root },
+		{ S("GATEWAY_INTERFACE"), S("CGI/1.1") }, { S("SERVER_SOFTWARE"), S("warp/" VERSION) },
+		{ S("REDIRECT_STATUS"), S("200") },
+	};
+	for (size_t i = 0; i < LEN(vars); i++)
+		var_write(t, up, vars[i].name, vars[i].value);
+}
+
+/* Variables about the request's line, its body and both ends of its connection. False: no
+ * path after rewriting. */
+static bool
+vars_write(struct text *t, const struct exchange *x, const struct head *h)
+{
+	static char paths[TARGET_MAX], scripts[TARGET_MAX], targets[TARGET_MAX + 2];
+	char numbers[4][INET6_ADDRSTRLEN];
+	struct text path = { paths, 0, sizeof paths, false }, script = { scripts, 0, sizeof scripts, false };
+	struct text uri = { targets, 0, sizeof targets, false };
+	struct text n[4]; /* length, client, its port, our port */
+	const struct upstream *up = x->inst->up;
+	const struct conn *c = x->c;
+	const struct field *type = head_field(h, F_CONTENT_TYPE), *length = head_field(h, F_CONTENT_LENGTH);
+	bool tls = conn_is_tls(c) || came_by_https(x, h);
+	struct slice host = host_normal(x->host);
+
+	for (size_t i = 0; i < LEN(n); i++)
+		n[i] = (struct text){ numbers[i], 0, sizeof numbers[i], false };
+	if (!cgi_path(x, h, &script, &path))
+		return false;
+	text_add(&uri, h->form == TARGET_ORIGIN || h->form == TARGET_ASTERISK ? h->target : h->path);
+	if (h->form == TARGET_ABSOLUTE && h->has_query) {
+		text_char(&uri, '?');
+		text_add(&uri, h->query);
+	}
+	if (x->spool)
+		text_uint(&n[0], x->spool->size);
+	else if (length)
+		text_add(&n[0], length->value);
+	ip_text(&n[1], &x->client);
+	if (ip_eq(&x->client, &c->peer) && c->peer_port > 0)
+		text_uint(&n[2], c->peer_port);
+	text_uint(&n[3], c->dest_port ? c->dest_port : c->listener->port ? c->listener->port
+	    : tls ? HTTPS_PORT : HTTP_PORT);
+	const struct pair vars[] = {
+		{ S("REQUEST_METHOD"), h->method_text }, { S("REQUEST_URI"), text_slice(&uri) },
+		{ S("QUERY_STRING"), h->has_query ? h->query : S("") },
+		{ S("CONTENT_TYPE"), type ? type->value : S("") },
+		{ S("CONTENT_LENGTH"), text_slice(&n[0]) },
+		{ S("SERVER_PROTOCOL"), h->minor ? S("HTTP/1.1") : S("HTTP/1.0") },
+		{ S("SERVER_NAME"), host.n > 0 ? host : S("localhost") },
+		{ S("SERVER_PORT"), text_slice(&n[3]) },
+		{ S("REMOTE_ADDR"), text_slice(&n[1]) }, { S("REMOTE_PORT"), text_slice(&n[2]) },
+		{ S("REQUEST_SCHEME"), tls ? S("https") : S("http") },
+		{ S("HTTPS"), tls ? S("on") : (struct slice){ NULL, 0 } },
+		{ S("DOCUMENT_URI"), text_slice(&path) },
+	};
+	for (size_t i = 0; i < LEN(vars); i++)
+		var_write(t, up, vars[i].name, vars[i].value);
+	if (up->protocol == PROTOCOL_FASTCGI) {
+		script_write(t, up, text_slice(&script), text_slice(&path));
+	} else {
+		var_write(t, up, S("SCRIPT_NAME"), text_slice(&script));
+		var_write(t, up, S("PATH_INFO"), text_slice(&path));
+	}
+	t->full |= uri.full || path.full;
+	return true;
+}
+
+/* All variables of x for x->inst, each by `add`. False: see upstream_write. */
+static bool
+cgi_write(struct text *t, const struct exchange *x, struct head *h,
+    void (*add)(struct text *, struct slice, struct slice))
+{
+	const struct pairs *params = &x->inst->up->cgi.params;
+	struct forward fw = forward_begin(t, x, h);
+
+	var_add = add;
+	fw.put = field_write;
+	if (!vars_write(t, x, h))
+		return false;
+	host_write(&fw);
+	fields_as_vars(t, h);
+	added_write(&fw);
+	if (x->upgrade) {
+		field_write(t, S("Connection"), S("Upgrade"));
+		field_write(t, S("Upgrade"), head_field(h, F_UPGRADE)->value);
+	}
+	for (int i = 0; i < params->n; i++)
+		add(t, params->v[i].name, params->v[i].value);
+	return true;
+}
+
+/* ---- what stands before and behind variables ---- */
+
+/* Room for what vars_end writes before the variables; returns where they begin. */
+static size_t
+vars_begin(struct text *t, const struct upstream *up)
+{
+	static const char head[FCGI_HEAD];
+
+	if (up->protocol == PROTOCOL_FASTCGI)
+		fcgi_begin(t, FCGI_RESPONDER, up->keepalive > 0);
+	text_add(t, (struct slice){ head, up->protocol == PROTOCOL_UWSGI ? PACKET_HEAD : FCGI_HEAD });
+	return t->n;
+}
+
+/* The variables are whole, from `from` on. body: one follows. */
+static void
+vars_end(struct text *t, size_t from, const struct upstream *up, bool body)
+{
+	size_t n = t->n - from;
+
+	if (t->full || n > PACKET_MAX) {
+		t->full = true;
+		return;
+	}
+	if (up->protocol == PROTOCOL_UWSGI) {
+		packet_head(t->p + from - PACKET_HEAD, up->cgi.modifier1, n, up->cgi.modifier2);
+		return;
+	}
+	fcgi_record(t->p + from - FCGI_HEAD, FCGI_PARAMS, n, 0);
+	text_fcgi(t, FCGI_PARAMS, S(""));
+	if (!body)
+		text_fcgi(t, FCGI_STDIN, S(""));
+}
+
+static void
+(*const var_adds[PROTOCOLS])(struct text *, struct slice, struct slice) = {
+	[PROTOCOL_UWSGI] = var_put, [PROTOCOL_FASTCGI] = fcgi_put,
+};
+
+/* Writes the head of x for x->inst, as its protocol has it. False: it does not fit, or
+ * its path is malformed after rewriting. */
+static bool
+upstream_write(struct text *t, const struct exchange *x, struct head *h)
+{
+	const struct upstream *up = x->inst->up;
+	size_t from;
+
+	if (!is_cgi(up))
+		return request_write(t, x, h);
+	from = vars_begin(t, up);
+	if (!cgi_write(t, x, h, var_adds[up->protocol]))
+		return false;
+	vars_end(t, from, up, x->up.state != FLOW_OFF || x->spool);
+	return !t->full;
+}
+
+/* The question of a health check at that path. */
+static void
+cgi_ask(struct text *t, const struct upstream *up, struct slice host)
+{
+	struct slice uri = slice_of(up->health.path), query = uri, path;
+	bool has_query = slice_cut(&query, '?', &path) && query.p;
+	size_t from = vars_begin(t, up);
+	const struct pair vars[] = {
+		{ S("REQUEST_METHOD"), up->health.method }, { S("REQUEST_URI"), uri },
+		{ S("QUERY_STRING"), has_query ? query : S("") },
+		{ S("CONTENT_TYPE"), S("") }, { S("CONTENT_LENGTH"), S("") },
+		{ S("SERVER_PROTOCOL"), S("HTTP/1.1") }, { S("SERVER_NAME"), host },
+		{ S("SERVER_PORT"), S("80") }, { S("REMOTE_ADDR"), S("127.0.0.1") },
+		{ S("REQUEST_SCHEME"), S("http") }, { S("HTTP_HOST"), host },
+		{ S("HTTP_USER_AGENT"), S("warp/" VERSION " (health)") },
+	};
+
+	var_add = var_adds[up->protocol];
+	for (size_t i = 0; i < LEN(vars); i++)
+		var_write(t, up, vars[i].name, vars[i].value);
+	if (up->protocol == PROTOCOL_FASTCGI) {
+		script_write(t, up, S(""), path);
+	} else {
+		var_write(t, up, S("SCRIPT_NAME"), S(""));
+		var_write(t, up, S("PATH_INFO"), path);
+	}
+	for (int i = 0; i < up->cgi.params.n; i++)
+		var_add(t, up->cgi.params.v[i].name, up->cgi.params.v[i].value);
+	vars_end(t, from, up, false);
+}
+
+/* ---- answers ---- */
+
+/* A head as applications send it: of HTTP, or fields alone, of which Status is the
+ * status. RFC 3875 6. Returns as response_parse. */
+static int
+cgi_parse(struct head *h, struct slice in)
+{
+	struct slice status, code;
+	size_t at = 0;
+	int got;
+
+	if (in.n < 5 && memcmp(in.p, "HTTP/", in.n) == 0)
+		return 0;
+	if (slice_starts(in, S("HTTP/")))
+		return response_parse(h, in);
+	if ((got = fields_parse(h, in, &at, true)) <= 0)
+		return got == 0 ? 0 : -502;
+	h->minor = 1;
+	h->status = h->count[F_LOCATION] > 0 ? 302 : 200;
+	h->reason = h->status == 200 ? S("OK") : S("Found");
+	status = head_value(h, S("Status"));
+	if (status.p) {
+		code = (struct slice){ status.p, MIN(status.n, (size_t)3) };
+		h->status = (int)slice_uint(code, 599);
+		h->reason = slice_trim(slice_from(status, code.n));
+		head_cut_name(h, S("Status"));
+	}
+	return h->status >= 100 ? (int)at : head_bad(-502, "no status in", S("Status"));
+}
+
+static int
+upstream_parse(const struct upstream *up, struct head *h, struct slice in)
+{
+	return is_cgi(up) ? cgi_parse(h, in) : response_parse(h, in);
+}
+
+/* Reads once, and takes what came out of its records: a source like any other, which ends
+ * with the request. What the application says beside goes to the log. */
+static ssize_t
+records_fill(struct source *src)
+{
+	static char said[SAID_MAX];
+	struct text t = { said, 0, sizeof said, false };
+	struct slice rest, line;
+	size_t had = src->in.n, content = 0;
+	ssize_t got = side_fill(side_of(src)), used;
+
+	if (got <= 0) {
+		src->end = got < 0 ? SOURCE_CUT : src->end; /* before the last record */
+		return got;
+	}
+	used = fcgi_decode(src->records, buf_p(&src->in) + had, (size_t)got, &content, &t);
+	src->in.n = (uint32_t)(had + content);
+	for (rest = text_slice(&t); rest.n > 0 && slice_cut(&rest, '\n', &line);)
+		if (line.n > 0)
+			warn_calmly(&calm_local, "a FastCGI application says: %.*s", (int)line.n, line.p);
+	if (src->in.n == 0)
+		buf_free(&src->in);
+	if (used < got || src->records->ended)
+		src->end = used == got && src->records->protocol_status == 0 ? SOURCE_ENDED : SOURCE_CUT;
+	return content > 0 ? (ssize_t)content : src->end ? -1 : 0;
 }
 
 /* ==== answers ================================================================
@@ -22926,7 +23387,7 @@ pipe_drain(struct pipe *p, struct chan *to)
 /* ==== flow ===================================================================
  * Owns    nothing: a flow is its exchange's, as are its source and its taker.
  * Offers  flow_begin, flow_end, flow_owes, flow_unframe, flow_relay, flow_tunnel.
- * Calls   http, deflate, buf, chan, pipe. One direction of an exchange: a body is read
+ * Calls   http, fcgi, deflate, buf, chan, pipe. One direction of an exchange: a body is read
  *         from a source, unframed, seen by a tap, compressed, framed as the taker
  *         needs it, and sent. What the taker does not take stops the reading. */
 
@@ -23016,6 +23477,8 @@ chunk_frame(char *p, size_t *n)
 	return p - t.n;
 }
 
+static const char record_last[FCGI_HEAD] = { 1, FCGI_STDIN, 0, FCGI_REQUEST };
+
 static int
 flow_tail(const struct flow *f, struct iovec *v)
 {
@@ -23040,7 +23503,8 @@ static ssize_t
 flow_unframe(struct flow *f, struct slice *piece)
 {
 	const struct source *from = f->from;
-	size_t n = MIN(from->in.n, (uint32_t)RELAY_BYTES), content = 0;
+	size_t n = MIN(from->in.n, f->records ? (uint32_t)UINT16_MAX : (uint32_t)RELAY_BYTES);
+	size_t content = 0;
 	char *p = n > 0 ? buf_p(&from->in) : NULL;
 	ssize_t used = 0;
 
@@ -23066,10 +23530,17 @@ flow_frame(const struct flow *f, struct slice piece, struct iovec *v)
 
 	if (piece.n > 0 && f->chunk_out)
 		p = chunk_frame(p, &piece.n);
+	if (piece.n > 0 && f->records) {
+		p -= FCGI_HEAD; /* as headroom */
+		fcgi_record(p, FCGI_STDIN, piece.n, 0);
+		piece.n += FCGI_HEAD;
+	}
 	if (piece.n > 0)
 		v[k++] = (struct iovec){ p, piece.n };
 	if (f->body.done && f->chunk_out)
 		k += flow_tail(f, v + k);
+	if (f->body.done && f->records)
+		v[k++] = (struct iovec){ (void *)(uintptr_t)record_last, sizeof record_last };
 	return k;
 }
 
@@ -23086,14 +23557,14 @@ static bool
 flow_may_splice(const struct flow *f, const struct chan *to)
 {
 	return f->body.kind == BODY_LENGTH && f->body.left >= SPLICE_MIN && !f->chunk_out &&
-	    !f->zip && !f->tap && !f->from->pulls && f->from->in.n == 0 && !side_of(f->from)->ch.tls && !to->tls;
+	    !f->records && !f->zip && !f->tap && !f->from->pulls && !f->from->records && f->from->in.n == 0 && !side_of(f->from)->ch.tls && !to->tls;
 }
 
 /* Whether the kernel can pass the next piece from the source to the taker. */
 static bool
 flow_may_pass(const struct flow *f, const struct chan *to)
 {
-	return f->from->pass && !f->chunk_out && !f->zip && !to->tls && f->from->in.n == 0 &&
+	return f->from->pass && !f->chunk_out && !f->records && !f->zip && !to->tls && f->from->in.n == 0 &&
 	    f->body.left >= SENDFILE_MIN;
 }
 
@@ -23714,9 +24185,6 @@ static const struct {
 };
 
 #define STATUS_ABORTED 499 /* in the log: the client left first */
-#define WARNS_PER_S    5   /* lines of one kind, such as about one failing upstream */
-
-static struct calm calm_local; /* about this host */
 
 static void (*upstream_door)(struct watch *, short); /* the front's */
 static void (*upstream_due)(struct timer *);
@@ -23811,8 +24279,12 @@ upconn_leave(struct upconn *u, uint8_t parity, bool keep)
 
 /* Whether u, whose answer is whole, can serve another request. */
 static bool
-upconn_is_clean(const struct upconn *u)
+upconn_is_clean(struct upconn *u)
 {
+	if (u->s.src.records && u->s.src.end == SOURCE_ENDED) /* that of its request alone */
+		u->s.src.end = u->s.ch.eof ? SOURCE_ENDED : SOURCE_OPEN;
+	else if (u->s.src.records)
+		return false;
 	return u->s.src.in.n == 0 && !u->s.ch.waits && !u->s.src.end && !u->s.hup;
 }
 
@@ -25094,28 +25566,6 @@ step_stored(struct exchange *x)
 
 /* ---- an upstream that fails ---- */
 
-/* Warns at most WARNS_PER_S times a second for each c. */
-__attribute__((format(printf, 2, 3))) static void
-warn_calmly(struct calm *c, const char *fmt, ...)
-{
-	char line[LOG_LINE / 2];
-	va_list ap;
-
-	if (c->second != now_s) {
-		if (c->unsaid > 0)
-			log_warn("%u more lines like the next one were not shown", c->unsaid);
-		*c = (struct calm){ .second = now_s };
-	}
-	if (c->said++ >= WARNS_PER_S) {
-		c->unsaid++;
-		return;
-	}
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof line, fmt, ap);
-	va_end(ap);
-	log_warn("%s", line);
-}
-
 static bool
 is_idempotent(enum method m)
 {
@@ -25275,6 +25725,11 @@ upstream_attach(struct exchange *x, struct upconn *u)
 	u->s.timer.fire = upstream_due;
 	timer_clear(&u->s.timer);
 	u->s.waits = WAIT_NOTHING;
+	if (x->inst->up->protocol == PROTOCOL_FASTCGI) {
+		u->reader = (struct fcgi_reader){ .ended = false };
+		u->s.src.records = &u->reader;
+		u->s.src.fill = records_fill;
+	}
 	x->connect_by_ms = now_ms +
 	    (x->route->connect_ms ? x->route->connect_ms : x->inst->up->connect_ms);
 }
@@ -25569,6 +26024,19 @@ exchange_up(struct exchange *x, const struct text *head)
 	}
 }
 
+/* The client waits for a word before it sends its body, and x has it. */
+static bool
+exchange_go_on(struct exchange *x)
+{
+	static const struct iovec go_on = { "HTTP/1.1 100 Continue\r\n\r\n", 25 };
+	struct iovec v = go_on;
+
+	if (x->expect && x->c->s.src.in.n == 0 && chan_send(x->to, &v, 1, NULL) < 0)
+		return false;
+	x->expect = false;
+	return true;
+}
+
 static enum step
 step_send(struct exchange *x)
 {
@@ -25578,11 +26046,13 @@ step_send(struct exchange *x)
 	hold_settle(x);
 	if (x->wait.since_ms != 0) /* an instance is there: for all that wait */
 		queue_wake(hold_queue(x), hold_queue(x)->n);
+	if (is_cgi(x->inst->up) && !exchange_go_on(x))
+		return exchange_abort(x);
 	h = exchange_request(x);
 	head_begin();
 	if (!x->u->s.ch.tls) /* else it was sent before the handshake */
 		proxy_line(x);
-	if (!request_write(&head_out, x, h))
+	if (!upstream_write(&head_out, x, h))
 		return exchange_error(x, head_out.full ? 431 : 400,
 		    "the request does not fit after rewriting", S(""));
 	if (x->spool) {
@@ -25590,6 +26060,7 @@ step_send(struct exchange *x)
 		flow_begin(&x->up, &x->spool->src, BODY_LENGTH, x->spool->size);
 		x->up.state = FLOW_ON;
 	}
+	x->up.records = x->inst->up->protocol == PROTOCOL_FASTCGI;
 	x->up_start_us = now_us;
 	exchange_enter(x, X_WAIT);
 	s = exchange_up(x, &head_out);
@@ -25717,9 +26188,9 @@ exchange_frame(struct exchange *x)
 		return -1;
 	/* a backend that answers HEAD without a length may send a body all the same */
 	x->u->head = x->method == M_HEAD;
-	x->reusable = res.minor > 0 && b->kind != BODY_CLOSE && (x->method != M_HEAD ||
-	    res.count[F_CONTENT_LENGTH] + res.count[F_TRANSFER_ENCODING] > 0) &&
-	    !head_has(&res, F_CONNECTION, "close") && x->inst->up->keepalive > 0 &&
+	x->reusable = (x->u->s.src.records || (res.minor > 0 && b->kind != BODY_CLOSE &&
+	    (x->method != M_HEAD || res.count[F_CONTENT_LENGTH] + res.count[F_TRANSFER_ENCODING] > 0) &&
+	    !head_has(&res, F_CONNECTION, "close"))) && x->inst->up->keepalive > 0 &&
 	    x->inst->up->proxy_out == PROXY_OUT_NONE;
 	x->down.chunk_out = x->minor > 0 && (b->kind == BODY_CHUNKED || b->kind == BODY_CLOSE);
 	if (x->minor == 0 && (b->kind == BODY_CHUNKED || b->kind == BODY_CLOSE))
@@ -26055,16 +26526,17 @@ step_wait(struct exchange *x)
 		return STEP_WAIT;
 	if (x->u_ready) {
 		x->u_ready = false;
-		side_fill(u);
+		u->src.fill(&u->src);
 	}
 	if (u->src.in.n == 0)
-		return u->src.end ? exchange_lost(x, LOST_CLOSED, "closed before it answered")
-		                  : STEP_WAIT;
+		return u->src.end ? exchange_lost(x, LOST_CLOSED, x->inst->up->protocol == PROTOCOL_UWSGI
+		    ? "closed before it answered, as where a head exceeds its buffer-size"
+		    : "closed before it answered") : STEP_WAIT;
 	if (x->u->parsed > 0 && !u->src.end && u->src.in.n <= conf->server.max_header_bytes &&
 	    !memchr(buf_p(&u->src.in) + x->u->parsed, '\n', u->src.in.n - x->u->parsed))
 		n = 0; /* no line more: parse later */
 	else
-		n = response_parse(&res, buf_slice(&u->src.in));
+		n = upstream_parse(x->inst->up, &res, buf_slice(&u->src.in));
 	x->u->parsed = n == 0 ? u->src.in.n : 0;
 	if (n < 0)
 		return exchange_head_bad(x);
@@ -26114,16 +26586,13 @@ step_tunnel(struct exchange *x)
 static enum step
 step_spool(struct exchange *x)
 {
-	static const struct iovec go_on = { "HTTP/1.1 100 Continue\r\n\r\n", 25 };
 	struct side *c = &x->c->s;
-	struct iovec v = go_on;
 	struct slice piece;
 	ssize_t used;
 	bool kept;
 
-	if (x->expect && c->src.in.n == 0 && chan_send(x->to, &v, 1, NULL) < 0)
+	if (!exchange_go_on(x))
 		return exchange_abort(x);
-	x->expect = false;
 	if (c->src.in.n == 0 && x->c_ready && !x->up.body.done) {
 		x->c_ready = false;
 		side_fill(c);
@@ -26131,7 +26600,8 @@ step_spool(struct exchange *x)
 	while (c->src.in.n > 0 && !x->up.body.done) {
 		if ((used = flow_unframe(&x->up, &piece)) < 0)
 			return exchange_bad_body(x);
-		kept = spool_add(x->spool, piece.p, piece.n, (size_t)x->route->buffer_request) == 0;
+		kept = spool_add(x->spool, piece.p, piece.n, x->route->buffer_request < 0
+		    ? (size_t)CGI_BODY_MEMORY : (size_t)x->route->buffer_request) == 0;
 		buf_eat(&c->src.in, (size_t)used); /* the body has counted it */
 		if (!kept)
 			return exchange_error(x, 503, "no room for the request body", S(""));
@@ -26480,7 +26950,7 @@ admin_left(const struct conn *c)
  * Owns    the seed of what must not be guessed.
  * Offers  gate_open, gate_enter, gate_admit, admin_enter.
  * Calls   arena, clock, http, path, addr, route, certs, board, tls, pool, auth,
- *         heads, maintenance, files, spool, exchange, admin front. A request with a
+ *         heads, cgi, maintenance, files, spool, exchange, admin front. A request with a
  *         whole head passes here once: its route, its checks, its action. */
 
 static uint64_t rate_seed; /* equal in all workers: the board is shared */
@@ -26608,6 +27078,7 @@ static enum step
 gate_forward(struct exchange *x, const struct head *h)
 {
 	bool has_body = x->up.body.kind != BODY_NONE;
+	const struct upstream *up = x->route->upstream;
 	struct answer notice;
 	enum step s;
 
@@ -26616,12 +27087,12 @@ gate_forward(struct exchange *x, const struct head *h)
 	if (x->route->cache && conf->cache.store && (s = cache_enter(x, h)) != STEP_WAIT)
 		return s;
 	x->expect = has_body && h->minor > 0 && h->count[F_EXPECT] > 0;
-	x->upgrade = wants_upgrade(h);
+	x->upgrade = wants_upgrade(h) && up->protocol != PROTOCOL_FASTCGI;
 	if (x->upgrade && !x->route->websocket)
 		return exchange_error(x, 426, "this route takes no upgrade",
 		    S("Upgrade: HTTP/1.1\r\nConnection: upgrade\r\n"));
 	x->up.state = has_body ? FLOW_ON : FLOW_OFF;
-	if (has_body && x->route->buffer_request >= 0)
+	if (has_body && (x->route->buffer_request >= 0 || (is_cgi(up) && x->up.body.kind == BODY_CHUNKED)))
 		x->spool = spool_new();
 	else
 		x->up.chunk_out = x->up.body.kind == BODY_CHUNKED;
@@ -27677,8 +28148,8 @@ front_told(struct slice word)
 /* ==== health =================================================================
  * Owns    the probes: one for each instance whose upstream has checks.
  * Offers  health_count, health_look, health_stop.
- * Calls   base, arena, clock, log, http, proxy, board, timer, loop, buf, tls,
- *         chan, pool, heads, exchange. Only one worker checks, the one that
+ * Calls   base, arena, clock, log, http, proxy, packet, board, timer, loop, buf, tls,
+ *         chan, pool, heads, cgi. Only one worker checks, the one that
  *         the master chose. Results are on the board, so that the next worker
  *         to check goes on from them. */
 
@@ -27883,7 +28354,7 @@ probe_parse(struct probe *p)
 	struct body body;
 	int n;
 
-	while ((n = response_parse(&res, buf_slice(in))) > 0) {
+	while ((n = upstream_parse(p->in->up, &res, buf_slice(in))) > 0) {
 		p->skipped += (uint32_t)n;
 		if ((uint32_t)n > conf->server.max_header_bytes || p->skipped > PROBE_HEADS_MAX)
 			break;
@@ -27910,6 +28381,19 @@ probe_parse(struct probe *p)
 		loop_watch(&p->s.ch.w, p->s.ch.waits ? POLLIN | POLLOUT : POLLIN);
 }
 
+/* A uwsgi backend was pinged, and answered, or (got < 0) closed in peace, as those do that
+ * have no plugin for pings: either way it has read it. */
+static void
+probe_pinged(struct probe *p, ssize_t got)
+{
+	if (p->s.src.in.n >= PACKET_HEAD || (got < 0 && p->s.src.end == SOURCE_ENDED))
+		probe_passed(p);
+	else if (got < 0)
+		probe_cut(p);
+	else
+		loop_watch(&p->s.ch.w, p->s.ch.waits ? POLLIN | POLLOUT : POLLIN);
+}
+
 /* Sends what waits, reads what came: a backend that no longer reads may have
  * answered before. */
 static void
@@ -27918,8 +28402,10 @@ probe_answer(struct probe *p)
 	ssize_t got;
 
 	chan_flush(&p->s.ch);
-	got = side_fill(&p->s);
-	if (p->s.src.in.n > 0)
+	got = p->s.src.fill(&p->s.src);
+	if (!p->in->up->health.path)
+		probe_pinged(p, got);
+	else if (p->s.src.in.n > 0)
 		probe_parse(p);
 	else if (got < 0)
 		probe_cut(p);
@@ -27963,6 +28449,15 @@ probe_request_write(struct text *t, const struct probe *p)
 
 	if (!p->s.ch.tls)
 		probe_proxy_write(t, p);
+	if (!up->health.path) {
+		packet_head(t->p + t->n, PACKET_PING, 0, 0);
+		t->n += PACKET_HEAD;
+		return;
+	}
+	if (is_cgi(up)) {
+		cgi_ask(t, up, up->health.host.n > 0 ? up->health.host : upstream_host(p->in));
+		return;
+	}
 	text_add(t, up->health.method);
 	text_char(t, ' ');
 	text_str(t, up->health.path);
@@ -27988,9 +28483,14 @@ probe_send(struct probe *p, void (*write)(struct text *, const struct probe *))
 static void
 probe_ask(struct probe *p)
 {
-	if (!p->in->up->health.path) {
+	if (!p->in->up->health.path && p->in->up->protocol != PROTOCOL_UWSGI) {
 		probe_passed(p);
 		return;
+	}
+	if (p->in->up->protocol == PROTOCOL_FASTCGI) {
+		p->reader = (struct fcgi_reader){ .ended = false };
+		p->s.src.records = &p->reader;
+		p->s.src.fill = records_fill;
 	}
 	p->state = PROBE_ANSWER;
 	if (!probe_send(p, probe_request_write)) {
@@ -28482,8 +28982,8 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 /* ==== explain ================================================================
  * Owns    nothing.
  * Offers  explain.
- * Calls   clock, http, path, addr, route, conf out, auth, heads, files, gate. `warp
- *         -e`: what would become of a request, unsent. */
+ * Calls   clock, http, path, addr, route, conf out, auth, heads, cgi, files, gate.
+ *         `warp -e`: what would become of a request, unsent. */
 
 #define EXPLAIN_MAX 32768 /* bytes of the request made of the arguments */
 
@@ -28637,6 +29137,16 @@ explain_guards(const struct route *r, const struct head *h, const struct conf *c
 	}
 }
 
+/* Adds a variable as people read it. */
+static void
+var_show(struct text *t, struct slice name, struct slice value)
+{
+	text_add(t, name);
+	text_char(t, '=');
+	text_add(t, value);
+	text_char(t, '\n');
+}
+
 /* The head as the first candidate would get it. */
 static void
 explain_upstream(struct exchange *x, struct head *h, FILE *to)
@@ -28655,7 +29165,8 @@ explain_upstream(struct exchange *x, struct head *h, FILE *to)
 		fputc('\n', to);
 	}
 	x->inst = &up->instances[0];
-	if (request_write(head_begin(), x, h))
+	if (is_cgi(up) ? cgi_write(head_begin(), x, h, var_show) && !head_out.full
+	    : request_write(head_begin(), x, h))
 		fprintf(to, "it is sent:\n%.*s", (int)head_out.n, head_out.p);
 	else
 		fputs("it cannot be sent: too long, or no path after rewriting\n", to);

@@ -88,6 +88,12 @@ enum exit_status { EXIT_CONFIG = 1, EXIT_USAGE = 2, EXIT_BIND = 3, EXIT_OTHER = 
 
 enum log_level { LOG_LVL_ERROR, LOG_LVL_WARN, LOG_LVL_INFO, LOG_LVL_DEBUG };
 
+/* Lines of one kind, logged and left out in this second. */
+struct calm {
+	time_t second;
+	unsigned said, unsaid;
+};
+
 enum sink_kind {
 	SINK_PLAIN,  /* a file, or a device that never blocks */
 	SINK_STREAM, /* a pipe or a terminal: whole lines, up to PIPE_BUF at once */
@@ -336,7 +342,8 @@ enum field_id {
 	F_X_REQUEST_ID,
 	F_X_ACCEL_REDIRECT,
 	F_X_SENDFILE,
-	FIELD_IDS
+	FIELD_IDS,
+	F_CUT = 63 /* of no name: see head_cut_name */
 };
 
 enum method {
@@ -722,6 +729,7 @@ struct stored {
 
 enum {
 	PACKET_HEAD = 4,
+	PACKET_PING = 100,       /* modifier1 */
 	PACKET_SUBSCRIBES = 224, /* modifier1 */
 	PACKET_CACHE = 111,
 	PACKET_CACHE_API = 17,   /* modifier2: what applications use */
@@ -1042,12 +1050,6 @@ struct instance {
 
 struct balance; /* a strategy: row of balances[] */
 
-/* Lines of one kind, logged and left out in this second. */
-struct calm {
-	time_t second;
-	unsigned said, unsaid;
-};
-
 /* What a strategy's key is made of. */
 enum pick_by { BY_NOTHING, BY_IP, BY_URI, BY_HEADER, BY_COOKIE };
 
@@ -1121,6 +1123,17 @@ struct process {
 };
 
 /* `[upstreams.NAME]` */
+/* What is spoken to backends: the words of their key. The last two take variables. */
+enum protocol { PROTOCOL_HTTP, PROTOCOL_HTTPS, PROTOCOL_UWSGI, PROTOCOL_FASTCGI, PROTOCOLS };
+
+/* For backends that take variables instead of a head. */
+struct cgi_conf {
+	unsigned modifier1, modifier2; /* of the uwsgi packet */
+	struct pairs params;           /* more variables, or instead of warp's */
+	const char *root;              /* FastCGI: where scripts are, as the backend sees it */
+	struct slice index;            /* FastCGI: the script of a directory, and of all else */
+};
+
 struct upstream {
 	const char *name;
 	int index;
@@ -1140,7 +1153,8 @@ struct upstream {
 	const char *maintenance;  /* absolute; NULL: none */
 	struct slice hash_header, sticky_cookie;
 	struct health_conf health;
-	enum scheme scheme;       /* of instances without one: https, or none */
+	enum protocol protocol;   /* of all instances, but that url may say http or https */
+	struct cgi_conf cgi;      /* for uwsgi and FastCGI */
 	struct upstream_tls tls;  /* for instances whose addr.scheme is https */
 	struct calm calm;         /* lines about its failures */
 	struct process *process;  /* NULL: none */
@@ -1404,7 +1418,6 @@ struct upstream_read {
 	struct upstream out;
 	struct place place;
 	struct slice strategy, host_header;
-	int protocol;
 	const char *ca_file, *cert, *key; /* of its tls */
 };
 
@@ -1983,6 +1996,7 @@ struct source {
 	                                     a piece; as fill, or the chan is broken */
 	bool pulls;      /* gives a piece whenever it is asked; else poll says when */
 	uint8_t end;     /* enum source_end */
+	struct fcgi_reader *records; /* what comes is in FastCGI's records; or NULL */
 	struct buf in;
 };
 
@@ -2142,6 +2156,7 @@ struct upconn {
 	bool head;             /* its last request was HEAD */
 	uint32_t parsed;       /* bytes of s.in that were no whole head yet */
 	struct fetch *fetch;   /* it is read for the cache alone; or NULL */
+	struct fcgi_reader reader; /* of s.src, with FastCGI */
 };
 
 enum conn_state {
@@ -2300,7 +2315,8 @@ struct flow {
 	struct source *from;    /* NULL while it is off */
 	struct body body;       /* how it arrives */
 	enum flow_state state;
-	bool chunk_out;         /* how it is sent: chunked, or as it is */
+	bool chunk_out;         /* how it is sent: chunked, or as it is; */
+	bool records;           /* or in FastCGI's records */
 	uint64_t limit;         /* bytes of content it may have; 0: any */
 	struct pipe *pipe;      /* bytes that the taker's socket did not take */
 	void (*tap)(void *tapped, struct slice piece, bool last); /* sees what passes; or NULL */
@@ -2638,6 +2654,7 @@ struct probe {
 	uint32_t skipped;     /* bytes of 1xx answers */
 	bool spreads;         /* the next rest is any part of an interval */
 	bool said;            /* logged: runs, but its checks fail */
+	struct fcgi_reader reader; /* of s.src, with FastCGI */
 };
 
 /* ==== acme, renew ========================================================= */

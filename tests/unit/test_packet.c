@@ -406,17 +406,6 @@ test_fcgi_written(void **state)
 	fcgi_put(&t, S("k"), (struct slice){ big, 0x1234 });
 	assert_memory_equal(b, "\1\x80\0\x12\x34k", 6);
 	assert_int_equal(t.n, 5 + 1 + 0x1234);
-	t.n = 0;
-	fcgi_params(&t, S(""));
-	assert_true(slice_eq(text_slice(&t), S("\1\4\0\1\0\0\0\0")));
-	t.n = 0;
-	fcgi_params(&t, S("\1\0a"));
-	assert_true(slice_eq(text_slice(&t), S("\1\4\0\1\0\3\0\0\1\0a\1\4\0\1\0\0\0\0")));
-	t.n = 0;
-	fcgi_params(&t, (struct slice){ big, sizeof big });
-	assert_int_equal(t.n, sizeof big + 3 * FCGI_HEAD);
-	assert_memory_equal(b, "\1\4\0\1\xff\xff\0\0", FCGI_HEAD);
-	assert_memory_equal(b + FCGI_HEAD + 65535, "\1\4\0\1\x11\x71\0\0", FCGI_HEAD);
 }
 
 static const struct {
