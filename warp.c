@@ -14157,7 +14157,7 @@ challenge_answer(struct slice domain, struct slice token, char out[ACME_TOKEN_MA
 /* ==== store ==================================================================
  * Owns    the cache's memory, which workers share; what this process knows of it.
  * Offers  store_open, store_close, store_bells_open, store_join, store_bell,
- *         store_bell_drain, store_key, store_find, store_begin, store_head, store_add,
+ *         store_bell_drain, store_key, store_find, store_begin, store_head, store_share, store_add,
  *         store_bells, store_disown, store_texts, store_finish, store_drop, store_look, store_read, store_skip, store_wait,
  *         store_update, store_purge_key, store_purge_some, store_purge_all,
  *         store_repair, store_stats.
@@ -14628,12 +14628,11 @@ ref_look(struct store_ref *r, struct policy *facts, struct text *head)
 
 /* ---- reading ---- */
 
-/* Finds and pins k's newest whole entry, or else the one that is being filled (if
- * `filling`: only that), and looks at it as store_look does. False: none; or r->busy:
- * the lock is held, and nobody knows. */
+/* Finds and pins k's newest whole entry, or else the one that is being filled, and looks
+ * at it as store_look does. False: none; or r->busy: the lock is held, and nobody knows. */
 static bool
-store_find(const struct store_key *k, bool filling, struct store_ref *r,
-    struct policy *facts, struct text *head)
+store_find(const struct store_key *k, struct store_ref *r, struct policy *facts,
+    struct text *head)
 {
 	uint32_t b;
 
@@ -14643,7 +14642,7 @@ store_find(const struct store_key *k, bool filling, struct store_ref *r,
 		return false;
 	}
 	sketch_count(k->hash, true);
-	if (pins_ready() && (b = index_find(k, filling)) != 0) {
+	if (pins_ready() && (b = index_find(k, false)) != 0) {
 		entry_at(b)->hot = true;
 		pin_take(r, b);
 		ref_look(r, facts, head);
@@ -14838,6 +14837,27 @@ store_head(struct store_ref *r, const struct policy *facts, struct slice head,
 	entry_wake(e);
 	bells_ring();
 	return true;
+}
+
+/* Pins what w fills once more, for *r, which reads on from where w stands: it may be found
+ * no more. False: the lock is busy. */
+static bool
+store_share(const struct store_ref *w, struct store_ref *r)
+{
+	const struct store_entry *e = entry_at(w->entry);
+
+	*r = (struct store_ref){ 0 };
+	if (!store_enter())
+		return false;
+	if (pins_ready()) {
+		pin_take(r, w->entry);
+		r->turn = e->turn;
+		r->state = e->state;
+		r->place = w->place;
+		r->pos = e->n;
+	}
+	store_leave();
+	return r->entry != 0;
 }
 
 /* More of the body. False: nothing was added; no room (store_finish, and readers see it
@@ -25259,7 +25279,7 @@ cache_find(struct hit *h, const struct head *rq, struct store_key *k)
 
 	stored_head.n = 0;
 	stored_head.full = false;
-	if (!store_find(k, false, &h->r, &h->policy, &stored_head))
+	if (!store_find(k, &h->r, &h->policy, &stored_head))
 		return false;
 	if (h->r.state != STORE_BEGUN && h->policy.flags & ENTRY_NAMES) {
 		text_add(&t, text_slice(&stored_head));
@@ -25268,7 +25288,7 @@ cache_find(struct hit *h, const struct head *rq, struct store_key *k)
 		store_drop(&h->r);
 		stored_head.n = 0;
 		if (t.full || !cache_key(h->x, rq, text_slice(&t), h->salt, k) ||
-		    !store_find(k, false, &h->r, &h->policy, &stored_head))
+		    !store_find(k, &h->r, &h->policy, &stored_head))
 			return false;
 	}
 	if (h->r.state == STORE_BEGUN ||
@@ -25396,7 +25416,7 @@ cache_refresh(const struct exchange *x, struct hit *h, const struct store_key *k
 	*y->hit = (struct hit){ .x = y, .w = w, .policy = h->policy, .https = h->https, .stores = true,
 		.alone = true };
 	cache_checks(y->hit);
-	if (!store_find(k, false, &y->hit->r, &y->hit->policy, &none))
+	if (!store_find(k, &y->hit->r, &y->hit->policy, &none))
 		y->hit->checks_due = false;
 	rq = exchange_request(y);
 	y->method_text = rq->method_text;
@@ -26436,7 +26456,6 @@ cache_answer(struct exchange *x, size_t n)
 	struct hit *h = x->hit;
 	struct body *b = &x->down.body;
 	uint64_t size = b->kind == BODY_LENGTH ? b->left : b->kind == BODY_NONE ? 0 : UINT64_MAX;
-	struct text none = { NULL, 0, 0, false };
 	struct store_key k;
 	struct policy p;
 
@@ -26456,7 +26475,8 @@ cache_answer(struct exchange *x, size_t n)
 	}
 	pass_note(&k, false);
 	if (x->c->ghost ||
-	    (size != UINT64_MAX && pool_spares_one() && store_find(&k, true, &h->r, &h->policy, &none))) {
+	    (size != UINT64_MAX && pool_spares_one() && store_share(&h->w, &h->r))) {
+		h->policy = p;
 		x->status = res.status;
 		upstream_answered(x);
 		memcpy(stored_head.p, buf_p(&x->u->s.src.in), n); /* all of it is this client's */

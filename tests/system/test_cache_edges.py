@@ -261,6 +261,24 @@ def test_read_timeout_is_not_waited_for_twice(cached):
     go.set()
 
 
+def test_purge_before_the_head(cached):
+    """Somebody asks anew while the purged answer is still to come: each gets the answer to its own request."""
+    w, o = cached()
+    first, second = threading.Event(), threading.Event()
+    o.page("/x", in_turn(after(first, says(MINUTE, body="the old one")), after(second, says(MINUTE, body="new"))))
+    with w.client() as a, w.client() as b:
+        a.send(request("/x"))
+        o.wait("/x")
+        purge(w, "/x")
+        b.send(request("/x"))
+        o.wait("/x", 2)
+        first.set()
+        assert a.response(timeout=TIMEOUT).text == "the old one"
+        second.set()
+        assert b.response(timeout=TIMEOUT).text == "new"
+    assert hit(w.ask("/x")) and w.ask("/x").text == "new"
+
+
 # ---- purges by a path of what has none -----------------------------------------------
 
 def test_targets_without_a_path(cached):

@@ -165,8 +165,20 @@ facts_of(unsigned key, unsigned version)
 static bool
 find(const struct store_key *k, bool filling, struct store_ref *r)
 {
+	uint32_t b;
+
 	head = (struct text){ head_bytes, 0, sizeof head_bytes, false };
-	return store_find(k, filling, r, &facts, &head);
+	if (!filling)
+		return store_find(k, r, &facts, &head);
+	*r = (struct store_ref){ 0 };
+	if (!store_enter())
+		return false;
+	if (pins_ready() && (b = index_find(k, true)) != 0) {
+		pin_take(r, b);
+		ref_look(r, &facts, &head);
+	}
+	store_leave();
+	return r->entry != 0;
 }
 
 /* In a worker too, which has no test to fail. */
