@@ -243,6 +243,7 @@
 #define FILES_LOOK_MS  1000  /* before a path is looked at anew */
 #define FILES_REST_MS  5000  /* not asked for so long: forgotten, its descriptor closed */
 #define FILE_SMALL     4096  /* files up to that are kept in memory */
+#define FILE_LINES     256   /* bytes of what is said of one, beside its type and cache_control */
 #define SENDFILE_MIN   16384 /* shorter pieces are copied: one send, with the head */
 #define SENDFILE_BYTES 524288 /* at most in one turn */
 #define READ_AHEAD     1048576 /* bytes that the kernel is asked to read before they are due */

@@ -2963,13 +2963,18 @@ head_clear(struct head *h)
 	memset(h->count, 0, sizeof h->count);
 }
 
+static void
+head_put(struct head *h, const struct field *f)
+{
+	h->f[h->n++] = *f;
+	field_count(h, (enum field_id)f->id);
+}
+
 /* A field that did not come as a line; there are at most FIELDS_ADDED. */
 static void
 head_add(struct head *h, struct slice name, struct slice value)
 {
-	h->f[h->n++] = (struct field){ .name = name, .value = value,
-		.id = (uint8_t)field_id_of(name) };
-	field_count(h, field_id_of(name));
+	head_put(h, &(struct field){ .name = name, .value = value, .id = (uint8_t)field_id_of(name) });
 }
 
 /* Complains of c, which stands where the colon should. */
@@ -3047,12 +3052,9 @@ head_cut(struct head *h, uint64_t set)
 	int n = h->n;
 
 	head_clear(h);
-	for (int i = 0; i < n; i++) {
-		if (set >> h->f[i].id & 1)
-			continue;
-		h->f[h->n++] = h->f[i];
-		field_count(h, (enum field_id)h->f[i].id);
-	}
+	for (int i = 0; i < n; i++)
+		if (!(set >> h->f[i].id & 1))
+			head_put(h, &h->f[i]);
 }
 
 /* Takes the fields of that name, which has no id, out of h. */
@@ -13202,7 +13204,7 @@ conf_memory(const struct conf *c)
 		m.worker += sizeof(struct deflate) + GZIP_STREAMS * sizeof(struct gzip);
 	for (int i = 0; i < c->table.n; i++)
 		if (c->table.routes[i].action == ACT_FILES) {
-			m.worker += FILES_KEPT * (sizeof(struct file) + FILE_SMALL);
+			m.worker += FILES_KEPT * (sizeof(struct file) + FILE_LINES + FILE_SMALL);
 			break;
 		}
 	m.all = sizeof(struct board) + c->cache.size_bytes +
@@ -23021,15 +23023,6 @@ file_load(struct file *f, int fd)
 	return got < 0 ? errno : got == f->st.st_size ? 0 : EAGAIN;
 }
 
-static void
-file_close(struct file *f)
-{
-	fd_close(f->fd);
-	free(f->bytes);
-	f->fd = -1;
-	f->bytes = NULL;
-}
-
 /* Whether there is a neighbour whose name ends so; file_find then looks closely. */
 static bool
 file_beside(const struct file *f, const char *end)
@@ -23041,23 +23034,52 @@ file_beside(const struct file *f, const char *end)
 	    fstatat(roots[f->root].fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-/* Text is UTF-8, unless [mime] says otherwise. */
-static struct slice
-type_full(struct slice type, char *b, size_t n)
+/* Adds a line, whose value is in two pieces. */
+static void
+file_say(struct file *f, struct text *t, enum said i, struct slice name, struct slice value,
+    struct slice more)
 {
-	if (!slice_starts(type, S("text/")) || memchr(type.p, ';', type.n))
-		return type;
-	if ((size_t)snprintf(b, n, "%.*s; charset=utf-8", (int)type.n, type.p) >= n)
-		return type;
-	return slice_of(b);
+	const char *start = t->p + t->n;
+
+	text_add(t, name);
+	text_add(t, S(": "));
+	text_add(t, value);
+	text_add(t, more);
+	text_add(t, S("\r\n"));
+	f->said[i] = (struct field){ .name = { start, name.n }, .value = { start + name.n + 2,
+		value.n + more.n }, .start = start, .end = t->p + t->n, .id = (uint8_t)field_id_of(name) };
+}
+
+/* Writes what is said of f, once for all answers. */
+static void
+file_describe(struct file *f)
+{
+	char date[DATE_LEN + 1], buf[48];
+	struct slice type = file_type(slice_of(f->path)), cache = roots[f->root].conf->cache_control;
+	struct text v = { buf, 0, sizeof buf, false }, t = { NULL, 0, FILE_LINES + type.n + cache.n, false };
+	bool utf8 = slice_starts(type, S("text/")) && !memchr(type.p, ';', type.n);
+
+	t.p = f->lines = xcalloc(1, t.cap);
+	text_char(&v, '"');
+	text_hex(&v, f->bytes ? hash64(0, f->bytes, (size_t)f->st.st_size)
+	    : (uint64_t)f->st.st_mtim.tv_sec << 30 ^ (uint64_t)f->st.st_mtim.tv_nsec, 16);
+	text_char(&v, '-');
+	text_hex(&v, (uint64_t)f->st.st_size, 1);
+	file_say(f, &t, SAID_TAG, S("ETag"), text_slice(&v), S("\""));
+	v.n = 0;
+	text_uint(&v, (uint64_t)f->st.st_size);
+	file_say(f, &t, SAID_MODIFIED, S("Last-Modified"), date_write(date, MIN(f->st.st_mtim.tv_sec, now_s)), S(""));
+	if (cache.n > 0)
+		file_say(f, &t, SAID_CACHE, S("Cache-Control"), cache, S(""));
+	file_say(f, &t, SAID_TYPE, S("Content-Type"), type, utf8 ? S("; charset=utf-8") : S(""));
+	file_say(f, &t, SAID_RANGES, S("Accept-Ranges"), S("bytes"), S(""));
+	file_say(f, &t, SAID_LENGTH, S("Content-Length"), text_slice(&v), S(""));
 }
 
 /* Fills f, fresh, with what is at its path: fd, which f owns from then on. */
 static void
 file_fill(struct file *f, int fd)
 {
-	struct text t = { f->etag, 0, sizeof f->etag, false };
-
 	f->fd = fd;
 	f->err = fd < 0 || fstat(fd, &f->st) < 0 ? errno : S_ISDIR(f->st.st_mode) ? EISDIR
 	    : !S_ISREG(f->st.st_mode) ? EACCES : 0;
@@ -23070,15 +23092,7 @@ file_fill(struct file *f, int fd)
 	if (f->err)
 		return;
 	f->young = f->bytes && f->st.st_ctim.tv_sec >= now_s - 1;
-	text_char(&t, '"');
-	text_hex(&t, f->bytes ? hash64(0, f->bytes, (size_t)f->st.st_size)
-	    : (uint64_t)f->st.st_mtim.tv_sec << 30 ^ (uint64_t)f->st.st_mtim.tv_nsec, 16);
-	text_char(&t, '-');
-	text_hex(&t, (uint64_t)f->st.st_size, 1);
-	text_char(&t, '"');
-	f->etag_n = (uint8_t)t.n;
-	date_write(f->modified, MIN(f->st.st_mtim.tv_sec, now_s));
-	f->type = type_full(file_type(slice_of(f->path)), f->type_text, sizeof f->type_text);
+	file_describe(f);
 }
 
 /* The name of a file by a normalised path: without its slash, decoded to the end. */
@@ -23126,7 +23140,9 @@ file_give(struct file *f)
 {
 	if (--f->uses > 0)
 		return;
-	file_close(f);
+	fd_close(f->fd);
+	free(f->bytes);
+	free(f->lines);
 	free(f);
 }
 
@@ -25055,30 +25071,31 @@ content_head(const struct content *c, uint64_t n, const char *boundary)
 {
 	static char buf[128];
 	struct text t = { buf, 0, sizeof buf, false }, range = { buf + 32, 0, sizeof buf - 32, false };
-	bool whole = res.status != 304;
-	const struct { bool due; struct slice name, value; } lines[] = {
-		{ res.count[F_DATE] == 0, S("Date"), clock_date() },
-		{ res.count[F_LAST_MODIFIED] == 0, S("Last-Modified"), slice_of(c->f->modified) },
-		{ res.count[F_ETAG] == 0, S("ETag"), c->etag },
-		{ res.count[F_CACHE_CONTROL] == 0, S("Cache-Control"), c->cache_control },
-		{ c->vary, S("Vary"), S("Accept-Encoding") },
-		{ whole && !boundary && res.count[F_CONTENT_TYPE] == 0, S("Content-Type"), c->type },
-		{ whole, S("Content-Encoding"), c->coding },
-		{ whole && res.count[F_ACCEPT_RANGES] == 0, S("Accept-Ranges"), S("bytes") },
-	};
+	bool whole = res.status != 304, part = res.status == 206;
+	uint64_t not = (part ? FIELD(F_CONTENT_LENGTH) : 0) |
+	    (boundary || c->coding.n > 0 ? FIELD(F_CONTENT_TYPE) : 0);
 
-	for (size_t i = 0; i < LEN(lines); i++)
-		if (lines[i].due && lines[i].value.n > 0)
-			head_add(&res, lines[i].name, lines[i].value);
+	for (int i = 0; i < (whole ? SAID : SAID_TYPE); i++) {
+		const struct field *f = &c->f->said[i];
+		if (f->value.n > 0 && res.count[f->id] == 0 && !(not >> f->id & 1))
+			head_put(&res, f);
+	}
+	if (c->vary)
+		head_add(&res, S("Vary"), S("Accept-Encoding"));
+	if (whole && c->coding.n > 0) {
+		head_add(&res, S("Content-Encoding"), c->coding);
+		if (!boundary)
+			head_add(&res, S("Content-Type"), c->type);
+	}
+	if (!part)
+		return;
 	text_uint(&t, n);
-	if (whole)
-		head_add(&res, S("Content-Length"), text_slice(&t));
+	head_add(&res, S("Content-Length"), text_slice(&t));
 	if (boundary)
 		text_fmt(&range, "multipart/byteranges; boundary=%s", boundary);
-	else if (res.status == 206)
+	else
 		range_write(&range, &c->ranges.v[0], (uint64_t)c->f->st.st_size);
-	if (range.n > 0)
-		head_add(&res, boundary ? S("Content-Type") : S("Content-Range"), text_slice(&range));
+	head_add(&res, boundary ? S("Content-Type") : S("Content-Range"), text_slice(&range));
 }
 
 /* No bytes of the file are where the client wants them. */
@@ -25160,17 +25177,17 @@ content_choose(struct content *c, const struct head *h)
 	}
 }
 
-/* Answers with f, which exchange_file is given, as the route says. */
+/* Answers with f, which exchange_file is given. */
 static enum step
-exchange_file(struct exchange *x, const struct head *h, struct file *f, const struct files_conf *fc)
+exchange_file(struct exchange *x, const struct head *h, struct file *f)
 {
-	struct content c = { .f = f, .type = f->type, .cache_control = fc->cache_control };
+	struct content c = { .f = f, .type = f->said[SAID_TYPE].value };
 	bool other;
 	enum step s;
 
 	content_choose(&c, h);
 	other = c.f != f;
-	c.etag = (struct slice){ c.f->etag, c.f->etag_n };
+	c.etag = c.f->said[SAID_TAG].value;
 	c.modified_s = c.f->st.st_mtim.tv_sec;
 	head_clear(&res);
 	if (conf->server.server_tokens)
@@ -26301,9 +26318,10 @@ exchange_sendfile(struct exchange *x, size_t n)
 		return exchange_error(x, file_status(err), "the file cannot be sent", S(""));
 	}
 	head_cut(&res, FIELD(F_CONTENT_LENGTH) | FIELD(F_CONTENT_RANGE));
-	c.type = res.count[F_CONTENT_TYPE] ? head_field(&res, F_CONTENT_TYPE)->value : f->type;
+	c.type = res.count[F_CONTENT_TYPE] ? head_field(&res, F_CONTENT_TYPE)->value
+	    : f->said[SAID_TYPE].value;
 	c.etag = res.count[F_ETAG] ? head_field(&res, F_ETAG)->value
-	    : (struct slice){ f->etag, f->etag_n };
+	    : f->said[SAID_TAG].value;
 	c.modified_s = res.count[F_LAST_MODIFIED] ? head_date(&res, F_LAST_MODIFIED)
 	    : f->st.st_mtim.tv_sec;
 	if (exchange_content(x, exchange_request(x), &c, res.status) == STEP_DONE)
@@ -27281,7 +27299,7 @@ gate_files(struct exchange *x, const struct head *h, struct slice path)
 			file_give(f);
 	}
 	return err ? exchange_error(x, file_status(err), strerror(err), S(""))
-	    : exchange_file(x, h, f, fc);
+	    : exchange_file(x, h, f);
 }
 
 /* ---- before any route ---- */

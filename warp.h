@@ -2569,6 +2569,9 @@ struct root {
 	int64_t looked_ms; /* 0: never */
 };
 
+/* The lines that are said of a file; from SAID_TYPE on not in a 304. */
+enum said { SAID_TAG, SAID_MODIFIED, SAID_CACHE, SAID_TYPE, SAID_RANGES, SAID_LENGTH, SAID };
+
 /* What a worker knows of a path. Who sends it holds it too. */
 struct file {
 	struct file *next; /* in its slot */
@@ -2579,12 +2582,10 @@ struct file {
 	int fd;            /* -1: none, or bytes has it all */
 	char *bytes;       /* of a small file */
 	struct stat st;
-	struct slice type;
-	char type_text[64];
 	bool br, gz;       /* compressed neighbours */
 	bool young;        /* changed so lately that its times need not tell the next change */
-	uint8_t etag_n;
-	char etag[48], modified[DATE_LEN + 1];
+	struct field said[SAID]; /* without a value: not said */
+	char *lines;       /* of said, as they are sent */
 	char path[];
 };
 
@@ -2600,7 +2601,7 @@ struct entry {
 struct content {
 	struct file *f;
 	struct slice coding; /* f is compressed so */
-	struct slice type, etag, cache_control;
+	struct slice type, etag;
 	int64_t modified_s;  /* -1: unknown */
 	bool vary;           /* it depends on Accept-Encoding */
 	struct ranges ranges;
