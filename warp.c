@@ -3100,11 +3100,11 @@ head_next(const struct head *h, enum field_id id, int *at, struct slice *value)
 static bool
 head_has(const struct head *h, enum field_id id, const char *token)
 {
-	struct slice want = slice_of(token), rest, item;
+	struct slice rest, item;
 
 	for (int at = 0; head_next(h, id, &at, &rest);)
 		while (slice_list_next(&rest, &item))
-			if (slice_ieq(item, want))
+			if (slice_ieq(item, slice_of(token)))
 				return true;
 	return false;
 }
@@ -4055,27 +4055,24 @@ delta_read(struct slice s, int64_t max)
 
 /* ---- dates ---- */
 
-/* Reads s by a form: Y, D, h, m, s are digits of v[0], v[2] to v[5], B.. a month's name
- * for v[1], a dot is any byte and _ a digit of the day or a blank. */
+/* Reads s by a form: in it a digit i is one of v[i], B.. a month's name for v[1], a dot
+ * any byte and _ a digit of the day or a blank. */
 static bool
 date_parts(struct slice s, const char *form, int v[6])
 {
-	static const char parts[] = "YBDhms";
-	const char *part;
-
 	if (s.n != strlen(form))
 		return false;
 	for (size_t i = 0; i < s.n; i++) {
-		char f = form[i] == '_' ? s.p[i] == ' ' ? ' ' : 'D' : form[i];
+		char f = form[i] == '_' ? s.p[i] == ' ' ? ' ' : '2' : form[i];
 		if (f == 'B') {
 			while (month_names[v[1]] && strncasecmp(month_names + v[1], s.p + i, 3) != 0)
 				v[1] += 3;
 			if (!month_names[v[1]])
 				return false;
-		} else if ((part = strchr(parts, f))) {
+		} else if (isdigit((unsigned char)f)) {
 			if (!isdigit((unsigned char)s.p[i]))
 				return false;
-			v[part - parts] = v[part - parts] * 10 + s.p[i] - '0';
+			v[f - '0'] = v[f - '0'] * 10 + s.p[i] - '0';
 		} else if (f != '.' && lower(s.p[i]) != lower(f))
 			return false;
 	}
@@ -4096,12 +4093,13 @@ date_read(struct slice s)
 
 	if (day >= LONG_DAY)
 		s = slice_from(s, (size_t)day);
-	if (!date_parts(s, day >= LONG_DAY ? ", DD-B..-YY hh:mm:ss GMT" : day == SHORT_DAY
-	    ? "..., DD B.. YYYY hh:mm:ss GMT" : "... B.. _D hh:mm:ss YYYY", v))
+	if (!date_parts(s, day >= LONG_DAY ? ", 22-B..-00 33:44:55 GMT" : day == SHORT_DAY
+	    ? "..., 22 B.. 0000 33:44:55 GMT" : "... B.. _2 33:44:55 0000", v))
 		return -1;
-	gmtime_r(&now_s, &tm);
-	if (day >= LONG_DAY) /* the year that is at most 50 ahead */
+	if (day >= LONG_DAY) { /* the year that is at most 50 ahead */
+		gmtime_r(&now_s, &tm);
 		v[0] += (tm.tm_year + 1900 + CENTURY / 2 - v[0]) / CENTURY * CENTURY;
+	}
 	v[5] -= v[5] == 60; /* a leap second */
 	tm = (struct tm){ .tm_year = v[0] - 1900, .tm_mon = v[1] / 3, .tm_mday = v[2],
 		.tm_hour = v[3], .tm_min = v[4], .tm_sec = v[5] };
@@ -24853,20 +24851,22 @@ head_has_digest(const struct head *h)
 	return false;
 }
 
-/* Whether the answer h could be compressed, for who accepts that: its body, of that
- * kind, and its fields allow it. */
+/* Whether n bytes of that type, UINT64_MAX: unknown how many, could be compressed behind
+ * the head h for who accepts that. */
 static bool
-answer_may_zip(const struct exchange *x, const struct head *h, enum body_kind kind, uint64_t n)
+answer_may_zip(const struct exchange *x, const struct head *h, struct slice type, uint64_t n)
 {
 	bool wanted = x->route ? x->route->gzip : conf->middleware.gzip && !x->admin;
 
-	return wanted && (kind != BODY_NONE || x->method == M_HEAD) && h->status >= 200 &&
-	    h->status != 204 && h->status != 206 && h->status != 304 &&
-	    (kind != BODY_LENGTH || n >= MAX(conf->middleware.gzip_min, 1)) &&
-	    h->count[F_CONTENT_ENCODING] == 0 && h->count[F_CONTENT_RANGE] == 0 &&
-	    !head_has(h, F_CACHE_CONTROL, "no-transform") &&
-	    h->count[F_CONTENT_TYPE] > 0 && type_is_zipped(head_field(h, F_CONTENT_TYPE)->value) &&
-	    !head_has_digest(h);
+	return wanted && n >= MAX(conf->middleware.gzip_min, 1) && type.n > 0 &&
+	    h->count[F_CONTENT_ENCODING] == 0 && !head_has(h, F_CACHE_CONTROL, "no-transform") &&
+	    type_is_zipped(type) && !head_has_digest(h);
+}
+
+static struct slice
+head_type(const struct head *h)
+{
+	return h->count[F_CONTENT_TYPE] ? head_field(h, F_CONTENT_TYPE)->value : S("");
 }
 
 /* Whether the client prefers gzip to what is not compressed, and can be sent chunks. */
@@ -24912,29 +24912,32 @@ tag_weaken(struct head *h)
 static void
 answer_zip(struct exchange *x, struct head *h, uint64_t n)
 {
-	enum body_kind kind = x->method != M_HEAD ? x->down.body.kind
-	    : h->count[F_CONTENT_LENGTH] ? BODY_LENGTH : BODY_NONE;
+	bool bare = x->method == M_HEAD;
 
-	if (x->method == M_HEAD && kind == BODY_LENGTH)
-		n = (uint64_t)slice_uint(head_field(h, F_CONTENT_LENGTH)->value, INT64_MAX);
-	if (!answer_may_zip(x, h, kind, n) || x->head_bytes.n == 0)
+	if (bare)
+		n = h->count[F_CONTENT_LENGTH] ? (uint64_t)slice_uint(head_field(h,
+		    F_CONTENT_LENGTH)->value, INT64_MAX) : UINT64_MAX;
+	else if (x->down.body.kind != BODY_LENGTH)
+		n = x->down.body.kind == BODY_NONE ? 0 : UINT64_MAX;
+	if (h->status < 200 || h->status == 204 || h->status == 206 || h->status == 304 ||
+	    h->count[F_CONTENT_RANGE] > 0 || x->head_bytes.n == 0 ||
+	    !answer_may_zip(x, h, head_type(h), n))
 		return;
 	vary_add(h);
-	if (!client_takes_gzip(x) ||
-	    (x->method != M_HEAD && !flow_zip(&x->down, conf->middleware.gzip_level)))
+	if (!client_takes_gzip(x) || (!bare && !flow_zip(&x->down, conf->middleware.gzip_level)))
 		return;
-	x->down.chunk_out = x->method != M_HEAD;
+	x->down.chunk_out = !bare;
 	tag_weaken(h);
 	head_cut(h, FIELD(F_CONTENT_LENGTH) | FIELD(F_ACCEPT_RANGES));
 	head_add(h, S("Content-Encoding"), S("gzip"));
 }
 
-/* Lets a 304 or 206 say what its 200, with the fields of h and n bytes, would say of
- * compression. RFC 9110 15.4.5, 15.3.7. */
+/* Lets a 304 or 206, with head h, say what its 200 would say of compression: n bytes of
+ * that type. RFC 9110 15.4.5, 15.3.7. */
 static void
-answer_as_zipped(struct exchange *x, struct head *h, int status, uint64_t n)
+answer_as_zipped(struct exchange *x, struct head *h, int status, struct slice type, uint64_t n)
 {
-	if (!answer_may_zip(x, h, BODY_LENGTH, n))
+	if ((status != 304 && status != 206) || !answer_may_zip(x, h, type, n))
 		return;
 	vary_add(h);
 	if (status == 304 && client_takes_gzip(x))
@@ -25081,7 +25084,7 @@ content_head(const struct content *c, uint64_t n, const char *boundary)
 			head_put(&res, f);
 	}
 	if (c->vary)
-		head_add(&res, S("Vary"), S("Accept-Encoding"));
+		vary_add(&res);
 	if (whole && c->coding.n > 0) {
 		head_add(&res, S("Content-Encoding"), c->coding);
 		if (!boundary)
@@ -25115,11 +25118,8 @@ static enum step
 exchange_content(struct exchange *x, const struct head *h, struct content *c, int status)
 {
 	uint64_t size = (uint64_t)c->f->st.st_size, n = size;
-	bool parts, zips;
+	bool parts;
 
-	zips = x->route->gzip && type_is_zipped(c->type) && size >= conf->middleware.gzip_min;
-	c->vary |= zips;
-	c->vary &= !head_has(&res, F_VARY, "Accept-Encoding");
 	if (status == 200 || status == 206) /* an application's 206 is of no part of the file */
 		status = x->method == M_GET || x->method == M_HEAD ? conditions_check(h, c->etag,
 		    c->modified_s) : 200; /* of other methods it has acted on them */
@@ -25141,8 +25141,8 @@ exchange_content(struct exchange *x, const struct head *h, struct content *c, in
 	res.status = status;
 	res.reason = slice_of(status_text(status));
 	content_head(c, n, parts ? ((struct parts *)x->made.own)->boundary : NULL);
-	if (status == 304 && zips && c->coding.n == 0 && client_takes_gzip(x))
-		tag_weaken(&res); /* as of its 200 */
+	if (c->coding.n == 0)
+		answer_as_zipped(x, &res, status, c->type, size);
 	return exchange_start(x, &res, &x->made.src, x->method == M_HEAD ? 0 : n);
 }
 
@@ -25362,8 +25362,8 @@ cache_serve(struct exchange *x, const struct head *rq, enum cached word)
 	if (status == 416)
 		return exchange_unranged(x, size);
 	status = status == 206 && ranges.n != 1 ? 200 : status;
-	if (res.status == 200 && (status == 304 || status == 206))
-		answer_as_zipped(x, &res, status, size);
+	if (res.status == 200)
+		answer_as_zipped(x, &res, status, head_type(&res), size);
 	if (status == 206) {
 		n = ranges.v[0].n;
 		store_skip(&h->r, (size_t)ranges.v[0].first);
@@ -26318,8 +26318,7 @@ exchange_sendfile(struct exchange *x, size_t n)
 		return exchange_error(x, file_status(err), "the file cannot be sent", S(""));
 	}
 	head_cut(&res, FIELD(F_CONTENT_LENGTH) | FIELD(F_CONTENT_RANGE));
-	c.type = res.count[F_CONTENT_TYPE] ? head_field(&res, F_CONTENT_TYPE)->value
-	    : f->said[SAID_TYPE].value;
+	c.type = res.count[F_CONTENT_TYPE] ? head_type(&res) : f->said[SAID_TYPE].value;
 	c.etag = res.count[F_ETAG] ? head_field(&res, F_ETAG)->value
 	    : f->said[SAID_TAG].value;
 	c.modified_s = res.count[F_LAST_MODIFIED] ? head_date(&res, F_LAST_MODIFIED)
