@@ -42,9 +42,10 @@ TINY    = -DRELAY_BYTES=2048 -DBLOCK_SMALL_BYTES=1600 -DBLOCKS_KEPT_SMALL=1 \
 	  -DBLOCKS_KEPT_LARGE=1 -DHELD_MAX=4 -DTLS_BUFS_KEPT=1
 
 # Sorted by alignment, the many small variables share a few pages instead of
-# dirtying one beside each large array.
+# dirtying one beside each large array. Constants and code share theirs: pages of
+# their own would be padded by 8 KB.
 LINK     = -Wl,-z,relro,-z,now,--gc-sections,--sort-section=alignment,-s \
-	   -Wl,--no-eh-frame-hdr,-T,build/lean.ld
+	   -Wl,-z,noseparate-code,--build-id=none,--no-eh-frame-hdr,-T,build/lean.ld
 
 # Debian's musl and BearSSL, straight: musl-gcc knows no static-pie. Where the
 # compiler's own libc is musl (Alpine, OpenWrt), it is simply asked.
@@ -78,9 +79,10 @@ endif
 warp: $(HOUSE) | $(NEEDS_MUSL) build/lean.ld
 	$(RELEASE)
 
-# Nobody unwinds C: 18 KB of tables that the libraries bring along.
-build/lean.ld: | build
-	@echo 'SECTIONS { /DISCARD/ : { *(.eh_frame) } } INSERT BEFORE .rodata;' >$@
+# Nobody unwinds C: 18 KB of tables that the libraries bring along. Nor is it asked
+# which compilers they came from.
+build/lean.ld: Makefile | build
+	@echo 'SECTIONS { /DISCARD/ : { *(.eh_frame .comment) } } INSERT BEFORE .rodata;' >$@
 
 # contrib/cross calls these, with CC, MUSL, TRIPLET, and ROOT: where it unpacked them.
 warp-cross.%: $(HOUSE) | build/lean.ld
