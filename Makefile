@@ -41,11 +41,21 @@ QUIET   = -Wno-maybe-uninitialized
 TINY    = -DRELAY_BYTES=2048 -DBLOCK_SMALL_BYTES=1600 -DBLOCKS_KEPT_SMALL=1 \
 	  -DBLOCKS_KEPT_LARGE=1 -DHELD_MAX=4 -DTLS_BUFS_KEPT=1
 
+# Where ld pads what becomes read-only to pages of 64 KB it stays writable, as musl
+# leaves it in a static program in any case.
+MACHINE := $(shell $(CC) -dumpmachine 2>/dev/null)
+RELRO    = $(if $(filter aarch64-% mips% powerpc64%,$(MACHINE)),no)relro
+
 # Sorted by alignment, the many small variables share a few pages instead of
 # dirtying one beside each large array. Constants and code share theirs: pages of
 # their own would be padded by 8 KB.
-LINK     = -Wl,-z,relro,-z,now,--gc-sections,--sort-section=alignment,-s \
+LINK     = -Wl,-z,$(RELRO),-z,now,--gc-sections,--sort-section=alignment,-s \
 	   -Wl,-z,noseparate-code,--build-id=none,--no-eh-frame-hdr,-T,build/lean.ld
+
+# Addresses in tables: two bytes each instead of 24, where ld and main's room know how.
+ifneq (,$(filter x86_64-% i386-% i486-% i586-% i686-% powerpc64le-%,$(MACHINE)))
+LINK    += -DRELR -Wl,-z,pack-relative-relocs,--wrap=__libc_start_main
+endif
 
 # Debian's musl and BearSSL, straight: musl-gcc knows no static-pie. Where the
 # compiler's own libc is musl (Alpine, OpenWrt), it is simply asked.
@@ -55,7 +65,7 @@ L        = $(ROOT)/usr/lib/$(MUSL)
 G        = $(ROOT)/usr/lib/$(TRIPLET)
 GCC_INC := $(shell $(CC) -print-file-name=include 2>/dev/null)
 STATIC   = -static-pie -nostdlib -Wl,--no-dynamic-linker,--exclude-libs,ALL,-z,text $(LINK)
-ifneq (,$(findstring musl,$(shell $(CC) -dumpmachine 2>/dev/null)))
+ifneq (,$(findstring musl,$(MACHINE)))
 RELEASE  = $(CC) $(STD) $(WARN) $(CFLAGS) $(LEAN) $(CPPFLAGS) -fPIE -static-pie $(LINK) \
 	   -o $@ warp.c $(LDFLAGS) -lbearssl
 else

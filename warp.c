@@ -36428,3 +36428,56 @@ main(int argc, char **argv)
 	}
 	return run(&o);
 }
+
+/* ---- before main ---- */
+
+#ifdef RELR
+/* What ld makes of DT_RELR, and musl before 1.2.4 leaves undone: addresses in the
+ * program's tables, to which base is yet to be added. An even entry is the place of
+ * one; in an odd one each further bit stands for one of the words that follow. */
+static void
+addresses_fill(char *base, const size_t *entry, size_t n)
+{
+	enum { PLACES = sizeof *entry * CHAR_BIT - 1 };
+	size_t *at = NULL;
+
+	for (; n > 0; n--, entry++) {
+		if (*entry % 2 == 0) {
+			at = (size_t *)(void *)(base + *entry);
+			*at++ += (size_t)base;
+			continue;
+		}
+		for (size_t i = 0, bits = *entry; bits >>= 1; i++)
+			at[i] += bits % 2 * (size_t)base;
+		at += PLACES;
+	}
+}
+
+#pragma GCC visibility push(hidden) /* none of these is looked up in a table */
+extern char __ehdr_start[];
+extern const size_t _DYNAMIC[];
+extern void _init(void), _fini(void);
+extern int __real___libc_start_main(int (*)(int, char **), int, char **, void (*)(void),
+    void (*)(void), void (*)(void));
+
+/* The first function called, by the code at the entry, with argc and argv. No address
+ * that comes from a table is good yet, unless musl has seen to it. */
+int
+__wrap___libc_start_main(const void *start, int argc, char **argv)
+{
+	enum { TAG_RELR_BYTES = 35, TAG_RELR = 36 }; /* System V ABI, DT_RELRSZ, DT_RELR */
+	static volatile void *volatile self = &self;
+	const size_t *entry = NULL;
+	size_t n = 0;
+
+	(void)start;
+	for (const size_t *d = _DYNAMIC; *d; d += 2) {
+		entry = d[0] == TAG_RELR ? (const size_t *)(void *)(__ehdr_start + d[1]) : entry;
+		n = d[0] == TAG_RELR_BYTES ? d[1] / sizeof *entry : n;
+	}
+	if (self != &self)
+		addresses_fill(__ehdr_start, entry, n);
+	return __real___libc_start_main(main, argc, argv, _init, _fini, NULL);
+}
+#pragma GCC visibility pop
+#endif
