@@ -3,6 +3,7 @@
 #   make          warp: static-PIE, musl, stripped
 #   make run      installs what the build needs, serves the demo on :8080
 #   make check    installs what the tests need, runs all of them
+#   make promises what the seed documents promise, and the tests that show it
 #   make fuzz     every fuzz target for FUZZ_SECS seconds
 #   make soak     random faults for SOAK_MINUTES, and what is left of them; and
 #                 the rows of long tables that make check leaves out
@@ -129,6 +130,10 @@ check:
 	@tests/packages/install build check cross
 	@$(PYTHON) tests/run
 
+promises: warp | build
+	@tests/packages/install check
+	@$(PYTHON) tests/promises
+
 # What the tests are made of; tests/run asks for it.
 tests: warp warp-debug warp-tiny build/warp-plain build/toml_json $(UNITS) $(FUZZERS)
 
@@ -216,4 +221,4 @@ dist:
 clean:
 	rm -rf build warp warp-debug warp-tiny warp-cross.* warp-*.tar.gz
 
-.PHONY: all run check tests deps fuzz soak soak-cross cache-suite bench instructions size man cross install dist clean needs-musl
+.PHONY: all run check promises tests deps fuzz soak soak-cross cache-suite bench instructions size man cross install dist clean needs-musl

@@ -39,6 +39,7 @@ Fixtures
       ca=None is said), .site(*certs, ...) the text for another configuration at the same port.
   tls_backend(*scripts, cert=, ca=, ...) -> tls.Backend
 A test that takes longer than its limit fails: @pytest.mark.limit(seconds), 20 by default.
+What it shows of tests/promises.txt: @pytest.mark.promise("S2-63", ...); tests/promises reads it in the results.
 """
 import collections
 import os
@@ -60,6 +61,18 @@ FIRST = ("testssl", "tls", "supervisor2", "acme", "supervisor")
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "limit(seconds): upper bound for the test, times SLOW")
+    config.addinivalue_line("markers", "promise(number, ...): of tests/promises.txt, which the test shows")
+
+
+def promised(items):
+    """Each result says which promises its test shows."""
+    with open(os.path.join(lib.ROOT, "tests", "promises.txt")) as f:
+        known = {line.split()[0] for line in f}
+    for i in items:
+        numbers = [n for mark in i.iter_markers("promise") for n in mark.args]
+        if not known.issuperset(numbers):
+            raise pytest.UsageError("%s: no such promise: %s" % (i.nodeid, ", ".join(set(numbers) - known)))
+        i.user_properties += [("promise", n) for n in numbers]
 
 
 def pytest_sessionstart(session):
@@ -71,6 +84,7 @@ def pytest_collection_modifyitems(config, items):
     """The files in their order; of SAMPLE's tables the rows it asks for (an odd step, as many come in pairs) and the last."""
     name = lambda i: i.path.stem[len("test_"):]
     items.sort(key=lambda i: FIRST.index(name(i)) if name(i) in FIRST else len(FIRST))
+    promised(items)
     every, *files = os.environ.get("SAMPLE", "").split() or [1]
     tables = collections.defaultdict(list)
     for i in items:

@@ -116,6 +116,7 @@ def test_target(warp, backend, reason):
         assert b.last.target == want, "%s: %s" % (reason, sent)
 
 
+@pytest.mark.promise("S2-52")
 def test_same_paths_to_three_apps(warp, backend):
     """The documents' own example: /cable to one, /sidekiq stripped to the second, the rest to the third."""
     cable, jobs, web = backend(name="cable"), backend(name="jobs"), backend(name="web")
