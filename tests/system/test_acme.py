@@ -71,6 +71,7 @@ def mode(path):
     return os.stat(path).st_mode & 0o777
 
 
+@pytest.mark.promise("S2-78")
 def test_first(ca, warp):
     """Before it https answers with a certificate of its own, http serves; then the CA's, verified."""
     p = ca()
@@ -99,6 +100,7 @@ def test_several_names(ca, warp):
     assert p.orders() == 1 and os.path.exists(w.path("acme/a.example.pem"))
 
 
+@pytest.mark.promise("S2-78")
 def test_restart(ca, warp, tmp_path):
     """The file is used again: no second order."""
     p = ca()

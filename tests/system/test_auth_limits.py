@@ -20,6 +20,7 @@ TOKEN = "s3cret-t0ken"
     ("twice, one wrong", ["X-Admin-Token: nope", "X-Admin-Token: " + TOKEN], 401),
         ("elsewhere", ["Authorization: Bearer " + TOKEN], 401)])
 @pytest.mark.parametrize("where", ["file", "environment"])
+@pytest.mark.promise("S2-74")
 def test_require_auth(warp, backend, reason, fields, status, where):
     b = backend()
     server, env = ({"admin_token": TOKEN}, {}) if where == "file" else ({}, {"WARPDRIVE_ADMIN_TOKEN": TOKEN})
@@ -31,6 +32,7 @@ def test_require_auth(warp, backend, reason, fields, status, where):
     assert w.ask("/open").status == 200
 
 
+@pytest.mark.promise("S2-74")
 def test_require_auth_without_token(warp, backend, check):
     c = conf({"require_auth": True}, app=backend())
     w = warp(c)

@@ -44,6 +44,7 @@ def shares(text):
 
 # ---- turns and chance -----------------------------------------------------------
 
+@pytest.mark.promise("S2-61")
 def test_round_robin_is_cyclic(warp, backend):
     w = warp(conf(app=three(backend)))
     assert served(w, 12) == "abc" * 4
@@ -67,6 +68,7 @@ CHANCE = {
 
 
 @pytest.mark.parametrize("reason", CHANCE)
+@pytest.mark.promise("S2-61")
 def test_chance(warp, backend, reason):
     strategy, weight, least, most = CHANCE[reason]
     w = warp(conf(app=up(strategy, three(backend), {"weight": weight})))
@@ -117,6 +119,7 @@ class Crowd:
             c.close()
 
 
+@pytest.mark.promise("S2-61")
 def test_least_conn_levels(warp, backend):
     """Requests that stay pile up evenly; where one has ended, the next one goes."""
     gates = Gates()
@@ -228,6 +231,7 @@ KEYED = {
 
 @pytest.mark.limit(40)
 @pytest.mark.parametrize("reason", KEYED)
+@pytest.mark.promise("S2-61")
 def test_hash(warp, backend, reason):
     """The same key goes to the same instance, keys go everywhere, in each worker alike; when one leaves, its keys alone
     move, and they come back with it."""
@@ -249,6 +253,7 @@ def test_hash(warp, backend, reason):
     eventually(lambda: where(w, ks, ask) == was, "everybody is back", timeout=10 * SLOW)
 
 
+@pytest.mark.promise("S2-61")
 def test_hash_ignores_the_rest(warp, backend):
     """One client, whatever it asks; a forwarded address that is not to be believed does not count."""
     w = warp(conf(app=up("ip_hash", three(backend))))

@@ -1196,6 +1196,7 @@ def fast(c):
 
 
 @pytest.mark.limit(60)
+@pytest.mark.promise("S2-79")
 def test_memory_and_scans(warp, backend):
     """10,000 objects seen once: not more than size_bytes and 2 MB; what is asked for often stays."""
     b = backend([fast])

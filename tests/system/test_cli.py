@@ -170,6 +170,7 @@ def test_check_file_problems(run, tmp_path):
         assert run("-c", name).returncode == 1, "nor does it start"
 
 
+@pytest.mark.promise("S2-56")
 def test_starting_with_a_bad_file(run):
     p = run("-c", "warp.toml", conf="[server]\nnope = 1\n")
     assert p.returncode == 1 and "warp.toml:2:1: error" in p.stderr
@@ -322,6 +323,7 @@ def test_simple_mode_unix(warp, backend):
     assert w.ask("/x").text == "app GET /x 0"
 
 
+@pytest.mark.promise("S2-53")
 def test_environment_simple_mode(warp, backend):
     port = free_port()
     w = warp(None, env={"WARPDRIVE_TARGET_HOST": "127.0.0.1", "WARPDRIVE_TARGET_PORT": str(backend().port),
@@ -329,6 +331,7 @@ def test_environment_simple_mode(warp, backend):
     assert w.ask("/x").text == "app GET /x 0"
 
 
+@pytest.mark.promise("S2-54")
 def test_environment_names_the_file(warp, backend, tmp_path):
     port = free_port()
     f = tmp_path / "named.toml"
@@ -342,6 +345,7 @@ def test_command_line_beats_environment(warp, tmp_path):
     assert w.ask().text == "mine"
 
 
+@pytest.mark.promise("S2-55")
 def test_environment_wins_over_the_file(warp, backend):
     port = free_port()
     w = warp(conf({"path_exact": "/x"}, app=backend(), server={"no_route_status": 404, "keepalive_requests": 1000},

@@ -103,6 +103,7 @@ def varies(m):
 
 # ---- what comes ---------------------------------------------------------------------------
 
+@pytest.mark.promise("S2-81")
 def test_compressed(site, scheme):
     m = site.ask(html('ETag: "tag"', "Last-Modified: Tue, 14 Nov 2023 22:13:20 GMT", "Accept-Ranges: bytes", "X-App: yes", "Set-Cookie: a=1"), GZIP, scheme=scheme)
     assert m.status == 200 and m.all("Content-Encoding") == ["gzip"] and gunzip(m.body) == BODY
@@ -290,6 +291,7 @@ def test_route_says_no(site):
 
 @pytest.mark.parametrize("middleware, route, want", [({}, {}, False), ({"gzip_compression_enabled": False}, {}, False), ({"gzip_compression_enabled": False}, {"gzip": True}, True), ({}, {"gzip": True}, True),
                                                      ({"gzip_compression_enabled": True}, {"gzip": False}, False), ({"gzip_compression_enabled": True}, {"gzip": True}, True)])
+@pytest.mark.promise("S2-81")
 def test_on_and_off(warp, tree, middleware, route, want):
     """The route's word, else that of [middleware], else no."""
     app = App()

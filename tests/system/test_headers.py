@@ -46,6 +46,7 @@ FORWARDING = {
 
 
 @pytest.mark.parametrize("reason", FORWARDING)
+@pytest.mark.promise("S2-81")
 def test_forwarding(warp, backend, reason):
     server, middleware, sent, want = FORWARDING[reason]
     b = backend()
@@ -134,6 +135,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("reason", CHANGES)
+@pytest.mark.promise("S2-71")
 def test_changes(warp, backend, reason):
     keys, sent, at_backend, answered, at_client = CHANGES[reason]
     b = backend([REQ, reply("x", *answered), ECHO])

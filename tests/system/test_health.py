@@ -89,6 +89,7 @@ def verdicts(w):
 # ---- counting -------------------------------------------------------------------
 
 @pytest.mark.parametrize("unix", [False, True])
+@pytest.mark.promise("S2-63")
 def test_down_after_three_up_after_two(warp, backend, unix):
     """Not one earlier, not one later; the requests go elsewhere, and come back."""
     a, b = Gate(backend, name="a", unix=unix), Gate(backend, OK, name="b", unix=unix)
@@ -123,6 +124,7 @@ def test_counted_in_a_row(warp, backend):
     w.wait_stderr("is up again")
 
 
+@pytest.mark.promise("S2-63")
 def test_thresholds(warp, backend):
     """As the section says."""
     a = Gate(backend)

@@ -98,12 +98,14 @@ def test_json(warp, backend):
 @pytest.mark.parametrize("format, want", [
     ("$status $bytes", "200 2"), ("$method $uri", "GET /p"), ("$http_x_some_field!", "a b!"), ("$http_none", "-"),
     ("$upstream $instance", "- -"), ("$route", "the route"), ("<$referer>", "<->"), ("$client", "127.0.0.1")])
+@pytest.mark.promise("S2-73")
 def test_pattern(warp, format, want):
     w = start(warp, logged({"respond": {"status": 200, "body": "ok"}, "description": "the route"}, format=format))
     assert w.ask("/p", "X-Some-Field: a b").status == 200
     assert lines(w) == [want]
 
 
+@pytest.mark.promise("S2-81")
 def test_off_unless_asked(warp, backend):
     w = warp(conf(app=backend()))
     assert w.ask().status == 200
@@ -111,6 +113,7 @@ def test_off_unless_asked(warp, backend):
     assert w.stdout == ""
 
 
+@pytest.mark.promise("S2-81")
 def test_log_requests_and_stdout(warp, backend):
     w = warp(conf(app=backend(), middleware={"log_requests": True}))
     assert w.ask("/one").status == 200

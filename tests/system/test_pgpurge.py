@@ -58,6 +58,7 @@ def purged(w, o, t, host="a.example"):
     eventually(lambda: w.ask(t, host=host) and o.count(t) > n, "%s is gone" % t)
 
 
+@pytest.mark.promise("S2-80")
 def test_payloads(cached, pg):
     """A path (any host, any query), a prefix, a key, everything."""
     w, o = cached(pg.url(), workers=3)

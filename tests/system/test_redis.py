@@ -43,6 +43,7 @@ def stored(r, n=1):
     eventually(lambda: len(r.keys()) >= n, "%d keys" % n)
 
 
+@pytest.mark.promise("S2-79")
 def test_survives_a_restart(cached, redis):
     r = redis()
     w, o = cached(redis_url=r.url)
@@ -62,6 +63,7 @@ def test_survives_a_restart(cached, redis):
         assert o.count("/%d" % i) == 1
 
 
+@pytest.mark.promise("S2-79")
 def test_shared_by_two(cached, redis):
     r = redis()
     a, o = cached(redis_url=r.url)

@@ -59,6 +59,7 @@ SELECTION = {
 
 
 @pytest.mark.parametrize("reason", SELECTION)
+@pytest.mark.promise("S2-64", "S2-65", "S2-66", "S2-67")
 def test_selection(warp, reason):
     routes, rows = SELECTION[reason]
     w = warp(conf(*routes))
@@ -80,6 +81,7 @@ def test_client_v6_and_second_listener(warp):
 
 
 @pytest.mark.parametrize("status", [None, 404, 503, 421])
+@pytest.mark.promise("S2-68")
 def test_no_route_status(warp, status):
     w = warp(conf(to("x", path_exact="/x"), server={"no_route_status": status} if status else None))
     assert w.ask("/none").status == (status or 502), "no_route_status"
@@ -107,6 +109,7 @@ TARGETS = {
 
 
 @pytest.mark.parametrize("reason", TARGETS)
+@pytest.mark.promise("S2-69", "S2-70")
 def test_target(warp, backend, reason):
     keys, rows = TARGETS[reason]
     b = backend()
@@ -161,6 +164,7 @@ def test_respond(warp):
         assert m.has("Date"), "an origin with a clock sends Date"
 
 
+@pytest.mark.promise("S2-84")
 def test_many_routes(warp):
     """A thousand routes of every kind: the right one, first and last."""
     n = 1000

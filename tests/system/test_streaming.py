@@ -179,6 +179,7 @@ def test_slow_backend_stops_the_upload(warp, backend):
 
 @pytest.mark.limit(60)
 @pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.promise("S2-86")
 def test_200_mb_both_ways(warp, backend, framing):
     """Up and down at once, byte for byte, in constant memory."""
     n = (20 if SANITIZED else 200) * MB

@@ -49,6 +49,7 @@ def text_of(w, name):
 
 # ---- order ----------------------------------------------------------------------
 
+@pytest.mark.promise("S2-76")
 def test_start_order_and_its_reverse(warp):
     """What is depended on is ready before, and stops after; the file's order says nothing."""
     w = warp(fleet(app("web", PORT, depends_on=["cache", "db"]), {
@@ -153,6 +154,7 @@ def test_replicas(warp, kind):
     assert again["argv"] == got[1]["argv"], "the address is kept over restarts"
 
 
+@pytest.mark.promise("S2-75")
 def test_env(warp, tmp_path):
     """env over envfile over warp's own; PORT for whom warp chose one; nothing that was meant for warp."""
     (tmp_path / "vars").write_text("# a comment\nA=file\nB='of the file'\n\n; another\nD=$A\n")
@@ -180,6 +182,7 @@ def test_dir(warp, tmp_path, dir):
     assert w.ask("/info").json["cwd"] == str({None: d, "sub": d / "sub", "absolute": other}[dir])
 
 
+@pytest.mark.promise("S2-75")
 def test_command_forms(warp, tmp_path):
     """Words as a shell would split them, no shell; a slash is relative to dir, no slash is looked for in PATH."""
     d = tmp_path / "w"
@@ -279,6 +282,7 @@ def test_ready_listen(warp):
     assert wait_state(w, "up")["why"] == "" and instances(w)[0]["state"] == "up"
 
 
+@pytest.mark.promise("S2-76")
 def test_ready_health(warp, tmp_path):
     """Starting until its checks pass; that it listens is not enough."""
     (tmp_path / "w").mkdir()
@@ -566,6 +570,7 @@ def test_only_the_last_lines_are_kept(warp):
 
 # ---- what goes wrong ---------------------------------------------------------------
 
+@pytest.mark.promise("S2-76")
 def test_killed_process_is_not_noticed(warp):
     """kill -9, five times: each request is held and answered."""
     w = warp(fleet(app("web", PORT)))
@@ -1036,6 +1041,7 @@ def ancestors(pid):
         yield pid
 
 
+@pytest.mark.promise("S2-88")
 def test_wrap(warp):
     """PORT is given; what the program says is seen; it is started again when it ends by itself."""
     w = wrapped(warp, sys.executable, "-SE", "-c", "import os, sys; sys.argv[1:] = ['web', 'port=' + os.environ['PORT'], 'hello:x']; "

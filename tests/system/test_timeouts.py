@@ -117,6 +117,7 @@ def test_keepalive_does_not_cut_requests(warp, backend):
 
 
 @pytest.mark.parametrize("where", ["upstream", "route"])
+@pytest.mark.promise("S2-72")
 def test_connect_timeout(warp, blackhole, where):
     keys = {"connect_timeout_secs": T}
     w = warp(conf(keys if where == "route" else {}, app={"on": blackhole, **UP, "retries": 0,
@@ -134,6 +135,7 @@ def test_connect_timeout_fails_over(warp, backend, blackhole):
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("where", ["upstream", "route"])
+@pytest.mark.promise("S2-72")
 def test_read_timeout(warp, backend, where, method):
     keys = {"read_timeout_secs": T}
     b, other = backend([REQ]), backend([REQ])

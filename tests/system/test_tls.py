@@ -95,6 +95,7 @@ def test_intermediate(https, pki):
         w.tls()
 
 
+@pytest.mark.promise("S2-57")
 def test_https_port(warp, pki):
     cert, port = pki.cert("a.example"), lib.free_port()
     site = tls.site(port, cert, server={"https_port": port})

@@ -63,6 +63,7 @@ def test_listeners(warp, backend, tmp_path):
     w.stop()
 
 
+@pytest.mark.promise("S2-57")
 def test_http_port(warp, backend):
     port = free_port()
     w = warp("[server]\nhttp_port = %d\n[upstreams.a]\nhost = '127.0.0.1'\nport = %d\n[[routes]]\nupstream = 'a'\n" % (port,
@@ -135,6 +136,7 @@ def test_weights_are_smooth(warp, backend):
     assert (got.count("a"), got.count("b")) == (12, 4) and "aaaa" not in got, got
 
 
+@pytest.mark.promise("S2-60")
 def test_mixed_instances(warp, backend):
     w = warp(conf(app=[backend(name="t"), backend(name="u", unix=True), backend(name="6", host="::1")]))
     assert sorted(served(w, 6)) == list("66ttuu")

@@ -76,6 +76,7 @@ def sending(tree, *routes, **kw):
     ("X-Sendfile", "{root}/a.txt"), ("X-Sendfile", "a.txt"), ("X-Sendfile", "{root}//a.txt"),
     ("X-Accel-Redirect", "/a.txt"), ("X-Accel-Redirect", "/sub/../a.txt"), ("X-Accel-Redirect", "/a.txt?download=1"), ("x-sendfile", "a.txt"), ("X-SENDFILE", "a.txt"),
 ])
+@pytest.mark.promise("S2-81")
 def test_sent(site, how, path):
     said = ["Content-Type: application/x-app; v=1", 'Content-Disposition: attachment; filename="r.txt"', "Set-Cookie: a=1", "Set-Cookie: b=2", "X-App: yes",
             "Cache-Control: private", "Expires: Thu, 01 Jan 2099 00:00:00 GMT", "Vary: Cookie"]
@@ -273,6 +274,7 @@ def test_clients_cannot_say_it(site):
 
 
 @pytest.mark.parametrize("middleware", [{}, {"x_sendfile_enabled": False}, {"x_sendfile_enabled": False, "x_sendfile_root": "ROOT"}])
+@pytest.mark.promise("S2-81")
 def test_off(warp, app, tree, middleware):
     """What the application means for a proxy does not reach clients, and is not obeyed."""
     middleware = {k: tree.root if v == "ROOT" else v for k, v in middleware.items()}
