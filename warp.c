@@ -7953,8 +7953,10 @@ route_queries_fit(const struct route *r, const struct head *h)
 /* Why r does not take this request: the condition's name; NULL: it does. */
 static const char *
 route_why(const struct route *r, const struct head *h, struct slice host, struct slice path,
-    const struct ip *client)
+    const struct ip *client, uint16_t port)
 {
+	if (r->port > 0 && r->port != port)
+		return "port";
 	if (!route_path_fits(r, path))
 		return "path";
 	if (!route_host_fits(r, host))
@@ -7971,10 +7973,10 @@ route_why(const struct route *r, const struct head *h, struct slice host, struct
 }
 
 /* The first route that takes the request; NULL: there is none, or route_fault is
- * set. path is the normalised view, with its pad in front. */
+ * set. path is the normalised view, with its pad in front; port is the listener's. */
 static const struct route *
 route_find(const struct route_table *t, const struct head *h, struct slice path,
-    const struct ip *client)
+    const struct ip *client, uint16_t port)
 {
 	struct slice host = t->by_host ? host_normal(h->host) : S("");
 	uint32_t hash = t->by_host ? host_hash(host) : 0;
@@ -7989,7 +7991,7 @@ route_find(const struct route_table *t, const struct head *h, struct slice path,
 		key = key_before(path.p + run->path_n) ^ (run->by_host ? hash : 0);
 		for (uint32_t i = run->first; i < end; i++)
 			if (t->keys[i] == key &&
-			    !route_why(&t->routes[i], h, host, path, client))
+			    !route_why(&t->routes[i], h, host, path, client, port))
 				return route_fault ? NULL : &t->routes[i];
 	}
 	route_fault = false;
@@ -8034,6 +8036,7 @@ route_shadowed(const struct route *later, const struct route *earlier)
 	    (later->methods & ~earlier->methods) == 0;
 
 	return earlier->headers.n == 0 && earlier->queries.n == 0 && earlier->clients.n == 0 &&
+	    (earlier->port == 0 || earlier->port == later->port) &&
 	    (any_method || same_methods) && route_path_covers(earlier, later) &&
 	    route_host_covers(earlier, later);
 }
@@ -9671,6 +9674,8 @@ static const struct key limits_keys[] = {
 static const struct key route_keys[] = {
 	TEXT("host", ROUTE(host), NULL,
 	    "Condition: the host, without port; *.example.com: any below it."),
+	KEY("port", K_INT, ROUTE(out.port), NULL, 1, PORT_MAX,
+	    "Condition: the listener that the request came in at has this port."),
 	TEXT("path_prefix", ROUTE(path[PATH_PREFIX]), NULL,
 	    "Condition: the path starts with this text; a * at its end is ignored."),
 	TEXT("path_exact", ROUTE(path[PATH_EXACT]), NULL, "Condition: the path is this text."),
@@ -9726,6 +9731,9 @@ static const struct key route_keys[] = {
 	    "The upstream sees a request when it is whole; bytes kept in memory, "
 	    "the rest in a file."),
 	FLAG("websocket", ROUTE(out.websocket), "true", "Let upgrades through; else 426."),
+	FLAG("forward_headers", ROUTE(out.forward_headers), NULL,
+	    "As middleware.forward_headers, for this route."),
+	FLAG("forwarded", ROUTE(out.forwarded), NULL, "As middleware.forwarded, for this route."),
 	FLAG("cache", ROUTE(out.cache), NULL,
 	    "Store answers and serve what is stored; true where cache.size_bytes is not 0."),
 	FLAG("gzip", ROUTE(out.gzip), NULL,
@@ -9735,7 +9743,8 @@ static const struct key route_keys[] = {
 
 static const struct key respond_keys[] = {
 	KEY("status", K_INT, ROUTE(respond_status), "200", 200, 599, "Its status."),
-	TEXT("body", ROUTE(out.body), "", "Its body."),
+	TEXT("body", ROUTE(out.body), NULL,
+	    "Its body; with a status from 400 on, warp's page for it if not said."),
 	TEXT("content_type", ROUTE(out.content_type), "text/plain; charset=utf-8",
 	    "Its Content-Type."),
 };
@@ -12295,6 +12304,10 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	out->has_max_body = toml_get(t, "max_body_bytes");
 	if (!toml_get(t, "gzip"))
 		out->gzip = r->conf->middleware.gzip;
+	if (!toml_get(t, "forward_headers"))
+		out->forward_headers = r->conf->middleware.forward_headers;
+	if (!toml_get(t, "forwarded"))
+		out->forwarded = r->conf->middleware.forwarded;
 	if (!toml_get(t, "cache"))
 		out->cache = true;
 	out->cache = out->cache && out->action == ACT_UPSTREAM && r->conf->cache.size_bytes > 0;
@@ -12337,6 +12350,8 @@ routes_read(struct reader *r, const struct toml *list)
 			.upstream = &c->upstreams[0],
 			.buffer_request = -1,
 			.websocket = true,
+			.forward_headers = c->middleware.forward_headers,
+			.forwarded = c->middleware.forwarded,
 		};
 	r->where = "";
 	r->table = NULL;
@@ -12831,6 +12846,14 @@ environ_check(struct conf *c)
 	}
 }
 
+/* Can requests come in at a with that port? A descriptor's port is not known yet. */
+static bool
+port_may_be(const struct addr *a, unsigned port)
+{
+	return port == 0 || a->kind == ADDR_FD || (!addr_is_unix(a) &&
+	    (a->port == port || a->port == 0));
+}
+
 /* Warns of what is hardly meant. */
 static void
 conf_warn(struct reader *r)
@@ -12846,6 +12869,14 @@ conf_warn(struct reader *r)
 		if (k == c->table.n)
 			diag_add(&c->diags, DIAG_WARNING, c->upstreams[i].line, 1,
 			    "no route uses upstream %s", c->upstreams[i].name);
+	}
+	for (int i = 0; i < c->table.n; i++) {
+		for (k = 0; k < c->server.n_listens && !port_may_be(&c->server.listens[k],
+		    rs[i].port); k++)
+			;
+		if (k == c->server.n_listens)
+			diag_add(&c->diags, DIAG_WARNING, rs[i].line, 1, "this route is never "
+			    "reached: nothing listens on port %u", rs[i].port);
 	}
 	for (int i = 1; i < c->table.n; i++) {
 		for (k = 0; k < i && !route_shadowed(&rs[i], &rs[k]); k++)
@@ -13236,6 +13267,8 @@ print_pairs(FILE *to, const char *what, const struct pairs *p)
 static void
 print_conditions(FILE *to, const struct route *r)
 {
+	if (r->port > 0)
+		fprintf(to, " port=%u", r->port);
 	if (r->host_kind != HOST_ANY)
 		fprintf(to, " host=%s%s", r->host_kind == HOST_WILD ? "*" : "", r->host.p);
 	if (r->path_kind != PATH_ANY)
@@ -13245,7 +13278,7 @@ print_conditions(FILE *to, const struct route *r)
 	print_pairs(to, "query", &r->queries);
 	if (r->clients.n > 0)
 		fprintf(to, " client in %d networks", r->clients.n);
-	if (r->host_kind == HOST_ANY && r->path_kind == PATH_ANY && r->methods == 0 &&
+	if (r->port == 0 && r->host_kind == HOST_ANY && r->path_kind == PATH_ANY && r->methods == 0 &&
 	    r->methods_other.n + r->headers.n + r->queries.n + r->clients.n == 0)
 		fputs(" everything", to);
 }
@@ -21767,7 +21800,7 @@ forward_write(const struct forward *fw)
 	struct slice client;
 	bool same = ip_eq(&fw->x->client, &c->peer);
 
-	if (conf->middleware.forward_headers) {
+	if (fw->x->route->forward_headers) {
 		ip_text(&t, &fw->x->client);
 		client = text_slice(&t);
 		text_add(&t, same ? S("") : S(", "));
@@ -21785,7 +21818,7 @@ forward_write(const struct forward *fw)
 		if (client.n > 0 && !forward_skips(fw, S("X-Real-IP")))
 			fw->put(fw->t, S("X-Real-IP"), client);
 	}
-	if (conf->middleware.forwarded) {
+	if (fw->x->route->forwarded) {
 		t.n = 0;
 		forwarded_write(&t, &c->peer, fw->x->host, scheme_of(c));
 		forward_chain(fw, S("Forwarded"), F_FORWARDED, t.full ? S("") : text_slice(&t));
@@ -21839,10 +21872,10 @@ request_drop(struct head *h, const struct exchange *x, bool trusted)
 {
 	uint64_t set = FIELD(F_HOST) | FIELD(F_X_CLIENT_CERT_SUBJECT);
 
-	if (!trusted || conf->middleware.forward_headers)
+	if (!trusted || x->route->forward_headers)
 		set |= FIELD(F_X_FORWARDED_FOR) | FIELD(F_X_FORWARDED_HOST) |
 		    FIELD(F_X_FORWARDED_PORT) | FIELD(F_X_FORWARDED_PROTO) | FIELD(F_X_REAL_IP);
-	if (!trusted || conf->middleware.forwarded)
+	if (!trusted || x->route->forwarded)
 		set |= FIELD(F_FORWARDED);
 	if (conf->server.request_id)
 		set |= FIELD(F_X_REQUEST_ID);
@@ -27446,6 +27479,8 @@ gate_pass(struct exchange *x, const struct head *h, struct slice path, bool auth
 	case ACT_REDIRECT:
 		return gate_redirect(x, h);
 	case ACT_RESPOND:
+		if (x->route->status >= 400 && !x->route->body.p)
+			return exchange_error(x, x->route->status, "the route says so", S(""));
 		return exchange_answer(x, &(struct answer){ .status = x->route->status,
 		    .content_type = x->route->content_type, .body = x->route->body });
 	case ACT_ADMIN:
@@ -27463,7 +27498,7 @@ gate_route(struct exchange *x, const struct head *h)
 
 	if (!path_of(h, &view))
 		return exchange_error(x, 400, "the path is malformed", S(""));
-	x->route = route_find(&conf->table, h, view.path, &x->client);
+	x->route = route_find(&conf->table, h, view.path, &x->client, x->c->listener->port);
 	if (route_fault)
 		return exchange_error(x, 503, "no memory to choose a route",
 		    S("Retry-After: 1\r\n"));
@@ -29102,7 +29137,7 @@ explain_pairs(const char *what, const struct pairs *pairs, const struct head *h,
 /* What was compared: `host is "a", wanted "b"`. */
 static void
 explain_why(const struct route *r, const char *why, const struct head *h, struct slice host,
-    struct slice path, const struct ip *client, FILE *to)
+    struct slice path, const struct ip *client, uint16_t port, FILE *to)
 {
 	char b[INET6_ADDRSTRLEN + sizeof "/128"];
 	struct text t = { b, 0, sizeof b, false };
@@ -29115,6 +29150,8 @@ explain_why(const struct route *r, const char *why, const struct head *h, struct
 		fprintf(to, "path is \"%.*s\", wanted \"%s\"%s\n", (int)path.n, path.p, r->path.p,
 		    r->path_kind == PATH_PREFIX ? " in front"
 		    : r->path_kind == PATH_REGEX ? " to match" : "");
+	} else if (strcmp(why, "port") == 0) {
+		fprintf(to, "port is %u, wanted %u\n", port, r->port);
 	} else if (strcmp(why, "host") == 0) {
 		fprintf(to, "host is \"%.*s\", wanted \"%s%s\"\n", (int)host.n, host.p,
 		    r->host_kind == HOST_WILD ? "*" : "", r->host.p);
@@ -29136,7 +29173,7 @@ explain_why(const struct route *r, const char *why, const struct head *h, struct
 
 static const struct route *
 explain_routes(const struct conf *cf, const struct head *h, struct slice path,
-    const struct ip *client, FILE *to)
+    const struct ip *client, uint16_t port, FILE *to)
 {
 	char hostbuf[HOST_MAX + 1];
 	struct slice host = host_normal(h->host);
@@ -29146,11 +29183,11 @@ explain_routes(const struct conf *cf, const struct head *h, struct slice path,
 	host.p = hostbuf;
 	for (int i = 0; i < cf->table.n; i++) {
 		const struct route *r = &cf->table.routes[i];
-		const char *why = route_why(r, h, host, path, client);
+		const char *why = route_why(r, h, host, path, client, port);
 		fprintf(to, "route %d (line %u): %s", i + 1, r->line, why ? "no: " : "taken\n");
 		if (!why)
 			return r;
-		explain_why(r, why, h, host, path, client, to);
+		explain_why(r, why, h, host, path, client, port, to);
 	}
 	fprintf(to, "no route matches: %d\n", cf->server.no_route_status);
 	return NULL;
@@ -29253,16 +29290,24 @@ explain_action(struct exchange *x, struct head *h, const struct conf *cf, FILE *
 		explain_upstream(x, h, to);
 }
 
-/* The connection that the request would come on. */
+/* The connection that the request would come on: at the port that its host names, or
+ * at the first listener. */
 static void
-explain_conn(struct conn *c, const struct conf *cf, bool over_tls)
+explain_conn(struct conn *c, const struct conf *cf, struct slice authority, bool over_tls)
 {
 	static struct listener listener;
 	static struct tls tls;
+	struct slice host, port = S("");
+	bool v6, named = false;
 
-	for (int i = cf->server.n_listens - 1; i >= 0; i--)
-		if ((cf->server.listens[i].scheme == SCHEME_HTTPS) == over_tls)
-			listener.port = cf->server.listens[i].port; /* the first wins */
+	addr_split(authority, &host, &port, &v6);
+	for (int i = cf->server.n_listens - 1; i >= 0; i--) {
+		const struct addr *a = &cf->server.listens[i];
+		bool is = slice_uint(port, UINT16_MAX) == a->port;
+		if ((a->scheme == SCHEME_HTTPS) == over_tls && (is || !named))
+			listener.port = a->port;
+		named |= is;
+	}
 	if (over_tls)
 		c->s.ch.tls = &tls;
 	c->listener = &listener;
@@ -29288,12 +29333,12 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 		c.peer = (struct ip){ { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1 } };
 	heads_open(cf);
 	clock_turn();
-	explain_conn(&c, cf, explain_is_tls(slice_of(request)));
 	if (!explain_request(&t, slice_of(request), headers, n) ||
 	    (err = request_parse(&req, text_slice(&t))) <= 0) {
 		fprintf(stderr, "warp: -e: expected 'METHOD URL', and -H 'Name: value'\n");
 		return EXIT_USAGE;
 	}
+	explain_conn(&c, cf, req.host, explain_is_tls(slice_of(request)));
 	if (path_normalise(req.path, &view) < 0) {
 		fprintf(to, "the path is malformed: 400\n");
 		return 0;
@@ -29307,7 +29352,8 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 		fprintf(to, "tls.redirect: 308 to %.*s\n", (int)head_out.n, head_out.p);
 		return 0;
 	}
-	if (!(x.route = explain_routes(cf, &req, view.path, &x.client, to)))
+	if (!(x.route = explain_routes(cf, &req, view.path, &x.client,
+	    c.listener->port, to)))
 		return 0;
 	explain_guards(x.route, &req, cf, to);
 	explain_action(&x, &req, cf, to);

@@ -1177,6 +1177,7 @@ struct route {
 	unsigned line; /* in the file, for -t and -e */
 	struct slice description;
 	/* conditions, all of which must hold */
+	uint32_t port;       /* of the listener; 0: any */
 	enum host_kind host_kind;
 	struct slice host;   /* lower case, no port; WILD: ".example.com" */
 	enum path_kind path_kind;
@@ -1205,7 +1206,7 @@ struct route {
 	uint64_t max_body_bytes;
 	struct rate_limit rate;
 	int64_t buffer_request;                 /* bytes in memory; -1: stream */
-	bool websocket, gzip, cache;
+	bool websocket, gzip, cache, forward_headers, forwarded;
 	uint32_t asks;                          /* see route_asks */
 };
 

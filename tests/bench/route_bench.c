@@ -40,7 +40,7 @@ round_ns(const struct route_table *t, const char *text, int n)
 	clock_gettime(CLOCK_MONOTONIC, &a);
 	for (int i = 0; i < LOOPS; i++) {
 		path_plain(req.path, &view);
-		wrong += route_find(t, &req, view.path, &client) != &t->routes[n - 1];
+		wrong += route_find(t, &req, view.path, &client, 8080) != &t->routes[n - 1];
 	}
 	clock_gettime(CLOCK_MONOTONIC, &b);
 	if (wrong)

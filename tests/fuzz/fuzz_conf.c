@@ -210,13 +210,13 @@ routed(const struct conf *c, const char *request)
 
 	MUST(request_parse(&h, slice_of(request)) > 0 && path_normalise(h.path, &view) == 0);
 	MUST(ip_parse(S("10.1.2.3"), &client));
-	got = route_find(&c->table, &h, view.path, &client);
+	got = route_find(&c->table, &h, view.path, &client, 8080);
 	name = host_normal(h.host);
 	if (name.n > 0)
 		memcpy(host, name.p, name.n);
 	name.p = host;
 	for (int i = 0; i < c->table.n && !want; i++)
-		if (!route_why(&c->table.routes[i], &h, name, view.path, &client))
+		if (!route_why(&c->table.routes[i], &h, name, view.path, &client, 8080))
 			want = &c->table.routes[i];
 	MUST(got == want);
 }

@@ -79,7 +79,7 @@ find(const struct route_table *t, const char *request, const struct ip *client)
 	assert_true(request_parse(&head, slice_of(request)) > 0);
 	if (path_normalise(head.path, &view) < 0)
 		return NULL;
-	return route_find(t, &head, view.path, client);
+	return route_find(t, &head, view.path, client, 8080);
 }
 
 #define R(...) (&(struct route){ __VA_ARGS__ })
@@ -126,6 +126,8 @@ test_conditions(void **state)
 		{ R(HOSTED(WILD, ".a.b")), "GET / HTTP/1.0\r\nHost: a.b\r\n\r\n", "host" },
 		{ R(HOSTED(WILD, ".a.b")), "GET / HTTP/1.0\r\nHost: .a.b\r\n\r\n", "host" },
 		{ R(HOSTED(WILD, ".a.b")), "GET / HTTP/1.0\r\nHost: xa.b\r\n\r\n", "host" },
+		{ R(.port = 8080), "GET / HTTP/1.0\r\n\r\n", NULL },
+		{ R(.port = 80), "GET / HTTP/1.0\r\nHost: a:80\r\n\r\n", "port" },
 		{ R(.methods = 1u << M_GET), "GET / HTTP/1.0\r\n\r\n", NULL },
 		{ R(.methods = 1u << M_GET), "POST / HTTP/1.0\r\n\r\n", "method" },
 		{ R(.methods = 1u << M_GET), "get / HTTP/1.0\r\n\r\n", "method" },
@@ -159,7 +161,7 @@ test_conditions(void **state)
 		row_int("row", in, "taken", got == &r, rows[i].why == NULL);
 		if (path_normalise(head.path, &view) < 0)
 			continue;
-		why = route_why(&r, &head, host_normal(head.host), view.path, &nobody);
+		why = route_why(&r, &head, host_normal(head.host), view.path, &nobody, 8080);
 		row_slice("row", in, "why", slice_of(why ? why : "taken"),
 		    slice_of(rows[i].why ? rows[i].why : "taken"));
 	}
@@ -389,6 +391,10 @@ test_shadowed(void **state)
 		{ R(.headers = { pair_x1, 1 }), R(.line = 1), true, "header line behind all" },
 		{ R(.line = 1), R(.queries = { pair_x1, 1 }), false, "query first" },
 		{ R(.line = 1), R(.clients = { NULL, 1 }), false, "client first" },
+		{ R(.line = 1), R(.port = 80), false, "port first" },
+		{ R(.port = 80), R(.line = 1), true, "port behind all" },
+		{ R(.port = 80), R(.port = 80), true, "same port" },
+		{ R(.port = 80), R(.port = 81), false, "another port" },
 	};
 	/* clang-format on */
 
