@@ -84,6 +84,8 @@
 #define ACME_NAMES_MAX   32    /* names of one certificate by ACME */
 #define ACME_NAME_MAX    256   /* bytes of one */
 #define ACME_TOKEN_MAX   192   /* bytes of a challenge's token, or answer */
+#define ROUTERS_MAX      8    /* [[fastrouter]] */
+#define ROUTER_ITEMS_MAX 65536 /* entries of the map of one */
 #define RATE_CELLS       4096 /* clients a rate limit remembers; power of 2 */
 #define RATE_WAYS        4    /* cells looked at for one client */
 

@@ -4637,8 +4637,9 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 		return addr_unix(a, slice_from(s, 1), true, out, why);
 	if (slice_starts(s, S("\\0")) && slice_ends(s, S("\\0")) && s.n > 4)
 		return addr_unix(a, (struct slice){ s.p + 2, s.n - 4 }, true, out, why);
-	if (slice_starts(s, S("fd://")) || slice_starts(s, S("=")))
-		return addr_fd(a, slice_from(s, s.p[0] == '=' ? 1 : 5), out, why);
+	out->shared = slice_starts(s, S("="));
+	if (slice_starts(s, S("fd://")) || out->shared)
+		return addr_fd(a, slice_from(s, out->shared ? 1 : 5), out, why);
 	return addr_inet(a, s, -1, out, why);
 }
 
@@ -9412,6 +9413,10 @@ static const struct kind {
 	[K_USERS] = { "a table of users and passwords", NO_WORDS }, /* { user = "hash" } */
 	[K_ENV] = { "a value", NO_WORDS }, /* { NAME = value } */
 	[K_STATUSES] = { "a value", NO_WORDS }, /* its reader sets it */
+	[K_WORDS] = { "a text or a list of texts", A_LIST },
+	[K_SOCKETS] = { "an address or a list of addresses", A_LIST }, /* as uWSGI says them, too */
+	[K_NODES] = { "an address or a list of addresses", A_LIST }, /* each may have ,modifier1 */
+	[K_MAP] = { "a table of keys and addresses", NO_WORDS }, /* { KEY = "addr,modifier1|..." } */
 	[K_TABLE] = { "a table", NO_WORDS }, /* a section of its own */
 	[K_TABLES] = { "a list of tables", NO_WORDS }, /* their reader looks into them */
 	[K_OWN] = { "a table", NO_WORDS }, /* its reader looks into it */
@@ -9870,6 +9875,105 @@ static const struct key admin_keys[] = {
 	    "Also served to clients below this path, who need server.admin_token."),
 };
 
+#define ROUTER(field) AT(struct router_read, field)
+static const struct key router_keys[] = {
+	PLAIN("listen", K_SOCKETS, ROUTER(out.listen), NULL,
+	    "Addresses where uwsgi packets come in."),
+	KEY("backlog", K_INT, ROUTER(out.backlog), NULL, 1, INT32_MAX,
+	    "Clients that wait to be accepted; as many as the kernel allows if not said."),
+	KEY("chmod_socket", K_MODE, ROUTER(out.chmod_socket), NULL, 0, MODE_MAX,
+	    "Mode of unix sockets that are listened on; server.socket_mode if not said."),
+	FLAG("abstract_socket", ROUTER(abstract), "false",
+	    "What is said as a path is the name of an abstract socket."),
+	{ "use_cache", K_ANY, NOW, 0, 0, NULL, 0, 0, NULL, SEC_ROOT,
+	    "Keys are looked up in a map: true, or its name." },
+	PLAIN("cache", K_MAP, ROUTER(out.cache), NULL,
+	    "The table [fastrouter.cache]: what the map begins with. Of addr,modifier1|addr|... "
+	    "each gets its turn."),
+	PLAIN("cache_file", K_PATH, ROUTER(out.cache_file), NULL,
+	    "A file of lines KEY ADDRESS: read at the start, and when it changes."),
+	KEY("cache_items", K_INT, ROUTER(out.cache_items), "1024", 1, ROUTER_ITEMS_MAX,
+	    "Entries of the map at most."),
+	PLAIN("cache_listen", K_SOCKETS, ROUTER(out.cache_listen), NULL,
+	    "Addresses where uWSGI applications change the map: cache_set(..., \"default@ADDRESS\")."),
+	TEXT("use_pattern", ROUTER(out.use_pattern), NULL,
+	    "Address in which each %s is the key, such as /run/%s/uwsgi.sock."),
+	PLAIN("subscription_server", K_SOCKETS, ROUTER(out.subscription_server), NULL,
+	    "Addresses, UDP or unix, where nodes announce themselves."),
+	TEXT("use_base", ROUTER(out.use_base), NULL,
+	    "Address behind which the key is put, such as /run/sockets/."),
+	TEXT("use_code_string", ROUTER(code), NULL,
+	    "MODIFIER1:FILE:FUNCTION: a function of that file, in the language of that modifier "
+	    "(0: Python, 6: Lua), is told the key and returns the address."),
+	PLAIN("use_program", K_WORDS, ROUTER(program), NULL,
+	    "A program that is told a key in a line, and answers with an address in a line."),
+	PLAIN("to", K_NODES, ROUTER(out.to), NULL, "Fixed nodes, in turn."),
+	SECS("gracetime", ROUTER(out.grace_ms), "30", "A fixed node that fails rests so long."),
+	PLAIN("fallback", K_NODES, ROUTER(out.fallback), NULL,
+	    "Nodes for when all others cannot be connected to."),
+	FLAG("fallback_on_no_key", ROUTER(out.fallback_on_no_key), "false",
+	    "Use them as well when a key has no node."),
+	SECS("timeout", ROUTER(out.timeout_ms), "60",
+	    "Longest silence of both sides, and longest wait for a connection."),
+	KEY("post_buffering", K_BYTES, ROUTER(out.post_buffering), "0", 0, LIMIT_MAX,
+	    "A node sees a request when its body is whole: bytes kept in memory, longer ones in "
+	    "a file; 0: off."),
+	PATH("post_buffering_dir", ROUTER(out.post_buffering_dir), "Where such files are made."),
+	FLAG("cheap", ROUTER(out.cheap), "false",
+	    "Accept nobody while no node has announced itself."),
+	FLAG("fd_passing", ROUTER(out.fd_passing), "true",
+	    "Pass the client's socket to nodes on unix sockets, for those that take it."),
+	FLAG("no_fd_passing", ROUTER(no_fd_passing), "false", "uWSGI's name for its opposite."),
+	FLAG("quiet", ROUTER(out.quiet), "false", "Do not log failed connections."),
+	TEXT("subscription_fallback_key", ROUTER(out.fallback_key), NULL,
+	    "Key for when a key has no node."),
+	SECS("subscription_tolerance", ROUTER(out.tolerance_ms), "17",
+	    "A node that is silent for longer is removed."),
+	WORDS("subscription_algo", K_CHOICE, ROUTER(out.algo), "wrr", "wrr lrc wlrc iphash",
+	    "Which node of a key: by weight in turn, the one with the fewest requests, the same by "
+	    "weight, or by the client's address."),
+	FLAG("subscription_dotsplit", ROUTER(out.dotsplit), "false",
+	    "A key without nodes is looked up without its first parts: www.unbit.it, .unbit.it, .it."),
+	TEXT("subscriptions_sign_check", ROUTER(sign_check), NULL,
+	    "DIGEST:DIR: announcements are signed; DIR has a public key, PEM, for each key."),
+	KEY("subscriptions_sign_check_tolerance", K_INT, ROUTER(out.sign_tolerance_s), "86400", 1,
+	    INT32_MAX, "Seconds: how old a signature may be."),
+	PLAIN("subscriptions_sign_skip_uid", K_WORDS, ROUTER(skip_uids), NULL,
+	    "Users who need no signature, on unix sockets."),
+	FLAG("subscriptions_use_credentials", ROUTER(out.use_credentials), "false",
+	    "Ask the kernel who announces, on unix sockets."),
+	PLAIN("subscriptions_credentials_check", K_WORDS, ROUTER(credentials_dirs), NULL,
+	    "DIR and key together must be a file of who announces."),
+	PLAIN("resubscribe", K_SOCKETS, ROUTER(out.resubscribe), NULL,
+	    "Subscription servers that are told all announcements, with the first address of listen."),
+	PLAIN("resubscribe_bind", K_SOCKETS, ROUTER(out.resubscribe_bind), NULL,
+	    "Address that they are told from."),
+	PLAIN("stats", K_SOCKETS, ROUTER(out.stats), NULL, "Addresses that say statistics, as JSON."),
+	PLAIN("stats_server", K_SOCKETS, ROUTER(out.stats), NULL, "The same."),
+	PLAIN("ss", K_SOCKETS, ROUTER(out.stats), NULL, "The same."),
+	FLAG("stats_http", ROUTER(out.stats_http), "false", "Say them by HTTP."),
+	KEY("processes", K_INT, ROUTER(out.workers), NULL, 1, WORKERS_MAX,
+	    "server.worker_threads, where that is not said."),
+	KEY("workers", K_INT, ROUTER(out.workers), NULL, 1, WORKERS_MAX, "The same."),
+	PLAIN("uid", K_WORDS, ROUTER(user), NULL, "server.user, where that is not said."),
+	PLAIN("gid", K_WORDS, ROUTER(group), NULL, "server.group, where that is not said."),
+	KEY("events", K_INT, ROUTER(ignored_number), NULL, 1, INT32_MAX,
+	    "Of uWSGI; warp waits for any number of events, so this changes nothing."),
+	KEY("buffer_size", K_BYTES, ROUTER(ignored_number), NULL, 1, INT32_MAX,
+	    "Of uWSGI; warp has room for any packet, so this changes nothing."),
+	KEY("harakiri", K_INT, ROUTER(ignored_number), NULL, 0, INT32_MAX,
+	    "Of uWSGI; no event keeps warp busy, so this changes nothing."),
+	FLAG("stats_minified", ROUTER(ignored), NULL,
+	    "Of uWSGI; warp's statistics always are, so this changes nothing."),
+	FLAG("subscription_slot", ROUTER(ignored), NULL,
+	    "Of uWSGI, which has no use for it any more; this changes nothing."),
+};
+
+static const struct key shared_keys[] = {
+	PLAIN("listen", K_SOCKETS, AT(struct router_conf, listen), NULL,
+	    "Address; the first is =0 wherever warp listens, the next =1."),
+};
+
 #define SECTION(name, keys, help) { name, keys, LEN(keys), NOW, NULL, help }
 #define LATER_SECTION(name, keys, off, help) { name, keys, LEN(keys), LATER, off, help }
 #define DIALECT(name, help) { name, NULL, 0, LATER, NULL, help }
@@ -9906,8 +10010,11 @@ static const struct section sections[SECTIONS] = {
 	[SEC_WEBSERVER] = DIALECT("webserver", "Fujin's routes."),
 	[SEC_HOSTS] = DIALECT("hosts", "Fujin's hosts."),
 	[SEC_SITES] = DIALECT("sites", "BWS's sites."),
-	[SEC_FASTROUTER] = DIALECT("fastrouter", "uWSGI's FastRouter."),
-	[SEC_SHARED_SOCKETS] = DIALECT("shared_sockets", "Sockets bound for others."),
+	[SEC_FASTROUTER] = SECTION("fastrouter", router_keys,
+	    "uWSGI's FastRouter, or several ([[fastrouter]]): uwsgi packets go to the node that "
+	    "their key has. Names are uWSGI's without fastrouter-."),
+	[SEC_SHARED_SOCKETS] = SECTION("shared_sockets", shared_keys,
+	    "Sockets bound once ([[shared_sockets]]), for programs and for warp itself."),
 };
 /* clang-format on */
 #undef PATH /* a common name */
@@ -9938,7 +10045,8 @@ section_word(enum section_id id)
 static bool
 section_has_env(enum section_id id)
 {
-	return id != SEC_ROOT && id != SEC_ROUTE && !strchr(sections[id].name, '.');
+	return id != SEC_ROOT && id != SEC_ROUTE && id != SEC_FASTROUTER &&
+	    id != SEC_SHARED_SOCKETS && !strchr(sections[id].name, '.');
 }
 
 /* ==== hints ==================================================================
@@ -10357,6 +10465,99 @@ addr_item(struct reader *r, const struct key *k, const struct toml *v, void *out
 	    value_error(r, k->name, v, "%s: %s", s.p, why));
 }
 
+/* An address as above, or as uWSGI says it: `\\0name` is abstract, and what has neither
+ * colon nor slash in front is a path. */
+static bool
+socket_parse(struct reader *r, struct slice s, struct addr *out, const char **why)
+{
+	static const char others[] = "/@=\\";
+
+	if (slice_starts(s, S("\\0")) && !slice_ends(s, S("\\0")) && s.n > 2)
+		s = slice_of(arena_fmt(r->a, "@%s", s.p + 2));
+	else if (s.n > 0 && !strchr(others, *s.p) && !strchr(s.p, ':') && !slice_starts(s, S("unix")))
+		s = slice_of(conf_path(r->conf, s));
+	return addr_parse(r->a, s, out, why);
+}
+
+static bool
+socket_item(struct reader *r, const struct key *k, const struct toml *v, void *out)
+{
+	const char *why;
+	struct slice s;
+
+	return text_get(r, k, v, &s) && (socket_parse(r, s, out, &why) ||
+	    value_error(r, k->name, v, "%s: %s", s.p, why));
+}
+
+/* An address to connect to. A comma and a modifier may follow it. */
+static bool
+node_parse(struct reader *r, struct slice s, struct node_conf *out, const char **why)
+{
+	const char *comma = s.n > 0 ? memrchr(s.p, ',', s.n) : NULL;
+	int64_t n = comma ? slice_uint(slice_from(s, (size_t)(comma - s.p) + 1), UINT8_MAX) : 0;
+	struct addr *a = &out->addr;
+
+	*why = "expected a number from 0 to 255 behind the comma, modifier1";
+	if (n < 0)
+		return false;
+	out->modifier1 = (uint8_t)n;
+	s = arena_dup(r->a, (struct slice){ s.p, comma ? (size_t)(comma - s.p) : s.n });
+	if (slice_starts(s, S(":"))) /* this host */
+		s = slice_of(arena_fmt(r->a, "127.0.0.1%s", s.p));
+	*why = "expected an address";
+	if (s.n == 0 || !socket_parse(r, s, a, why))
+		return false;
+	*why = "this is spoken to by the uwsgi protocol";
+	if (a->scheme == SCHEME_HTTP || a->scheme == SCHEME_HTTPS)
+		return false;
+	*why = "give an IP address, not a name";
+	if (a->kind == ADDR_NAME)
+		return false;
+	*why = "expected an address to connect to, with a port from 1 to 65535";
+	return a->kind != ADDR_FD && !a->any && (a->kind != ADDR_INET || a->port > 0);
+}
+
+static bool
+node_item(struct reader *r, const struct key *k, const struct toml *v, void *out)
+{
+	const char *why;
+	struct slice s;
+
+	return text_get(r, k, v, &s) && (node_parse(r, s, out, &why) ||
+	    value_error(r, k->name, v, "%s: %s", s.p, why));
+}
+
+/* Key and nodes of a map, into a struct pair. */
+static bool
+map_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
+{
+	struct pair *out = to;
+	struct node_conf node;
+	struct slice rest, one;
+	const char *why;
+
+	out->name = v->key;
+	if (v->key.n == 0 || v->key.n > KEY_MAX)
+		return value_error(r, k->name, v, "a key has 1 to %d bytes", KEY_MAX);
+	if (!text_get(r, k, v, &out->value))
+		return false;
+	for (rest = out->value; slice_cut(&rest, '|', &one); )
+		if (!node_parse(r, one, &node, &why))
+			return value_error(r, k->name, v, "%.*s: %.*s: %s", (int)v->key.n, v->key.p,
+			    (int)one.n, one.p, why);
+	return true;
+}
+
+/* A word; numbers may stand as such. */
+static bool
+word_item(struct reader *r, const struct key *k, const struct toml *v, void *out)
+{
+	if (v->kind != TOML_INTEGER)
+		return text_get(r, k, v, out);
+	*(struct slice *)out = slice_of(value_text(r->a, v));
+	return true;
+}
+
 static bool
 cidr_item(struct reader *r, const struct key *k, const struct toml *v, void *out)
 {
@@ -10581,6 +10782,10 @@ static const struct setter {
 	[K_STATUSES] = { status_item, sizeof(struct status_range), TOML_ARRAY, true },
 	[K_USERS] = { user_item, sizeof(struct pair), TOML_TABLE, false },
 	[K_ENV] = { env_item, sizeof(struct pair), TOML_TABLE, false },
+	[K_WORDS] = { word_item, sizeof(struct slice), TOML_ARRAY, true },
+	[K_SOCKETS] = { socket_item, sizeof(struct addr), TOML_ARRAY, true },
+	[K_NODES] = { node_item, sizeof(struct node_conf), TOML_ARRAY, true },
+	[K_MAP] = { map_item, sizeof(struct pair), TOML_TABLE, false },
 };
 
 /* The members of v, or v as the only member, into a struct list with room for one
@@ -12355,17 +12560,352 @@ routes_read(struct reader *r, const struct toml *list)
 		};
 	r->where = "";
 	r->table = NULL;
-	if (c->table.n == 0 && c->n_processes == 0 && c->diags.errors == 0)
+	if (c->table.n == 0 && c->n_processes + c->n_routers == 0 && c->diags.errors == 0)
 		table_error(r, r->table, "nothing to do: %s", c->n_upstreams == 0
 		    ? "no [[routes]] and no [upstreams.NAME]"
 		    : "several upstreams and no [[routes]] to choose from them");
+}
+
+/* ==== fastrouter =============================================================
+ * Owns    nothing.
+ * Offers  shared_read, shared_take, routers_read, routers_check.
+ * Calls   base, arena, toml, addr, hints, values, processes. The sections
+ *         [fastrouter], and of shared sockets. */
+
+/* ---- [[shared_sockets]] ---- */
+
+static void
+shared_read(struct reader *r)
+{
+	const struct toml *list = toml_get(r->conf->tree, "shared_sockets");
+	const struct toml *t = list && list->kind == TOML_ARRAY ? list->first : list;
+	struct conf *c = r->conf;
+
+	c->shared = arena_alloc(r->a, (list ? list->count + 1 : 0) * sizeof *c->shared);
+	for (; t && t->kind == TOML_TABLE; t = list->kind == TOML_ARRAY ? t->next : NULL) {
+		struct router_conf rc = { .line = 0 };
+		struct addrs said;
+		section_read(r, SEC_SHARED_SOCKETS, "shared_sockets", t, &rc);
+		said = rc.listen;
+		r->where = "shared_sockets";
+		r->table = t;
+		if (said.n != 1 || said.v[0].shared)
+			key_error(r, "listen", "expected one address");
+		else if (said.v[0].kind == ADDR_NAME)
+			key_error(r, "listen", "%s: give an IP address, not a name", said.v[0].text);
+		for (int i = 0; i < c->n_shared && said.n == 1; i++)
+			if (addr_covers(&c->shared[i], &said.v[0]) || addr_covers(&said.v[0], &c->shared[i]))
+				key_error(r, "listen", "%s and %s cannot both be bound", c->shared[i].text,
+				    said.v[0].text);
+		c->shared[c->n_shared++] = said.n > 0 ? said.v[0] : (struct addr){ .text = "", .fd = -1 };
+	}
+}
+
+/* =N becomes the address of that shared socket. Without any it stays what it was, a
+ * descriptor that warp was started with. False: there is no such one, said. */
+static bool
+shared_take(struct reader *r, const char *key, struct addr *a)
+{
+	const struct conf *c = r->conf;
+	enum scheme scheme = a->scheme;
+
+	if (!a->shared || c->n_shared == 0)
+		return true;
+	if (a->fd >= c->n_shared)
+		return key_error(r, key, "=%d: there %s only %d of [[shared_sockets]], from =0 on", a->fd,
+		    c->n_shared == 1 ? "is" : "are", c->n_shared);
+	*a = c->shared[a->fd];
+	a->scheme = scheme;
+	return true;
+}
+
+/* ---- [fastrouter] ---- */
+
+/* text, a path before which the configuration's directory is put unless it is absolute
+ * or no path at all; it keeps slashes at its end. */
+static const char *
+router_path(struct reader *r, const char *text)
+{
+	if (!text || strchr("/@\\", *text) || strchr(text, ':'))
+		return text;
+	return arena_fmt(r->a, "%s/%s", strcmp(r->conf->dir, "/") == 0 ? "" : r->conf->dir, text);
+}
+
+/* Addresses to be bound: as they are in fact. An abstract one of stream sockets becomes two,
+ * for uWSGI's are called `\0name\0`, with a NUL that others leave out. */
+static void
+binds_lower(struct reader *r, const char *key, struct addrs *list, bool stream, bool abstract)
+{
+	struct addr *v = arena_alloc(r->a, 2 * (size_t)list->n * sizeof *v);
+	const char *why;
+	int n = 0;
+
+	for (int i = 0; i < list->n; i++) {
+		struct addr *a = &v[n];
+		*a = list->v[i];
+		if (!shared_take(r, key, a))
+			continue;
+		if (a->kind == ADDR_NAME || a->scheme == SCHEME_HTTPS || a->scheme == SCHEME_HTTP) {
+			key_error(r, key, a->kind == ADDR_NAME ? "%s: give an IP address, not a name"
+			    : "%s: what comes there is no http", a->text);
+			continue;
+		}
+		if (abstract && a->kind == ADDR_UNIX &&
+		    !addr_parse(r->a, slice_of(arena_fmt(r->a, "@%s", a->sock.un.sun_path)), a, &why))
+			key_error(r, key, "%s: %s", list->v[i].text, why);
+		n++;
+		if (!stream || a->kind != ADDR_ABSTRACT || a->sock_n == sizeof a->sock.un)
+			continue;
+		v[n] = *a;
+		v[n].sock_n++;
+		v[n++].text = arena_fmt(r->a, "\\0%s\\0", a->sock.un.sun_path + 1);
+	}
+	*list = (struct addrs){ v, n };
+}
+
+/* use_cache: true, or a name. */
+static void
+router_cache(struct reader *r, struct router_conf *rc)
+{
+	static const char *const keys[] = { "cache", "cache_file", "cache_listen" };
+	const struct toml *v = toml_get(r->table, "use_cache");
+
+	rc->cache_name = "default";
+	rc->use_cache = v && (v->kind == TOML_STRING || (v->kind == TOML_BOOLEAN && v->boolean));
+	if (v && v->kind == TOML_STRING && v->text.n > 0)
+		rc->cache_name = v->text.p;
+	else if (v && v->kind != TOML_STRING && v->kind != TOML_BOOLEAN)
+		value_error(r, "use_cache", v, "expected true or the map's name, got %s",
+		    value_text(r->a, v));
+	if ((unsigned)rc->cache.n > rc->cache_items)
+		key_error(r, "cache", "%d entries, cache_items is %s", rc->cache.n,
+		    arena_fmt(r->a, "%u", rc->cache_items));
+	for (size_t i = 0; i < LEN(keys) && !rc->use_cache; i++)
+		if (toml_get(r->table, keys[i]))
+			key_warn(r, keys[i], "does nothing without use_cache");
+}
+
+/* MODIFIER1:FILE:FUNCTION. */
+static void
+router_code(struct reader *r, struct router_conf *rc, struct slice said)
+{
+	struct slice rest = said, modifier, file;
+	const char *last;
+
+	rc->code_modifier = -1;
+	if (!said.p)
+		return;
+	last = memrchr(said.p, ':', said.n);
+	if (slice_cut(&rest, ':', &modifier) && rest.p && last >= rest.p)
+		rc->code_modifier = (int)slice_uint(modifier, UINT8_MAX);
+	file = (struct slice){ rest.p, rc->code_modifier < 0 ? 0 : (size_t)(last - rest.p) };
+	if (rc->code_modifier < 0 || file.n == 0 || !last[1]) {
+		key_error(r, "use_code_string", "expected MODIFIER1:FILE:FUNCTION, such as "
+		    "0:mapper.py:get, got \"%s\"", said.p);
+		return;
+	}
+	rc->code_file = conf_path(r->conf, file);
+	rc->code_function = last + 1;
+	if (rc->code_modifier != CODE_PYTHON && rc->code_modifier != CODE_LUA)
+		key_error(r, "use_code_string", "modifier1 %d: expected 0, Python, or 6, Lua; "
+		    "use_program runs anything", rc->code_modifier);
+}
+
+/* Words, or one text that is split into them. */
+static void
+router_program(struct reader *r, struct router_conf *rc, const struct slices *said)
+{
+	const struct toml *v = toml_get(r->table, "use_program");
+	struct words w = { .out = *said };
+	const char *why;
+
+	if (!v || said->n == 0)
+		return;
+	if (v->kind == TOML_STRING && (why = words_split(r->a, said->v[0], &w))) {
+		key_error(r, "use_program", "the %c at character %td of it %s", *w.bad,
+		    w.bad - said->v[0].p + 1, why);
+		return;
+	}
+	if (w.out.n == 0 || w.out.v[0].n == 0)
+		key_error(r, "use_program", "names no program");
+	rc->program = arena_alloc(r->a, ((size_t)w.out.n + 1) * sizeof *rc->program);
+	for (int i = 0; i < w.out.n; i++)
+		rc->program[i] = (char *)(uintptr_t)w.out.v[i].p;
+}
+
+/* DIGEST:DIR, and who needs no signature. */
+static void
+router_signs(struct reader *r, const struct router_read *rr, struct router_conf *rc)
+{
+	static const char digests[] = "md5 sha1 sha224 sha256 sha384 sha512";
+	struct slice dir = rr->sign_check;
+	struct near near = { .word = S("") };
+	struct text t;
+
+	if (dir.p && slice_cut(&dir, ':', &near.word)) {
+		t = (struct text){ arena_alloc(r->a, near.word.n + 1), 0, near.word.n, false };
+		text_lower(&t, near.word);
+		near.word = text_slice(&t);
+		if (!dir.p || dir.n == 0 || near_find(&near, digests) < 0)
+			key_error(r, "subscriptions_sign_check", "expected DIGEST:DIR with a digest of %s%s",
+			    digests, near_text(r->a, &near));
+		else
+			rc->sign_dir = conf_path(r->conf, dir);
+		rc->sign_digest = t.p;
+	}
+	rc->sign_skip.v = arena_alloc(r->a, (size_t)rr->skip_uids.n * sizeof *rc->sign_skip.v);
+	for (int i = 0; i < rr->skip_uids.n; i++) {
+		const char *user = rr->skip_uids.v[i].p;
+		int64_t n = slice_uint(slice_of(user), UINT32_MAX - 1);
+		struct passwd *pw = n < 0 ? user_find(user) : NULL;
+		if (n < 0 && !pw)
+			key_error(r, "subscriptions_sign_skip_uid", "this host has no user %s", user);
+		else
+			rc->sign_skip.v[rc->sign_skip.n++] = pw ? pw->pw_uid : (uid_t)n;
+	}
+	rc->credentials_dirs.v = arena_alloc(r->a,
+	    (size_t)rr->credentials_dirs.n * sizeof *rc->credentials_dirs.v);
+	for (int i = 0; i < rr->credentials_dirs.n; i++)
+		rc->credentials_dirs.v[rc->credentials_dirs.n++] =
+		    slice_of(router_path(r, rr->credentials_dirs.v[i].p));
+}
+
+static bool
+router_maps(const struct router_conf *rc)
+{
+	return rc->use_cache || rc->use_pattern || rc->subscription_server.n > 0 || rc->use_base ||
+	    rc->code_file || rc->program || rc->to.n > 0;
+}
+
+/* What is hardly meant, and what cannot be. */
+static void
+router_rules(struct reader *r, const struct router_conf *rc)
+{
+	static const char *const unused[] = { "events", "buffer_size", "harakiri", "stats_minified",
+		"subscription_slot" };
+	const struct rule rules[] = {
+		{ rc->listen.n == 0 && !toml_get(r->table, "listen"), "listen",
+		    "is missing: where do uwsgi packets come in?", NULL },
+		{ rc->use_base && !*rc->use_base, "use_base", "must not be empty", NULL },
+		{ rc->use_pattern && !strstr(rc->use_pattern, "%s"), "use_pattern",
+		    "expected %%s in it, for the key", NULL },
+		{ rc->code_file && rc->program, "use_program", "excludes use_code_string", NULL },
+		{ rc->fallback_on_no_key && rc->fallback.n == 0, "fallback_on_no_key",
+		    "needs fallback", NULL },
+		{ rc->resubscribe_bind.n > 1, "resubscribe_bind", "expected one address", NULL },
+		{ rc->fallback_key && (!*rc->fallback_key || strlen(rc->fallback_key) > KEY_MAX),
+		    "subscription_fallback_key", "a key has 1 to 255 bytes", NULL },
+	};
+
+	rules_check(r, rules, LEN(rules));
+	for (size_t i = 0; i < LEN(unused); i++)
+		if (toml_get(r->table, unused[i]))
+			key_warn(r, unused[i], "changes nothing in warp");
+	for (const struct toml *v = r->table->first; v && rc->subscription_server.n == 0; v = v->next)
+		if (slice_starts(v->key, S("subscription")) || slice_starts(v->key, S("resubscribe")) ||
+		    (slice_eq(v->key, S("cheap")) && rc->cheap))
+			key_warn(r, v->key.p, slice_eq(v->key, S("cheap")) ? "without subscription_server nobody is ever accepted"
+			    : "does nothing without subscription_server");
+	if (!router_maps(rc) && rc->fallback.n == 0)
+		complain(r, DIAG_WARNING, NULL, r->table, "routes nothing: say use_cache, use_pattern, "
+		    "subscription_server, use_base, use_code_string, use_program or to");
+}
+
+/* Lowers what one table says. */
+static void
+router_lower(struct reader *r, struct router_read *rr)
+{
+	struct router_conf *rc = &rr->out;
+
+	rc->line = r->table->line;
+	binds_lower(r, "listen", &rc->listen, true, rr->abstract);
+	binds_lower(r, "cache_listen", &rc->cache_listen, true, false);
+	binds_lower(r, "subscription_server", &rc->subscription_server, false, false);
+	binds_lower(r, "resubscribe_bind", &rc->resubscribe_bind, false, false);
+	binds_lower(r, "stats", &rc->stats, true, false);
+	for (int i = 0; i < rc->resubscribe.n; i++)
+		if (rc->resubscribe.v[i].kind == ADDR_NAME || rc->resubscribe.v[i].kind == ADDR_FD)
+			key_error(r, "resubscribe", "%s: give an IP address or a path",
+			    rc->resubscribe.v[i].text);
+	rc->use_base = router_path(r, rc->use_base);
+	rc->use_pattern = router_path(r, rc->use_pattern);
+	rc->fd_passing = rc->fd_passing && !rr->no_fd_passing;
+	router_cache(r, rc);
+	router_code(r, rc, rr->code);
+	router_program(r, rc, &rr->program);
+	router_signs(r, rr, rc);
+	rc->user = rr->user.n > 0 ? rr->user.v[0].p : NULL;
+	rc->group = rr->group.n > 0 ? rr->group.v[0].p : NULL;
+	router_rules(r, rc);
+}
+
+static void
+routers_read(struct reader *r)
+{
+	const struct toml *list = toml_get(r->conf->tree, "fastrouter");
+	const struct toml *t = list && list->kind == TOML_ARRAY ? list->first : list;
+	struct conf *c = r->conf;
+
+	c->routers = arena_alloc(r->a, ROUTERS_MAX * sizeof *c->routers);
+	for (; t && t->kind == TOML_TABLE; t = list->kind == TOML_ARRAY ? t->next : NULL) {
+		struct router_read rr = { .out = { .chmod_socket = -1 } };
+		r->where = "fastrouter";
+		r->table = t;
+		if (c->n_routers == ROUTERS_MAX) {
+			table_error(r, t, "more than %d of them", ROUTERS_MAX);
+			return;
+		}
+		section_read(r, SEC_FASTROUTER, "fastrouter", t, &rr);
+		router_lower(r, &rr);
+		c->routers[c->n_routers++] = rr.out;
+	}
+}
+
+/* Says where an address of a router is one of others too. n: so many routers are before
+ * it, and so many addresses of its own. */
+static const char *
+listen_taken(const struct conf *c, const struct addr *a, int router, int own)
+{
+	const struct { const char *name; const struct addr *v; int n; } others[] = {
+		{ "[server] as well", c->server.listens, c->server.n_listens },
+		{ "[admin] as well", c->admin.listens, c->admin.off ? 0 : c->admin.n_listens } };
+
+	for (size_t k = 0; k < LEN(others); k++)
+		for (int i = 0; i < others[k].n; i++)
+			if (addr_covers(&others[k].v[i], a) || addr_covers(a, &others[k].v[i]))
+				return others[k].name;
+	for (int k = 0; k <= router; k++)
+		for (int i = 0; i < (k < router ? c->routers[k].listen.n : own); i++)
+			if (addr_covers(&c->routers[k].listen.v[i], a) ||
+			    addr_covers(a, &c->routers[k].listen.v[i]))
+				return k < router ? "another [fastrouter] as well" : "it twice";
+	return NULL;
+}
+
+/* After the other sections: no address is listened on by two. */
+static void
+routers_check(struct reader *r)
+{
+	const struct conf *c = r->conf;
+	const struct toml *t = toml_get(c->tree, "fastrouter");
+	const char *other;
+
+	t = t && t->kind == TOML_ARRAY ? t->first : t;
+	for (int k = 0; k < c->n_routers; k++, t = t->next) {
+		r->where = "fastrouter";
+		r->table = t;
+		for (int i = 0; i < c->routers[k].listen.n; i++)
+			if ((other = listen_taken(c, &c->routers[k].listen.v[i], k, i)))
+				key_error(r, "listen", "%s is listened on by %s",
+				    c->routers[k].listen.v[i].text, other);
+	}
 }
 
 /* ==== conf ===================================================================
  * Owns    nothing: the caller owns a configuration.
  * Offers  conf_load, conf_simple, conf_free.
  * Calls   base, arena, walk, diag, toml, path, addr, pgmsg, resp, route, x509, certs, keys,
- *         hints, values, upstreams, processes, routes. */
+ *         hints, values, upstreams, processes, routes, fastrouter. */
 
 #define HTTPS_PORT 443
 
@@ -12404,9 +12944,10 @@ static void
 listen_add(struct reader *r, const struct addr *a, const char *key)
 {
 	struct server_conf *s = &r->conf->server;
+	struct addr own = *a;
 	int n = 0;
 
-	if (!listen_ok(r, a, key))
+	if (!shared_take(r, key, &own) || !listen_ok(r, a = &own, key))
 		return;
 	for (int i = 0; i < s->n_listens; i++) {
 		const struct addr *old = &s->listens[i];
@@ -12461,6 +13002,21 @@ listen_say_text(struct reader *r, const char *text, const char *key)
 		diag_add(&r->conf->diags, DIAG_ERROR, 0, 0, "cannot listen on %s: %s", text, why);
 }
 
+/* What a router says for [server], where that says nothing. */
+static void
+server_complete(struct conf *c)
+{
+	struct server_conf *s = &c->server;
+
+	for (int i = 0; i < c->n_routers; i++) {
+		const struct router_conf *rc = &c->routers[i];
+		if (rc->workers > 0 && !conf_said(c, "server", "worker_threads"))
+			s->workers = (int)rc->workers;
+		s->user = s->user ? s->user : rc->user;
+		s->group = s->group ? s->group : rc->group;
+	}
+}
+
 /* Lists all addresses to listen on; forced, -l's address, replaces http_port and
  * listen. */
 static void
@@ -12472,6 +13028,7 @@ server_read(struct reader *r, const char *forced)
 
 	top_read(r, SEC_SERVER, &sr);
 	*s = sr.out;
+	server_complete(c);
 	s->listens = arena_alloc(r->a,
 	    ((size_t)sr.listen.n + (size_t)sr.https_listen.n + 3) * sizeof *s->listens);
 	if (forced)
@@ -12484,7 +13041,7 @@ server_read(struct reader *r, const char *forced)
 		listen_say_text(r, arena_fmt(r->a, ":%u", sr.https_port), "https_port");
 	for (int i = 0; i < sr.https_listen.n; i++)
 		listen_say(r, &sr.https_listen.v[i], "https_listen");
-	if (!forced && s->n_listens == 0 && c->diags.errors == 0) {
+	if (!forced && s->n_listens == 0 && c->n_routers == 0 && c->diags.errors == 0) {
 		s->listen_is_default = true;
 		listen_say_text(r, arena_fmt(r->a, ":%d", PORT_PRESET), "http_port");
 	}
@@ -12759,6 +13316,7 @@ admin_read(struct reader *r)
 		!conf_said(c, "admin", "listen"), ar.listen.n == 0, ar.token, ar.expose };
 	for (int i = 0; i < ar.listen.n; i++) {
 		a = &ar.listen.v[i];
+		shared_take(r, "listen", &ar.listen.v[i]);
 		listen_ok(r, a, "listen");
 		for (int k = 0; k < c->server.n_listens; k++)
 			if (addr_covers(&c->server.listens[k], a) ||
@@ -12989,6 +13547,8 @@ conf_read(struct reader *r, const char *forced_listen)
 		else if (v->kind != TOML_TABLE && v->kind != TOML_ARRAY)
 			table_error(r, v, "expected a section [%s]", sections[id].name);
 	}
+	shared_read(r);
+	routers_read(r);
 	tls_read(r);
 	server_read(r, forced_listen);
 	middleware_read(r);
@@ -12998,6 +13558,7 @@ conf_read(struct reader *r, const char *forced_listen)
 	log_read(r);
 	postgres_read(r);
 	admin_read(r);
+	routers_check(r);
 	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
 		if (sections[id].when != NOW && section_has_env(id))
 			section_read(r, id, sections[id].name, NULL, NULL);
@@ -13372,9 +13933,9 @@ print_upstream(FILE *to, const struct upstream *up)
 
 /* Word i of those that key may have. */
 static const char *
-print_choice(struct arena *a, const char *key, int i)
+print_choice(struct arena *a, enum section_id id, const char *key, int i)
 {
-	struct slice rest = slice_of(key_find(SEC_PROCESS, slice_of(key))->words), word;
+	struct slice rest = slice_of(key_find(id, slice_of(key))->words), word;
 
 	while (slice_cut(&rest, ' ', &word) && i > 0)
 		i--;
@@ -13391,8 +13952,8 @@ print_process(FILE *to, const struct process *p)
 	if (p->line > 0)
 		fprintf(to, " (line %u)", p->line);
 	fprintf(to, ": %d replica%s, restart %s, ready %s%s%s", p->replicas,
-	    p->replicas == 1 ? "" : "s", print_choice(&a, "restart", (int)p->restart),
-	    print_choice(&a, "ready", (int)p->ready), p->oneshot ? ", oneshot" : "",
+	    p->replicas == 1 ? "" : "s", print_choice(&a, SEC_PROCESS, "restart", (int)p->restart),
+	    print_choice(&a, SEC_PROCESS, "ready", (int)p->ready), p->oneshot ? ", oneshot" : "",
 	    p->start_on == START_REQUEST ? ", start on request" : "");
 	arena_free(&a);
 	if (p->idle_stop_ms > 0)
@@ -13419,6 +13980,69 @@ print_process(FILE *to, const struct process *p)
 		else
 			fprintf(to, " serves %s\n", in->addr.text);
 	}
+}
+
+static void
+print_addrs(FILE *to, const char *what, const struct addrs *list)
+{
+	for (int i = 0; i < list->n; i++)
+		fprintf(to, "%s%s", i == 0 ? what : ", ", list->v[i].text);
+}
+
+static void
+print_nodes(FILE *to, const char *what, const struct node_confs *list)
+{
+	for (int i = 0; i < list->n; i++) {
+		fprintf(to, "%s%s", i == 0 ? what : ", ", list->v[i].addr.text);
+		if (list->v[i].modifier1 > 0)
+			fprintf(to, " modifier1 %u", list->v[i].modifier1);
+	}
+}
+
+/* Where packets come in, and each way to a node, in the order in which they are asked. */
+static void
+print_router(FILE *to, const struct router_conf *rc)
+{
+	struct arena a = { NULL };
+
+	fprintf(to, "fastrouter (line %u)", rc->line);
+	print_addrs(to, " ", &rc->listen);
+	fprintf(to, ": timeout %g s%s%s", rc->timeout_ms / (double)SECOND_MS, rc->cheap ? ", cheap" : "",
+	    rc->fd_passing ? "" : ", no fd_passing");
+	if (rc->post_buffering > 0)
+		fprintf(to, ", post_buffering %llu", (unsigned long long)rc->post_buffering);
+	fputc('\n', to);
+	if (rc->use_cache) {
+		fprintf(to, "    map %s: %d entries, at most %u%s%s", rc->cache_name, rc->cache.n,
+		    rc->cache_items, rc->cache_file ? ", and those of " : "",
+		    rc->cache_file ? rc->cache_file : "");
+		print_addrs(to, ", changed at ", &rc->cache_listen);
+		fputc('\n', to);
+	}
+	if (rc->use_pattern)
+		fprintf(to, "    pattern %s\n", rc->use_pattern);
+	if (rc->subscription_server.n > 0) {
+		print_addrs(to, "    subscription server ", &rc->subscription_server);
+		fprintf(to, ": %s, %g s%s%s%s%s\n", print_choice(&a, SEC_FASTROUTER, "subscription_algo",
+		    (int)rc->algo), rc->tolerance_ms / (double)SECOND_MS, rc->dotsplit ? ", dotsplit" : "",
+		    rc->fallback_key ? ", fallback key " : "", rc->fallback_key ? rc->fallback_key : "",
+		    rc->sign_digest ? ", signed" : "");
+		print_addrs(to, "    resubscribe ", &rc->resubscribe);
+		fputs(rc->resubscribe.n > 0 ? "\n" : "", to);
+	}
+	if (rc->use_base)
+		fprintf(to, "    base %s\n", rc->use_base);
+	if (rc->code_file)
+		fprintf(to, "    function %s of %s\n", rc->code_function, rc->code_file);
+	if (rc->program)
+		fprintf(to, "    program %s\n", rc->program[0]);
+	print_nodes(to, "    to ", &rc->to);
+	fputs(rc->to.n > 0 ? "\n" : "", to);
+	print_nodes(to, "    fallback ", &rc->fallback);
+	fputs(rc->fallback.n > 0 ? "\n" : "", to);
+	print_addrs(to, "    stats ", &rc->stats);
+	fputs(rc->stats.n > 0 ? "\n" : "", to);
+	arena_free(&a);
 }
 
 /* What becomes of answers. */
@@ -13455,6 +14079,10 @@ conf_print_check(const struct conf *c, FILE *to)
 	print_tls(to, &c->tls);
 	for (int i = 0; i < c->admin.n_listens; i++)
 		fprintf(to, "admin %s\n", c->admin.listens[i].text);
+	for (int i = 0; i < c->n_shared; i++)
+		fprintf(to, "shared socket =%d %s\n", i, c->shared[i].text);
+	for (int i = 0; i < c->n_routers; i++)
+		print_router(to, &c->routers[i]);
 	fprintf(to, "workers %d, clients %u; head %g s, body %g s, keepalive %g s, write %g s, "
 	    "tunnel %g s, shutdown %g s\n", s->workers, s->max_connections,
 	    s->header_ms / (double)SECOND_MS, s->body_ms / (double)SECOND_MS,
@@ -13636,7 +14264,7 @@ json_sections(struct json_out *o, const struct conf *c, const char *name, enum s
 	if (!t)
 		return;
 	json_key(o, slice_of(name));
-	if (t->kind == TOML_ARRAY) {
+	if (t->kind == TOML_ARRAY || !strstr(sections[id].name, ".NAME")) {
 		json_section(o, id, t);
 		return;
 	}
@@ -13664,6 +14292,8 @@ conf_print_json(const struct conf *c, FILE *to)
 	json_sections(&o, c, "upstreams", SEC_UPSTREAM);
 	json_sections(&o, c, "processes", SEC_PROCESS);
 	json_sections(&o, c, "routes", SEC_ROUTE);
+	json_sections(&o, c, "fastrouter", SEC_FASTROUTER);
+	json_sections(&o, c, "shared_sockets", SEC_SHARED_SOCKETS);
 	json_key(&o, S("instances"));
 	json_open(&o, '{');
 	for (int u = 0; u < c->n_upstreams; u++) {
@@ -34285,7 +34915,7 @@ worker_child(void *task, int ctl)
 	maintenance_open(k->cf);
 	files_open(k->cf);
 	helper_settle(&k->cf->server, false);
-	worker_run(k->cf, k->ls->v, k->ls->n, ctl, k->slot);
+	worker_run(k->cf, k->ls->v, k->ls->n_served, ctl, k->slot);
 }
 
 /* ---- workers ---- */
@@ -34304,7 +34934,7 @@ worker_start(struct conf *cf, struct listeners *ls, unsigned generation)
 		log_error("no slot for another worker: too many are still draining");
 		return -1;
 	}
-	for (int i = 0; i < ls->n; i++)
+	for (int i = 0; i < ls->n_served; i++)
 		keep[n++] = ls->v[i].fd;
 	if (cf->cache.store && store_bells_open(MIN(MAX((unsigned)slot + 1,
 	    2 * (unsigned)cf->server.workers), (unsigned)WORKER_SLOTS)) < 0)
@@ -34737,24 +35367,62 @@ listeners_close(struct listeners *had, struct listeners *keep)
 	had->n = 0;
 }
 
+/* listener_add, for what needs no words of its own. */
+static int
+listener_serve(struct listeners *to, struct listeners *have, const struct addr *a,
+    enum listener_kind kind, int mode)
+{
+	int done = listener_add(to, have, a, kind, mode);
+
+	if (done < 0 && errno == EADDRINUSE && a->kind == ADDR_UNIX)
+		log_error("listen on %s: another program answers there", a->text);
+	return done;
+}
+
+/* The sockets of [[fastrouter]], with their own mode and backlog. */
+static int
+routers_open(struct listeners *to, struct listeners *have, const struct conf *cf)
+{
+	for (int k = 0; k < cf->n_routers; k++)
+		for (int i = 0; i < cf->routers[k].listen.n; i++) {
+			const struct router_conf *rc = &cf->routers[k];
+			if (listener_serve(to, have, &rc->listen.v[i], LISTEN_ROUTER, rc->chmod_socket >= 0
+			    ? rc->chmod_socket : cf->server.socket_mode) < 0)
+				return -1;
+			to->v[to->n - 1].router = (unsigned)k;
+			if (rc->backlog > 0 && listen(to->v[to->n - 1].fd, (int)rc->backlog) < 0)
+				return log_errno("listen on %s", rc->listen.v[i].text);
+		}
+	return 0;
+}
+
+/* Those of [[shared_sockets]] that warp itself does not listen on. */
+static int
+shared_open(struct listeners *to, struct listeners *have, const struct conf *cf)
+{
+	to->n_served = to->n;
+	for (int i = 0; i < cf->n_shared; i++)
+		if (!listener_of(to, &cf->shared[i]) && listener_serve(to, have, &cf->shared[i],
+		    LISTEN_SHARED, cf->server.socket_mode) < 0)
+			return -1;
+	return 0;
+}
+
 /* Opens all addresses of cf: sockets in have are kept, others bound. On failure
  * nothing new stays open. */
 static int
 listeners_open(struct listeners *to, struct listeners *have, struct conf *cf)
 {
 	const struct server_conf *sc = &cf->server;
-	int i;
+	int i = 0;
 
-	to->n = 0;
+	to->n = to->n_served = 0;
 	listeners_adopt(cf, have);
-	for (i = 0; i < sc->n_listens; i++) {
-		if (listener_add(to, have, &sc->listens[i], LISTEN_HTTP, sc->socket_mode) == 0)
-			continue;
-		if (errno == EADDRINUSE && sc->listens[i].kind == ADDR_UNIX)
-			log_error("listen on %s: another program answers there", sc->listens[i].text);
-		break;
-	}
-	if (i == sc->n_listens && admin_open(to, have, &cf->admin) == 0)
+	while (i < sc->n_listens && listener_serve(to, have, &sc->listens[i], LISTEN_HTTP,
+	    sc->socket_mode) == 0)
+		i++;
+	if (i == sc->n_listens && admin_open(to, have, &cf->admin) == 0 &&
+	    routers_open(to, have, cf) == 0 && shared_open(to, have, cf) == 0)
 		return 0;
 	listeners_close(to, have);
 	return -1;
@@ -34762,13 +35430,14 @@ listeners_open(struct listeners *to, struct listeners *have, struct conf *cf)
 
 /* Kept socket files get the mode that is configured now. */
 static void
-listeners_chmod(const struct listeners *ls, mode_t mode)
+listeners_chmod(const struct listeners *ls, const struct conf *cf)
 {
 	for (int i = 0; i < ls->n; i++) {
 		const struct listener *l = &ls->v[i];
-		int fd = l->addr.kind == ADDR_UNIX && l->kind == LISTEN_HTTP && !l->inherited
+		int fd = l->addr.kind == ADDR_UNIX && l->kind != LISTEN_ADMIN && !l->inherited
 		    ? unix_file(l) : -1;
-		if (fd >= 0 && fd_chmod(fd, mode) < 0)
+		int own = l->kind == LISTEN_ROUTER ? cf->routers[l->router].chmod_socket : -1;
+		if (fd >= 0 && fd_chmod(fd, (mode_t)(own >= 0 ? own : cf->server.socket_mode)) < 0)
 			log_errno("mode of %s", l->addr.text);
 		fd_close(fd);
 	}
@@ -34879,6 +35548,13 @@ systemd_addr(const struct conf *cf, int fd)
 	for (int i = 0; i < cf->server.n_listens && !cf->server.listen_is_default; i++)
 		if (addr_is_sock(&cf->server.listens[i], fd, &here))
 			return &cf->server.listens[i];
+	for (int k = 0; k < cf->n_routers; k++)
+		for (int i = 0; i < cf->routers[k].listen.n; i++)
+			if (addr_is_sock(&cf->routers[k].listen.v[i], fd, &here))
+				return &cf->routers[k].listen.v[i];
+	for (int i = 0; i < cf->n_shared; i++)
+		if (addr_is_sock(&cf->shared[i], fd, &here))
+			return &cf->shared[i];
 	return NULL;
 }
 
@@ -35297,7 +35973,7 @@ reload_commit(void)
 	m.generation = m.newest;
 	m.state = M_RUNNING;
 	timer_clear(&m.respawn);
-	listeners_chmod(&m.ls, (mode_t)m.conf->server.socket_mode);
+	listeners_chmod(&m.ls, m.conf);
 	procs_take(m.conf, m.generation, proc_changed);
 	acme_take();
 	board->reloads++;
@@ -36025,7 +36701,7 @@ master_start(struct conf *cf)
 	if (listeners_open(&m.ls, &m.had, cf) < 0)
 		return EXIT_BIND;
 	procs_sweep(start_key(m.start), !getenv(ENV_INHERIT) && cf->n_processes > 0);
-	listeners_chmod(&m.ls, (mode_t)cf->server.socket_mode);
+	listeners_chmod(&m.ls, cf);
 	files_raise(cf);
 	if (board_attach(cf) < 0)
 		return EXIT_OTHER;

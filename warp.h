@@ -261,6 +261,8 @@ struct addr {
 	uint16_t port;
 	bool any;         /* `:port`: every interface, v6 and v4 */
 	int fd;           /* ADDR_FD */
+	bool shared;      /* ADDR_FD that was said as =N: the N-th of [[shared_sockets]], if
+	                     there are any */
 	union sock sock;
 	socklen_t sock_n;
 };
@@ -928,6 +930,11 @@ struct cidrs {
 	int n;
 };
 
+struct addrs {
+	struct addr *v;
+	int n;
+};
+
 /* `[server]` */
 struct server_conf {
 	struct addr *listens; /* http_port and listen, lowered to one list */
@@ -1161,6 +1168,70 @@ struct upstream {
 	struct roster *roster;    /* the worker's own; NULL elsewhere */
 };
 
+/* An address that is connected to by the uwsgi protocol. */
+struct node_conf {
+	struct addr addr;
+	uint8_t modifier1;
+};
+
+struct node_confs {
+	struct node_conf *v;
+	int n;
+};
+
+struct uids {
+	uid_t *v;
+	int n;
+};
+
+enum { CODE_PYTHON = 0, CODE_LUA = 6 }; /* modifier1 of use_code_string */
+
+enum node_algo { NODE_WRR, NODE_LRC, NODE_WLRC, NODE_IPHASH };
+
+/* `[fastrouter]`. Texts that are NULL, lists that are empty: not said. Files and
+ * directories are absolute. */
+struct router_conf {
+	unsigned line; /* in the file */
+	struct addrs listen;
+	uint32_t backlog;             /* 0: LISTEN_BACKLOG */
+	int chmod_socket;             /* -1: as [server] says */
+	/* ways from a key to an address */
+	const char *use_base;         /* the key is added: no slash between */
+	const char *use_pattern;      /* each %s is the key, each %% a percent sign */
+	bool use_cache;
+	const char *cache_name;       /* never NULL */
+	struct pairs cache;           /* key, value: what it begins with */
+	const char *cache_file;       /* the same as lines: a key, a blank, a value */
+	uint32_t cache_items;         /* bound of its entries */
+	struct addrs cache_listen;
+	int code_modifier;            /* use_code_string; -1: none */
+	const char *code_file, *code_function;
+	char **program;               /* use_program: argv; NULL: none */
+	struct node_confs to, fallback;
+	bool fallback_on_no_key;
+	uint32_t grace_ms, timeout_ms, tolerance_ms;
+	/* the subscription server */
+	struct addrs subscription_server;
+	const char *fallback_key;
+	enum node_algo algo;
+	bool dotsplit;
+	const char *sign_digest;      /* sha256 and the like; NULL: signatures are not looked at */
+	const char *sign_dir;
+	uint32_t sign_tolerance_s;
+	struct uids sign_skip;
+	bool use_credentials;
+	struct slices credentials_dirs; /* as use_base */
+	struct addrs resubscribe, resubscribe_bind; /* of the latter at most one */
+	/* the rest */
+	bool cheap, fd_passing, quiet;
+	uint64_t post_buffering;      /* bytes in memory; 0: off */
+	const char *post_buffering_dir; /* NULL: SPOOL_DIR */
+	struct addrs stats;
+	bool stats_http;
+	uint32_t workers;             /* for [server]; 0, NULL: not said */
+	const char *user, *group;
+};
+
 enum host_kind { HOST_ANY, HOST_EXACT, HOST_WILD };
 enum path_kind { PATH_ANY, PATH_PREFIX, PATH_EXACT, PATH_REGEX };
 enum action { ACT_UPSTREAM, ACT_FILES, ACT_REDIRECT, ACT_RESPOND, ACT_ADMIN, ACTIONS };
@@ -1269,6 +1340,10 @@ struct conf {
 	int n_upstreams;
 	struct process **processes; /* in start order */
 	int n_processes;
+	struct addr *shared;     /* `[[shared_sockets]]` */
+	int n_shared;
+	struct router_conf *routers; /* `[fastrouter]`, `[[fastrouter]]` */
+	int n_routers;
 	unsigned attached; /* generation of the board that its instances got */
 	struct route_table table;
 	bool has_gzip;   /* some answers are compressed */
@@ -1361,6 +1436,7 @@ enum { KEYS_SPOILT = 3 /* the target, Location, Content-Location */ };
 enum key_kind {
 	K_BOOL, K_INT, K_BYTES, K_SECS, K_MODE, K_CHOICE, K_SINK, K_SIGNAL, K_TEXT, K_SECRET, K_PATH,
 	K_TEXTS, K_NAMES_OF_FILES, K_TYPES, K_ADDRS, K_CIDRS, K_NAMES, K_FIELDS, K_MATCHES, K_PAIRS, K_USERS, K_ENV, K_STATUSES,
+	K_WORDS, K_SOCKETS, K_NODES, K_MAP,
 	K_TABLE, K_TABLES, K_OWN, K_ANY, KINDS
 };
 
@@ -1387,11 +1463,6 @@ struct key {
 	const char *words;    /* of K_CHOICE, between blanks; K_ADDRS: the word for none */
 	enum section_id sub;  /* of K_TABLE, K_TABLES */
 	const char *help;
-};
-
-struct addrs {
-	struct addr *v;
-	int n;
 };
 
 /* What a section says, before it is lowered into its conf struct. */
@@ -1438,6 +1509,14 @@ struct route_read {
 	struct slice host, path[PATH_REGEX + 1], upstream;
 	struct slices methods;
 	int respond_status, limit_key;
+};
+
+struct router_read {
+	struct router_conf out; /* first */
+	struct slice code, sign_check;
+	struct slices program, skip_uids, credentials_dirs, user, group;
+	bool no_fd_passing, abstract, ignored;
+	uint32_t ignored_number;
 };
 
 struct admin_read {
@@ -2266,7 +2345,11 @@ struct front {
 	enum step (*enter)(struct exchange *); /* takes on a request */
 };
 
-enum listener_kind { LISTEN_HTTP, LISTEN_ADMIN, LISTENER_KINDS };
+enum listener_kind {
+	LISTEN_HTTP, LISTEN_ADMIN, LISTEN_ROUTER,
+	LISTENER_KINDS,
+	LISTEN_SHARED = LISTENER_KINDS /* bound for programs alone: not for workers */
+};
 
 /* A listening socket. fd is shared with the master and all workers. */
 struct listener {
@@ -2274,6 +2357,7 @@ struct listener {
 	struct addr addr;
 	enum listener_kind kind;
 	int fd;
+	unsigned router; /* LISTEN_ROUTER: index in conf.routers */
 	const struct front *front;
 	bool tls;        /* it speaks https */
 	uint16_t port;   /* as bound; 0 for unix */
@@ -2955,7 +3039,7 @@ enum master_state { M_STARTING, M_RUNNING, M_RELOADING, M_DRAINING, M_STOPPING, 
 /* The sockets of a configuration. */
 struct listeners {
 	struct listener v[LISTENERS_MAX];
-	int n;
+	int n, n_served; /* those behind n_served are LISTEN_SHARED */
 };
 
 /* How warp was started: read again at each reload. */

@@ -339,8 +339,6 @@ static const struct row later[] = {
 	{ UP "[[hosts]]\ndomain_name = \"x\"\n", "4:3: error: hosts: not supported yet" },
 	{ UP "[[sites]]\nname = \"x\"\n", "4:3: error: sites: not supported yet" },
 	{ UP "[sites.proxy]\nenabled = true\n", "error: sites: not supported yet" },
-	{ UP "[fastrouter]\nto = \"x\"\n", "4:2: error: fastrouter: not supported yet" },
-	{ UP "[[shared_sockets]]\nlisten = \":1\"\n", "4:3: error: shared_sockets: not supported yet" },
 	{ "app = \"x\"\n" UP, "1:7: error: app: not supported yet" },
 	{ "python_version = \"3\"\n" UP, "error: python_version: not supported yet" },
 	{ UP "subscription = \":1\"\n", "4:16: error: upstreams.app.subscription: not supported yet" },
@@ -1044,7 +1042,7 @@ test_print_keys(void **state)
 	expect_in(keys, "server.http_port ");
 	expect_in(keys, "WARPDRIVE_HTTP_PORT");
 	expect_in(keys, "WARPDRIVE_LOG_LEVEL");
-	expect_in(keys, "[fastrouter]  (later)");
+	expect_in(keys, "[sites]  (later)");
 	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
 		for (size_t i = 0; i < sections[id].n; i++) {
 			char want[96];
