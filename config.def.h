@@ -118,6 +118,20 @@
 #define STORE_SPARE    64    /* one block of so many is for beginnings, pins, updates */
 #define STORE_FADE     8     /* lookups until another word of the sketch is halved */
 
+/* the FastRouter's nodes */
+#define ROUTERS_MAX    8      /* [[fastrouter]] sections */
+#define NODE_UNITS     32768  /* of all keys, nodes and values */
+#define NODE_UNIT      64     /* bytes; a key takes 1 mostly, a node 2 or 3 */
+#define NODE_BUCKETS   2048   /* of keys; power of 2 */
+#define NODE_SCOPES    16     /* routers of all configurations that are at work */
+#define NODE_MARKS     256    /* static nodes that are remembered; power of 2 */
+#define NODE_STAMPS    8192   /* nodes whose signatures are remembered; power of 2 */
+#define NODE_WAYS      8      /* places of one mark, or stamp; power of 2 */
+#define NODE_VALUE_MAX 2048   /* bytes of a value of a cache: some 100 addresses */
+#define NODE_TRIES     4      /* of one request, before the fallback list */
+#define NODE_DOTS      5      /* of one key: subscription_dotsplit, as uWSGI */
+#define NODE_SWEEP_MS  1000   /* between looks at what has gone */
+
 /* ACME */
 #define BUILD_DATE       20261121 /* an earlier clock is wrong */
 #define ACME_ANSWER_MAX  262144 /* bytes of an answer of the CA */

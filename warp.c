@@ -14473,7 +14473,9 @@ board_layout(void)
 		offsetof(struct board, instances), offsetof(struct board, flights),
 		offsetof(struct board_instance, run), offsetof(struct board_instance, in_flight),
 		offsetof(struct board_instance, health), offsetof(struct board_worker, codes),
-		RUN_DRAINING, HEALTH_DOWN, WORKER_DRAINING, INSTANCE_ADDRS, FLIGHT_EPOCHS };
+		RUN_DRAINING, HEALTH_DOWN, WORKER_DRAINING, INSTANCE_ADDRS, FLIGHT_EPOCHS,
+		sizeof(struct node), sizeof(struct node_key), offsetof(struct board_nodes, units),
+		NODE_UNIT };
 
 	return hash64(0, parts, sizeof parts);
 }
@@ -15940,6 +15942,1104 @@ store_stats(struct store *s)
 		.refused = wide_get(&s->refused),
 		.missed_lock = wide_get(&s->missed_lock),
 	};
+}
+
+/* ==== nodes ==================================================================
+ * Owns    what FastRouters route by, on the board; which of it is used (the clerk).
+ * Offers  nodes_join, nodes_attach, nodes_pick, nodes_failed, nodes_done, nodes_awake,
+ *         nodes_worker_gone, node_address_parse; for the clerk nodes_open, nodes_announce,
+ *         nodes_withdraw, nodes_sweep, nodes_stamp, nodes_cache_*, nodes_json.
+ * Calls   base, arena, clock, log, addr, packet, json, board, store. One writer, the
+ *         clerk, and readers without a lock; see warp.h. specs/uwsgi.md 5, 6. */
+
+#define NODES       (&board->nodes)
+#define STATS_LINES 4 /* levels of the figures whose members have own lines */
+
+_Static_assert((NODE_WAYS & (NODE_WAYS - 1)) == 0 && NODE_UNITS % 32 == 0, "sets; bits");
+
+static unsigned node_slot; /* of this worker */
+
+static struct node_key *
+node_key_at(uint32_t i)
+{
+	return (void *)NODES->units[i];
+}
+
+static struct node *
+node_at(uint32_t i)
+{
+	return (void *)NODES->units[i];
+}
+
+static struct slice
+node_key_text(const struct node_key *k)
+{
+	return (struct slice){ k->text, k->n };
+}
+
+static struct slice
+node_key_value(const struct node_key *k)
+{
+	return (struct slice){ k->text + k->n, k->value_n };
+}
+
+static struct slice
+node_text(const struct node *nd)
+{
+	return (struct slice){ nd->address, nd->n };
+}
+
+static uint32_t
+node_hash(uint32_t scope, struct slice s)
+{
+	uint32_t h = (uint32_t)(mix64(hash64(NODES->seed ^ scope, s.p, s.n)) >> 32);
+
+	return h ? h : 1;
+}
+
+/* The key of that name; 0: there is none. */
+static uint32_t
+node_key_find(uint32_t scope, struct slice key)
+{
+	uint32_t hash = node_hash(scope, key), i = NODES->buckets[hash % NODE_BUCKETS];
+
+	while (i && (node_key_at(i)->hash != hash || node_key_at(i)->scope != scope ||
+	    !slice_eq(node_key_text(node_key_at(i)), key)))
+		i = node_key_at(i)->next;
+	return i;
+}
+
+/* The entry that has not expired; 0: none. */
+static uint32_t
+nodes_cache_get(uint32_t scope, struct slice key)
+{
+	uint32_t i = node_key_find(scope, key);
+
+	return i && node_key_at(i)->until_s && node_key_at(i)->until_s <= (uint32_t)now_s ? 0 : i;
+}
+
+/* Requests on node i now. */
+static uint32_t
+node_flights(uint32_t i)
+{
+	uint32_t n = 0;
+
+	for (unsigned s = 0; s < MIN(NODES->slots, (unsigned)WORKERS_MAX * 2); s++)
+		n += NODES->flights[s][i];
+	return n;
+}
+
+/* ---- addresses ---- */
+
+/* A path; a name that begins with @, \0 or NUL is abstract, and as uWSGI binds it: with a
+ * NUL behind it, which to_n counts. */
+static bool
+address_unix(struct slice s, struct node_pick *out)
+{
+	struct sockaddr_un *un = &out->to.un;
+	size_t mark = s.p[0] == '@' || s.p[0] == '\0' ? 1 : slice_starts(s, S("\\0")) ? 2 : 0;
+
+	s = slice_from(s, mark);
+	if (mark == 2 && slice_ends(s, S("\\0")))
+		s.n -= 2;
+	if (s.n == 0 || s.n + 1 + (mark > 0) > sizeof un->sun_path || memchr(s.p, '\0', s.n))
+		return false;
+	un->sun_family = AF_UNIX;
+	memcpy(un->sun_path + (mark > 0), s.p, s.n);
+	out->to_n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + s.n + 1 + (mark > 0));
+	return true;
+}
+
+/* `host:port`, `[v6]:port`; without a host it is this one. */
+static bool
+address_inet(struct slice s, struct node_pick *out)
+{
+	struct slice host, port;
+	struct ip ip;
+	int64_t n;
+	bool v6;
+
+	if (!addr_split(s, &host, &port, &v6) || (n = slice_uint(port, UINT16_MAX)) <= 0)
+		return false;
+	if (host.n == 0 || slice_eq(host, S("localhost")))
+		host = S("127.0.0.1");
+	if (!ip_parse(host, &ip) || v6 != (memchr(host.p, ':', host.n) != NULL))
+		return false;
+	out->to_n = sock_of_ip(&out->to, &ip, (uint16_t)n);
+	return true;
+}
+
+/* Sets out's address and, where it says so (`addr,modifier1`), its modifier1. False: s is
+ * no address. specs/uwsgi.md 5. */
+static bool
+node_address_parse(struct slice s, struct node_pick *out)
+{
+	const char *comma = s.n ? memrchr(s.p, ',', s.n) : NULL;
+	int64_t modifier = comma ? slice_uint(slice_from(s, (size_t)(comma - s.p) + 1), UINT8_MAX) : -1;
+	bool unix_one;
+
+	if (modifier >= 0)
+		s.n = (size_t)(comma - s.p);
+	if (s.n == 0 || s.n > NODE_ADDRESS_MAX)
+		return false;
+	unix_one = memchr("/@\\", s.p[0], sizeof "/@\\") || !memchr(s.p, ':', s.n);
+	memset(&out->to, 0, sizeof out->to);
+	memcpy(out->address, s.p, s.n);
+	out->address[s.n] = '\0';
+	text_clean(out->address, s.n);
+	if (modifier >= 0)
+		out->modifier1 = (uint8_t)modifier;
+	return unix_one ? address_unix(s, out) : address_inet(s, out);
+}
+
+/* ---- routers, and what is remembered of static nodes ---- */
+
+/* The mark of a router's static node; where there is no room the first one makes way. */
+static uint32_t
+mark_of(const struct router_conf *rc, const char *address)
+{
+	uint32_t tag = node_hash(rc->scope, slice_of(address));
+	uint32_t at = tag % NODE_MARKS / NODE_WAYS * NODE_WAYS;
+
+	for (uint32_t i = at; i < at + NODE_WAYS; i++) {
+		unsigned none = 0;
+		if (atomic_compare_exchange_strong(&NODES->marks[i].tag, &none, tag) || none == tag)
+			return i;
+	}
+	NODES->marks[at].tag = tag;
+	NODES->marks[at].failed_ms = 0;
+	wide_set(&NODES->marks[at].hits, 0);
+	return at;
+}
+
+/* Whether it failed less than the grace time ago. */
+static bool
+mark_rests(struct node_mark *m, uint32_t grace_ms)
+{
+	unsigned failed = m->failed_ms;
+
+	if (failed == 0 || clock_ago(failed) < grace_ms)
+		return failed != 0;
+	atomic_compare_exchange_strong(&m->failed_ms, &failed, 0); /* else it fails again in 49 days */
+	return false;
+}
+
+/* For the master, before it forks: what the routers of cf are called in the table. They
+ * keep their nodes as long as their first subscription server, or listener, stays. */
+static void
+nodes_attach(struct conf *cf)
+{
+	if (NODES->epoch == 0 && cf->n_routers > 0) {
+		if (getrandom(&NODES->seed, sizeof NODES->seed, GRND_NONBLOCK) < 0)
+			NODES->seed = mix64((uint64_t)now_us);
+		NODES->epoch = 1;
+	}
+	for (struct router_conf *rc = cf->routers; rc < cf->routers + cf->n_routers; rc++) {
+		const struct addrs *by = rc->subscription_server.n > 0 ? &rc->subscription_server
+		    : &rc->listen;
+		struct slice cache = rc->cache_name ? slice_of(rc->cache_name) : S("default");
+		unsigned none = 0;
+
+		rc->scope = node_hash(1, by->n > 0 ? slice_of(by->v[0].text) : S(""));
+		rc->cache_scope = node_hash(2, cache);
+		for (rc->place = 0; rc->place < NODE_SCOPES - 1; rc->place++, none = 0)
+			if (atomic_compare_exchange_strong(&NODES->scopes[rc->place].tag, &none,
+			    rc->scope) || none == rc->scope)
+				break;
+	}
+}
+
+/* For a new worker. */
+static void
+nodes_join(unsigned slot)
+{
+	node_slot = slot;
+	while (NODES->slots <= slot)
+		NODES->slots = slot + 1;
+}
+
+/* For the master: the requests of a worker that has ended are over. */
+static void
+nodes_worker_gone(unsigned slot)
+{
+	NODES->reading[slot] = 0;
+	for (uint32_t i = 0; i < NODES->fresh && slot < NODES->slots; i++)
+		if (NODES->flights[slot][i])
+			NODES->flights[slot][i] = 0;
+}
+
+/* Whether a cheap router has a node: its listeners are polled then. */
+static bool
+nodes_awake(const struct router_conf *rc)
+{
+	return NODES->scopes[rc->place].live > 0;
+}
+
+/* ---- algorithms ---- */
+
+/* The first node from i on that may be picked; 0: none. */
+static uint32_t
+field_next(const struct node_field *f, uint32_t i)
+{
+	while (i && (node_at(i)->dead || node_at(i)->backup != f->level))
+		i = node_at(i)->next;
+	return i;
+}
+
+#define FIELD_EACH(f, i) (i = field_next(f, (f)->key->nodes); i; i = field_next(f, node_at(i)->next))
+
+/* Which of k's nodes may be picked. */
+static void
+field_see(struct node_field *f, struct node_key *k, const struct ip *client)
+{
+	*f = (struct node_field){ .key = k, .client = client, .level = UINT32_MAX,
+		.least = UINT32_MAX };
+	for (uint32_t i = k->nodes; i; i = node_at(i)->next) {
+		const struct node *nd = node_at(i);
+		if (nd->dead || nd->backup > f->level)
+			continue;
+		if (nd->backup < f->level || f->n == 0) {
+			f->level = nd->backup;
+			f->least = UINT32_MAX;
+			f->n = 0;
+		}
+		f->n++;
+		f->least = MIN(f->least, nd->weight);
+	}
+}
+
+static bool
+credit_take(struct node *nd)
+{
+	unsigned had = nd->credit;
+
+	while (had > 0)
+		if (atomic_compare_exchange_weak(&nd->credit, &had, had - 1))
+			return true;
+	return false;
+}
+
+/* The first node that has credit pays one. If none has, all get some, and the last one
+ * is taken. */
+static uint32_t
+pick_credit(struct node_field *f)
+{
+	uint32_t i, last = 0;
+
+	for FIELD_EACH(f, i)
+		if (credit_take(node_at(i)))
+			return i;
+	for FIELD_EACH(f, i) {
+		node_at(i)->credit = node_at(i)->weight / MAX(f->least, 1u);
+		last = i;
+	}
+	if (last)
+		credit_take(node_at(last));
+	return last;
+}
+
+/* The node with the fewest requests or, weighed, for its weight; of several the next one
+ * behind that which was picked last. */
+static uint32_t
+pick_fewest(struct node_field *f, bool weighed)
+{
+	uint64_t least_n = 1, least_w = 0; /* endless */
+	uint32_t i, first = 0, next = 0, was = f->key->turn;
+	bool behind = false;
+
+	for FIELD_EACH(f, i) {
+		uint64_t n = node_flights(i), w = weighed ? node_at(i)->weight : 1;
+		if (n * least_w < least_n * w) {
+			first = i;
+			next = 0;
+			least_n = n;
+			least_w = w;
+		}
+		if (n * least_w == least_n * w && behind && !next)
+			next = i;
+		behind |= i == was;
+	}
+	first = next ? next : first;
+	f->key->turn = first;
+	return first;
+}
+
+static uint32_t
+pick_lrc(struct node_field *f)
+{
+	return pick_fewest(f, false);
+}
+
+static uint32_t
+pick_wlrc(struct node_field *f)
+{
+	return pick_fewest(f, true);
+}
+
+/* The client's address modulo nodes. */
+static uint32_t
+pick_iphash(struct node_field *f)
+{
+	const uint8_t *b = f->client->b;
+	uint64_t n = ip_is_v4(f->client) ? (uint64_t)two_bytes(b + IP_V4_PREFIX) << 16 |
+	    two_bytes(b + IP_V4_PREFIX + 2) : hash64(0, b, sizeof f->client->b);
+	uint32_t i, last = 0;
+
+	n %= f->n;
+	for FIELD_EACH(f, i) {
+		last = i;
+		if (n-- == 0)
+			break;
+	}
+	return last;
+}
+
+static uint32_t (*const node_algos[NODE_ALGOS])(struct node_field *) = {
+	[NODE_WRR] = pick_credit, [NODE_LRC] = pick_lrc, [NODE_WLRC] = pick_wlrc,
+	[NODE_IPHASH] = pick_iphash,
+};
+
+static const char *const node_algo_names[NODE_ALGOS] = {
+	[NODE_WRR] = "wrr", [NODE_LRC] = "lrc", [NODE_WLRC] = "wlrc", [NODE_IPHASH] = "iphash",
+};
+
+/* A request on node i begins. False: it died meanwhile; whoever saw no request on it may
+ * have removed it. */
+static bool
+node_take(uint32_t i)
+{
+	atomic_fetch_add(&NODES->flights[node_slot][i], 1);
+	if (!node_at(i)->dead)
+		return true;
+	atomic_fetch_sub(&NODES->flights[node_slot][i], 1);
+	return false;
+}
+
+static void
+node_give(uint32_t i)
+{
+	atomic_fetch_sub(&NODES->flights[node_slot][i], 1);
+}
+
+/* ---- ways of mapping ---- */
+
+/* out gets a node of key k. False: none lives. */
+static bool
+pick_live(const struct node_ask *q, struct node_key *k, struct node_pick *out)
+{
+	struct node_field f;
+	struct node *nd;
+	uint32_t i;
+
+	for (int tries = 0; tries < NODE_TRIES; tries++) {
+		field_see(&f, k, q->client);
+		if (f.n == 0 || !(i = node_algos[k->algo ? k->algo - 1u : q->rc->algo](&f)))
+			return false;
+		nd = node_at(i);
+		if (!node_take(i))
+			continue;
+		node_address_parse(node_text(nd), out); /* or it would not be a node */
+		out->modifier1 = (uint8_t)(nd->modifiers >> 8);
+		out->modifier2 = (uint8_t)nd->modifiers;
+		out->node = i;
+		wide_add(&nd->requests, 1);
+		return true;
+	}
+	return false;
+}
+
+/* As pick_live, for that name, and its parts behind dots. */
+static bool
+pick_named(const struct node_ask *q, struct slice name, struct node_pick *out)
+{
+	const char *dot;
+	uint32_t i;
+
+	for (int tries = q->rc->dotsplit ? NODE_DOTS : 1; tries > 0; tries--) {
+		if ((i = node_key_find(q->rc->scope, name)) != 0) {
+			wide_add(&node_key_at(i)->hits, 1);
+			if (pick_live(q, node_key_at(i), out))
+				return true;
+		}
+		if (name.n < 2 || !(dot = memchr(name.p + 1, '.', name.n - 1)))
+			break;
+		name = slice_from(name, (size_t)(dot - name.p));
+	}
+	return false;
+}
+
+/* The key as it is, then in lower case, which uWSGI does not try; then the fallback key. */
+static enum picked
+pick_subscribed(const struct node_ask *q, struct node_pick *out)
+{
+	const char *other = q->rc->fallback_key;
+	char copy[KEY_MAX];
+	struct text low = { copy, 0, sizeof copy, false };
+
+	text_lower(&low, q->key);
+	return pick_named(q, q->key, out) ||
+	    (!slice_eq(text_slice(&low), q->key) && pick_named(q, text_slice(&low), out)) ||
+	    (other && pick_named(q, slice_of(other), out)) ? PICKED : PICKED_NOTHING;
+}
+
+/* What the cache has for the key: of `addr|addr` one, by its hits. */
+static enum picked
+pick_cached(const struct node_ask *q, struct node_pick *out)
+{
+	uint32_t i = nodes_cache_get(q->rc->cache_scope, q->key);
+	struct node_key *k = node_key_at(i);
+	struct slice rest, part;
+	uint64_t turn;
+	unsigned n = 1;
+
+	if (!i)
+		return PICKED_NOTHING;
+	turn = wide_get(&k->hits);
+	wide_add(&k->hits, 1);
+	rest = node_key_value(k);
+	for (size_t c = 0; c < rest.n; c++)
+		n += rest.p[c] == '|';
+	for (turn %= n; slice_cut(&rest, '|', &part) && turn > 0; turn--)
+		;
+	return node_address_parse(part, out) ? PICKED : PICKED_NOTHING;
+}
+
+/* A path with the key in it. A client has chosen the key: it must not lead elsewhere. */
+static enum picked
+pick_made(const struct node_ask *q, struct node_pick *out)
+{
+	const char *p = q->rc->use_pattern ? q->rc->use_pattern : q->rc->use_base;
+	char copy[NODE_ADDRESS_MAX];
+	struct text t = { copy, 0, sizeof copy, false };
+
+	if (q->key.n == 0 || memchr(q->key.p, '/', q->key.n) || memchr(q->key.p, '\0', q->key.n) ||
+	    slice_eq(q->key, S(".")) || slice_eq(q->key, S("..")) ||
+	    (q->attempt > 0 && q->rc->fallback.n > 0)) /* it would be the same again */
+		return PICKED_NOTHING;
+	for (; *p; p++) {
+		bool mark = q->rc->use_pattern && *p == '%' && (p[1] == 's' || p[1] == '%');
+		p += mark;
+		if (mark && *p == 's')
+			text_add(&t, q->key);
+		else
+			text_char(&t, *p);
+	}
+	if (!q->rc->use_pattern)
+		text_add(&t, q->key);
+	return !t.full && node_address_parse(text_slice(&t), out) ? PICKED : PICKED_NOTHING;
+}
+
+static void
+pick_conf(const struct node_conf *nc, struct node_pick *out)
+{
+	snprintf(out->address, sizeof out->address, "%s", nc->addr.text);
+	out->to = nc->addr.sock;
+	/* of an abstract name uWSGI's spelling, as node_address_parse has it */
+	out->to_n = nc->addr.sock_n + (nc->addr.kind == ADDR_ABSTRACT);
+	if (nc->modifier1)
+		out->modifier1 = nc->modifier1;
+}
+
+/* The next of `to` that has not just failed. */
+static enum picked
+pick_static(const struct node_ask *q, struct node_pick *out)
+{
+	const struct node_confs *to = &q->rc->to;
+	uint32_t i = mark_of(q->rc, "");
+	uint64_t turn = wide_get(&NODES->marks[i].hits);
+
+	wide_add(&NODES->marks[i].hits, 1);
+	for (int n = 0; n < to->n; n++) {
+		const struct node_conf *nc = &to->v[(turn + (unsigned)n) % (unsigned)to->n];
+		i = mark_of(q->rc, nc->addr.text);
+		if (mark_rests(&NODES->marks[i], q->rc->grace_ms))
+			continue;
+		wide_add(&NODES->marks[i].hits, 1);
+		pick_conf(nc, out);
+		out->mark = i + 1;
+		return PICKED;
+	}
+	return PICKED_NOTHING;
+}
+
+/* By the only way that counts, of those that are configured; section 5 has the order. */
+static enum picked
+pick_by_way(const struct node_ask *q, struct node_pick *out)
+{
+	const struct router_conf *rc = q->rc;
+
+	if (rc->use_cache)
+		return pick_cached(q, out);
+	if (rc->subscription_server.n > 0 && !rc->use_pattern)
+		return pick_subscribed(q, out);
+	if (rc->use_pattern || rc->use_base)
+		return pick_made(q, out);
+	return rc->code_file || rc->program ? PICKED_ASK : pick_static(q, out);
+}
+
+/* Where the attempt of that number (0: the first) of a request for key goes. out is all
+ * zero at first, and then as the attempt before has left it; nodes_failed or nodes_done
+ * follows each PICKED. From attempt NODE_TRIES on it is the fallback list, which is for a
+ * mapper that knew nothing, too. */
+static enum picked
+nodes_pick(const struct router_conf *rc, struct slice key, const struct ip *client,
+    unsigned attempt, struct node_pick *out)
+{
+	struct node_ask q = { rc, key, client, attempt };
+	enum picked got = PICKED_NOTHING;
+
+	if (attempt < NODE_TRIES) {
+		out->modifier1 = out->modifier2 = 0;
+		NODES->reading[node_slot] = NODES->epoch;
+		got = pick_by_way(&q, out);
+		NODES->reading[node_slot] = 0;
+	}
+	if (got == PICKED_NOTHING && (attempt > 0 || rc->fallback_on_no_key) &&
+	    out->nth < (unsigned)rc->fallback.n) {
+		pick_conf(&rc->fallback.v[out->nth++], out);
+		got = PICKED;
+	}
+	if (got == PICKED) {
+		out->place = rc->place + 1;
+		atomic_fetch_add(&NODES->flights[node_slot][rc->place], 1);
+	}
+	return got;
+}
+
+/* The request of p is over, on its node. */
+static void
+pick_end(struct node_pick *p)
+{
+	if (p->node)
+		node_give(p->node);
+	if (p->place)
+		node_give(p->place - 1);
+	p->node = p->mark = p->place = 0;
+}
+
+/* p's node cannot be reached: it gets no more requests, until it is announced anew or its
+ * grace time is over. */
+static void
+nodes_failed(const struct router_conf *rc, struct node_pick *p)
+{
+	struct node *nd = node_at(p->node);
+	const struct node_key *k = node_key_at(nd->key);
+
+	if (p->node) {
+		atomic_fetch_add(&nd->fails, 1);
+		if (!atomic_exchange(&nd->dead, 1)) {
+			places_less(&NODES->scopes[rc->place].live, 1);
+			log_warn("%.*s => marking %s as failed", (int)k->n, k->text, p->address);
+		}
+	}
+	if (p->mark) {
+		NODES->marks[p->mark - 1].failed_ms = clock_low(now_ms);
+		log_warn("marking %s as failed, for %u s", p->address, rc->grace_ms / SECOND_MS);
+	}
+	pick_end(p);
+}
+
+/* The passage has ended: bytes from the node, and to it. */
+static void
+nodes_done(struct node_pick *p, uint64_t tx, uint64_t rx)
+{
+	if (p->node) {
+		wide_add(&node_at(p->node)->tx, tx);
+		wide_add(&node_at(p->node)->rx, rx);
+	}
+	pick_end(p);
+}
+
+/* ---- the clerk's: units ---- */
+
+static uint32_t node_used[NODE_UNITS / 32];
+static uint32_t node_rests[2][NODE_UNITS / 32]; /* unlinked in this epoch, in the one before */
+static uint32_t node_hand; /* where free units are looked for next */
+
+static uint32_t
+units_for(size_t n)
+{
+	return (uint32_t)((n + NODE_UNIT - 1) / NODE_UNIT);
+}
+
+static uint32_t
+node_key_units(const struct node_key *k)
+{
+	return units_for(sizeof *k + k->n + k->value_n);
+}
+
+static uint32_t
+node_units(const struct node *nd)
+{
+	return units_for(sizeof *nd + nd->n);
+}
+
+static void
+units_set(uint32_t *bits, uint32_t i, uint32_t n, bool on)
+{
+	while (n-- > 0)
+		bit_set(bits, i++, on);
+}
+
+/* n units in a row, all zero; 0: there are none. */
+static uint32_t
+units_take(uint32_t n)
+{
+	uint32_t run = 0, at = node_hand;
+
+	for (uint32_t looks = NODES->fresh; looks > 0 && run < n; looks--, at++) {
+		if (at >= NODES->fresh)
+			at = run = 0;
+		run = at >= NODE_SCOPES && !bit_get(node_used, at) ? run + 1 : 0;
+	}
+	if (run < n) {
+		if (NODES->fresh + n > NODE_UNITS)
+			return 0;
+		NODES->fresh += n;
+		at = NODES->fresh;
+	}
+	node_hand = at;
+	units_set(node_used, at - n, n, true);
+	memset(NODES->units[at - n], 0, (size_t)n * NODE_UNIT);
+	return at - n;
+}
+
+/* They were just unlinked: a worker may still read them. */
+static void
+units_give(uint32_t i, uint32_t n)
+{
+	units_set(node_rests[0], i, n, true);
+}
+
+/* Units that have rested for two epochs may be used again. An epoch lasts until no worker
+ * reads what it found in an earlier one. */
+static void
+units_turn(void)
+{
+	for (unsigned i = 0; i < MIN(NODES->slots, (unsigned)WORKERS_MAX * 2); i++)
+		if (NODES->reading[i] && NODES->reading[i] != NODES->epoch)
+			return;
+	for (size_t i = 0; i < LEN(node_used); i++) {
+		node_used[i] &= ~node_rests[1][i];
+		node_rests[1][i] = node_rests[0][i];
+		node_rests[0][i] = 0;
+	}
+	if (++NODES->epoch == 0)
+		NODES->epoch = 1;
+}
+
+/* The link that leads to record i, of those from *at on. */
+static atomic_uint *
+link_to(atomic_uint *at, uint32_t i)
+{
+	while (*at && *at != i)
+		at = &node_key_at(*at)->next; /* a node's is at the same place */
+	return at;
+}
+
+_Static_assert(offsetof(struct node, next) == offsetof(struct node_key, next), "link_to");
+
+/* A key, linked; 0: there is no room. */
+static uint32_t
+node_key_make(uint32_t scope, struct slice key, struct slice value)
+{
+	uint32_t i = units_take(units_for(sizeof(struct node_key) + key.n + value.n));
+	struct node_key *k = node_key_at(i);
+
+	if (!i)
+		return 0;
+	k->scope = scope;
+	k->hash = node_hash(scope, key);
+	k->n = (uint16_t)key.n;
+	k->value_n = (uint16_t)value.n;
+	memcpy(k->text, key.p, key.n);
+	if (value.n > 0)
+		memcpy(k->text + key.n, value.p, value.n);
+	k->next = NODES->buckets[k->hash % NODE_BUCKETS];
+	NODES->buckets[k->hash % NODE_BUCKETS] = i;
+	return i;
+}
+
+/* Its nodes have gone before. */
+static void
+node_key_drop(uint32_t i)
+{
+	struct node_key *k = node_key_at(i);
+
+	*link_to(&NODES->buckets[k->hash % NODE_BUCKETS], i) = k->next;
+	units_give(i, node_key_units(k));
+}
+
+/* For a new clerk: what is linked is used; what is not may still be read. */
+static void
+nodes_open(void)
+{
+	uint32_t i, n;
+
+	if (NODES->fresh < NODE_SCOPES)
+		NODES->fresh = NODE_SCOPES;
+	memset(node_used, 0, sizeof node_used);
+	for (uint32_t b = 0; b < NODE_BUCKETS; b++)
+		for (i = NODES->buckets[b]; i; i = node_key_at(i)->next) {
+			units_set(node_used, i, node_key_units(node_key_at(i)), true);
+			for (n = node_key_at(i)->nodes; n; n = node_at(n)->next)
+				units_set(node_used, n, node_units(node_at(n)), true);
+		}
+	for (i = NODE_SCOPES; i < NODES->fresh; i++)
+		if (!bit_get(node_used, i)) {
+			bit_set(node_used, i, true);
+			units_give(i, 1);
+		}
+}
+
+/* ---- the clerk's: announcements ---- */
+
+/* Of key k; 0: there is none of that address. */
+static uint32_t
+node_find(const struct node_key *k, struct slice address)
+{
+	uint32_t i = k->nodes;
+
+	while (i && !slice_eq(node_text(node_at(i)), address))
+		i = node_at(i)->next;
+	return i;
+}
+
+/* A node without weight, at the end of k's; 0: there is no room. */
+static uint32_t
+node_make(uint32_t k, struct slice address)
+{
+	uint32_t i = units_take(units_for(sizeof(struct node) + address.n));
+	struct node *nd = node_at(i);
+
+	if (!i)
+		return 0;
+	nd->key = k;
+	nd->dead = 1;
+	nd->n = (uint16_t)address.n;
+	memcpy(nd->address, address.p, address.n);
+	*link_to(&node_key_at(k)->nodes, 0) = i;
+	return i;
+}
+
+/* Notes what a announces; who: its sender, or NULL. */
+static enum node_news
+nodes_announce(const struct router_conf *rc, const struct announcement *a,
+    const struct ucred *who)
+{
+	uint32_t k = node_key_find(rc->scope, a->key), i = k ? node_find(node_key_at(k), a->address) : 0;
+	enum node_news news = i ? NODE_KNOWN : NODE_NEW;
+	struct node_pick is;
+	struct node *nd;
+
+	if (!i && !node_address_parse(a->address, &is))
+		return NODE_BAD;
+	if (!k && !(k = node_key_make(rc->scope, a->key, S(""))))
+		return NODE_NO_ROOM;
+	if (!i && !(i = node_make(k, a->address)))
+		return NODE_NO_ROOM; /* a key without nodes goes with the next sweep */
+	nd = node_at(i);
+	for (unsigned algo = 0; algo < NODE_ALGOS; algo++)
+		if (slice_eq(a->algo, slice_of(node_algo_names[algo])))
+			node_key_at(k)->algo = (uint8_t)(algo + 1);
+	nd->modifiers = a->modifier1 << 8 | a->modifier2;
+	nd->weight = MAX(a->weight, 1u);
+	nd->backup = a->backup;
+	nd->cores = a->cores;
+	nd->load = a->load;
+	nd->pid = who ? (unsigned)who->pid : 0;
+	nd->uid = who ? who->uid : 0;
+	nd->gid = who ? who->gid : 0;
+	nd->seen_ms = clock_low(now_ms);
+	nd->seen_s = (uint32_t)now_s;
+	wide_set(&nd->requests_then, (int64_t)wide_get(&nd->requests));
+	if (atomic_exchange(&nd->dead, 0))
+		atomic_fetch_add(&NODES->scopes[rc->place].live, 1);
+	return news;
+}
+
+/* a's node gets no more requests. False: it is not known, or did not get any. */
+static bool
+nodes_withdraw(const struct router_conf *rc, const struct announcement *a)
+{
+	uint32_t k = node_key_find(rc->scope, a->key), i = k ? node_find(node_key_at(k), a->address) : 0;
+
+	return i && !atomic_exchange(&node_at(i)->dead, 1);
+}
+
+/* The router that a scope is of; NULL: it is no more. */
+static const struct router_conf *
+scope_router(const struct conf *cf, uint32_t scope)
+{
+	for (int i = 0; i < cf->n_routers; i++)
+		if (cf->routers[i].scope == scope || cf->routers[i].cache_scope == scope)
+			return &cf->routers[i];
+	return NULL;
+}
+
+/* Removes what is dead and idle, of key k; counts what lives. */
+static void
+node_key_sweep(uint32_t k, const struct router_conf *rc, uint32_t gap_ms)
+{
+	for (uint32_t i = node_key_at(k)->nodes, next; i; i = next) {
+		struct node *nd = node_at(i);
+		next = nd->next;
+		nd->seen_ms = clock_low(nd->seen_ms + (int64_t)gap_ms);
+		if (!rc)
+			nd->dead = 1;
+		else if (clock_ago(nd->seen_ms) > rc->tolerance_ms && !atomic_exchange(&nd->dead, 1))
+			log_warn("%.*s => marking %.*s as failed (no announce received in %u seconds)",
+			    (int)node_key_at(k)->n, node_key_at(k)->text, (int)nd->n, nd->address,
+			    rc->tolerance_ms / SECOND_MS);
+		if (nd->dead && node_flights(i) == 0) {
+			*link_to(&node_key_at(k)->nodes, i) = next;
+			units_give(i, node_units(nd));
+		}
+	}
+}
+
+/* Called every NODE_SWEEP_MS: removes what has not been announced for too long, has
+ * expired, or is of a router that is no more. Time in which no clerk listened does not
+ * count. False: nothing is left to be swept. */
+static bool
+nodes_sweep(const struct conf *cf)
+{
+	uint32_t ago = NODES->swept_ms ? clock_ago(NODES->swept_ms) : 0, live[NODE_SCOPES] = { 0 };
+	uint32_t gap_ms = ago > 2 * NODE_SWEEP_MS ? ago - NODE_SWEEP_MS : 0;
+	bool left = false;
+
+	NODES->swept_ms = clock_low(now_ms);
+	for (uint32_t b = 0; b < NODE_BUCKETS; b++)
+		for (uint32_t i = NODES->buckets[b], next; i; i = next) {
+			struct node_key *k = node_key_at(i);
+			const struct router_conf *rc = scope_router(cf, k->scope);
+			next = k->next;
+			node_key_sweep(i, rc, gap_ms);
+			for (uint32_t n = k->nodes; rc && n; n = node_at(n)->next)
+				live[rc->place] += !node_at(n)->dead;
+			if (k->value_n ? !rc || (k->until_s && k->until_s <= (uint32_t)now_s) : !k->nodes)
+				node_key_drop(i);
+			left = true;
+		}
+	for (int i = 0; i < cf->n_routers; i++)
+		NODES->scopes[cf->routers[i].place].live = live[cf->routers[i].place];
+	units_turn();
+	return left;
+}
+
+/* ---- the clerk's: signatures ---- */
+
+/* The stamp of that tag, else the oldest of its set; NULL: no stamp of unix is taken. */
+static struct node_stamp *
+stamp_of(uint64_t tag, uint32_t unix_s)
+{
+	uint32_t at = (uint32_t)tag % NODE_STAMPS / NODE_WAYS * NODE_WAYS;
+	struct node_stamp *s = &NODES->stamps[at], *oldest = s;
+
+	for (; s < &NODES->stamps[at + NODE_WAYS]; s++) {
+		if (s->tag == tag)
+			return s;
+		if (MAX(s->seen, s->left) < MAX(oldest->seen, oldest->left))
+			oldest = s;
+	}
+	return unix_s > NODES->floors[at / NODE_WAYS] ? oldest : NULL;
+}
+
+/* Whether a, signed at a->unix, is news: not sent again by somebody who has heard it.
+ * note: from now on it is none. specs/uwsgi.md 6.7. */
+static bool
+nodes_stamp(const struct router_conf *rc, const struct announcement *a, bool note)
+{
+	uint64_t tag = hash64(hash64(NODES->seed ^ rc->scope, a->key.p, a->key.n), a->address.p,
+	    a->address.n);
+	struct node_stamp *s = stamp_of(tag = mix64(tag), a->unix);
+	struct node_stamp is = { tag, 0, 0 };
+	uint32_t *floor = &NODES->floors[(uint32_t)tag % NODE_STAMPS / NODE_WAYS];
+
+	if (s && s->tag == tag)
+		is = *s;
+	if (!s || a->unix <= is.seen ||
+	    (a->leaves ? a->unix <= is.left : a->unix + 1 < is.left) ||
+	    (is.seen == 0 && is.left == 0 && a->unix + (int64_t)rc->sign_tolerance_s < (int64_t)now_s))
+		return false;
+	if (!note)
+		return true;
+	if (s->tag != tag) /* makes way */
+		*floor = MAX(*floor, MAX(s->seen, s->left));
+	*(a->leaves ? &is.left : &is.seen) = a->unix;
+	s->tag = 0; /* whoever is killed here leaves no stamp of two nodes */
+	settled();
+	s->seen = is.seen;
+	s->left = is.left;
+	settled();
+	s->tag = tag;
+	return true;
+}
+
+/* ---- the clerk's: the cache ---- */
+
+/* Sets key to value until then (0: for ever). False: there is no room. */
+static bool
+nodes_cache_set(uint32_t scope, struct slice key, struct slice value, uint32_t until_s,
+    enum node_origin origin)
+{
+	uint32_t old = node_key_find(scope, key), i = old;
+
+	if (key.n == 0 || key.n > KEY_MAX || value.n == 0 || value.n > NODE_VALUE_MAX)
+		return false;
+	if (!old || !slice_eq(node_key_value(node_key_at(old)), value)) {
+		if (!(i = node_key_make(scope, key, value)))
+			return false;
+		if (old)
+			node_key_drop(old);
+	}
+	node_key_at(i)->until_s = until_s;
+	node_key_at(i)->origin = (uint8_t)origin;
+	return true;
+}
+
+/* False: there was none. */
+static bool
+nodes_cache_del(uint32_t scope, struct slice key)
+{
+	bool had = false;
+
+	/* two, if a clerk was killed setting it */
+	for (uint32_t i; (i = nodes_cache_get(scope, key)) != 0; had = true)
+		node_key_drop(i);
+	return had;
+}
+
+/* What from has set is now of to; of BY_NOBODY: it goes. */
+static void
+nodes_cache_turn(uint32_t scope, enum node_origin from, enum node_origin to)
+{
+	for (uint32_t b = 0; b < NODE_BUCKETS; b++)
+		for (uint32_t i = NODES->buckets[b], next; i; i = next) {
+			struct node_key *k = node_key_at(i);
+			next = k->next;
+			if (k->scope != scope || k->value_n == 0 || k->origin != from)
+				continue;
+			k->origin = (uint8_t)to;
+			if (to == BY_NOBODY)
+				node_key_drop(i);
+		}
+}
+
+/* ---- figures ---- */
+
+static void
+json_uint(struct json_out *o, const char *name, uint64_t n)
+{
+	json_key(o, slice_of(name));
+	fprintf(o->to, "%llu", (unsigned long long)n);
+}
+
+static void
+json_name(struct json_out *o, const char *name, struct slice text)
+{
+	json_key(o, slice_of(name));
+	json_quote(o->to, text);
+}
+
+/* In the order in which uWSGI has them. */
+static void
+json_node(struct json_out *o, uint32_t i)
+{
+	struct node *nd = node_at(i);
+	uint64_t requests = wide_get(&nd->requests);
+	const struct { const char *name; uint64_t n; } figures[] = {
+		{ "modifier1", nd->modifiers >> 8 }, { "modifier2", nd->modifiers & UINT8_MAX },
+		{ "last_check", nd->seen_s }, { "pid", nd->pid }, { "uid", nd->uid }, { "gid", nd->gid },
+		{ "requests", requests }, { "last_requests", requests - wide_get(&nd->requests_then) },
+		{ "tx", wide_get(&nd->tx) }, { "rx", wide_get(&nd->rx) }, { "cores", nd->cores },
+		{ "load", nd->load }, { "weight", nd->weight }, { "wrr", nd->credit },
+		{ "ref", node_flights(i) }, { "failcnt", nd->fails }, { "death_mark", nd->dead },
+	};
+
+	json_item(o);
+	json_open(o, '{');
+	json_name(o, "name", node_text(nd));
+	for (size_t f = 0; f < LEN(figures); f++)
+		json_uint(o, figures[f].name, figures[f].n);
+	json_close(o, '}');
+}
+
+static void
+json_key_of(struct json_out *o, const struct node_key *k)
+{
+	uint32_t h = 5381; /* djb33x */
+
+	for (size_t i = 0; i < k->n; i++)
+		h = ((h << 5) + h) ^ (unsigned char)k->text[i];
+	json_item(o);
+	json_open(o, '{');
+	json_name(o, "key", node_key_text(k));
+	json_uint(o, "hash", h % UINT16_MAX);
+	json_uint(o, "hits", wide_get(&k->hits));
+	json_uint(o, "sni_enabled", 0);
+	json_key(o, S("nodes"));
+	json_open(o, '[');
+	for (uint32_t i = k->nodes; i; i = node_at(i)->next)
+		json_node(o, i);
+	json_close(o, ']');
+	json_close(o, '}');
+}
+
+static void
+json_marks(struct json_out *o, const struct router_conf *rc)
+{
+	json_key(o, S("static_nodes"));
+	json_open(o, '[');
+	for (int i = 0; i < rc->to.n; i++) {
+		struct node_mark *m = &NODES->marks[mark_of(rc, rc->to.v[i].addr.text)];
+		json_item(o);
+		json_open(o, '{');
+		json_name(o, "name", slice_of(rc->to.v[i].addr.text));
+		json_uint(o, "hits", wide_get(&m->hits));
+		json_uint(o, "grace", mark_rests(m, rc->grace_ms)
+		    ? (uint64_t)now_s - clock_ago(m->failed_ms) / SECOND_MS : 0);
+		json_close(o, '}');
+	}
+	json_close(o, ']');
+}
+
+/* The figures of a router, as uWSGI says them, for a child of the master. specs/uwsgi.md 9. */
+static void
+nodes_json(FILE *to, const struct router_conf *rc)
+{
+	struct json_out o = { .to = to, .lines = STATS_LINES };
+	const struct addrs *names[] = { &rc->listen, &rc->subscription_server };
+	char cwd[PATH_MAX];
+
+	json_open(&o, '{');
+	json_name(&o, "version", S(VERSION));
+	json_uint(&o, "pid", (uint64_t)getppid());
+	json_uint(&o, "uid", getuid());
+	json_uint(&o, "gid", getgid());
+	json_name(&o, "cwd", slice_of(getcwd(cwd, sizeof cwd) ? cwd : ""));
+	json_uint(&o, "active_sessions", node_flights(rc->place));
+	json_key(&o, S("fastrouter"));
+	json_open(&o, '[');
+	for (size_t i = 0; i < LEN(names); i++)
+		for (int n = 0; n < names[i]->n; n++) {
+			json_item(&o);
+			json_quote(to, slice_of(names[i]->v[n].text));
+		}
+	json_close(&o, ']');
+	if (rc->to.n > 0)
+		json_marks(&o, rc);
+	if (rc->subscription_server.n > 0) {
+		json_key(&o, S("subscriptions"));
+		json_open(&o, '[');
+		for (uint32_t b = 0; b < NODE_BUCKETS; b++)
+			for (uint32_t i = NODES->buckets[b]; i; i = node_key_at(i)->next)
+				if (node_key_at(i)->scope == rc->scope)
+					json_key_of(&o, node_key_at(i));
+		json_close(&o, ']');
+	}
+	json_uint(&o, "cheap", rc->cheap && !nodes_awake(rc));
+	json_close(&o, '}');
 }
 
 /* ==== roster =================================================================
@@ -29644,6 +30744,7 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	loop_watch(&ctl_watch, POLLIN);
 	loop_first = &ctl_watch; /* a leaving worker accepts no more */
 	front_open(ls, n, share);
+	nodes_join((unsigned)(me - board->workers));
 	if (cf->cache.store) {
 		store_join(cf->cache.store, (unsigned)(me - board->workers));
 		bell_watch = (struct watch){ .fd = store_bell(), .slot = -1, .ready = front_rung };
@@ -35481,6 +36582,7 @@ generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
 	board->oldest = oldest; /* records that no worker knows may serve others */
 	if (board_attach(cf) < 0)
 		return -1;
+	nodes_attach(cf);
 	procs_preview(cf);
 	files_raise(cf);
 	resolver_first(cf);
@@ -36348,6 +37450,7 @@ worker_gone(struct worker *w, int status)
 	close(was.ctl.fd);
 	*w = (struct worker){ .store = was.store };
 	board_worker_gone(slot);
+	nodes_worker_gone((unsigned)slot);
 	stores_repair(&m.repair);
 	if (was.killed || was.draining)
 		return;
@@ -36705,6 +37808,7 @@ master_start(struct conf *cf)
 	files_raise(cf);
 	if (board_attach(cf) < 0)
 		return EXIT_OTHER;
+	nodes_attach(cf);
 	procs_take(cf, m.generation, proc_changed);
 	procs_resume(m.generation);
 	acme_take();

@@ -1802,6 +1802,80 @@ struct board_pg {
 	struct board_text why; /* of the last failure; empty: none */
 };
 
+/* What a FastRouter routes by lies in units of NODE_UNIT bytes on the board. The clerk
+ * alone writes: a record is whole before one store links it, and its units rest for two
+ * epochs after one store has unlinked it. So workers read without a lock, and whoever is
+ * killed leaves nothing half done. A record is named by its first unit; 0: none. */
+
+/* A key with its nodes or, of a cache, its value. */
+struct node_key {
+	atomic_uint next;       /* of its bucket */
+	atomic_uint nodes;      /* the first one */
+	atomic_uint turn;       /* the node that was picked last */
+	uint32_t scope, hash;
+	struct wide hits;       /* lookups */
+	atomic_uint until_s;    /* of a value, wall clock; 0: for ever */
+	uint16_t n, value_n;    /* bytes of the key, and of the value behind it */
+	uint8_t algo;           /* enum node_algo + 1, of its own; 0: the router's */
+	uint8_t origin;         /* enum node_origin: who has set its value */
+	char text[];
+};
+
+struct node {
+	atomic_uint next;       /* of its key */
+	atomic_uint dead;       /* it gets no more requests, and goes after the last one */
+	uint32_t key;           /* whose it is */
+	atomic_uint modifiers;  /* modifier1 << 8 | modifier2 */
+	atomic_uint weight, backup, cores, load;
+	atomic_uint credit;     /* of wrr: requests that it gets before the next one */
+	atomic_uint seen_ms;    /* when it was last announced: clock_low, and */
+	atomic_uint seen_s;     /* wall clock */
+	atomic_uint fails;
+	atomic_uint pid, uid, gid; /* of who announced it; 0: not known */
+	struct wide requests, tx, rx; /* bytes from it, bytes to it */
+	struct wide requests_then;    /* at its last announcement */
+	uint16_t n;
+	char address[];
+};
+
+/* A router, by what it is called in the table. */
+struct node_scope {
+	atomic_uint tag;  /* 0: a free cell */
+	atomic_uint live; /* nodes that get requests */
+};
+
+/* What is known of a static node. */
+struct node_mark {
+	atomic_uint tag;       /* a hash of router and address; 0: a free cell */
+	atomic_uint failed_ms; /* when; 0: it works */
+	struct wide hits;
+};
+
+/* The latest signed announcements of a node, so that none is heard twice. */
+struct node_stamp {
+	uint64_t tag;        /* a hash of router, key and address; 0: a free cell */
+	uint32_t seen, left; /* the highest `unix` of a subscription; of the opposite */
+};
+
+struct board_nodes {
+	uint64_t seed;
+	atomic_uint epoch;    /* grows when all units that rest may be one step nearer to their use */
+	atomic_uint reading[WORKERS_MAX * 2]; /* the epoch in which that worker began; 0: it
+	                                         does not read */
+	atomic_uint fresh;    /* units from this one on were never used */
+	atomic_uint swept_ms; /* when the clerk last looked; clock_low, 0: never */
+	atomic_uint slots;    /* of workers, that have ever been used */
+	struct node_scope scopes[NODE_SCOPES];
+	struct node_mark marks[NODE_MARKS];
+	struct node_stamp stamps[NODE_STAMPS];
+	uint32_t floors[NODE_STAMPS / NODE_WAYS]; /* no stamp up to this one is taken: some of
+	                                             them had to make way */
+	atomic_uint buckets[NODE_BUCKETS];
+	_Alignas(8) char units[NODE_UNITS][NODE_UNIT]; /* the first NODE_SCOPES are not used */
+	/* requests by worker slot and node; of the first units, by slot and router */
+	atomic_ushort flights[WORKERS_MAX * 2][NODE_UNITS];
+};
+
 struct board {
 	uint64_t layout;      /* see board_layout */
 	int64_t started_s;    /* wall clock; before the first fork */
@@ -1820,6 +1894,7 @@ struct board {
 	struct board_challenge challenges[ACME_NAMES_MAX];
 	struct board_acme acme;
 	struct board_pg pg;
+	struct board_nodes nodes;
 	/* exchanges by worker slot and instance, and the held ones: what a killed
 	 * worker leaves behind */
 	atomic_ushort flights[WORKERS_MAX * 2][INSTANCES_MAX][FLIGHT_EPOCHS + 1];
@@ -1924,6 +1999,49 @@ struct store_stats {
 	uint32_t entries;
 	uint64_t evicted, refused, missed_lock;
 };
+
+/* ==== nodes =============================================================== */
+
+/* Where a request of a FastRouter goes. All zero before its first attempt. */
+struct node_pick {
+	char address[NODE_ADDRESS_MAX + 1]; /* for the log */
+	union sock to;
+	socklen_t to_n;
+	uint8_t modifier1, modifier2;
+	uint32_t node;    /* its record, on which a request is in flight; 0: none */
+	uint32_t mark;    /* of a static node, + 1; 0: none */
+	uint32_t place;   /* of the router that counts the request, + 1; 0: not counted */
+	unsigned nth;     /* fallback nodes that were tried */
+};
+
+enum picked {
+	PICKED,
+	PICKED_NOTHING, /* there is no node */
+	PICKED_ASK      /* the mapper knows */
+};
+
+/* Where is a request for key to go? */
+struct node_ask {
+	const struct router_conf *rc;
+	struct slice key;
+	const struct ip *client;
+	unsigned attempt;
+};
+
+/* The nodes of a key that may be picked now. */
+struct node_field {
+	struct node_key *key;
+	const struct ip *client;
+	uint32_t level;  /* the lowest one of backup that lives */
+	uint32_t n;      /* nodes of it that do */
+	uint32_t least;  /* their lowest weight */
+};
+
+/* What an announcement has changed. */
+enum node_news { NODE_KNOWN, NODE_NEW, NODE_BAD, NODE_NO_ROOM };
+
+/* Who has set a value. */
+enum node_origin { BY_CONF, BY_FILE, BY_COMMAND, BY_NOBODY };
 
 /* ==== timer, loop ========================================================= */
 
