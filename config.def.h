@@ -287,6 +287,7 @@
 	"video/x-matroska;mkv"
 
 /* compression */
+#define PASSAGE_NAMES 4096 /* bytes of the names of fields, for the access log of [fastrouter] */
 #define CGI_BODY_MEMORY 65536 /* bytes of a chunked body for uwsgi or FastCGI, which want its
                                  length; the rest goes to a file, as with buffer_request */
 #define GZIP_STREAMS 128 /* at one time in each worker, 17 KB each; others go out as they are */

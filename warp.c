@@ -15949,7 +15949,7 @@ store_stats(struct store *s)
  * Offers  nodes_join, nodes_attach, nodes_pick, nodes_failed, nodes_done, nodes_awake,
  *         nodes_worker_gone, node_address_parse; for the clerk nodes_open, nodes_announce,
  *         nodes_withdraw, nodes_sweep, nodes_stamp, nodes_cache_*, nodes_json.
- * Calls   base, arena, clock, log, addr, packet, json, board, store. One writer, the
+ * Calls   base, clock, log, addr, json, board, store. One writer, the
  *         clerk, and readers without a lock; see warp.h. specs/uwsgi.md 5, 6. */
 
 #define NODES       (&board->nodes)
@@ -24597,7 +24597,7 @@ maintenance_answer(const struct upstream *up, struct answer *a)
  * Owns    the directories that are served, and what was found at paths below
  *         them: open files, the bytes of small ones, or why there is none.
  * Offers  files_open, file_find, file_give, file_list, file_name, file_is_hidden.
- * Calls   base, arena, clock, log, path, timer, usage, heads, maintenance. No path leads
+ * Calls   base, arena, clock, log, http, path, timer, usage, heads, maintenance. No path leads
  *         out of its directory: links inside are followed, others refused. A path is
  *         looked at anew after FILES_LOOK_MS. A disk that blocks is all a worker waits
  *         for. */
@@ -25485,6 +25485,8 @@ flow_tunnel(struct flow *f, struct chan *to, bool *ready)
 
 #define SPOOL_START 4096 /* first memory of a body; doubled as it grows */
 
+static int spool_dir = -1; /* -1: bodies stay in memory */
+
 /* Reads a piece from what is here; see struct source. */
 static ssize_t
 spool_fill(struct source *src)
@@ -25546,7 +25548,7 @@ static struct spool
 spool_of(struct slice text, void *own)
 {
 	return (struct spool){ .src = { .fill = spool_fill, .pulls = true }, .mem = text.p,
-		.mem_n = text.n, .size = text.n, .own = own, .fd = -1 };
+		.mem_n = text.n, .size = text.n, .own = own, .fd = -1, .dir = spool_dir };
 }
 
 /* A spool of n bytes of f from `first`; f is the spool's from then on. */
@@ -25608,8 +25610,6 @@ spool_free(struct spool *sp)
 	free(sp);
 }
 
-static int spool_dir = -1; /* -1: bodies stay in memory */
-
 /* Before chroot and the change of user. */
 static void
 spool_open(bool locked)
@@ -25620,19 +25620,19 @@ spool_open(bool locked)
 
 /* A file without a name, or one that is unlinked at once. */
 static int
-spool_file(void)
+spool_file(int dir)
 {
 	char name[32];
 	int fd;
 
-	if (spool_dir < 0)
+	if (dir < 0)
 		return memfd_create("body", MFD_CLOEXEC);
-	if ((fd = openat(spool_dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)) >= 0)
+	if ((fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)) >= 0)
 		return fd;
 	snprintf(name, sizeof name, "warp-%016llx", (unsigned long long)random_next());
-	fd = openat(spool_dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd >= 0)
-		unlinkat(spool_dir, name, 0);
+		unlinkat(dir, name, 0);
 	return fd;
 }
 
@@ -25666,13 +25666,13 @@ spool_add(struct spool *sp, const char *p, size_t n, size_t max)
 	sp->size += n;
 	p += fits;
 	n -= fits;
-	if (n > 0 && sp->fd < 0 && (sp->fd = spool_file()) < 0)
-		return log_errno("no file for a request body in " SPOOL_DIR);
+	if (n > 0 && sp->fd < 0 && (sp->fd = spool_file(sp->dir)) < 0)
+		return log_errno("no file for a request body");
 	while (n > 0) {
 		if ((put = write(sp->fd, p, n)) < 0 && errno == EINTR)
 			continue;
 		if (put <= 0)
-			return log_errno("request body to a file in " SPOOL_DIR);
+			return log_errno("request body to a file");
 		p += put;
 		n -= (size_t)put;
 	}
@@ -29297,8 +29297,8 @@ admin_enter(struct exchange *x)
 /* ==== http front =============================================================
  * Owns    client connections and the listeners' watches.
  * Offers  front_open, front_drain, front_told, front_wake, front_settle, n_conns.
- * Calls   clock, log, http, addr, proxy, board, store, timer, loop, buf, tls, chan, pool,
- *         auth, heads, flight, hold, exchange, admin front, gate. The doors: what poll and
+ * Calls   clock, log, http, addr, proxy, board, store, nodes, timer, loop, buf, tls, chan,
+ *         pool, auth, heads, flight, hold, exchange, admin front, gate. The doors: what poll and
  *         the timers say arrives here first. */
 
 #define EVICT_TRIES 16 /* idle clients looked at to find a silent one */
@@ -29318,6 +29318,15 @@ seats_of(const struct conn *c)
 	return &seats[c->listener->kind];
 }
 
+/* False: its cheap router has no node, and leaves clients in the backlog. */
+static bool
+listener_is_awake(const struct listener *l)
+{
+	const struct router_conf *rc = &conf->routers[l->router];
+
+	return l->kind != LISTEN_ROUTER || !rc->cheap || nodes_awake(rc);
+}
+
 /* Watches listeners of this kind while a new client could have a place. */
 static void
 accept_settle(enum listener_kind kind)
@@ -29325,11 +29334,11 @@ accept_settle(enum listener_kind kind)
 	struct seats *p = &seats[kind];
 	bool on = !draining && !accept_again.list && (p->n < p->max || link_first(&p->idle));
 
-	if (on == p->accepting)
+	if (on == p->accepting && kind != LISTEN_ROUTER)
 		return;
 	p->accepting = on;
 	for (int i = 0; i < n_listeners; i++)
-		if (listeners[i].kind == kind && on)
+		if (listeners[i].kind == kind && on && listener_is_awake(&listeners[i]))
 			loop_watch(&listeners[i].w, POLLIN);
 		else if (listeners[i].kind == kind)
 			loop_unwatch(&listeners[i].w);
@@ -29709,6 +29718,10 @@ conn_open(struct listener *l, int fd, const union sock *peer)
 	seats[l->kind].n++;
 	COUNT(me->connections, 1);
 	wide_count(&me->accepted, 1);
+	if (l->front->open) {
+		l->front->open(c);
+		return;
+	}
 	if (l->tls && c->state == CONN_IDLE)
 		conn_tls(c);
 	if (c->state == CONN_FREE)
@@ -29789,6 +29802,13 @@ listener_ready(struct watch *w, short revents)
 	listener_take((struct listener *)w);
 }
 
+/* Clients that routers may have beside the others. */
+static uint32_t
+router_clients(const struct conf *cf, uint32_t clients)
+{
+	return cf->n_routers > 0 ? clients : 0;
+}
+
 static void
 front_open(struct listener *ls, int n, uint32_t clients)
 {
@@ -29796,14 +29816,16 @@ front_open(struct listener *ls, int n, uint32_t clients)
 	n_listeners = n;
 	seats[LISTEN_HTTP].max = clients;
 	seats[LISTEN_ADMIN].max = ADMIN_PLACES;
-	conns.most = clients + ADMIN_PLACES;
+	seats[LISTEN_ROUTER].max = router_clients(conf, clients);
+	conns.most = clients + ADMIN_PLACES + seats[LISTEN_ROUTER].max;
 	conns.v = map_zeroed(conns.most * conns.size);
 	upstream_door = upconn_ready;
 	upstream_due = upconn_due;
 	accept_again.fire = accept_due;
 	for (int i = 0; i < n; i++) {
 		ls[i].w = (struct watch){ .fd = ls[i].fd, .slot = -1, .ready = listener_ready };
-		ls[i].front = &fronts[ls[i].kind];
+		if (!ls[i].front)
+			ls[i].front = &fronts[ls[i].kind];
 	}
 	accept_due(NULL);
 }
@@ -29945,6 +29967,594 @@ front_told(struct slice word)
 
 	if (c)
 		conn_go(c);
+}
+
+/* ==== router =================================================================
+ * Owns    the passages: what a client of [fastrouter] says to a node, and the node to it.
+ * Offers  router_dirs_open, router_open.
+ * Calls   base, arena, clock, log, http, addr, packet, nodes, timer, loop, buf, chan, usage,
+ *         heads, flow, spool, exchange, http front. A packet is read whole; its key leads to a
+ *         node; it goes there as it came, but for its modifiers; then bytes pass both
+ *         ways, unseen. */
+
+static void (*node_door)(struct watch *, short); /* what a node's events call */
+static void (*node_again)(struct timer *);
+
+/* The packet's variables. */
+static struct slice
+passage_vars(const struct passage *p)
+{
+	return p->size > PACKET_HEAD && p->body.mem_n >= p->size
+	    ? (struct slice){ p->body.mem + PACKET_HEAD, p->size - PACKET_HEAD } : S("");
+}
+
+/* The last variable of that name; empty: none. */
+static struct slice
+passage_var(const struct passage *p, struct slice name)
+{
+	struct slice rest = passage_vars(p), found = S("");
+	struct packet_var v;
+
+	while (vars_next(&rest, &v))
+		if (slice_eq(v.name, name))
+			found = v.value;
+	return found;
+}
+
+/* Bytes from the client behind the packet. */
+static uint64_t
+passage_in(const struct passage *p)
+{
+	return p->up.from == &p->c->s.src ? p->up.body.total : p->body.size - p->size;
+}
+
+/* ---- what is counted and logged ---- */
+
+/* Sees the answer's first bytes: its status, for the log. */
+static void
+passage_tap(void *arg, struct slice piece, bool last)
+{
+	struct passage *p = arg;
+
+	(void)last;
+	if (p->down.body.total == piece.n && piece.n >= S("HTTP/1.1 200").n &&
+	    slice_starts(piece, S("HTTP/")))
+		p->status = (int)MAX(slice_uint((struct slice){ piece.p + S("HTTP/1.1 ").n, 3 }, 599), 0);
+}
+
+/* The HTTP_ variables as fields of req. */
+static void
+passage_fields(const struct passage *p)
+{
+	static char buf[PASSAGE_NAMES];
+	struct text names = { buf, 0, sizeof buf, false };
+	struct slice vars = passage_vars(p);
+	struct packet_var v;
+
+	head_clear(&req);
+	while (vars_next(&vars, &v) && req.n < FIELDS_MAX) {
+		size_t from = names.n;
+		if (!slice_starts(v.name, S("HTTP_")))
+			continue;
+		text_add(&names, slice_from(v.name, S("HTTP_").n));
+		for (size_t i = from; i < names.n; i++)
+			buf[i] = buf[i] == '_' ? '-' : buf[i];
+		if (!names.full)
+			head_add(&req, slice_from(text_slice(&names), from), v.value);
+	}
+}
+
+/* Counts and logs p as if it were an exchange; its key is the host. */
+static void
+passage_tell(const struct passage *p)
+{
+	static char buf[TARGET_MAX];
+	struct upstream up = { .name = "fastrouter" };
+	struct instance node = { .up = &up, .addr = { .kind = ADDR_INET, .text = p->pick.address } };
+	struct route route = { .line = p->rc->line, .upstream = &up };
+	struct text line = { buf, 0, sizeof buf, false };
+	struct exchange x = { .c = p->c, .route = &route, .inst = p->pick.address[0] ? &node : NULL,
+		.host = { p->key, p->key_n }, .client = p->c->peer,
+		.status = p->status ? p->status : STATUS_ABORTED,
+		.start_us = p->start_us, .up_start_us = p->up_start_us, .minor = 1,
+		.up.body.total = passage_in(p), .down.body.total = p->down.body.total };
+
+	ip_parse(passage_var(p, S("REMOTE_ADDR")), &x.client); /* for the log alone */
+	x.target = passage_var(p, S("REQUEST_URI"));
+	text_add(&line, passage_var(p, S("REQUEST_METHOD")));
+	x.method_text = text_slice(&line);
+	text_char(&line, ' ');
+	text_add(&line, x.target);
+	text_char(&line, ' ');
+	text_add(&line, passage_var(p, S("SERVER_PROTOCOL")));
+	x.head_bytes = text_slice(&line);
+	passage_fields(p);
+	req_of = &x;
+	exchange_tell(&x);
+	req_of = NULL;
+}
+
+/* ---- its end ---- */
+
+/* Ends p. lingers: the client may still be sending, and is to see all of the answer. */
+static enum step
+passage_end(struct passage *p, bool lingers)
+{
+	struct conn *c = p->c;
+
+	passage_tell(p);
+	nodes_done(&p->pick, p->down.body.total, passage_in(p));
+	side_close(&p->node);
+	flow_end(&p->up);
+	flow_end(&p->down);
+	spool_drop(&p->body);
+	c->passage = NULL;
+	free(p);
+	if (!lingers) {
+		conn_close(c);
+		return STEP_DONE;
+	}
+	c->state = CONN_LINGER;
+	c->s.ch.w.ready = conn_ready;
+	c->s.timer.fire = conn_due;
+	conn_go(c);
+	return STEP_DONE;
+}
+
+/* Nowhere to go: the client sees its connection end, and says 502 itself. */
+static enum step
+passage_fail(struct passage *p, int status, const char *why)
+{
+	p->status = status;
+	if (!p->rc->quiet)
+		warn_calmly(&calm_local, "fastrouter: %.*s: %s", (int)p->key_n, p->key, why);
+	return passage_end(p, false);
+}
+
+/* ---- the packet, and a body that is kept ---- */
+
+/* Moves what has come of the packet. True: it is whole. */
+static bool
+packet_take(struct passage *p)
+{
+	struct buf *in = &p->c->s.src.in;
+	size_t n;
+
+	if (p->size == 0) {
+		if (in->n < PACKET_HEAD)
+			return false;
+		p->size = PACKET_HEAD + (uint32_t)two_low(buf_p(in) + 1);
+		p->body = spool_of((struct slice){ xcalloc(1, p->size), 0 }, NULL);
+		p->body.own = (void *)(uintptr_t)p->body.mem;
+		p->body.mem_cap = p->size;
+		p->body.dir = p->rc->spool_fd;
+	}
+	n = MIN((size_t)in->n, p->size - p->body.mem_n);
+	if (n > 0) {
+		memcpy((char *)p->body.own + p->body.mem_n, buf_p(in), n);
+		p->body.mem_n += n;
+		p->body.size += n;
+		buf_eat(in, n);
+	}
+	return p->body.mem_n == p->size;
+}
+
+static enum step
+passage_packet(struct passage *p)
+{
+	struct side *c = &p->c->s;
+	struct slice key;
+	int64_t length;
+
+	if (p->c_ready)
+		side_fill(c);
+	p->c_ready = false;
+	if (!packet_take(p))
+		return c->src.end ? passage_end(p, false) : STEP_WAIT;
+	if (!vars_are_good(passage_vars(p)))
+		return passage_fail(p, 400, "the variables of a packet do not add up");
+	if (!router_key(passage_vars(p), &key))
+		return passage_fail(p, 400, "a packet without a key");
+	memcpy(p->key, key.p, key.n);
+	p->key_n = (uint8_t)key.n;
+	length = slice_uint(passage_var(p, S("CONTENT_LENGTH")), INT64_MAX);
+	p->length = (uint64_t)MAX(length, 0);
+	flow_begin(&p->up, &c->src, BODY_LENGTH, p->rc->post_buffering > 0 ? p->length : 0);
+	p->state = PASSAGE_PICK;
+	return STEP_AGAIN;
+}
+
+/* The body is kept until it is whole: it holds no node meanwhile. */
+static enum step
+passage_body(struct passage *p)
+{
+	struct side *c = &p->c->s;
+	struct slice piece;
+	ssize_t used;
+	bool kept;
+
+	if (c->src.in.n == 0 && p->c_ready)
+		side_fill(c);
+	p->c_ready = false;
+	while (c->src.in.n > 0 && !p->up.body.done) {
+		used = flow_unframe(&p->up, &piece);
+		kept = spool_add(&p->body, piece.p, piece.n, (size_t)MIN(p->size +
+		    p->rc->post_buffering, (uint64_t)SIZE_MAX / 2)) == 0;
+		buf_eat(&c->src.in, (size_t)used);
+		if (!kept)
+			return passage_fail(p, 503, "no room for the request body");
+	}
+	if (!p->up.body.done)
+		return c->src.end ? passage_end(p, false) : STEP_WAIT;
+	p->kept = true;
+	p->state = PASSAGE_DIAL;
+	return STEP_AGAIN;
+}
+
+/* ---- to a node ---- */
+
+static enum step
+passage_pick(struct passage *p)
+{
+	struct slice key = { p->key, p->key_n };
+	struct ip from = p->c->peer;
+
+	ip_parse(passage_var(p, S("REMOTE_ADDR")), &from); /* what iphash goes by */
+	switch (nodes_pick(p->rc, key, &from, p->attempt, &p->pick)) {
+	case PICKED:
+		p->state = p->up.body.done || p->kept ? PASSAGE_DIAL : PASSAGE_BODY;
+		return STEP_AGAIN;
+	case PICKED_ASK:
+		return passage_fail(p, 502, "not yet");
+	default:
+		return passage_fail(p, 502, p->attempt ? "no node answers" : "no node");
+	}
+}
+
+/* The node is away: another one is asked for. */
+static enum step
+passage_lost(struct passage *p, const char *why)
+{
+	if (!p->rc->quiet)
+		warn_calmly(&calm_local, "fastrouter: %.*s: unable to connect to %s: %s", p->key_n,
+		    p->key, p->pick.address, why);
+	side_close(&p->node);
+	nodes_failed(p->rc, &p->pick);
+	p->attempt++;
+	p->state = PASSAGE_PICK;
+	return STEP_AGAIN;
+}
+
+/* Whether the address is an abstract name with uWSGI's NUL behind it; all others bind it
+ * without, which is tried next. */
+static bool
+node_respell(struct node_pick *p)
+{
+	const char *path = p->to.un.sun_path;
+	size_t n = p->to_n - offsetof(struct sockaddr_un, sun_path);
+
+	if (p->to.sa.sa_family != AF_UNIX || path[0] || n < 3 || path[n - 1])
+		return false;
+	p->to_n--;
+	return true;
+}
+
+/* Connects, on the socket there is. */
+static enum step
+passage_connect(struct passage *p)
+{
+	int done;
+
+	do
+		do
+			done = connect(p->node.ch.w.fd, &p->pick.to.sa, p->pick.to_n);
+		while (done < 0 && errno == EINTR);
+	while (done < 0 && errno == ECONNREFUSED && node_respell(&p->pick));
+	p->full = done < 0 && errno == EAGAIN && p->pick.to.sa.sa_family == AF_UNIX;
+	if (p->full)
+		timer_set(&p->node.timer, CONNECT_AGAIN_MS);
+	p->state = done == 0 ? PASSAGE_SEND : PASSAGE_CONNECT;
+	if (done == 0)
+		return STEP_AGAIN;
+	return errno == EINPROGRESS || p->full ? STEP_WAIT : passage_lost(p, strerror(errno));
+}
+
+static enum step
+passage_dial(struct passage *p)
+{
+	int fd = socket(p->pick.to.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int on = 1;
+
+	if (fd < 0)
+		return passage_fail(p, 503, strerror(errno));
+	if (p->pick.to.sa.sa_family != AF_UNIX)
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* an optimisation */
+	side_open(&p->node, fd, node_door);
+	p->node.timer.fire = node_again;
+	return passage_connect(p);
+}
+
+/* Poll has an event for the connection that is being made. */
+static enum step
+passage_connecting(struct passage *p)
+{
+	socklen_t n = sizeof errno;
+	int err = 0;
+
+	if (!p->n_ready)
+		return STEP_WAIT;
+	p->n_ready = false;
+	if (getsockopt(p->node.ch.w.fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
+		err = errno;
+	if (err)
+		return passage_lost(p, strerror(err));
+	p->node.hup = false;
+	p->state = PASSAGE_SEND;
+	return STEP_AGAIN;
+}
+
+/* Whether the node could answer the client itself: then the client's descriptor goes with
+ * the packet. Those that do not know that answer here. specs/uwsgi.md 7. */
+static bool
+passage_may_lend(const struct passage *p)
+{
+	struct slice length = passage_var(p, S("CONTENT_LENGTH"));
+
+	return p->rc->fd_passing && p->pick.to.sa.sa_family == AF_UNIX &&
+	    (length.n == 0 || slice_eq(length, S("0"))) && p->c->s.src.in.n == 0 &&
+	    passage_var(p, S("HTTP_TRANSFER_ENCODING")).n == 0 &&
+	    passage_var(p, S("HTTP_UPGRADE")).n == 0;
+}
+
+/* Sends the packet, or its first bytes, with the client's descriptor. */
+static void
+passage_lend(struct passage *p)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = { .align = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+	struct iovec v = { p->body.own, p->size };
+	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control.space,
+		.msg_controllen = sizeof control.space };
+	ssize_t put;
+
+	control.align.cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(&control.align), &p->c->s.ch.w.fd, sizeof(int));
+	put = sendmsg(p->node.ch.w.fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (put <= 0)
+		return; /* the flow sends it, or sees why not */
+	p->lent = true;
+	p->body.sent = (uint64_t)put;
+	body_take(&p->up.body, (size_t)put);
+	p->up.state = p->up.body.done ? FLOW_DONE : FLOW_ON;
+}
+
+/* The connection is there: the packet goes, with the modifiers that the node has. */
+static enum step
+passage_send(struct passage *p)
+{
+	char *packet = p->body.own;
+
+	packet[0] = (char)p->pick.modifier1;
+	packet[PACKET_HEAD - 1] = (char)p->pick.modifier2;
+	p->up_start_us = now_us;
+	flow_begin(&p->up, &p->body.src, BODY_LENGTH, p->body.size);
+	flow_begin(&p->down, &p->node.src, BODY_CLOSE, 0);
+	p->up.state = p->down.state = FLOW_ON;
+	p->down.tap = passage_tap;
+	p->down.tapped = p;
+	p->state = PASSAGE_BYTES;
+	if (passage_may_lend(p))
+		passage_lend(p);
+	return STEP_AGAIN;
+}
+
+/* ---- both ways ---- */
+
+/* Moves bytes to the node: the packet, then what else the client says. */
+static void
+passage_up(struct passage *p)
+{
+	bool packet = p->up.from == &p->body.src;
+	enum relay r = packet ? flow_relay(&p->up, &p->node.ch, NULL, &p->c_ready)
+	    : flow_tunnel(&p->up, &p->node.ch, &p->c_ready);
+
+	if (r == RELAY_REFUSED) { /* its last words may still be on their way */
+		p->node.ch.broken = false;
+		chan_forget(&p->node.ch);
+		p->up.state = FLOW_CUT;
+		p->n_ready = true;
+	} else if (r == RELAY_BAD)
+		p->up.state = FLOW_CUT;
+	else if (r != RELAY_WAIT && packet && !p->kept && !p->lent) {
+		flow_begin(&p->up, &p->c->s.src, BODY_CLOSE, 0);
+		p->up.state = FLOW_ON;
+		p->c_ready = p->c->s.src.in.n > 0;
+		if (p->c_ready || p->c->s.src.end)
+			passage_up(p);
+	} else if (r != RELAY_WAIT)
+		p->up.state = FLOW_DONE;
+}
+
+/* The node has said all. More may come from a client than it said, or was said of it:
+ * closed at once, it could lose the answer. */
+static enum step
+passage_done(struct passage *p, bool whole)
+{
+	struct linger reset = { 1, 0 };
+
+	if (p->status == 0)
+		p->status = p->down.body.total > 0 || p->lent ? 200 : 502;
+	if (!whole) /* the client must not take it for the end */
+		setsockopt(p->c->s.ch.w.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+	return passage_end(p, whole && !p->lent && passage_in(p) != p->length);
+}
+
+static enum step
+passage_bytes(struct passage *p)
+{
+	enum relay r;
+
+	if (p->up.state == FLOW_ON)
+		passage_up(p);
+	if (p->lent && p->down.body.total == 0 && p->n_ready) {
+		p->n_ready = false;
+		if (p->node.src.fill(&p->node.src) < 0 && p->node.src.in.n == 0)
+			return passage_done(p, true); /* it has answered the client itself */
+	}
+	r = flow_relay(&p->down, &p->c->s.ch, NULL, &p->n_ready);
+	if (r == RELAY_WAIT || (r == RELAY_DONE && p->c->s.ch.waits))
+		return STEP_WAIT;
+	return r == RELAY_REFUSED ? passage_end(p, false) : passage_done(p, r == RELAY_DONE);
+}
+
+static enum step
+(*const passage_steps[])(struct passage *) = {
+	[PASSAGE_PACKET] = passage_packet, [PASSAGE_PICK] = passage_pick,
+	[PASSAGE_BODY] = passage_body, [PASSAGE_DIAL] = passage_dial,
+	[PASSAGE_CONNECT] = passage_connecting, [PASSAGE_SEND] = passage_send,
+	[PASSAGE_BYTES] = passage_bytes,
+};
+
+/* ---- events and deadlines ---- */
+
+static void
+passage_arm(struct passage *p)
+{
+	struct side *c = &p->c->s, *n = &p->node;
+	bool bytes = p->state == PASSAGE_BYTES, reads = p->state == PASSAGE_PACKET ||
+	    p->state == PASSAGE_BODY;
+	bool owes = bytes && flow_owes(&p->down, &c->ch), owed = bytes && flow_owes(&p->up, &n->ch);
+
+	reads |= bytes && p->up.state == FLOW_ON && p->up.from == &c->src && !owed;
+	side_watch(c, (short)((reads && !c->src.end ? POLLIN : 0) | (owes ? POLLOUT : 0)));
+	if (p->state == PASSAGE_CONNECT && !p->full)
+		loop_watch(&n->ch.w, POLLOUT);
+	else if (bytes)
+		side_watch(n, (short)((!owes && !n->src.end ? POLLIN : 0) | (owed ? POLLOUT : 0)));
+}
+
+static void
+passage_run(struct passage *p)
+{
+	enum step s;
+
+	do
+		s = passage_steps[p->state](p);
+	while (s == STEP_AGAIN);
+	if (s != STEP_DONE) {
+		passage_arm(p);
+		p->c_ready = p->n_ready = false;
+	}
+	scratch_settle();
+}
+
+static void
+passage_client_ready(struct watch *w, short revents)
+{
+	struct conn *c = (struct conn *)w;
+	struct passage *p = c->passage;
+
+	c->s.hup |= (revents & (POLLERR | POLLHUP | POLLNVAL)) != 0;
+	if (c->s.hup && (p->state != PASSAGE_BYTES || p->lent)) {
+		passage_end(p, false);
+		return;
+	}
+	timer_set(&c->s.timer, p->rc->timeout_ms);
+	p->c_ready = revents & (POLLIN | POLLHUP | POLLERR);
+	if (revents & POLLOUT) /* what waited is sent: the node's turn, without another poll */
+		p->n_ready = chan_flush(&c->s.ch);
+	if (c->s.ch.broken)
+		passage_end(p, false);
+	else
+		passage_run(p);
+}
+
+static void
+passage_node_ready(struct watch *w, short revents)
+{
+	struct passage *p = OWNER(w, struct passage, node.ch.w);
+
+	p->node.hup |= (revents & (POLLERR | POLLHUP | POLLNVAL)) != 0;
+	timer_set(&p->c->s.timer, p->rc->timeout_ms);
+	p->n_ready = p->state == PASSAGE_CONNECT || revents & (POLLIN | POLLHUP | POLLERR);
+	if (revents & POLLOUT && p->state == PASSAGE_BYTES && p->node.ch.waits) {
+		p->c_ready = chan_flush(&p->node.ch);
+		if (p->node.ch.broken) { /* it may have answered before it left */
+			p->up.state = FLOW_CUT;
+			p->node.ch.broken = false;
+			chan_forget(&p->node.ch);
+		}
+	}
+	passage_run(p);
+}
+
+/* The node's backlog was full. */
+static void
+passage_again(struct timer *t)
+{
+	struct passage *p = OWNER(t, struct passage, node.timer);
+
+	if (passage_connect(p) != STEP_DONE)
+		passage_run(p);
+}
+
+/* Nothing came or went for too long. */
+static void
+passage_due(struct timer *t)
+{
+	struct passage *p = OWNER(t, struct conn, s.timer)->passage;
+
+	if (p->state != PASSAGE_CONNECT) {
+		p->status = p->status ? p->status : 504;
+		passage_end(p, false);
+		scratch_settle();
+		return;
+	}
+	timer_set(t, p->rc->timeout_ms);
+	passage_lost(p, "does not accept in time");
+	passage_run(p);
+}
+
+/* A client was accepted. See struct front. */
+static void
+passage_open(struct conn *c)
+{
+	struct passage *p = xcalloc(1, sizeof *p);
+
+	*p = (struct passage){ .c = c, .rc = &conf->routers[c->listener->router],
+		.start_us = now_us, .node.ch.w = { .fd = -1, .slot = -1 }, .body.fd = -1 };
+	c->passage = p;
+	c->state = CONN_BUSY;
+	c->s.ch.w.ready = passage_client_ready;
+	c->s.timer.fire = passage_due;
+	passage_client_ready(&c->s.ch.w, POLLIN); /* the packet is often here already */
+}
+
+static const struct front router_front = { .open = passage_open };
+
+/* Where bodies are kept; before chroot and the change of user. */
+static void
+router_dirs_open(struct conf *cf, bool locked)
+{
+	for (struct router_conf *rc = cf->routers; rc < cf->routers + cf->n_routers; rc++) {
+		rc->spool_fd = spool_dir;
+		if (rc->post_buffering_dir && (rc->spool_fd = outside_open(rc->post_buffering_dir,
+		    locked)) < 0)
+			log_warn("request bodies stay in memory: %s: %s", rc->post_buffering_dir,
+			    strerror(errno));
+	}
+}
+
+static void
+router_open(struct listener *ls, int n)
+{
+	node_door = passage_node_ready;
+	node_again = passage_again;
+	for (int i = 0; i < n; i++)
+		if (ls[i].kind == LISTEN_ROUTER)
+			ls[i].front = &router_front;
 }
 
 /* ==== health =================================================================
@@ -30728,7 +31338,8 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	clock_turn();
 	blocks_open(cf->server.max_header_bytes);
 	scratch = block_take(BLOCK_LARGE);
-	loop_open((int)(3 * share + ADMIN_PLACES) + n + WATCHES_SPARE + health_count(cf));
+	loop_open((int)(3 * share + ADMIN_PLACES + 2 * router_clients(cf, share)) + n + WATCHES_SPARE +
+	    health_count(cf));
 	pool_open(share);
 	tls_open(&cf->tls, cf->tls.on || conf_has_https(cf)
 	    ? 3 * share + (uint32_t)health_count(cf) + 1 : cf->cache.redis.tls);
@@ -30743,6 +31354,7 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	ctl_watch = (struct watch){ .fd = ctl, .slot = -1, .ready = worker_ctl };
 	loop_watch(&ctl_watch, POLLIN);
 	loop_first = &ctl_watch; /* a leaving worker accepts no more */
+	router_open(ls, n);
 	front_open(ls, n, share);
 	nodes_join((unsigned)(me - board->workers));
 	if (cf->cache.store) {
@@ -35881,9 +36493,9 @@ renew_settle(bool (*give)(int fd))
  * Offers  workers_*, worker_tell, listeners_*, listener_of, resolver_*, pg_start,
  *         pg_stop, pg_gone, generation_open, start_load, systemd_read, notify_fmt, verb_told,
  *         asker_told.
- * Calls   arena, walk, clock, log, addr, policy, conf, pages, board, store, timer, loop,
- *         listen, logfile, usage, maintenance, files, spool, health, worker, helper,
- *         resolve, pg, proc, jobs.
+ * Calls   arena, walk, clock, log, addr, policy, conf, pages, board, store, nodes, timer,
+ *         loop, listen, logfile, usage, maintenance, files, spool, http front, router,
+ *         health, worker, helper, resolve, pg, proc, jobs.
  *         A generation is one configuration's workers: the newest serves, older
  *         ones drain. */
 
@@ -36008,6 +36620,7 @@ worker_child(void *task, int ctl)
 	logs_use(&k->cf->log);
 	usage_open(k->cf->server.chroot != NULL);
 	spool_open(k->cf->server.chroot != NULL);
+	router_dirs_open(k->cf, k->cf->server.chroot != NULL);
 	tzset(); /* while /etc/localtime can be read */
 	for (size_t i = 0; i < LEN(ignored); i++)
 		signal(ignored[i], SIG_IGN);
@@ -36550,8 +37163,8 @@ static void
 files_raise(const struct conf *cf)
 {
 	struct rlimit r;
-	rlim_t want = 2 * (rlim_t)cf->server.max_connections + (rlim_t)health_count(cf) +
-	    FILES_SPARE;
+	rlim_t want = 2 * ((rlim_t)cf->server.max_connections +
+	    router_clients(cf, cf->server.max_connections)) + (rlim_t)health_count(cf) + FILES_SPARE;
 
 	if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur >= want)
 		return;

@@ -1186,7 +1186,7 @@ struct uids {
 
 enum { CODE_PYTHON = 0, CODE_LUA = 6 }; /* modifier1 of use_code_string */
 
-enum node_algo { NODE_WRR, NODE_LRC, NODE_WLRC, NODE_IPHASH };
+enum node_algo { NODE_WRR, NODE_LRC, NODE_WLRC, NODE_IPHASH, NODE_ALGOS };
 
 /* `[fastrouter]`. Texts that are NULL, lists that are empty: not said. Files and
  * directories are absolute. */
@@ -1230,6 +1230,10 @@ struct router_conf {
 	bool stats_http;
 	uint32_t workers;             /* for [server]; 0, NULL: not said */
 	const char *user, *group;
+	/* when it runs */
+	uint32_t scope, cache_scope; /* what it and its cache are called in the table: see nodes */
+	uint32_t place;               /* of scope there */
+	int spool_fd;                 /* where bodies are kept; -1: in memory */
 };
 
 enum host_kind { HOST_ANY, HOST_EXACT, HOST_WILD };
@@ -2461,6 +2465,7 @@ struct front {
 	int (*parse)(struct head *, struct slice, uint32_t *scanned);
 	void (*refuse)(struct conn *, int status, const char *cause); /* no request */
 	enum step (*enter)(struct exchange *); /* takes on a request */
+	void (*open)(struct conn *); /* or NULL. Instead of all that: takes over a client */
 };
 
 enum listener_kind {
@@ -2496,6 +2501,7 @@ struct conn {
 	struct ip dest;      /* what the client dialled, by PROXY protocol; zero: here */
 	uint16_t dest_port;
 	uint8_t state;       /* enum conn_state */
+	struct passage *passage; /* of a client of [fastrouter]; or NULL */
 	bool ghost;          /* nobody is there: its exchange fetches for the cache */
 	bool ghost_tls;      /* and who made it had come by TLS */
 	uint32_t served;     /* requests so far */
@@ -2538,6 +2544,7 @@ struct spool {
 	void *own;         /* mem, or what it lies in, for free(); or NULL */
 	size_t mem_n, mem_cap;
 	int fd;            /* -1: none; unlinked, or file's */
+	int dir;           /* where it is made; -1: in memory */
 	uint64_t at;       /* the first byte in fd */
 	uint64_t size, sent;
 	struct file *file; /* held; NULL: fd is the spool's own */
@@ -2840,6 +2847,41 @@ enum relay {
 	RELAY_BAD_FIRST, /* from the start: its head was not sent either */
 	RELAY_TOO_BIG,  /* the body is above its limit */
 	RELAY_REFUSED   /* the taker left */
+};
+
+/* ==== router ============================================================= */
+
+enum passage_state {
+	PASSAGE_PACKET,  /* the packet comes */
+	PASSAGE_PICK,    /* a node is chosen */
+	PASSAGE_ASK,     /* by the mapper */
+	PASSAGE_BODY,    /* the body comes, and is kept: post_buffering */
+	PASSAGE_DIAL,
+	PASSAGE_CONNECT, /* under way */
+	PASSAGE_SEND,
+	PASSAGE_BYTES    /* pass both ways */
+};
+
+/* A client of [fastrouter] and its node. */
+struct passage {
+	struct side node;        /* fd -1: none yet */
+	struct conn *c;          /* whose timer is for both */
+	const struct router_conf *rc;
+	enum passage_state state;
+	uint32_t size;           /* of the packet; 0: not known yet */
+	struct spool body;       /* the packet, and a body that is kept */
+	struct flow up, down;
+	struct node_pick pick;
+	unsigned attempt;        /* nodes that were away */
+	int status;              /* of the answer, or why there is none; 0: not known */
+	int64_t start_us, up_start_us;
+	uint64_t length;         /* CONTENT_LENGTH; 0: none */
+	bool kept;               /* the body is whole, in `body` */
+	bool lent;               /* the node has the client's descriptor too */
+	bool full;               /* its backlog is: connect again soon */
+	bool c_ready, n_ready;   /* that side may be read in this event */
+	uint8_t key_n;
+	char key[KEY_MAX];
 };
 
 /* ==== health ============================================================== */
