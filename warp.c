@@ -15462,14 +15462,17 @@ entry_make(struct store_ref *r, const struct store_key *k)
 /* Begins an entry of k, which others find at once. An older whole one is found until
  * this one is whole, and then replaced. r->writing: the caller is to fill it, by
  * store_head, store_add..., store_finish; it does not read. Else somebody fills it
- * already, and r reads. False: it cannot be stored. */
+ * already, and r reads. False: it cannot be stored; or r->busy. */
 static bool
 store_begin(const struct store_key *k, struct store_ref *r)
 {
 	uint32_t b;
 
 	*r = (struct store_ref){ 0 };
-	if (k->key.n > STORE_KEY_MAX || k->vary.n > STORE_KEY_MAX - k->key.n || !store_enter())
+	if (k->key.n > STORE_KEY_MAX || k->vary.n > STORE_KEY_MAX - k->key.n)
+		return false;
+	r->busy = !store_enter();
+	if (r->busy)
 		return false;
 	if (pins_ready()) {
 		if ((b = index_find(k, true)) != 0)
@@ -27078,6 +27081,16 @@ cache_find(struct hit *h, const struct head *rq, struct store_key *k)
 	return false;
 }
 
+/* Looks anew at what h has found; its head is res. False: not now. */
+static bool
+hit_look(struct hit *h)
+{
+	stored_head.n = 0;
+	stored_head.full = false;
+	return store_look(&h->r, &h->policy, &stored_head) && !stored_head.full &&
+	    response_parse(&res, text_slice(&stored_head)) > 0;
+}
+
 /* What is asked about res, which is stored. */
 static void
 cache_checks(struct hit *h)
@@ -27148,6 +27161,16 @@ cache_serve(struct exchange *x, const struct head *rq, enum cached word)
 	return exchange_start(x, &res, &h->src, n);
 }
 
+/* The store is busy: x tries again in a moment. */
+static enum step
+cache_later(struct exchange *x)
+{
+	exchange_enter(x, X_STORED);
+	link_drop(&x->hit->link);
+	link_add(&hits_due, &x->hit->link);
+	return STEP_WAIT;
+}
+
 /* The upstream fails, but what is stored may stand in. */
 static enum step
 cache_save(struct exchange *x)
@@ -27156,13 +27179,10 @@ cache_save(struct exchange *x)
 
 	upstream_leave(x, false);
 	hit_unfill(h);
-	stored_head.n = 0;
 	if (x->c->ghost)
 		return exchange_over(x);
-	if (!store_look(&h->r, &h->policy, &stored_head) || stored_head.full ||
-	    response_parse(&res, text_slice(&stored_head)) <= 0)
-		return exchange_error(x, 503, "the cache is busy", S(""));
-	return cache_serve(x, exchange_request(x), CACHE_STALE);
+	h->saves = true;
+	return hit_look(h) ? cache_serve(x, exchange_request(x), CACHE_STALE) : cache_later(x);
 }
 
 /* The upstream is asked anew about what x is given stale, after this turn: see front_hits. */
@@ -27339,6 +27359,8 @@ step_stored(struct exchange *x)
 
 	if (h->asking)
 		return STEP_WAIT;
+	if (h->saves)
+		return cache_save(x);
 	if (h->w.writing) { /* Redis has nothing */
 		exchange_enter(x, X_PICK);
 		return STEP_AGAIN;
@@ -27349,10 +27371,10 @@ step_stored(struct exchange *x)
 		return STEP_WAIT;
 	stored_head.n = 0;
 	if (!store_look(&h->r, &h->policy, &stored_head))
-		h->alone = true;
-	else if (h->r.state == STORE_BEGUN)
+		return cache_later(x);
+	if (h->r.state == STORE_BEGUN)
 		return STEP_AGAIN;
-	else if (h->r.state == STORE_CUT) { /* killed, perhaps: one more may try for all */
+	if (h->r.state == STORE_CUT) { /* killed, perhaps: one more may try for all */
 		h->alone = h->let_go;
 		h->let_go = true;
 	} else if (h->r.state == STORE_HEAD && !(h->policy.flags & ENTRY_NAMES)) {
@@ -28124,7 +28146,7 @@ cache_pass(struct hit *h, const struct head *rq)
 {
 	struct store_key k;
 
-	if (h->stores && cache_key(h->x, rq, S(""), 0, &k))
+	if (h->stores && !h->w.busy && cache_key(h->x, rq, S(""), 0, &k))
 		pass_note(&k, true);
 	hit_unfill(h);
 }
@@ -28188,6 +28210,34 @@ cache_begin(struct hit *h, const struct head *rq, const struct policy *p, uint64
 	    size == UINT64_MAX ? 0 : (size_t)size);
 }
 
+/* The upstream has said 304, in n bytes; nothing more of it is needed. */
+static void
+cache_renewed(struct exchange *x, size_t n)
+{
+	hit_unfill(x->hit);
+	x->status = 304;
+	upstream_answered(x);
+	buf_eat(&x->u->s.src.in, n);
+	exchange_release(x);
+}
+
+/* What the 304 is about cannot be had now: x asks for an answer of its own. */
+static enum step
+cache_reask(struct exchange *x, size_t n)
+{
+	struct hit *h = x->hit;
+
+	cache_renewed(x, n);
+	if (x->c->ghost)
+		return exchange_over(x);
+	store_drop(&h->r);
+	h->checks_due = h->stores = false;
+	h->word = CACHE_BYPASS;
+	x->status = 0;
+	exchange_enter(x, X_PICK);
+	return STEP_AGAIN;
+}
+
 /* A 304 to x's own question: what is stored is right, and has the new fields. */
 static enum step
 cache_renew(struct exchange *x, const struct head *rq, size_t n)
@@ -28203,7 +28253,7 @@ cache_renew(struct exchange *x, const struct head *rq, size_t n)
 	merged.full = stored_head.full = false;
 	if (!store_look(&h->r, &p, &stored_head) || stored_head.full ||
 	    response_parse(&old, text_slice(&stored_head)) <= 0)
-		return exchange_error(x, 503, "the cache is busy", S(""));
+		return cache_reask(x, n);
 	head_drop(&res, 0);
 	policy_write(&merged, &old, &res);
 	if (merged.full || response_parse(&old, text_slice(&merged)) <= 0)
@@ -28216,11 +28266,7 @@ cache_renew(struct exchange *x, const struct head *rq, size_t n)
 		h->policy.fresh_s = h->policy.while_s = h->policy.error_s = 0;
 		store_update(&h->r, &h->policy, text_slice(&stored_head));
 	}
-	hit_unfill(h);
-	x->status = 304;
-	upstream_answered(x);
-	buf_eat(&x->u->s.src.in, n);
-	exchange_release(x);
+	cache_renewed(x, n);
 	if (x->c->ghost)
 		return exchange_over(x);
 	response_parse(&res, text_slice(&merged));
@@ -28236,13 +28282,14 @@ cache_answer(struct exchange *x, size_t n)
 	struct hit *h = x->hit;
 	struct body *b = &x->down.body;
 	uint64_t size = b->kind == BODY_LENGTH ? b->left : b->kind == BODY_NONE ? 0 : UINT64_MAX;
+	int status = res.status;
 	struct store_key k;
 	struct policy p;
 
 	if (h->r.entry && h->checks_due && res.status == 304)
 		return cache_renew(x, rq, n);
-	if (h->r.entry && policy_saves(&h->policy, res.status)) {
-		x->status = res.status;
+	if (h->r.entry && policy_saves(&h->policy, res.status) && (x->c->ghost || hit_look(h))) {
+		x->status = status;
 		upstream_answered(x);
 		return cache_save(x);
 	}
@@ -29957,7 +30004,8 @@ front_settle(const struct conf *cf)
 	front_hits(&hits_due);
 	ghosts_free();
 	quiet_due = quiet_due && !master_tell(CTL_QUIET, "");
-	return auth_busy() ? 0 : quiet_due ? HELD_AGAIN_MS : -1;
+	return auth_busy() ? 0 : link_first(&hits_due) ? CACHE_AGAIN_MS
+	    : quiet_due ? HELD_AGAIN_MS : -1;
 }
 
 static void

@@ -2655,6 +2655,7 @@ struct hit {
 	bool stores;           /* the request is made so that its answer can be stored */
 	bool alone;            /* it waits for nobody (any more) */
 	bool let_go;           /* it has waited in vain */
+	bool saves;            /* the upstream failed: r is the answer */
 	bool only;             /* 504 if nothing is stored */
 	bool checks_due;       /* the upstream is asked whether r is still right: */
 	uint16_t checks_n;
