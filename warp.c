@@ -10819,17 +10819,17 @@ set_list(struct reader *r, const struct key *k, const struct toml *v, void *to)
 
 /* ---- sections ---- */
 
-/* The value that s, from the environment or a preset, stands for; line 0: not in the
- * file. */
+/* Makes v, all zero, the value that s stands for: a variable of the environment or a
+ * preset, which lasts as long as what is made of it. Line 0: not in the file. */
 static const struct toml *
-word_value(struct arena *a, enum key_words words, struct slice s)
+word_value(struct arena *a, enum key_words words, struct slice s, struct toml *v)
 {
-	struct toml *v = arena_alloc(a, sizeof *v), *item;
+	struct toml *item;
 	struct slice piece;
 	char *end;
 
 	v->kind = words == A_LIST ? TOML_ARRAY : TOML_STRING;
-	v->text = arena_dup(a, s);
+	v->text = s;
 	while (words == A_LIST && slice_list_next(&s, &piece)) {
 		item = arena_alloc(a, sizeof *item);
 		item->text = arena_dup(a, piece);
@@ -10945,7 +10945,8 @@ section_read(struct reader *r, enum section_id id, const char *where, const stru
 		const struct key *k = &sections[id].keys[i];
 		enum key_words words = kinds[k->kind].words;
 		if (k->when == NOW && k->preset)
-			key_set(r, k, word_value(r->a, words, slice_of(k->preset)), obj);
+			key_set(r, k, word_value(r->a, words, slice_of(k->preset),
+			    &(struct toml){ 0 }), obj);
 		if ((v = toml_get(table, k->name)))
 			key_set(r, k, v, obj);
 		if (v && k->when == NOW && k->kind == K_TABLE && v->kind == TOML_TABLE)
@@ -10954,7 +10955,8 @@ section_read(struct reader *r, enum section_id id, const char *where, const stru
 		if ((word = env ? getenv(env) : NULL)) {
 			r->env = env;
 			v = word_value(r->a, k->words && strcmp(word, k->words) == 0 ? ONE_TEXT
-			    : words, slice_of(word));
+			    : words, arena_dup(r->a, slice_of(word)),
+			    arena_alloc(r->a, sizeof *v));
 			key_set(r, k, v, obj);
 			r->env = NULL;
 		}
@@ -11197,7 +11199,7 @@ health_read(struct reader *r, struct upstream *up)
 	};
 	rules_check(&in, rules, LEN(rules));
 	set_list(&in, expect, statuses ? statuses : word_value(r->a, ONE_TEXT,
-	    slice_of(expect->preset)), &h->expect);
+	    slice_of(expect->preset), &(struct toml){ 0 }), &h->expect);
 	for (int i = 0; i < up->n_instances && h->port > 0; i++)
 		if (addr_is_unix(&up->instances[i].addr))
 			key_error(&in, "port", "%s is a unix socket, it has no port",

@@ -533,6 +533,16 @@ def test_choosing_a_route(warp, one_cpu):
     assert best[1000] - best[1] < 10 * 1000, "%s ns" % best
 
 
+@promise("S2-84")
+@pytest.mark.skipif(SANITIZED, reason="memory figures mean nothing under a sanitizer")
+def test_memory_of_routes(warp):
+    """In all processes together. The document guesses at 100 bytes for a route; warp's have thirty keys, and know where
+    in the file each stands."""
+    few, many = (warp(conf(*[{"path_prefix": "/app%04d/" % i} for i in range(n)], app={"host": "127.0.0.1", "port": 1})) for n in (1, 1001))
+    grown = many.rss() - few.rss()
+    assert grown < 2000 * 1000, "%d bytes for a route" % (grown // 1000)
+
+
 def app(place):
     """A process that answers one request of each connection at this socket, as quickly as Python can."""
     with place as s:
