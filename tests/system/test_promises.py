@@ -1,13 +1,15 @@
 """What WarpDrive's document promises, from its own configuration text: seeds/warpdrive.md. Only addresses and long times
 in it are put elsewhere (put), and what it leaves out is added behind it."""
+import json
 import os
 import re
+import shutil
 import signal
 import socket
-
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -15,8 +17,8 @@ import pytest
 import acme
 import lib
 import tls as tls_tools
-from lib import ECHO, HEAD, REQ, SANITIZED, SWITCH, TIMEOUT, UPGRADE, Client, chunks, conf, eventually, free_port, reply, request, toml_file
-from supervised import alive, gone, instances, kill, procs, running, status, wait_state
+from lib import ECHO, REQ, SANITIZED, SWITCH, TIMEOUT, UPGRADE, WAIT, Client, chunks, conf, eventually, free_port, reply, request, toml_file
+from supervised import alive, gone, instances, kill, status, wait_state
 
 promise = pytest.mark.promise
 with open(os.path.join(lib.ROOT, "tests/seeds/warpdrive.md")) as seed:
@@ -123,9 +125,9 @@ def test_a_file_that_is_none_stops_the_start(run, tmp_path, how, says):
 @promise("S2-58", "S2-62")
 def test_tcp(warp, backend):
     """Its only instance is balanced as several are: counted, with what is in flight."""
-    text = to_all(at(block("1. TCP Socket (host:port)"), b := backend([HEAD, lambda c: held.wait(TIMEOUT) and reply("let go"), ECHO])))
-    held = lib.threading.Event()
-    w = warp(text + '[admin]\nlisten = ["@DIR@/admin"]\n')
+    held = threading.Event()
+    b = backend([REQ, WAIT(held), reply("let go"), ECHO])
+    w = warp(to_all(at(block("1. TCP Socket (host:port)"), b)) + '[admin]\nlisten = ["@DIR@/admin"]\n')
     with w.client() as c:
         c.send(request("/held"))
         b.conn(0)
@@ -144,38 +146,44 @@ def test_unix_socket(warp, backend):
     assert who(w, "/x") == ["app GET /x 0"]
 
 
-STRATEGIES = {"round_robin": "abc" * 4, "least_conn": None, "random": None, "ip_hash": None}
+def held_or_echo(c):
+    """Does not answer /held."""
+    while True:
+        m = c.request()
+        if m.target != "/held":
+            c.send(reply(c.backend.name))
+
+
+# What each of the strategies in the block's comment makes of 24 requests, one after the other, while /held is in flight.
+STRATEGIES = {
+    "round_robin": lambda held, got: got in ("abc" * 8, "bca" * 8, "cab" * 8),
+    "least_conn": lambda held, got: set(got) == set("abc") - {held},
+    "random": lambda held, got: len(set(got)) > 1 and got[:3] * 8 != got,
+    "ip_hash": lambda held, got: set(got) == {held},
+}
 
 
 @promise("S2-60", "S2-61")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_pool(warp, backend, tmp_path, strategy):
-    """Three sockets, each of the strategies that its comment names; one client at a time."""
+    """Three sockets, and one client: even; not to the busy one; anywhere; to the same node."""
     text = block("3. Load Balanced Pool")
-    assert 'strategy = "round_robin"' in text and all(s in text for s in STRATEGIES)
-    for i, name in enumerate("abc"):
-        backend(name=name, unix=str(tmp_path / ("puma.%d.sock" % i)))
-    text = put(text, **{"/tmp/": "%s/" % tmp_path, 'strategy = "round_robin"': 'strategy = "%s"' % strategy})
-    w = warp(to_all(text))
-    got = "".join(t[0] for t in who(w, *["/"] * (60 if strategy == "random" else 12)))
-    if strategy == "round_robin":
-        assert got == "abc" * 4
-    elif strategy == "ip_hash":
-        assert len(set(got)) == 1, "the same client, the same node"
-    elif strategy == "random":
-        assert set(got) == set("abc") and "abc" * 5 not in got, got
-    else:
-        assert set(got) <= set("abc")
+    assert re.findall(r'"(\w+)"', text.partition("[[")[0]) == list(STRATEGIES)
+    made = [backend([held_or_echo], name=name, unix=str(tmp_path / ("puma.%d.sock" % i))) for i, name in enumerate("abc")]
+    w = warp(to_all(put(text, **{"/tmp/": "%s/" % tmp_path, 'strategy = "round_robin"': 'strategy = "%s"' % strategy})))
+    with w.client() as c:
+        c.send(request("/held"))
+        held, = eventually(lambda: [b.name for b in made if b.requests])
+        got = "".join(who(w, *["/"] * 24))
+        assert STRATEGIES[strategy](held, got), (held, got)
 
 
 @promise("S2-60")
 def test_pool_of_tcp(warp, backend, tmp_path):
     """An instance has host and port as well as a socket."""
-    b = backend(name="b", host="127.0.0.1")
-    text = put(block("3. Load Balanced Pool"), **{
-        "/tmp/": "%s/" % tmp_path, 'socket = "/tmp/puma.1.sock"'.replace("/tmp/", "%s/" % tmp_path): 'host = "127.0.0.1"\nport = %d' % b.port})
-    for i, name in ((0, "a"), (2, "c")):
-        backend(name=name, unix=str(tmp_path / ("puma.%d.sock" % i)))
+    a, b, c = backend(name="a", unix=True), backend(name="b"), backend(name="c", unix=True)
+    text = put(block("3. Load Balanced Pool"), **{"/tmp/puma.0.sock": a.unix, "/tmp/puma.2.sock": c.unix,
+                                                  'socket = "/tmp/puma.1.sock"': 'host = "127.0.0.1"\nport = %d' % b.port})
     assert "".join(t[0] for t in who(warp(to_all(text)), *["/"] * 6)) == "abcabc"
 
 
@@ -380,7 +388,7 @@ def programs(tmp_path):
         (bin / name).chmod(0o755)
 
     def env(places=None, **more):
-        return {"PATH": "%s:%s" % (bin, os.environ["PATH"]), "PLACES": lib.json.dumps(places or {}), "OWN": "of warp's own", **more}
+        return {"PATH": "%s:%s" % (bin, os.environ["PATH"]), "PLACES": json.dumps(places or {}), "OWN": "of warp's own", **more}
     return env
 
 
@@ -441,7 +449,7 @@ def test_benchmark_beside_nginx():
 
 @promise("S2-52", "S2-57", "S2-73", "S2-74", "S2-75", "S2-76", "S2-78", "S2-79", "S2-81", "S2-82", "S2-87")
 @pytest.mark.limit(60)
-@pytest.mark.skipif(not lib.shutil.which("pebble"), reason="no pebble")
+@pytest.mark.skipif(not shutil.which("pebble"), reason="no pebble")
 def test_complete_example(warp, programs, tmp_path, pki):
     """As it stands, with a certificate of an authority by ACME, and neither Redis nor PostgreSQL at hand."""
     http, https, cable, jobs = (free_port() for _ in range(4))
@@ -462,6 +470,8 @@ def test_complete_example(warp, programs, tmp_path, pki):
         root.write_text(ca.root())
         complete(w, https, tls_tools.context(str(root)), tmp_path, cable)
         assert len(status(w)["workers"]) == 4
+        assert [["health" in i for i in instances(w, u)] for u in ("rails", "cable", "sidekiq")] == [[False] * 3, [True], [False]]
+        eventually(lambda: instances(w, "cable")[0]["health"]["passes"] > 0)
         pids = [p for p in w.children()]
         w.stop()
         gone(pids)
@@ -490,7 +500,8 @@ def complete(w, https, context, tmp_path, cable):
     places = [ask("/%d" % i).json["at"] for i in range(12)]
     assert sorted(places) == sorted(["%s/puma.%d.sock" % (tmp_path, i % 3) for i in range(12)]) or 2 <= min(map(places.count, places)) <= 6, places
     assert len(set(places)) == 3
-    fields = ask("/", host="www.example.com").json["fields"]
+    with tls_tools.Client(https, context, "www.example.com") as c:
+        fields = c.ask("/", host="www.example.com:%d" % https).json["fields"]
     assert fields["X-Forwarded-Host"] == "www.example.com" and fields["X-Forwarded-Proto"] == "https" and fields["X-Forwarded-For"] == "127.0.0.1"
     with tls_tools.Client(https, context, "example.com") as c:
         assert c.ask("/", host="other.example").status == 502
