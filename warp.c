@@ -9408,6 +9408,7 @@ static const struct kind {
 	[K_CIDRS] = { "a list of networks", A_LIST },
 	[K_NAMES] = { "a list of header names", A_LIST },
 	[K_FIELDS] = { "a list of { name, value }", NO_WORDS }, /* to be set */
+	[K_LINES] = { "a table of header fields", NO_WORDS }, /* { "Name" = "value" }, its reader's */
 	[K_MATCHES] = { "{ name, value } or a list of them", NO_WORDS }, /* fields to look for */
 	[K_PAIRS] = { "{ name, value } or a list of them", NO_WORDS }, /* of anything */
 	[K_USERS] = { "a table of users and passwords", NO_WORDS }, /* { user = "hash" } */
@@ -9457,17 +9458,8 @@ static const struct kind {
 
 /* clang-format off */
 static const struct key root_keys[] = {
-	SOON("app", K_TEXT, LATER, NULL, NULL, "Fujin: name of the application."),
-	SOON("app_name", K_TEXT, LATER, NULL, NULL, "Fujin: name of the application."),
-	SOON("version", K_TEXT, LATER, NULL, NULL, "Fujin: version to deploy."),
-	SOON("requirements", K_TEXT, LATER, NULL, NULL, "Fujin: the requirements file."),
-	SOON("python_version", K_TEXT, LATER, NULL, NULL, "Fujin: version of Python."),
-	SOON("build_command", K_TEXT, LATER, NULL, NULL, "Fujin: how to build it."),
-	SOON("release_command", K_TEXT, LATER, NULL, NULL, "Fujin: run before a release."),
-	SOON("distfile", K_TEXT, LATER, NULL, NULL, "Fujin: what is built."),
 	PLAIN("mime", K_TYPES, AT(struct conf, types), NULL,
 	    "The section [mime]: types of files by extension, such as md = \"text/markdown\"."),
-	SOON("installation_mode", K_TEXT, LATER, NULL, NULL, "Fujin: how it is installed."),
 };
 
 #define SERVER(field) AT(struct server_read, field)
@@ -9974,11 +9966,99 @@ static const struct key shared_keys[] = {
 	    "Address; the first is =0 wherever warp listens, the next =1."),
 };
 
-#define SECTION(name, keys, help) { name, keys, LEN(keys), NOW, NULL, help }
-#define LATER_SECTION(name, keys, off, help) { name, keys, LEN(keys), LATER, off, help }
-#define DIALECT(name, help) { name, NULL, 0, LATER, NULL, help }
+#define WEB(field) AT(struct web_read, field)
+static const struct key webserver_keys[] = {
+	TEXT("upstream", WEB(upstream), NULL,
+	    "Where every request goes: an address, or the name of one of [upstreams]."),
+	SUB("routes", K_TABLES, NOW, SEC_WEB_ROUTE, "Several, instead."),
+	SUB("statics", K_OWN, NOW, SEC_ROOT,
+	    "{ \"/path/*\" = \"directory\" }: files, looked for before all routes."),
+};
+
+static const struct key web_route_keys[] = {
+	TEXT("path", WEB(path), NULL, "The path starts with this text; a * at its end is ignored."),
+	TEXT("upstream", WEB(upstream), NULL, "An address, or the name of one of [upstreams]."),
+	FLAG("strip_path", WEB(strip), "false", "The upstream sees the path without that."),
+};
+
+static const struct key hosts_keys[] = {
+	TEXT("domain_name", WEB(domain), NULL, "Host of the site: it takes only its own hosts if "
+	    "there are several, or other routes. Where TLS is served: one of tls.domains."),
+	TEXT("user", WEB(user), NULL, "User that [processes] without one run as."),
+	TEXT("envfile", WEB(envfile), NULL, "Envfile of [processes] without one."),
+};
+
+#define SITE(field) AT(struct site_read, field)
+static const struct key sites_keys[] = {
+	TEXT("name", SITE(name), NULL, "Its name; the hostname if not said."),
+	TEXT("hostname", SITE(hostname), NULL,
+	    "Its host; the first site of a port takes all that no other one does."),
+	KEY("port", K_INT, SITE(port), NULL, 1, PORT_MAX,
+	    "Port to listen on, at every interface unless [server] says where."),
+	PATH("static_dir", SITE(dir), "Files, served where no route takes the request."),
+	SUB("proxy", K_TABLE, NOW, SEC_SITE_PROXY, "Its routes."),
+};
+
+static const struct key site_proxy_keys[] = {
+	FLAG("enabled", SITE(enabled), "true", "false: none of this is used."),
+	SUB("upstreams", K_TABLES, NOW, SEC_SITE_UPSTREAM, "Backends."),
+	SUB("routes", K_TABLES, NOW, SEC_SITE_ROUTE, "What goes where: the longest path first."),
+	SUB("load_balancing", K_TABLE, NOW, SEC_SITE_BALANCE, "How a backend is picked."),
+	SUB("timeout", K_TABLE, NOW, SEC_SITE_TIMEOUT, "Of its routes."),
+	SUB("headers", K_TABLE, NOW, SEC_SITE_HEADERS, "Of requests upstream."),
+	SUB("health_check", K_TABLE, NOW, SEC_SITE_HEALTH, "Probes of its backends."),
+};
+
+static const struct key site_upstream_keys[] = {
+	TEXT("name", SITE(name), NULL, "Backends of one name are one upstream."),
+	TEXT("url", SITE(url), NULL, "Its address as http://, https://, ws:// or wss://."),
+	KEY("weight", K_INT, SITE(weight), "1", 1, WEIGHT_MAX,
+	    "Its share of the requests, with method weighted."),
+};
+
+static const struct key site_route_keys[] = {
+	TEXT("path", SITE(path), NULL, "The path starts with this text; a * at its end is ignored."),
+	TEXT("upstream", SITE(upstream), NULL, "Its upstream, or one of [upstreams]."),
+	FLAG("strip_prefix", SITE(strip), "false", "The upstream sees the path without that."),
+	FLAG("websocket", SITE(websocket), "false", "Let upgrades through; else 426."),
+};
+
+static const struct key site_balance_keys[] = {
+	WORDS("method", K_CHOICE, SITE(method), "round_robin",
+	    "round_robin weighted least_connections least_conn",
+	    "By turns, by weight at random, or where the fewest requests are."),
+};
+
+static const struct key site_timeout_keys[] = {
+	SECS("read", SITE(secs), NULL, "Longest silence of a backend, in seconds."),
+	SECS("write", SITE(secs), NULL, "Longest wait between two writes to it, in seconds."),
+};
+
+static const struct key site_headers_keys[] = {
+	FLAG("add_x_forwarded", SITE(flag), NULL,
+	    "Send X-Forwarded-For, -Proto, -Host, -Port and X-Real-IP; as middleware.forward_headers "
+	    "if not said."),
+	FLAG("add_forwarded", SITE(flag), NULL,
+	    "Send Forwarded (RFC 7239); as middleware.forwarded if not said."),
+	SUB("add", K_LINES, NOW, SEC_ROOT, "{ \"Name\" = \"value\" } set on the request upstream."),
+	SUB("remove", K_ANY, NOW, SEC_ROOT,
+	    "{ \"Name\" = true } or a list of names removed from it."),
+};
+
+static const struct key site_health_keys[] = {
+	FLAG("enabled", SITE(health), "true", "false: no probes."),
+	SECS("interval_seconds", SITE(secs), "10", "Time between probes."),
+	TEXT("path", SITE(path), NULL, "What to ask for; none: only connect."),
+};
+
+#define SECTION(name, keys, help) { name, keys, LEN(keys), NOW, NULL, help, NULL }
+#define SHARED_SECTION(name, keys, others, help) \
+	{ name, keys, LEN(keys), NOW, NULL, help, others }
 static const struct section sections[SECTIONS] = {
-	[SEC_ROOT] = LATER_SECTION("", root_keys, NULL, "Deployment keys of Fujin."),
+	[SEC_ROOT] = SHARED_SECTION("", root_keys, "app app_name version versions_to_keep "
+	    "requirements python_version build_command release_command distfile installation_mode "
+	    "skip_project_prop_install local_config_dir aliases hooks secrets",
+	    "Fujin's keys for deployment have no meaning here."),
 	[SEC_SERVER] = SECTION("server", server_keys, "Listening, limits, time."),
 	[SEC_UPSTREAM] = SECTION("upstreams.NAME", upstream_keys,
 	    "Backends that routes name: host and port, socket, url, or instances."),
@@ -10007,9 +10087,24 @@ static const struct section sections[SECTIONS] = {
 	[SEC_MIDDLEWARE] = SECTION("middleware", middleware_keys, "Switches for all routes."),
 	[SEC_LOG] = SECTION("log", log_keys, "What is written where."),
 	[SEC_ADMIN] = SECTION("admin", admin_keys, "Status, metrics, and `warp -s`."),
-	[SEC_WEBSERVER] = DIALECT("webserver", "Fujin's routes."),
-	[SEC_HOSTS] = DIALECT("hosts", "Fujin's hosts."),
-	[SEC_SITES] = DIALECT("sites", "BWS's sites."),
+	[SEC_WEBSERVER] = SHARED_SECTION("webserver", webserver_keys,
+	    "type certbot_email", "Fujin's routes."),
+	[SEC_WEB_ROUTE] = SECTION("webserver.routes", web_route_keys,
+	    "In order: the first whose path fits takes the request."),
+	[SEC_HOSTS] = SHARED_SECTION("hosts", hosts_keys,
+	    "ip ssh_port key_filename password_env apps_dir", "Fujin's hosts."),
+	[SEC_SITES] = SECTION("sites", sites_keys, "BWS's sites; or [sites.proxy] alone, for one."),
+	[SEC_SITE_PROXY] = SECTION("sites.proxy", site_proxy_keys, "What a site passes on."),
+	[SEC_SITE_UPSTREAM] = SECTION("sites.proxy.upstreams", site_upstream_keys, "A backend."),
+	[SEC_SITE_ROUTE] = SECTION("sites.proxy.routes", site_route_keys, "One path."),
+	[SEC_SITE_BALANCE] = SECTION("sites.proxy.load_balancing", site_balance_keys,
+	    "For all upstreams of the site."),
+	[SEC_SITE_TIMEOUT] = SECTION("sites.proxy.timeout", site_timeout_keys,
+	    "For all routes of the site."),
+	[SEC_SITE_HEADERS] = SECTION("sites.proxy.headers", site_headers_keys,
+	    "For all routes of the site."),
+	[SEC_SITE_HEALTH] = SECTION("sites.proxy.health_check", site_health_keys,
+	    "For all upstreams of the site."),
 	[SEC_FASTROUTER] = SECTION("fastrouter", router_keys,
 	    "uWSGI's FastRouter, or several ([[fastrouter]]): uwsgi packets go to the node that "
 	    "their key has. Names are uWSGI's without fastrouter-."),
@@ -10045,8 +10140,8 @@ section_word(enum section_id id)
 static bool
 section_has_env(enum section_id id)
 {
-	return id != SEC_ROOT && id != SEC_ROUTE && id != SEC_FASTROUTER &&
-	    id != SEC_SHARED_SOCKETS && !strchr(sections[id].name, '.');
+	return id != SEC_ROOT && id != SEC_ROUTE && id != SEC_HOSTS && id != SEC_SITES &&
+	    id != SEC_FASTROUTER && id != SEC_SHARED_SOCKETS && !strchr(sections[id].name, '.');
 }
 
 /* ==== hints ==================================================================
@@ -10164,7 +10259,8 @@ conf_path(struct conf *c, struct slice path)
 static bool
 key_hides(const struct key *k)
 {
-	return k->kind == K_SECRET || k->kind == K_USERS || k->kind == K_FIELDS;
+	return k->kind == K_SECRET || k->kind == K_USERS || k->kind == K_FIELDS ||
+	    k->kind == K_LINES;
 }
 
 /* What the operator wrote, in words. */
@@ -10878,7 +10974,8 @@ env_name(struct arena *a, enum section_id id, const struct key *k)
 	return name;
 }
 
-/* Refuses an unknown key: which one was meant, or where does it belong? */
+/* Refuses an unknown key: which one was meant, or where does it belong? A key of
+ * another program is only noted. */
 static void
 key_unknown(struct reader *r, enum section_id id, const struct toml *v)
 {
@@ -10886,6 +10983,10 @@ key_unknown(struct reader *r, enum section_id id, const struct toml *v)
 	bool top = id == SEC_ROOT;
 	const char *hint;
 
+	if (sections[id].others && near_find(&near, sections[id].others) >= 0) {
+		r->ignored = r->ignored ? r->ignored : v;
+		return;
+	}
 	for (enum section_id s = SEC_SERVER; top && s < SECTIONS; s++)
 		near_offer(&near, section_word(s));
 	for (size_t i = 0; i < sections[id].n; i++)
@@ -11303,8 +11404,8 @@ protocol_read(struct reader *r, struct upstream *up, const struct toml *table)
 		if (a->scheme == SCHEME_NONE)
 			a->scheme = up->protocol == PROTOCOL_HTTP ? SCHEME_NONE : schemes[up->protocol];
 		else if ((said || cgi) && a->scheme != schemes[up->protocol])
-			table_error(r, table, "protocol is %s, but the url of %s says another one",
-			    cgi ? "uwsgi or fastcgi" : "http or https", a->text);
+			complain(r, DIAG_ERROR, said ? "protocol" : NULL, said ? NULL : table, "the url of %s "
+			    "says another one", a->text);
 	}
 	if (cgi && (up->protocol == PROTOCOL_UWSGI || !toml_get(table, "keepalive")))
 		up->keepalive = 0; /* one request a connection; php-fpm's idle ones hold a process */
@@ -12499,7 +12600,8 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 		return;
 	}
 	r->table = t;
-	section_read(r, SEC_ROUTE, "routes", t, &rr);
+	r->where = t->key.n > 0 ? t->key.p : "routes"; /* of a dialect */
+	section_read(r, SEC_ROUTE, r->where, t, &rr);
 	route_host(r, &rr);
 	route_path(r, &rr);
 	route_methods(r, &rr);
@@ -12903,11 +13005,698 @@ routers_check(struct reader *r)
 	}
 }
 
+/* ==== dialects ===============================================================
+ * Owns    nothing: what it makes is in the configuration's tree.
+ * Offers  dialects_lower.
+ * Calls   base, arena, diag, toml, json, hints, values. Fujin's [webserver] and
+ *         [[hosts]], and BWS's [[sites]], become native sections in the tree, each
+ *         value at its own place in the file, before anything reads those. */
+
+#define API_HEALTH "/api/health"
+#define API_CONFIG "/api/config"
+
+/* Adds a copy of v to a table or a list. What is in it is shared: nothing may be
+ * added behind it. */
+static struct toml *
+node_add(struct reader *r, struct toml *to, const char *key, const struct toml *v)
+{
+	struct toml *copy = arena_alloc(r->a, sizeof *copy);
+
+	*copy = *v;
+	copy->key = slice_of(key);
+	copy->next = NULL;
+	*(to->last ? &to->last->next : &to->first) = copy;
+	to->last = copy;
+	to->count++;
+	return copy;
+}
+
+/* Adds an empty value, said where `at` is. */
+static struct toml *
+node_new(struct reader *r, struct toml *to, const char *key, enum toml_kind kind,
+    const struct toml *at)
+{
+	return node_add(r, to, key, &(struct toml){ .kind = kind, .text = S(""), .line = at->line,
+	    .col = at->col, .vline = at->vline, .vcol = at->vcol });
+}
+
+static void
+node_string(struct reader *r, struct toml *to, const char *key, struct slice text,
+    const struct toml *at)
+{
+	node_new(r, to, key, TOML_STRING, at)->text = text;
+}
+
+/* Adds a copy of v in front of what may be shared. */
+static void
+node_first(struct reader *r, struct toml *to, const char *key, const struct toml *v)
+{
+	struct toml *copy = arena_alloc(r->a, sizeof *copy);
+
+	*copy = *v;
+	copy->key = slice_of(key);
+	copy->next = to->first;
+	to->first = copy;
+	to->count++;
+}
+
+/* Copies values under their native names: names holds one behind the other. */
+static void
+nodes_copy(struct reader *r, struct toml *to, const struct toml *from, const char *const *names)
+{
+	const struct toml *v;
+
+	for (; *names; names += 2)
+		if ((v = toml_get(from, names[0])))
+			node_add(r, to, names[1], v);
+}
+
+/* The native section of that name, made if there is none. One of another kind is
+ * refused later. */
+static struct toml *
+native(struct reader *r, const char *name, enum toml_kind kind, const struct toml *at)
+{
+	struct toml *v = toml_find(r->conf->tree, slice_of(name)), none = { .kind = TOML_TABLE };
+
+	return v && v->kind == kind ? v : node_new(r, v ? &none : r->conf->tree, name, kind, at);
+}
+
+/* Appends copies of routes, with these conditions as well; NULL: none. */
+static void
+routes_put(struct reader *r, struct toml *to, const struct toml *routes, const struct toml *host,
+    const struct toml *port)
+{
+	struct toml *copy;
+
+	for (const struct toml *v = routes->first; v; v = v->next) {
+		copy = node_add(r, to, v->key.p, v);
+		if (host)
+			node_first(r, copy, "host", host);
+		if (port)
+			node_first(r, copy, "port", port);
+	}
+}
+
+/* A name that no upstream has: name, or with a number. */
+static const char *
+name_free(struct reader *r, const struct toml *ups, const char *name)
+{
+	const char *text = name;
+
+	for (int i = 2; toml_get(ups, text); i++)
+		text = arena_fmt(r->a, "%s-%d", name, i);
+	return text;
+}
+
+/* Does every member of list, in the section, stand in a table of its own? */
+static bool
+tables_only(struct reader *r, const struct toml *list, const char *section)
+{
+	const struct toml *bad = list->kind == TOML_ARRAY ? NULL : list;
+
+	for (const struct toml *v = list->first; v && !bad; v = v->next)
+		bad = v->kind == TOML_TABLE ? NULL : v;
+	return !bad || table_error(r, bad, "expected [[%s]], got %s", section,
+	    value_text(r->a, bad));
+}
+
+/* The path that a route of another program is for: read, into `path`, at table t. */
+static bool
+path_ok(struct reader *r, const struct toml *t, struct slice path)
+{
+	const struct toml *v = toml_get(t, "path");
+
+	if (!v)
+		return table_error(r, t, "path is missing");
+	return !path.p || slice_starts(path, S("/")) ||
+	    value_error(r, "path", v, "a path starts with '/', got %s", value_text(r->a, v));
+}
+
+/* ---- Fujin ---- */
+
+/* Name of the upstream that text names, or is the address of; one is made if there is
+ * none. */
+static struct slice
+web_upstream(struct reader *r, struct slice text, const struct toml *at)
+{
+	struct toml *ups = native(r, "upstreams", TOML_TABLE, at), *up = toml_find(ups, text), *in;
+	struct slice base = text;
+	const struct toml *url;
+	const char *slash;
+
+	for (struct toml *v = ups->first; v && !up; v = v->next)
+		if ((url = toml_get(v, "url")) && slice_eq(url->text, text))
+			up = v;
+	if (up)
+		return up->key;
+	while (base.n > 1 && base.p[base.n - 1] == '/')
+		base.n--;
+	slash = base.n > 0 ? memrchr(base.p, '/', base.n) : NULL;
+	base = slash ? slice_from(base, (size_t)(slash - base.p) + 1) : base;
+	in = node_new(r, ups, name_free(r, ups, arena_dup(r->a, base).p), TOML_TABLE, at);
+	node_string(r, in, "url", text, at);
+	return in->key;
+}
+
+/* A prefix that is a directory of files. */
+static void
+web_static(struct reader *r, const struct toml *v, struct toml *routes)
+{
+	struct toml *out = node_new(r, routes, "webserver.statics", TOML_TABLE, v);
+
+	if (v->kind != TOML_STRING)
+		value_error(r, "statics", v, "expected a directory, got %s", value_text(r->a, v));
+	if (!slice_starts(v->key, S("/")))
+		table_error(r, v, "statics: a path starts with '/', got \"%s\"", v->key.p);
+	node_string(r, out, "path_prefix", v->key, v);
+	node_add(r, out, "static_dir", v);
+	node_new(r, out, "strip_prefix", TOML_BOOLEAN, v)->boolean = true;
+}
+
+static void
+web_route(struct reader *r, const struct toml *v, int number, struct toml *routes)
+{
+	static const char *const names[] = { "path", "path_prefix", "strip_path", "strip_prefix", NULL };
+	struct toml *out = node_new(r, routes, "webserver.routes", TOML_TABLE, v);
+	const struct toml *said = toml_get(v, "upstream");
+	struct web_read w = { .upstream = { NULL, 0 } };
+
+	r->where = arena_fmt(r->a, "webserver.routes %d", number);
+	r->table = v;
+	section_read(r, SEC_WEB_ROUTE, r->where, v, &w);
+	if (!said)
+		table_error(r, v, "upstream is missing");
+	else if (w.upstream.p && w.upstream.n == 0)
+		key_error(r, "upstream", "expected an address such as localhost:8000 or unix//path");
+	if (!path_ok(r, v, w.path) || w.upstream.n == 0)
+		return;
+	nodes_copy(r, out, v, names);
+	node_string(r, out, "upstream", web_upstream(r, w.upstream, said), said);
+}
+
+/* [webserver] to routes: files first. */
+static void
+web_lower(struct reader *r, const struct toml *t, struct toml *routes)
+{
+	const struct toml *list = toml_get(t, "routes"), *statics = toml_get(t, "statics"), *at;
+	struct web_read w = { .upstream = { NULL, 0 } };
+	int errors = r->conf->diags.errors, n = 0;
+	struct toml *out;
+
+	r->where = "webserver";
+	r->table = t;
+	if (t->kind != TOML_TABLE) {
+		table_error(r, t, "expected one [webserver], got %s", value_text(r->a, t));
+		return;
+	}
+	section_read(r, SEC_WEBSERVER, "webserver", t, &w);
+	if (w.upstream.p ? list != NULL : !list && !toml_get(t, "upstream"))
+		diag_add(&r->conf->diags, DIAG_ERROR, t->line, t->col, "Webserver %s",
+		    list ? "cannot have both 'upstream' and 'routes' configured"
+		    : "must have either 'upstream' or 'routes' configured");
+	for (const struct toml *v = statics && statics->kind == TOML_TABLE ? statics->first : NULL;
+	    v; v = v->next)
+		web_static(r, v, routes);
+	if (r->conf->diags.errors > errors)
+		return;
+	if (w.upstream.p) {
+		at = toml_get(t, "upstream") ? toml_get(t, "upstream") : t;
+		out = node_new(r, routes, "webserver", TOML_TABLE, at);
+		node_string(r, out, "upstream", web_upstream(r, w.upstream, at), at);
+	}
+	for (const struct toml *v = list ? list->first : NULL; v; v = v->next)
+		web_route(r, v, ++n, routes);
+}
+
+/* Gives every process that has none the key of a host. */
+static void
+processes_give(struct reader *r, const char *key, const struct toml *v)
+{
+	struct toml *all = toml_find(r->conf->tree, S("processes"));
+
+	for (struct toml *p = all ? all->first : NULL; p; p = p->next)
+		if (p->kind == TOML_TABLE && !toml_get(p, key))
+			node_add(r, p, key, v);
+}
+
+/* What all hosts say of key; they cannot differ, as processes run once. */
+static const struct toml *
+hosts_said(struct reader *r, const struct toml *hosts, const char *key)
+{
+	const struct toml *said = NULL, *v;
+
+	for (const struct toml *h = hosts->first; h; h = h->next) {
+		if (!(v = toml_get(h, key)))
+			continue;
+		if (said && !slice_eq(said->text, v->text))
+			value_error(r, key, v, "line %u says \"%s\": the processes run once, so hosts "
+			    "cannot differ in this", said->line, said->text.p);
+		said = said ? said : v;
+	}
+	return said;
+}
+
+/* Where TLS is served without a certificate, the domains need one. */
+static void
+domains_give(struct reader *r, const struct toml *hosts)
+{
+	static const char *const own[] = { "cert", "certs", "domains" };
+	const struct toml *server = toml_get(r->conf->tree, "server"), *v;
+	const struct toml *at = toml_get(server, "https_port") ? toml_get(server, "https_port")
+	    : toml_get(server, "https_listen");
+	struct toml *tls = toml_find(r->conf->tree, S("tls")), *list;
+
+	if (!tls && !at && !getenv(ENV_PREFIX "HTTPS_PORT"))
+		return;
+	tls = native(r, "tls", TOML_TABLE, at ? at : hosts);
+	for (size_t i = 0; i < LEN(own); i++)
+		if (toml_get(tls, own[i]))
+			return;
+	list = node_new(r, tls, "domains", TOML_ARRAY, hosts);
+	for (const struct toml *h = hosts->first; h; h = h->next)
+		if ((v = toml_get(h, "domain_name")))
+			node_add(r, list, "", v);
+}
+
+/* [[hosts]]: of processes, certificates, and the routes of [webserver], which take
+ * only these hosts if there are several of them, or other routes. */
+static void
+hosts_lower(struct reader *r, const struct toml *hosts, struct toml *routes, bool others)
+{
+	static const char *const keys[] = { "user", "envfile" };
+	struct toml list = { .kind = TOML_ARRAY };
+	const struct toml *v;
+	int n = 0, errors = r->conf->diags.errors;
+
+	r->where = "hosts";
+	if (!tables_only(r, hosts, "hosts"))
+		return;
+	for (const struct toml *h = hosts->first; h; h = h->next) {
+		struct web_read w = { .domain = S("") };
+		section_read(r, SEC_HOSTS, "hosts", h, &w);
+		n += toml_get(h, "domain_name") != NULL;
+	}
+	for (size_t i = 0; i < LEN(keys) && r->conf->diags.errors == errors; i++)
+		if ((v = hosts_said(r, hosts, keys[i])))
+			processes_give(r, keys[i], v);
+	if (r->conf->diags.errors > errors || n == 0)
+		return;
+	domains_give(r, hosts);
+	for (const struct toml *h = hosts->first; h && (n > 1 || others); h = h->next)
+		if ((v = toml_get(h, "domain_name")))
+			routes_put(r, &list, routes, v, NULL);
+	if (n > 1 || others)
+		*routes = list;
+}
+
+/* ---- BWS ---- */
+
+/* The site's upstream of that name, made if there is none. Sites may have the same
+ * names. */
+static struct toml *
+site_pool(struct reader *r, struct site *s, struct slice name, const struct toml *at)
+{
+	static const char *const balance[] = { "method", "strategy", NULL };
+	static const char *const health[] = { "interval_seconds", "interval_secs", "path", "path", NULL };
+	struct toml *ups = native(r, "upstreams", TOML_TABLE, at), *up = toml_find(s->pools, name);
+	const struct toml *probes = toml_get(s->proxy, "health_check");
+	const char *free = name.p;
+
+	if (up)
+		return toml_find(ups, up->text);
+	if (toml_find(ups, name))
+		free = name_free(r, ups, arena_fmt(r->a, "%s@%s", name.p, s->is.name.p));
+	node_string(r, s->pools, name.p, slice_of(free), at);
+	up = node_new(r, ups, free, TOML_TABLE, at);
+	nodes_copy(r, up, toml_get(s->proxy, "load_balancing"), balance);
+	node_new(r, up, "instances", TOML_ARRAY, at);
+	if (probes && s->is.health)
+		nodes_copy(r, node_new(r, up, "health", TOML_TABLE, probes), probes, health);
+	return up;
+}
+
+static void
+site_upstream(struct reader *r, struct site *s, const struct toml *v)
+{
+	static const char *const plain[] = { "url", "url", NULL };
+	static const char *const weighted[] = { "url", "url", "weight", "weight", NULL };
+	const struct toml *said = toml_get(toml_get(s->proxy, "load_balancing"), "method");
+	struct site_read is = { .name = S("") };
+	struct toml *pool;
+
+	r->where = "sites.proxy.upstreams";
+	section_read(r, SEC_SITE_UPSTREAM, r->where, v, &is);
+	if (is.name.n == 0 || is.url.n == 0) {
+		table_error(r, v, "%s is missing", is.name.n == 0 ? "name" : "url");
+		return;
+	}
+	pool = site_pool(r, s, is.name, v);
+	nodes_copy(r, node_new(r, toml_find(pool, S("instances")), "", TOML_TABLE, v), v,
+	    said && slice_eq(said->text, S("weighted")) ? weighted : plain);
+}
+
+/* headers.add and headers.remove. */
+static void
+site_headers(struct reader *r, const struct toml *headers, struct toml *out)
+{
+	const struct toml *add = toml_get(headers, "add"), *remove = toml_get(headers, "remove");
+	struct toml *list, *pair;
+
+	r->where = "sites.proxy.headers";
+	if (add && add->kind != TOML_TABLE)
+		value_error(r, "add", add, "expected a table of header fields");
+	list = add ? node_new(r, out, "add_headers", TOML_ARRAY, add) : NULL;
+	for (const struct toml *v = list ? add->first : NULL; v; v = v->next) {
+		pair = node_new(r, list, "", TOML_TABLE, v);
+		node_string(r, pair, "name", v->key, v);
+		node_add(r, pair, "value", v);
+	}
+	if (!remove)
+		return;
+	list = node_add(r, out, "remove_headers", remove);
+	if (remove->kind != TOML_TABLE)
+		return; /* a list of names, or refused as one */
+	*list = (struct toml){ .kind = TOML_ARRAY, .key = list->key, .line = remove->line };
+	for (const struct toml *v = remove->first; v; v = v->next)
+		if (v->kind != TOML_BOOLEAN)
+			value_error(r, "remove", v, "expected true or false, got %s",
+			    value_text(r->a, v));
+		else if (v->boolean)
+			node_string(r, list, "", v->key, v);
+}
+
+/* The native upstream that a route of the site names: one of the site, or of
+ * [upstreams]. */
+static struct slice
+site_target(struct reader *r, const struct site *s, struct slice name)
+{
+	const struct toml *ups = toml_get(r->conf->tree, "upstreams"), *lists[] = { s->pools, ups };
+	struct near near = { .word = name };
+	struct toml *pool = toml_find(s->pools, name);
+
+	if (pool)
+		return pool->text;
+	if (ups && toml_find(ups, name))
+		return name;
+	for (size_t i = 0; i < LEN(lists); i++)
+		for (const struct toml *v = lists[i] ? lists[i]->first : NULL; v; v = v->next)
+			near_offer(&near, v->key);
+	key_error(r, "upstream", "the site has no upstream \"%s\"%s", name.p, near_text(r->a, &near));
+	return name;
+}
+
+static void
+site_route(struct reader *r, const struct site *s, const struct toml *v, struct toml *routes)
+{
+	static const char *const names[] = { "path", "path_prefix", "strip_prefix", "strip_prefix",
+		"websocket", "websocket", NULL };
+	static const char *const timeouts[] = { "read", "read_timeout_secs", "write",
+		"write_timeout_secs", NULL };
+	static const char *const switches[] = { "add_x_forwarded", "forward_headers",
+		"add_forwarded", "forwarded", NULL };
+	const struct toml *headers = toml_get(s->proxy, "headers"), *said = toml_get(v, "upstream");
+	struct toml *out = node_new(r, routes, "sites.proxy.routes", TOML_TABLE, v);
+	struct site_read is = { .path = { NULL, 0 } };
+
+	r->where = "sites.proxy.routes";
+	r->table = v;
+	section_read(r, SEC_SITE_ROUTE, r->where, v, &is);
+	if (path_ok(r, v, is.path) && !said)
+		table_error(r, v, "upstream is missing");
+	nodes_copy(r, out, v, names);
+	if (!toml_get(v, "websocket"))
+		node_new(r, out, "websocket", TOML_BOOLEAN, v);
+	if (is.upstream.p)
+		node_string(r, out, "upstream", site_target(r, s, is.upstream), said);
+	nodes_copy(r, out, toml_get(s->proxy, "timeout"), timeouts);
+	nodes_copy(r, out, headers, switches);
+	site_headers(r, headers, out);
+}
+
+/* Bytes of the prefix that a route is for; 0: none is said. */
+static size_t
+path_length(const struct toml *route)
+{
+	const struct toml *path = toml_get(route, "path");
+	struct slice s = path ? path->text : S("");
+
+	return s.n - slice_ends(s, S("*"));
+}
+
+/* Sorts the routes of s, the longest path first. */
+static void
+site_sort(struct reader *r, struct site *s)
+{
+	const struct toml *list = toml_get(s->proxy, "routes"), *v;
+	int i;
+
+	s->routes = arena_alloc(r->a, (list ? list->count : 0) * sizeof *s->routes);
+	for (v = list && list->kind == TOML_ARRAY ? list->first : NULL; v; v = v->next) {
+		for (i = s->n_routes++; i > 0 && path_length(s->routes[i - 1]) < path_length(v); i--)
+			s->routes[i] = s->routes[i - 1];
+		s->routes[i] = v;
+		s->all |= path_length(v) == 1;
+	}
+}
+
+/* A route to warp's own answer, unless the site has one for that path. */
+static void
+site_api(struct reader *r, const struct site *s, const char *path, struct slice body,
+    struct toml *routes)
+{
+	const struct toml *said;
+	struct toml *out, *respond;
+
+	for (int i = 0; i < s->n_routes; i++)
+		if ((said = toml_get(s->routes[i], "path")) && slice_eq(said->text, slice_of(path)))
+			return;
+	out = node_new(r, routes, "sites", TOML_TABLE, s->table);
+	node_string(r, out, "path_exact", slice_of(path), s->table);
+	respond = node_new(r, out, "respond", TOML_TABLE, s->table);
+	node_string(r, respond, "body", body, s->table);
+	node_string(r, respond, "content_type", S("application/json"), s->table);
+}
+
+/* All that the site does, in order, as routes without its host and port. */
+static void
+site_lower(struct reader *r, struct site *s, struct slice config, struct toml *routes)
+{
+	const struct toml *ups = toml_get(s->proxy, "upstreams"), *dir = toml_get(s->table, "static_dir");
+	struct toml *out;
+
+	for (const struct toml *v = ups && ups->kind == TOML_ARRAY ? ups->first : NULL; v; v = v->next)
+		site_upstream(r, s, v);
+	site_sort(r, s);
+	site_api(r, s, API_HEALTH, S("{\"status\":\"ok\"}\n"), routes);
+	site_api(r, s, API_CONFIG, config, routes);
+	for (int i = 0; i < s->n_routes; i++)
+		site_route(r, s, s->routes[i], routes);
+	if (!dir && s->all)
+		return; /* nothing is left over */
+	out = node_new(r, routes, "sites", TOML_TABLE, dir ? dir : s->table);
+	if (dir)
+		node_add(r, out, "static_dir", dir);
+	else
+		node_new(r, node_new(r, out, "respond", TOML_TABLE, s->table), "status",
+		    TOML_INTEGER, s->table)->integer = 404;
+}
+
+/* Names, hosts and ports of all sites, for /api/config. */
+static struct slice
+sites_config(struct reader *r, const struct site *s, int n)
+{
+	struct json_out o = { .lines = 0 };
+	char *text = NULL;
+	size_t bytes = 0;
+	struct slice out;
+
+	if (!(o.to = open_memstream(&text, &bytes)))
+		die_memory();
+	json_open(&o, '{');
+	json_key(&o, S("sites"));
+	json_open(&o, '[');
+	for (; n > 0; n--, s++) {
+		json_item(&o);
+		json_open(&o, '{');
+		json_key(&o, S("name"));
+		json_quote(o.to, s->is.name);
+		json_key(&o, S("hostname"));
+		json_quote(o.to, s->is.hostname);
+		if (s->is.port > 0)
+			json_key(&o, S("port"));
+		if (s->is.port > 0)
+			fprintf(o.to, "%u", s->is.port);
+		json_close(&o, '}');
+	}
+	json_close(&o, ']');
+	json_close(&o, '}');
+	fputc('\n', o.to);
+	fclose(o.to);
+	out = arena_dup(r->a, (struct slice){ text, bytes });
+	free(text);
+	return out;
+}
+
+/* Listens on a site's port, unless [server] says where. */
+static void
+site_listen(struct reader *r, const struct toml *port)
+{
+	struct toml *server = native(r, "server", TOML_TABLE, port), *list, lone;
+	static const char *const ports[] = { "http_port", "https_port" };
+	static const char *const lists[] = { "listen", "https_listen" };
+	struct slice end = slice_of(arena_fmt(r->a, ":%lld", (long long)port->integer));
+	const struct toml *v;
+
+	for (size_t i = 0; i < LEN(ports); i++) {
+		if ((v = toml_get(server, ports[i])) && v->integer == port->integer)
+			return;
+		v = toml_get(server, lists[i]);
+		if (v && slice_ends(v->text, end))
+			return;
+		for (v = v ? v->first : NULL; v; v = v->next)
+			if (slice_ends(v->text, end))
+				return;
+	}
+	if (!(list = toml_find(server, S("listen"))))
+		list = node_new(r, server, "listen", TOML_ARRAY, port);
+	if (list->kind == TOML_STRING) {
+		lone = *list;
+		list->kind = TOML_ARRAY;
+		node_add(r, list, "", &lone);
+	}
+	node_string(r, list, "", end, port);
+}
+
+/* Reads a site; checks it against those before it. */
+static void
+site_read(struct reader *r, struct site *s, const struct toml *t, const struct site *first)
+{
+	const struct toml *proxy = toml_get(t, "proxy");
+	bool host;
+
+	*s = (struct site){ .table = t, .is = { .enabled = true, .health = true } };
+	r->where = "sites";
+	section_read(r, SEC_SITES, "sites", t, &s->is);
+	s->pools = arena_alloc(r->a, sizeof *s->pools);
+	*s->pools = (struct toml){ .kind = TOML_TABLE };
+	s->proxy = proxy && proxy->kind == TOML_TABLE && s->is.enabled ? proxy : NULL;
+	s->is.name = s->is.name.n > 0 ? s->is.name : s->is.hostname.n > 0 ? s->is.hostname : S("site");
+	host = s->is.hostname.n > 0;
+	for (const struct site *o = first; o < s; o++) {
+		if ((o->is.port == 0) != (s->is.port == 0)) {
+			table_error(r, o->is.port ? t : o->table, "port is missing: another site has one");
+			return;
+		}
+		if (o->is.port != s->is.port)
+			continue;
+		if (!host || slice_ieq(o->is.hostname, s->is.hostname)) {
+			table_error(r, t, "the site at line %u has that port%s", o->table->line,
+			    host ? " and hostname" : ": hostname is missing");
+			return;
+		}
+	}
+}
+
+/* Sites of one port are told apart by host; the first also takes all other hosts. */
+static void
+sites_put(struct reader *r, const struct site *all, const struct toml *made, int n,
+    struct toml *routes)
+{
+	for (int i = 0; i < n; i++) {
+		const struct toml *port = toml_get(all[i].table, "port");
+		bool wild = false, later = false;
+
+		for (int k = 0; k < n; k++) {
+			bool same = k != i && all[k].is.port == all[i].is.port;
+			later |= same && k < i;
+			wild |= same && slice_starts(all[k].is.hostname, S("*"));
+		}
+		if (later)
+			continue; /* with the first of its port */
+		if (port)
+			site_listen(r, port);
+		if (wild) /* may not take what is the first one's by name */
+			routes_put(r, routes, &made[i], toml_get(all[i].table, "hostname"), port);
+		for (int k = i + 1; k < n; k++)
+			if (all[k].is.port == all[i].is.port)
+				routes_put(r, routes, &made[k], toml_get(all[k].table, "hostname"), port);
+		routes_put(r, routes, &made[i], NULL, port);
+	}
+}
+
+/* [[sites]], or [sites.proxy] alone, to routes. */
+static void
+sites_lower(struct reader *r, const struct toml *sites, struct toml *routes)
+{
+	bool lone = sites->kind == TOML_TABLE;
+	int n = lone ? 1 : (int)sites->count, errors = r->conf->diags.errors;
+	struct site *all = arena_alloc(r->a, (size_t)n * sizeof *all), *s = all;
+	struct toml *made = arena_alloc(r->a, (size_t)n * sizeof *made);
+	struct slice config;
+
+	r->where = "";
+	if (!lone && !tables_only(r, sites, "sites"))
+		return;
+	for (const struct toml *t = lone ? sites : sites->first; t; t = lone ? NULL : t->next)
+		site_read(r, s++, t, all);
+	if (r->conf->diags.errors > errors)
+		return;
+	config = sites_config(r, all, n);
+	for (int i = 0; i < n; i++) {
+		made[i] = (struct toml){ .kind = TOML_ARRAY };
+		site_lower(r, &all[i], config, &made[i]);
+	}
+	if (r->conf->diags.errors == errors)
+		sites_put(r, all, made, n, routes);
+}
+
+/* ---- all ---- */
+
+/* Makes native sections of those of other programs; routes are in the order in which
+ * their sections begin. */
+static void
+dialects_lower(struct reader *r)
+{
+	struct toml *tree = r->conf->tree, *old = toml_find(tree, S("routes"));
+	struct toml all = { .kind = TOML_ARRAY }, web = all;
+	const struct toml *hosts = toml_get(tree, "hosts"), *sites = toml_get(tree, "sites");
+	int errors = r->conf->diags.errors;
+
+	if (getenv(ENV_PREFIX "WEBSERVER_UPSTREAM"))
+		native(r, "webserver", TOML_TABLE, tree);
+	if (!hosts && !sites && !toml_get(tree, "webserver"))
+		return;
+	if (old && old->kind != TOML_ARRAY)
+		return; /* refused later */
+	for (struct toml *v = tree->first; v; v = v->next) {
+		if (slice_eq(v->key, S("webserver"))) {
+			web_lower(r, v, &web);
+			if (hosts)
+				hosts_lower(r, hosts, &web, old || sites);
+			routes_put(r, &all, &web, NULL, NULL);
+		} else if (v == sites)
+			sites_lower(r, v, &all);
+		else if (v == old)
+			routes_put(r, &all, v, NULL, NULL);
+	}
+	if (hosts && !toml_get(tree, "webserver"))
+		hosts_lower(r, hosts, &web, false);
+	if (!old && all.count > 0)
+		old = node_new(r, tree, "routes", TOML_ARRAY, all.first);
+	if (old && r->conf->diags.errors == errors) {
+		old->first = all.first;
+		old->last = all.last;
+		old->count = all.count;
+	}
+	r->where = "";
+	r->table = NULL;
+}
+
 /* ==== conf ===================================================================
  * Owns    nothing: the caller owns a configuration.
  * Offers  conf_load, conf_simple, conf_free.
  * Calls   base, arena, walk, diag, toml, path, addr, pgmsg, resp, route, x509, certs, keys,
- *         hints, values, upstreams, processes, routes, fastrouter. */
+ *         hints, values, upstreams, processes, routes, fastrouter, dialects. */
 
 #define HTTPS_PORT 443
 
@@ -13445,6 +14234,9 @@ conf_warn(struct reader *r)
 			diag_add(&c->diags, DIAG_WARNING, rs[i].line, 1, "this route is never "
 			    "reached: the one at line %u takes all that it could", rs[k].line);
 	}
+	if (r->ignored)
+		diag_add(&c->diags, DIAG_WARNING, r->ignored->line, r->ignored->col,
+		    "keys of another program's, such as %s, are ignored", r->ignored->key.p);
 	if (r->secret && c->file && stat(c->file, &st) == 0 && (st.st_mode & S_IROTH))
 		value_warn(r, r->secret, "this secret is readable by others; chmod 640, or use "
 		    "env:NAME or file:/path");
@@ -13627,6 +14419,7 @@ conf_load(const char *file)
 		diags_sort(&c->diags);
 		return c;
 	}
+	dialects_lower(&r);
 	conf_read(&r, NULL);
 	upstreams_read(&r, toml_get(c->tree, "upstreams"));
 	processes_read(&r);
@@ -13703,6 +14496,8 @@ conf_print_keys(FILE *to)
 
 		if (s->n == 0)
 			fprintf(to, "[%s]  (later)\n        %s\n", s->name, s->help);
+		if (s->others)
+			fprintf(to, "[%s]  (ignored)\n        %s\n", s->name, s->others);
 		for (size_t i = 0; i < s->n; i++) {
 			const struct key *k = &s->keys[i];
 			const char *env = env_name(&a, id, k);
@@ -13740,6 +14535,8 @@ conf_print_man(FILE *to)
 		                      : "\"Before any section\"");
 		man_line(to, *s->help ? s->help : "Not supported yet.");
 		fputs(*s->help && s->when != NOW ? "Not supported yet.\n" : "", to);
+		if (s->others)
+			man_line(to, arena_fmt(&a, "Accepted and ignored: %s.", s->others));
 		for (size_t i = 0; i < s->n; i++) {
 			const struct key *k = &s->keys[i];
 			const char *env = env_name(&a, id, k), *kind = kind_text(&a, k);
@@ -29631,8 +30428,8 @@ conn_request(struct conn *c)
 }
 
 static const struct front fronts[LISTENER_KINDS] = {
-	[LISTEN_HTTP] = { http_parse, conn_refuse, gate_enter },
-	[LISTEN_ADMIN] = { http_parse, conn_refuse, admin_enter },
+	[LISTEN_HTTP] = { http_parse, conn_refuse, gate_enter, NULL },
+	[LISTEN_ADMIN] = { http_parse, conn_refuse, admin_enter, NULL },
 };
 
 /* c has more requests: other connections come first. */

@@ -1439,7 +1439,7 @@ enum { KEYS_SPOILT = 3 /* the target, Location, Content-Location */ };
 
 enum key_kind {
 	K_BOOL, K_INT, K_BYTES, K_SECS, K_MODE, K_CHOICE, K_SINK, K_SIGNAL, K_TEXT, K_SECRET, K_PATH,
-	K_TEXTS, K_NAMES_OF_FILES, K_TYPES, K_ADDRS, K_CIDRS, K_NAMES, K_FIELDS, K_MATCHES, K_PAIRS, K_USERS, K_ENV, K_STATUSES,
+	K_TEXTS, K_NAMES_OF_FILES, K_TYPES, K_ADDRS, K_CIDRS, K_NAMES, K_FIELDS, K_LINES, K_MATCHES, K_PAIRS, K_USERS, K_ENV, K_STATUSES,
 	K_WORDS, K_SOCKETS, K_NODES, K_MAP,
 	K_TABLE, K_TABLES, K_OWN, K_ANY, KINDS
 };
@@ -1454,7 +1454,9 @@ enum section_id {
 	SEC_ROOT, SEC_SERVER, SEC_UPSTREAM, SEC_INSTANCE, SEC_UPSTREAM_TLS, SEC_HEALTH,
 	SEC_UPSTREAM_PROCESS, SEC_PROCESS, SEC_LIMITS, SEC_ROUTE, SEC_RESPOND, SEC_RATE, SEC_TLS,
 	SEC_CERT, SEC_EAB, SEC_CACHE, SEC_POSTGRES, SEC_MIDDLEWARE, SEC_LOG, SEC_ADMIN,
-	SEC_WEBSERVER, SEC_HOSTS, SEC_SITES, SEC_FASTROUTER, SEC_SHARED_SOCKETS, SECTIONS
+	SEC_WEBSERVER, SEC_WEB_ROUTE, SEC_HOSTS, SEC_SITES, SEC_SITE_PROXY, SEC_SITE_UPSTREAM,
+	SEC_SITE_ROUTE, SEC_SITE_BALANCE, SEC_SITE_TIMEOUT, SEC_SITE_HEADERS, SEC_SITE_HEALTH,
+	SEC_FASTROUTER, SEC_SHARED_SOCKETS, SECTIONS
 };
 
 struct key {
@@ -1523,6 +1525,21 @@ struct router_read {
 	uint32_t ignored_number;
 };
 
+/* Values of Fujin's sections: which those of a table are, and whether they are good. */
+struct web_read {
+	struct slice upstream, path, domain, user, envfile;
+	bool strip;
+};
+
+/* The same of BWS's; some are only looked at in the table itself. */
+struct site_read {
+	struct slice name, hostname, url, path, upstream;
+	uint32_t port, weight, secs;
+	const char *dir;
+	bool enabled, strip, websocket, flag, health;
+	int method;
+};
+
 struct admin_read {
 	struct addrs listen;
 	struct slice token, expose;
@@ -1537,6 +1554,7 @@ struct section {
 	enum key_when when;
 	const char *off;
 	const char *help;
+	const char *others; /* keys that are accepted and ignored, between blanks; or NULL */
 };
 
 /* ==== hints ============================================================== */
@@ -1556,6 +1574,7 @@ struct reader {
 	const struct toml *table; /* its table; NULL: none, or its keys are in origins */
 	const char *env;   /* the variable whose text is in hand; NULL: the file's */
 	const struct toml *secret; /* the first written in the file itself */
+	const struct toml *ignored; /* the first key of another program's */
 	struct trusted *trusted;
 };
 
@@ -1594,6 +1613,18 @@ struct words {
 struct process_list {
 	struct process_read *v; /* in the order of the file */
 	int n;
+};
+
+/* ==== dialects =========================================================== */
+
+/* A site of BWS, while it is made into routes. */
+struct site {
+	const struct toml *table, *proxy; /* proxy NULL: there is none, or it is off */
+	struct site_read is;
+	const struct toml **routes; /* the longest path first */
+	int n_routes;
+	struct toml *pools;         /* name = name in [upstreams] */
+	bool all;                   /* one of its routes takes every path */
 };
 
 /* ==== conf out =========================================================== */

@@ -197,7 +197,14 @@ static const struct row errors[] = {
 	{ UP "strategy = \"cookie\"\nsticky_cookie = \"a;b\"\n", "5:17: error: upstreams.app.sticky_cookie: expected the name of a cookie, got 'a;b'" },
 	{ "[[upstreams.a.instances]]\nurl = \"x:1\"\nbackup = true\n[[upstreams.a.instances]]\nurl = \"x:2\"\nbackup = true\n",
 	    "1:15: error: upstreams.a: every instance is a backup: at least one must not be" },
-	{ UP "protocol = \"htp\"\n", "upstreams.app.protocol: expected one of http https uwsgi, got the text \"htp\", did you mean 'http'?" },
+	{ UP "params = { A = \"b\" }\n", "upstreams.app.params: only protocol uwsgi or fastcgi uses them" },
+	{ UP "modifier1 = 256\n", "upstreams.app.modifier1: expected a number from 0 to 255" },
+	{ UP "protocol = \"fastcgi\"\n", "upstreams.app.root: protocol fastcgi needs it" },
+	{ UP "protocol = \"uwsgi\"\nroot = \"/x\"\n", "upstreams.app.root: only protocol fastcgi uses it" },
+	{ UP "protocol = \"fastcgi\"\nroot = \"/x\"\nindex = \"a/b\"\n", "upstreams.app.index: 'a/b' is no name of a file" },
+	{ "[upstreams.a]\n[[upstreams.a.instances]]\nurl = \"uwsgi://x:1\"\n[[upstreams.a.instances]]\nurl = \"http://x:1\"\n", "upstreams.a: the url of x:1 says another one" },
+	{ "[upstreams.a]\nurl = \"uwsgi://x:1\"\nprotocol = \"http\"\n", "upstreams.a.protocol: the url of x:1 says another one" },
+	{ UP "protocol = \"htp\"\n", "upstreams.app.protocol: expected one of http https uwsgi fastcgi, got the text \"htp\", did you mean 'http'?" },
 	{ UP "proxy_protocol = \"v3\"\n", "expected one of off v1 v2, got the text \"v3\"" },
 	{ UP "host_header = \"a b\"\n", "4:15: error: upstreams.app.host_header: 'a b' is no host" },
 	{ UP "conect_timeout_secs = 1\n", "4:1: error: unknown key 'conect_timeout_secs' in upstreams.app, did you mean 'connect_timeout_secs'?" },
@@ -334,18 +341,74 @@ test_file_cannot_be_read(void **state)
 /* ---- not supported yet ---- */
 
 static const struct row later[] = {
-	{ UP "[webserver]\nupstream = \"localhost:1\"\n", "4:2: error: webserver: not supported yet" },
-	{ UP "[webserver]\n", "4:2: error: webserver: not supported yet" },
-	{ UP "[[hosts]]\ndomain_name = \"x\"\n", "4:3: error: hosts: not supported yet" },
-	{ UP "[[sites]]\nname = \"x\"\n", "4:3: error: sites: not supported yet" },
-	{ UP "[sites.proxy]\nenabled = true\n", "error: sites: not supported yet" },
-	{ "app = \"x\"\n" UP, "1:7: error: app: not supported yet" },
-	{ "python_version = \"3\"\n" UP, "error: python_version: not supported yet" },
 	{ UP "subscription = \":1\"\n", "4:16: error: upstreams.app.subscription: not supported yet" },
-	{ UP "params = { A = \"b\" }\n", "upstreams.app.params: not supported yet" },
-	{ UP "modifier1 = 5\n", "upstreams.app.modifier1: not supported yet" },
-	{ UP "protocol = \"uwsgi\"\n", "4:12: error: upstreams.app.protocol: not supported yet" },
-	{ "[upstreams.a]\nurl = \"uwsgi://x:1\"\n", "uwsgi upstreams are not supported yet" },
+};
+
+/* ---- dialects ---- */
+
+#define WEB_ON "[webserver]\n"
+#define POOL_ON "[[sites.proxy.upstreams]]\nname = \"p\"\nurl = \"http://h:1\"\n"
+#define SITE_ON "[[sites]]\nhostname = \"a\"\nport = 80\n"
+
+static const struct row dialect_errors[] = {
+	{ WEB_ON, "1:2: error: Webserver must have either 'upstream' or 'routes' configured" },
+	{ WEB_ON "statics = { \"/s/*\" = \"s\" }\n", ": error: Webserver must have either 'upstream' or 'routes' configured" },
+	{ WEB_ON "upstream = \"h:1\"\n[[webserver.routes]]\npath = \"/\"\nupstream = \"h:2\"\n",
+	    "1:2: error: Webserver cannot have both 'upstream' and 'routes' configured" },
+	{ "[[webserver]]\nupstream = \"h:1\"\n", "1:3: error: webserver: expected one [webserver], got a list" },
+	{ WEB_ON "upstream = 1\n", "2:12: error: webserver.upstream: expected a text, got 1" },
+	{ WEB_ON "upstream = \"h\"\n", "2:1: error: upstreams.h: h: expected host:port" },
+	{ WEB_ON "upsteam = \"h:1\"\n", "2:1: error: unknown key 'upsteam' in webserver, did you mean 'upstream'?" },
+	{ WEB_ON "upstream = \"h:1\"\nstatics = { \"s\" = \"s\" }\n", "3:13: error: webserver: statics: a path starts with '/', got \"s\"" },
+	{ WEB_ON "upstream = \"h:1\"\nstatics = { \"/s\" = 1 }\n", "3:20: error: webserver.statics: expected a directory, got 1" },
+	{ WEB_ON "[[webserver.routes]]\nupstream = \"h:1\"\n", "2:13: error: webserver.routes 1: path is missing" },
+	{ WEB_ON "[[webserver.routes]]\npath = \"/\"\n", "2:13: error: webserver.routes 1: upstream is missing" },
+	{ WEB_ON "[[webserver.routes]]\npath = \"api\"\nupstream = \"h:1\"\n",
+	    "3:8: error: webserver.routes 1.path: a path starts with '/', got the text \"api\"" },
+	{ WEB_ON "[[webserver.routes]]\npath = \"/\"\nupstream = \"\"\n", "4:12: error: webserver.routes 1.upstream: expected an address" },
+	{ WEB_ON "[[webserver.routes]]\npath = \"/\"\nupstream = \"h:1\"\nstrip_pth = true\n",
+	    "unknown key 'strip_pth' in webserver.routes 1, did you mean 'strip_path'?" },
+	{ WEB_ON "[[webserver.routes]]\npath = \"/\"\nupstream = \"h:1\"\nstrip_path = 1\n",
+	    "5:14: error: webserver.routes 1.strip_path: expected true or false, got 1" },
+	{ WEB_ON "upstream = \"h:1\"\n[hosts]\nuser = \"x\"\n", "3:2: error: hosts: expected [[hosts]], got a table" },
+	{ WEB_ON "upstream = \"h:1\"\n[[hosts]]\ndomain = \"x\"\n", "unknown key 'domain' in hosts" },
+	{ WEB_ON "upstream = \"h:1\"\n[[hosts]]\nuser = \"x\"\n[[hosts]]\nuser = \"y\"\n",
+	    "6:8: error: hosts.user: line 4 says \"x\": the processes run once" },
+	{ "sites = 1\n", "1:1: error: expected [[sites]], got 1" },
+	{ "[[sites]]\nhostnam = \"a\"\n", "2:1: error: unknown key 'hostnam' in sites, did you mean 'hostname'?" },
+	{ "[[sites]]\nport = 0\n", "2:8: error: sites.port: expected a number from 1 to 65535, got 0" },
+	{ SITE_ON SITE_ON, "4:3: error: sites: the site at line 1 has that port and hostname" },
+	{ SITE_ON "[[sites]]\nport = 80\n", "4:3: error: sites: the site at line 1 has that port: hostname is missing" },
+	{ SITE_ON "[[sites]]\nhostname = \"b\"\n", "4:3: error: sites: port is missing: another site has one" },
+	{ SITE_ON "[sites.proxy]\nenable = true\n", "unknown key 'enable' in sites.proxy, did you mean 'enabled'?" },
+	{ SITE_ON "[[sites.proxy.upstreams]]\nname = \"p\"\n", "4:15: error: sites.proxy.upstreams: url is missing" },
+	{ SITE_ON "[[sites.proxy.upstreams]]\nurl = \"http://h:1\"\n", "4:15: error: sites.proxy.upstreams: name is missing" },
+	{ SITE_ON "[[sites.proxy.upstreams]]\nname = \"p\"\nurl = \"http://h:1/x\"\n",
+	    "6:1: error: upstreams.p: http://h:1/x: an upstream's URL ends after the port" },
+	{ SITE_ON POOL_ON "weight = 0\n", "7:10: error: sites.proxy.upstreams.weight: expected a number from 1" },
+	{ SITE_ON POOL_ON "[[sites.proxy.routes]]\nupstream = \"p\"\n", "7:15: error: sites.proxy.routes: path is missing" },
+	{ SITE_ON POOL_ON "[[sites.proxy.routes]]\npath = \"/\"\n", "7:15: error: sites.proxy.routes: upstream is missing" },
+	{ SITE_ON POOL_ON "[[sites.proxy.routes]]\npath = \"x\"\nupstream = \"p\"\n",
+	    "8:8: error: sites.proxy.routes.path: a path starts with '/', got the text \"x\"" },
+	{ SITE_ON POOL_ON "[[sites.proxy.routes]]\npath = \"/\"\nupstream = \"pool\"\n" UP,
+	    "9:12: error: sites.proxy.routes.upstream: the site has no upstream \"pool\"" },
+	{ SITE_ON POOL_ON "[sites.proxy.load_balancing]\nmethod = \"round-robin\"\n",
+	    "8:10: error: sites.proxy.load_balancing.method: expected one of round_robin weighted least_connections "
+	    "least_conn, got the text \"round-robin\", did you mean 'round_robin'?" },
+	{ SITE_ON POOL_ON "[sites.proxy.timeout]\nread = \"1s\"\n", "8:8: error: sites.proxy.timeout.read: expected a number of seconds" },
+	{ SITE_ON POOL_ON "[sites.proxy.headers]\nadd = [\"x\"]\n[[sites.proxy.routes]]\npath = \"/\"\nupstream = \"p\"\n",
+	    "8:7: error: sites.proxy.headers.add: expected a table of header fields" },
+	{ SITE_ON POOL_ON "[sites.proxy.headers.add]\nHost = \"\"\n[[sites.proxy.routes]]\npath = \"/\"\nupstream = \"p\"\n",
+	    "8:8: error: sites.proxy.routes.add_headers: this is no host" },
+	{ SITE_ON POOL_ON "[sites.proxy.headers.remove]\nX-A = \"x\"\n[[sites.proxy.routes]]\npath = \"/\"\nupstream = \"p\"\n",
+	    "8:7: error: sites.proxy.headers.remove: expected true or false, got the text \"x\"" },
+	{ SITE_ON POOL_ON "[sites.proxy.health_check]\ninterval_seconds = 0\n",
+	    "8:20: error: sites.proxy.health_check.interval_seconds: expected a number of seconds" },
+};
+
+static const struct row dialect_warnings[] = {
+	{ "app = \"x\"\npython_version = \"3\"\n" UP, "1:1: warning: keys of another program's, such as app, are ignored" },
+	{ UP "[[routes]]\nport = 81\nupstream = \"app\"\n", "this route is never reached: nothing listens on port 81" },
 };
 
 /* ---- TLS; what is wrong with certificates is in test_certs and the system tests ---- */
@@ -441,6 +504,14 @@ static const struct row off[] = {
 	{ UP "[middleware]\ngzip_compression_enabled = false\nx_sendfile_enabled = false\n", "" },
 	{ "[server]\nhttps_port = 443\n" UP, "2:14: warning: server.https_port: not bound, as TLS is not enabled" },
 };
+
+static void
+test_dialects(void **state)
+{
+	(void)state;
+	rows_run(dialect_errors, LEN(dialect_errors), true);
+	rows_run(dialect_warnings, LEN(dialect_warnings), false);
+}
 
 static void
 test_later(void **state)
@@ -1042,7 +1113,6 @@ test_print_keys(void **state)
 	expect_in(keys, "server.http_port ");
 	expect_in(keys, "WARPDRIVE_HTTP_PORT");
 	expect_in(keys, "WARPDRIVE_LOG_LEVEL");
-	expect_in(keys, "[sites]  (later)");
 	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
 		for (size_t i = 0; i < sections[id].n; i++) {
 			char want[96];
@@ -1189,6 +1259,7 @@ main(void)
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_all_errors_at_once_by_line),
 		cmocka_unit_test(test_file_cannot_be_read),
+		cmocka_unit_test(test_dialects),
 		cmocka_unit_test(test_later),
 		cmocka_unit_test(test_tls),
 		cmocka_unit_test(test_every_key_is_known),
