@@ -13597,31 +13597,24 @@ site_read(struct reader *r, struct site *s, const struct toml *t, const struct s
 	}
 }
 
-/* Sites of one port are told apart by host; the first also takes all other hosts. */
+/* The routes of a port's sites: of exact hosts, of wildcards, and of the first site for
+ * all other hosts. */
 static void
-sites_put(struct reader *r, const struct site *all, const struct toml *made, int n,
+port_put(struct reader *r, const struct site *all, const struct toml *made, int first, int n,
     struct toml *routes)
 {
-	for (int i = 0; i < n; i++) {
-		const struct toml *port = toml_get(all[i].table, "port");
-		bool wild = false, later = false;
+	const struct toml *port = toml_get(all[first].table, "port");
+	int from = first + 1; /* the first one by name, where a wildcard could take that */
 
-		for (int k = 0; k < n; k++) {
-			bool same = k != i && all[k].is.port == all[i].is.port;
-			later |= same && k < i;
-			wild |= same && slice_starts(all[k].is.hostname, S("*"));
-		}
-		if (later)
-			continue; /* with the first of its port */
-		if (port)
-			site_listen(r, port);
-		if (wild) /* may not take what is the first one's by name */
-			routes_put(r, routes, &made[i], toml_get(all[i].table, "hostname"), port);
-		for (int k = i + 1; k < n; k++)
-			if (all[k].is.port == all[i].is.port)
-				routes_put(r, routes, &made[k], toml_get(all[k].table, "hostname"), port);
-		routes_put(r, routes, &made[i], NULL, port);
-	}
+	for (int i = from; i < n; i++)
+		if (all[i].is.port == all[first].is.port && slice_starts(all[i].is.hostname, S("*")))
+			from = first;
+	for (int wild = 0; wild < 2; wild++)
+		for (int i = from; i < n; i++)
+			if (all[i].is.port == all[first].is.port && all[i].is.hostname.n > 0 &&
+			    slice_starts(all[i].is.hostname, S("*")) == wild)
+				routes_put(r, routes, &made[i], toml_get(all[i].table, "hostname"), port);
+	routes_put(r, routes, &made[first], NULL, port);
 }
 
 /* [[sites]], or [sites.proxy] alone, to routes. */
@@ -13646,8 +13639,15 @@ sites_lower(struct reader *r, const struct toml *sites, struct toml *routes)
 		made[i] = (struct toml){ .kind = TOML_ARRAY };
 		site_lower(r, &all[i], config, &made[i]);
 	}
-	if (r->conf->diags.errors == errors)
-		sites_put(r, all, made, n, routes);
+	for (int i = 0, k; i < n && r->conf->diags.errors == errors; i++) {
+		for (k = 0; all[k].is.port != all[i].is.port; k++)
+			;
+		if (k < i)
+			continue; /* with the first of its port */
+		if (all[i].is.port > 0)
+			site_listen(r, toml_get(all[i].table, "port"));
+		port_put(r, all, made, i, n, routes);
+	}
 }
 
 /* ---- all ---- */
