@@ -38,6 +38,10 @@ Fixtures
       .https its port, .tls(name=, ca=, ciphers=, ...) -> tls.Client (verifies with pki.root unless
       ca=None is said), .site(*certs, ...) the text for another configuration at the same port.
   tls_backend(*scripts, cert=, ca=, ...) -> tls.Backend
+  node(*scripts, name=, unix=, ...) -> uwsgi.Node, a backend that reads uwsgi packets.
+  router(cache=, more=, **options of [fastrouter]) -> uwsgi.Warp, or with the mark uwsgi.both a real
+      uwsgi --fastrouter (uwsgi.Uwsgi) as well: what is so marked must be the same for both.
+  instance(app, *args, at=, plugins=) -> uwsgi.Program, a real uWSGI instance.
 A test that takes longer than its limit fails: @pytest.mark.limit(seconds), 20 by default.
 What it shows of tests/promises.txt: @pytest.mark.promise("S2-63", ...); tests/promises reads it in the results.
 """
@@ -52,6 +56,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import lib  # noqa: E402
 import tls as tls_tools  # noqa: E402
+import uwsgi as uwsgi_tools  # noqa: E402
 
 LIMIT = 20
 LONG = 8               # rows of a table of which a sample is taken: fewer are few
@@ -216,6 +221,61 @@ def tls_backend(pki):
         except AssertionError as e:
             errors.append(str(e))
     assert not errors, errors
+
+
+def closing(made):
+    """Ends what a fixture made."""
+    errors = []
+    for b in made:
+        try:
+            b.close()
+        except AssertionError as e:
+            errors.append(str(e))
+    assert not errors, errors
+
+
+@pytest.fixture
+def node(tmp_path):
+    made = []
+
+    def make(*scripts, unix=None, **kw):
+        if unix is True:
+            unix = str(tmp_path / ("n%d.sock" % len(made)))
+        made.append(uwsgi_tools.Node(*scripts, unix=unix, **{"name": "n%d" % len(made), **kw}))
+        return made[-1]
+    yield make
+    closing(made)
+
+
+@pytest.fixture
+def router(request, warp, tmp_path):
+    real = []
+
+    def make(cache=None, **options):
+        how = {n: options.pop(n) for n in ("more", "up", "env") if n in options}
+        if getattr(request, "param", "warp") == "warp":
+            return uwsgi_tools.Warp(warp, options, cache, **how)
+        dir = tmp_path / ("uwsgi%d" % len(real))
+        dir.mkdir()
+        real.append(uwsgi_tools.Uwsgi(dir, options, cache, **how))
+        return real[-1]
+    yield make
+    for r in real:
+        r.stop()
+
+
+@pytest.fixture
+def instance(tmp_path):
+    made = []
+
+    def make(app, *args, **kw):
+        dir = tmp_path / ("instance%d" % len(made))
+        dir.mkdir()
+        made.append(uwsgi_tools.instance(dir, app, *args, **kw))
+        return made[-1]
+    yield make
+    for p in made:
+        p.stop()
 
 
 @pytest.fixture

@@ -453,6 +453,7 @@ class Backend:
     """A server on a thread. Connection i runs scripts[i], further ones the last; none: ECHO.
     After its script a connection is read until the peer closes it. What is not strict HTTP
     is noted in .errors, which close() raises: no test passes with a sloppy request upstream."""
+    kind = Conn
 
     def __init__(self, *scripts, name="app", unix=None, host="127.0.0.1", port=None, record=True, backlog=128, rcvbuf=None):
         self.scripts, self.name, self.record = scripts or ([ECHO],), name, record
@@ -489,7 +490,7 @@ class Backend:
             except OSError:
                 return
             with self.news:
-                c = Conn(sock, self, len(self.conns))
+                c = self.kind(sock, self, len(self.conns))
                 self.conns.append(c)
                 self.news.notify_all()
             threading.Thread(target=self._run, args=(c,), daemon=True).start()

@@ -1,0 +1,705 @@
+"""The FastRouter's data path, keys and mappings, held against a real uwsgi --fastrouter where specs/uwsgi.md says M."""
+import contextlib
+import os
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+import lib
+import uwsgi
+from lib import CLOSE, FIN, HEAD, REQ, SLOW, TIMEOUT, WAIT, Client, connect, eventually, free_port
+from uwsgi import ANSWER, block, body_of, both, packet, refused
+
+promise = pytest.mark.promise
+
+
+# ---- section 3: the data path --------------------------------------------------
+
+ODD = [("HTTP_HOST", "a.example"), ("EMPTY", ""), ("NUL", b"\0\x80\xff"), ("TWICE", "1"), ("TWICE", "2"), ("REQUEST_METHOD", "PUT"),
+       ("CONTENT_LENGTH", "5"), ("LAST", "")]
+# Not HTTP at all: an answer is never parsed.
+RAW = b"any\0 bytes \xff\n" * 500
+
+
+@both
+@promise("S1-22", "S1-45")
+def test_a_packet_goes_through_byte_for_byte(router, node):
+    n = node(ANSWER(RAW))
+    r = router(to=[n.address])
+    assert r.ask(ODD, b"hello", modifier1=9, modifier2=7) == RAW
+    got = n.request()
+    assert got.block == block(ODD)
+    assert got.body == b"hello"
+    assert (got.modifier1, got.modifier2) == (0, 0)
+
+
+@both
+@promise("S1-22")
+@pytest.mark.parametrize("pieces", [1, 2, 3, 5, 7, 64])
+def test_any_fragmentation(router, node, pieces):
+    n = node()
+    r = router(to=[n.address])
+    assert body_of(r.ask(ODD, b"hello", pieces=pieces)) == "n0 a.example 5"
+    assert n.request().raw == packet(ODD)
+
+
+@both
+@promise("S1-22")
+def test_the_largest_block(router, node):
+    """65535 bytes of vars, and a value of NULs."""
+    n = node()
+    r = router(to=[n.address], buffer_size=70000)
+    vars = [("HTTP_HOST", "a"), ("X", b"\0" * (65535 - 2 - 9 - 2 - 1 - 2 - 1 - 2))]
+    assert len(block(vars)) == 65535
+    assert body_of(r.ask(vars)) == "n0 a 0"
+    assert n.request().block == block(vars)
+
+
+@both
+@promise("S1-43")
+def test_a_body_is_streamed(router, node):
+    """The node has the packet before the body begins, and each piece before the next is sent."""
+    n = node([HEAD, lambda c: c.exactly(3), lambda c: c.exactly(4), b"done", FIN])
+    r = router(to=[n.address])
+    with r.client() as c:
+        c.send(packet({"HTTP_HOST": "a", "CONTENT_LENGTH": 7}))
+        n.conn().backend.wait(lambda: n.conn().requests, "head")
+        c.send(b"abc")
+        eventually(lambda: n.conn().raw.endswith(b"abc"), "the first piece")
+        c.send(b"defg")
+        assert c.rest(TIMEOUT) == b"done"
+
+
+@both
+@promise("S1-43")
+def test_bytes_both_ways_without_a_length(router, node):
+    """As a websocket would: what follows the packet is nobody's business."""
+    def parrot(c):
+        c.begin()
+        while c.buf or c.fill():
+            c.sock.sendall(c.buf.upper())
+            c.buf = b""
+    n = node([parrot])
+    r = router(to=[n.address])
+    with r.client() as c:
+        c.send(packet({"HTTP_HOST": "a", "HTTP_UPGRADE": "websocket"}))
+        for word in (b"hello", b"again", b"x" * 30000):
+            c.send(word)
+            assert c.exactly(len(word), TIMEOUT) == word.upper()
+
+
+@both
+@promise("S1-43")
+def test_bytes_behind_the_content_length_pass_too(router, node):
+    n = node([HEAD, lambda c: c.exactly(8), b"ok", FIN])
+    assert router(to=[n.address]).ask({"HTTP_HOST": "a", "CONTENT_LENGTH": 3}, b"abcdefgh") == b"ok"
+
+
+@both
+@promise("S1-22")
+def test_a_large_answer_and_a_large_body(router, node):
+    answer, body = os.urandom(3000000), os.urandom(2000000)
+    n = node(ANSWER(answer))
+    r = router(to=[n.address])
+    assert r.ask({"HTTP_HOST": "a", "CONTENT_LENGTH": len(body)}, body) == answer
+    assert n.request().body == body
+
+
+@promise("S1-22")
+def test_both_directions_at_once(router, node):
+    """A node that writes while it reads, a client that reads late: neither waits for the other (B)."""
+    size = 3000000
+
+    def busy(c):
+        c.begin()
+        t = threading.Thread(target=lambda: c.sock.sendall(b"a" * size), daemon=True)
+        t.start()
+        c.exactly(size)
+        t.join(TIMEOUT)
+        c.sock.shutdown(socket.SHUT_RDWR)
+    n = node([busy])
+    r = router(to=[n.address])
+    with r.client() as c:
+        c.sock.sendall(packet({"HTTP_HOST": "a"}))
+        t = threading.Thread(target=lambda: c.sock.sendall(b"b" * size), daemon=True)
+        t.start()
+        assert c.exactly(size, 2 * TIMEOUT) == b"a" * size
+        t.join(TIMEOUT)
+        assert not t.is_alive()
+
+
+@promise("S1-22")
+def test_a_client_that_half_closes_gets_its_answer(router, node):
+    n = node([REQ, lambda c: c.rest(), b"after the half close", FIN])
+    r = router(to=[n.address])
+    with r.client() as c:
+        c.send(packet({"HTTP_HOST": "a"})).fin()
+        assert c.rest(TIMEOUT) == b"after the half close"
+
+
+@promise("S1-22")
+@pytest.mark.parametrize("unix", [None, True])
+def test_an_answer_before_the_body_was_read_arrives(router, node, unix):
+    """413 and close, with a reset behind it as much of the body was never read (B)."""
+    early = b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig"
+    n = node([HEAD, early, CLOSE], unix=unix)
+    r = router(to=[n.address])
+    with r.client() as c:
+        c.send(packet({"HTTP_HOST": "a", "CONTENT_LENGTH": 5000000}))
+        c.send(b"x" * 1000)
+        got = b""
+        with contextlib.suppress(ConnectionError):
+            got = c.rest(TIMEOUT)
+        assert (got or c.buf) == early
+
+
+@both
+@promise("S1-22")
+def test_a_client_that_goes_ends_the_exchange(router, node):
+    n = node([HEAD, lambda c: c.rest()])
+    r = router(to=[n.address])
+    c = r.client()
+    c.send(packet({"HTTP_HOST": "a"}))
+    n.wait(lambda: n.conns and n.conns[0].requests, "head")
+    c.rst()
+    assert n.conn().closed.wait(TIMEOUT)
+
+
+@both
+@promise("S1-22")
+@pytest.mark.parametrize("bad", [
+    packet(b"\x09\0HTTP_HOST\x01\0a\x05\0ab"),                         # a name beyond the block
+    packet(b"\x09\0HTTP_HOST\xff\xffa"),                               # a value beyond it
+    packet(b"\x09\0HTTP_HOST\x01\0a" + b"\0\0\x01\0x"),                # an empty name
+    packet(b"\x09\0HTTP_HOST\x01\0a" + b"\x01\0x"),                    # no value
+    packet(b"\x09\0HTTP_HOST\x01\0a" + b"\x01"),                       # half a length
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + b"x" * 20000,               # not uwsgi
+    packet(b""),
+], ids=["name", "value", "empty", "no-value", "half", "http", "nothing"])
+def test_blocks_that_do_not_add_up(router, node, bad):
+    """They end the connection, and no node hears of them."""
+    n = node()
+    r = router(to=[n.address])
+    with r.client() as c:
+        c.send(bad)
+        with contextlib.suppress(ConnectionError):
+            c.gather(1 << 30, TIMEOUT)
+        assert refused(c.buf)
+    if r.real and n.conns:
+        pytest.skip("uWSGI takes it")
+    assert not n.conns
+    assert r.route("a") == "n0 a 0"
+
+
+@both
+@promise("S1-49")
+def test_the_timeout_counts_from_accept(router, node):
+    n = node()
+    r = router(to=[n.address], timeout=1)
+    start = time.monotonic()
+    with r.client() as silent, r.client() as half:
+        half.send(packet({"HTTP_HOST": "a"})[:9])
+        for c in (silent, half):
+            with contextlib.suppress(ConnectionError):
+                c.gather(1 << 30, TIMEOUT)
+            assert refused(c.buf)
+    assert 0.5 < time.monotonic() - start < 4 * SLOW
+    assert not n.conns
+
+
+@both
+@promise("S1-49")
+def test_the_timeout_starts_again_with_every_byte(router, node):
+    """An exchange of 2 s with pauses of 0.4 s under a timeout of 1 s, in each direction; then silence."""
+    def drops(c):
+        c.begin()
+        for _ in range(5):
+            time.sleep(0.4)
+            c.sock.sendall(b"y")
+        c.exactly(5)
+    n = node([drops])
+    r = router(to=[n.address], timeout=1)
+    with r.client() as c:
+        c.send(packet({"HTTP_HOST": "a"}))
+        assert c.exactly(5, TIMEOUT) == b"yyyyy"
+        for _ in range(5):
+            time.sleep(0.4)
+            c.send(b"x")
+        start = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            c.gather(1 << 30, TIMEOUT)
+        assert c.buf == b"" and time.monotonic() - start < 4 * SLOW
+
+
+# ---- listeners ------------------------------------------------------------------
+
+@both
+@promise("S1-23")
+def test_listeners_tcp_unix_abstract(router, node, tmp_path):
+    name = "@warp-test-%d-%s" % (os.getpid(), tmp_path.name)
+    n = node()
+    r = router(to=[n.address], listen=["127.0.0.1:%d" % free_port(), str(tmp_path / "r.sock"), name], up=False)
+    if r.real:
+        r.proc.up(*r.listen[:2])
+        r.listen[2] += "\0"                                # uWSGI's own spelling of an abstract name
+    for at in range(3):
+        assert body_of(r.ask({"HTTP_HOST": "a"}, at=at)) == "n0 a 0"
+
+
+@promise("S1-23")
+def test_an_abstract_name_in_both_spellings(router, node, tmp_path):
+    """@name as everybody binds it, and with uWSGI's NUL behind it."""
+    name = "@warp-test-%d-%s" % (os.getpid(), tmp_path.name)
+    n = node()
+    r = router(to=[n.address], listen=[name])
+    assert body_of(r.ask({"HTTP_HOST": "a"})) == "n0 a 0"
+    r.listen.append(name + "\0")
+    assert body_of(r.ask({"HTTP_HOST": "a"}, at=1)) == "n0 a 0"
+
+
+@promise("S1-23")
+@pytest.mark.parametrize("nul", ["", "\0"])
+def test_an_abstract_node_in_both_spellings(router, node, tmp_path, nul):
+    name = "@warp-test-node-%d-%s" % (os.getpid(), tmp_path.name)
+    n = node(unix=name + nul)
+    r = router(to=[name])
+    for _ in range(3):
+        assert r.route("a") == "n0 a 0"
+
+
+@both
+@promise("S1-24")
+def test_no_mapping_routes_nothing(router):
+    """The most useless FastRouter in the world runs and refuses."""
+    r = router(listen=["127.0.0.1:%d" % free_port(), "127.0.0.1:%d" % free_port()])
+    for at in (0, 1, 0):
+        assert refused(r.ask({"HTTP_HOST": "a"}, at=at))
+
+
+def test_a_stale_unix_socket_is_replaced(router, node, tmp_path):
+    path = str(tmp_path / "r.sock")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(path)
+    n = node()
+    r = router(to=[n.address], listen=[path], chmod_socket="666")
+    assert r.route("a") == "n0 a 0"
+    assert os.stat(path).st_mode & 0o777 == 0o666
+
+
+# ---- section 4: the key -----------------------------------------------------------
+
+KEYS = [
+    ([("UWSGI_FASTROUTER_KEY", "one"), ("HTTP_HOST", "two"), ("SERVER_NAME", "three")], "one"),
+    ([("SERVER_NAME", "three"), ("HTTP_HOST", "two"), ("UWSGI_FASTROUTER_KEY", "one")], "one"),
+    ([("HTTP_HOST", "two"), ("UWSGI_FASTROUTER_KEY", "one")], "one"),
+    ([("SERVER_NAME", "three"), ("HTTP_HOST", "two")], "two"),
+    ([("HTTP_HOST", "two"), ("SERVER_NAME", "three")], "two"),
+    ([("SERVER_NAME", "three")], "three"),
+    ([("X", "one")], None),
+    ([("HTTP_HOST", "one"), ("HTTP_HOST", "two")], "two"),
+    ([("SERVER_NAME", "three"), ("SERVER_NAME", "two")], "three"),
+    ([("HTTP_HOST", "x" * 255), ("SERVER_NAME", "three")], "long"),
+    ([("HTTP_HOST", "x" * 256), ("SERVER_NAME", "three")], "three"),
+    ([("UWSGI_FASTROUTER_KEY", "x" * 300), ("HTTP_HOST", "two")], "two"),
+    ([("HTTP_HOST", "two:80")], "port"),
+    ([("HTTP_HOST", "two:81")], None),
+    ([("SERVER_NAME", "three"), ("HTTP_HOST", "")], "three"),
+    ([("SERVER_NAME", ""), ("SERVER_NAME", "")], None),
+]
+LENIENT = [([("UWSGI_FASTROUTER_KEY", ""), ("HTTP_HOST", "two")], "two"), ([("HTTP_HOST", ""), ("SERVER_NAME", "three")], "three"),
+           ([("HTTP_HOST", "TWO")], "two")]
+
+
+@pytest.fixture
+def known(router, node):
+    """A router whose map has a node of its own for each of these keys: the answer is its name."""
+    keys = {"one": "one", "two": "two", "three": "three", "x" * 255: "long", "two:80": "port"}
+    nodes = {k: node(name=v) for k, v in keys.items()}
+    return router(cache={k: n.address for k, n in nodes.items()})
+
+
+def check_keys(r, table):
+    got = [body_of(r.ask(vars)).split(" ")[0] or None for vars, _ in table]
+    assert got == [want for _, want in table]
+
+
+@both
+@promise("S1-47", "S1-27", "S1-28")
+def test_the_key(known):
+    check_keys(known, KEYS)
+
+
+@promise("S1-47")
+def test_the_key_where_uwsgi_is_worse(known):
+    check_keys(known, LENIENT)
+
+
+# ---- section 5: the ways of mapping -------------------------------------------------
+
+@both
+@promise("S1-25")
+def test_use_base(router, node, tmp_path):
+    d = tmp_path / "sockets"
+    d.mkdir()
+    n = node(unix=str(d / "example.com"))
+    r = router(use_base=str(d) + "/")
+    assert r.route("example.com") == "n0 example.com 0"
+    assert r.route("example.org") == ""
+    node(unix=str(d / "example.org"))
+    assert r.route("example.org") == "n1 example.org 0"    # no state: the next request finds it
+    n.close()
+    os.unlink(d / "example.com")
+    assert r.route("example.com") == ""
+
+
+@both
+@promise("S1-25")
+def test_use_base_is_a_prefix(router, node, tmp_path):
+    node(unix=str(tmp_path / "app-x"))
+    r = router(use_base=str(tmp_path / "app-"))
+    assert r.route("x") == "n0 x 0"
+
+
+@both
+@promise("S1-26")
+def test_use_pattern(router, node, tmp_path):
+    (tmp_path / "example.com").mkdir()
+    node(unix=str(tmp_path / "example.com" / "uwsgi.sock"))
+    r = router(use_pattern=str(tmp_path) + "/%s/uwsgi.sock")
+    assert r.route("example.com") == "n0 example.com 0"
+    assert r.route("example.org") == ""
+
+
+@promise("S1-26")
+def test_use_pattern_more_than_once(router, node, tmp_path):
+    (tmp_path / "a").mkdir()
+    node(unix=str(tmp_path / "a" / "a-100%.sock"))
+    r = router(use_pattern=str(tmp_path) + "/%s/%s-100%%.sock")
+    assert r.route("a") == "n0 a 0"
+
+
+@promise("S1-28", "S1-25")
+def test_a_key_with_a_port_is_a_path_below_a_directory(router, node, tmp_path):
+    """What begins with / is a path, whatever it has in it (B)."""
+    node(unix=str(tmp_path / "example.com:8000"))
+    r = router(use_base=str(tmp_path) + "/")
+    assert r.route("example.com:8000") == "n0 example.com:8000 0"
+    assert r.route("example.com") == ""
+
+
+@promise("S1-25", "S1-26")
+@pytest.mark.parametrize("way", ["use_base", "use_pattern"])
+def test_a_key_does_not_climb_out(router, node, tmp_path, way):
+    for d in ("in", "out", "in/sub"):
+        (tmp_path / d).mkdir()
+    outside, below, inside = (node(unix=str(tmp_path / p)) for p in ("out/s", "in/sub/s", "in/s"))
+    r = router(**{way: str(tmp_path / "in") + ("/" if way == "use_base" else "/%s")})
+    for key in ("../out/s", "/../out/s", "sub/s", "./s", "sub/../s", ".", "..", "s\0", "\0s", str(tmp_path / "out/s")):
+        assert r.route(key) == "", key
+    assert r.route("s") == "n2 s 0"
+    assert not outside.conns and not below.conns and len(inside.conns) == 1
+
+
+@both
+@promise("S1-27", "S1-28", "S1-29")
+def test_use_cache(router, node):
+    a, b, c = node(), node(), node(unix=True)
+    r = router(cache={"example.com:8000": a.address, "unbit.it": b.address + ",5", "unix": c.address, "bad": "nonsense", "empty": " "})
+    assert r.node("example.com:8000") == "n0"
+    assert r.node("example.com") == ""
+    assert r.node("unbit.it") == "n1"
+    assert b.request().modifier1 == 5 and a.request().modifier1 == 0
+    assert r.node("unix") == "n2"
+    for key in ("bad", "empty", "nobody"):
+        assert r.node(key) == "", key
+
+
+@both
+@promise("S1-27")
+def test_use_cache_lists_are_taken_in_turn(router, node):
+    nodes = [node(), node(), node()]
+    r = router(cache={"a": "|".join(n.address + m for n, m in zip(nodes, (",5", "", ",9")))})
+    got = [r.node("a") for _ in range(9)]
+    assert sorted(got[:3]) == ["n0", "n1", "n2"] and got[:3] * 3 == got
+    assert [n.request().modifier1 for n in nodes] == [5, 0, 9]
+
+
+@promise("S1-27")
+def test_the_cache_table_is_read_anew(router, node):
+    """A reload brings the file's table."""
+    a, b = node(), node()
+    r = router(cache={"x": a.address})
+    assert r.node("x") == "n0"
+    import supervised
+    supervised.reload(r.warp, r.text.replace(a.address, b.address))
+    eventually(lambda: r.node("x") == "n1", "the new table")
+
+
+@both
+@promise("S1-37")
+def test_the_order_of_the_ways(router, node, tmp_path):
+    """use_pattern wins over use_base, and both over to."""
+    node(name="base", unix=str(tmp_path / "b-x"))
+    node(name="pattern", unix=str(tmp_path / "p-x"))
+    fixed = node(name="to")
+    r = router(use_base=str(tmp_path / "b-"), use_pattern=str(tmp_path / "p-%s"), to=[fixed.address])
+    assert r.node("x") == "pattern"
+    r = router(use_base=str(tmp_path / "b-"), to=[fixed.address])
+    assert r.node("x") == "base"
+
+
+# ---- to, fallback, retries -----------------------------------------------------------
+
+@both
+@promise("S1-45")
+def test_to_takes_its_nodes_in_turn(router, node):
+    nodes = [node(), node(unix=True), node()]
+    r = router(to=[n.address for n in nodes])
+    got = [r.node("a") for _ in range(9)]
+    assert sorted(got[:3]) == ["n0", "n1", "n2"] and got == got[:3] * 3
+
+
+@both
+@promise("S1-45")
+def test_to_skips_who_refuses(router, node):
+    """A dead node costs no request, and rests for gracetime."""
+    dead = free_port()
+    live = node(name="live")
+    r = router(to=["127.0.0.1:%d" % dead, live.address], gracetime=2)
+    assert [r.node("a") for _ in range(6)] == ["live"] * 6
+    again = node(name="again", port=dead)
+    eventually(lambda: r.node("a") == "again", "it is tried again after gracetime")
+    assert again.conns
+
+
+@both
+@promise("S1-45")
+def test_to_with_all_of_them_dead(router):
+    r = router(to=["127.0.0.1:%d" % free_port(), "127.0.0.1:%d" % free_port()])
+    for _ in range(3):
+        assert refused(r.ask({"HTTP_HOST": "a"}, timeout=TIMEOUT))
+
+
+@promise("S1-45")
+@pytest.mark.parametrize("how", ["gone", "stale"])
+def test_a_unix_node_that_is_dead_costs_no_request(router, node, tmp_path, how):
+    """connect() fails at once there: to be treated like any other (B)."""
+    path = str(tmp_path / "dead")
+    if how == "stale":
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(path)
+    n = node(name="live")
+    r = router(to=[path, n.address])
+    assert [r.node("a") for _ in range(6)] == ["live"] * 6
+
+
+@promise("S1-45")
+def test_a_modifier_behind_a_fixed_node(router, node):
+    n = node()
+    r = router(to=[n.address + ",5"])
+    assert r.node("a") == "n0"
+    assert n.request().modifier1 == 5
+
+
+@both
+def test_fallback(router, node):
+    """The list is tried in its order once the chosen node does not take the connection."""
+    last = node(name="last")
+    r = router(cache={"a": "127.0.0.1:%d" % free_port()}, fallback=["127.0.0.1:%d" % free_port(), last.address])
+    assert r.node("a") == "last"
+    assert r.node("nobody") == ""
+
+
+@both
+@promise("S1-22")
+def test_a_node_that_hangs_is_no_reason_to_try_another(router, node):
+    """Only until the first byte has gone out."""
+    bad, good = node([HEAD, CLOSE]), node()
+    r = router(to=[bad.address, good.address])
+    assert sorted(r.node("a") for _ in range(2)) == ["", "n1"]
+    assert len(bad.conns) == 1
+
+
+# ---- post-buffering -----------------------------------------------------------------
+
+@both
+@promise("S1-44")
+@pytest.mark.parametrize("size", [1, 8191, 8192, 8193, 300000])
+def test_post_buffering(router, node, size):
+    """The node is not even connected to before the body is whole."""
+    n = node()
+    r = router(to=[n.address], post_buffering=8192)
+    body = os.urandom(size)
+    with r.client() as c:
+        c.send(packet({"HTTP_HOST": "a", "CONTENT_LENGTH": size}) + body[:-1])
+        assert c.is_open(0.15) and not n.conns
+        c.send(body[-1:])
+        assert body_of(c.rest(TIMEOUT)) == "n0 a %d" % size
+    assert n.request().body == body
+
+
+def open_files(pid):
+    out = []
+    for fd in os.listdir("/proc/%d/fd" % pid):
+        with contextlib.suppress(OSError):
+            out.append(os.readlink("/proc/%d/fd/%s" % (pid, fd)))
+    return out
+
+
+@promise("S1-44")
+@pytest.mark.parametrize("size, on_disk", [(8192, False), (8193, True)])
+def test_post_buffering_beyond_n_is_on_disk(router, node, tmp_path, size, on_disk):
+    """An unlinked temporary file in TMPDIR, and none for what fits into memory."""
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+    n = node()
+    r = router(to=[n.address], post_buffering=8192, env={"TMPDIR": str(tmp)})
+    files = lambda: [f for p in [r.warp.pid] + r.warp.children() for f in open_files(p) if f.startswith(str(tmp) + "/") or
+                     f.startswith("/tmp/") and "deleted" in f]
+    with r.client() as c:
+        c.send(packet({"HTTP_HOST": "a", "CONTENT_LENGTH": size}) + b"x" * (size - 1))
+        if on_disk:
+            eventually(files, "a temporary file")
+            assert all("deleted" in f for f in files()) and not os.listdir(tmp)
+        else:
+            assert c.is_open(0.15) and not files()
+        c.send(b"x")
+        assert body_of(c.rest(TIMEOUT)) == "n0 a %d" % size
+    eventually(lambda: not files(), "the file is closed")
+
+
+@both
+@promise("S1-44")
+def test_ten_slow_uploads_hold_no_worker(router, node):
+    n = node()
+    r = router(to=[n.address], post_buffering=4096)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(r.client()) for _ in range(10)]
+        for c in clients:
+            c.send(packet({"HTTP_HOST": "slow", "CONTENT_LENGTH": 10000}) + b"x" * 5000)
+        assert r.route("quick") == "n0 quick 0"
+        assert len(n.conns) == 1
+        for c in clients:
+            c.send(b"x" * 5000)
+        for c in clients:
+            assert body_of(c.rest(TIMEOUT)) == "n0 slow 10000"
+
+
+@both
+@promise("S1-44", "S1-49")
+def test_a_body_that_stops_coming_is_never_seen(router, node):
+    n = node()
+    r = router(to=[n.address], post_buffering=4096, timeout=1)
+    with r.client() as c:
+        c.send(packet({"HTTP_HOST": "a", "CONTENT_LENGTH": 100}) + b"x" * 50)
+        with contextlib.suppress(ConnectionError):
+            c.gather(1 << 30, TIMEOUT)
+        assert refused(c.buf) or c.buf.startswith(b"HTTP/1.1 408 ")
+    assert not n.conns
+
+
+@promise("S1-44")
+def test_a_buffered_body_goes_to_another_node_when_one_is_dead(router, node):
+    n = node()
+    r = router(to=["127.0.0.1:%d" % free_port(), n.address], post_buffering=4096)
+    body = os.urandom(20000)
+    for _ in range(2):
+        assert body_of(r.ask({"HTTP_HOST": "a", "CONTENT_LENGTH": len(body)}, body)) == "n0 a 20000"
+    assert [n.request(i).body for i in range(2)] == [body] * 2
+
+
+@both
+@promise("S1-46")
+def test_post_buffering_leaves_requests_without_a_body_alone(router, node):
+    n = node()
+    r = router(to=[n.address], post_buffering=4096)
+    for vars in ({"HTTP_HOST": "a"}, {"HTTP_HOST": "a", "CONTENT_LENGTH": ""}, {"HTTP_HOST": "a", "CONTENT_LENGTH": "0"}):
+        assert body_of(r.ask(vars)) == "n0 a 0"
+
+
+# ---- descriptor passing -----------------------------------------------------------------
+
+def taker(take):
+    """A node that receives descriptors; take: it answers on the client's socket and leaves its own connection without a byte."""
+    got = []
+
+    def run(c):
+        data, fds, _, _ = socket.recv_fds(c.sock, 4, 4)
+        got.extend(fds)
+        while len(data) < 4 + struct.unpack_from("<H", data, 1)[0] if len(data) >= 4 else True:
+            more, fds, _, _ = socket.recv_fds(c.sock, 65536, 4)
+            got.extend(fds)
+            data += more
+            if not more:
+                return
+        if fds or got:
+            with socket.socket(fileno=got[-1]) as client:
+                if take:
+                    c.sock.shutdown(socket.SHUT_RDWR)
+                    client.sendall(b"from the node itself")
+                    client.shutdown(socket.SHUT_WR)
+                    return
+        c.sock.sendall(b"through the router")
+        c.sock.shutdown(socket.SHUT_RDWR)
+    return got, [run]
+
+
+@promise("S1-50")
+@pytest.mark.parametrize("take", [True, False])
+def test_a_descriptor_is_passed_to_a_unix_node(router, node, tmp_path, take):
+    """It may take the client over, or answer on its connection: both are well."""
+    got, script = taker(take)
+    n = node(script, unix=True)
+    r = router(to=[n.address], listen=[str(tmp_path / "r.sock")])
+    for i in range(3):
+        assert r.ask({"HTTP_HOST": "a", "REQUEST_METHOD": "GET"}) == (b"from the node itself" if take else b"through the router")
+        assert len(got) == i + 1
+    assert r.warp.stderr == "" or "refused" not in r.warp.stderr
+
+
+@promise("S1-50")
+@pytest.mark.parametrize("vars, options", [
+    ({"CONTENT_LENGTH": "3"}, {}),
+    ({"HTTP_TRANSFER_ENCODING": "chunked"}, {}),
+    ({"HTTP_UPGRADE": "websocket"}, {}),
+    ({}, {"fd_passing": False}),
+], ids=["body", "chunked", "upgrade", "off"])
+def test_no_descriptor_is_passed(router, node, tmp_path, vars, options):
+    got, script = taker(True)
+    n = node(script, unix=True)
+    r = router(to=[n.address], listen=[str(tmp_path / "r.sock")], **options)
+    assert r.ask({"HTTP_HOST": "a", **vars}, b"abc" if "CONTENT_LENGTH" in vars else b"") == b"through the router"
+    assert not got
+
+
+@promise("S1-50")
+def test_no_descriptor_over_tcp(router, node):
+    got, script = taker(True)
+    n = node(script)
+    assert router(to=[n.address]).ask({"HTTP_HOST": "a"}) == b"through the router"
+    assert not got
+
+
+# ---- cheap mode without subscriptions, sockets, options ------------------------------------
+
+@both
+@promise("S1-48")
+def test_events_and_the_rest_are_taken(router, node):
+    n = node()
+    r = router(to=[n.address], events=8, buffer_size=8192, quiet=True, harakiri=30, processes=1, timeout=20)
+    assert [r.node("a") for _ in range(20)] == ["n0"] * 20
+
+
+@both
+@promise("S1-48")
+def test_more_connections_than_events(router, node):
+    n = node([REQ, lambda c: n.wait(lambda: len(n.requests) >= 40, "all of them", 2 * TIMEOUT), b"ok", FIN])
+    r = router(to=[n.address], events=4)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(r.client()) for _ in range(40)]
+        for c in clients:
+            c.send(packet({"HTTP_HOST": "a"}))
+        assert [c.rest(2 * TIMEOUT) for c in clients] == [b"ok"] * 40
