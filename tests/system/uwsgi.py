@@ -341,7 +341,7 @@ def spelled(options):
         if name == "listen":
             option = "--fastrouter"
         for v in value if isinstance(value, (list, tuple)) else [value]:
-            words += [option] if v is True else [option, str(v)]
+            words += [option] if v is True and name != "quiet" else [option, str(v)]
     return words
 
 
