@@ -181,10 +181,10 @@ def body_of(answer):
 
 # ---- subscriptions ------------------------------------------------------------
 
-def datagram(key, address, leave=False, sign=None, unix=None, modifier2=None, more=(), **vars):
-    """A subscription, in the order of an instance. sign: (digest, file of the private key)."""
-    vs = [("key", key), ("address", address)] + [(n, v) for n, v in vars.items() if v is not None] + pairs(more)
-    cmd = leave if modifier2 is None else modifier2
+def datagram(key, address, leave=False, sign=None, unix=None, **vars):
+    """A subscription, in the order of an instance. leave: the modifier2 of its header; sign: (digest, file of the private key)."""
+    vs = [("key", key), ("address", address), *vars.items()]
+    cmd = int(leave)
     if unix is None and sign:
         unix = int(time.time()) + cmd
     if unix is not None:
@@ -422,7 +422,7 @@ class Uwsgi(Router):
         self.proc = Program(uwsgi_cmd(*spelled(o), "--die-on-term", "--master", *words, plugins=plugins), cwd=str(dir),
                             env=dict(os.environ, **(env or {})))
         if up:
-            self.proc.up(*self.listen)
+            self.proc.up(*self.listen, *([self.stats_at] if self.stats_at else []))
 
     def log(self):
         return self.proc.out
