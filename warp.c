@@ -4625,7 +4625,7 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 	for (size_t i = 0; i < LEN(addr_schemes); i++)
 		if (slice_starts(s, addr_schemes[i].name))
 			return addr_url(a, s, &addr_schemes[i], out, why);
-	if (slice_starts(s, S("uwsgi//"))) {
+	if (slice_starts(s, S("uwsgi:/")) || slice_starts(s, S("uwsgi//"))) {
 		out->scheme = SCHEME_UWSGI;
 		return addr_unix(a, slice_from(s, 6), false, out, why);
 	}
@@ -20795,6 +20795,13 @@ pool_sweep(struct instance *in)
 	}
 }
 
+/* With FastCGI: whether the end of u's last request has still to come. */
+static bool
+upconn_is_late(const struct upconn *u)
+{
+	return u->s.src.records && !u->reader.ended;
+}
+
 /* An idle connection has an event, its end or stray bytes: closes it. */
 static void
 pool_ready(struct watch *w, short revents)
@@ -20804,6 +20811,15 @@ pool_ready(struct watch *w, short revents)
 	char c;
 
 	(void)revents;
+	if (upconn_is_late(u)) {
+		u->s.src.fill(&u->s.src);
+		if (u->s.src.in.n == 0 && (!u->s.src.end || (u->reader.ended && !u->s.ch.eof)))
+			u->s.src.end = SOURCE_OPEN;
+		else
+			upconn_close(u);
+		scratch_settle();
+		return;
+	}
 	got = recv(w->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
 	if (got == 0 || (got > 0 && u->s.ch.tls && c == TLS_ALERT))
 		idle_life_learn(u->inst, (uint32_t)(now_ms - u->idle_since_ms));
@@ -20829,7 +20845,7 @@ pool_give(struct upconn *u)
 	u->s.x = NULL;
 	u->served++;
 	if (draining || in->n_idle >= in->up->keepalive || n_idle_all + n_alone >= max_idle ||
-	    u->epoch != in->board->epoch || !upconn_fits(u) || loop_is_ready(&u->s.ch.w)) {
+	    u->epoch != in->board->epoch || !upconn_fits(u) || (!upconn_is_late(u) && loop_is_ready(&u->s.ch.w))) {
 		upconn_close(u);
 		return;
 	}
@@ -20872,7 +20888,7 @@ pool_take(struct instance *in)
 			upconn_close(u);
 			continue;
 		}
-		if (u->head && now_ms - u->idle_since_ms < HEAD_REST_MS)
+		if (upconn_is_late(u) || (u->head && now_ms - u->idle_since_ms < HEAD_REST_MS))
 			continue;
 		if (!pool_is_alive(u))
 			continue; /* its own event closes it */
@@ -20898,17 +20914,19 @@ pool_drain(const struct conf *cf)
 static bool
 upconn_dial(struct upconn *u)
 {
-	union sock to;
+	union sock to = { 0 };
 	socklen_t to_n;
-	int done;
+	int done, spellings = 1;
 
 	if (!board_addrs_get(u->inst->board, u->addr_i, &to, &to_n)) {
 		errno = EADDRNOTAVAIL;
 		return false;
 	}
+	if (to.sa.sa_family == AF_UNIX && !to.un.sun_path[0] && to_n < sizeof to.un)
+		spellings = 2; /* uWSGI binds an abstract name with a NUL behind it */
 	do
 		done = connect(u->s.ch.w.fd, &to.sa, to_n);
-	while (done < 0 && errno == EINTR);
+	while (done < 0 && (errno == EINTR || (errno == ECONNREFUSED && --spellings > 0 && to_n++)));
 	u->retry_connect = done < 0 && errno == EAGAIN && to.sa.sa_family == AF_UNIX;
 	u->state = done == 0 ? UP_BUSY : UP_CONNECTING;
 	return done == 0 || errno == EINPROGRESS || u->retry_connect;
@@ -24889,7 +24907,7 @@ script_write(struct text *t, const struct upstream *up, struct slice prefix, str
 	static char names[2 * PATH_MAX], files[3 * PATH_MAX];
 	struct text name = { names, 0, sizeof names, false }, file = { files, 0, sizeof files - 1, false };
 	const struct cgi_conf *c = &up->cgi;
-	struct slice root = slice_of(c->root), info = S("");
+	struct slice root = slice_of(c->root), info = S(""), uri = path;
 	size_t n = script_len(path, c->index);
 
 	text_add(&file, root);
@@ -24912,7 +24930,7 @@ script_write(struct text *t, const struct upstream *up, struct slice prefix, str
 	t->full |= name.full || file.full;
 	const struct pair vars[] = {
 		{ S("SCRIPT_NAME"), text_slice(&name) }, { S("SCRIPT_FILENAME"), text_slice(&file) },
-		{ S("PATH_INFO"), info }, { S("DOCUMENT_ROOT"), root },
+		{ S("PATH_INFO"), info }, { S("DOCUMENT_ROOT"), root }, { S("DOCUMENT_URI"), uri },
 		{ S("GATEWAY_INTERFACE"), S("CGI/1.1") }, { S("SERVER_SOFTWARE"), S("warp/" VERSION) },
 		{ S("REDIRECT_STATUS"), S("200") },
 	};
@@ -24965,7 +24983,6 @@ vars_write(struct text *t, const struct exchange *x, const struct head *h)
 		{ S("REMOTE_ADDR"), text_slice(&n[1]) }, { S("REMOTE_PORT"), text_slice(&n[2]) },
 		{ S("REQUEST_SCHEME"), tls ? S("https") : S("http") },
 		{ S("HTTPS"), tls ? S("on") : (struct slice){ NULL, 0 } },
-		{ S("DOCUMENT_URI"), text_slice(&path) },
 	};
 	for (size_t i = 0; i < LEN(vars); i++)
 		var_write(t, up, vars[i].name, vars[i].value);
@@ -25103,8 +25120,11 @@ cgi_parse(struct head *h, struct slice in)
 
 	if (in.n < 5 && memcmp(in.p, "HTTP/", in.n) == 0)
 		return 0;
-	if (slice_starts(in, S("HTTP/")))
+	if (slice_starts(in, S("HTTP/"))) { /* any version means nothing here */
+		if (in.n > 9 && in.p[8] == ' ' && in.p[5] != '1')
+			memcpy((char *)(uintptr_t)in.p, "HTTP/1.1", 8);
 		return response_parse(h, in);
+	}
 	if ((got = fields_parse(h, in, &at, true)) <= 0)
 		return got == 0 ? 0 : -502;
 	h->minor = 1;
@@ -25133,7 +25153,6 @@ records_fill(struct source *src)
 {
 	static char said[SAID_MAX];
 	struct text t = { said, 0, sizeof said, false };
-	struct slice rest, line;
 	size_t had = src->in.n, content = 0;
 	ssize_t got = side_fill(side_of(src)), used;
 
@@ -25143,9 +25162,12 @@ records_fill(struct source *src)
 	}
 	used = fcgi_decode(src->records, buf_p(&src->in) + had, (size_t)got, &content, &t);
 	src->in.n = (uint32_t)(had + content);
-	for (rest = text_slice(&t); rest.n > 0 && slice_cut(&rest, '\n', &line);)
-		if (line.n > 0)
-			warn_calmly(&calm_local, "a FastCGI application says: %.*s", (int)line.n, line.p);
+	while (t.n > 0 && t.p[t.n - 1] == '\n')
+		t.n--;
+	for (size_t i = 0; i < t.n; i++)
+		t.p[i] = t.p[i] == '\n' ? ' ' : t.p[i];
+	if (t.n > 0)
+		warn_calmly(&calm_local, "a FastCGI application says: %.*s", (int)t.n, t.p);
 	if (src->in.n == 0)
 		buf_free(&src->in);
 	if (used < got || src->records->ended)
@@ -26880,10 +26902,8 @@ upconn_leave(struct upconn *u, uint8_t parity, bool keep)
 static bool
 upconn_is_clean(struct upconn *u)
 {
-	if (u->s.src.records && u->s.src.end == SOURCE_ENDED) /* that of its request alone */
-		u->s.src.end = u->s.ch.eof ? SOURCE_ENDED : SOURCE_OPEN;
-	else if (u->s.src.records)
-		return false;
+	if (u->s.src.records && u->reader.ended && !u->s.ch.eof)
+		u->s.src.end = SOURCE_OPEN; /* it was the request's end alone */
 	return u->s.src.in.n == 0 && !u->s.ch.waits && !u->s.src.end && !u->s.hup;
 }
 
@@ -31025,8 +31045,8 @@ passage_body(struct passage *p)
 	p->c_ready = false;
 	while (c->src.in.n > 0 && !p->up.body.done) {
 		used = flow_unframe(&p->up, &piece);
-		kept = spool_add(&p->body, piece.p, piece.n, (size_t)MIN(p->size +
-		    p->rc->post_buffering, (uint64_t)SIZE_MAX / 2)) == 0;
+		kept = spool_add(&p->body, piece.p, piece.n, p->size + (p->length > p->rc->post_buffering
+		    ? 0 : (size_t)p->length)) == 0;
 		buf_eat(&c->src.in, (size_t)used);
 		if (!kept)
 			return passage_fail(p, 503, "no room for the request body");
@@ -31200,7 +31220,7 @@ passage_send(struct passage *p)
 /* ---- both ways ---- */
 
 /* Moves bytes to the node: the packet, then what else the client says. */
-static void
+static enum step
 passage_up(struct passage *p)
 {
 	bool packet = p->up.from == &p->body.src;
@@ -31213,15 +31233,16 @@ passage_up(struct passage *p)
 		p->up.state = FLOW_CUT;
 		p->n_ready = true;
 	} else if (r == RELAY_BAD)
-		p->up.state = FLOW_CUT;
+		return passage_end(p, false);
 	else if (r != RELAY_WAIT && packet && !p->kept && !p->lent) {
 		flow_begin(&p->up, &p->c->s.src, BODY_CLOSE, 0);
 		p->up.state = FLOW_ON;
 		p->c_ready = p->c->s.src.in.n > 0;
 		if (p->c_ready || p->c->s.src.end)
-			passage_up(p);
+			return passage_up(p);
 	} else if (r != RELAY_WAIT)
 		p->up.state = FLOW_DONE;
+	return STEP_WAIT;
 }
 
 /* The node has said all. More may come from a client than it said, or was said of it:
@@ -31243,8 +31264,8 @@ passage_bytes(struct passage *p)
 {
 	enum relay r;
 
-	if (p->up.state == FLOW_ON)
-		passage_up(p);
+	if (p->up.state == FLOW_ON && passage_up(p) == STEP_DONE)
+		return STEP_DONE;
 	if (p->lent && p->down.body.total == 0 && p->n_ready) {
 		p->n_ready = false;
 		if (p->node.src.fill(&p->node.src) < 0 && p->node.src.in.n == 0)
@@ -31304,7 +31325,7 @@ passage_client_ready(struct watch *w, short revents)
 	struct passage *p = c->passage;
 
 	c->s.hup |= (revents & (POLLERR | POLLHUP | POLLNVAL)) != 0;
-	if (c->s.hup && (p->state != PASSAGE_BYTES || p->lent)) {
+	if (c->s.hup && (p->state != PASSAGE_BYTES || p->up.state != FLOW_ON)) {
 		passage_end(p, false);
 		return;
 	}
