@@ -713,3 +713,457 @@ def test_more_connections_than_events(router, node):
         for c in clients:
             c.send(packet({"HTTP_HOST": "a"}))
         assert [c.rest(2 * TIMEOUT) for c in clients] == [b"ok"] * 40
+
+
+# ---- a function of the key -----------------------------------------------------------------
+
+def mapper(tmp_path, text, name="mapper.py"):
+    (tmp_path / name).write_text(text)
+    return "0:%s:get" % (tmp_path / name)
+
+
+@both
+@promise("S1-37")
+def test_use_code_string(router, node, tmp_path):
+    """bytes in and out, as uWSGI with Python 3 has it; state is kept; None, an empty text and an exception: no route."""
+    n = node()
+    r = router(use_code_string=mapper(tmp_path, '''
+calls = []
+def get(key):
+    key = key if isinstance(key, bytes) else key.encode()
+    calls.append(key)
+    if key == b"none": return None
+    if key == b"empty": return b""
+    if key == b"boom": 1 / 0
+    if key == b"third" and len(calls) < 5: return None
+    return b"%s,5"
+''' % n.address))
+    assert [r.node(k) for k in ("a", "none", "empty", "boom", "third", "a")] == ["n0", "", "", "", "n0", "n0"]
+    assert n.request().modifier1 == 5
+
+
+@promise("S1-37")
+def test_the_manuals_mapper_runs_as_it_stands(router, node, tmp_path):
+    """str in, str out (B)."""
+    n = node()
+    r = router(use_code_string=mapper(tmp_path, "\ndef get(key):\n    return '%s'\n" % n.address))
+    assert r.node("example.com") == "n0" and r.node("whatever") == "n0"
+
+
+MEGAMAPPER = '''
+domains = {}
+domains['example.com'] = {'nodes': ('127.0.0.1:3031', '192.168.0.100:3032'), 'node': 0}
+domains['unbit.it'] = {'nodes': ('127.0.0.1:3035,5', '192.168.0.100:3035,5'), 'node': 0}
+
+DEFAULT_NODE = '192.168.0.1:1717'
+
+def get(key):
+    if key not in domains:
+        return DEFAULT_NODE
+
+    # get the node to forward requests to
+    nodes = domains[key]['nodes']
+    current_node = domains[key]['node']
+    value = nodes[current_node]
+
+    # round robin :P
+    next_node = current_node + 1
+    if next_node >= len(nodes):
+        next_node = 0
+
+    domains[key]['node'] = next_node
+
+    return value
+'''
+
+
+@promise("S1-38")
+def test_the_manuals_megamapper(router, node, tmp_path):
+    """Lists by domain, in turn; others to the default node."""
+    nodes = [node(name=x) for x in "abcde"]
+    text = MEGAMAPPER
+    for was, n in zip(("127.0.0.1:3031", "192.168.0.100:3032", "127.0.0.1:3035", "192.168.0.100:3035", "192.168.0.1:1717"), nodes):
+        text = text.replace(was, n.address)
+    r = router(use_code_string=mapper(tmp_path, text))
+    assert {r.node("example.com") for _ in range(8)} == {"a", "b"}
+    assert {r.node("unbit.it") for _ in range(8)} == {"c", "d"} and nodes[2].last.modifier1 == 5
+    assert r.node("nobody") == "e" and nodes[4].last.modifier1 == 0
+
+
+@promise("S1-37")
+def test_the_mapper_is_found_where_warp_was_started(warp, node, tmp_path):
+    n = node()
+    d = tmp_path / "started"
+    d.mkdir()
+    mapper(d, "def get(key):\n    return '%s'\n" % n.address)
+    r = uwsgi.Warp(lambda text, **kw: warp(text, dir=d, **kw), {"use_code_string": "0:mapper.py:get"})
+    assert r.node("a") == "n0"
+
+
+@promise("S1-37")
+def test_a_retry_asks_the_mapper_again(router, node, tmp_path):
+    n = node()
+    r = router(use_code_string=mapper(tmp_path, '''
+calls = 0
+def get(key):
+    global calls
+    calls += 1
+    return '127.0.0.1:%d' if calls == 1 else '%s'
+''' % (free_port(), n.address)))
+    assert r.node("a") == "n0"
+
+
+@promise("S1-39", "S1-37")
+def test_a_mapper_that_hangs_stalls_nobody(router, node, tmp_path):
+    """Streams go on, keys that are known are answered, HTTP is served; who waits gets the fallback; it is started anew."""
+    n, last = node([HEAD, TAKE(3), b"three", TAKE(3), b"six", FIN], [uwsgi.NAME]), node(name="last")
+    flag = tmp_path / "hung"
+    r = router(use_code_string=mapper(tmp_path, '''
+import os, time
+def get(key):
+    if key == "hang" and not os.path.exists(%r):
+        open(%r, "w").close()
+        time.sleep(1000)
+    return %r
+''' % (str(flag), str(flag), n.address)), fallback=[last.address], fallback_on_no_key=True,
+        more='[[routes]]\nrespond = { status = 200, body = "http" }\n')
+    with r.client() as stream, r.client() as hangs:
+        stream.send(packet({"HTTP_HOST": "known"}) + b"abc")
+        assert stream.exactly(5, TIMEOUT) == b"three"
+        assert r.node("known") == "n0"
+        hangs.send(packet({"HTTP_HOST": "hang"}))
+        eventually(flag.exists, "the mapper hangs")
+        assert hangs.is_open(0.05)
+        stream.send(b"def")
+        assert stream.rest(TIMEOUT) == b"six"
+        assert r.warp.ask("/").text == "http"
+        assert body_of(hangs.rest(4 * TIMEOUT)).startswith("last")
+    eventually(lambda: r.node("other") == "n0", "it runs again", 2 * TIMEOUT)
+    assert r.node("hang") == "n0"
+
+
+@promise("S1-37")
+def test_a_mapper_that_dies_is_started_again(router, node, tmp_path):
+    n = node()
+    r = router(use_code_string=mapper(tmp_path, '''
+import os
+def get(key):
+    if key == "die":
+        os._exit(1)
+    print("this is not an answer")
+    return '%s'
+''' % n.address))
+    assert r.node("a") == "n0"
+    assert r.node("die") == ""
+    eventually(lambda: r.node("b") == "n0", "it runs again", 2 * TIMEOUT)
+
+
+@promise("S1-37")
+def test_a_mapper_that_does_not_load(router, node, tmp_path):
+    """Said in the log; the FastRouter runs and refuses."""
+    r = router(use_code_string=mapper(tmp_path, "def got(key):\n    syntax error\n"))
+    assert r.node("a") == ""
+    r.wait_log("mapper.py|SyntaxError")
+
+
+@promise("S1-37")
+def test_use_program(router, node, tmp_path):
+    """One key a line in, one address a line out, in whatever language."""
+    n = node()
+    (tmp_path / "map.sh").write_text('while read -r k; do case $k in a) echo "%s,5";; *) echo;; esac; done\n' % n.address)
+    r = router(use_program="/bin/sh %s" % (tmp_path / "map.sh"))
+    assert r.node("a") == "n0" and n.last.modifier1 == 5
+    assert r.node("b") == ""
+
+
+@promise("S1-37")
+@pytest.mark.parametrize("key", ["a\nb", "\n", "a\r\nb", "\0", "\xff\xfe", "x" * 255, "a b"])
+def test_keys_do_not_break_the_talk_with_the_mapper(router, node, tmp_path, key):
+    """Each answer belongs to its own key, whatever came before."""
+    yes, no = node(name="yes"), node(name="no")
+    (tmp_path / "map.sh").write_text('while read -r k; do case $k in good*) echo %s;; *) echo %s;; esac; done\n' % (yes.address, no.address))
+    r = router(use_program="/bin/sh %s" % (tmp_path / "map.sh"))
+    for i in range(3):
+        assert r.route(key).split(" ")[0] in ("", "no")
+        assert r.node("good%d" % i) == "yes"
+        assert r.node("bad%d" % i) == "no"
+
+
+# ---- uWSGI's own spelling --------------------------------------------------------------------
+
+@pytest.fixture(params=["warp", "uwsgi"])
+def spelled(request, warp, tmp_path):
+    """Starts either program with the words of uWSGI's command line, or with the text of an ini; entered once at accepts."""
+    real = []
+
+    def start(words, *at, ini=None, plugins="fastrouter"):
+        words = [str(w) for w in words]
+        if ini is not None:
+            (tmp_path / "site.ini").write_text(ini)
+        if request.param == "uwsgi":
+            real.append(uwsgi.Program(uwsgi.uwsgi_cmd(*words, *(["--ini", "site.ini"] if ini is not None else ["--master"]), "--die-on-term",
+                                                      plugins=plugins), cwd=str(tmp_path)))
+            real[-1].up(*at)
+            return real[-1]
+        w = warp(None, *(["-c", str(tmp_path / "site.ini")] if ini is not None else []), *words, dir=tmp_path)
+        return w
+    yield start
+    for p in real:
+        p.stop()
+
+
+def node_of(at, key):
+    return body_of(uwsgi.ask(at, {"HTTP_HOST": key})).split(" ")[0]
+
+
+@promise("S1-23", "S1-25", "S1-51", "S1-48", "S1-49")
+def test_the_command_line(spelled, node, tmp_path):
+    """Several listeners, use-base, and options that only want to be taken."""
+    (tmp_path / "sockets").mkdir()
+    node(unix=str(tmp_path / "sockets" / "example.com"))
+    port, path = free_port(), str(tmp_path / "u.sock")
+    spelled(["--fastrouter", "127.0.0.1:%d" % port, "--fastrouter", path, "--fastrouter-use-base", str(tmp_path / "sockets") + "/",
+             "--fastrouter-events=30", "--fastrouter-timeout", "20"], port, path)
+    for at in (port, path):
+        assert node_of(at, "example.com") == "n0" and node_of(at, "x") == ""
+
+
+@promise("S1-26", "S1-45", "S1-44", "S1-50", "S1-51", "S1-23")
+def test_more_command_lines(spelled, node, tmp_path):
+    a, b = node(unix=str(tmp_path / "s-a")), node()
+    port = free_port()
+    spelled(["--fastrouter", "127.0.0.1:%d" % port, "--fastrouter-use-pattern", str(tmp_path / "s-%s"), "--no-fd-passing", "--master"], port)
+    assert node_of(port, "a") == "n0"
+    port = free_port()
+    spelled(["--fastrouter=127.0.0.1:%d" % port, "--fastrouter-to=%s" % b.address, "--fastrouter-to=%s" % a.address,
+             "--fastrouter-post-buffering", "8192", "--fastrouter-gracetime", "3"], port)
+    assert {node_of(port, "a") for _ in range(4)} == {"n0", "n1"}
+
+
+@promise("S1-31", "S1-42", "S1-51")
+def test_an_ini(spelled, node, tmp_path):
+    """x = v, comments of both kinds, the same names."""
+    n, port, sub = node(), free_port(), free_port()
+    spelled([], port, ini='''
+; the router
+[uwsgi]
+  fastrouter = 127.0.0.1:%d
+# nodes announce themselves
+fastrouter-subscription-server=127.0.0.1:%d
+fastrouter-cheap = true
+subscription-tolerance = 20
+subscription-dotsplit = true
+fastrouter-timeout = 30   
+master = true
+''' % (port, sub))
+    with Client(port) as c:
+        c.send(packet({"HTTP_HOST": "www.unbit.it"}))
+        assert c.is_open(0.3)
+        uwsgi.announce("127.0.0.1:%d" % sub, ".unbit.it", n)
+        assert body_of(c.rest(2 * TIMEOUT)) == "n0 www.unbit.it 0"
+
+
+@promise("S1-51")
+@pytest.mark.parametrize("words, ini, hint", [
+    (["--fastrouter", "127.0.0.1:0", "--fastrouter-cheep"], None, "fastrouter-cheap"),
+    ([], "[uwsgi]\nfastrouter = 127.0.0.1:1\nfastrouter-use-bass = /tmp/\n", "fastrouter-use-base"),
+    ([], "[uwsgi]\nfastrouter = 127.0.0.1:1\nfastrouter-timeout = soon\n", "fastrouter-timeout"),
+    ([], "[uwsgi]\nfastrouter = 127.0.0.1:1\nhttp-to = x\n", "http-to"),
+    ([], "[uwsgi]\nfastrouter = 127.0.0.1:1\nnonsense\n", "nonsense"),
+])
+def test_what_is_not_understood_is_refused_by_name(run, tmp_path, words, ini, hint):
+    if ini:
+        (tmp_path / "bad.ini").write_text(ini)
+        words = ["-t", "-c", "bad.ini"]
+    p = run(*words)
+    assert p.returncode in (1, 2) and hint in p.stderr
+
+
+@promise("S1-30", "S1-27", "S1-28", "S1-29", "S1-51")
+@pytest.mark.limit(60)
+def test_a_script_fills_the_map_first(spelled, node, tmp_path, request):
+    """The manual's foobar.py; with uWSGI and Python 3 it must say bytes."""
+    a, b = node(), node()
+    text = '''import uwsgi
+# Requests for example.com on port 8000 will go to 127.0.0.1:4040
+uwsgi.cache_set("example.com:8000", "127.0.0.1:4040")
+# Requests for unbit.it will go to 127.0.0.1:4040 with the modifier1 set to 5 (perl/PSGI)
+uwsgi.cache_set("unbit.it", "127.0.0.1:4040,5")
+'''.replace("127.0.0.1:4040\"", a.address + '"').replace("127.0.0.1:4040,5", b.address + ",5")
+    if "uwsgi]" in request.node.name:
+        text = text.replace('("', '(b"').replace(', "', ', b"') + "application = lambda e, s: []\n"
+    (tmp_path / "foobar.py").write_text(text)
+    port = free_port()
+    spelled(["--fastrouter", "127.0.0.1:%d" % port, "--fastrouter-use-cache", "--cache", "100", "--file", "foobar.py"], port,
+            plugins="fastrouter python3")
+    eventually(lambda: node_of(port, "example.com:8000") == "n0", "the map is filled", 10 * SLOW)
+    assert node_of(port, "unbit.it") == "n1" and b.last.modifier1 == 5 and node_of(port, "example.com") == ""
+
+
+@promise("S1-51", "S1-37", "S1-38")
+def test_use_code_string_on_the_command_line(spelled, node, tmp_path, request):
+    n, port = node(), free_port()
+    (tmp_path / "mapper.py").write_text("def get(key):\n    return %s'%s'\n" % ("b" if "uwsgi]" in request.node.name else "", n.address))
+    spelled(["--fastrouter", "127.0.0.1:%d" % port, "--fastrouter-use-code-string", "0:mapper.py:get"], port, plugins="fastrouter python3")
+    eventually(lambda: node_of(port, "a") == "n0", "it answers")
+
+
+# ---- shared sockets ----------------------------------------------------------------------------
+
+SEED_INI = '''
+[uwsgi]
+;create a shared socket (the webserver will connect to it)
+shared-socket = 127.0.0.1:3031
+
+; bind the fastrouter to the shared socket
+fastrouter = =0
+; bind an instance to the same socket
+socket = =0
+
+; having a master is always a good thing...
+master = true
+; our subscription server
+fastrouter-subscription-server = 192.168.0.100:4040
+; our app
+wsgi-file = /var/www/myheavyapp.wsgi
+; a bunch of processes
+processes = 4
+; and put the fastrouter in cheap mode
+fastrouter-cheap = true
+'''
+APP = '''
+import os
+def application(env, start):
+    body = env["wsgi.input"].read(int(env.get("CONTENT_LENGTH") or 0))
+    start("200 OK", [("Content-Type", "text/plain"), ("X-Pid", str(os.getpid()))])
+    return [("app %s %s %d" % (env.get("HTTP_HOST"), env.get("PATH_INFO"), len(body))).encode()]
+'''
+VARS = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "SERVER_NAME": "x", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1"}
+
+
+def visit(at, key):
+    return body_of(uwsgi.ask(at, {**VARS, "HTTP_HOST": key})).split(" ")[0]
+
+
+@promise("S1-40", "S1-41", "S1-42", "S1-51")
+@pytest.mark.limit(90)
+def test_the_manuals_ini_with_a_local_instance(spelled, node, tmp_path):
+    """Only the app answers until a node is there; then both; then only the app again."""
+    port, sub = free_port(), free_port()
+    (tmp_path / "heavy.wsgi").write_text(APP)
+    ini = SEED_INI.replace("127.0.0.1:3031", "127.0.0.1:%d" % port).replace("192.168.0.100:4040", "127.0.0.1:%d" % sub).replace(
+        "/var/www/myheavyapp.wsgi", str(tmp_path / "heavy.wsgi")) + "plugin = python3\n"
+    p = spelled([], port, ini=ini)
+    assert eventually(lambda: visit(port, "k") == "app", "the app", 15 * SLOW)
+    assert {visit(port, "k") for _ in range(20)} == {"app"}
+    pids = set()
+    n = node()
+    uwsgi.announce("127.0.0.1:%d" % sub, "k", n)
+
+    def both_answer():
+        with contextlib.ExitStack() as stack:              # at once: the kernel decides who gets a connection
+            clients = [stack.enter_context(Client(port)) for _ in range(20)]
+            for c in clients:
+                c.send(packet({**VARS, "HTTP_HOST": "k"}))
+            got = [c.rest(TIMEOUT) for c in clients]
+        pids.update(x.partition(b"X-Pid: ")[2].split(b"\r")[0] for x in got if b"X-Pid" in x)
+        assert all(got), got
+        return any(body_of(x).startswith("n0") for x in got)
+    eventually(both_answer, "the node answers too", 10 * SLOW)
+    uwsgi.announce("127.0.0.1:%d" % sub, "k", n, leave=True)
+    eventually(lambda: {visit(port, "k") for _ in range(20)} == {"app"}, "the app alone", 10 * SLOW)
+    assert len(pids) > 1, "four processes"
+
+
+@promise("S1-40")
+def test_shared_sockets_without_a_local_instance(router, node):
+    """Two listeners by number, one of them shared by two routers' parts."""
+    ports = [free_port(), free_port()]
+    n = node()
+    r = router(listen=["=0", "=1"], to=[n.address],
+               more="".join('[[shared_sockets]]\nlisten = "127.0.0.1:%d"\n' % p for p in ports))
+    for p in ports:
+        assert node_of(p, "a") == "n0"
+
+
+@promise("S1-40")
+@pytest.mark.limit(60)
+def test_a_shared_socket_is_handed_to_a_process(router, tmp_path):
+    """fd://N of a supervised uWSGI; it outlives a restart of the process."""
+    port = free_port()
+    (tmp_path / "app.py").write_text(APP)
+    more = '''[[shared_sockets]]
+listen = "127.0.0.1:%d"
+[processes.app]
+command = "%s"
+args = ["--plugin", "python3", "--socket", "fd://{fd0}", "--wsgi-file", "%s", "--master", "--die-on-term", "--disable-logging"]
+shared_sockets = [0]
+[admin]
+listen = ["@DIR@/admin"]
+''' % (port, uwsgi.need("uwsgi"), tmp_path / "app.py")
+    r = router(listen=["=0"], subscription_server=True, cheap=True, more=more)
+    assert visit(port, "k") == "app"
+    import supervised
+    supervised.kill(supervised.proc(r.warp, "app")["pid"])
+    assert visit(port, "k") == "app"                       # the backlog holds it meanwhile
+
+
+@promise("S1-40")
+def test_an_inherited_socket(warp, node):
+    """fd://N as a listener."""
+    n = node()
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", free_port()))
+        s.listen(10)
+        r = uwsgi.Warp(warp, {"listen": ["fd://%d" % s.fileno()], "to": [n.address]}, pass_fds=(s.fileno(),))
+        assert r.warp and node_of(s.getsockname()[1], "a") == "n0"
+
+
+# ---- real peers on both sides ------------------------------------------------------------------
+
+@both
+@promise("S1-22")
+@pytest.mark.limit(60)
+@pytest.mark.parametrize("front", ["nginx", "uwsgi --http"])
+def test_between_real_servers(router, instance, tmp_path, front):
+    """nginx's uwsgi_pass or uWSGI's HTTP front, the router, a real instance."""
+    import test_uwsgi
+    i = instance(APP, "--processes", "2")
+    r = router(to=[i.address])
+    with contextlib.ExitStack() as stack:
+        if front == "nginx":
+            port = stack.enter_context(test_uwsgi.nginx(tmp_path, r.listen[0]))
+        else:
+            port = free_port()
+            p = uwsgi.Program(uwsgi.uwsgi_cmd("--http", "127.0.0.1:%d" % port, "--http-to", r.listen[0], "--die-on-term", "--master", plugins="http"))
+            stack.callback(p.stop)
+            p.up(port)
+        for n in (0, 100, 300000):
+            with Client(port) as c:
+                c.send(lib.request("/x", method="POST", body=b"b" * n))
+                m = c.response(timeout=3 * TIMEOUT)
+                assert (m.status, m.text) == (200, "app a.example /x %d" % n)
+
+
+@promise("S1-22")
+@pytest.mark.limit(60)
+def test_http_through_the_real_router(warp, instance, tmp_path):
+    """warp's HTTP side, a real FastRouter, a real instance; the key is a param."""
+    i = instance(APP)
+    dir = tmp_path / "r"
+    dir.mkdir()
+    real = uwsgi.Uwsgi(dir, {}, {"the-key": i.address})
+    try:
+        w = warp(lib.conf(app={"url": "uwsgi://" + real.listen[0], "params": {"UWSGI_FASTROUTER_KEY": "the-key"}}))
+        assert w.ask("/x", method="POST", body=b"hello").text == "app a.example /x 5"
+    finally:
+        real.stop()
+
+
+@promise("S1-22")
+def test_the_log_has_key_and_node(router, node):
+    """One line of the access log for a request."""
+    n = node()
+    r = router(to=[n.address], more='[log]\naccess = "stdout"\n')
+    assert r.node("key.example") == "n0"
+    r.warp.wait_stdout("key.example.*" + n.address.replace(".", r"\."))
