@@ -25072,7 +25072,7 @@ upstream_write(struct text *t, const struct exchange *x, struct head *h)
 	from = vars_begin(t, up);
 	if (!cgi_write(t, x, h, var_adds[up->protocol]))
 		return false;
-	vars_end(t, from, up, x->up.state != FLOW_OFF || x->spool);
+	vars_end(t, from, up, true); /* its flow ends the body, also one of nothing */
 	return !t->full;
 }
 
