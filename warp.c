@@ -30872,7 +30872,8 @@ passage_var(const struct passage *p, struct slice name)
 static uint64_t
 passage_in(const struct passage *p)
 {
-	return p->up.from == &p->c->s.src ? p->up.body.total : p->body.size - p->size;
+	return p->up.from == &p->c->s.src ? p->up.body.total
+	    : p->body.size - MIN(p->body.size, p->size);
 }
 
 /* ---- what is counted and logged ---- */
@@ -31266,6 +31267,8 @@ passage_bytes(struct passage *p)
 
 	if (p->up.state == FLOW_ON && passage_up(p) == STEP_DONE)
 		return STEP_DONE;
+	if (p->up.state != FLOW_ON && p->c->s.hup) /* nobody is there to be answered */
+		return passage_end(p, false);
 	if (p->lent && p->down.body.total == 0 && p->n_ready) {
 		p->n_ready = false;
 		if (p->node.src.fill(&p->node.src) < 0 && p->node.src.in.n == 0)
@@ -31325,7 +31328,7 @@ passage_client_ready(struct watch *w, short revents)
 	struct passage *p = c->passage;
 
 	c->s.hup |= (revents & (POLLERR | POLLHUP | POLLNVAL)) != 0;
-	if (c->s.hup && (p->state != PASSAGE_BYTES || p->up.state != FLOW_ON)) {
+	if (c->s.hup && p->state != PASSAGE_BYTES) {
 		passage_end(p, false);
 		return;
 	}
