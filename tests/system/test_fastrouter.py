@@ -560,20 +560,20 @@ def open_files(pid):
 
 
 @promise("S1-44")
-@pytest.mark.parametrize("size, on_disk", [(8192, False), (8193, True)])
-def test_post_buffering_beyond_n_is_on_disk(router, node, tmp_path, size, on_disk):
-    """An unlinked temporary file in TMPDIR, and none for what fits into memory."""
-    tmp = tmp_path / "tmp"
-    tmp.mkdir()
+@pytest.mark.parametrize("size, on_disk, dir", [(8192, False, None), (20000, True, None), (20000, True, "spool")])
+def test_post_buffering_beyond_n_is_on_disk(router, node, tmp_path, size, on_disk, dir):
+    """An unlinked temporary file, and none for what fits into memory."""
     n = node()
-    r = router(to=[n.address], post_buffering=8192, env={"TMPDIR": str(tmp)})
-    files = lambda: [f for p in [r.warp.pid] + r.warp.children() for f in open_files(p) if f.startswith(str(tmp) + "/") or
-                     f.startswith("/tmp/") and "deleted" in f]
+    if dir:
+        (tmp_path / dir).mkdir()
+    r = router(to=[n.address], post_buffering=8192, **({"post_buffering_dir": str(tmp_path / dir)} if dir else {}))
+    files = lambda: [f for p in r.warp.children() for f in open_files(p)
+                     if f.endswith("(deleted)") and f.startswith(str(tmp_path / dir) + "/" if dir else "/tmp/")]
     with r.client() as c:
         c.send(packet({"HTTP_HOST": "a", "CONTENT_LENGTH": size}) + b"x" * (size - 1))
         if on_disk:
             eventually(files, "a temporary file")
-            assert all("deleted" in f for f in files()) and not os.listdir(tmp)
+            assert not dir or not os.listdir(tmp_path / dir)
         else:
             assert c.is_open(0.15) and not files()
         c.send(b"x")
@@ -1164,6 +1164,6 @@ def test_http_through_the_real_router(warp, instance, tmp_path):
 def test_the_log_has_key_and_node(router, node):
     """One line of the access log for a request."""
     n = node()
-    r = router(to=[n.address], more='[log]\naccess = "stdout"\n')
+    r = router(to=[n.address], more='[log]\naccess = "stdout"\nformat = "json"\n')
     assert r.node("key.example") == "n0"
     r.warp.wait_stdout("key.example.*" + n.address.replace(".", r"\."))
