@@ -1,6 +1,8 @@
 """The FastRouter's data path, keys and mappings, held against a real uwsgi --fastrouter where specs/uwsgi.md says M."""
 import contextlib
 import os
+import re
+import signal
 import socket
 import struct
 import threading
@@ -9,8 +11,10 @@ import time
 import pytest
 
 import lib
+import supervised
 import uwsgi
-from lib import CLOSE, FIN, HEAD, REQ, SLOW, TIMEOUT, WAIT, Client, connect, eventually, free_port
+from lib import CLOSE, FIN, HEAD, REQ, SLOW, TIMEOUT, Client, eventually, free_port
+from test_uwsgi import nginx
 from uwsgi import ANSWER, block, body_of, both, packet, refused
 
 promise = pytest.mark.promise
@@ -443,7 +447,6 @@ def test_the_cache_table_is_read_anew(router, node):
     a, b = node(), node()
     r = router(cache={"x": a.address})
     assert r.node("x") == "n0"
-    import supervised
     supervised.reload(r.warp, r.text.replace(a.address, b.address))
     eventually(lambda: r.node("x") == "n1", "the new table")
 
@@ -628,6 +631,135 @@ def test_post_buffering_leaves_requests_without_a_body_alone(router, node):
     r = router(to=[n.address], post_buffering=4096)
     for vars in ({"HTTP_HOST": "a"}, {"HTTP_HOST": "a", "CONTENT_LENGTH": ""}, {"HTTP_HOST": "a", "CONTENT_LENGTH": "0"}):
         assert body_of(r.ask(vars)) == "n0 a 0"
+
+
+# ---- configuration ------------------------------------------------------------------
+
+OPTIONS = '''
+[fastrouter]
+listen = ["127.0.0.1:1", "/tmp/x.sock", "@foobar", "=0"]
+processes = 1
+use_cache = "mine"
+use_pattern = "/tmp/%s.sock"
+use_base = "/tmp/"
+use_code_string = "0:mapper.py:get"
+to = ["127.0.0.1:2", "/tmp/y.sock,5"]
+gracetime = 3
+fallback = ["127.0.0.1:3"]
+fallback_on_no_key = true
+subscription_server = ["127.0.0.1:4", "/tmp/sub.sock"]
+subscription_slot = true
+subscription_fallback_key = "k"
+resubscribe = ["127.0.0.1:5"]
+resubscribe_bind = "127.0.0.1:6"
+cheap = true
+events = 64
+timeout = 60
+post_buffering = 8192
+post_buffering_dir = "/tmp"
+buffer_size = 4096
+quiet = true
+stats = "127.0.0.1:7"
+stats_http = true
+stats_minified = true
+harakiri = 30
+uid = "root"
+gid = "root"
+subscription_tolerance = 17
+subscription_algo = "wlrc"
+subscription_dotsplit = true
+subscriptions_sign_check = "SHA256:/tmp"
+subscriptions_sign_check_tolerance = 86400
+subscriptions_sign_skip_uid = [0]
+subscriptions_use_credentials = true
+subscriptions_credentials_check = ["/tmp/"]
+backlog = 100
+chmod_socket = "666"
+fd_passing = true
+cache_listen = ["127.0.0.1:8"]
+[fastrouter.cache]
+"example.com:8000" = "127.0.0.1:4040"
+"unbit.it" = "127.0.0.1:4040,5|127.0.0.1:4041"
+[[shared_sockets]]
+listen = "127.0.0.1:9"
+'''
+
+
+@promise("S1-48", "S1-51")
+def test_every_option_is_taken(check, tmp_path):
+    (tmp_path / "mapper.py").write_text("def get(key): pass\n")
+    p = check(OPTIONS)
+    assert p.returncode == 0, p.stderr
+    assert "127.0.0.1:1" in p.stdout
+
+
+@promise("S1-51")
+@pytest.mark.parametrize("line, said", [
+    ("use_bass = \"/tmp/\"", "use_base"), ("timeout = \"soon\"", "timeout"), ("listen = [\"127.0.0.1:99999\"]", "listen"), ("listen = [\"=3\"]", "=3"),
+    ("to = [\"127.0.0.1:1,999\"]", "to"), ("use_code_string = \"mapper.py\"", "use_code_string"),
+    ("use_code_string = \"99:mapper.py:get\"", "use_code_string"), ("subscription_algo = \"best\"", "wlrc"), ("post_buffering = -1", "post_buffering"),
+    ("subscriptions_sign_check = \"SHA1\"", "subscriptions_sign_check"), ("subscriptions_sign_check = \"ROT13:/tmp\"", "ROT13"),
+    ("use_pattern = \"/tmp/%d\"", "use_pattern"), ("to = [\"\"]", "to"),
+])
+def test_what_is_wrong_is_said(check, line, said):
+    text = "[fastrouter]\n" + ("" if line.startswith("listen") else "listen = [\"127.0.0.1:1\"]\n") + line + "\n"
+    p = check(text)
+    assert p.returncode == 1 and said in p.stderr and re.search(r"warp\.toml:\d+:\d+: error", p.stderr), p.stderr
+
+
+@promise("S1-22")
+def test_two_routers_have_tables_of_their_own(warp, node):
+    a, b, ports = node(), node(), (free_port(), free_port())
+    warp("".join('[[fastrouter]]\nlisten = ["127.0.0.1:%d"]\nto = ["%s"]\n' % (p, n.address) for p, n in zip(ports, (a, b))))
+    assert [node_of(p, "k") for p in ports * 2] == ["n0", "n1"] * 2
+
+
+@promise("S1-22", "S1-45")
+@pytest.mark.parametrize("how", ["reload", "upgrade"])
+def test_no_error_while_everything_changes(router, node, how):
+    """A stream goes on, requests go to the new node, none fails."""
+    old, new = node([HEAD, TAKE(3), b"three", TAKE(3), b"six", FIN], [uwsgi.NAME], name="old"), node(name="new")
+    r = router(to=[old.address], more='[admin]\nlisten = ["@DIR@/admin"]\n')
+    errors, got, over = [], [], threading.Event()
+
+    def load():
+        while not over.is_set():
+            try:
+                got.append(r.node("k"))
+            except OSError as e:
+                errors.append(repr(e))
+            if not got[-1]:
+                errors.append("refused")
+    with r.client() as stream:
+        stream.send(packet({"HTTP_HOST": "a"}) + b"abc")
+        assert stream.exactly(5, TIMEOUT) == b"three"
+        threads = [threading.Thread(target=load) for _ in range(2)]
+        for t in threads:
+            t.start()
+        try:
+            eventually(lambda: len(got) > 20, "some load")
+            r.warp.write(r.text.replace(old.address, new.address))
+            r.warp.signal(signal.SIGHUP if how == "reload" else signal.SIGUSR2)
+            eventually(lambda: got[-10:] == ["new"] * 10, "all go to the new one")
+        finally:
+            over.set()
+            for t in threads:
+                t.join(TIMEOUT)
+        stream.send(b"def")
+        assert stream.rest(TIMEOUT) == b"six"
+    assert not errors, errors[:5]
+
+
+@promise("S1-27")
+def test_a_file_of_keys_is_watched(router, node, tmp_path):
+    a, b, file = node(), node(), tmp_path / "keys"
+    file.write_text("# keys\nx %s\ny %s,5\n" % (a.address, a.address))
+    r = router(use_cache=True, cache_file=str(file))
+    assert r.node("x") == "n0" and r.node("y") == "n0" and a.last.modifier1 == 5 and r.node("z") == ""
+    (tmp_path / "new").write_text("x %s\nz %s\n" % (b.address, b.address))
+    os.rename(tmp_path / "new", file)
+    eventually(lambda: r.node("x") == "n1", "the new file", 2 * TIMEOUT)
+    assert r.node("z") == "n1" and r.node("y") == ""
 
 
 # ---- descriptor passing -----------------------------------------------------------------
@@ -1103,7 +1235,6 @@ listen = ["@DIR@/admin"]
 ''' % (port, uwsgi.need("uwsgi"), tmp_path / "app.py")
     r = router(listen=["=0"], subscription_server=True, cheap=True, more=more)
     assert visit(port, "k") == "app"
-    import supervised
     supervised.kill(supervised.proc(r.warp, "app")["pid"])
     assert visit(port, "k") == "app"                       # the backlog holds it meanwhile
 
@@ -1127,12 +1258,11 @@ def test_an_inherited_socket(warp, node):
 @pytest.mark.parametrize("front", ["nginx", "uwsgi --http"])
 def test_between_real_servers(router, instance, tmp_path, front):
     """nginx's uwsgi_pass or uWSGI's HTTP front, the router, a real instance."""
-    import test_uwsgi
     i = instance(APP, "--processes", "2")
     r = router(to=[i.address])
     with contextlib.ExitStack() as stack:
         if front == "nginx":
-            port = stack.enter_context(test_uwsgi.nginx(tmp_path, r.listen[0]))
+            port = stack.enter_context(nginx(tmp_path, r.listen[0]))
         else:
             port = free_port()
             p = uwsgi.Program(uwsgi.uwsgi_cmd("--http", "127.0.0.1:%d" % port, "--http-to", r.listen[0], "--die-on-term", "--master", plugins="http"))
