@@ -695,7 +695,7 @@ def test_every_option_is_taken(check, tmp_path):
 
 @promise("S1-51")
 @pytest.mark.parametrize("line, said", [
-    ("use_bass = \"/tmp/\"", "use_base"), ("timeout = \"soon\"", "timeout"), ("listen = [\"127.0.0.1:99999\"]", "listen"), ("listen = [\"=3\"]", "=3"),
+    ("use_bass = \"/tmp/\"", "use_base"), ("timeout = \"soon\"", "timeout"), ("listen = [\"127.0.0.1:99999\"]", "listen"),
     ("to = [\"127.0.0.1:1,999\"]", "to"), ("use_code_string = \"mapper.py\"", "use_code_string"),
     ("use_code_string = \"99:mapper.py:get\"", "use_code_string"), ("subscription_algo = \"best\"", "wlrc"), ("post_buffering = -1", "post_buffering"),
     ("subscriptions_sign_check = \"SHA1\"", "subscriptions_sign_check"), ("subscriptions_sign_check = \"ROT13:/tmp\"", "ROT13"),
