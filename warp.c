@@ -9658,7 +9658,9 @@ static const struct key process_keys[] = {
 	KEY("idle_stop_secs", K_SECS, PROCESS(out.idle_stop_ms), "0", 0, SECS_MAX,
 	    "With start_on = \"request\": stopped after so long without a request; 0: never."),
 	SOON("subscribe_to", K_TEXTS, LATER, NULL, NULL, "Subscription servers to announce to."),
-	SOON("shared_sockets", K_ANY, LATER, NULL, NULL, "Numbers of [[shared_sockets]] it gets."),
+	PLAIN("shared_sockets", K_WORDS, PROCESS(shared), NULL,
+	    "Numbers of [[shared_sockets]] that it gets; {fd0} in args and env is the descriptor of "
+	    "the first socket there is."),
 };
 
 static const struct key limits_keys[] = {
@@ -11938,6 +11940,55 @@ placeholders_read(struct reader *r, struct process_read *pr)
 	p->names_port = true;
 }
 
+/* ---- shared sockets ---- */
+
+/* The next {fdN} of text, from *at on: N. -1: there is none. */
+static int
+fd_named(struct slice text, size_t *at)
+{
+	for (; *at + sizeof "{fd0" <= text.n; ++*at) {
+		struct slice rest = slice_from(text, *at), number;
+		if (slice_starts(rest, S("{fd")) && isdigit((unsigned char)rest.p[3]) &&
+		    slice_cut(&rest, '}', &number) && rest.p)
+			return (int)slice_uint(slice_from(number, 3), INT_MAX);
+	}
+	return -1;
+}
+
+/* The place of shared socket n among those that p gets; -1: it does not. */
+static int
+shared_place(const struct process *p, int n)
+{
+	int i = p->n_shared;
+
+	while (--i >= 0 && p->shared[i] != n)
+		;
+	return i;
+}
+
+/* The shared sockets that it gets; {fdN} names no other. */
+static void
+shared_read(struct reader *r, struct process_read *pr)
+{
+	struct process *p = &pr->out;
+	int64_t n;
+
+	p->sockets = r->conf->shared;
+	p->shared = arena_alloc(r->a, (size_t)pr->shared.n * sizeof *p->shared);
+	for (int i = 0; i < pr->shared.n; i++)
+		if ((n = slice_uint(pr->shared.v[i], INT_MAX)) < 0 || n >= r->conf->n_shared)
+			key_error(r, "shared_sockets", "%s: expected numbers of [[shared_sockets]], from 0 on",
+			    pr->shared.v[i].p);
+		else if (shared_place(p, (int)n) < 0)
+			p->shared[p->n_shared++] = (int)n;
+	for (char **arg = p->argv; arg && *arg; arg++)
+		for (size_t at = 0; (n = fd_named(slice_of(*arg), &at)) >= 0; at++)
+			if (shared_place(p, (int)n) < 0)
+				key_error(r, arg > p->argv && toml_get(pr->table, "args") ? "args" : "command",
+				    "{fd%s}: shared_sockets does not name that number",
+				    arena_fmt(r->a, "%d", (int)n));
+}
+
 /* ---- one process ---- */
 
 static uint64_t
@@ -11961,6 +12012,8 @@ process_print(const struct process_read *pr)
 		h = print_text(print_text(h, p->env.v[i].name), p->env.v[i].value);
 	for (size_t i = 0; i < LEN(texts); i++)
 		h = print_text(h, slice_of(texts[i] ? texts[i] : ""));
+	for (int i = 0; i < p->n_shared; i++)
+		h = print_text(h, slice_of(p->sockets[p->shared[i]].text));
 	return print_text(h, pr->envfile_text);
 }
 
@@ -11999,6 +12052,7 @@ process_read(struct reader *r, struct process_read *pr, char **argv)
 	host_check(r, pr);
 	if (pr->upstream)
 		process_instances(r, pr);
+	shared_read(r, pr);
 	if (!p->argv)
 		return;
 	placeholders_read(r, pr);
@@ -12672,14 +12726,14 @@ routes_read(struct reader *r, const struct toml *list)
 
 /* ==== fastrouter =============================================================
  * Owns    nothing.
- * Offers  shared_read, shared_take, routers_read, routers_check.
+ * Offers  sockets_read, socket_take, routers_read, routers_check.
  * Calls   base, arena, toml, addr, hints, values, processes. The sections
  *         [fastrouter], and of shared sockets. */
 
 /* ---- [[shared_sockets]] ---- */
 
 static void
-shared_read(struct reader *r)
+sockets_read(struct reader *r)
 {
 	const struct toml *list = toml_get(r->conf->tree, "shared_sockets");
 	const struct toml *t = list && list->kind == TOML_ARRAY ? list->first : list;
@@ -12708,7 +12762,7 @@ shared_read(struct reader *r)
 /* =N becomes the address of that shared socket. Without any it stays what it was, a
  * descriptor that warp was started with. False: there is no such one, said. */
 static bool
-shared_take(struct reader *r, const char *key, struct addr *a)
+socket_take(struct reader *r, const char *key, struct addr *a)
 {
 	const struct conf *c = r->conf;
 	enum scheme scheme = a->scheme;
@@ -12747,7 +12801,7 @@ binds_lower(struct reader *r, const char *key, struct addrs *list, bool stream, 
 	for (int i = 0; i < list->n; i++) {
 		struct addr *a = &v[n];
 		*a = list->v[i];
-		if (!shared_take(r, key, a))
+		if (!socket_take(r, key, a))
 			continue;
 		if (a->kind == ADDR_NAME || a->scheme == SCHEME_HTTPS || a->scheme == SCHEME_HTTP) {
 			key_error(r, key, a->kind == ADDR_NAME ? "%s: give an IP address, not a name"
@@ -13738,7 +13792,7 @@ listen_add(struct reader *r, const struct addr *a, const char *key)
 	struct addr own = *a;
 	int n = 0;
 
-	if (!shared_take(r, key, &own) || !listen_ok(r, a = &own, key))
+	if (!socket_take(r, key, &own) || !listen_ok(r, a = &own, key))
 		return;
 	for (int i = 0; i < s->n_listens; i++) {
 		const struct addr *old = &s->listens[i];
@@ -14107,7 +14161,7 @@ admin_read(struct reader *r)
 		!conf_said(c, "admin", "listen"), ar.listen.n == 0, ar.token, ar.expose };
 	for (int i = 0; i < ar.listen.n; i++) {
 		a = &ar.listen.v[i];
-		shared_take(r, "listen", &ar.listen.v[i]);
+		socket_take(r, "listen", &ar.listen.v[i]);
 		listen_ok(r, a, "listen");
 		for (int k = 0; k < c->server.n_listens; k++)
 			if (addr_covers(&c->server.listens[k], a) ||
@@ -14341,7 +14395,7 @@ conf_read(struct reader *r, const char *forced_listen)
 		else if (v->kind != TOML_TABLE && v->kind != TOML_ARRAY)
 			table_error(r, v, "expected a section [%s]", sections[id].name);
 	}
-	shared_read(r);
+	sockets_read(r);
 	routers_read(r);
 	tls_read(r);
 	server_read(r, forced_listen);
@@ -34500,7 +34554,7 @@ endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *
 static struct rlimit child_files; /* warp's at its start, before it raised its own */
 static char child_mark[128];      /* NAME=value in the environment of all programs of this warp */
 
-/* text with {index}, {port} and {socket} filled in. */
+/* text with {index}, {port}, {socket} and {fdN} filled in. */
 static char *
 child_text(const struct child_start *cs, struct slice text)
 {
@@ -34512,13 +34566,20 @@ child_text(const struct child_start *cs, struct slice text)
 	};
 	struct text t = { arena_alloc(cs->a, text.n * sizeof cs->at->socket + 1), 0,
 		text.n * sizeof cs->at->socket + 1, false };
-	size_t i;
+	size_t i, at;
+	int n;
 
 	snprintf(index, sizeof index, "%d", cs->index);
 	snprintf(port, sizeof port, "%u", cs->at->port);
 	while (text.n > 0) {
 		for (i = 0; i < LEN(vars) && !slice_starts(text, vars[i].name); i++)
 			;
+		if (slice_starts(text, S("{fd")) && (at = 0, n = fd_named(text, &at)) >= 0 && at == 0 &&
+		    (n = shared_place(cs->conf, n)) >= 0) {
+			text_uint(&t, FD_FIRST + (unsigned)n);
+			text = slice_from(text, strcspn(text.p, "}") + 1);
+			continue;
+		}
 		if (i == LEN(vars)) {
 			text_char(&t, *text.p);
 			text = slice_from(text, 1);
@@ -34609,9 +34670,40 @@ child_env(const struct child_start *cs)
 	return env;
 }
 
+/* Ends a child that could not become its program; why goes where its output
+ * goes. */
+__attribute__((format(printf, 1, 2))) _Noreturn static void
+child_die(const char *fmt, ...)
+{
+	int err = errno;
+	va_list ap;
+
+	va_start(ap, fmt);
+	fputs("warp: ", stderr);
+	vfprintf(stderr, fmt, ap);
+	fprintf(stderr, ": %s\n", strerror(err));
+	fflush(stderr);
+	_exit(err == ENOENT ? EXIT_NOT_THERE : EXIT_NOT_RUN);
+}
+
+/* In the child: its shared sockets become descriptors FD_FIRST and on. */
+static void
+child_sockets(const struct process *ps)
+{
+	int fds[LISTENERS_MAX];
+
+	for (int i = 0; i < ps->n_shared; i++) /* first away from those numbers */
+		if ((fds[i] = fcntl(ps->sockets[ps->shared[i]].fd, F_DUPFD_CLOEXEC,
+		    FD_FIRST + ps->n_shared)) < 0)
+			child_die("shared socket =%d", ps->shared[i]);
+	for (int i = 0; i < ps->n_shared; i++)
+		if (dup2(fds[i], FD_FIRST + i) < 0)
+			child_die("shared socket =%d", ps->shared[i]);
+}
+
 /* In the child: rids it of what is warp's. */
 static void
-child_clean(int out)
+child_clean(int out, const struct process *ps)
 {
 	static const long preset[8]; /* the kernel's struct: all zero is SIG_DFL */
 	int null = open("/dev/null", O_RDONLY);
@@ -34625,7 +34717,8 @@ child_clean(int out)
 	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
 	    dup2(out, STDERR_FILENO) < 0)
 		_exit(EXIT_NOT_RUN);
-	fds_close(FD_FIRST, NULL, 0); /* ours close on exec; inherited ones may not */
+	child_sockets(ps);
+	fds_close(FD_FIRST + ps->n_shared, NULL, 0); /* ours close on exec; inherited ones may not */
 }
 
 static int
@@ -34645,22 +34738,6 @@ child_limits(const struct process *ps)
 	    (ps->nofile >= 0 && setrlimit(RLIMIT_NOFILE, &files) < 0) ||
 	    (ps->as_bytes >= 0 && setrlimit(RLIMIT_AS, &as) < 0) ||
 	    (ps->core >= 0 && setrlimit(RLIMIT_CORE, &core) < 0) ? -1 : 0;
-}
-
-/* Ends a child that could not become its program; why goes where its output
- * goes. */
-__attribute__((format(printf, 1, 2))) _Noreturn static void
-child_die(const char *fmt, ...)
-{
-	int err = errno;
-	va_list ap;
-
-	va_start(ap, fmt);
-	fputs("warp: ", stderr);
-	vfprintf(stderr, fmt, ap);
-	fprintf(stderr, ": %s\n", strerror(err));
-	fflush(stderr);
-	_exit(err == ENOENT ? EXIT_NOT_THERE : EXIT_NOT_RUN);
 }
 
 /* What a script names behind `#!`, a CR made visible; false: no script. */
@@ -34696,7 +34773,7 @@ child_run(const struct child_start *cs, const struct identity *as, char **argv, 
 	char line[256];
 
 	setpgid(0, 0);
-	child_clean(cs->out);
+	child_clean(cs->out, ps);
 	sink_use(&log_sink, STDERR_FILENO, false);
 	if (child_limits(ps) < 0)
 		child_die("limits");
@@ -37986,10 +38063,12 @@ static int
 shared_open(struct listeners *to, struct listeners *have, const struct conf *cf)
 {
 	to->n_served = to->n;
-	for (int i = 0; i < cf->n_shared; i++)
+	for (int i = 0; i < cf->n_shared; i++) {
 		if (!listener_of(to, &cf->shared[i]) && listener_serve(to, have, &cf->shared[i],
 		    LISTEN_SHARED, cf->server.socket_mode) < 0)
 			return -1;
+		cf->shared[i].fd = listener_of(to, &cf->shared[i])->fd; /* for programs */
+	}
 	return 0;
 }
 

@@ -260,7 +260,7 @@ struct addr {
 	const char *host; /* for Host and SNI; NULL for unix */
 	uint16_t port;
 	bool any;         /* `:port`: every interface, v6 and v4 */
-	int fd;           /* ADDR_FD */
+	int fd;           /* ADDR_FD; of a shared socket that is bound, whatever its kind */
 	bool shared;      /* ADDR_FD that was said as =N: the N-th of [[shared_sockets]], if
 	                     there are any */
 	union sock sock;
@@ -1125,6 +1125,8 @@ struct process {
 	enum start_rule start_on;
 	uint32_t idle_stop_ms;   /* 0: never */
 	bool names_port, names_socket; /* argv or env have {port}, {socket} */
+	struct addr *sockets;    /* conf.shared */
+	int *shared, n_shared;   /* the numbers of those that it gets: descriptors 3 and on */
 	bool wrapped;            /* of `warp -- CMD`: warp exits with its status */
 	uint64_t print;          /* hash: when it changes, a restart is needed */
 };
@@ -1502,7 +1504,7 @@ struct upstream_read {
 struct process_read {
 	struct process out; /* first */
 	struct slice command, log;
-	struct slices args, depends_on;
+	struct slices args, depends_on, shared;
 	const struct toml *table, *upstream; /* NULL: wrapped; serves none */
 	const char *where;         /* the section, as errors name it */
 	struct slice envfile_text; /* of the file that is there now */

@@ -35,6 +35,7 @@ complaints(const struct conf *c)
 }
 
 #define FR "[fastrouter]\nlisten = \":3017\"\n"
+#define SHARED2 "[[shared_sockets]]\nlisten = \"127.0.0.1:3032\"\n"
 #define SHARED "[[shared_sockets]]\nlisten = \"127.0.0.1:3031\"\n"
 
 static const struct {
@@ -101,6 +102,13 @@ static const struct {
 	{ SHARED "[[shared_sockets]]\nlisten = \":3031\"\n" FR, "127.0.0.1:3031 and :3031 cannot both be bound", true },
 	{ SHARED "[fastrouter]\nlisten = \"=1\"\n", "4:10: error: fastrouter.listen: =1: there is only 1 of [[shared_sockets]], from =0 on", true },
 	{ SHARED "[server]\nlisten = [\"=7\"]\n" FR, "4:10: error: server.listen: =7: there is only 1", true },
+	{ SHARED "[processes.a]\ncommand = \"true\"\nshared_sockets = [0, 1]\n",
+	    "5:18: error: processes.a.shared_sockets: 1: expected numbers of [[shared_sockets]], from 0 on", true },
+	{ SHARED "[processes.a]\ncommand = \"true\"\nshared_sockets = \"x\"\n", "processes.a.shared_sockets: x: expected numbers", true },
+	{ SHARED SHARED2 "[processes.a]\ncommand = \"true\"\nargs = [\"fd://{fd0}\", \"{fd1}\"]\nshared_sockets = 1\n",
+	    "7:8: error: processes.a.args: {fd0}: shared_sockets does not name that number", true },
+	{ "[processes.a]\ncommand = \"true {fd0}\"\n", "2:11: error: processes.a.command: {fd0}: shared_sockets does not", true },
+	{ SHARED SHARED2 "[processes.a]\ncommand = \"true\"\nargs = [\"{fd}\", \"{fdx}\", \"{fd1}{fd0}\"]\nshared_sockets = [0, 1, 0]\n", "", false },
 	{ SHARED "[server]\nlisten = [\"=0\"]\n[fastrouter]\nlisten = \"=0\"\n", "127.0.0.1:3031 is listened on by [server] as well", true },
 };
 
