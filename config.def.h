@@ -120,7 +120,6 @@
 #define STORE_FADE     8     /* lookups until another word of the sketch is halved */
 
 /* the FastRouter's nodes */
-#define ROUTERS_MAX    8      /* [[fastrouter]] sections */
 #define NODE_UNITS     32768  /* of all keys, nodes and values */
 #define NODE_UNIT      64     /* bytes; a key takes 1 mostly, a node 2 or 3 */
 #define NODE_BUCKETS   2048   /* of keys; power of 2 */
@@ -132,6 +131,13 @@
 #define NODE_TRIES     4      /* of one request, before the fallback list */
 #define NODE_DOTS      5      /* of one key: subscription_dotsplit, as uWSGI */
 #define NODE_SWEEP_MS  1000   /* between looks at what has gone */
+#define CLERK_BATCH    64     /* datagrams heard in a turn */
+#define CLERK_CLIENTS  32     /* of caches and figures at one time; the oldest makes way */
+#define CLERK_CLIENT_MS 4000  /* and each has so much time; a uwsgi process gives up then */
+#define CLERK_BLOCK_MAX 4096  /* bytes of a command beside its value */
+#define CLERK_PEM_MAX  16384  /* bytes of a public key's file */
+#define SUBSCRIBE_BYTES 1048576 /* of announcements that wait in the kernel */
+#define AIDE_STOP_MS   1000   /* for a clerk or mapper to leave; then it is killed */
 
 /* ACME */
 #define BUILD_DATE       20261121 /* an earlier clock is wrong */

@@ -17754,6 +17754,17 @@ nodes_cache_set(uint32_t scope, struct slice key, struct slice value, uint32_t u
 	return true;
 }
 
+static uint32_t
+nodes_cache_count(uint32_t scope)
+{
+	uint32_t n = 0;
+
+	for (uint32_t b = 0; b < NODE_BUCKETS; b++)
+		for (uint32_t i = NODES->buckets[b]; i; i = node_key_at(i)->next)
+			n += node_key_at(i)->scope == scope;
+	return n;
+}
+
 /* False: there was none. */
 static bool
 nodes_cache_del(uint32_t scope, struct slice key)
@@ -20453,7 +20464,7 @@ listen_options(int fd, const struct addr *a)
 {
 	int on = 1, only_v6 = !a->any;
 
-	if (a->sock.sa.sa_family == AF_UNIX)
+	if (a->sock.sa.sa_family == AF_UNIX || a->dgram)
 		return;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* accepted ones inherit it */
@@ -20464,18 +20475,45 @@ listen_options(int fd, const struct addr *a)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6, sizeof only_v6);
 }
 
+/* Joins a, if it is a group: RFC 1112, RFC 3493 5.2. Who sends to a unix socket is known. */
+static void
+listen_datagrams(int fd, const struct addr *a)
+{
+	const struct in_addr group = a->sock.in.sin_addr;
+	int on = 1, bytes = SUBSCRIBE_BYTES;
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
+	if (a->sock.sa.sa_family == AF_UNIX) {
+		setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+	} else if (a->sock.sa.sa_family == AF_INET && IN_MULTICAST(ntohl(group.s_addr))) {
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+		if (setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &(struct ip_mreq){ group, { 0 } },
+		    sizeof(struct ip_mreq)) < 0)
+			log_errno("joining %s", a->text);
+	} else if (a->sock.sa.sa_family == AF_INET6 && IN6_IS_ADDR_MULTICAST(&a->sock.in6.sin6_addr)) {
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+		if (setsockopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &(struct ipv6_mreq){
+		    a->sock.in6.sin6_addr, 0 }, sizeof(struct ipv6_mreq)) < 0)
+			log_errno("joining %s", a->text);
+	}
+}
+
 static int
 listen_try(const struct addr *a, int mode, int shared)
 {
 	int off = 0;
-	int fd = socket(a->sock.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int fd = socket(a->sock.sa.sa_family, (a->dgram ? SOCK_DGRAM : SOCK_STREAM) |
+	    SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
 		return -1;
 	listen_options(fd, a);
+	if (a->dgram)
+		listen_datagrams(fd, a);
 	if (shared)
 		setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, sizeof shared);
-	if (listen_bind(fd, a, mode) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
+	if (listen_bind(fd, a, mode) < 0 || (!a->dgram && listen(fd, LISTEN_BACKLOG) < 0)) {
 		fd_close(fd);
 		return -1;
 	}
@@ -34176,6 +34214,632 @@ pg_run(void *arg, int life)
 	}
 }
 
+/* ==== clerk ==================================================================
+ * Owns    the helper process that writes down which nodes there are, and its clients.
+ * Offers  clerk_run.
+ * Calls   base, arena, walk, clock, log, pem, x509, packet, nodes, timer, loop,
+ *         helper, BearSSL. Hears announcements, serves caches
+ *         and figures of FastRouters. Nobody waits for it but who speaks to it. specs/uwsgi.md
+ *         6, 8, 9. */
+
+#define CLERK_IN (PACKET_HEAD + CLERK_BLOCK_MAX + NODE_VALUE_MAX) /* of a client */
+
+static struct clerk ck;
+static struct calm calm_clerk; /* lines about what strangers send */
+
+static const struct router_conf *
+clerk_router(const struct watch *w)
+{
+	return &ck.cf->routers[((const struct listener *)w)->router];
+}
+
+/* ---- signatures ---- */
+
+static const struct sign_digest sign_digests[] = {
+	{ "sha256", &br_sha256_vtable, BR_HASH_OID_SHA256 },
+	{ "sha1", &br_sha1_vtable, BR_HASH_OID_SHA1 },
+	{ "sha224", &br_sha224_vtable, BR_HASH_OID_SHA224 },
+	{ "sha384", &br_sha384_vtable, BR_HASH_OID_SHA384 },
+	{ "sha512", &br_sha512_vtable, BR_HASH_OID_SHA512 },
+	{ "md5", &br_md5_vtable, (const unsigned char *)"\x08\x2a\x86\x48\x86\xf7\x0d\x02\x05" },
+};
+
+/* Takes an integer off *rest, without zeros before it. */
+static bool
+asn1_number(struct slice *rest, unsigned char **p, size_t *n)
+{
+	struct slice in;
+
+	if (!asn1_take(rest, DER_INTEGER, &in))
+		return false;
+	while (in.n > 0 && in.p[0] == 0)
+		in = slice_from(in, 1);
+	*p = (unsigned char *)(uintptr_t)in.p;
+	*n = in.n;
+	return in.n > 0;
+}
+
+/* The RSA key in der, which it points into: a SubjectPublicKeyInfo (RFC 5280 4.1), or the
+ * key alone (RFC 8017 A.1.1). */
+static bool
+rsa_public(struct slice der, br_rsa_public_key *k)
+{
+	struct slice in, bits;
+
+	if (!asn1_take(&der, DER_SEQUENCE, &in))
+		return false;
+	if (asn1_take(&in, DER_SEQUENCE, &bits)) {
+		if (!asn1_take(&in, DER_BITS, &bits) || bits.n == 0 || bits.p[0] != 0)
+			return false;
+		bits = slice_from(bits, 1);
+		if (!asn1_take(&bits, DER_SEQUENCE, &in))
+			return false;
+	}
+	return asn1_number(&in, &k->n, &k->nlen) && asn1_number(&in, &k->e, &k->elen);
+}
+
+/* Whether the owner of the key k has signed a. PKCS#1 1.5: RFC 8017 8.2. */
+static bool
+sign_is_good(const struct sign_digest *d, const br_rsa_public_key *k,
+    const struct announcement *a)
+{
+	unsigned char want[br_sha512_SIZE], got[br_sha512_SIZE];
+	size_t n = d->hash->desc >> BR_HASHDESC_OUT_OFF & BR_HASHDESC_OUT_MASK;
+	br_hash_compat_context h;
+
+	d->hash->init(&h.vtable);
+	d->hash->update(&h.vtable, a->is_signed.p, a->is_signed.n);
+	d->hash->out(&h.vtable, want);
+	return br_rsa_pkcs1_vrfy_get_default()((const unsigned char *)a->sign.p, a->sign.n, d->oid, n,
+	    k, got) && memcmp(want, got, n) == 0;
+}
+
+/* As sign_is_good, with the key from the file that a's key names. NULL, or why not. */
+static const char *
+sign_check(const struct router_conf *rc, const struct announcement *a, struct arena *arena)
+{
+	const struct sign_digest *d = sign_digests;
+	br_rsa_public_key k;
+	struct slice text;
+	struct text path;
+	struct pem o;
+
+	while (d < sign_digests + LEN(sign_digests) &&
+	    !slice_ieq(slice_of(d->name), slice_of(rc->sign_digest)))
+		d++;
+	if (d == sign_digests + LEN(sign_digests))
+		return "that digest is not known";
+	if (a->sign.n == 0)
+		return "it has none";
+	if (!nodes_stamp(rc, a, false))
+		return "it is not new (sniffed?)";
+	path = (struct text){ arena_alloc(arena, PATH_MAX), 0, PATH_MAX - 1, false };
+	text_fmt(&path, "%s/", rc->sign_dir);
+	for (size_t i = 0; i < a->key.n; i++)
+		text_char(&path, isalnum((unsigned char)a->key.p[i]) ||
+		    memchr("._-", a->key.p[i], 3) ? a->key.p[i] : '_');
+	text_str(&path, ".pem");
+	if (path.full || file_read(arena, path.p, CLERK_PEM_MAX, &text))
+		return "its key is not here";
+	if (pem_next(arena, &text, &o) <= 0 || !rsa_public(o.der, &k))
+		return "its key is no RSA key in PEM";
+	if (!sign_is_good(d, &k, a))
+		return "it is wrong";
+	nodes_stamp(rc, a, true);
+	return NULL;
+}
+
+/* Whether the sender owns the file that a's key names. */
+static bool
+clerk_knows(const struct router_conf *rc, const struct announcement *a, const struct ucred *who)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	for (int i = 0; i < rc->credentials_dirs.n && who; i++)
+		if (snprintf(path, sizeof path, "%s%.*s", rc->credentials_dirs.v[i].p, (int)a->key.n,
+		    a->key.p) < PATH_MAX && stat(path, &st) == 0 && st.st_uid == who->uid &&
+		    st.st_gid == who->gid)
+			return true;
+	return rc->credentials_dirs.n == 0;
+}
+
+static bool
+clerk_trusts(const struct router_conf *rc, const struct announcement *a, const struct ucred *who)
+{
+	struct arena arena = { NULL };
+	const char *why = NULL;
+	bool skip = false;
+
+	for (int i = 0; i < rc->sign_skip.n && who; i++)
+		skip |= rc->sign_skip.v[i] == who->uid;
+	if (!clerk_knows(rc, a, who))
+		why = "its sender does not own that name";
+	else if (rc->sign_digest && !skip)
+		why = sign_check(rc, a, &arena);
+	if (why)
+		warn_calmly(&calm_clerk, "%.*s => %.*s: announcement refused, its signature: %s",
+		    (int)a->key.n, a->key.p, (int)a->address.n, a->address.p, why);
+	arena_free(&arena);
+	return !why;
+}
+
+/* ---- announcements ---- */
+
+/* One datagram, without waiting: what does not get through is said again. */
+static void
+clerk_send(const union sock *to, socklen_t to_n, const struct addr *from, struct slice s)
+{
+	int fd = socket(to->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0 || (from && bind(fd, &from->sock.sa, from->sock_n) < 0) ||
+	    sendto(fd, s.p, s.n, MSG_NOSIGNAL, &to->sa, to_n) < 0)
+		log_debug("a datagram of %zu bytes was not sent: %s", s.n, strerror(errno));
+	fd_close(fd);
+}
+
+/* Tells a new node, where it wants to hear it, that it is known. */
+static void
+clerk_acknowledge(const struct announcement *a)
+{
+	char b[NOTIFY_MAX + 2 * KEY_MAX + NODE_ADDRESS_MAX];
+	struct text t = { b, 0, sizeof b, false };
+	union sock to = { .un = { .sun_family = AF_UNIX } };
+
+	if (a->notify.n == 0)
+		return;
+	memcpy(to.un.sun_path, a->notify.p, a->notify.n);
+	text_str(&t, "[subscription ack] ");
+	text_add(&t, a->key);
+	text_str(&t, " => new node: ");
+	text_add(&t, a->address);
+	clerk_send(&to, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + a->notify.n + 1), NULL,
+	    text_slice(&t));
+}
+
+/* Passes a on: the node is this router. */
+static void
+clerk_resubscribe(const struct router_conf *rc, const struct announcement *a)
+{
+	struct announcement b = { .leaves = a->leaves, .key = a->key, .modifier1 = a->modifier1,
+		.modifier2 = a->modifier2, .sni_key = a->sni_key, .sni_crt = a->sni_crt,
+		.sni_ca = a->sni_ca };
+	const struct addr *from = rc->resubscribe_bind.n > 0 ? rc->resubscribe_bind.v : NULL;
+	char out[ANNOUNCED_MAX];
+	size_t n;
+
+	if (rc->resubscribe.n == 0 || rc->listen.n == 0)
+		return;
+	b.address = slice_of(rc->listen.v[0].text);
+	if (rc->listen.v[0].kind == ADDR_UNIX)
+		b.address = slice_from(b.address, sizeof "unix:" - 1);
+	if ((n = announcement_write(out, sizeof out, &b)) > 0)
+		for (int i = 0; i < rc->resubscribe.n; i++)
+			clerk_send(&rc->resubscribe.v[i].sock, rc->resubscribe.v[i].sock_n, from,
+			    (struct slice){ out, n });
+}
+
+/* What is written down now is looked at: silence counts from here on. */
+static void
+clerk_stirs(void)
+{
+	if (ck.sweep.list)
+		return;
+	nodes_sweep(ck.cf);
+	timer_set(&ck.sweep, NODE_SWEEP_MS);
+}
+
+static void
+clerk_note(const struct router_conf *rc, const struct announcement *a, const struct ucred *who)
+{
+	int key_n = (int)a->key.n, n = (int)a->address.n;
+
+	if (a->leaves) {
+		if (nodes_withdraw(rc, a))
+			log_info("%.*s => %.*s leaves", key_n, a->key.p, n, a->address.p);
+		return;
+	}
+	clerk_stirs();
+	switch (nodes_announce(rc, a, rc->use_credentials ? who : NULL)) {
+	case NODE_NEW:
+		log_info("%.*s => new node: %.*s", key_n, a->key.p, n, a->address.p);
+		clerk_acknowledge(a);
+		break;
+	case NODE_BAD:
+		warn_calmly(&calm_clerk, "%.*s => %.*s: that is no address", key_n, a->key.p, n,
+		    a->address.p);
+		break;
+	case NODE_NO_ROOM:
+		warn_calmly(&calm_clerk, "%.*s => %.*s: no room: make NODE_UNITS in config.h larger",
+		    key_n, a->key.p, n, a->address.p);
+		break;
+	case NODE_KNOWN:
+		break;
+	}
+}
+
+/* Takes a datagram. False: there is none. */
+static bool
+clerk_hear(const struct router_conf *rc, int fd)
+{
+	static char b[ANNOUNCED_MAX + 1];
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(struct ucred))];
+	} control;
+	struct iovec v = { b, sizeof b };
+	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control.space,
+		.msg_controllen = sizeof control.space };
+	ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	const struct cmsghdr *cm = n < 0 ? NULL : CMSG_FIRSTHDR(&m);
+	struct announcement a;
+	struct ucred who;
+	bool known = cm && cm->cmsg_type == SCM_CREDENTIALS;
+
+	if (n < 0)
+		return false;
+	if (known)
+		memcpy(&who, CMSG_DATA(cm), sizeof who);
+	if (announcement_parse((struct slice){ b, (size_t)n }, &a) &&
+	    clerk_trusts(rc, &a, known ? &who : NULL)) {
+		clerk_note(rc, &a, known ? &who : NULL);
+		clerk_resubscribe(rc, &a);
+	}
+	return true;
+}
+
+static void
+clerk_hears(struct watch *w, short revents)
+{
+	(void)revents;
+	for (int i = 0; i < CLERK_BATCH && clerk_hear(clerk_router(w), w->fd); i++)
+		;
+}
+
+/* ---- caches ---- */
+
+/* The router whose cache has that name; empty: rc. NULL: there is none. */
+static const struct router_conf *
+cache_router(const struct router_conf *rc, struct slice name)
+{
+	for (int i = 0; name.n > 0; i++) {
+		if (i == ck.cf->n_routers)
+			return NULL;
+		rc = &ck.cf->routers[i];
+		if (slice_eq(name, slice_of(rc->cache_name)))
+			break;
+	}
+	return rc;
+}
+
+/* As nodes_cache_set, for one more entry than there are at most. */
+static bool
+cache_put(const struct router_conf *rc, struct slice key, struct slice value, uint32_t until,
+    enum node_origin origin)
+{
+	return (nodes_cache_get(rc->cache_scope, key) ||
+	    nodes_cache_count(rc->cache_scope) < rc->cache_items) &&
+	    nodes_cache_set(rc->cache_scope, key, value, until, origin);
+}
+
+/* Sets what the configuration or the file says, unless a command has changed it. */
+static void
+cache_say(const struct router_conf *rc, struct slice key, struct slice value,
+    enum node_origin origin)
+{
+	uint32_t i = nodes_cache_get(rc->cache_scope, key);
+
+	if (i && node_key_at(i)->origin == BY_COMMAND)
+		return;
+	if (!cache_put(rc, key, value, 0, origin))
+		log_warn("cache %s: no room for %.*s", rc->cache_name, (int)key.n, key.p);
+}
+
+/* Reads the file anew: lines of a key, blanks, a value; what they no longer say goes. */
+static void
+cache_file_read(const struct router_conf *rc)
+{
+	struct arena a = { NULL };
+	struct slice text, line, key;
+	const char *why = file_read(&a, rc->cache_file, CONFIG_FILE_MAX, &text);
+
+	if (why)
+		log_warn("cache %s: %s: %s", rc->cache_name, rc->cache_file, why);
+	nodes_cache_turn(rc->cache_scope, BY_FILE, BY_BEFORE);
+	while (!why && slice_cut(&text, '\n', &line)) {
+		if (line.n > 0 && line.p[line.n - 1] == '\r')
+			line.n--;
+		line = slice_trim(line);
+		for (size_t i = 0; i < line.n; i++)
+			if (is_blank(line.p[i])) {
+				key = (struct slice){ line.p, i };
+				if (key.p[0] != '#')
+					cache_say(rc, key, slice_trim(slice_from(line, i)), BY_FILE);
+				break;
+			}
+	}
+	nodes_cache_turn(rc->cache_scope, BY_BEFORE, BY_NOBODY);
+	arena_free(&a);
+}
+
+/* Reads the files that have changed. True: there are files. */
+static bool
+cache_files_look(void)
+{
+	bool any = false;
+
+	for (int i = 0; i < ck.cf->n_routers; i++) {
+		const struct router_conf *rc = &ck.cf->routers[i];
+		struct stat st = { .st_size = -1 };
+		uint64_t print;
+		if (!rc->cache_file || !rc->use_cache)
+			continue;
+		any = true;
+		if (stat(rc->cache_file, &st) < 0)
+			st.st_size = -1;
+		print = hash64(hash64(hash64(0, &st.st_mtim, sizeof st.st_mtim), &st.st_size,
+		    sizeof st.st_size), &st.st_ino, sizeof st.st_ino);
+		if (print != ck.prints[i])
+			cache_file_read(rc);
+		ck.prints[i] = print;
+	}
+	return any;
+}
+
+/* Does what c says; *entry: whose value is the answer. */
+static bool
+cache_obey(const struct router_conf *rc, const struct cache_command *c, struct slice value,
+    uint32_t *entry)
+{
+	uint32_t scope = rc->cache_scope, until = c->expires;
+
+	if (until > 0 && !c->absolute)
+		until += (uint32_t)now_s;
+	*entry = nodes_cache_get(scope, c->key);
+	switch (c->verb) {
+	case CACHE_SET:
+		if (*entry)
+			return false;
+		/* fall through */
+	case CACHE_UPDATE:
+		clerk_stirs();
+		return cache_put(rc, c->key, value, until, BY_COMMAND);
+	case CACHE_DEL:
+		return nodes_cache_del(scope, c->key);
+	case CACHE_CLEAR:
+		for (enum node_origin by = 0; by < BY_NOBODY; by++)
+			nodes_cache_turn(scope, by, BY_NOBODY);
+		return true;
+	default:
+		return *entry != 0;
+	}
+}
+
+/* ---- clients ---- */
+
+static void
+client_close(struct clerk_client *c)
+{
+	loop_unwatch(&c->w);
+	timer_clear(&c->late);
+	link_drop(&c->link);
+	close(c->w.fd);
+	free(c->in);
+	free(c->out);
+	*c = (struct clerk_client){ .w = { .fd = -1, .slot = -1 } };
+}
+
+static void
+client_late(struct timer *t)
+{
+	client_close(OWNER(t, struct clerk_client, late));
+}
+
+/* The figures of rc, as an HTTP answer if it is one. */
+static bool
+client_stats(struct clerk_client *c, const struct router_conf *rc)
+{
+	FILE *to;
+
+	if (rc->stats_http && !memmem(c->in, c->n, "\r\n\r\n", 4) && c->n < CLERK_IN)
+		return true;
+	if (!(to = open_memstream(&c->out, &c->out_n)))
+		return false;
+	if (rc->stats_http)
+		fputs("HTTP/1.0 200 OK\r\nConnection: close\r\nAccess-Control-Allow-Origin: *\r\n"
+		    "Content-Type: application/json\r\n\r\n", to);
+	nodes_json(to, rc);
+	return fclose(to) == 0;
+}
+
+/* A command to a cache; false: it is closed. */
+static bool
+client_cache(struct clerk_client *c, const struct router_conf *rc)
+{
+	struct slice block = { c->in + PACKET_HEAD, 0 }, value;
+	struct cache_command cmd;
+	struct text t;
+	uint32_t entry = 0;
+	bool good;
+
+	if (c->n < PACKET_HEAD)
+		return true;
+	block.n = two_low(c->in + 1);
+	if ((unsigned char)c->in[0] != PACKET_CACHE || block.n > CLERK_BLOCK_MAX)
+		return false;
+	if (c->n < PACKET_HEAD + block.n)
+		return true;
+	if (!cache_command_parse(block, (unsigned char)c->in[3], &cmd) || cmd.size > NODE_VALUE_MAX)
+		return false;
+	if (c->n < PACKET_HEAD + block.n + cmd.size)
+		return true;
+	value = cmd.value.n > 0 ? cmd.value : (struct slice){ block.p + block.n, cmd.size };
+	rc = cache_router(rc, cmd.cache);
+	good = rc && cache_obey(rc, &cmd, value, &entry);
+	t = (struct text){ malloc(CACHE_REPLY_MAX + NODE_VALUE_MAX), 0,
+		CACHE_REPLY_MAX + NODE_VALUE_MAX, false };
+	if (!t.p)
+		return false;
+	cache_reply(&t, &cmd, good, good && entry ? node_key_value(node_key_at(entry)) : S(""),
+	    good && entry ? node_key_at(entry)->until_s : 0);
+	c->out = t.p;
+	c->out_n = t.n;
+	return true;
+}
+
+/* Sends what is left. False: all is sent, or cannot be. */
+static bool
+client_send(struct clerk_client *c)
+{
+	ssize_t n = send(c->w.fd, c->out + c->sent, c->out_n - c->sent, MSG_NOSIGNAL);
+
+	c->sent += n > 0 ? (size_t)n : 0;
+	return c->sent < c->out_n && (n >= 0 || errno == EAGAIN);
+}
+
+static void
+client_ready(struct watch *w, short revents)
+{
+	struct clerk_client *c = (struct clerk_client *)w;
+	const struct router_conf *rc = &ck.cf->routers[c->from->router];
+	bool more = true;
+	ssize_t n;
+
+	if (!c->out && revents & (POLLIN | POLLHUP)) {
+		n = recv(w->fd, c->in + c->n, CLERK_IN - c->n, 0);
+		more = n > 0 || (n < 0 && errno == EAGAIN);
+		c->n += n > 0 ? (size_t)n : 0;
+	}
+	if (more && !c->out)
+		more = c->from->kind == LISTEN_STATS ? client_stats(c, rc) : client_cache(c, rc);
+	if (more && c->out)
+		more = client_send(c);
+	if (!more)
+		client_close(c);
+	else if (c->out)
+		loop_watch(w, POLLOUT);
+}
+
+/* Accepts one client; the oldest makes way. False: there is none. */
+static bool
+clerk_take(struct listener *l)
+{
+	int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	struct clerk_client *c = ck.clients;
+
+	if (fd < 0)
+		return false;
+	while (c < ck.clients + CLERK_CLIENTS && c->w.fd >= 0)
+		c++;
+	if (c == ck.clients + CLERK_CLIENTS) {
+		c = OWNER(link_first(&ck.order), struct clerk_client, link);
+		client_close(c);
+	}
+	c->w = (struct watch){ .fd = fd, .slot = -1, .ready = client_ready };
+	c->from = l;
+	c->in = xcalloc(1, CLERK_IN);
+	c->late.fire = client_late;
+	timer_set(&c->late, CLERK_CLIENT_MS);
+	link_add_last(&ck.order, &c->link);
+	loop_watch(&c->w, POLLIN);
+	if (l->kind == LISTEN_STATS && !ck.cf->routers[l->router].stats_http)
+		client_ready(&c->w, POLLOUT); /* nothing is read first */
+	return true;
+}
+
+static void
+clerk_accepts(struct watch *w, short revents)
+{
+	(void)revents;
+	for (int i = 0; i < CLERK_CLIENTS / 2 && clerk_take((struct listener *)w); i++)
+		;
+}
+
+/* ---- the process ---- */
+
+/* The master closed life: it is gone, or done with us. */
+static void
+clerk_leaves(struct watch *w, short revents)
+{
+	char b;
+
+	(void)revents;
+	if (recv(w->fd, &b, 1, MSG_DONTWAIT) == 0 || errno != EAGAIN)
+		_exit(0);
+}
+
+static void
+clerk_sweeps(struct timer *t)
+{
+	bool files = cache_files_look();
+
+	if (nodes_sweep(ck.cf) || files)
+		timer_set(t, NODE_SWEEP_MS);
+}
+
+/* Tells the master, for the workers, when a cheap router has its first node, or its last
+ * one went. */
+static void
+clerk_wakes(void)
+{
+	uint32_t awake = 0;
+
+	for (int i = 0; i < ck.cf->n_routers; i++)
+		awake |= (uint32_t)nodes_awake(&ck.cf->routers[i]) << i;
+	if (awake != ck.awake && send(ck.life.fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1)
+		ck.awake = awake;
+}
+
+static void
+clerk_open(const struct worker_task *k, int life)
+{
+	static void (*const doors[])(struct watch *, short) = {
+		[LISTEN_SUBSCRIBE] = clerk_hears, [LISTEN_CACHE] = clerk_accepts,
+		[LISTEN_STATS] = clerk_accepts,
+	};
+
+	ck.cf = k->cf;
+	loop_open(LISTENERS_MAX + CLERK_CLIENTS + 1);
+	ck.life = (struct watch){ .fd = life, .slot = -1, .ready = clerk_leaves };
+	loop_watch(&ck.life, POLLIN);
+	for (struct clerk_client *c = ck.clients; c < ck.clients + CLERK_CLIENTS; c++)
+		c->w = (struct watch){ .fd = -1, .slot = -1 };
+	for (int i = 0; i < k->ls->n; i++) {
+		struct listener *l = &k->ls->v[i];
+		l->w = (struct watch){ .fd = l->fd, .slot = -1 };
+		if ((size_t)l->kind < LEN(doors) && (l->w.ready = doors[l->kind]))
+			loop_watch(&l->w, POLLIN);
+	}
+}
+
+/* The helper. Ends when the master closes life, to which it writes a byte when the
+ * table is ready, and when routers wake or fall asleep. */
+static void
+clerk_run(void *task, int life)
+{
+	const struct worker_task *k = task;
+
+	helper_settle(&k->cf->server, true);
+	clock_turn();
+	clerk_open(k, life);
+	nodes_open();
+	for (int i = 0; i < ck.cf->n_routers; i++) {
+		const struct router_conf *rc = &ck.cf->routers[i];
+		nodes_cache_turn(rc->cache_scope, BY_CONF, BY_BEFORE);
+		for (int n = 0; n < rc->cache.n; n++)
+			cache_say(rc, rc->cache.v[n].name, rc->cache.v[n].value, BY_CONF);
+		nodes_cache_turn(rc->cache_scope, BY_BEFORE, BY_NOBODY);
+	}
+	ck.awake = UINT32_MAX; /* the first byte */
+	ck.sweep.fire = clerk_sweeps;
+	clerk_sweeps(&ck.sweep);
+	for (;;) {
+		clerk_wakes();
+		loop_turn(-1);
+		log_flush();
+	}
+}
+
 /* ==== endpoint ===============================================================
  * Owns    nothing.
  * Offers  replica_instance, endpoint_of, endpoint_unix, endpoint_tcp,
@@ -37437,13 +38101,13 @@ renew_settle(bool (*give)(int fd))
 
 /* ==== generation =============================================================
  * Owns    what the master is: its configuration, listening sockets, workers, the
- *         resolver and PostgreSQL's helper.
+ *         resolver, the clerk and PostgreSQL's helper.
  * Offers  workers_*, worker_tell, listeners_*, listener_of, resolver_*, pg_start,
- *         pg_stop, pg_gone, generation_open, start_load, systemd_read, notify_fmt, verb_told,
+ *         pg_stop, pg_gone, aides_*, aide_gone, aide_is, generation_open, start_load, systemd_read, notify_fmt, verb_told,
  *         asker_told.
  * Calls   arena, walk, clock, log, addr, policy, conf, pages, board, store, nodes, timer,
  *         loop, listen, logfile, usage, maintenance, files, spool, http front, router,
- *         health, worker, helper, resolve, pg, proc, jobs.
+ *         health, worker, helper, resolve, pg, clerk, proc, jobs.
  *         A generation is one configuration's workers: the newest serves, older
  *         ones drain. */
 
@@ -37551,7 +38215,7 @@ static struct listener *
 listener_of(struct listeners *ls, const struct addr *a)
 {
 	for (int i = 0; i < ls->n; i++)
-		if (strcmp(ls->v[i].addr.text, a->text) == 0)
+		if (strcmp(ls->v[i].addr.text, a->text) == 0 && ls->v[i].addr.dgram == a->dgram)
 			return &ls->v[i];
 	return NULL;
 }
@@ -37915,6 +38579,132 @@ pg_gone(void)
 	m.pg_wait_ms = MIN(2 * m.pg_wait_ms, (uint32_t)MINUTE_S * SECOND_MS);
 }
 
+/* ---- the helpers of routers ---- */
+
+/* Whether somebody must write the table of nodes. */
+static bool
+clerk_is_wanted(const struct conf *cf)
+{
+	for (int i = 0; i < cf->n_routers; i++)
+		if (cf->routers[i].subscription_server.n + cf->routers[i].stats.n > 0 ||
+		    cf->routers[i].use_cache)
+			return true;
+	return false;
+}
+
+static struct aide aides[] = {
+	{ .name = "clerk", .wanted = clerk_is_wanted, .run = clerk_run },
+};
+
+/* It leaves, having done what it has begun: another may write where it wrote. */
+static void
+aide_stop(struct aide *a)
+{
+	struct pollfd gone = { .fd = a->life.fd };
+
+	timer_clear(&a->again);
+	if (a->pid == 0)
+		return;
+	shutdown(a->life.fd, SHUT_WR);
+	if (poll(&gone, 1, AIDE_STOP_MS) == 0) {
+		kill(a->pid, SIGKILL);
+		poll(&gone, 1, AIDE_STOP_MS);
+	}
+	loop_unwatch(&a->life);
+	close(a->life.fd);
+	a->pid = 0;
+}
+
+static void
+aides_stop(void)
+{
+	for (size_t i = 0; i < LEN(aides); i++)
+		aide_stop(&aides[i]);
+}
+
+/* It says that workers are to look again, or its end is near: see aide_gone. */
+static void
+aide_ready(struct watch *w, short revents)
+{
+	char b;
+
+	(void)revents;
+	if (recv(w->fd, &b, 1, MSG_DONTWAIT) > 0)
+		workers_tell(CTL_WAKE, NULL);
+	else
+		loop_unwatch(w);
+}
+
+/* A new one, for cf and its sockets, if it is wanted. Waits a moment for its first byte:
+ * the first request is to find its node. */
+static void
+aide_start(struct aide *a, struct conf *cf, struct listeners *ls)
+{
+	int keep[HELPER_KEEPS + LISTENERS_MAX] = { log_sink.fd }, n = 1, fd;
+	struct pollfd first = { .events = POLLIN };
+
+	aide_stop(a);
+	if (!a->wanted(cf))
+		return;
+	for (int i = ls->n_served; i < ls->n; i++)
+		keep[n++] = ls->v[i].fd;
+	a->pid = helper_start(a->name, a->run, &(struct worker_task){ cf, ls, 0 }, keep, n, &fd);
+	if (a->pid < 0) {
+		a->pid = 0;
+		return;
+	}
+	a->life = (struct watch){ .fd = fd, .slot = -1, .ready = aide_ready };
+	loop_watch(&a->life, POLLIN);
+	first.fd = fd;
+	poll(&first, 1, RESOLVE_WAIT_MS);
+	clock_turn();
+}
+
+static void
+aides_start(struct conf *cf, struct listeners *ls)
+{
+	for (size_t i = 0; i < LEN(aides); i++) {
+		aides[i].wait_ms = RESPAWN_MS;
+		aide_start(&aides[i], cf, ls);
+	}
+}
+
+static void
+aide_due(struct timer *t)
+{
+	aide_start(OWNER(t, struct aide, again), m.next ? m.next : m.conf,
+	    m.next ? &m.next_ls : &m.ls);
+}
+
+/* The aide of that pid has died: another follows, later each time. False: it is none. */
+static bool
+aide_gone(pid_t pid)
+{
+	struct aide *a = aides;
+
+	while (a < aides + LEN(aides) && a->pid != pid)
+		a++;
+	if (a == aides + LEN(aides))
+		return false;
+	aide_stop(a);
+	if (m.state < M_DRAINING) {
+		log_warn("the %s died; another one follows", a->name);
+		a->again.fire = aide_due;
+		timer_set(&a->again, a->wait_ms);
+		a->wait_ms = MIN(2 * a->wait_ms, (uint32_t)MINUTE_S * SECOND_MS);
+	}
+	return true;
+}
+
+static bool
+aide_is(pid_t pid)
+{
+	for (size_t i = 0; i < LEN(aides); i++)
+		if (aides[i].pid == pid)
+			return true;
+	return false;
+}
+
 /* ---- listening ---- */
 
 /* Lets a be bound beside open sockets that overlap it (on), as 127.0.0.1:80 does :80
@@ -38072,6 +38862,37 @@ shared_open(struct listeners *to, struct listeners *have, const struct conf *cf)
 	return 0;
 }
 
+/* Those of router k that the clerk serves: no client waits there to be accepted late. */
+static int
+clerk_listens(struct listeners *to, struct listeners *have, const struct conf *cf, unsigned k,
+    const struct addrs *list, enum listener_kind kind)
+{
+	const int off = 0, own = cf->routers[k].chmod_socket;
+
+	for (int i = 0; i < list->n; i++) {
+		struct addr a = list->v[i];
+		a.dgram = kind == LISTEN_SUBSCRIBE;
+		if (listener_serve(to, have, &a, kind, own >= 0 ? own : cf->server.socket_mode) < 0)
+			return -1;
+		to->v[to->n - 1].router = k;
+		setsockopt(to->v[to->n - 1].fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &off, sizeof off);
+	}
+	return 0;
+}
+
+static int
+clerks_open(struct listeners *to, struct listeners *have, const struct conf *cf)
+{
+	for (unsigned k = 0; k < (unsigned)cf->n_routers; k++) {
+		const struct router_conf *rc = &cf->routers[k];
+		if (clerk_listens(to, have, cf, k, &rc->subscription_server, LISTEN_SUBSCRIBE) < 0 ||
+		    clerk_listens(to, have, cf, k, &rc->cache_listen, LISTEN_CACHE) < 0 ||
+		    clerk_listens(to, have, cf, k, &rc->stats, LISTEN_STATS) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 /* Opens all addresses of cf: sockets in have are kept, others bound. On failure
  * nothing new stays open. */
 static int
@@ -38086,7 +38907,8 @@ listeners_open(struct listeners *to, struct listeners *have, struct conf *cf)
 	    sc->socket_mode) == 0)
 		i++;
 	if (i == sc->n_listens && admin_open(to, have, &cf->admin) == 0 &&
-	    routers_open(to, have, cf) == 0 && shared_open(to, have, cf) == 0)
+	    routers_open(to, have, cf) == 0 && shared_open(to, have, cf) == 0 &&
+	    clerks_open(to, have, cf) == 0)
 		return 0;
 	listeners_close(to, have);
 	return -1;
@@ -38100,7 +38922,8 @@ listeners_chmod(const struct listeners *ls, const struct conf *cf)
 		const struct listener *l = &ls->v[i];
 		int fd = l->addr.kind == ADDR_UNIX && l->kind != LISTEN_ADMIN && !l->inherited
 		    ? unix_file(l) : -1;
-		int own = l->kind == LISTEN_ROUTER ? cf->routers[l->router].chmod_socket : -1;
+		int own = fd < 0 || l->kind == LISTEN_HTTP || l->kind == LISTEN_SHARED ? -1
+		    : cf->routers[l->router].chmod_socket;
 		if (fd >= 0 && fd_chmod(fd, (mode_t)(own >= 0 ? own : cf->server.socket_mode)) < 0)
 			log_errno("mode of %s", l->addr.text);
 		fd_close(fd);
@@ -38150,6 +38973,7 @@ generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
 	files_raise(cf);
 	resolver_first(cf);
 	pg_start(cf);
+	aides_start(cf, to);
 	return 0;
 }
 
@@ -38275,7 +39099,7 @@ systemd_read(const struct conf *cf)
 
 static struct upgrade ug = { .says = -1 };
 
-enum { INHERITED = 1, ACTIVATED = 2 }; /* bits of a listen line */
+enum { INHERITED = 1, ACTIVATED = 2, DATAGRAMS = 4 }; /* bits of a listen line */
 
 /* Lets descriptors for the next binary stay open, or (FD_CLOEXEC) close. */
 static void
@@ -38296,7 +39120,8 @@ inherit_write(struct text *t)
 {
 	for (int i = 0; i < m.ls.n; i++)
 		text_fmt(t, "listen %d %d %s\n", m.ls.v[i].fd,
-		    (m.ls.v[i].inherited ? INHERITED : 0) | (m.ls.v[i].activated ? ACTIVATED : 0),
+		    (m.ls.v[i].inherited ? INHERITED : 0) | (m.ls.v[i].activated ? ACTIVATED : 0) |
+		    (m.ls.v[i].addr.dgram ? DATAGRAMS : 0),
 		    m.ls.v[i].addr.text);
 	for (struct worker *w = NULL; (w = worker_next(w)); )
 		text_fmt(t, "worker %d %d %d\n", w->ctl.fd, (int)w->pid, (int)(w - m.workers));
@@ -38402,6 +39227,7 @@ upgrade_exec(void)
 	notify_fmt("RELOADING=1");
 	resolver_stop();
 	pg_stop();
+	aides_stop();
 	renew_stop();
 	snprintf(old, sizeof old, "%d", fd);
 	if (!inherit_write(&t) || setenv(ENV_INHERIT, lines, 1) < 0 || setenv(ENV_OLD, old, 1) < 0) {
@@ -38417,6 +39243,7 @@ upgrade_exec(void)
 	fd_close(fd);
 	resolver_start(m.conf);
 	pg_start(m.conf);
+	aides_start(m.conf, &m.ls);
 	notify_fmt("READY=1");
 }
 
@@ -38565,6 +39392,7 @@ inherit_line(struct slice line)
 		l->fd = fd;
 		l->inherited = more & INHERITED;
 		l->activated = more & ACTIVATED;
+		l->addr.dgram = more & DATAGRAMS;
 		listen_note(l);
 		m.had.n++;
 	}
@@ -38666,6 +39494,7 @@ reload_cancel(const char *why)
 	files_raise(m.conf);
 	resolver_start(m.conf);
 	pg_start(m.conf);
+	aides_start(m.conf, &m.ls);
 	if (!m.reload_again)
 		asker_told(&m.asker, why);
 	notify_fmt("READY=1");
@@ -38830,6 +39659,7 @@ logs_reopen(void)
 		pg_stop();
 		pg_start(m.conf);
 	}
+	aides_start(m.conf, &m.ls);
 	log_info("logs reopened");
 }
 
@@ -38878,6 +39708,7 @@ master_leave(enum master_state state)
 	asker_told(&ug.asker, "warp is stopping");
 	resolver_stop();
 	pg_stop();
+	aides_stop();
 	renew_stop();
 	upgrade_check_end();
 	for (int i = 0; i < m.ls.n; i++)
@@ -39031,8 +39862,8 @@ child_is_known(pid_t pid)
 	for (int i = 0; i < m.n_strangers; i++)
 		if (m.strangers[i] == pid)
 			return true;
-	return worker_of(pid) || pid == m.resolver || pid == m.pg || pid == ug.check ||
-	    pid == rn.pid || proc_below(pid);
+	return worker_of(pid) || pid == m.resolver || pid == m.pg || aide_is(pid) ||
+	    pid == ug.check || pid == rn.pid || proc_below(pid);
 }
 
 /* A warden was killed, and its program with it. Kills the other processes below it,
@@ -39061,7 +39892,7 @@ children_reap(void)
 			pg_gone();
 		if (pid == ug.check)
 			upgrade_checked(status);
-		if (!renew_reaped(pid) && !procs_reaped(pid, status) && (w = worker_of(pid)))
+		if (!aide_gone(pid) && !renew_reaped(pid) && !procs_reaped(pid, status) && (w = worker_of(pid)))
 			worker_gone(w, status);
 	}
 	if (procs_lost)
@@ -39378,6 +40209,7 @@ master_start(struct conf *cf)
 	resolver_first(cf);
 	cache_adopt(cf, NULL);
 	pg_start(cf);
+	aides_start(cf, &m.ls);
 	timer_set(&m.deadline, READY_WAIT_MS);
 	return workers_start(cf, &m.ls, m.generation) < 0 ? EXIT_OTHER : 0;
 }

@@ -265,6 +265,7 @@ struct addr {
 	                     there are any */
 	union sock sock;
 	socklen_t sock_n;
+	bool dgram;       /* datagrams come there */
 };
 
 struct addr_scheme {
@@ -2078,7 +2079,11 @@ struct node_field {
 enum node_news { NODE_KNOWN, NODE_NEW, NODE_BAD, NODE_NO_ROOM };
 
 /* Who has set a value. */
-enum node_origin { BY_CONF, BY_FILE, BY_COMMAND, BY_NOBODY };
+enum node_origin {
+	BY_CONF, BY_FILE, BY_COMMAND,
+	BY_BEFORE, /* the configuration or the file, which is being read anew */
+	BY_NOBODY  /* it goes */
+};
 
 /* ==== timer, loop ========================================================= */
 
@@ -2504,7 +2509,8 @@ struct front {
 enum listener_kind {
 	LISTEN_HTTP, LISTEN_ADMIN, LISTEN_ROUTER,
 	LISTENER_KINDS,
-	LISTEN_SHARED = LISTENER_KINDS /* bound for programs alone: not for workers */
+	LISTEN_SHARED = LISTENER_KINDS, /* bound for programs alone: not for workers, nor */
+	LISTEN_SUBSCRIBE, LISTEN_CACHE, LISTEN_STATS /* these: for the clerk */
 };
 
 /* A listening socket. fd is shared with the master and all workers. */
@@ -2513,7 +2519,7 @@ struct listener {
 	struct addr addr;
 	enum listener_kind kind;
 	int fd;
-	unsigned router; /* LISTEN_ROUTER: index in conf.routers */
+	unsigned router; /* of those that are a router's: index in conf.routers */
 	const struct front *front;
 	bool tls;        /* it speaks https */
 	uint16_t port;   /* as bound; 0 for unix */
@@ -3074,6 +3080,36 @@ struct pg_step {
 	bool (*answer)(struct pg *p, struct slice data);
 };
 
+/* ==== clerk =============================================================== */
+
+/* What announcements may be signed over. */
+struct sign_digest {
+	const char *name;
+	const br_hash_class *hash;
+	const unsigned char *oid; /* its length, then it */
+};
+
+/* Who asks a cache, or for figures. */
+struct clerk_client {
+	struct watch w;     /* first; fd -1: a free place */
+	struct timer late;
+	struct link link;   /* the oldest first */
+	const struct listener *from;
+	char *in, *out;     /* malloc'ed; out NULL: there is no answer yet */
+	size_t n, out_n, sent;
+};
+
+/* The clerk itself. */
+struct clerk {
+	const struct conf *cf;
+	struct watch life;
+	struct timer sweep; /* while there is something in the table */
+	uint32_t awake;     /* bits of routers, as the master was told */
+	uint64_t prints[ROUTERS_MAX]; /* of cache files, as they were read */
+	struct clerk_client clients[CLERK_CLIENTS];
+	struct link order;  /* of clients */
+};
+
 /* ==== proc ================================================================ */
 
 /* Where a replica listens: what {port} and {socket} stand for. */
@@ -3227,13 +3263,25 @@ struct worker {
 	int64_t started_ms;
 };
 
+/* A helper process that routers need: the master keeps it alive. It writes a byte to life
+ * when it is ready, and when workers are to look again. */
+struct aide {
+	const char *name;
+	bool (*wanted)(const struct conf *);
+	void (*run)(void *task, int life);
+	pid_t pid;           /* 0: none */
+	struct watch life;
+	struct timer again;
+	uint32_t wait_ms;    /* until the next one, if this one dies */
+};
+
 /* What the master is doing. */
 enum master_state { M_STARTING, M_RUNNING, M_RELOADING, M_DRAINING, M_STOPPING, MASTER_STATES };
 
 /* The sockets of a configuration. */
 struct listeners {
 	struct listener v[LISTENERS_MAX];
-	int n, n_served; /* those behind n_served are LISTEN_SHARED */
+	int n, n_served; /* those behind n_served are not for workers */
 };
 
 /* How warp was started: read again at each reload. */
