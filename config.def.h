@@ -137,6 +137,15 @@
 #define CLERK_BLOCK_MAX 4096  /* bytes of a command beside its value */
 #define CLERK_PEM_MAX  16384  /* bytes of a public key's file */
 #define SUBSCRIBE_BYTES 1048576 /* of announcements that wait in the kernel */
+#define MAPPER_ASKS    256    /* requests that wait for a mapper, in each worker */
+#define MAPPER_QUEUE   512    /* questions of all workers to one; more: its latest answers */
+#define MAPPER_KNOWN   256    /* answers that are remembered of each; power of 2 */
+#define MAPPER_KNOWN_MS 5000  /* so long; only while it is too slow, or not there */
+#define MAPPER_LINE    1024   /* bytes of what it writes that are kept */
+#define MAPPER_WAIT_MS 5000   /* for an answer; then it is killed and started anew */
+#define MAPPER_START_MS 10000 /* for its first answer: an interpreter takes its time */
+#define MAPPER_LATE_MS 1000   /* and so much longer for the helper that does so */
+#define MAPPER_REST_MAX_MS 30000 /* before one that keeps on ending is started again */
 #define AIDE_STOP_MS   1000   /* for a clerk or mapper to leave; then it is killed */
 
 /* ACME */

@@ -21738,6 +21738,159 @@ redis_open(const struct cache_conf *c)
 		redis_dial();
 }
 
+/* ==== mapper =================================================================
+ * Owns    this worker's questions to mappers, and its channel to their helper.
+ * Offers  mapper_ask, mapper_forget, mapper_open, mapper_use, conf_maps.
+ * Calls   base, timer, loop, pool (master_tell). A router's function or program tells where
+ *         a key goes: the request waits for the answer, the worker does not. */
+
+static struct map_ask map_asks[MAPPER_ASKS];
+static struct watch map_channel = { .fd = -1, .slot = -1 };
+static uint32_t map_turn; /* of ids: an answer that comes too late is nobody's */
+
+static bool
+conf_maps(const struct conf *cf)
+{
+	for (int i = 0; i < cf->n_routers; i++)
+		if (cf->routers[i].code_file || cf->routers[i].program)
+			return true;
+	return false;
+}
+
+/* Sends what could not be sent before. */
+static void
+map_send(void)
+{
+	bool all = true;
+
+	for (struct map_ask *a = map_asks; a < map_asks + MAPPER_ASKS && all; a++)
+		if (a->told && !a->sent)
+			all = a->sent = send(map_channel.fd, &a->m, a->n, MSG_NOSIGNAL) >= 0;
+	loop_watch(&map_channel, all ? POLLIN : POLLIN | POLLOUT);
+}
+
+/* The answer to a; p NULL: there is none. */
+static void
+map_end(struct map_ask *a, struct slice address)
+{
+	void (*told)(void *, struct slice) = a->told;
+
+	timer_clear(&a->late);
+	a->told = NULL;
+	told(a->arg, address);
+}
+
+static void
+map_late(struct timer *t)
+{
+	map_end(OWNER(t, struct map_ask, late), (struct slice){ NULL, 0 });
+}
+
+/* Without a channel questions wait for another. */
+static void
+map_close(void)
+{
+	loop_unwatch(&map_channel);
+	fd_close(map_channel.fd);
+	map_channel.fd = -1;
+	for (struct map_ask *a = map_asks; a < map_asks + MAPPER_ASKS; a++)
+		a->sent = false;
+	master_tell(CTL_MAP, "");
+}
+
+/* Takes an answer. False: there is none. */
+static bool
+map_take(void)
+{
+	struct map_message m;
+	ssize_t n = recv(map_channel.fd, &m, sizeof m, MSG_DONTWAIT);
+	size_t text = n > 0 ? (size_t)n - offsetof(struct map_message, text) : 0;
+	struct map_ask *a;
+
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		map_close();
+	if (n < (ssize_t)offsetof(struct map_message, text))
+		return false;
+	a = &map_asks[m.id % MAPPER_ASKS];
+	if (a->told && a->m.id == m.id)
+		map_end(a, (struct slice){ text > 0 ? m.text : NULL, text });
+	return true;
+}
+
+static void
+map_ready(struct watch *w, short revents)
+{
+	(void)revents;
+	for (int i = 0; i < MAPPER_ASKS && map_take(); i++)
+		;
+	if (w->fd >= 0)
+		map_send();
+}
+
+/* fd is the channel now. -1: a new mapper is there; a worker without a channel wants one. */
+static void
+mapper_use(int fd)
+{
+	if (fd < 0 && map_channel.fd < 0)
+		master_tell(CTL_MAP, "");
+	if (fd < 0)
+		return;
+	if (map_channel.fd >= 0) {
+		close(fd);
+		return;
+	}
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+	map_channel = (struct watch){ .fd = fd, .slot = -1, .ready = map_ready };
+	map_send();
+}
+
+/* For a new worker. */
+static void
+mapper_open(const struct conf *cf)
+{
+	for (struct map_ask *a = map_asks; a < map_asks + MAPPER_ASKS; a++)
+		a->late.fire = map_late;
+	if (conf_maps(cf))
+		master_tell(CTL_MAP, "");
+}
+
+/* Asks rc's mapper for key's address; told hears it later (p NULL: there is none, and the
+ * fallback is due), unless mapper_forget comes first. False: too many wait, or no mapper
+ * can be asked for such a key. */
+static bool
+mapper_ask(const struct router_conf *rc, struct slice key,
+    void (*told)(void *arg, struct slice address), void *arg)
+{
+	struct map_ask *a = map_asks;
+
+	while (a < map_asks + MAPPER_ASKS && a->told)
+		a++;
+	if (a == map_asks + MAPPER_ASKS || key.n == 0 || key.n > KEY_MAX || memchr(key.p, '\n', key.n))
+		return false;
+	a->told = told;
+	a->arg = arg;
+	a->sent = false;
+	a->m.id = MAPPER_ASKS * ++map_turn + (uint32_t)(a - map_asks);
+	a->m.scope = rc->scope;
+	memcpy(a->m.text, key.p, key.n);
+	a->n = offsetof(struct map_message, text) + key.n;
+	timer_set(&a->late, MAPPER_WAIT_MS + MAPPER_LATE_MS);
+	if (map_channel.fd >= 0)
+		map_send();
+	return true;
+}
+
+/* arg waits no longer. */
+static void
+mapper_forget(void *arg)
+{
+	for (struct map_ask *a = map_asks; a < map_asks + MAPPER_ASKS; a++)
+		if (a->told && a->arg == arg) {
+			timer_clear(&a->late);
+			a->told = NULL;
+		}
+}
+
 /* ==== auth ===================================================================
  * Owns    the passwords being hashed, and digests of those that were good.
  * Offers  auth_open, auth_token_ok, auth_basic, auth_leave, auth_work, auth_busy.
@@ -32159,7 +32312,7 @@ health_stop(void)
  * Offers  worker_run.
  * Calls   everything of the services. Told what to do by the master. */
 
-#define WATCHES_SPARE 4 /* the master's, two logs, Redis */
+#define WATCHES_SPARE 5 /* the master's, two logs, Redis, the mapper's */
 
 static struct watch ctl_watch, bell_watch;
 static bool worker_stops;
@@ -32193,19 +32346,28 @@ log_ready(struct watch *w, short revents)
 	access_flush(true);
 }
 
+/* The descriptor that came with m; -1: none did. */
+static int
+fd_of(const struct msghdr *m)
+{
+	const struct cmsghdr *cm = CMSG_FIRSTHDR(m);
+	int fd = -1;
+
+	if (cm && cm->cmsg_type == SCM_RIGHTS && cm->cmsg_len == CMSG_LEN(sizeof fd))
+		memcpy(&fd, CMSG_DATA(cm), sizeof fd);
+	return fd;
+}
+
 /* Takes new certificates, in a file that cannot change. If anything is wrong with
  * it, the old ones stay. */
 static void
 worker_certs(const struct msghdr *m)
 {
-	const struct cmsghdr *cm = CMSG_FIRSTHDR(m);
 	struct cert_set *set = NULL;
 	struct stat st;
 	void *p;
-	int fd = -1;
+	int fd = fd_of(m);
 
-	if (cm && cm->cmsg_type == SCM_RIGHTS && cm->cmsg_len == CMSG_LEN(sizeof fd))
-		memcpy(&fd, CMSG_DATA(cm), sizeof fd);
 	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size > 0 && (p = mmap(NULL,
 	    (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) != MAP_FAILED) {
 		set = certs_unpack((struct slice){ p, (size_t)st.st_size });
@@ -32243,6 +32405,9 @@ ctl_obey(const char *b, ssize_t n, struct msghdr *m)
 		break;
 	case CTL_CERTS:
 		worker_certs(m);
+		break;
+	case CTL_MAP:
+		mapper_use(fd_of(m));
 		break;
 	case CTL_VERB:
 		front_told((struct slice){ b + 1, (size_t)n - 1 });
@@ -32320,6 +32485,7 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	router_open(ls, n);
 	front_open(ls, n, share);
 	nodes_join((unsigned)(me - board->workers));
+	mapper_open(cf);
 	if (cf->cache.store) {
 		store_join(cf->cache.store, (unsigned)(me - board->workers));
 		bell_watch = (struct watch){ .fd = store_bell(), .slot = -1, .ready = front_rung };
@@ -34835,6 +35001,460 @@ clerk_run(void *task, int life)
 	clerk_sweeps(&ck.sweep);
 	for (;;) {
 		clerk_wakes();
+		loop_turn(-1);
+		log_flush();
+	}
+}
+
+/* ==== mapping ================================================================
+ * Owns    the helper process that keeps mappers alive and asks them; their answers.
+ * Offers  mapping_run.
+ * Calls   base, arena, clock, log, timer, loop, worker (fd_of), helper. A mapper reads a key
+ *         a line and writes an address a line, in that order. It may block or hang: then
+ *         only its own requests wait, MAPPER_WAIT_MS at most. */
+
+/* What they print goes to the log. A text or bytes is an address; nothing or an error: none. */
+#define MAPPER_LAST_READS 4
+#define LOADER_PYTHON                                                               \
+	"import os,sys,traceback\n"                                                \
+	"o=os.dup(1);os.dup2(2,1)\n"                                               \
+	"f=os.environ.pop('WARP_FILE');n=os.environ.pop('WARP_FUNCTION')\n"        \
+	"sys.path.insert(0,os.path.dirname(f));sys.argv=[f]\n"                     \
+	"g={'__name__':'mapper','__file__':f}\n"                                   \
+	"exec(compile(open(f,'rb').read(),f,'exec'),g)\n"                          \
+	"for k in sys.stdin.buffer:\n"                                             \
+	" try:\n"                                                                  \
+	"  r=g[n](k[:-1].decode('utf-8','surrogateescape'))or b''\n"               \
+	"  r=r.encode('utf-8','surrogateescape')if isinstance(r,str)else bytes(r)\n" \
+	" except Exception:traceback.print_exc();r=b''\n"                          \
+	" sys.stdout.flush();sys.stderr.flush()\n"                                 \
+	" os.write(o,r.replace(b'\\n',b'')+b'\\n')\n"
+#define LOADER_LUA                                                                  \
+	"print=function(...)for _,v in ipairs{...}do io.stderr:write(tostring(v),'\\t')end " \
+	"io.stderr:write('\\n')end "                                              \
+	"dofile(os.getenv('WARP_FILE'))local n=os.getenv('WARP_FUNCTION')"          \
+	"for k in io.lines()do local ok,r=pcall(_G[n],k)"                           \
+	"if not ok then io.stderr:write(tostring(r),'\\n')r=nil end "             \
+	"io.write(r or '','\\n')io.flush()end"
+
+static const struct map_loader map_loaders[] = {
+	{ CODE_PYTHON, { "python3", "-c", LOADER_PYTHON, NULL } },
+	{ CODE_LUA, { "lua", "-e", LOADER_LUA, NULL } },
+};
+
+static struct mapping mappings[ROUTERS_MAX];
+static struct map_client map_clients[WORKER_SLOTS];
+static struct watch map_life;
+
+static const char *
+mapping_name(const struct mapping *m)
+{
+	return m->rc->program ? m->rc->program[0] : m->rc->code_file;
+}
+
+/* ---- answers ---- */
+
+/* Nobody waits for a worker that does not read: it asks in vain. */
+static void
+mapping_tell(const struct map_question *q, struct slice address)
+{
+	struct map_message m = { .id = q->id };
+
+	if (!q->from)
+		return;
+	if (address.n > 0)
+		memcpy(m.text, address.p, address.n);
+	if (send(q->from->w.fd, &m, offsetof(struct map_message, text) + address.n,
+	    MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_debug("an answer of the mapper was not taken: %s", strerror(errno));
+}
+
+static struct map_known *
+known_of(struct mapping *m, struct slice key, uint64_t *hash)
+{
+	*hash = mix64(hash64(0, key.p, key.n));
+	return &m->known[*hash % MAPPER_KNOWN];
+}
+
+static void
+mapping_note(struct mapping *m, struct slice key, struct slice address)
+{
+	uint64_t hash;
+	struct map_known *k = known_of(m, key, &hash);
+
+	*k = (struct map_known){ .hash = hash, .at_ms = now_ms, .n = (uint32_t)address.n };
+	memcpy(k->address, address.p, address.n);
+}
+
+/* Answers without the mapper: what it has said of late, or that there is no address. */
+static void
+mapping_do_without(struct mapping *m, const struct map_question *q)
+{
+	uint64_t hash;
+	const struct map_known *k = known_of(m, (struct slice){ q->key, q->n }, &hash);
+	bool good = k->hash == hash && now_ms - k->at_ms <= MAPPER_KNOWN_MS;
+
+	mapping_tell(q, good ? (struct slice){ k->address, k->n } : S(""));
+}
+
+/* ---- the program ---- */
+
+static void
+mapping_grumbles(struct mapping *m, struct slice line)
+{
+	log_warn("mapper %s: %.*s", mapping_name(m), (int)line.n, line.p);
+}
+
+/* Reads lines of m's program, and hands them on. False: it has ended, or writes no lines. */
+static bool
+lines_read(struct map_lines *l, struct mapping *m, void (*heard)(struct mapping *, struct slice))
+{
+	ssize_t n = read(l->w.fd, l->line + l->n, sizeof l->line - l->n);
+	struct slice rest, line;
+
+	if (n <= 0)
+		return n < 0 && (errno == EAGAIN || errno == EINTR);
+	l->n += (size_t)n;
+	rest = (struct slice){ l->line, l->n };
+	while (memchr(rest.p, '\n', rest.n) && slice_cut(&rest, '\n', &line))
+		heard(m, line);
+	memmove(l->line, rest.p, rest.n);
+	l->n = rest.n;
+	return l->n < sizeof l->line;
+}
+
+static void
+mapping_errs(struct watch *w, short revents)
+{
+	struct mapping *m = OWNER(w, struct mapping, err.w);
+	struct map_lines *l = &m->err;
+
+	(void)revents;
+	if (lines_read(l, m, mapping_grumbles))
+		return;
+	if (l->n < sizeof l->line)
+		loop_unwatch(w); /* it has closed it */
+	if (l->n > 0)
+		mapping_grumbles(m, (struct slice){ l->line, l->n });
+	l->n = 0;
+}
+
+/* Its end: what waits for it does without, and another follows, later each time. */
+static void
+mapping_end(struct mapping *m, const char *why)
+{
+	struct watch *all[] = { &m->to, &m->from.w, &m->err.w };
+
+	for (int i = 0; i < MAPPER_LAST_READS; i++)
+		mapping_errs(&m->err.w, 0); /* why */
+	log_warn("mapper %s %s; another one follows", mapping_name(m), why);
+	kill(-m->pid, SIGKILL);
+	waitpid(m->pid, NULL, 0);
+	m->pid = 0;
+	for (size_t i = 0; i < LEN(all); i++) {
+		loop_unwatch(all[i]);
+		close(all[i]->fd);
+		all[i]->fd = -1;
+	}
+	timer_clear(&m->late);
+	for (; m->n > 0; m->n--, m->first = (m->first + 1) % MAPPER_QUEUE)
+		mapping_do_without(m, &m->queue[m->first]);
+	m->written = 0;
+	m->part = 0;
+	m->loaded = false;
+	timer_set(&m->again, m->wait_ms);
+	m->wait_ms = MIN(2 * m->wait_ms, (uint32_t)MAPPER_REST_MAX_MS);
+}
+
+static void
+mapping_late(struct timer *t)
+{
+	mapping_end(OWNER(t, struct mapping, late), "does not answer");
+}
+
+/* The first question, if there is one, is to be answered from now on. */
+static void
+mapping_wait(struct mapping *m)
+{
+	timer_set(&m->late, m->n == 0 ? 0 : !m->loaded ? MAPPER_START_MS
+	    : MIN((uint32_t)MAPPER_WAIT_MS, m->rc->timeout_ms));
+}
+
+/* Writes questions, as far as they are taken. */
+static void
+mapping_write(struct mapping *m)
+{
+	ssize_t put = 1;
+
+	while (m->written < m->n && put > 0) {
+		const struct map_question *q = &m->queue[(m->first + m->written) % MAPPER_QUEUE];
+		put = write(m->to.fd, q->key + m->part, q->n + 1 - m->part);
+		m->part += put > 0 ? (size_t)put : 0;
+		if (m->part == q->n + 1) {
+			m->written++;
+			m->part = 0;
+		}
+	}
+	if (m->written < m->n)
+		loop_watch(&m->to, POLLOUT);
+	else
+		loop_unwatch(&m->to);
+}
+
+static void
+mapping_writes(struct watch *w, short revents)
+{
+	(void)revents;
+	mapping_write(OWNER(w, struct mapping, to));
+}
+
+/* The program has written a line, the answer to the first question. */
+static void
+mapping_heard(struct mapping *m, struct slice line)
+{
+	struct map_question *q = &m->queue[m->first];
+
+	if (m->written == 0)
+		return; /* nobody has asked */
+	if (line.n > 0 && line.p[line.n - 1] == '\r')
+		line.n--;
+	if (line.n > NODE_ADDRESS_MAX)
+		line.n = 0;
+	mapping_note(m, (struct slice){ q->key, q->n }, line);
+	mapping_tell(q, line);
+	m->first = (m->first + 1) % MAPPER_QUEUE;
+	m->n--;
+	m->written--;
+	m->wait_ms = RESPAWN_MS;
+	m->loaded = true;
+	mapping_wait(m);
+}
+
+static void
+mapping_reads(struct watch *w, short revents)
+{
+	struct mapping *m = OWNER(w, struct mapping, from.w);
+
+	(void)revents;
+	if (!lines_read(&m->from, m, mapping_heard))
+		mapping_end(m, "has ended");
+}
+
+/* In the new process. */
+_Noreturn static void
+mapping_exec(const struct router_conf *rc, const int fds[3])
+{
+	const struct map_loader *l = map_loaders;
+	sigset_t none;
+
+	while (!rc->program && l->modifier != rc->code_modifier)
+		l++;
+	setpgid(0, 0);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (int i = 0; i < 3; i++)
+		dup2(fds[i], i);
+	if (!rc->program) {
+		setenv("WARP_FILE", rc->code_file, 1);
+		setenv("WARP_FUNCTION", rc->code_function, 1);
+	}
+	execvp(rc->program ? rc->program[0] : l->argv[0],
+	    rc->program ? rc->program : (char **)(uintptr_t)l->argv);
+	dprintf(STDERR_FILENO, "%s: %s\n", rc->program ? rc->program[0] : l->argv[0], strerror(errno));
+	_exit(EXIT_OTHER);
+}
+
+/* A pipe whose end `ours` does not block. */
+static bool
+mapping_pipe(int p[2], int ours)
+{
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return false;
+	fcntl(p[ours], F_SETFL, O_NONBLOCK);
+	return true;
+}
+
+static void
+mapping_start(struct mapping *m)
+{
+	int p[3][2] = { { -1, -1 }, { -1, -1 }, { -1, -1 } }; /* its input, output, errors */
+	bool good = mapping_pipe(p[0], 1) && mapping_pipe(p[1], 0) && mapping_pipe(p[2], 0);
+
+	if (!good || (m->pid = fork()) < 0) {
+		log_errno("mapper %s", mapping_name(m));
+		m->pid = 0;
+		timer_set(&m->again, m->wait_ms);
+	} else if (m->pid == 0) {
+		mapping_exec(m->rc, (int[]){ p[0][0], p[1][1], p[2][1] });
+	} else {
+		setpgid(m->pid, m->pid); /* it does the same: who is first does not matter */
+		m->to = (struct watch){ .fd = p[0][1], .slot = -1, .ready = mapping_writes };
+		m->from.w = (struct watch){ .fd = p[1][0], .slot = -1, .ready = mapping_reads };
+		m->err.w = (struct watch){ .fd = p[2][0], .slot = -1, .ready = mapping_errs };
+		m->from.n = m->err.n = 0;
+		loop_watch(&m->from.w, POLLIN);
+		loop_watch(&m->err.w, POLLIN);
+		p[0][1] = p[1][0] = p[2][0] = -1;
+	}
+	for (int i = 0; i < 3; i++) {
+		fd_close(p[i][0]);
+		fd_close(p[i][1]);
+	}
+}
+
+static void
+mapping_due(struct timer *t)
+{
+	mapping_start(OWNER(t, struct mapping, again));
+}
+
+/* ---- questions ---- */
+
+static void
+mapping_ask(struct mapping *m, struct map_client *c, uint32_t id, struct slice key)
+{
+	struct map_question *q = &m->queue[(m->first + m->n) % MAPPER_QUEUE], other;
+
+	if (!m->pid || m->n == MAPPER_QUEUE)
+		q = &other;
+	q->from = c;
+	q->id = id;
+	q->n = (uint32_t)key.n;
+	memcpy(q->key, key.p, key.n);
+	q->key[key.n] = '\n';
+	if (q == &other) {
+		mapping_do_without(m, q);
+		return;
+	}
+	if (m->n++ == 0)
+		mapping_wait(m);
+	mapping_write(m);
+}
+
+static void
+mapping_leave_if_done(void)
+{
+	for (struct map_client *c = map_clients; c < map_clients + WORKER_SLOTS; c++)
+		if (c->w.fd >= 0)
+			return;
+	if (map_life.fd >= 0)
+		return;
+	for (int i = 0; i < ROUTERS_MAX; i++)
+		if (mappings[i].pid)
+			kill(-mappings[i].pid, SIGKILL);
+	_exit(0);
+}
+
+/* The worker is gone. */
+static void
+map_client_close(struct map_client *c)
+{
+	loop_unwatch(&c->w);
+	close(c->w.fd);
+	c->w.fd = -1;
+	for (int i = 0; i < ROUTERS_MAX; i++)
+		for (unsigned k = 0; k < mappings[i].n; k++) {
+			struct map_question *q = &mappings[i].queue[(mappings[i].first + k) % MAPPER_QUEUE];
+			if (q->from == c)
+				q->from = NULL;
+		}
+	mapping_leave_if_done();
+}
+
+static void
+map_client_ready(struct watch *w, short revents)
+{
+	struct map_client *c = (struct map_client *)w;
+	struct map_message q;
+	ssize_t n = recv(w->fd, &q, sizeof q, MSG_DONTWAIT);
+
+	(void)revents;
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		map_client_close(c);
+	if (n <= (ssize_t)offsetof(struct map_message, text))
+		return;
+	for (int i = 0; i < ROUTERS_MAX; i++)
+		if (mappings[i].rc && mappings[i].rc->scope == q.scope) {
+			mapping_ask(&mappings[i], c, q.id, (struct slice){ q.text,
+			    MIN((size_t)n - offsetof(struct map_message, text), (size_t)KEY_MAX) });
+			return;
+		}
+	mapping_tell(&(struct map_question){ .from = c, .id = q.id }, S("")); /* a router that is gone */
+}
+
+/* Reads a message that brings a descriptor, and returns its bytes as recvmsg does. */
+static ssize_t
+fd_take(int from, int *fd)
+{
+	char b;
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec v = { &b, 1 };
+	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control.space,
+		.msg_controllen = sizeof control.space };
+	ssize_t n = recvmsg(from, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+
+	*fd = n > 0 ? fd_of(&m) : -1;
+	return n;
+}
+
+/* The master hands over a worker's channel; or closes life: this helper serves those who
+ * have one, no others. */
+static void
+mapping_life(struct watch *w, short revents)
+{
+	struct map_client *c = map_clients;
+	int fd = -1;
+	ssize_t n = fd_take(w->fd, &fd);
+
+	(void)revents;
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+		loop_unwatch(w);
+		w->fd = -1;
+		mapping_leave_if_done();
+	}
+	if (fd < 0)
+		return;
+	while (c < map_clients + WORKER_SLOTS && c->w.fd >= 0)
+		c++;
+	if (c == map_clients + WORKER_SLOTS) {
+		close(fd);
+		return;
+	}
+	c->w = (struct watch){ .fd = fd, .slot = -1, .ready = map_client_ready };
+	loop_watch(&c->w, POLLIN);
+}
+
+/* The helper. Ends when the master has closed life and no worker has a channel. */
+static void
+mapping_run(void *task, int life)
+{
+	const struct worker_task *k = task;
+
+	helper_settle(&k->cf->server, true);
+	clock_turn();
+	loop_open(3 * ROUTERS_MAX + WORKER_SLOTS + 1);
+	map_life = (struct watch){ .fd = life, .slot = -1, .ready = mapping_life };
+	loop_watch(&map_life, POLLIN);
+	for (struct map_client *c = map_clients; c < map_clients + WORKER_SLOTS; c++)
+		c->w = (struct watch){ .fd = -1, .slot = -1 };
+	for (int i = 0; i < k->cf->n_routers; i++) {
+		struct mapping *m = &mappings[i];
+		if (!k->cf->routers[i].code_file && !k->cf->routers[i].program)
+			continue;
+		*m = (struct mapping){ .rc = &k->cf->routers[i], .wait_ms = RESPAWN_MS,
+			.late.fire = mapping_late, .again.fire = mapping_due };
+		m->queue = xcalloc(MAPPER_QUEUE, sizeof *m->queue);
+		m->known = xcalloc(MAPPER_KNOWN, sizeof *m->known);
+		mapping_start(m);
+	}
+	if (send(life, "", 1, MSG_NOSIGNAL) < 0)
+		_exit(0);
+	for (;;) {
 		loop_turn(-1);
 		log_flush();
 	}
@@ -38101,13 +38721,14 @@ renew_settle(bool (*give)(int fd))
 
 /* ==== generation =============================================================
  * Owns    what the master is: its configuration, listening sockets, workers, the
- *         resolver, the clerk and PostgreSQL's helper.
+ *         resolver, the routers' and PostgreSQL's helpers.
  * Offers  workers_*, worker_tell, listeners_*, listener_of, resolver_*, pg_start,
  *         pg_stop, pg_gone, aides_*, aide_gone, aide_is, generation_open, start_load, systemd_read, notify_fmt, verb_told,
  *         asker_told.
  * Calls   arena, walk, clock, log, addr, policy, conf, pages, board, store, nodes, timer,
- *         loop, listen, logfile, usage, maintenance, files, spool, http front, router,
- *         health, worker, helper, resolve, pg, clerk, proc, jobs.
+ *         loop, listen, logfile, mapper (conf_maps), usage, maintenance, files, spool,
+ *         http front, router, health, worker, helper, resolve, pg, clerk, mapping, proc,
+ *         jobs.
  *         A generation is one configuration's workers: the newest serves, older
  *         ones drain. */
 
@@ -38593,10 +39214,13 @@ clerk_is_wanted(const struct conf *cf)
 }
 
 static struct aide aides[] = {
-	{ .name = "clerk", .wanted = clerk_is_wanted, .run = clerk_run },
+	[AIDE_CLERK] = { .name = "clerk", .wanted = clerk_is_wanted, .run = clerk_run, .op = CTL_WAKE },
+	[AIDE_MAPPER] = { .name = "mapper", .wanted = conf_maps, .run = mapping_run, .op = CTL_MAP,
+		.stays = true },
 };
 
-/* It leaves, having done what it has begun: another may write where it wrote. */
+/* It leaves, having done what it has begun: another may write where it wrote. Or, if it
+ * stays, when it is not needed any more. */
 static void
 aide_stop(struct aide *a)
 {
@@ -38606,7 +39230,7 @@ aide_stop(struct aide *a)
 	if (a->pid == 0)
 		return;
 	shutdown(a->life.fd, SHUT_WR);
-	if (poll(&gone, 1, AIDE_STOP_MS) == 0) {
+	if (!a->stays && poll(&gone, 1, AIDE_STOP_MS) == 0) {
 		kill(a->pid, SIGKILL);
 		poll(&gone, 1, AIDE_STOP_MS);
 	}
@@ -38630,7 +39254,7 @@ aide_ready(struct watch *w, short revents)
 
 	(void)revents;
 	if (recv(w->fd, &b, 1, MSG_DONTWAIT) > 0)
-		workers_tell(CTL_WAKE, NULL);
+		workers_tell((char)OWNER(w, struct aide, life)->op, NULL);
 	else
 		loop_unwatch(w);
 }
@@ -39590,9 +40214,9 @@ fd_say(int *fd, char c)
 	*fd = -1;
 }
 
-/* Hands copies of n descriptors to a worker. */
+/* Hands copies of n descriptors to whom `to` leads. */
 static bool
-worker_pass(const struct worker *w, char op, const int *fds, size_t n)
+fds_pass(int to, char op, const int *fds, size_t n)
 {
 	union {
 		struct cmsghdr align;
@@ -39607,10 +40231,35 @@ worker_pass(const struct worker *w, char op, const int *fds, size_t n)
 	cm->cmsg_type = SCM_RIGHTS;
 	cm->cmsg_len = (socklen_t)CMSG_LEN(n * sizeof(int));
 	memcpy(CMSG_DATA(cm), fds, n * sizeof(int));
-	if (sendmsg(w->ctl.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+	return sendmsg(to, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+}
+
+static bool
+worker_pass(const struct worker *w, char op, const int *fds, size_t n)
+{
+	if (fds_pass(w->ctl.fd, op, fds, n))
 		return true;
 	log_errno("files to worker %d", (int)w->pid);
 	return false;
+}
+
+/* Makes a channel between a worker and the mapper's helper. If that is not there, it says
+ * when it is. */
+static void
+worker_maps(const struct worker *w)
+{
+	int sv[2];
+
+	if (!aides[AIDE_MAPPER].pid)
+		return;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0) {
+		log_errno("a channel to the mapper");
+		return;
+	}
+	if (fds_pass(aides[AIDE_MAPPER].life.fd, 0, &sv[1], 1))
+		worker_pass(w, CTL_MAP, &sv[0], 1);
+	close(sv[0]);
+	close(sv[1]);
 }
 
 /* Gives new certificates to serving workers. False: one did not take them. */
@@ -40031,6 +40680,8 @@ worker_says(struct watch *ctl, short revents)
 		process_want(ps); /* a request waits for the process */
 	else if (b[0] == CTL_WAKE)
 		workers_tell(CTL_WAKE, w);
+	else if (b[0] == CTL_MAP)
+		worker_maps(w);
 	else if (b[0] == CTL_CERTS)
 		m.conf->tls.print = 0; /* the next look sends them again */
 	if (b[0] != CTL_READY)

@@ -2327,6 +2327,26 @@ struct redis {
 	char batch[REDIS_BATCH];  /* keys to be deleted, as they are sent */
 };
 
+/* ==== mapper ============================================================== */
+
+/* A question to a mapper: the key behind it; or its answer: the address, empty if there is
+ * none. One packet on the channel of a worker. */
+struct map_message {
+	uint32_t id;    /* the worker's own */
+	uint32_t scope; /* of the router */
+	char text[NODE_ADDRESS_MAX];
+};
+
+/* A request that waits. */
+struct map_ask {
+	void (*told)(void *arg, struct slice address); /* NULL: a free place */
+	void *arg;
+	struct timer late;
+	struct map_message m;
+	size_t n;       /* bytes of m */
+	bool sent;
+};
+
 /* ==== pool, exchange, fronts ============================================== */
 
 struct conn;
@@ -3110,6 +3130,56 @@ struct clerk {
 	struct link order;  /* of clients */
 };
 
+/* ==== mapping ============================================================= */
+
+/* How a program of that modifier1 is run: it finds the file in WARP_FILE, the function's
+ * name in WARP_FUNCTION, keys as lines of its input. */
+struct map_loader {
+	int modifier;
+	const char *argv[4];
+};
+
+/* The channel of a worker. */
+struct map_client {
+	struct watch w; /* first; fd -1: a free place */
+};
+
+struct map_question {
+	struct map_client *from; /* NULL: it is gone */
+	uint32_t id;
+	uint32_t n;
+	char key[KEY_MAX + 1];   /* then a newline */
+};
+
+struct map_known {
+	uint64_t hash;  /* of the key; 0: a free place */
+	int64_t at_ms;
+	uint32_t n;
+	char address[NODE_ADDRESS_MAX];
+};
+
+/* Lines that a program writes. */
+struct map_lines {
+	struct watch w; /* first */
+	size_t n;
+	char line[MAPPER_LINE];
+};
+
+/* A router's mapper. */
+struct mapping {
+	const struct router_conf *rc;
+	pid_t pid;              /* 0: it does not run */
+	bool loaded;            /* it has answered */
+	struct watch to;        /* its input */
+	struct map_lines from, err;
+	struct timer late, again;
+	uint32_t wait_ms;       /* until it is started again */
+	struct map_question *queue; /* a ring of MAPPER_QUEUE */
+	unsigned first, n, written;
+	size_t part;            /* bytes of the first question that is not written */
+	struct map_known *known;
+};
+
 /* ==== proc ================================================================ */
 
 /* Where a replica listens: what {port} and {socket} stand for. */
@@ -3244,6 +3314,8 @@ enum ctl_op {
 	CTL_QUIET = 'Z',  /* worker: the last request on a draining instance ended */
 	CTL_HEALTH = 'U', /* worker: the health of an instance has changed */
 	CTL_PURGE = 'P',  /* master: purge the text behind from Redis */
+	CTL_MAP = 'M',    /* worker: it has no channel to the mapper; master: the channel, or
+	                     a new mapper is there */
 	CTL_CERTS = 'C'   /* master: new certificates, certs_pack in the file
 	                     that comes along; worker: they did not arrive */
 };
@@ -3263,12 +3335,16 @@ struct worker {
 	int64_t started_ms;
 };
 
+enum { AIDE_CLERK, AIDE_MAPPER };
+
 /* A helper process that routers need: the master keeps it alive. It writes a byte to life
  * when it is ready, and when workers are to look again. */
 struct aide {
 	const char *name;
 	bool (*wanted)(const struct conf *);
 	void (*run)(void *task, int life);
+	enum ctl_op op;      /* to the workers, when it says something */
+	bool stays;          /* while workers talk to it, though another one follows */
 	pid_t pid;           /* 0: none */
 	struct watch life;
 	struct timer again;
