@@ -1,0 +1,47 @@
+"""The helper of a router's mapper, as the master keeps it: one at a time, and none is left."""
+import os
+import signal
+
+import lib
+
+CONF = '[fastrouter]\nlisten = "@DIR@/router"\nuse_code_string = "0:%s:get"\n'
+MAPPER = "def get(key):\n    return '127.0.0.1:3031'\n"
+
+
+def mappers(w):
+    """pid of the helper: of the python below it."""
+    below = {pid: w.children(pid) for pid in w.children()}
+    return {pid: more[0] for pid, more in below.items() if more}
+
+
+def runs(pid):
+    try:
+        with open("/proc/%d/cmdline" % pid) as f:
+            return f.read() != ""  # of a zombie it is empty
+    except OSError:
+        return False
+
+
+def one(w, but=()):
+    lib.eventually(lambda: len(mappers(w)) == 1 and not set(mappers(w)) & set(but), "one mapper")
+    return next(iter(mappers(w).items()))
+
+
+def test_life(warp, tmp_path):
+    (tmp_path / "mapper.py").write_text(MAPPER)
+    w = warp(CONF % (tmp_path / "mapper.py"))
+    helper, python = one(w)
+    os.kill(python, signal.SIGKILL)
+    w.wait_stderr("mapper .*mapper.py has ended; another one follows")
+    lib.eventually(lambda: mappers(w).get(helper, python) != python, "another python")
+    os.kill(helper, signal.SIGKILL)
+    w.wait_stderr("the mapper died; another one follows")
+    helper, _ = one(w, [helper])
+    w.signal(signal.SIGHUP)
+    w.wait_stderr("reloaded")
+    helper, _ = one(w, [helper])
+    w.signal(signal.SIGUSR2)
+    w.wait_stderr("ready(?s:.*) ready")
+    _, python = one(w, [helper])
+    w.stop()
+    lib.eventually(lambda: not runs(python), "the end of python")
