@@ -15676,7 +15676,7 @@ challenge_answer(struct slice domain, struct slice token, char out[ACME_TOKEN_MA
  * Owns    the cache's memory, which workers share; what this process knows of it.
  * Offers  store_open, store_close, store_bells_open, store_join, store_bell,
  *         store_bell_drain, store_key, store_find, store_begin, store_head, store_share, store_add,
- *         store_bells, store_disown, store_texts, store_finish, store_drop, store_look, store_read, store_skip, store_wait,
+ *         store_bells, store_room, store_pass, store_texts, store_finish, store_drop, store_look, store_read, store_skip, store_wait,
  *         store_update, store_purge_key, store_purge_some, store_purge_all,
  *         store_repair, store_stats.
  * Calls   base, clock, log, board. Knows bytes, not HTTP.
@@ -16073,16 +16073,34 @@ pins_ready(void)
 	return true;
 }
 
-/* pins_ready has seen to the cell. */
+/* pins_ready has seen to the cell. reads: from body byte pos on, else nothing. */
 static void
-pin_take(struct store_ref *r, uint32_t b)
+pin_take(struct store_ref *r, uint32_t b, bool reads, uint32_t pos)
 {
 	struct store_pin *pin = pin_at(shelf.pins);
 
-	*r = (struct store_ref){ .entry = b, .pin = shelf.pins };
+	*r = (struct store_ref){ .entry = b, .pin = shelf.pins, .pos = pos };
 	shelf.pins = pin->next;
 	pin->entry = b;
+	pin->pos = pos;
+	pin->reads = reads;
 	entry_at(b)->pins++;
+}
+
+/* Of b's readers, how many bytes from `from` on all have read; none: INT32_MAX. */
+static int32_t
+pins_least(uint32_t b, uint32_t from)
+{
+	int32_t least = INT32_MAX;
+
+	for (size_t i = 0; i < STORE_SLOTS; i++)
+		for (uint32_t log = shelf.s->workers[i].log; log; log = shelf.links[log])
+			for (uint32_t k = log * STORE_PINS; k < (log + 1) * STORE_PINS; k++) {
+				struct store_pin *pin = pin_at(k);
+				if (pin->entry == b && pin->reads)
+					least = MIN(least, (int32_t)(pin->pos - from));
+			}
+	return least;
 }
 
 /* ---- the index ---- */
@@ -16136,6 +16154,7 @@ ref_look(struct store_ref *r, struct policy *facts, struct text *head)
 
 	r->turn = e->turn;
 	r->state = e->state;
+	r->gone = entry_gone(e);
 	if (r->state == STORE_BEGUN || !e->head.block)
 		return;
 	*facts = e->facts;
@@ -16162,7 +16181,7 @@ store_find(const struct store_key *k, struct store_ref *r, struct policy *facts,
 	sketch_count(k->hash, true);
 	if (pins_ready() && (b = index_find(k, false)) != 0) {
 		entry_at(b)->hot = true;
-		pin_take(r, b);
+		pin_take(r, b, true, 0);
 		ref_look(r, facts, head);
 	}
 	store_leave();
@@ -16212,6 +16231,12 @@ store_skip(struct store_ref *r, size_t n)
 	r->pos += (uint32_t)n;
 	while (n > 0)
 		n -= place_next(&r->place, n).n;
+	if (r->pin)
+		pin_at(r->pin)->pos = r->pos;
+	if (entry_at(r->entry)->state == STORE_PASS) {
+		entry_wake(entry_at(r->entry));
+		bells_ring();
+	}
 }
 
 /* Adds the texts of r's entry: the key, and behind a line end what tells variants apart. */
@@ -16252,26 +16277,36 @@ store_wait(const struct store_ref *r)
 
 /* ---- writing ---- */
 
-/* Sees to it that r's chain has room for n bytes. The lock is held for a batch. */
+/* n blocks more for r's chain, if they are to be had. */
 static bool
-ref_reserve(struct store_ref *r, size_t n)
+ref_grow(struct store_ref *r, uint32_t n, unsigned worth)
+{
+	uint32_t last;
+
+	if (!room_make(n, worth))
+		return false;
+	shelf.links[r->tail] = chain_take(n, &last);
+	r->tail = last;
+	r->room += n * STORE_BLOCK;
+	return true;
+}
+
+/* Sees to it that r's chain has room for n bytes, which store_add then takes for sure. The
+ * lock is held for a batch. False: there is none, or r->busy. */
+static bool
+store_room(struct store_ref *r, size_t n)
 {
 	struct store_entry *e = entry_at(r->entry);
 
 	if (n > (size_t)shelf.s->n_blocks * STORE_BLOCK)
 		return false;
 	while (r->room < n) {
-		uint32_t more = MIN(blocks_for(n - r->room), (uint32_t)STORE_BATCH), last;
 		bool good;
 		r->busy = !store_enter();
 		if (r->busy)
 			return false;
-		good = room_make(more, sketch_count(e->hash, false));
-		if (good) {
-			shelf.links[r->tail] = chain_take(more, &last);
-			r->tail = last;
-			r->room += more * STORE_BLOCK;
-		}
+		good = ref_grow(r, MIN(blocks_for(n - r->room), (uint32_t)STORE_BATCH),
+		    sketch_count(e->hash, false));
 		store_leave();
 		if (!good)
 			return false;
@@ -16298,7 +16333,7 @@ entry_make(struct store_ref *r, const struct store_key *k)
 	e->key_n = (uint32_t)k->key.n;
 	e->vary_n = (uint32_t)k->vary.n;
 	e->writer = (uint8_t)(shelf.slot + 1);
-	pin_take(r, b);
+	pin_take(r, b, false, 0);
 	settled();
 	bit_set(shelf.heads, b, true);
 	r->writing = true;
@@ -16329,7 +16364,7 @@ store_begin(const struct store_key *k, struct store_ref *r)
 		return false;
 	if (pins_ready()) {
 		if ((b = index_find(k, true)) != 0)
-			pin_take(r, b);
+			pin_take(r, b, true, 0);
 		else
 			entry_make(r, k);
 	}
@@ -16346,7 +16381,7 @@ store_head(struct store_ref *r, const struct policy *facts, struct slice head,
 {
 	struct store_entry *e = entry_at(r->entry);
 
-	if (expect > shelf.s->size || !ref_reserve(r, head.n + expect))
+	if (expect > shelf.s->size || !store_room(r, head.n + expect))
 		return false;
 	e->head = r->place;
 	place_put(&r->place, head);
@@ -16371,11 +16406,10 @@ store_share(const struct store_ref *w, struct store_ref *r)
 	if (!store_enter())
 		return false;
 	if (pins_ready()) {
-		pin_take(r, w->entry);
+		pin_take(r, w->entry, true, e->n);
 		r->turn = e->turn;
 		r->state = e->state;
 		r->place = w->place;
-		r->pos = e->n;
 	}
 	store_leave();
 	return r->entry != 0;
@@ -16388,7 +16422,7 @@ store_add(struct store_ref *r, struct slice s)
 {
 	struct store_entry *e = entry_at(r->entry);
 
-	if (!ref_reserve(r, s.n))
+	if (!store_room(r, s.n))
 		return false;
 	place_put(&r->place, s);
 	r->room -= (uint32_t)s.n;
@@ -16411,18 +16445,53 @@ ref_tidy(struct store_ref *r)
 		entry_unlink(old);
 }
 
-/* r's entry is found no more. Whether others read it already: else nobody ever will. */
-static bool
-store_disown(struct store_ref *r)
+/* The blocks of r's body that all its readers have left, but the first, become its last.
+ * All have read so many bytes behind the first. */
+static void
+ref_turn(struct store_ref *r, int32_t read)
 {
-	bool read;
+	uint32_t *front = &shelf.links[entry_at(r->entry)->body.block], first = *front, last = 0, n = 0;
 
-	if (!store_enter())
-		return false;
-	entry_unlink(r->entry);
-	read = entry_at(r->entry)->pins > 1;
+	for (; read > STORE_BLOCK; read -= STORE_BLOCK, n += STORE_BLOCK)
+		last = last ? shelf.links[last] : first;
+	if (n == 0)
+		return;
+	*front = shelf.links[last];
+	settled();
+	shelf.links[last] = 0;
+	settled();
+	shelf.links[r->tail] = first;
+	r->tail = last;
+	r->room += n;
+	r->pos += n;
+}
+
+/* r's entry is not to stay: it is found no more, and what all who read it have read makes
+ * room for n bytes that are to come. 1: there is room; 0: nobody reads it; -1: again when
+ * readers have moved (store_wait), or if r->busy in some ms. */
+static int
+store_pass(struct store_ref *r, size_t n)
+{
+	struct store_entry *e = entry_at(r->entry);
+	int32_t read;
+	bool all;
+
+	r->busy = !store_enter();
+	if (r->busy)
+		return -1;
+	if (e->state != STORE_PASS) {
+		e->state = STORE_PASS;
+		r->pos = STORE_BLOCK - e->body.at;
+		entry_unlink(r->entry);
+	}
+	r->turn = e->turn;
+	read = pins_least(r->entry, r->pos);
+	all = read == (int32_t)(e->n - r->pos);
+	if (read != INT32_MAX && r->room < n)
+		ref_turn(r, read);
+	r->busy = r->room < n && all && !ref_grow(r, blocks_for(n - r->room), ALWAYS);
 	store_leave();
-	return read;
+	return read == INT32_MAX ? 0 : r->room >= n ? 1 : -1;
 }
 
 /* The end of writing. whole: from now on the entry is found instead of older ones; else
@@ -16454,8 +16523,13 @@ store_drop(struct store_ref *r)
 	if (r->entry) {
 		pin_at(r->pin)->next = shelf.owed;
 		shelf.owed = r->pin;
+		pin_at(r->pin)->reads = false;
+		if (entry_at(r->entry)->state == STORE_PASS)
+			entry_wake(entry_at(r->entry));
 		if (store_enter())
 			store_leave();
+		else
+			bells_ring();
 	}
 	*r = (struct store_ref){ 0 };
 }
@@ -26363,13 +26437,13 @@ flow_is_too_big(const struct flow *f)
 	return f->limit > 0 && f->body.total > f->limit;
 }
 
-/* Takes the next content out of its framing: *piece lies in f->from->in. Returns
- * how many bytes of that are then used up; -1: the body is malformed or too big. */
+/* Takes the next content out of the framing of at most so many bytes: *piece lies in
+ * f->from->in. Returns how many are then used up; -1: the body is malformed or too big. */
 static ssize_t
-flow_unframe(struct flow *f, struct slice *piece)
+flow_unframe(struct flow *f, size_t most, struct slice *piece)
 {
 	const struct source *from = f->from;
-	size_t n = MIN(from->in.n, f->records ? (uint32_t)UINT16_MAX : (uint32_t)RELAY_BYTES);
+	size_t n = MIN((size_t)from->in.n, f->records ? MIN(most, (size_t)UINT16_MAX) : most);
 	size_t content = 0;
 	char *p = n > 0 ? buf_p(&from->in) : NULL;
 	ssize_t used = 0;
@@ -26504,7 +26578,7 @@ flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready
 			v[n++] = (struct iovec){ head->p, head->n };
 		first = head != NULL;
 		head = NULL;
-		if ((used = flow_unframe(f, &piece)) < 0)
+		if ((used = flow_unframe(f, RELAY_BYTES, &piece)) < 0)
 			return flow_is_too_big(f) ? RELAY_TOO_BIG : first ? RELAY_BAD_FIRST : RELAY_BAD;
 		if (f->tap)
 			f->tap(f->tapped, piece, f->body.done);
@@ -27189,7 +27263,7 @@ redis_keep(const struct store_ref *w)
 	head.n = 0;
 	head.full = false;
 	store_texts(w, &key);
-	if (key.full || !store_look(&r, &p, &head) || r.state != STORE_WHOLE || head.full)
+	if (key.full || !store_look(&r, &p, &head) || r.gone || r.state != STORE_WHOLE || head.full)
 		return;
 	redis_key(&as, text_slice(&key), key_path(text_slice(&key)));
 	s = (struct stored){ .stored_s = p.came_s, .facts = { p.age_s, p.fresh_s, p.while_s, p.error_s,
@@ -27324,20 +27398,15 @@ hit_fill(struct source *src)
 	return -1;
 }
 
-/* Stores what passes on its way to the client. */
+/* Stores what passes on its way to the client: there is room for all of it. */
 static void
 hit_tap(void *arg, struct slice piece, bool last)
 {
 	struct hit *h = arg;
-	bool fits = h->taken <= conf->cache.max_object_bytes;
 
-	if (!h->w.writing)
-		return;
-	h->taken += piece.n;
-	if ((fits && h->taken > conf->cache.max_object_bytes && !store_disown(&h->w)) ||
-	    (piece.n > 0 && !store_add(&h->w, piece)))
+	if (h->w.writing && piece.n > 0 && !store_add(&h->w, piece))
 		store_finish(&h->w, false);
-	else if (last) {
+	if (h->w.writing && last) {
 		store_finish(&h->w, true);
 		redis_keep(&h->w);
 	}
@@ -27345,21 +27414,55 @@ hit_tap(void *arg, struct slice piece, bool last)
 
 /* ---- the cache: fetching without a client ---- */
 
+static struct link fetches_waiting = { &fetches_waiting, &fetches_waiting }; /* for the bell */
+
 /* The end of f, whose body came whole or did not. */
 static void
 fetch_end(struct fetch *f, bool whole)
 {
 	struct upconn *u = f->u;
 
+	if (f->passes)
+		store_pass(&f->w, 0);
 	store_finish(&f->w, whole);
 	if (whole)
 		redis_keep(&f->w);
 	store_drop(&f->w);
+	link_drop(&f->link);
 	flow_end(&f->flow);
 	u->fetch = NULL;
 	n_alone--;
 	upconn_leave(u, f->parity, whole && f->reusable && upconn_is_clean(u));
 	free(f);
+}
+
+/* Sees to it that n bytes more can be stored. What the cache has no room for, or may not
+ * keep, passes through it, at the pace of the slowest who reads it. False: f waits, or has
+ * ended because nobody does. */
+static bool
+fetch_room(struct fetch *f, size_t n)
+{
+	int got = 0;
+
+	if (f->flow.body.kind == BODY_LENGTH)
+		return true;
+	if (!f->passes && store_room(&f->w, n))
+		return true;
+	f->passes |= !f->w.busy;
+	while (f->passes && (got = store_pass(&f->w, n)) < 0 && !f->w.busy && !store_wait(&f->w))
+		;
+	if (got > 0)
+		return true;
+	if (f->passes && got == 0) {
+		fetch_end(f, false);
+		return false;
+	}
+	f->waits = true;
+	loop_unwatch(&f->u->s.ch.w);
+	if (!f->w.busy)
+		link_add(&fetches_waiting, &f->link);
+	timer_set(&f->u->s.timer, f->w.busy ? CACHE_AGAIN_MS : CACHE_WAIT_MS);
+	return false;
 }
 
 /* Moves what is there into the cache; reads once if `ready`. */
@@ -27370,15 +27473,22 @@ fetch_run(struct fetch *f, bool ready)
 	struct slice piece;
 	ssize_t used;
 	bool stored;
+	size_t n;
 
+	f->waits = false;
+	link_drop(&f->link);
 	do {
 		if (from->in.n == 0 && ready && !f->flow.body.done)
 			from->fill(from);
 		ready = false;
-		if ((used = flow_unframe(&f->flow, &piece)) < 0) {
+		n = MIN((size_t)from->in.n, (size_t)PASS_BYTES);
+		if (!fetch_room(f, n))
+			return;
+		if ((used = flow_unframe(&f->flow, n, &piece)) < 0) {
 			fetch_end(f, false);
 			return;
 		}
+		f->passes |= f->flow.body.total > conf->cache.max_object_bytes;
 		stored = piece.n == 0 || store_add(&f->w, piece);
 		if (from->in.b)
 			buf_eat(&from->in, (size_t)used);
@@ -27395,6 +27505,20 @@ fetch_run(struct fetch *f, bool ready)
 	timer_set(&f->u->s.timer, f->read_ms);
 }
 
+/* Readers have moved on, perhaps. */
+static void
+fetches_rung(void)
+{
+	struct link now = fetches_waiting, *first;
+
+	if (!link_first(&fetches_waiting))
+		return;
+	now.next->prev = now.prev->next = &now;
+	fetches_waiting.next = fetches_waiting.prev = &fetches_waiting;
+	while ((first = link_first(&now)))
+		fetch_run(OWNER(first, struct fetch, link), false);
+}
+
 static void
 fetch_ready(struct watch *w, short revents)
 {
@@ -27407,7 +27531,12 @@ fetch_ready(struct watch *w, short revents)
 static void
 fetch_due(struct timer *t)
 {
-	fetch_end(OWNER(t, struct upconn, s.timer)->fetch, false);
+	struct fetch *f = OWNER(t, struct upconn, s.timer)->fetch;
+
+	if (f->waits)
+		fetch_run(f, false);
+	else
+		fetch_end(f, false);
 }
 
 static uint32_t
@@ -27430,7 +27559,6 @@ fetch_begin(struct exchange *x)
 	f->flow.tap = NULL;
 	f->flow.zip = NULL;
 	f->flow.pipe = NULL;
-	f->flow.limit = conf->cache.max_object_bytes;
 	x->down.trailers = NULL; /* f's */
 	x->down.trailers_n = 0;
 	x->hit->w = (struct store_ref){ 0 };
@@ -27616,7 +27744,7 @@ request_settle(struct exchange *x)
 
 	x->up.limit = 0;
 	while (!x->body_whole && !x->body_bad && in->n > 0) {
-		if ((used = flow_unframe(&x->up, &piece)) <= 0)
+		if ((used = flow_unframe(&x->up, RELAY_BYTES, &piece)) <= 0)
 			break;
 		buf_eat(in, (size_t)used);
 		x->body_whole = x->up.body.done;
@@ -28441,7 +28569,7 @@ step_stored(struct exchange *x)
 	if (h->r.state == STORE_CUT) { /* killed, perhaps: one more may try for all */
 		h->alone = h->let_go;
 		h->let_go = true;
-	} else if (h->r.state == STORE_HEAD && !(h->policy.flags & ENTRY_NAMES)) {
+	} else if (h->r.state != STORE_WHOLE && !(h->policy.flags & ENTRY_NAMES)) {
 		if (!stored_head.full && response_parse(&res, text_slice(&stored_head)) > 0 &&
 		    policy_use(&h->policy, exchange_request(x)) == USE_FRESH)
 			return cache_serve(x, exchange_request(x), CACHE_HIT);
@@ -29136,7 +29264,7 @@ upstream_drained(struct flow *rest)
 	ssize_t used;
 
 	while (!rest->body.done && rest->from->in.n > 0) {
-		if ((used = flow_unframe(rest, &piece)) <= 0)
+		if ((used = flow_unframe(rest, RELAY_BYTES, &piece)) <= 0)
 			return false;
 		buf_eat(&rest->from->in, (size_t)used);
 	}
@@ -29269,7 +29397,6 @@ cache_begin(struct hit *h, const struct head *rq, const struct policy *p, uint64
 	stored_head.n = 0;
 	stored_head.full = false;
 	policy_write(&stored_head, &res, NULL);
-	h->taken = 0;
 	return !stored_head.full && store_head(&h->w, &facts, text_slice(&stored_head),
 	    size == UINT64_MAX ? 0 : (size_t)size);
 }
@@ -29365,8 +29492,7 @@ cache_answer(struct exchange *x, size_t n)
 		return x->c->ghost ? exchange_over(x) : STEP_WAIT;
 	}
 	pass_note(&k, false);
-	if (x->c->ghost ||
-	    (size != UINT64_MAX && pool_spares_one() && store_share(&h->w, &h->r))) {
+	if (x->c->ghost || (pool_spares_one() && store_share(&h->w, &h->r))) {
 		h->policy = p;
 		x->status = res.status;
 		upstream_answered(x);
@@ -29376,7 +29502,12 @@ cache_answer(struct exchange *x, size_t n)
 		fetch_begin(x);
 		if (x->c->ghost)
 			return exchange_over(x);
+		store_read(&h->r, NULL, 0, 0); /* it may be whole by now: then its length is known */
 		return cache_serve(x, exchange_request(x), CACHE_MISS);
+	}
+	if (size == UINT64_MAX) { /* who reads it from the cache must not see it cut */
+		hit_unfill(h);
+		return STEP_WAIT;
 	}
 	x->down.tap = hit_tap;
 	x->down.tapped = h;
@@ -29509,7 +29640,7 @@ step_spool(struct exchange *x)
 		side_fill(c);
 	}
 	while (c->src.in.n > 0 && !x->up.body.done) {
-		if ((used = flow_unframe(&x->up, &piece)) < 0)
+		if ((used = flow_unframe(&x->up, RELAY_BYTES, &piece)) < 0)
 			return exchange_bad_body(x);
 		kept = spool_add(x->spool, piece.p, piece.n, x->route->buffer_request < 0
 		    ? (size_t)CGI_BODY_MEMORY : (size_t)x->route->buffer_request) == 0;
@@ -31025,6 +31156,7 @@ front_rung(struct watch *w, short revents)
 	(void)w;
 	(void)revents;
 	store_bell_drain();
+	fetches_rung();
 	front_hits(&hits_waiting);
 }
 
@@ -31290,7 +31422,7 @@ passage_body(struct passage *p)
 		side_fill(c);
 	p->c_ready = false;
 	while (c->src.in.n > 0 && !p->up.body.done) {
-		used = flow_unframe(&p->up, &piece);
+		used = flow_unframe(&p->up, RELAY_BYTES, &piece);
 		kept = spool_add(&p->body, piece.p, piece.n, p->size + (p->length > p->rc->post_buffering
 		    ? 0 : (size_t)p->length)) == 0;
 		buf_eat(&c->src.in, (size_t)used);

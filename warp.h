@@ -1948,6 +1948,7 @@ struct store_place {
 enum store_state {
 	STORE_BEGUN, /* being filled: its head is not known yet */
 	STORE_HEAD,  /* being filled: its head is known */
+	STORE_PASS,  /* the same, but it will not stay: those who read it get it piece by piece */
 	STORE_WHOLE,
 	STORE_CUT    /* it will never be whole; in no index */
 };
@@ -1979,6 +1980,7 @@ struct store_entry {
 struct store_pin {
 	uint32_t entry; /* 0: a free cell */
 	uint32_t next;  /* the worker's own: of its free, or of its owed cells; 0: none */
+	atomic_uint pos, reads; /* if it does: bytes of the body it has read */
 };
 
 /* What a worker leaves behind. */
@@ -2025,10 +2027,12 @@ struct store_ref {
 	enum store_state state;    /* as last looked at */
 	uint32_t turn;             /* of the entry, then */
 	struct store_place place;  /* of the next byte; block 0: not known yet */
-	uint32_t pos;              /* read: bytes before place */
+	uint32_t pos;              /* read: bytes before place; passed: before the body's second
+	                              block */
 	uint32_t tail, room;       /* written: last block of the chain, bytes left in it */
 	uint32_t older, older_serial; /* written: the entry that it replaces; 0: none */
 	bool writing;
+	bool gone; /* nobody finds the entry any more, as last looked at */
 	bool busy; /* the last failure was the lock's, try again; else there is no room, or entry */
 };
 
@@ -2704,7 +2708,6 @@ struct hit {
 	enum cached word;      /* of X-Cache */
 	uint64_t varies;       /* hash of the names of Vary by which it was found; 0: none */
 	uint64_t left;         /* bytes of r still to be sent */
-	uint64_t taken;        /* bytes that went into w */
 	uint32_t salt;         /* see cache_key */
 	struct slice asked_key; /* what Redis is asked for: owned, with the variant's text behind */
 	size_t asked_vary;     /* bytes of that */
@@ -2726,8 +2729,11 @@ struct fetch {
 	struct upconn *u;
 	struct flow flow;
 	struct store_ref w;
+	struct link link;      /* waits for the bell */
 	uint8_t parity;        /* see flight_begin */
 	bool reusable;         /* u may go back to the pool */
+	bool passes;           /* it will not stay in the cache */
+	bool waits;            /* for room there */
 	uint32_t read_ms;
 };
 

@@ -354,7 +354,6 @@ def test_stale_answer_does_not_wait_for_an_instance(cached):
         assert time.monotonic() - start < 0.5 * SLOW
 
 
-@pytest.mark.xfail(strict=True, reason="open: an answer of unknown length passes at the pace of its first client; man/warp.toml.5 says so")
 # ---- bodies whose length nobody knows ----------------------------------------------------
 
 def test_stalled_first_client_of_chunks(cached):
@@ -371,7 +370,6 @@ def test_stalled_first_client_of_chunks(cached):
     slow.close()
 
 
-@pytest.mark.xfail(strict=True, reason="open: who joins an answer of unknown length that outgrows the whole cache is cut off; man/warp.toml.5 says so")
 def test_chunks_that_are_more_than_the_cache(cached):
     """Two clients of one endless page: the second one gets all of it, too."""
     w, o = cached(size=MB)
