@@ -625,6 +625,73 @@ test_busy_lock(void **state)
 	assert_true(store_stats(s).missed_lock > 0);
 }
 
+/* ---- what passes through ---- */
+
+static bool
+pass_on(struct store_ref *w, size_t n)
+{
+	static char b[4096];
+
+	for (size_t i = 0; i < n; i++)
+		b[i] = byte_of(6, 1, store_length(w) + i);
+	return store_add(w, (struct slice){ b, n });
+}
+
+/* Much more than the store holds, for two who read it; it takes what they leave. */
+static void
+test_pass(void **state)
+{
+	enum { ALL = 40 * SMALL, AHEAD = 3000 };
+	struct store_key k = { S("key"), S(""), 0 };
+	struct store_ref w, r[2];
+	unsigned waits = 0;
+
+	(void)state;
+	opened(SMALL);
+	k = key_of(6, "");
+	assert_true(store_begin(&k, &w) && put_head(&w, 6, 1, false) && pass_on(&w, 900));
+	be(1);
+	assert_true(find(&k, false, &r[0]));
+	be(2);
+	assert_true(find(&k, false, &r[1]));
+	read_on(&r[1], 6, 1, 10);
+	while (store_length(&w) < ALL) {
+		size_t n = dice(AHEAD);
+		int got;
+		be(0);
+		got = store_pass(&w, n);
+		assert_false(w.busy);
+		assert_int_equal(got, w.room >= n ? 1 : -1);
+		if (got == 1) {
+			assert_true(pass_on(&w, n));
+		} else if (store_wait(&w)) { /* whoever has not read all will tell */
+			waits++;
+			be(r[0].pos < r[1].pos ? 1 : 2);
+			read_on(&r[shelf.slot - 1], 6, 1, SIZE_MAX);
+			assert_false(entry_at(w.entry)->waiters[0]);
+		}
+		be(1 + dice(2));
+		read_on(&r[shelf.slot - 1], 6, 1, dice(2 * AHEAD));
+		assert_in_range(s->fresh - 1 - s->n_free, 1, 40);
+	}
+	assert_true(waits > 10);
+	be(0);
+	assert_int_equal(got(6, ""), -1);
+	store_finish(&w, true);
+	for (unsigned i = 0; i < 2; i++) {
+		be(i + 1);
+		while (read_on(&r[i], 6, 1, SIZE_MAX) > 0)
+			;
+		assert_int_equal(r[i].state, STORE_WHOLE);
+		assert_int_equal(r[i].pos, store_length(&w));
+		store_drop(&r[i]);
+	}
+	be(0);
+	assert_int_equal(store_pass(&w, 1), 0);
+	store_drop(&w);
+	assert_int_equal(audit(), 0);
+}
+
 /* ---- beside a model ---- */
 
 static void
@@ -823,6 +890,12 @@ step_fill(void)
 }
 
 static void
+step_pass(void)
+{
+	store_pass(&step_ref, step_ref.room + 600);
+}
+
+static void
 step_finish(void)
 {
 	store_finish(&step_ref, true);
@@ -942,14 +1015,10 @@ each_step(void (*operation)(void))
 }
 
 static void
-test_killed_at_each_step(void **state)
+killed_at_each_step(void (*const *operations)(void), size_t n_operations)
 {
-	static void (*const operations[])(void) = { step_begin, step_fill, step_finish, step_drop,
-		step_find, step_update, step_update_short, step_drop, step_put_more, step_find,
-		step_purge };
 	struct store_key k;
 
-	(void)state;
 	was = malloc(SMALL);
 	first = malloc(SMALL);
 	opened(SMALL);
@@ -965,7 +1034,13 @@ test_killed_at_each_step(void **state)
 	assert_true(find(&k, false, &step_other));
 	be(0);
 	assert_true(put(8, "", 1) && put(6, "", 1));
-	for (size_t i = 0; i < LEN(operations); i++) {
+	for (size_t i = 0; i < n_operations; i++) {
+		if (operations[i] == step_pass) {
+			be(1);
+			if (store_look(&step_reader, &facts, &head))
+				read_on(&step_reader, 6, 1, step_ref.room ? 1300 : 0);
+			be(0);
+		}
 		each_step(operations[i]);
 		if (operations[i] != step_begin)
 			continue;
@@ -982,6 +1057,28 @@ test_killed_at_each_step(void **state)
 	free(was);
 	free(first);
 	shelf.n_bells = 4;
+}
+
+static void
+test_killed_at_each_step(void **state)
+{
+	static void (*const operations[])(void) = { step_begin, step_fill, step_finish, step_drop,
+		step_find, step_update, step_update_short, step_drop, step_put_more, step_find,
+		step_purge };
+
+	(void)state;
+	killed_at_each_step(operations, LEN(operations));
+}
+
+/* The reader goes on before each pass; at last it has read all. */
+static void
+test_killed_passing(void **state)
+{
+	static void (*const operations[])(void) = { step_begin, step_fill, step_pass, step_pass,
+		step_pass, step_finish, step_drop };
+
+	(void)state;
+	killed_at_each_step(operations, LEN(operations));
 }
 
 /* ---- killed at random ---- */
@@ -1140,11 +1237,13 @@ main(void)
 		cmocka_unit_test(test_update),
 		cmocka_unit_test(test_purge),
 		cmocka_unit_test(test_busy_lock),
+		cmocka_unit_test(test_pass),
 		cmocka_unit_test(test_model),
 		cmocka_unit_test(test_bounds),
 		cmocka_unit_test(test_many_objects),
 		cmocka_unit_test(test_scan),
 		cmocka_unit_test(test_killed_at_each_step),
+		cmocka_unit_test(test_killed_passing),
 		cmocka_unit_test(test_killed_at_random),
 	};
 
