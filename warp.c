@@ -15675,7 +15675,7 @@ challenge_answer(struct slice domain, struct slice token, char out[ACME_TOKEN_MA
 /* ==== store ==================================================================
  * Owns    the cache's memory, which workers share; what this process knows of it.
  * Offers  store_open, store_close, store_bells_open, store_join, store_bell,
- *         store_bell_drain, store_key, store_find, store_begin, store_head, store_share, store_add,
+ *         store_bell_drain, store_key, store_find, store_begin, store_share, store_head, store_add,
  *         store_bells, store_room, store_pass, store_texts, store_finish, store_drop, store_look, store_read, store_skip, store_wait,
  *         store_update, store_purge_key, store_purge_some, store_purge_all,
  *         store_repair, store_stats.
@@ -16208,13 +16208,16 @@ static int
 store_read(struct store_ref *r, struct iovec *v, int n, size_t most)
 {
 	struct store_entry *e = entry_at(r->entry);
-	struct store_place p = r->place;
+	struct store_place p;
 	uint32_t left;
 	int got = 0;
 
 	r->turn = e->turn;
 	r->state = e->state;
 	left = e->n - r->pos;
+	if (r->state != STORE_BEGUN && !r->place.block)
+		r->place = e->body;
+	p = r->place;
 	most = p.block ? MIN(most, left) : 0;
 	while (got < n && most > 0) {
 		struct slice s = place_next(&p, most);
@@ -16372,6 +16375,20 @@ store_begin(const struct store_key *k, struct store_ref *r)
 	return r->entry != 0;
 }
 
+/* Pins what w fills once more, for *r to read it: it may be found no more. Before
+ * store_head. False: the lock is busy. */
+static bool
+store_share(const struct store_ref *w, struct store_ref *r)
+{
+	*r = (struct store_ref){ 0 };
+	if (!store_enter())
+		return false;
+	if (pins_ready())
+		pin_take(r, w->entry, true, 0);
+	store_leave();
+	return r->entry != 0;
+}
+
 /* The head is known, and a body of `expect` bytes announced: room is made for all of it
  * now, so that store_add will not fail. False: it is not to be stored (store_finish), or
  * if r->busy: the same again in some ms. */
@@ -16393,26 +16410,6 @@ store_head(struct store_ref *r, const struct policy *facts, struct slice head,
 	entry_wake(e);
 	bells_ring();
 	return true;
-}
-
-/* Pins what w fills once more, for *r, which reads on from where w stands: it may be found
- * no more. False: the lock is busy. */
-static bool
-store_share(const struct store_ref *w, struct store_ref *r)
-{
-	const struct store_entry *e = entry_at(w->entry);
-
-	*r = (struct store_ref){ 0 };
-	if (!store_enter())
-		return false;
-	if (pins_ready()) {
-		pin_take(r, w->entry, true, e->n);
-		r->turn = e->turn;
-		r->state = e->state;
-		r->place = w->place;
-	}
-	store_leave();
-	return r->entry != 0;
 }
 
 /* More of the body. False: nothing was added; no room (store_finish, and readers see it
@@ -29340,6 +29337,7 @@ cache_pass(struct hit *h, const struct head *rq)
 
 	if (h->stores && !h->w.busy && cache_key(h->x, rq, S(""), 0, &k))
 		pass_note(&k, true);
+	store_drop(&h->r);
 	hit_unfill(h);
 }
 
@@ -29362,7 +29360,8 @@ cache_spoil(const struct exchange *x)
 
 /* Begins to store the answer res, which p allows: in h->w, or in a new entry. Where the
  * answer varies, the names stand under the key, and the answer beside them. *k: its key.
- * False: it cannot be stored. */
+ * h->r reads it if it can be fetched without x, as it must be if its length is not known:
+ * it may be too long. False: it cannot be stored. */
 static bool
 cache_begin(struct hit *h, const struct head *rq, const struct policy *p, uint64_t size,
     struct store_key *k)
@@ -29397,7 +29396,9 @@ cache_begin(struct hit *h, const struct head *rq, const struct policy *p, uint64
 	stored_head.n = 0;
 	stored_head.full = false;
 	policy_write(&stored_head, &res, NULL);
-	return !stored_head.full && store_head(&h->w, &facts, text_slice(&stored_head),
+	h->w.busy = !h->x->c->ghost && !(pool_spares_one() && store_share(&h->w, &h->r)) &&
+	    size == UINT64_MAX;
+	return !stored_head.full && !h->w.busy && store_head(&h->w, &facts, text_slice(&stored_head),
 	    size == UINT64_MAX ? 0 : (size_t)size);
 }
 
@@ -29492,7 +29493,7 @@ cache_answer(struct exchange *x, size_t n)
 		return x->c->ghost ? exchange_over(x) : STEP_WAIT;
 	}
 	pass_note(&k, false);
-	if (x->c->ghost || (pool_spares_one() && store_share(&h->w, &h->r))) {
+	if (x->c->ghost || h->r.entry) {
 		h->policy = p;
 		x->status = res.status;
 		upstream_answered(x);
@@ -29504,10 +29505,6 @@ cache_answer(struct exchange *x, size_t n)
 			return exchange_over(x);
 		store_read(&h->r, NULL, 0, 0); /* it may be whole by now: then its length is known */
 		return cache_serve(x, exchange_request(x), CACHE_MISS);
-	}
-	if (size == UINT64_MAX) { /* who reads it from the cache must not see it cut */
-		hit_unfill(h);
-		return STEP_WAIT;
 	}
 	x->down.tap = hit_tap;
 	x->down.tapped = h;
