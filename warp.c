@@ -13114,25 +13114,28 @@ node_first(struct reader *r, struct toml *to, const char *key, const struct toml
 	to->count++;
 }
 
-/* Copies values under their native names: names holds one behind the other. */
+/* Copies values under their native names: each name is followed by a NUL and the
+ * native one. */
 static void
-nodes_copy(struct reader *r, struct toml *to, const struct toml *from, const char *const *names)
+nodes_copy(struct reader *r, struct toml *to, const struct toml *from, const char *names)
 {
 	const struct toml *v;
+	const char *own;
 
-	for (; *names; names += 2)
-		if ((v = toml_get(from, names[0])))
-			node_add(r, to, names[1], v);
+	for (; *names; names = own + strlen(own) + 1) {
+		own = names + strlen(names) + 1;
+		if ((v = toml_get(from, names)))
+			node_add(r, to, own, v);
+	}
 }
 
-/* The native section of that name, made if there is none. One of another kind is
- * refused later. */
+/* The section of that name, made if there is none. */
 static struct toml *
-native(struct reader *r, const char *name, enum toml_kind kind, const struct toml *at)
+section_node(struct reader *r, const char *name, const struct toml *at)
 {
-	struct toml *v = toml_find(r->conf->tree, slice_of(name)), none = { .kind = TOML_TABLE };
+	struct toml *v = toml_find(r->conf->tree, slice_of(name));
 
-	return v && v->kind == kind ? v : node_new(r, v ? &none : r->conf->tree, name, kind, at);
+	return v ? v : node_new(r, r->conf->tree, name, TOML_TABLE, at);
 }
 
 /* Appends copies of routes, with these conditions as well; NULL: none. */
@@ -13193,7 +13196,7 @@ path_ok(struct reader *r, const struct toml *t, struct slice path)
 static struct slice
 web_upstream(struct reader *r, struct slice text, const struct toml *at)
 {
-	struct toml *ups = native(r, "upstreams", TOML_TABLE, at), *up = toml_find(ups, text), *in;
+	struct toml *ups = section_node(r, "upstreams", at), *up = toml_find(ups, text), *in;
 	struct slice base = text;
 	const struct toml *url;
 	const char *slash;
@@ -13230,7 +13233,6 @@ web_static(struct reader *r, const struct toml *v, struct toml *routes)
 static void
 web_route(struct reader *r, const struct toml *v, int number, struct toml *routes)
 {
-	static const char *const names[] = { "path", "path_prefix", "strip_path", "strip_prefix", NULL };
 	struct toml *out = node_new(r, routes, "webserver.routes", TOML_TABLE, v);
 	const struct toml *said = toml_get(v, "upstream");
 	struct web_read w = { .upstream = { NULL, 0 } };
@@ -13244,7 +13246,7 @@ web_route(struct reader *r, const struct toml *v, int number, struct toml *route
 		key_error(r, "upstream", "expected an address such as localhost:8000 or unix//path");
 	if (!path_ok(r, v, w.path) || w.upstream.n == 0)
 		return;
-	nodes_copy(r, out, v, names);
+	nodes_copy(r, out, v, "path\0path_prefix\0strip_path\0strip_prefix\0");
 	node_string(r, out, "upstream", web_upstream(r, w.upstream, said), said);
 }
 
@@ -13322,7 +13324,7 @@ domains_give(struct reader *r, const struct toml *hosts)
 
 	if (!tls && !at && !getenv(ENV_PREFIX "HTTPS_PORT"))
 		return;
-	tls = native(r, "tls", TOML_TABLE, at ? at : hosts);
+	tls = section_node(r, "tls", at ? at : hosts);
 	for (size_t i = 0; i < LEN(own); i++)
 		if (toml_get(tls, own[i]))
 			return;
@@ -13370,9 +13372,7 @@ hosts_lower(struct reader *r, const struct toml *hosts, struct toml *routes, boo
 static struct toml *
 site_pool(struct reader *r, struct site *s, struct slice name, const struct toml *at)
 {
-	static const char *const balance[] = { "method", "strategy", NULL };
-	static const char *const health[] = { "interval_seconds", "interval_secs", "path", "path", NULL };
-	struct toml *ups = native(r, "upstreams", TOML_TABLE, at), *up = toml_find(s->pools, name);
+	struct toml *ups = section_node(r, "upstreams", at), *up = toml_find(s->pools, name);
 	const struct toml *probes = toml_get(s->proxy, "health_check");
 	const char *free = name.p;
 
@@ -13382,18 +13382,17 @@ site_pool(struct reader *r, struct site *s, struct slice name, const struct toml
 		free = name_free(r, ups, arena_fmt(r->a, "%s@%s", name.p, s->is.name.p));
 	node_string(r, s->pools, name.p, slice_of(free), at);
 	up = node_new(r, ups, free, TOML_TABLE, at);
-	nodes_copy(r, up, toml_get(s->proxy, "load_balancing"), balance);
+	nodes_copy(r, up, toml_get(s->proxy, "load_balancing"), "method\0strategy\0");
 	node_new(r, up, "instances", TOML_ARRAY, at);
 	if (probes && s->is.health)
-		nodes_copy(r, node_new(r, up, "health", TOML_TABLE, probes), probes, health);
+		nodes_copy(r, node_new(r, up, "health", TOML_TABLE, probes), probes,
+		    "interval_seconds\0interval_secs\0path\0path\0");
 	return up;
 }
 
 static void
 site_upstream(struct reader *r, struct site *s, const struct toml *v)
 {
-	static const char *const plain[] = { "url", "url", NULL };
-	static const char *const weighted[] = { "url", "url", "weight", "weight", NULL };
 	const struct toml *said = toml_get(toml_get(s->proxy, "load_balancing"), "method");
 	struct site_read is = { .name = S("") };
 	struct toml *pool;
@@ -13406,7 +13405,7 @@ site_upstream(struct reader *r, struct site *s, const struct toml *v)
 	}
 	pool = site_pool(r, s, is.name, v);
 	nodes_copy(r, node_new(r, toml_find(pool, S("instances")), "", TOML_TABLE, v), v,
-	    said && slice_eq(said->text, S("weighted")) ? weighted : plain);
+	    said && slice_eq(said->text, S("weighted")) ? "url\0url\0weight\0weight\0" : "url\0url\0");
 }
 
 /* headers.add and headers.remove. */
@@ -13462,12 +13461,6 @@ site_target(struct reader *r, const struct site *s, struct slice name)
 static void
 site_route(struct reader *r, const struct site *s, const struct toml *v, struct toml *routes)
 {
-	static const char *const names[] = { "path", "path_prefix", "strip_prefix", "strip_prefix",
-		"websocket", "websocket", NULL };
-	static const char *const timeouts[] = { "read", "read_timeout_secs", "write",
-		"write_timeout_secs", NULL };
-	static const char *const switches[] = { "add_x_forwarded", "forward_headers",
-		"add_forwarded", "forwarded", NULL };
 	const struct toml *headers = toml_get(s->proxy, "headers"), *said = toml_get(v, "upstream");
 	struct toml *out = node_new(r, routes, "sites.proxy.routes", TOML_TABLE, v);
 	struct site_read is = { .path = { NULL, 0 } };
@@ -13477,13 +13470,14 @@ site_route(struct reader *r, const struct site *s, const struct toml *v, struct 
 	section_read(r, SEC_SITE_ROUTE, r->where, v, &is);
 	if (path_ok(r, v, is.path) && !said)
 		table_error(r, v, "upstream is missing");
-	nodes_copy(r, out, v, names);
+	nodes_copy(r, out, v, "path\0path_prefix\0strip_prefix\0strip_prefix\0websocket\0websocket\0");
 	if (!toml_get(v, "websocket"))
 		node_new(r, out, "websocket", TOML_BOOLEAN, v);
 	if (is.upstream.p)
 		node_string(r, out, "upstream", site_target(r, s, is.upstream), said);
-	nodes_copy(r, out, toml_get(s->proxy, "timeout"), timeouts);
-	nodes_copy(r, out, headers, switches);
+	nodes_copy(r, out, toml_get(s->proxy, "timeout"),
+	    "read\0read_timeout_secs\0write\0write_timeout_secs\0");
+	nodes_copy(r, out, headers, "add_x_forwarded\0forward_headers\0add_forwarded\0forwarded\0");
 	site_headers(r, headers, out);
 }
 
@@ -13559,33 +13553,24 @@ site_lower(struct reader *r, struct site *s, struct slice config, struct toml *r
 static struct slice
 sites_config(struct reader *r, const struct site *s, int n)
 {
-	struct json_out o = { .lines = 0 };
 	char *text = NULL;
 	size_t bytes = 0;
+	FILE *to = open_memstream(&text, &bytes);
 	struct slice out;
 
-	if (!(o.to = open_memstream(&text, &bytes)))
+	if (!to)
 		die_memory();
-	json_open(&o, '{');
-	json_key(&o, S("sites"));
-	json_open(&o, '[');
-	for (; n > 0; n--, s++) {
-		json_item(&o);
-		json_open(&o, '{');
-		json_key(&o, S("name"));
-		json_quote(o.to, s->is.name);
-		json_key(&o, S("hostname"));
-		json_quote(o.to, s->is.hostname);
-		if (s->is.port > 0)
-			json_key(&o, S("port"));
-		if (s->is.port > 0)
-			fprintf(o.to, "%u", s->is.port);
-		json_close(&o, '}');
+	for (int i = 0; i < n; i++) {
+		fputs(i == 0 ? "{\"sites\":[{\"name\":" : ",{\"name\":", to);
+		json_quote(to, s[i].is.name);
+		fputs(",\"hostname\":", to);
+		json_quote(to, s[i].is.hostname);
+		if (s[i].is.port > 0)
+			fprintf(to, ",\"port\":%u", s[i].is.port);
+		fputc('}', to);
 	}
-	json_close(&o, ']');
-	json_close(&o, '}');
-	fputc('\n', o.to);
-	fclose(o.to);
+	fputs("]}\n", to);
+	fclose(to);
 	out = arena_dup(r->a, (struct slice){ text, bytes });
 	free(text);
 	return out;
@@ -13595,7 +13580,7 @@ sites_config(struct reader *r, const struct site *s, int n)
 static void
 site_listen(struct reader *r, const struct toml *port)
 {
-	struct toml *server = native(r, "server", TOML_TABLE, port), *list, lone;
+	struct toml *server = section_node(r, "server", port), *list, lone;
 	static const char *const ports[] = { "http_port", "https_port" };
 	static const char *const lists[] = { "listen", "https_listen" };
 	struct slice end = slice_of(arena_fmt(r->a, ":%lld", (long long)port->integer));
@@ -13711,18 +13696,21 @@ sites_lower(struct reader *r, const struct toml *sites, struct toml *routes)
 static void
 dialects_lower(struct reader *r)
 {
-	struct toml *tree = r->conf->tree, *old = toml_find(tree, S("routes"));
+	static const char *const tables[] = { "upstreams", "server", "tls" };
+	struct toml *tree = r->conf->tree, *old = toml_find(tree, S("routes")), *v;
 	struct toml all = { .kind = TOML_ARRAY }, web = all;
 	const struct toml *hosts = toml_get(tree, "hosts"), *sites = toml_get(tree, "sites");
 	int errors = r->conf->diags.errors;
 
 	if (getenv(ENV_PREFIX "WEBSERVER_UPSTREAM"))
-		native(r, "webserver", TOML_TABLE, tree);
-	if (!hosts && !sites && !toml_get(tree, "webserver"))
-		return;
-	if (old && old->kind != TOML_ARRAY)
-		return; /* refused later */
-	for (struct toml *v = tree->first; v; v = v->next) {
+		section_node(r, "webserver", tree);
+	if ((!hosts && !sites && !toml_get(tree, "webserver")) ||
+	    (old && old->kind != TOML_ARRAY))
+		return; /* nothing to do; refused later */
+	for (size_t i = 0; i < LEN(tables); i++)
+		if ((v = toml_find(tree, slice_of(tables[i]))) && v->kind != TOML_TABLE)
+			return; /* the same */
+	for (v = tree->first; v; v = v->next) {
 		if (slice_eq(v->key, S("webserver"))) {
 			web_lower(r, v, &web);
 			if (hosts)
