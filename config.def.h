@@ -37,6 +37,9 @@
 #define FIELDS_MAX       256   /* header lines in one head; 431 beyond */
 #define FIELDS_ADDED     16    /* that warp adds to a head: 9 of a file, 2 of gzip */
 #define TARGET_MAX       16384 /* bytes of a request target; 414 beyond */
+#define REGEX_PARTS      16384 /* of an expression, copies for {2,5} included; 16 bytes each */
+#define REGEX_SETS       256   /* brackets and classes in one */
+#define REGEX_DEPTH      64    /* brackets inside each other */
 #define RANGES_MAX       16    /* parts of one body asked for at once; more: all of it */
 #define HEAD_ADDED_MAX   4096  /* room for what warp adds to a head */
 #define VARS_TIMES       4     /* as variables, parts of a head are said up to so often */

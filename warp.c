@@ -4643,6 +4643,634 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 	return addr_inet(a, s, -1, out, why);
 }
 
+/* ==== regex ==================================================================
+ * Owns    the marks of the expression in hand, and the one being read.
+ * Offers  regex_read, regex_matches, regex_find.
+ * Calls   base, arena.
+ *
+ * POSIX extended regular expressions of bytes (IEEE 1003.1, 9.4), with \d \w \s, \b
+ * and their like. An expression is a tree. A mark at a leaf means that some match got
+ * there; a pass over the text moves all marks by one byte at a time. It takes time as
+ * text and tree are long, whatever the expression, and no memory. Forwards a pass tells
+ * if there is a match. Backwards, a mark says where its match ends: the farthest wins.
+ * Groups are found from the outside in: where one part ends and the next begins, a pass
+ * tells how far the first can reach. */
+
+#define RE_START       0xaaaa /* contexts, see regex_context, where ^ holds, */
+#define RE_END         0xcccc /* where $ does, */
+#define RE_WORD_BEFORE 0xf0f0 /* behind a letter, digit or _, */
+#define RE_WORD_AFTER  0xff00 /* before one, */
+#define RE_ALWAYS      0xffff /* and all of them */
+#define RE_VARIES      UINT16_MAX
+#define RE_REPEATS     255    /* RE_DUP_MAX */
+
+/* ---- reading ---- */
+
+/* The expression being read. */
+static struct {
+	struct slice left;  /* what is still to be read */
+	const char *why;    /* what is wrong with it; NULL: nothing yet */
+	const char *at;     /* and where */
+	unsigned depth, n_groups;
+	bool words;         /* it has \b, or the like */
+	size_t n, n_sets;
+	struct regex_node v[REGEX_PARTS];
+	uint32_t sets[REGEX_SETS][REGEX_SET_WORDS];
+} reading;
+
+static const char regex_large[] = "it is too large";
+
+/* Ends the reading: nothing is left then. */
+static void
+regex_fail(const char *at, const char *why)
+{
+	if (!reading.why) {
+		reading.why = why;
+		reading.at = at;
+	}
+	reading.left.n = 0;
+}
+
+/* Takes c off the front. */
+static bool
+regex_take(char c)
+{
+	if (reading.left.n == 0 || reading.left.p[0] != c)
+		return false;
+	reading.left = slice_from(reading.left, 1);
+	return true;
+}
+
+/* Makes what stands at `at` and behind the children of a new node. */
+static void
+regex_wrap(size_t at, enum regex_kind kind, unsigned arg)
+{
+	struct regex_node *v = reading.v + at;
+
+	if (reading.n == REGEX_PARTS) {
+		regex_fail(reading.left.p, regex_large);
+		return;
+	}
+	memmove(v + 1, v, (reading.n - at) * sizeof *v);
+	*v = (struct regex_node){ .kind = (uint8_t)kind, .arg = (uint16_t)arg };
+	v->size = (uint16_t)(++reading.n - at);
+}
+
+static void
+set_range(uint32_t *set, unsigned from, unsigned to)
+{
+	for (unsigned c = from; c <= to; c++)
+		set[c / 32] |= UINT32_C(1) << c % 32;
+}
+
+static bool
+set_has(const uint32_t *set, unsigned char c)
+{
+	return set[c / 32] >> c % 32 & 1;
+}
+
+/* Adds the class of that name, of a bracket or behind a backslash. */
+static bool
+set_class(uint32_t *set, struct slice name)
+{
+	/* a name, a blank, and the first and last byte of each range */
+	static const char *const classes[] = { "alnum 09AZaz", "alpha AZaz", "blank   \t\t",
+		"cntrl \1\37\177\177", "digit 09", "graph !~", "lower az", "print  ~",
+		"punct !/:@[`{~", "space \t\r  ", "upper AZ", "xdigit 09AFaf", "d 09",
+		"w 09AZaz__", "s \t\r  " };
+
+	for (size_t i = 0; i < LEN(classes); i++) {
+		const char *p = classes[i];
+		if (strcspn(p, " ") != name.n || memcmp(p, name.p, name.n) != 0)
+			continue;
+		for (p += name.n + 1; *p; p += 2)
+			set_range(set, (unsigned char)p[0], (unsigned char)p[1]);
+		return true;
+	}
+	return false;
+}
+
+/* A new set; NULL: there are too many. */
+static uint32_t *
+set_new(void)
+{
+	uint32_t *set = reading.sets[reading.n_sets];
+
+	if (reading.n_sets == REGEX_SETS) {
+		regex_fail(reading.left.p, "it has too many classes");
+		return NULL;
+	}
+	memset(set, 0, sizeof reading.sets[0]);
+	regex_wrap(reading.n, RE_SET, (unsigned)reading.n_sets++);
+	return set;
+}
+
+static void
+set_invert(uint32_t *set)
+{
+	for (size_t i = 0; i < REGEX_SET_WORDS; i++)
+		set[i] = ~set[i];
+}
+
+/* `[:name:]`, `[=c=]`, `[.c.]` inside a bracket, behind its `[`: the byte, 0 for a
+ * class, which is added. */
+static int
+set_named(uint32_t *set)
+{
+	struct slice s = reading.left;
+	const char *end;
+
+	for (end = s.p + 1; end + 1 < s.p + s.n && (end[0] != s.p[0] || end[1] != ']'); end++)
+		;
+	reading.left = slice_from(s, MIN((size_t)(end + 2 - s.p), s.n));
+	if (s.p[0] != ':' && end == s.p + 2)
+		return (unsigned char)s.p[1];
+	if (s.p[0] != ':' || end - s.p <= 2 ||
+	    !set_class(set, (struct slice){ s.p + 1, (size_t)(end - s.p - 1) }))
+		regex_fail(s.p, "of classes there are alnum, alpha, blank, cntrl, digit, graph, "
+		    "lower, print, punct, space, upper and xdigit");
+	return 0;
+}
+
+/* The next byte or class of a bracket, a class as 0. */
+static int
+set_member(uint32_t *set)
+{
+	struct slice s = reading.left;
+
+	reading.left = slice_from(s, 1);
+	return s.n > 1 && s.p[0] == '[' && (s.p[1] == ':' || s.p[1] == '=' || s.p[1] == '.')
+	    ? set_named(set) : (unsigned char)s.p[0];
+}
+
+/* A bracket, behind its `[`. */
+static void
+regex_bracket(void)
+{
+	const char *open = reading.left.p - 1, *at;
+	uint32_t *set = set_new();
+	bool invert = regex_take('^');
+	int from, to;
+
+	for (bool first = true; first || !regex_take(']'); first = false) {
+		if (reading.left.n == 0) {
+			regex_fail(open, "'[' without ']'");
+			return;
+		}
+		at = reading.left.p;
+		from = to = set_member(set);
+		if (reading.left.n > 1 && *reading.left.p == '-' && reading.left.p[1] != ']') {
+			regex_take('-');
+			to = set_member(set);
+			if (from == 0 || to < from)
+				regex_fail(at, "a range that ends before it begins");
+		}
+		if (from > 0)
+			set_range(set, (unsigned)from, (unsigned)to);
+	}
+	if (invert)
+		set_invert(set);
+}
+
+/* What stands behind a backslash. */
+static void
+regex_escape(void)
+{
+	static const struct { char c; uint16_t contexts; } edges[] = {
+		{ 'b', RE_WORD_BEFORE ^ RE_WORD_AFTER },
+		{ 'B', RE_ALWAYS ^ RE_WORD_BEFORE ^ RE_WORD_AFTER },
+		{ '<', RE_WORD_AFTER & ~RE_WORD_BEFORE },
+		{ '>', RE_WORD_BEFORE & ~RE_WORD_AFTER },
+	};
+	const char *p = reading.left.p;
+	char c = reading.left.n > 0 ? *p : 'z', class = lower(c);
+	size_t i = 0;
+	uint32_t *set;
+
+	while (i < LEN(edges) && edges[i].c != c)
+		i++;
+	if (i < LEN(edges)) {
+		regex_wrap(reading.n, RE_EDGE, edges[i].contexts);
+		reading.words = true;
+	} else if (!isalnum((unsigned char)c)) {
+		regex_wrap(reading.n, RE_BYTE, (unsigned char)c);
+	} else if ((set = set_new()) && set_class(set, (struct slice){ &class, 1 })) {
+		if (c != class)
+			set_invert(set);
+	} else
+		regex_fail(p - 1, "'\\' stands before what is no letter or digit, or begins "
+		    "\\d \\w \\s \\D \\W \\S \\b \\B \\< or \\>");
+	regex_take(c);
+}
+
+static void
+regex_leaf(void)
+{
+	const char *p = reading.left.p;
+
+	regex_take(*p);
+	if (*p == '[')
+		regex_bracket();
+	else if (*p == '\\')
+		regex_escape();
+	else if (*p == '^' || *p == '$')
+		regex_wrap(reading.n, RE_EDGE, *p == '^' ? RE_START : RE_END);
+	else if (*p && strchr("*+?{", *p))
+		regex_fail(p, "there is nothing to repeat");
+	else
+		regex_wrap(reading.n, *p == '.' ? RE_ANY : RE_BYTE, (unsigned char)*p);
+}
+
+/* A number of repeats; -1: none is there. */
+static int
+regex_number(void)
+{
+	int n = -1;
+
+	while (reading.left.n > 0 && isdigit((unsigned char)*reading.left.p)) {
+		n = MIN(MAX(n, 0) * 10 + *reading.left.p - '0', RE_REPEATS + 1);
+		regex_take(*reading.left.p);
+	}
+	return n;
+}
+
+/* Makes of what stands at `at` and behind least to most copies; most -1: any number. */
+static void
+regex_copies(size_t at, int least, int most)
+{
+	size_t size = reading.n - at, first = at, from = at;
+	int copies = most < 0 ? MAX(least, 1) : most;
+
+	if (copies == 0)
+		reading.n = at;
+	for (int i = 0; i < copies && !reading.why; i++, from = reading.n) {
+		unsigned loop = (i >= least ? RE_SKIP : 0) |
+		    (most < 0 && i + 1 == copies ? RE_AGAIN : 0);
+		if (i > 0 && size > REGEX_PARTS - from) {
+			regex_fail(reading.left.p, regex_large);
+		} else if (i > 0) {
+			memcpy(reading.v + from, reading.v + first, size * sizeof *reading.v);
+			reading.n += size;
+		}
+		if (loop) {
+			regex_wrap(from, RE_LOOP, loop | (i > 0 && i >= least ? RE_SPARE : 0));
+			first += i == 0;
+		}
+	}
+	if (copies != 1)
+		regex_wrap(at, RE_SEQ, 0);
+}
+
+/* `{2}`, `{2,}`, `{2,5}`, behind its brace. */
+static void
+regex_bounds(size_t at)
+{
+	const char *p = reading.left.p - 1;
+	int least = regex_number(), most = least;
+
+	if (regex_take(','))
+		most = regex_number();
+	else if (least < 0)
+		least = RE_REPEATS + 1;
+	if (!regex_take('}') || MAX(least, most) > RE_REPEATS || (most >= 0 && most < least))
+		regex_fail(p, "expected {2}, {2,} or {2,5}, of 255 at most");
+	else
+		regex_copies(at, MAX(least, 0), most);
+}
+
+/* How often the part at `at` comes, if that is said. */
+static void
+regex_repeats(size_t at)
+{
+	for (;;) {
+		if (regex_take('*'))
+			regex_wrap(at, RE_LOOP, RE_SKIP | RE_AGAIN);
+		else if (regex_take('+'))
+			regex_wrap(at, RE_LOOP, RE_AGAIN);
+		else if (regex_take('?'))
+			regex_wrap(at, RE_LOOP, RE_SKIP);
+		else if (regex_take('{'))
+			regex_bounds(at);
+		else
+			return;
+	}
+}
+
+/* Up to a `)` or the end. */
+static void
+regex_branches(void)
+{
+	size_t all = reading.n, branch, at;
+	bool several = false, more = true;
+
+	for (; more; several |= more) {
+		branch = reading.n;
+		while (reading.left.n > 0 && *reading.left.p != '|' && *reading.left.p != ')') {
+			const char *p = reading.left.p;
+			unsigned group;
+			at = reading.n;
+			if (regex_take('(')) {
+				group = ++reading.n_groups;
+				if (++reading.depth > REGEX_DEPTH)
+					regex_fail(p, "too many '(' inside each other");
+				regex_branches();
+				reading.depth--;
+				if (!regex_take(')'))
+					regex_fail(p, "'(' without ')'");
+				regex_wrap(at, RE_GROUP, group);
+			} else
+				regex_leaf();
+			regex_repeats(at);
+		}
+		if (reading.n == branch || reading.v[branch].size != reading.n - branch)
+			regex_wrap(branch, RE_SEQ, 0);
+		more = regex_take('|');
+	}
+	if (several)
+		regex_wrap(all, RE_ALT, 0);
+}
+
+/* Fills in what n's children say about it. */
+static void
+regex_measure(struct regex_node *n)
+{
+	bool in_turn = n->kind == RE_SEQ;
+	struct regex_node *before = NULL;
+
+	n->groups = n->kind == RE_GROUP && n->arg < REGEX_GROUPS;
+	n->length = n->kind < RE_EDGE;
+	n->empty = n->kind == RE_EDGE ? n->arg : in_turn ? RE_ALWAYS : 0;
+	for (struct regex_node *c = n + 1; c < n + n->size; before = c, c += c->size) {
+		if (in_turn)
+			n->length = MAX(n->length, c->length) == RE_VARIES ? RE_VARIES
+			    : (uint16_t)(n->length + c->length);
+		else
+			n->length = !before || n->length == c->length ? c->length : RE_VARIES;
+		n->empty = in_turn ? n->empty & c->empty : n->empty | c->empty;
+		n->groups |= c->groups;
+		n->last = (uint16_t)(c - n);
+		c->back = before ? before->next = before->size : 0;
+	}
+	if (n->kind == RE_LOOP) {
+		n->length = RE_VARIES;
+		n->empty = n->arg & RE_SKIP ? RE_ALWAYS : n->empty;
+	}
+}
+
+/* Reads s into *re, of memory from a. NULL, or what is wrong at s.p[*at]. */
+static const char *
+regex_read(struct arena *a, struct regex *re, struct slice s, size_t *at)
+{
+	const struct regex_node *n = reading.v;
+
+	reading.left = s;
+	reading.why = NULL;
+	reading.depth = reading.n_groups = 0;
+	reading.words = false;
+	reading.n = reading.n_sets = 0;
+	regex_branches();
+	if (reading.left.n > 0)
+		regex_fail(reading.left.p, "')' without '('");
+	if (reading.why) {
+		*at = (size_t)(reading.at - s.p);
+		return reading.why;
+	}
+	for (size_t i = reading.n; i-- > 0;)
+		regex_measure(&reading.v[i]);
+	while (n->kind == RE_SEQ || n->kind == RE_GROUP)
+		n++;
+	*re = (struct regex){ .n = reading.n, .groups = reading.n_groups,
+		.anchored = n->kind == RE_EDGE && n->arg == RE_START, .words = reading.words };
+	re->v = memcpy(arena_alloc(a, re->n * sizeof *re->v), reading.v, re->n * sizeof *re->v);
+	re->sets = memcpy(arena_alloc(a, reading.n_sets * sizeof *re->sets), reading.sets,
+	    reading.n_sets * sizeof *re->sets);
+	return NULL;
+}
+
+/* ---- matching ---- */
+
+FAST
+
+/* The pass under way, between two bytes of text or over the next of them. */
+static struct {
+	const struct regex *re;
+	struct slice text;
+	bool back;
+	unsigned char c;          /* the byte */
+	uint16_t now, next;       /* a bit for the context before it, and behind, as the pass goes */
+	const struct regex_node *cut; /* marks that enter it say from then on where they did; */
+	unsigned here, there;     /* as if before or behind the byte; NULL: none */
+	struct regex_mark { uint16_t out, below; } marks[REGEX_PARTS];
+	uint16_t ends[TARGET_MAX + 1]; /* where a match from there ends, plus 1; 0: none */
+} pass;
+
+static bool
+is_word(char c)
+{
+	return isalnum((unsigned char)c) || c == '_';
+}
+
+/* What is around text.p[at], as a bit: see RE_START and its like. */
+static uint16_t
+regex_context(size_t at)
+{
+	const char *p = pass.text.p + at;
+	bool end = at == pass.text.n;
+	unsigned bit = (at == 0 ? 2u : 1u) << (end ? 2 : 0);
+
+	if (pass.re->words)
+		bit = bit << (at > 0 && is_word(p[-1]) ? 4 : 0) << (!end && is_word(*p) ? 8 : 0);
+	return (uint16_t)bit;
+}
+
+/* The mark of a leaf, behind the byte. */
+static unsigned
+regex_leaf_step(const struct regex_node *n, struct regex_mark *m, unsigned in)
+{
+	bool takes = n->kind == RE_BYTE ? n->arg == pass.c : n->kind == RE_SET
+	    ? set_has(pass.re->sets[n->arg], pass.c) : n->kind == RE_ANY;
+
+	m->out = m->below = takes ? (uint16_t)in : 0;
+	return m->out;
+}
+
+/* Moves the marks in n by the byte; in: a mark that comes to it. The mark that leaves it:
+ * the greatest, if there are several; 0: none. */
+static unsigned
+regex_step(const struct regex_node *n, unsigned in)
+{
+	struct regex_mark *m = &pass.marks[n - pass.re->v], *at;
+	const struct regex_node *c = n + (pass.back ? n->last : 1), *cut = pass.cut;
+	uint16_t now = pass.now, next = pass.next;
+	unsigned hop, old, got, out = 0, below = 0;
+	bool back = pass.back, in_turn = n->kind == RE_SEQ;
+
+	if (n->size == 1)
+		return regex_leaf_step(n, m, in);
+	if (n->kind == RE_LOOP && n->arg & RE_AGAIN)
+		in = MAX(in, m[1].out);
+	for (;; c = back ? c - hop : c + hop) {
+		at = m + (c - n);
+		hop = back ? c->back : c->next;
+		if (c == cut) {
+			in = in ? pass.here : 0;
+			out = out ? pass.there : 0;
+			hop = 0;
+		}
+		if (in_turn && !(c->empty & next))
+			out = 0;
+		if (in | at->below) {
+			old = at->out;
+			got = c->size > 1 ? regex_step(c, in) : regex_leaf_step(c, at, in);
+			out = MAX(out, got);
+			below |= at->below;
+			if (in_turn)
+				in = c->empty & now ? MAX(old, in) : old;
+		}
+		if (hop == 0)
+			break;
+	}
+	m->out = (uint16_t)out;
+	m->below = (uint16_t)below;
+	return out;
+}
+
+static void
+pass_start(const struct regex *re, const struct regex_node *n, struct slice text, bool back)
+{
+	pass.re = re;
+	pass.text = text;
+	pass.back = back;
+	pass.cut = NULL;
+	memset(&pass.marks[n - re->v], 0, n->size * sizeof *pass.marks);
+}
+
+/* Whether re matches somewhere in text. */
+static bool
+regex_matches(const struct regex *re, struct slice text)
+{
+	pass_start(re, re->v, text, false);
+	pass.now = regex_context(0);
+	for (size_t i = 0; !(re->v->empty & pass.now); i++, pass.now = pass.next) {
+		if (i == text.n || (i > 0 && re->anchored && pass.marks->below == 0))
+			return false;
+		pass.c = (unsigned char)text.p[i];
+		pass.next = regex_context(i + 1);
+		if (regex_step(re->v, i == 0 || !re->anchored))
+			return true;
+	}
+	return true;
+}
+
+/* Fills ends[from .. to) for the matches of n that are not empty and end at to; or,
+ * with any, anywhere up to there. */
+static void
+regex_back(const struct regex_node *n, size_t from, size_t to, const struct regex_node *cut, bool any)
+{
+	pass_start(pass.re, n, pass.text, true);
+	pass.cut = cut;
+	pass.now = regex_context(to);
+	for (size_t i = to; i > from; i--, pass.now = pass.next) {
+		pass.c = (unsigned char)pass.text.p[i - 1];
+		pass.next = regex_context(i - 1);
+		pass.here = (unsigned)i + 1;
+		pass.there = (unsigned)i;
+		pass.ends[i - 1] = (uint16_t)regex_step(n, any || i == to ? pass.here : 0);
+	}
+}
+
+/* Whether n matches from..to and nothing else. */
+static bool
+regex_spans(const struct regex_node *n, size_t from, size_t to)
+{
+	if (from == to)
+		return n->empty & regex_context(from);
+	regex_back(n, from, to, NULL, false);
+	return pass.ends[from] > 0;
+}
+
+/* How far c, of what n says one after the other, can reach so that what follows it
+ * reaches to. */
+static size_t
+regex_reach(const struct regex_node *n, const struct regex_node *c, size_t from, size_t to)
+{
+	const struct regex_node *d = c + c->size;
+	unsigned rest = 0;
+
+	if (from == to || c->length != RE_VARIES)
+		return from == to ? from : from + c->length;
+	for (; d < n + n->size && d->length != RE_VARIES; d += d->size)
+		rest += d->length;
+	if (d == n + n->size)
+		return to - rest;
+	regex_back(n, from, to, c, false);
+	return pass.ends[from] - 1u;
+}
+
+/* Where the groups of n are, which matches from..to: each part as long as can be, the
+ * first ones before others; of what is repeated the last time counts. */
+static void
+regex_groups(const struct regex_node *n, size_t from, size_t to, struct regex_span *m)
+{
+	const struct regex_node *c = n + 1, *end = n + n->size;
+	size_t part;
+
+	if (!n->groups)
+		return;
+	switch (n->kind) {
+	case RE_GROUP:
+		for (const struct regex_node *d = n; d < end; d++)
+			if (d->kind == RE_GROUP && d->arg < REGEX_GROUPS)
+				m[d->arg] = (struct regex_span){ -1, -1 };
+		if (n->arg < REGEX_GROUPS)
+			m[n->arg] = (struct regex_span){ (int)from, (int)to };
+		break;
+	case RE_ALT:
+		while (c + c->size < end && !regex_spans(c, from, to))
+			c += c->size;
+		break;
+	case RE_LOOP:
+		if (from == to && (n->arg & RE_SPARE || !(c->empty & regex_context(from))))
+			return;
+		if (from < to && n->arg & RE_AGAIN) {
+			regex_back(n, from, to, c, false);
+			while (pass.ends[from] <= to)
+				from = pass.ends[from] - 1u;
+		}
+		break;
+	default:
+		for (; c + c->size < end; from = part, c += c->size) {
+			part = regex_reach(n, c, from, to);
+			regex_groups(c, from, part, m);
+		}
+	}
+	regex_groups(c, from, to, m);
+}
+
+/* The first and then longest match in text, in m[0], with its groups; -1: a group has
+ * no part in it. False: there is none. */
+static bool
+regex_find(const struct regex *re, struct slice text, struct regex_span m[REGEX_GROUPS])
+{
+	size_t from, to;
+
+	pass.re = re;
+	pass.text = text;
+	regex_back(re->v, 0, text.n, NULL, true);
+	pass.ends[text.n] = 0;
+	for (from = 0; pass.ends[from] == 0 && !(re->v->empty & regex_context(from)); from++)
+		if (from == text.n)
+			return false;
+	to = pass.ends[from] ? pass.ends[from] - 1u : from;
+	for (int i = 0; i < REGEX_GROUPS; i++)
+		m[i] = (struct regex_span){ -1, -1 };
+	m[0] = (struct regex_span){ (int)from, (int)to };
+	regex_groups(re->v, from, to, m);
+	return true;
+}
+
+FAST_END
+
 /* ==== proxy ==================================================================
  * Owns    nothing.
  * Offers  proxy_parse, proxy_write.
@@ -7777,7 +8405,7 @@ balance_find(struct slice name)
 /* ==== route ==================================================================
  * Owns    nothing: a table is its configuration's.
  * Offers  route_table_build, route_find, route_why, route_shadowed.
- * Calls   base, arena, path, addr.
+ * Calls   base, arena, path, addr, regex.
  *
  * Routes are tried in order; the first whose conditions all hold wins. The scan
  * reads one 32-bit key per route: the last four bytes of its path, and its host
@@ -7886,23 +8514,16 @@ route_host_fits(const struct route *r, struct slice host)
 	}
 }
 
-static bool route_fault; /* an expression was not matched for want of memory */
-
-/* path has a NUL behind it, see path_normalise. */
 static bool
 route_path_fits(const struct route *r, struct slice path)
 {
-	int done;
-
 	switch (r->path_kind) {
 	case PATH_PREFIX:
 		return slice_starts(path, r->path);
 	case PATH_EXACT:
 		return slice_eq(path, r->path);
 	case PATH_REGEX:
-		done = regexec(&r->regex, path.p, 0, NULL, 0);
-		route_fault = done != 0 && done != REG_NOMATCH;
-		return done != REG_NOMATCH;
+		return regex_matches(&r->regex, path);
 	default:
 		return true;
 	}
@@ -7973,8 +8594,8 @@ route_why(const struct route *r, const struct head *h, struct slice host, struct
 	return NULL;
 }
 
-/* The first route that takes the request; NULL: there is none, or route_fault is
- * set. path is the normalised view, with its pad in front; port is the listener's. */
+/* The first route that takes the request; NULL: there is none. path is the normalised
+ * view, with its pad in front; port is the listener's. */
 static const struct route *
 route_find(const struct route_table *t, const struct head *h, struct slice path,
     const struct ip *client, uint16_t port)
@@ -7982,7 +8603,6 @@ route_find(const struct route_table *t, const struct head *h, struct slice path,
 	struct slice host = t->by_host ? host_normal(h->host) : S("");
 	uint32_t hash = t->by_host ? host_hash(host) : 0;
 
-	route_fault = false;
 	for (int k = 0; k < t->n_runs; k++) {
 		const struct route_run *run = &t->runs[k];
 		uint32_t end = run->first + run->n, key;
@@ -7993,9 +8613,8 @@ route_find(const struct route_table *t, const struct head *h, struct slice path,
 		for (uint32_t i = run->first; i < end; i++)
 			if (t->keys[i] == key &&
 			    !route_why(&t->routes[i], h, host, path, client, port))
-				return route_fault ? NULL : &t->routes[i];
+				return &t->routes[i];
 	}
-	route_fault = false;
 	return NULL;
 }
 
@@ -12260,11 +12879,9 @@ process_wrap(struct reader *r, struct upstream *up, char **argv)
 }
 
 /* ==== routes =================================================================
- * Owns    the compiled expressions, until conf_free.
+ * Owns    nothing.
  * Offers  routes_read, path_words[].
- * Calls   base, arena, diag, toml, http, path, route, hints, values, upstreams. */
-
-#define REGEX_WHY 128 /* bytes of what regerror says */
+ * Calls   base, arena, diag, toml, http, path, regex, route, hints, values, upstreams. */
 
 /* ---- hosts in other letters; RFC 3492 ---- */
 
@@ -12419,8 +13036,8 @@ route_path(struct reader *r, struct route_read *rr)
 {
 	struct route *out = &rr->out;
 	const struct toml *v, *said = NULL;
-	char why[REGEX_WHY];
-	int err;
+	const char *why;
+	size_t at;
 
 	for (enum path_kind kind = PATH_PREFIX; kind <= PATH_REGEX; kind++) {
 		struct slice s = rr->path[kind];
@@ -12439,11 +13056,9 @@ route_path(struct reader *r, struct route_read *rr)
 		out->path = s;
 		if (s.n > 1 && s.p[0] == '^' && isalnum((unsigned char)s.p[1]))
 			value_warn(r, v, "paths begin with '/': this matches none");
-		if ((err = regcomp(&out->regex, s.p, REG_EXTENDED)) == 0)
-			continue;
-		regerror(err, &out->regex, why, sizeof why);
-		out->path_kind = PATH_ANY; /* nothing to free */
-		value_error(r, v->key.p, v, "not a POSIX extended regular expression: %s", why);
+		if ((why = regex_read(r->a, &out->regex, s, &at)))
+			value_error(r, v->key.p, v, "not a POSIX extended regular expression: "
+			    "%s, at byte %zu", why, at + 1);
 	}
 }
 
@@ -12616,9 +13231,9 @@ route_rewrite(struct reader *r, struct route_read *rr)
 			continue;
 		if (out->path_kind != PATH_REGEX)
 			key_error(r, "rewrite", "$%c needs path_regex", p[1]);
-		else if ((size_t)(p[1] - '0') > out->regex.re_nsub)
-			key_error(r, "rewrite", "$%c: path_regex has %zu group%s", p[1],
-			    out->regex.re_nsub, out->regex.re_nsub == 1 ? "" : "s");
+		else if ((unsigned)(p[1] - '0') > out->regex.groups)
+			key_error(r, "rewrite", "$%c: path_regex has %u group%s", p[1],
+			    out->regex.groups, out->regex.groups == 1 ? "" : "s");
 	}
 }
 
@@ -14505,9 +15120,6 @@ conf_free(struct conf *c)
 {
 	if (!c)
 		return;
-	for (int i = 0; i < c->table.n; i++)
-		if (c->table.routes[i].path_kind == PATH_REGEX)
-			regfree(&c->table.routes[i].regex);
 	for (int i = 0; i < c->n_upstreams; i++)
 		certs_free(c->upstreams[i].tls.client);
 	certs_free(c->tls.set);
@@ -24291,8 +24903,9 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
  * Owns    the text of the head being written, and the heads being read.
  * Offers  heads_open, conn_is_tls, client_of, forward_begin, request_write,
  *         answer_write, interim_write.
- * Calls   base, clock, http, path, addr, policy (encoding_class), roster, loop. Makes
- *         the head for one side from the other's: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
+ * Calls   base, clock, http, path, addr, regex, policy (encoding_class), roster, loop.
+ *         Makes the head for one side from the other's: RFC 9110 7.6, RFC 9112 3, RFC
+ *         7239. */
 
 #define HTTP_PORT  80 /* not said in Host */
 #define HTTPS_PORT 443
@@ -24754,28 +25367,27 @@ request_drop(struct head *h, const struct exchange *x, bool trusted)
 static bool
 rewrite_apply(struct text *t, const struct route *r, const struct path_view *view)
 {
-	enum { GROUPS = 10 };
 	struct slice path = view->path;
-	regmatch_t m[GROUPS];
+	struct regex_span m[REGEX_GROUPS];
 	struct slice w = r->rewrite;
 	size_t from = 0, to = r->path.n;
 
 	if (r->path_kind == PATH_REGEX) {
-		if (regexec(&r->regex, path.p, GROUPS, m, 0) != 0)
+		if (!regex_find(&r->regex, path, m))
 			return false;
-		from = (size_t)m[0].rm_so;
-		to = (size_t)m[0].rm_eo;
+		from = (size_t)m[0].from;
+		to = (size_t)m[0].to;
 	} else if (r->path_kind == PATH_ANY)
 		to = r->has_rewrite ? path.n : 0;
 	text_add(t, path_raw(view, 0, from));
 	for (size_t i = 0, n; r->has_rewrite && i < w.n; i += n) {
-		unsigned g = i + 1 < w.n ? (unsigned)(unsigned char)w.p[i + 1] - '0' : GROUPS;
-		bool group = w.p[i] == '$' && g < GROUPS && r->path_kind == PATH_REGEX;
+		unsigned g = i + 1 < w.n ? (unsigned)(unsigned char)w.p[i + 1] - '0' : REGEX_GROUPS;
+		bool group = w.p[i] == '$' && g < REGEX_GROUPS && r->path_kind == PATH_REGEX;
 		n = group ? 2 : w.p[i] == '%' ? MIN(w.n - i, (size_t)3) : 1;
 		if (!group)
 			path_encode(t, (struct slice){ w.p + i, n });
-		else if (m[g].rm_so >= 0)
-			text_add(t, path_raw(view, (size_t)m[g].rm_so, (size_t)m[g].rm_eo));
+		else if (m[g].from >= 0)
+			text_add(t, path_raw(view, (size_t)m[g].from, (size_t)m[g].to));
 	}
 	text_add(t, path_rest(view, to));
 	return !t->full;
@@ -30456,9 +31068,6 @@ gate_route(struct exchange *x, const struct head *h)
 	if (!path_of(h, &view))
 		return exchange_error(x, 400, "the path is malformed", S(""));
 	x->route = route_find(&conf->table, h, view.path, &x->client, x->c->listener->port);
-	if (route_fault)
-		return exchange_error(x, 503, "no memory to choose a route",
-		    S("Retry-After: 1\r\n"));
 	if (!x->route)
 		return exchange_error(x, conf->server.no_route_status, "no route matches", S(""));
 	i = (size_t)(x->route - conf->table.routes);

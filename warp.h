@@ -10,7 +10,6 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <regex.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -285,6 +284,43 @@ enum {
 	PROXY_V2_PROXY = 0x21,
 	PROXY_V2_TCP4 = 0x11,     /* family and transport */
 	PROXY_V2_TCP6 = 0x21
+};
+
+/* ==== regex =============================================================== */
+
+#define REGEX_GROUPS    10 /* $0 to $9 */
+#define REGEX_SET_WORDS ((UCHAR_MAX + 1) / 32)
+
+/* Those before EDGE take a byte; those behind it have children. */
+enum regex_kind { RE_BYTE, RE_ANY, RE_SET, RE_EDGE, RE_GROUP, RE_ALT, RE_LOOP, RE_SEQ };
+
+/* Of a loop. */
+enum { RE_SKIP = 1, RE_AGAIN = 2, RE_SPARE = 4 /* not said to be there: skipped if empty */ };
+
+/* A node of an expression's tree; its children stand behind it, one after the other. */
+struct regex_node {
+	uint8_t kind;
+	bool groups;     /* are in it */
+	uint16_t arg;    /* BYTE: it; SET: its index; EDGE: contexts; GROUP: its number */
+	uint16_t size;   /* nodes, with all below */
+	uint16_t last;   /* its last child's place, from its own */
+	uint16_t back, next; /* to the sibling before and behind; 0: there is none */
+	uint16_t empty;  /* contexts in which it matches nothing at all */
+	uint16_t length; /* bytes it takes, RE_VARIES: not always as many */
+};
+
+/* A regular expression, in an arena. */
+struct regex {
+	const struct regex_node *v;
+	const uint32_t (*sets)[REGEX_SET_WORDS];
+	size_t n;
+	unsigned groups;
+	bool anchored; /* begins with ^ */
+	bool words;    /* has \b, or the like */
+};
+
+struct regex_span {
+	int from, to;
 };
 
 /* ==== http ================================================================ */
@@ -1260,7 +1296,7 @@ struct route {
 	struct slice host;   /* lower case, no port; WILD: ".example.com" */
 	enum path_kind path_kind;
 	struct slice path;   /* prefix, exact text, or the expression */
-	regex_t regex;
+	struct regex regex;
 	uint32_t methods;    /* bit per enum method; 0: any */
 	struct slices methods_other; /* names that enum method does not know */
 	struct pairs headers, queries;

@@ -213,15 +213,16 @@ test_order(void **state)
 		{ "GET /never HTTP/1.0\r\n\r\n", 5 },
 	};
 	struct route_table t;
+	size_t at;
 
 	(void)state;
-	assert_int_equal(regcomp(&r[3].regex, r[3].path.p, REG_EXTENDED), 0);
+	assert_null(regex_read(&arena, &r[3].regex, r[3].path, &at));
 	t = table_of(r, LEN(r));
 	for (size_t i = 0; i < LEN(rows); i++) {
 		const struct route *got = find(&t, rows[i].request, &nobody);
 		row_int("order", slice_of(rows[i].request), "route", got ? got - r : -1, rows[i].want);
 	}
-	regfree(&r[3].regex);
+	arena_free(&arena);
 	rows_end();
 }
 
@@ -244,7 +245,7 @@ takes(const struct route *r, struct slice host, struct slice path, enum method m
 		return false;
 	if (r->path_kind == PATH_EXACT && (path.n != r->path.n || memcmp(path.p, r->path.p, path.n)))
 		return false;
-	if (r->path_kind == PATH_REGEX && regexec(&r->regex, path.p, 0, NULL, 0) != 0)
+	if (r->path_kind == PATH_REGEX && !regex_matches(&r->regex, path))
 		return false;
 	if (r->host_kind == HOST_EXACT && (host.n != r->host.n || memcmp(host.p, r->host.p, host.n)))
 		return false;
@@ -279,6 +280,7 @@ random_route(struct route *r)
 {
 	static const char *const wild[] = { ".a", ".b", ".b.a" };
 	static const char *const regexes[] = { "^/a", "b$", "a/b" };
+	size_t at;
 
 	*r = (struct route){ .host_kind = (enum host_kind)dice(3), .path_kind = (enum path_kind)dice(4) };
 	if (dice(3) > 0 && r->path_kind == PATH_REGEX)
@@ -289,7 +291,7 @@ random_route(struct route *r)
 		r->host = slice_of(wild[dice(LEN(wild))]);
 	if (r->path_kind == PATH_REGEX) {
 		r->path = slice_of(regexes[dice(LEN(regexes))]);
-		assert_int_equal(regcomp(&r->regex, r->path.p, REG_EXTENDED), 0);
+		assert_null(regex_read(&arena, &r->regex, r->path, &at));
 	} else if (r->path_kind != PATH_ANY)
 		r->path = random_path();
 	if (dice(4) == 0)
@@ -337,12 +339,9 @@ test_random_tables(void **state)
 						    "taken by '%s', but not by '%s', which shadows it",
 						    r[i].path.p, r[k].path.p);
 		}
-		for (int i = 0; i < n; i++) {
+		for (int i = 0; i < n; i++)
 			for (int k = 0; k < i; k++)
 				shadows += route_shadowed(&r[i], &r[k]);
-			if (r[i].path_kind == PATH_REGEX)
-				regfree(&r[i].regex);
-		}
 		arena_free(&arena);
 	}
 	assert_true(hits > 1000 && shadows > 100);
