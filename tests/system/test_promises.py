@@ -552,47 +552,72 @@ def test_memory_of_routes(warp):
     assert grown < 2000 * 1000, "%d bytes for a route" % (grown // 1000)
 
 
-def app(place):
-    """A process that answers one request of each connection at this socket, as quickly as Python can."""
-    with place as s:
-        s.listen(64)
-        pid = os.fork()
-        while pid == 0:
+def answer(s):
+    """One request of each connection, as quickly as Python can; never returns."""
+    try:
+        while True:
             c, _ = s.accept()
             c.recv(65536)
             c.sendall(reply("ok", "Connection: close"))
             c.close()
-    return pid
+    finally:
+        os._exit(1)
+
+
+@pytest.fixture
+def quick_app():
+    """quick_app(family, address) -> that address: of a process that answers there."""
+    made = []
+
+    def start(family, address):
+        with socket.socket(family) as s:
+            s.bind(address)
+            s.listen(64)
+            made.append(os.fork() or answer(s))
+        return address
+    yield start
+    for pid in made:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def cost(w, n=50):
+    """Of a request: ns of its worker's CPU, and of the client's time."""
+    pid, raw = w.children()[0], request("/")
+    with w.client() as c:
+        assert c.ask().text == "ok"
+        begin = cpu_ns(pid), time.monotonic_ns()
+        for _ in range(n):
+            c.sock.sendall(raw)
+            c.sock.recv(65536)
+        return (cpu_ns(pid) - begin[0]) // n, (time.monotonic_ns() - begin[1]) // n
 
 
 @promise("S2-85")
 @pytest.mark.skipif(SANITIZED, reason="a sanitizer costs more than what is measured")
-def test_unix_is_quicker(warp, one_cpu, tmp_path):
+def test_unix_is_quicker(warp, one_cpu, quick_app, tmp_path):
     """A connection for each request: less of warp's CPU, and the client has its answer sooner."""
-    made = []
-    for family, name in ((socket.AF_INET, ("127.0.0.1", free_port())), (socket.AF_UNIX, str(tmp_path / "s"))):
-        s = socket.socket(family)
-        s.bind(name)
-        made.append((app(s), warp(conf(app={**({"socket": name} if isinstance(name, str) else {"host": name[0], "port": name[1]}), "keepalive": 0}))))
-    cpu, clock = ([], []), ([], [])
-    try:
-        for _ in range(15):
-            for i, (_, w) in enumerate(made):
-                pid, raw = w.children()[0], request("/")
-                with w.client() as c:
-                    assert c.ask().text == "ok"
-                    begin = cpu_ns(pid), time.monotonic_ns()
-                    for _ in range(50):
-                        c.sock.sendall(raw)
-                        c.sock.recv(65536)
-                    cpu[i].append(cpu_ns(pid) - begin[0])
-                    clock[i].append(time.monotonic_ns() - begin[1])
-    finally:
-        for pid, _ in made:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-    assert statistics.median(cpu[1]) < 0.85 * statistics.median(cpu[0]), [[x // 50 for x in c] for c in cpu]
-    assert min(clock[1]) < min(clock[0]), [[x // 50 for x in c] for c in clock]
+    host, port = quick_app(socket.AF_INET, ("127.0.0.1", free_port()))
+    places = {"host": host, "port": port}, {"socket": quick_app(socket.AF_UNIX, str(tmp_path / "s"))}
+    made = [warp(conf(app={**place, "keepalive": 0})) for place in places]
+    took = [[cost(w) for w in made] for _ in range(15)]
+    (tcp, tcp_clock), (unix, unix_clock) = (zip(*t) for t in zip(*took))
+    assert statistics.median(unix) < 0.85 * statistics.median(tcp), (sorted(unix), sorted(tcp))
+    assert min(unix_clock) < min(tcp_clock), (sorted(unix_clock), sorted(tcp_clock))
+
+
+@promise("S3-117")
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer costs more than what is measured")
+@pytest.mark.parametrize("strategy, most", [("round_robin", 10000), ("weighted", 25000), ("least_conn", 25000)])
+def test_choosing_an_instance(warp, one_cpu, quick_app, strategy, most):
+    """Of two, and of 200 that are one process: at most so many ns more for a request, and 4 KB for an instance."""
+    _, port = quick_app(socket.AF_INET, ("0.0.0.0", free_port()))
+    few, many = (warp(conf(app={"strategy": strategy, "keepalive": 0, "on": [{"host": "127.0.0.%d" % (i + 1), "port": port} for i in range(n)]}))
+                 for n in (2, 200))
+    took = [[cost(w)[0] for w in (few, many)] for _ in range(15)]
+    small, big = (min(t) for t in zip(*took))
+    assert big - small < most, (small, big)
+    assert many.rss() - few.rss() < 198 * 4000, (many.rss() - few.rss()) // 198
 
 
 def lines_in(pid, pattern):
