@@ -105,7 +105,7 @@ class Pebble:
                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.reader = threading.Thread(target=self._read, args=(self.proc,), daemon=True)
         self.reader.start()
-        lib.eventually(self._is_up, "pebble answers")
+        lib.eventually(self._is_up, "pebble answers", 3 * lib.TIMEOUT)
 
     def _read(self, proc):
         for line in iter(proc.stdout.readline, b""):
