@@ -21413,7 +21413,7 @@ logs_use(const struct log_conf *lc)
 /* ==== pool ===================================================================
  * Owns    every upstream connection's memory, and those that are idle.
  * Offers  pool_open, pool_take, pool_give, upconn_connect, upconn_close.
- * Calls   base, clock, board, timer, loop, chan. The taker owns a taken
+ * Calls   base, clock, board, timer, loop, buf, chan. The taker owns a taken
  *         connection and sets the functions that its events call. How long
  *         idle connections may be kept is learned from each backend. */
 
@@ -31754,12 +31754,13 @@ front_rung(struct watch *w, short revents)
 	front_hits(&hits_waiting);
 }
 
-/* Lets the oldest held request of each upstream try again. */
+/* There may be news: lets the oldest held request of each upstream try again. */
 static void
 front_wake(const struct conf *cf)
 {
 	for (int i = 0; i < cf->n_upstreams; i++)
 		queue_wake(&cf->upstreams[i].roster->queue, 1);
+	accept_settle(LISTEN_ROUTER); /* a cheap router has its first node, or none any more */
 }
 
 /* Passwords get their share of this turn. */
@@ -31811,12 +31812,13 @@ front_told(struct slice word)
  * Owns    the passages: what a client of [fastrouter] says to a node, and the node to it.
  * Offers  router_dirs_open, router_open.
  * Calls   base, arena, clock, log, http, addr, packet, nodes, timer, loop, buf, chan, usage,
- *         heads, flow, spool, exchange, http front. A packet is read whole; its key leads to a
+ *         heads, flow, spool, mapper, exchange, http front. A packet is read whole; its key leads to a
  *         node; it goes there as it came, but for its modifiers; then bytes pass both
  *         ways, unseen. */
 
 static void (*node_door)(struct watch *, short); /* what a node's events call */
 static void (*node_again)(struct timer *);
+static void (*mapper_door)(void *, struct slice);
 
 /* The packet's variables. */
 static struct slice
@@ -31923,6 +31925,8 @@ passage_end(struct passage *p, bool lingers)
 
 	passage_tell(p);
 	nodes_done(&p->pick, p->down.body.total, passage_in(p));
+	if (p->state == PASSAGE_ASK)
+		mapper_forget(p);
 	side_close(&p->node);
 	flow_end(&p->up);
 	flow_end(&p->down);
@@ -32044,7 +32048,12 @@ passage_pick(struct passage *p)
 		p->state = p->up.body.done || p->kept ? PASSAGE_DIAL : PASSAGE_BODY;
 		return STEP_AGAIN;
 	case PICKED_ASK:
-		return passage_fail(p, 502, "not yet");
+		p->state = PASSAGE_ASK;
+		if (mapper_ask(p->rc, key, mapper_door, p))
+			return STEP_WAIT;
+		p->attempt = MAX(p->attempt, (unsigned)NODE_TRIES); /* the fallback, at once */
+		p->state = PASSAGE_PICK;
+		return STEP_AGAIN;
 	default:
 		return passage_fail(p, 502, p->attempt ? "no node answers" : "no node");
 	}
@@ -32252,8 +32261,15 @@ passage_bytes(struct passage *p)
 }
 
 static enum step
+passage_ask(struct passage *p)
+{
+	(void)p;
+	return STEP_WAIT; /* for the mapper's word */
+}
+
+static enum step
 (*const passage_steps[])(struct passage *) = {
-	[PASSAGE_PACKET] = passage_packet, [PASSAGE_PICK] = passage_pick,
+	[PASSAGE_PACKET] = passage_packet, [PASSAGE_PICK] = passage_pick, [PASSAGE_ASK] = passage_ask,
 	[PASSAGE_BODY] = passage_body, [PASSAGE_DIAL] = passage_dial,
 	[PASSAGE_CONNECT] = passage_connecting, [PASSAGE_SEND] = passage_send,
 	[PASSAGE_BYTES] = passage_bytes,
@@ -32359,6 +32375,21 @@ passage_due(struct timer *t)
 	passage_run(p);
 }
 
+/* The mapper's word: an address; empty: it knows none, or says nothing in time. */
+static void
+passage_told(void *arg, struct slice address)
+{
+	struct passage *p = arg;
+
+	p->pick.modifier1 = p->pick.modifier2 = 0;
+	p->state = PASSAGE_PICK;
+	if (address.n > 0 && node_address_parse(address, &p->pick))
+		p->state = p->up.body.done || p->kept ? PASSAGE_DIAL : PASSAGE_BODY;
+	else
+		p->attempt = MAX(p->attempt, (unsigned)NODE_TRIES);
+	passage_run(p);
+}
+
 /* A client was accepted. See struct front. */
 static void
 passage_open(struct conn *c)
@@ -32394,6 +32425,7 @@ router_open(struct listener *ls, int n)
 {
 	node_door = passage_node_ready;
 	node_again = passage_again;
+	mapper_door = passage_told;
 	for (int i = 0; i < n; i++)
 		if (ls[i].kind == LISTEN_ROUTER)
 			ls[i].front = &router_front;
