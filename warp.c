@@ -41687,8 +41687,8 @@ version(void)
 	printf("warp %s\n"
 	       "built in: http/1.0 http/1.1 websocket proxy-protocol v1 v2, tls 1.2, acme,\n"
 	       "health checks, process supervision, status page and metrics, static files, gzip,\n"
-	       "cache with redis and postgresql\n"
-	       "not in this build: tls 1.3 http/2 uwsgi fastcgi, other dialects\n"
+	       "cache with redis and postgresql, uwsgi, fastcgi, fastrouter\n"
+	       "not in this build: tls 1.3 http/2\n"
 	       "board for %d workers, %d instances, %d processes; configuration %s,\n"
 	       "admin socket %s\n",
 	    VERSION, WORKERS_MAX, INSTANCES_MAX, PROCS_MAX, CONFIG_PATH, ADMIN_SOCKET);
