@@ -31610,7 +31610,7 @@ listener_take(struct listener *l)
 	int fd;
 
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
-		if (p->n == p->max && !link_first(&p->idle)) {
+		if ((p->n == p->max && !link_first(&p->idle)) || !listener_is_awake(l)) {
 			accept_settle(l->kind);
 			return false;
 		}
@@ -31924,7 +31924,7 @@ passage_end(struct passage *p, bool lingers)
 	struct conn *c = p->c;
 
 	passage_tell(p);
-	nodes_done(&p->pick, p->down.body.total, passage_in(p));
+	nodes_done(&p->pick, p->down.body.total, p->up_start_us ? p->size + passage_in(p) : 0);
 	if (p->state == PASSAGE_ASK)
 		mapper_forget(p);
 	side_close(&p->node);
