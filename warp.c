@@ -22440,7 +22440,6 @@ map_send(void)
 	loop_watch(&map_channel, all ? POLLIN : POLLIN | POLLOUT);
 }
 
-/* The answer to a; p NULL: there is none. */
 static void
 map_end(struct map_ask *a, struct slice address)
 {
@@ -22484,7 +22483,7 @@ map_take(void)
 		return false;
 	a = &map_asks[m.id % MAPPER_ASKS];
 	if (a->told && a->m.id == m.id)
-		map_end(a, (struct slice){ text > 0 ? m.text : NULL, text });
+		map_end(a, (struct slice){ m.scope == 0 ? m.text : NULL, text });
 	return true;
 }
 
@@ -22525,9 +22524,9 @@ mapper_open(const struct conf *cf)
 		master_tell(CTL_MAP, "");
 }
 
-/* Asks rc's mapper for key's address; told hears it later (p NULL: there is none, and the
- * fallback is due), unless mapper_forget comes first. False: too many wait, or no mapper
- * can be asked for such a key. */
+/* Asks rc's mapper for key's address; told hears it later, unless mapper_forget comes
+ * first: empty, it has none; p NULL, it does not answer. False: too many wait, or no
+ * mapper can be asked for such a key. */
 static bool
 mapper_ask(const struct router_conf *rc, struct slice key,
     void (*told)(void *arg, struct slice address), void *arg)
@@ -35812,11 +35811,11 @@ mapping_name(const struct mapping *m)
 
 /* ---- answers ---- */
 
-/* Nobody waits for a worker that does not read: it asks in vain. */
+/* Nobody waits for a worker that does not read: it asks in vain. p NULL: see mapper_ask. */
 static void
 mapping_tell(const struct map_question *q, struct slice address)
 {
-	struct map_message m = { .id = q->id };
+	struct map_message m = { .id = q->id, .scope = !address.p };
 
 	if (!q->from)
 		return;
@@ -35844,7 +35843,7 @@ mapping_note(struct mapping *m, struct slice key, struct slice address)
 	memcpy(k->address, address.p, address.n);
 }
 
-/* Answers without the mapper: what it has said of late, or that there is no address. */
+/* Answers without the mapper: what it has said of late, or that it does not answer. */
 static void
 mapping_do_without(struct mapping *m, const struct map_question *q)
 {
@@ -35852,7 +35851,7 @@ mapping_do_without(struct mapping *m, const struct map_question *q)
 	const struct map_known *k = known_of(m, (struct slice){ q->key, q->n }, &hash);
 	bool good = k->hash == hash && now_ms - k->at_ms <= MAPPER_KNOWN_MS;
 
-	mapping_tell(q, good ? (struct slice){ k->address, k->n } : S(""));
+	mapping_tell(q, (struct slice){ good ? k->address : NULL, good ? k->n : 0 });
 }
 
 /* ---- the program ---- */
@@ -36139,7 +36138,8 @@ map_client_ready(struct watch *w, short revents)
 			    MIN((size_t)n - offsetof(struct map_message, text), (size_t)KEY_MAX) });
 			return;
 		}
-	mapping_tell(&(struct map_question){ .from = c, .id = q.id }, S("")); /* a router that is gone */
+	/* a router that is gone */
+	mapping_tell(&(struct map_question){ .from = c, .id = q.id }, (struct slice){ NULL, 0 });
 }
 
 /* Reads a message that brings a descriptor, and returns its bytes as recvmsg does. */
