@@ -131,7 +131,9 @@
 #define NODE_MARKS     256    /* static nodes that are remembered; power of 2 */
 #define NODE_STAMPS    8192   /* nodes whose signatures are remembered; power of 2 */
 #define NODE_WAYS      8      /* places of one mark, or stamp; power of 2 */
-#define NODE_VALUE_MAX 2048   /* bytes of a value of a cache: some 100 addresses */
+#define NODE_VALUE_MAX 2048   /* bytes of a value that addresses are looked for in: some 100 */
+#define CACHE_KEY_MAX  2048   /* bytes of a key of a cache, as uWSGI, and */
+#define CACHE_VALUE_MAX 65536 /* of a value; all caches together take half of the units */
 #define NODE_TRIES     4      /* of one request, before the fallback list */
 #define NODE_DOTS      5      /* of one key: subscription_dotsplit, as uWSGI */
 #define NODE_SWEEP_MS  1000   /* between looks at what has gone */

@@ -17473,7 +17473,7 @@ store_stats(struct store *s)
 
 /* ==== nodes ==================================================================
  * Owns    what FastRouters route by, on the board; which of it is used (the clerk).
- * Offers  nodes_join, nodes_attach, nodes_pick, nodes_failed, nodes_done, nodes_awake,
+ * Offers  nodes_join, nodes_attach, nodes_pick, nodes_told, nodes_failed, nodes_done, nodes_awake,
  *         nodes_worker_gone, node_address_parse; for the clerk nodes_open, nodes_announce,
  *         nodes_withdraw, nodes_sweep, nodes_stamp, nodes_cache_*, nodes_json.
  * Calls   base, clock, log, addr, json, board, store. One writer, the
@@ -17609,7 +17609,7 @@ node_address_parse(struct slice s, struct node_pick *out)
 		s.n = (size_t)(comma - s.p);
 	if (s.n == 0 || s.n > NODE_ADDRESS_MAX)
 		return false;
-	unix_one = memchr("/@\\", s.p[0], sizeof "/@\\") || !memchr(s.p, ':', s.n);
+	unix_one = memchr("/@\\", s.p[0], 4) || !memchr(s.p, ':', s.n); /* 4: NUL as well */
 	memset(&out->to, 0, sizeof out->to);
 	memcpy(out->address, s.p, s.n);
 	out->address[s.n] = '\0';
@@ -17895,32 +17895,18 @@ pick_named(const struct node_ask *q, struct slice name, struct node_pick *out)
 	return false;
 }
 
-/* The key as it is, then in lower case, which uWSGI does not try; then the fallback key. */
-static enum picked
-pick_subscribed(const struct node_ask *q, struct node_pick *out)
+/* What the cache has for that name: of `addr|addr` one, by its hits. */
+static bool
+pick_cached(const struct node_ask *q, struct slice name, struct node_pick *out)
 {
-	const char *other = q->rc->fallback_key;
-	char copy[KEY_MAX];
-	struct text low = { copy, 0, sizeof copy, false };
-
-	text_lower(&low, q->key);
-	return pick_named(q, q->key, out) ||
-	    (!slice_eq(text_slice(&low), q->key) && pick_named(q, text_slice(&low), out)) ||
-	    (other && pick_named(q, slice_of(other), out)) ? PICKED : PICKED_NOTHING;
-}
-
-/* What the cache has for the key: of `addr|addr` one, by its hits. */
-static enum picked
-pick_cached(const struct node_ask *q, struct node_pick *out)
-{
-	uint32_t i = nodes_cache_get(q->rc->cache_scope, q->key);
+	uint32_t i = nodes_cache_get(q->rc->cache_scope, name);
 	struct node_key *k = node_key_at(i);
 	struct slice rest, part;
 	uint64_t turn;
 	unsigned n = 1;
 
-	if (!i)
-		return PICKED_NOTHING;
+	if (!i || k->value_n > NODE_VALUE_MAX)
+		return false;
 	turn = wide_get(&k->hits);
 	wide_add(&k->hits, 1);
 	rest = node_key_value(k);
@@ -17928,7 +17914,24 @@ pick_cached(const struct node_ask *q, struct node_pick *out)
 		n += rest.p[c] == '|';
 	for (turn %= n; slice_cut(&rest, '|', &part) && turn > 0; turn--)
 		;
-	return node_address_parse(part, out) ? PICKED : PICKED_NOTHING;
+	return node_address_parse(part, out);
+}
+
+/* By the table: the key as it is, then in lower case, which uWSGI does not try; then the
+ * fallback key. */
+static enum picked
+pick_known(const struct node_ask *q, struct node_pick *out)
+{
+	bool (*by)(const struct node_ask *, struct slice, struct node_pick *) =
+	    q->rc->use_cache ? pick_cached : pick_named;
+	const char *other = q->rc->use_cache ? NULL : q->rc->fallback_key;
+	char copy[KEY_MAX];
+	struct text low = { copy, 0, sizeof copy, false };
+
+	text_lower(&low, q->key);
+	return by(q, q->key, out) ||
+	    (!slice_eq(text_slice(&low), q->key) && by(q, text_slice(&low), out)) ||
+	    (other && by(q, slice_of(other), out)) ? PICKED : PICKED_NOTHING;
 }
 
 /* A path with the key in it. A client has chosen the key: it must not lead elsewhere. */
@@ -17995,13 +17998,18 @@ pick_by_way(const struct node_ask *q, struct node_pick *out)
 {
 	const struct router_conf *rc = q->rc;
 
-	if (rc->use_cache)
-		return pick_cached(q, out);
-	if (rc->subscription_server.n > 0 && !rc->use_pattern)
-		return pick_subscribed(q, out);
+	if (rc->use_cache || (rc->subscription_server.n > 0 && !rc->use_pattern))
+		return pick_known(q, out);
 	if (rc->use_pattern || rc->use_base)
 		return pick_made(q, out);
 	return rc->code_file || rc->program ? PICKED_ASK : pick_static(q, out);
+}
+
+static void
+pick_begin(const struct router_conf *rc, struct node_pick *p)
+{
+	p->place = rc->place + 1;
+	atomic_fetch_add(&NODES->flights[node_slot][rc->place], 1);
 }
 
 /* Where the attempt of that number (0: the first) of a request for key goes. out is all
@@ -18026,11 +18034,20 @@ nodes_pick(const struct router_conf *rc, struct slice key, const struct ip *clie
 		pick_conf(&rc->fallback.v[out->nth++], out);
 		got = PICKED;
 	}
-	if (got == PICKED) {
-		out->place = rc->place + 1;
-		atomic_fetch_add(&NODES->flights[node_slot][rc->place], 1);
-	}
+	if (got == PICKED)
+		pick_begin(rc, out);
 	return got;
+}
+
+/* As nodes_pick, for the address that the mapper has told. False: it is none. */
+static bool
+nodes_told(const struct router_conf *rc, struct slice address, struct node_pick *out)
+{
+	out->modifier1 = out->modifier2 = 0;
+	if (!node_address_parse(address, out))
+		return false;
+	pick_begin(rc, out);
+	return true;
 }
 
 /* The request of p is over, on its node. */
@@ -18178,7 +18195,7 @@ node_key_make(uint32_t scope, struct slice key, struct slice value)
 	k->scope = scope;
 	k->hash = node_hash(scope, key);
 	k->n = (uint16_t)key.n;
-	k->value_n = (uint16_t)value.n;
+	k->value_n = (uint32_t)value.n;
 	memcpy(k->text, key.p, key.n);
 	if (value.n > 0)
 		memcpy(k->text + key.n, value.p, value.n);
@@ -18259,7 +18276,8 @@ nodes_announce(const struct router_conf *rc, const struct announcement *a,
 	struct node_pick is;
 	struct node *nd;
 
-	if (!i && !node_address_parse(a->address, &is))
+	if (!i && (!node_address_parse(a->address, &is) || /* nor a path from nobody knows where: */
+	    (!memchr("/@\\", a->address.p[0], 4) && !memchr(a->address.p, ':', a->address.n))))
 		return NODE_BAD;
 	if (!k && !(k = node_key_make(rc->scope, a->key, S(""))))
 		return NODE_NO_ROOM;
@@ -18412,7 +18430,7 @@ nodes_cache_set(uint32_t scope, struct slice key, struct slice value, uint32_t u
 {
 	uint32_t old = node_key_find(scope, key), i = old;
 
-	if (key.n == 0 || key.n > KEY_MAX || value.n == 0 || value.n > NODE_VALUE_MAX)
+	if (key.n > CACHE_KEY_MAX || value.n == 0 || value.n > CACHE_VALUE_MAX)
 		return false;
 	if (!old || !slice_eq(node_key_value(node_key_at(old)), value)) {
 		if (!(i = node_key_make(scope, key, value)))
@@ -18425,14 +18443,18 @@ nodes_cache_set(uint32_t scope, struct slice key, struct slice value, uint32_t u
 	return true;
 }
 
+/* Entries of that cache; *units: of all caches. */
 static uint32_t
-nodes_cache_count(uint32_t scope)
+nodes_cache_count(uint32_t scope, uint32_t *units)
 {
 	uint32_t n = 0;
 
+	*units = 0;
 	for (uint32_t b = 0; b < NODE_BUCKETS; b++)
-		for (uint32_t i = NODES->buckets[b]; i; i = node_key_at(i)->next)
+		for (uint32_t i = NODES->buckets[b]; i; i = node_key_at(i)->next) {
 			n += node_key_at(i)->scope == scope;
+			*units += node_key_at(i)->value_n ? node_key_units(node_key_at(i)) : 0;
+		}
 	return n;
 }
 
@@ -32374,17 +32396,19 @@ passage_due(struct timer *t)
 	passage_run(p);
 }
 
-/* The mapper's word: an address; empty: it knows none, or says nothing in time. */
+/* The mapper's word; see mapper_ask. That it knows no address is as if a key had no node. */
 static void
 passage_told(void *arg, struct slice address)
 {
 	struct passage *p = arg;
 
-	p->pick.modifier1 = p->pick.modifier2 = 0;
 	p->state = PASSAGE_PICK;
-	if (address.n > 0 && node_address_parse(address, &p->pick))
+	if (nodes_told(p->rc, address, &p->pick))
 		p->state = p->up.body.done || p->kept ? PASSAGE_DIAL : PASSAGE_BODY;
-	else
+	else if (address.p && p->attempt == 0 && !p->rc->fallback_on_no_key) {
+		passage_fail(p, 502, "no node");
+		return;
+	} else
 		p->attempt = MAX(p->attempt, (unsigned)NODE_TRIES);
 	passage_run(p);
 }
@@ -35145,7 +35169,7 @@ pg_run(void *arg, int life)
  *         and figures of FastRouters. Nobody waits for it but who speaks to it. specs/uwsgi.md
  *         6, 8, 9. */
 
-#define CLERK_IN (PACKET_HEAD + CLERK_BLOCK_MAX + NODE_VALUE_MAX) /* of a client */
+#define CLERK_IN (PACKET_HEAD + CLERK_BLOCK_MAX + CACHE_VALUE_MAX) /* of a client */
 
 static struct clerk ck;
 static struct calm calm_clerk; /* lines about what strangers send */
@@ -35435,13 +35459,15 @@ cache_router(const struct router_conf *rc, struct slice name)
 	return rc;
 }
 
-/* As nodes_cache_set, for one more entry than there are at most. */
+/* As nodes_cache_set, if there are not too many entries, and room is left for nodes. */
 static bool
 cache_put(const struct router_conf *rc, struct slice key, struct slice value, uint32_t until,
     enum node_origin origin)
 {
-	return (nodes_cache_get(rc->cache_scope, key) ||
-	    nodes_cache_count(rc->cache_scope) < rc->cache_items) &&
+	uint32_t units, n = nodes_cache_count(rc->cache_scope, &units);
+
+	n += nodes_cache_get(rc->cache_scope, key) == 0;
+	return n <= rc->cache_items && units + value.n / NODE_UNIT < NODE_UNITS / 2 &&
 	    nodes_cache_set(rc->cache_scope, key, value, until, origin);
 }
 
@@ -35592,19 +35618,18 @@ client_cache(struct clerk_client *c, const struct router_conf *rc)
 		return false;
 	if (c->n < PACKET_HEAD + block.n)
 		return true;
-	if (!cache_command_parse(block, (unsigned char)c->in[3], &cmd) || cmd.size > NODE_VALUE_MAX)
+	if (!cache_command_parse(block, (unsigned char)c->in[3], &cmd) || cmd.size > CACHE_VALUE_MAX)
 		return false;
 	if (c->n < PACKET_HEAD + block.n + cmd.size)
 		return true;
 	value = cmd.value.n > 0 ? cmd.value : (struct slice){ block.p + block.n, cmd.size };
 	rc = cache_router(rc, cmd.cache);
 	good = rc && cache_obey(rc, &cmd, value, &entry);
-	t = (struct text){ malloc(CACHE_REPLY_MAX + NODE_VALUE_MAX), 0,
-		CACHE_REPLY_MAX + NODE_VALUE_MAX, false };
+	value = good && entry ? node_key_value(node_key_at(entry)) : S("");
+	t = (struct text){ malloc(CACHE_REPLY_MAX + value.n), 0, CACHE_REPLY_MAX + value.n, false };
 	if (!t.p)
 		return false;
-	cache_reply(&t, &cmd, good, good && entry ? node_key_value(node_key_at(entry)) : S(""),
-	    good && entry ? node_key_at(entry)->until_s : 0);
+	cache_reply(&t, &cmd, good, value, good && entry ? node_key_at(entry)->until_s : 0);
 	c->out = t.p;
 	c->out_n = t.n;
 	return true;
@@ -35649,9 +35674,12 @@ clerk_take(struct listener *l)
 {
 	int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	struct clerk_client *c = ck.clients;
+	char *in = fd < 0 ? NULL : malloc(CLERK_IN);
 
-	if (fd < 0)
+	if (!in) {
+		fd_close(fd);
 		return false;
+	}
 	while (c < ck.clients + CLERK_CLIENTS && c->w.fd >= 0)
 		c++;
 	if (c == ck.clients + CLERK_CLIENTS) {
@@ -35660,7 +35688,7 @@ clerk_take(struct listener *l)
 	}
 	c->w = (struct watch){ .fd = fd, .slot = -1, .ready = client_ready };
 	c->from = l;
-	c->in = xcalloc(1, CLERK_IN);
+	c->in = in;
 	c->late.fire = client_late;
 	timer_set(&c->late, CLERK_CLIENT_MS);
 	link_add_last(&ck.order, &c->link);

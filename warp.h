@@ -1889,7 +1889,8 @@ struct node_key {
 	uint32_t scope, hash;
 	struct wide hits;       /* lookups */
 	atomic_uint until_s;    /* of a value, wall clock; 0: for ever */
-	uint16_t n, value_n;    /* bytes of the key, and of the value behind it */
+	uint32_t value_n;       /* bytes of the value behind the key */
+	uint16_t n;             /* of the key */
 	uint8_t algo;           /* enum node_algo + 1, of its own; 0: the router's */
 	uint8_t origin;         /* enum node_origin: who has set its value */
 	char text[];

@@ -347,7 +347,8 @@ def test_cache(warp):
     assert c("set", "k", b"/x", expires=1) == OK
     lib.eventually(lambda: c("get", "k") == b"")
     assert c("set", "k", b"/y", cache="nobody") == b"" and c("set", "k", b"/y", cache="default") == OK
-    assert c("set", "big", b"x" * 2049) == b"" and c("set", "k" * 256, b"x") == b""
+    assert c("set", "big", b"x" * 65537) == b"" and c("set", "k" * 2049, b"x") == b""
+    assert c("set", "big", b"x" * 65536) == OK and c("get", "big") == value_of(b"x" * 65536)
     assert c.raw(struct.pack("<BHB", 111, 1, 0) + b"k") == struct.pack("<BHB", 111, 2, 0) + b"/y"
     for bad in (b"\x00" * 4, packet([("cmd", "get")], 111, 17), packet([("cmd", "fly"), ("key", "k")], 111, 17),
                 b"\x6f\xff\xff\x11" + b"x" * 5000, packet([("cmd", "get"), ("key", "k")], 111, 99)):
