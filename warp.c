@@ -17485,6 +17485,7 @@ store_stats(struct store *s)
 _Static_assert((NODE_WAYS & (NODE_WAYS - 1)) == 0 && NODE_UNITS % 32 == 0, "sets; bits");
 
 static unsigned node_slot; /* of this worker */
+static struct calm calm_nodes; /* lines about nodes that have gone */
 
 static struct node_key *
 node_key_at(uint32_t i)
@@ -18073,7 +18074,8 @@ nodes_failed(const struct router_conf *rc, struct node_pick *p)
 		atomic_fetch_add(&nd->fails, 1);
 		if (!atomic_exchange(&nd->dead, 1)) {
 			places_less(&NODES->scopes[rc->place].live, 1);
-			log_warn("%.*s => marking %s as failed", (int)k->n, k->text, p->address);
+			warn_calmly(&calm_nodes, "%.*s => marking %s as failed", (int)k->n, k->text,
+			    p->address);
 		}
 	}
 	if (p->mark) {
@@ -18333,9 +18335,9 @@ node_key_sweep(uint32_t k, const struct router_conf *rc, uint32_t gap_ms)
 		if (!rc)
 			nd->dead = 1;
 		else if (clock_ago(nd->seen_ms) > rc->tolerance_ms && !atomic_exchange(&nd->dead, 1))
-			log_warn("%.*s => marking %.*s as failed (no announce received in %u seconds)",
-			    (int)node_key_at(k)->n, node_key_at(k)->text, (int)nd->n, nd->address,
-			    rc->tolerance_ms / SECOND_MS);
+			warn_calmly(&calm_nodes, "%.*s => marking %.*s as failed (no announce received "
+			    "in %u seconds)", (int)node_key_at(k)->n, node_key_at(k)->text, (int)nd->n,
+			    nd->address, rc->tolerance_ms / SECOND_MS);
 		if (nd->dead && node_flights(i) == 0) {
 			*link_to(&node_key_at(k)->nodes, i) = next;
 			units_give(i, node_units(nd));

@@ -286,6 +286,7 @@ def lib_rss(pid):
         return next(int(line.split()[1]) for line in f if line.startswith("Pss:"))
 
 
+@pytest.mark.limit(60)
 def test_full_table(router):
     """More keys than there is room for: those that are there stay."""
     r = router()
