@@ -25668,19 +25668,20 @@ answer_write(struct text *t, const struct exchange *x, struct head *h)
 {
 	static const struct route none; /* for an answer without a route */
 	const struct route *r = x->route ? x->route : &none;
+	bool stored = x->hit && x->down.from == &x->hit->src;
 
 	answer_drop(h, x, r);
 	status_write(t, h->status, h->reason);
 	fields_write(t, h);
 	if (h->count[F_DATE] == 0)
 		answer_line(t, r, S("Date"), clock_date());
-	if (conf->middleware.via && x->u)
+	if (conf->middleware.via && (x->u || stored))
 		answer_line(t, r, S("Via"), h->minor ? S("1.1 warp") : S("1.0 warp"));
 	if (hsts_is_due(x))
 		hsts_write(t, r);
 	for (int i = 0; i < r->add_response_headers.n; i++)
 		line_write(t, r->add_response_headers.v[i].name, r->add_response_headers.v[i].value);
-	if (x->sticks && x->u && !is_named(S("Set-Cookie"), &none.add_headers, &r->remove_response_headers))
+	if (x->sticks && (x->u || (stored && x->hit->word != CACHE_STALE)) && !is_named(S("Set-Cookie"), &none.add_headers, &r->remove_response_headers))
 		cookie_write(t, x->inst, conn_is_tls(x->c));
 	if (x->hit)
 		answer_line(t, r, S("X-Cache"), slice_of(cached_words[x->hit->word]));
@@ -30053,6 +30054,17 @@ cache_reask(struct exchange *x, size_t n)
 	return STEP_AGAIN;
 }
 
+/* What a 304, h, says to who asked alone: his cookies join t, the head of his answer. */
+static void
+cookies_add(struct text *t, const struct head *h)
+{
+	t->n -= 2; /* the empty line */
+	for (int i = 0; i < h->n; i++)
+		if (h->f[i].id == F_SET_COOKIE)
+			line_write(t, S("Set-Cookie"), h->f[i].value);
+	text_add(t, S("\r\n"));
+}
+
 /* A 304 to x's own question: what is stored is right, and has the new fields. */
 static enum step
 cache_renew(struct exchange *x, const struct head *rq, size_t n)
@@ -30081,10 +30093,12 @@ cache_renew(struct exchange *x, const struct head *rq, size_t n)
 		h->policy.fresh_s = h->policy.while_s = h->policy.error_s = 0;
 		store_update(&h->r, &h->policy, text_slice(&stored_head));
 	}
+	cookies_add(&merged, &res);
 	cache_renewed(x, n);
 	if (x->c->ghost)
 		return exchange_over(x);
-	response_parse(&res, text_slice(&merged));
+	if (merged.full || response_parse(&res, text_slice(&merged)) <= 0)
+		return exchange_error(x, 502, "the upstream sent a 304 too long", S(""));
 	return cache_serve(x, rq, CACHE_HIT);
 }
 
@@ -30567,7 +30581,7 @@ admin_serve(struct exchange *x, const struct head *h, struct slice path, bool ex
 	    .body = { reply.body, reply.n }, .owned = reply.body });
 }
 
-/* The master's answer to a verb: its number, then "ok", or what is wrong.
+/* The master's answer to a verb: its number, then "ok" and perhaps more, or what is wrong.
  * Returns the client that asked; NULL: it has left. */
 static struct conn *
 admin_told(struct slice word)
@@ -30586,7 +30600,7 @@ admin_told(struct slice word)
 	n_asks--;
 	if (!a.x)
 		return NULL;
-	good = slice_eq(word, S("ok"));
+	good = slice_starts(word, S("ok"));
 	copy = xcalloc(1, word.n + 1);
 	memcpy(copy, word.p, word.n);
 	copy[word.n] = '\n';
@@ -41412,11 +41426,14 @@ static void
 asked_purge(const struct verb *v, struct slice name, const struct asker *a)
 {
 	int n = purge_everywhere(name);
+	char b[32];
 
 	(void)v;
-	if (n >= 0)
+	if (n >= 0) {
 		log_info("cache: %d purged by the operator: %.*s", n, (int)name.n, name.p);
-	verb_told(a, n >= 0 ? "ok" : "the cache is busy; try again");
+		snprintf(b, sizeof b, "ok, %d purged", n);
+	}
+	verb_told(a, n >= 0 ? b : "the cache is busy; try again");
 }
 
 /* A verb for the master from a worker's admin socket: a number that names the

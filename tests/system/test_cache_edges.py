@@ -306,6 +306,41 @@ def test_304_that_forbids_storing(cached):
     assert said(w.ask("/x")) != "STALE"
 
 
+def test_cookies_of_a_304(cached):
+    """What the upstream sets while it renews is for the client whose request it was, and is not stored."""
+    w, o = cached()
+    o.page("/x", says("Cache-Control: no-cache", 'ETag: "a"', body="one",
+                      fields304=('ETag: "a"', "Set-Cookie: a=1", "X-New: 1", "Set-Cookie: b=2; Path=/")))
+    w.ask("/x")
+    for fields, status in (((), 200), (('If-None-Match: "a"',), 304)):
+        m = w.ask("/x", *fields)
+        assert m.status == status and hit(m) and m.all("set-cookie") == ["a=1", "b=2; Path=/"] and m.get("x-new") == "1"
+    o.page("/x", says("Cache-Control: max-age=60", 'ETag: "a"', fields304=("Cache-Control: max-age=60",)))
+    w.ask("/x")
+    m = w.ask("/x")
+    assert hit(m) and not m.has("set-cookie") and m.get("x-new") == "1"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_lines_of_a_miss(warp, backend, chunked):
+    """A miss, which the cache fetches and gives on, has what warp adds to an answer: the cookie of the instance, and Via."""
+    o = Origin(backend)
+    o.page("/x", says(MINUTE, chunked=chunked))
+    conf = cache_conf(o)
+    conf["upstreams"]["app"]["strategy"] = "cookie"
+    conf["middleware"] = {"via": True}
+    w = warp(toml_file(conf))
+    miss, stored = w.ask("/x"), w.ask("/x")
+    assert said(miss) == "MISS" and miss.get("via") == "1.1 warp" and miss.get("set-cookie").startswith("warp_instance=")
+    assert hit(stored) and stored.get("via") == "1.1 warp" and not stored.has("set-cookie")
+
+
+def test_purge_says_how_many(cached):
+    w, o = cached()
+    fill(w, "/a", "/a?1", "/b")
+    assert [purge(w, t) for t in ("/a", "/a", "*", "*")] == ["ok, %d purged\n" % n for n in (2, 0, 1, 0)]
+
+
 # ---- reloads -----------------------------------------------------------------------------
 
 @pytest.mark.limit(40)
