@@ -16275,10 +16275,11 @@ challenge_answer(struct slice domain, struct slice token, char out[ACME_TOKEN_MA
 /* ==== store ==================================================================
  * Owns    the cache's memory, which workers share; what this process knows of it.
  * Offers  store_open, store_close, store_bells_open, store_join, store_bell,
- *         store_bell_drain, store_key, store_find, store_begin, store_share, store_head, store_add,
- *         store_bells, store_room, store_pass, store_texts, store_finish, store_drop, store_look, store_read, store_skip, store_wait,
- *         store_update, store_purge_key, store_purge_some, store_purge_all,
- *         store_repair, store_stats.
+ *         store_bell_drain, store_key, store_find, store_begin, store_share, store_head,
+ *         store_add, store_bells, store_room, store_pass, store_hash, store_texts,
+ *         store_finish, store_drop, store_look, store_read, store_skip, store_wait,
+ *         store_update, store_purge_key, store_purge_some, store_purge_all, store_repair,
+ *         store_stats.
  * Calls   base, clock, log, board. Knows bytes, not HTTP.
  *
  * One lock guards the index, the chains of blocks and the pins; whoever takes it does a
@@ -16858,6 +16859,12 @@ store_texts(const struct store_ref *r, struct text *to)
 		text_char(to, '\n');
 		place_get(p, e->vary_n, to);
 	}
+}
+
+static uint64_t
+store_hash(const struct store_ref *r)
+{
+	return entry_at(r->entry)->hash;
 }
 
 /* The bytes of the body so far; all of them, of a whole entry. */
@@ -27948,6 +27955,27 @@ hit_take(struct hit *h, struct slice value)
 	store_drop(&h->w);
 }
 
+/* ---- the cache: what cannot be stored ---- */
+
+static struct { uint32_t hash, until_ms; } passes[CACHE_PASSES];
+
+/* Whether answers to a key of that hash could not be stored lately. */
+static bool
+pass_known(uint64_t hash)
+{
+	uint32_t high = (uint32_t)(hash >> 32) | 1;
+
+	return passes[hash % CACHE_PASSES].hash == high &&
+	    (int32_t)(passes[hash % CACHE_PASSES].until_ms - (uint32_t)now_ms) > 0;
+}
+
+static void
+pass_note(uint64_t hash, bool passes_by)
+{
+	passes[hash % CACHE_PASSES].hash = passes_by ? (uint32_t)(hash >> 32) | 1 : 0;
+	passes[hash % CACHE_PASSES].until_ms = (uint32_t)now_ms + CACHE_PASS_MS;
+}
+
 /* ---- the cache: what is filled and what is read ---- */
 
 static struct link hits_waiting = { &hits_waiting, &hits_waiting }; /* for the bell */
@@ -27972,6 +28000,7 @@ hit_free(struct hit *h)
 	if (h->asking)
 		redis_forget(h);
 	free((void *)(uintptr_t)h->asked_key.p);
+	free(h->checks);
 	store_drop(&h->w);
 	store_drop(&h->r);
 	free(h);
@@ -28109,7 +28138,10 @@ fetch_run(struct fetch *f, bool ready)
 			fetch_end(f, false);
 			return;
 		}
-		f->passes |= f->flow.body.total > conf->cache.max_object_bytes;
+		if (f->flow.body.total > conf->cache.max_object_bytes && !f->passes) {
+			f->passes = true;
+			pass_note(store_hash(&f->w), true);
+		}
 		stored = piece.n == 0 || store_add(&f->w, piece);
 		if (from->in.b)
 			buf_eat(&from->in, (size_t)used);
@@ -28779,8 +28811,6 @@ exchange_file(struct exchange *x, const struct head *h, struct file *f)
 
 /* ---- the cache: answers ---- */
 
-static struct { uint32_t hash, until_ms; } passes[CACHE_PASSES];
-
 /* Before the first request, where there is a cache. */
 static void
 cache_open(const struct conf *cf)
@@ -28789,23 +28819,6 @@ cache_open(const struct conf *cf)
 		return;
 	stored_head.cap = cf->server.max_header_bytes + HEAD_ADDED_MAX;
 	stored_head.p = map_zeroed(stored_head.cap);
-}
-
-/* Whether answers to that key could not be stored lately. */
-static bool
-pass_known(const struct store_key *k)
-{
-	uint32_t high = (uint32_t)(k->hash >> 32) | 1;
-
-	return passes[k->hash % CACHE_PASSES].hash == high &&
-	    (int32_t)(passes[k->hash % CACHE_PASSES].until_ms - (uint32_t)now_ms) > 0;
-}
-
-static void
-pass_note(const struct store_key *k, bool passes_by)
-{
-	passes[k->hash % CACHE_PASSES].hash = passes_by ? (uint32_t)(k->hash >> 32) | 1 : 0;
-	passes[k->hash % CACHE_PASSES].until_ms = (uint32_t)now_ms + CACHE_PASS_MS;
 }
 
 /* Who is asked, and how, ends a key: what two upstreams say of one target is two things,
@@ -28908,8 +28921,9 @@ hit_look(struct hit *h)
 static void
 cache_checks(struct hit *h)
 {
-	struct text t = { h->checks, 0, sizeof h->checks, false };
+	struct text t = { h->checks ? h->checks : xcalloc(1, CHECKS_MAX), 0, CHECKS_MAX, false };
 
+	h->checks = t.p;
 	if (res.count[F_ETAG] > 0)
 		line_write(&t, S("If-None-Match"), head_field(&res, F_ETAG)->value);
 	if (res.count[F_LAST_MODIFIED] > 0)
@@ -29119,7 +29133,7 @@ cache_look(struct exchange *x)
 	}
 	if (h->only)
 		return exchange_error(x, 504, "it is not stored", S(""));
-	by = pass_known(&k);
+	by = pass_known(k.hash);
 	if (by && !h->checks_due && rq->count[F_IF_NONE_MATCH] + rq->count[F_IF_MODIFIED_SINCE] > 0)
 		h->stores = false; /* the upstream need not send what this client has */
 	if (!h->stores || h->alone || by || !store_begin(&k, &h->w))
@@ -29960,7 +29974,7 @@ cache_pass(struct hit *h, const struct head *rq)
 	struct store_key k;
 
 	if (h->stores && !h->w.busy && cache_key(h->x, rq, S(""), 0, &k))
-		pass_note(&k, true);
+		pass_note(k.hash, true);
 	store_drop(&h->r);
 	hit_unfill(h);
 }
@@ -30129,7 +30143,7 @@ cache_answer(struct exchange *x, size_t n)
 		cache_pass(h, rq);
 		return x->c->ghost ? exchange_over(x) : STEP_WAIT;
 	}
-	pass_note(&k, false);
+	pass_note(k.hash, false);
 	if (x->c->ghost || h->r.entry) {
 		h->policy = p;
 		x->status = res.status;

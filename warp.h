@@ -2758,7 +2758,7 @@ struct hit {
 	bool only;             /* 504 if nothing is stored */
 	bool checks_due;       /* the upstream is asked whether r is still right: */
 	uint16_t checks_n;
-	char checks[CHECKS_MAX]; /* in these lines */
+	char *checks;          /* in these lines: owned; NULL: none yet */
 };
 
 /* A body on its way into the cache, from an upstream connection, without a client. */

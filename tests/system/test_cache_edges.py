@@ -430,6 +430,20 @@ def test_chunks_that_are_more_than_the_cache(cached):
         assert got["a"].body == body
 
 
+def test_chunks_too_large_are_known(cached):
+    """What was too large is not waited for, nor stored in part, the next time."""
+    w, o = cached(max_object_bytes=10000)
+    go = threading.Event()
+    big = says(MINUTE, body=content("x", 50000), chunked=True)
+    o.page("/x", in_turn(big, after(go, big)))
+    assert w.ask("/x").body == content("x", 50000)
+    clients = crowd(w, 3, "/x")
+    o.wait("/x", 4)
+    go.set()
+    assert [m.body for m in answers(clients)] == 3 * [content("x", 50000)]
+    assert o.count("/x") == 4
+
+
 # ---- what the client sees, and the log ------------------------------------------------------
 
 def test_gzip_and_conditions(warp, backend):
