@@ -1037,7 +1037,8 @@ def spelled(request, warp, tmp_path):
                                                       plugins=plugins), cwd=str(tmp_path)))
             real[-1].up(*at)
             return real[-1]
-        w = warp(None, *(["-c", str(tmp_path / "site.ini")] if ini is not None else []), *words, dir=tmp_path)
+        w = warp(None, *(["-c", str(tmp_path / "site.ini")] if ini is not None else []), *words, dir=tmp_path,
+                 env=uwsgi.SYSTEM)
         return w
     yield start
     for p in real:

@@ -30,6 +30,7 @@ from lib import SLOW, TIMEOUT, Backend, Client, Conn, ProtocolError, Wire, event
 
 PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
 
+SYSTEM = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}         # mappers are of the system's Python, not of one that takes seconds to start
 
 # Marks a test of what the specification calls M: it must hold for a real FastRouter too.
 both = pytest.mark.parametrize("router", ["warp", "uwsgi"], indirect=True)
@@ -438,7 +439,7 @@ class Warp(Router):
     """warp with a [fastrouter]; more: further text of the configuration."""
     real = False
 
-    def __init__(self, warp, options, cache=None, more="", up=True, **kw):
+    def __init__(self, warp, options, cache=None, more="", up=True, env=None, **kw):
         o = complete(options, None)
         place(self, o)
         text = "[fastrouter]\n" + "".join("%s = %s\n" % (n, lib.toml(v)) for n, v in o.items())
@@ -447,7 +448,7 @@ class Warp(Router):
                 text += "use_cache = true\n"
             text += "[fastrouter.cache]\n" + "".join("%s = %s\n" % (json.dumps(k), json.dumps(v)) for k, v in cache.items())
         self.text = text + more
-        self.warp = warp(self.text, **kw)
+        self.warp = warp(self.text, env={**SYSTEM, **(env or {})}, **kw)
 
     def log(self):
         return self.warp.stderr
