@@ -55,16 +55,19 @@
 #define TOML_DEPTH_MAX   64   /* nested tables, dotted keys and arrays */
 #define JSON_DEPTH_MAX   32   /* nested arrays and objects */
 #define PATH_PAD         8     /* zero bytes before a normalised path */
-#define GZIP_WINDOW      16384 /* bytes kept of each stream: without them, text in pieces
-                                  of 16 KB comes out 15 % longer */
-#define GZIP_RECALL      16    /* of them looked at, for each byte of a piece */
-#define GZIP_HASH_BITS   14    /* 2^14 places of four bytes, and chains of seven: 64 KB */
-#define GZIP_TOKENS      16384 /* in a block: 32 KB */
-#define GZIP_SPARE       512   /* bytes of room beside those compressed */
-/* gzip_level 1 to 9: places looked at for a match, and its length that is enough */
+#define GZIP_WINDOW      16384 /* bytes kept of each stream; without them, text in
+                                  pieces of so many is 10 to 15 % longer */
+#define GZIP_RECALL      4096  /* of these a piece may refer to, and to 2 for each of its
+                                  bytes: an event costs 9 us */
+#define GZIP_HASH_BITS   14    /* 32 KB of chains */
+#define GZIP_TOKENS      16384 /* of one block, 32 KB */
+#define GZIP_FIXED       128   /* fewer tokens do not pay for codes of their own */
+#define GZIP_GOOD        16    /* a match as long: half as many looks for a better one */
+#define GZIP_SPARE       3072  /* bytes of room, most of it for what is written in vain */
+/* gzip_level 1 to 9: places looked at for a match, and how long is enough */
 #define GZIP_EFFORTS                                                             \
-	{ 1, 8 }, { 2, 16 }, { 2, 32 }, { 3, 32 }, { 4, 48 }, { 6, 64 }, { 16, 96 },     \
-	    { 48, 128 }, { 256, 258 }
+	{ 2, 8 }, { 4, 16 }, { 6, 32 }, { 8, 32 }, { 12, 48 }, { 26, 64 }, { 48, 128 },         \
+	    { 96, 256 }, { 256, 256 }
 
 /* board: fixed, so that it can be mapped before the first fork */
 #define WORKERS_MAX      64   /* server.worker_threads */

@@ -7608,23 +7608,20 @@ fcgi_decode(struct fcgi_reader *r, char *p, size_t n, size_t *out_n, struct text
 	return (ssize_t)at;
 }
 
-FAST
-
 /* ==== deflate ================================================================
  * Owns    the tables of the piece at hand, which the streams of a worker share.
  * Offers  gzip_begin, gzip_add.
- * Calls   base. Compresses alone: RFC 1951 (whose sections are named below), 1952.
- *         A piece becomes tokens: literals, and matches, which chains of equal
- *         hashes find. Each block of tokens has codes of its own. */
+ * Calls   base. Compresses alone: RFC 1951, whose sections are named below, in the
+ *         frame of RFC 1952. Text becomes tokens: literals, and matches, which are
+ *         looked for in chains of places with equal hashes. */
 
-enum { MATCH_MIN = 4, MATCH_BASE = 3, MATCH_MAX = 258 }; /* matches of 3 bytes hardly pay */
+enum { MATCH_MIN = 4, MATCH_BASE = 3, MATCH_MAX = 257 }; /* of the 3 to 258 of 3.2.5 */
 enum { END_OF_BLOCK = 256, LENGTHS, CODE_BITS = 15, RUN_BITS = 7, STORED_MAX = 65535 };
 enum { BLOCK_STORED, BLOCK_FIXED, BLOCK_DYNAMIC }; /* 3.2.3 */
-enum { OF_DISTANCE = 1, OF_LENGTH };               /* bits of a value in its code; 3.2.5 */
+enum { OF_DISTANCE = 1, OF_LENGTH }; /* leading bits of a value that its code tells; 3.2.5 */
 
 static const struct effort efforts[] = { GZIP_EFFORTS };
 static struct deflate packer;
-static struct code fixed[2]; /* 3.2.6; made, like the next, for the first stream */
 static uint32_t crc_table[8][256];
 
 static void
@@ -7635,67 +7632,14 @@ crc_make(void)
 			crc_table[bit / 8][i] = crc = crc >> 1 ^ (crc & 1 ? 0xedb88320 : 0);
 }
 
-/* RFC 1952 8, eight bytes at a time. */
-static uint32_t
-crc_add(uint32_t crc, const unsigned char *p, size_t n)
-{
-	uint32_t(*t)[256] = crc_table;
-
-	crc = ~crc;
-	for (; n >= 8; n -= 8, p += 8) {
-		crc ^= p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-		crc = t[7][crc & 255] ^ t[6][crc >> 8 & 255] ^ t[5][crc >> 16 & 255] ^
-		    t[4][crc >> 24] ^ t[3][p[4]] ^ t[2][p[5]] ^ t[1][p[6]] ^ t[0][p[7]];
-	}
-	while (n-- > 0)
-		crc = crc >> 8 ^ t[0][(crc ^ *p++) & 255];
-	return ~crc;
-}
-
-/* Adds the n low bits of v. Writes eight bytes, of which the whole ones count. */
-static void
-bits_put(struct bits *b, uint64_t v, unsigned n)
-{
-	uint64_t w;
-
-	b->held |= v << b->n;
-	b->n += n;
-	w = htole64(b->held);
-	memcpy(b->to, &w, sizeof w);
-	b->to += b->n / 8;
-	b->held >>= b->n & ~7u;
-	b->n &= 7;
-}
-
-FAST_END
-
-/* ---- codes ---- */
-
-/* Numbers the codes by length, then by symbol. They go out highest bit first, so
- * they are counted, and kept, reversed. 3.2.2. */
-static void
-code_number(struct code *c)
-{
-	unsigned code = 0, bit;
-
-	for (unsigned len = 1; len <= CODE_BITS; len++)
-		for (unsigned i = 0; i < c->n; i++) {
-			if (c->len[i] != len)
-				continue;
-			c->bits[i] = (uint16_t)code;
-			for (bit = 1u << (len - 1); code & bit; bit >>= 1)
-				code ^= bit;
-			code |= bit;
-		}
-}
-
 /* Makes a code of at most `most` bits for symbols that occur so often. A length is
- * log2(sum / count) rounded up; what room is left shortens first where rounding lost
- * most. Measured: 0.1 % longer than by Huffman's tree, in half the lines. */
+ * log2(sum / count), rounded up; what is left then shortens codes, first where
+ * rounding lost most. That costs 0.1 % more than Huffman's tree, and half the lines. */
 static void
 code_make(struct code *c, const uint32_t *count, unsigned most)
 {
-	uint32_t weight[SYMBOLS_MAX], sum = 0, least, room = 1u << most;
+	uint32_t weight[SYMBOLS], sum = 0, least, room = 1u << most;
+	unsigned code = 0, bit;
 
 	for (unsigned i = 0; i < c->n; i++)
 		sum += count[i];
@@ -7708,162 +7652,167 @@ code_make(struct code *c, const uint32_t *count, unsigned most)
 			c->len[i]++;
 		room -= weight[i] > 0 ? 1u << (most - c->len[i]) : 0;
 	}
-	for (unsigned lost = 16; lost-- > 0;) /* eighths */
+	for (unsigned eighths = 16; eighths-- > 0;)
 		for (unsigned i = 0; i < c->n; i++)
 			while (c->len[i] > 1 && 1u << (most - c->len[i]) <= room &&
-			    (weight[i] << c->len[i]) * 8 >= sum * lost)
+			    (weight[i] << c->len[i]) * 8 >= sum * eighths)
 				room -= 1u << (most - c->len[i]--);
-	code_number(c);
-}
-
-static void
-fixed_make(void)
-{
-	fixed[0].n = SYMBOLS_MAX;
-	for (unsigned i = 0; i < SYMBOLS_MAX; i++)
-		fixed[0].len[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8;
-	fixed[1].n = DISTANCES;
-	memset(fixed[1].len, 5, DISTANCES);
-	code_number(&fixed[0]);
-	code_number(&fixed[1]);
-}
-
-/* Bits of the symbols that occur. */
-static size_t
-code_cost(const struct code *c, const uint32_t *count)
-{
-	size_t bits = 0;
-
-	for (unsigned i = 0; i < c->n; i++)
-		bits += (size_t)count[i] * c->len[i];
-	return bits;
+	for (unsigned len = 1; len <= most; len++) /* 3.2.2, but the first bit lowest */
+		for (unsigned i = 0; i < c->n; i++) {
+			if (c->len[i] != len)
+				continue;
+			c->bits[i] = (uint16_t)code;
+			for (bit = 1u << (len - 1); code & bit; bit >>= 1)
+				code ^= bit;
+			code |= bit;
+		}
 }
 
 FAST
 
-/* The number among its kind of the code for v; *more: how many of its low bits follow. */
-static unsigned
-value_code(unsigned v, unsigned kind, unsigned *more)
+/* RFC 1952 8, eight bytes at a time. */
+static uint32_t
+crc_add(uint32_t crc, const unsigned char *p, size_t n)
 {
-	bool longest = kind == OF_LENGTH && v == MATCH_MAX - MATCH_BASE;
+	uint32_t(*t)[256] = crc_table, v;
 
-	*more = v >> kind && !longest ? 31 - (unsigned)__builtin_clz(v) - kind : 0;
-	return longest ? 28 : (*more << kind) + (v >> *more);
+	for (crc = ~crc; n >= 8; n -= 8, p += 8) {
+		memcpy(&v, p, sizeof v);
+		crc ^= le32toh(v);
+		crc = t[7][crc & 255] ^ t[6][crc >> 8 & 255] ^ t[5][crc >> 16 & 255] ^
+		    t[4][crc >> 24] ^ t[3][p[4]] ^ t[2][p[5]] ^ t[1][p[6]] ^ t[0][p[7]];
+	}
+	while (n-- > 0)
+		crc = crc >> 8 ^ t[0][(crc ^ *p++) & 255];
+	return ~crc;
 }
 
-/* Puts the symbol's code, and the low bits of v. */
+/* Adds the n low bits of v. Writes eight bytes, of which the whole ones count. */
 static void
-code_put(struct bits *b, const struct code *c, unsigned symbol, unsigned v, unsigned more)
+bits_put(struct bits *b, uint64_t v, unsigned n)
 {
-	bits_put(b, c->bits[symbol] | (v & ((UINT64_C(1) << more) - 1)) << c->len[symbol], c->len[symbol] + more);
+	b->held |= (v & ((UINT64_C(1) << n) - 1)) << b->n;
+	b->n += n;
+	v = htole64(b->held);
+	memcpy(b->to, &v, sizeof v);
+	b->to += b->n / 8;
+	b->held >>= b->n & ~7u;
+	b->n &= 7;
+}
+
+/* Puts the symbol's code, then the `more` low bits of v. */
+static void
+code_put(struct bits *b, const struct code *c, unsigned symbol, uint64_t v, unsigned more)
+{
+	bits_put(b, c->bits[symbol] | v << c->len[symbol], c->len[symbol] + more);
+}
+
+/* The number of the code for v, of whose low bits `more` are to follow. 3.2.5. */
+static unsigned
+value_code(unsigned v, unsigned lead, unsigned *more)
+{
+	*more = v >> lead ? 31 - (unsigned)__builtin_clz(v) - lead : 0;
+	return (*more << lead) + (v >> *more);
+}
+
+static void
+tokens_put(struct bits *to, const struct deflate *d)
+{
+	const uint16_t *t = d->token, *end = t + d->tokens;
+	unsigned more, symbol;
+	struct bits b = *to;
+
+	for (; t < end; t++)
+		if (*t < END_OF_BLOCK) {
+			code_put(&b, &d->code[0], *t, 0, 0);
+		} else {
+			symbol = LENGTHS + value_code(*t - END_OF_BLOCK, OF_LENGTH, &more);
+			code_put(&b, &d->code[0], symbol, *t - END_OF_BLOCK, more);
+			t++;
+			symbol = value_code(*t, OF_DISTANCE, &more);
+			code_put(&b, &d->code[1], symbol, *t, more);
+		}
+	code_put(&b, &d->code[0], END_OF_BLOCK, 0, 0);
+	*to = b;
 }
 
 FAST_END
 
 /* ---- blocks ---- */
 
-/* Puts the lengths of both codes: as runs, in a code of their own. 3.2.7. */
+enum { ZEROS = 18, RUN_MIN = 11, RUN_MAX = 138 }; /* 3.2.7 */
+
+/* How many lengths, from the one at len on, are told at once: zeros, or this one. */
+static unsigned
+run_at(const uint8_t *len, const uint8_t *end)
+{
+	unsigned n = 0;
+
+	while (len + n < end && n < RUN_MAX && len[n] == 0)
+		n++;
+	return n < RUN_MIN ? 1 : n;
+}
+
+/* Puts the lengths of both codes, in a code of their own. 3.2.7. */
 static void
 codes_put(struct bits *b, const struct code *codes)
 {
-	enum { REPEAT = 16, LONGEST = 138 };
-	static const uint8_t run_min[] = { 3, 3, 11 }, run_max[] = { 6, 10, LONGEST }, run_bits[] = { 2, 3, 7 };
-	static const uint8_t order[] = { 16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15 };
-	struct code c = { .n = LEN(order) };
+	static const uint8_t order[] = { 16, 17, ZEROS, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15 };
+	uint8_t len[LITERALS + DISTANCES];
+	const uint8_t *end = len + sizeof len;
 	uint32_t count[LEN(order)] = { 0 };
-	uint8_t len[LITERALS + DISTANCES], symbol[LEN(len)], more[LEN(len)];
-	unsigned n = 0, run, kind;
+	struct code c = { .n = LEN(order) };
+	unsigned run;
 
 	memcpy(len, codes[0].len, LITERALS);
 	memcpy(len + LITERALS, codes[1].len, DISTANCES);
-	for (unsigned i = 0; i < LEN(len); i += run, n++) {
-		for (run = 1; i + run < LEN(len) && run < LONGEST && len[i + run] == len[i]; run++)
-			;
-		kind = len[i] > 0 ? 0 : run < run_min[2] ? 1 : 2;
-		if (run < 3 || (kind == 0 && (i == 0 || len[i - 1] != len[i]))) {
-			run = 1;
-			symbol[n] = len[i];
-		} else {
-			run = MIN(run, (unsigned)run_max[kind]);
-			symbol[n] = (uint8_t)(REPEAT + kind);
-			more[n] = (uint8_t)(run - run_min[kind]);
-		}
-		count[symbol[n]]++;
-	}
+	for (const uint8_t *at = len; at < end; at += run)
+		count[(run = run_at(at, end)) == 1 ? *at : ZEROS]++;
 	code_make(&c, count, RUN_BITS);
 	bits_put(b, (LITERALS - LENGTHS) | (DISTANCES - 1) << 5 | (LEN(order) - 4) << 10, 14);
 	for (unsigned i = 0; i < LEN(order); i++)
 		bits_put(b, c.len[order[i]], 3);
-	for (unsigned i = 0; i < n; i++)
-		code_put(b, &c, symbol[i], more[i], symbol[i] < REPEAT ? 0 : run_bits[symbol[i] - REPEAT]);
-}
-
-FAST
-
-static void
-tokens_put(struct bits *to, const struct deflate *d, const struct code *codes)
-{
-	struct bits b = *to;
-	unsigned more, symbol;
-
-	for (const uint16_t *t = d->token, *end = t + d->tokens; t < end; t++) {
-		if (*t < END_OF_BLOCK) {
-			code_put(&b, &codes[0], *t, 0, 0);
-			continue;
-		}
-		symbol = LENGTHS + value_code(*t - END_OF_BLOCK, OF_LENGTH, &more);
-		code_put(&b, &codes[0], symbol, *t - END_OF_BLOCK, more);
-		symbol = value_code(*++t, OF_DISTANCE, &more);
-		code_put(&b, &codes[1], symbol, *t, more);
+	for (const uint8_t *at = len; at < end; at += run) {
+		run = run_at(at, end);
+		code_put(b, &c, run == 1 ? *at : ZEROS, run - RUN_MIN, run == 1 ? 0 : 7);
 	}
-	code_put(&b, &codes[0], END_OF_BLOCK, 0, 0);
-	*to = b;
 }
 
-FAST_END
-
-/* Puts n bytes as they are. Without any, it makes what was put before whole bytes. 3.2.4. */
+/* Puts n bytes as they are; without any, what makes those before whole. 3.2.4. */
 static void
 stored_put(struct bits *b, const unsigned char *p, size_t n, bool last)
 {
-	do {
-		size_t some = MIN(n, (size_t)STORED_MAX);
-		n -= some;
-		bits_put(b, (last && n == 0) | BLOCK_STORED << 1, 3);
-		bits_put(b, 0, -b->n & 7);
-		bits_put(b, some | (uint64_t)(some ^ STORED_MAX) << 16, 32);
-		memcpy(b->to, p, some);
-		b->to += some;
-		p += some;
-	} while (n > 0);
+	bits_put(b, last | BLOCK_STORED << 1, 3);
+	bits_put(b, 0, -b->n & 7);
+	bits_put(b, n | (n ^ STORED_MAX) << 16, 32);
+	memcpy(b->to, p, n);
+	b->to += n;
 }
 
-/* Puts the tokens, which are the n bytes at text, as the shortest kind of block. */
+/* Puts the tokens, which are n bytes at p, as the kind of block that suits them. */
 static void
-block_put(struct bits *b, struct deflate *d, const unsigned char *text, size_t n, bool last)
+block_put(struct bits *b, struct deflate *d, const unsigned char *p, size_t n, bool last)
 {
+	bool few = d->tokens < GZIP_FIXED; /* not worth a code of their own */
 	struct bits begin = *b;
-	size_t bits, bits_fixed;
 
 	d->count[0][END_OF_BLOCK] = 1;
+	for (unsigned i = 0; few && i < SYMBOLS; i++) { /* such counts make the fixed codes, 3.2.6 */
+		d->count[0][i] = i < 144 ? 2 : i < 256 ? 1 : i < 280 ? 4 : 2;
+		d->count[1][i] = 1;
+	}
 	code_make(&d->code[0], d->count[0], CODE_BITS);
 	code_make(&d->code[1], d->count[1], CODE_BITS);
-	bits_put(b, last | BLOCK_DYNAMIC << 1, 3);
-	codes_put(b, d->code);
-	bits = 8 * (size_t)(b->to - begin.to) + code_cost(&d->code[0], d->count[0]) + code_cost(&d->code[1], d->count[1]);
-	bits_fixed = code_cost(&fixed[0], d->count[0]) + code_cost(&fixed[1], d->count[1]);
-	if (bits < bits_fixed && bits + d->bits < 8 * n) {
-		tokens_put(b, d, d->code);
-	} else if (bits_fixed + d->bits < 8 * n + 40) {
+	bits_put(b, last | (few ? BLOCK_FIXED : BLOCK_DYNAMIC) * 2u, 3);
+	if (!few)
+		codes_put(b, d->code);
+	tokens_put(b, d);
+	if ((size_t)(b->to - begin.to) > n + 4) {
 		*b = begin;
-		bits_put(b, last | BLOCK_FIXED << 1, 3);
-		tokens_put(b, d, fixed);
-	} else {
-		*b = begin;
-		stored_put(b, text, n, last);
+		stored_put(b, p, n, last);
 	}
 	memset(d->count, 0, sizeof d->count);
-	d->tokens = d->bits = 0;
+	d->tokens = 0;
 }
 
 FAST
@@ -7879,88 +7828,57 @@ load32(const unsigned char *p)
 	return w;
 }
 
-static uint64_t
-load64(const unsigned char *p)
-{
-	uint64_t w;
-
-	memcpy(&w, p, sizeof w);
-	return le64toh(w);
-}
-
 /* How many bytes are equal at a and b, at most `most`; reads up to seven more. */
 static unsigned
 equal_bytes(const unsigned char *a, const unsigned char *b, unsigned most)
 {
-	for (unsigned n = 0; n < most; n += sizeof(uint64_t)) {
-		uint64_t differ = load64(a + n) ^ load64(b + n);
-		if (differ)
-			return MIN(most, n + (unsigned)__builtin_ctzll(differ) / 8);
+	uint64_t v, w;
+
+	for (unsigned n = 0; n < most; n += sizeof v) {
+		memcpy(&v, a + n, sizeof v);
+		memcpy(&w, b + n, sizeof w);
+		if (v != w)
+			return MIN(most, n + (unsigned)__builtin_ctzll(le64toh(v ^ w)) / 8);
 	}
 	return most;
 }
 
-/* The match at that distance; m, if it is no longer. */
-static inline struct match
-match_longer(const unsigned char *p, unsigned distance, unsigned most, struct match m)
+/* Adds the place `at` to its chain. Returns, modulo 2^16, the place before it. */
+static unsigned
+chain_add(struct deflate *d, unsigned at)
 {
-	const unsigned char *last = p + m.n - (MATCH_MIN - 1); /* 4 bytes, to be equal in a longer one */
-	unsigned n;
+	uint16_t *head = &d->head[load32(d->text + at) * 0x9e3779b1 >> d->shift], before = *head;
 
-	if (load32(last) != load32(last - distance))
-		return m;
-	n = equal_bytes(p, p - distance, most);
-	return n > m.n ? (struct match){ n, distance } : m;
-}
-
-/* Adds the place `at`. Returns the place before with this hash of seven bytes; *near: of
- * four. Both are modulo 2^16. */
-static inline unsigned
-place_add(struct deflate *d, unsigned at, unsigned *near)
-{
-	uint64_t w = load64(d->text + at), seven = (w << 8) * 0x9e3779b97f4a7c15;
-	uint16_t *four = &d->near[(uint32_t)w * 0x9e3779b1 >> d->shift];
-	uint16_t *head = &d->head[(uint32_t)(seven >> 32) >> d->shift], before = *head;
-
-	*near = *four;
 	d->before[at % LEN(d->before)] = before;
-	*head = *four = (uint16_t)at;
+	*head = (uint16_t)at;
 	return before;
 }
 
-static unsigned
-places_add(struct deflate *d, unsigned from, unsigned to)
-{
-	unsigned near;
-
-	for (; from < to; from++)
-		place_add(d, from, &near);
-	return from;
-}
-
-/* Adds the place `at`. Returns the longest match found there; m, if none is longer. */
+/* Adds `at` to its chain. Returns the longest match there; m, if none is longer. */
 static struct match
 match_find(struct deflate *d, unsigned at, unsigned end, unsigned looks, struct match m)
 {
+	unsigned most = MIN(end - at, (unsigned)MATCH_MAX), before = chain_add(d, at);
+	unsigned farthest = MIN(at, (unsigned)LEN(d->before) - 1), distance, nearer = 0, n;
 	const unsigned char *p = d->text + at;
-	unsigned most = MIN(end - at, (unsigned)MATCH_MAX), enough = MIN(most, d->effort.enough);
-	unsigned farthest = MIN(at, (unsigned)LEN(d->before) - 1), nearer = 0, near;
-	unsigned before = place_add(d, at, &near), distance = (at - near) & UINT16_MAX;
 
-	if (m.n < MATCH_MIN && distance > 0 && distance <= farthest)
-		m = match_longer(p, distance, most, m);
-	for (; looks > 0 && m.n < enough; looks--) {
+	for (; looks > 0 && m.n < most; looks--, nearer = distance) {
 		distance = (at - before) & UINT16_MAX;
 		if (distance <= nearer || distance > farthest)
-			break; /* from another text, or none */
-		m = match_longer(p, distance, most, m);
-		nearer = distance;
+			break; /* of an earlier text, or none */
 		before = d->before[before % LEN(d->before)];
+		if (load32(p + m.n - 3) != load32(p + m.n - 3 - distance))
+			continue; /* is not longer */
+		n = equal_bytes(p, p - distance, most);
+		if (n > m.n)
+			m = (struct match){ n, distance };
+		if (n >= GZIP_GOOD)
+			looks = (looks + 1) / 2;
 	}
 	return m;
 }
 
-/* The next token is a match or, without one, the literal at `at`. Returns its bytes. */
+/* Adds a match or, without one, the literal at `at`. Returns how many bytes that is. */
 static unsigned
 token_add(struct deflate *d, unsigned at, struct match m)
 {
@@ -7972,9 +7890,7 @@ token_add(struct deflate *d, unsigned at, struct match m)
 		return 1;
 	}
 	d->count[0][LENGTHS + value_code(length, OF_LENGTH, &more)]++;
-	d->bits += more;
 	d->count[1][value_code(distance, OF_DISTANCE, &more)]++;
-	d->bits += more;
 	d->token[d->tokens++] = (uint16_t)(END_OF_BLOCK + length);
 	d->token[d->tokens++] = (uint16_t)distance;
 	return m.n;
@@ -7982,28 +7898,32 @@ token_add(struct deflate *d, unsigned at, struct match m)
 
 /* Compresses the text from at to end; matches may begin before. */
 static void
-deflate_text(struct deflate *d, struct bits *b, unsigned at, unsigned end, bool last)
+deflate_text(struct deflate *d, struct bits *b, unsigned at, unsigned end, bool last,
+    struct effort e)
 {
 	static const struct match none = { MATCH_MIN - 1, 0 };
-	unsigned block = at, known, next, looks = d->effort.looks;
-	struct match m, later;
+	unsigned block = at, known = 0;
+	struct match m = none, later;
 
-	known = places_add(d, 0, at);
-	for (; at < end; at = next) {
-		if (d->tokens > LEN(d->token) - MATCH_MAX - 2) {
+	for (; known < at; known++)
+		chain_add(d, known);
+	while (at < end) {
+		later = match_find(d, known++, end, m.distance ? (e.looks + 3u) / 4 : e.looks, m);
+		if (later.n > m.n) {
+			if (m.distance > 0) /* better than m, a byte later */
+				at += token_add(d, at, none);
+			m = later;
+			if (m.n < e.enough)
+				continue;
+		}
+		for (at += token_add(d, at, m); known < at; known++)
+			chain_add(d, known);
+		m = none;
+		if (at < end && (d->tokens > LEN(d->token) - 2 * MATCH_MAX ||
+		    at - block > STORED_MAX - 2 * MATCH_MAX)) {
 			block_put(b, d, d->text + block, at - block, false);
 			block = at;
 		}
-		m = match_find(d, known++, end, looks, none);
-		while (m.distance > 0 && m.n < d->effort.enough) { /* is a later one better? */
-			later = match_find(d, known++, end, (looks + 3) / 4, m);
-			if (later.n == m.n)
-				break;
-			at += token_add(d, at, none);
-			m = later;
-		}
-		next = at + token_add(d, at, m);
-		known = places_add(d, known, next);
 	}
 	if (block < end || last)
 		block_put(b, d, d->text + block, end - block, last);
@@ -8017,66 +7937,47 @@ FAST_END
 static void
 gzip_begin(struct gzip *g, int level)
 {
-	g->effort = efforts[level - 1];
-	g->crc = g->total = 0;
-	g->begun = false;
-	g->kept = 0;
-	if (fixed[0].n == 0) {
-		packer.code[0].n = LITERALS;
-		packer.code[1].n = DISTANCES;
+	if (crc_table[0][1] == 0)
 		crc_make();
-		fixed_make();
-	}
+	g->effort = efforts[level - 1];
+	g->begun = false;
+	g->crc = g->total = 0;
+	g->kept = 0;
 }
 
-/* Keeps the end of what was compressed, for the next piece to refer to. */
-static void
-gzip_keep(struct gzip *g, struct slice in)
-{
-	size_t fresh = MIN(in.n, sizeof g->window), old = MIN(g->kept, sizeof g->window - fresh);
-
-	memmove(g->window, g->window + g->kept - old, old);
-	memcpy(g->window + old, in.p + in.n - fresh, fresh);
-	g->kept = old + fresh;
-}
-
-_Static_assert(RELAY_BYTES / 1024 + GZIP_SPARE <= HEAD_ADDED_MAX, "room of a large block");
-
-/* Compresses a piece of at most RELAY_BYTES, so that all of it can be read from what
- * is out then; the last one may be empty. Returns how many bytes are at out, where
- * n + n / 1024 + GZIP_SPARE may be written. */
+/* Compresses a piece of at most RELAY_BYTES, of which all can be read from what is
+ * out then; the last one may be empty. Returns how many bytes are at out. */
 static size_t
 gzip_add(struct gzip *g, struct slice in, bool last, char *out)
 {
 	static const char head[10] = "\x1f\x8b\x08\0\0\0\0\0\0\xff"; /* RFC 1952 2.3: no name, no time */
 	struct bits b = { .to = (unsigned char *)out };
-	size_t past = MIN(g->kept, GZIP_RECALL * in.n);
+	unsigned past = (unsigned)MIN(g->kept, GZIP_RECALL + 2 * in.n), end = past + (unsigned)in.n;
 	struct deflate *d = &packer;
 
-	if (!g->begun) {
-		memcpy(b.to, head, sizeof head);
-		b.to += sizeof head;
-	}
+	memcpy(b.to, head, sizeof head);
+	b.to += g->begun ? 0 : sizeof head;
 	g->begun = true;
 	memcpy(d->text, g->window + g->kept - past, past);
 	if (in.n > 0)
 		memcpy(d->text + past, in.p, in.n);
-	d->effort = g->effort;
-	d->shift = 32 - GZIP_HASH_BITS;
-	while (d->shift < 24 && past + in.n < 1u << (31 - d->shift))
-		d->shift++; /* little text: few chains to clear */
+	d->code[0].n = SYMBOLS;
+	d->code[1].n = 32;
+	for (d->shift = 32 - GZIP_HASH_BITS; d->shift < 24 && end >> (31 - d->shift) == 0; d->shift++)
+		; /* fewer chains for little text */
 	memset(d->head, 0, sizeof d->head[0] << (32 - d->shift));
-	memset(d->near, 0, sizeof d->near[0] << (32 - d->shift));
-	deflate_text(d, &b, (unsigned)past, (unsigned)(past + in.n), last);
+	if (end > past || last)
+		deflate_text(d, &b, past, end, last, g->effort);
 	g->crc = crc_add(g->crc, d->text + past, in.n);
 	g->total += (uint32_t)in.n;
+	g->kept = MIN(end, sizeof g->window);
+	memcpy(g->window, d->text + end - g->kept, g->kept);
 	if (last) {
 		bits_put(&b, 0, -b.n & 7);
 		bits_put(&b, g->crc, 32);
 		bits_put(&b, g->total, 32);
 	} else if (in.n > 0) {
 		stored_put(&b, d->text, 0, false);
-		gzip_keep(g, in);
 	}
 	return (size_t)(b.to - (unsigned char *)out);
 }
@@ -15388,7 +15289,7 @@ print_upstream(FILE *to, const struct upstream *up)
 static const char *
 print_choice(struct arena *a, enum section_id id, const char *key, int i)
 {
-	struct slice rest = slice_of(key_find(id, slice_of(key))->words), word;
+	struct slice rest = slice_of(key_find(id, slice_of(key))->words), word = S("");
 
 	while (slice_cut(&rest, ' ', &word) && i > 0)
 		i--;

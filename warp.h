@@ -857,52 +857,50 @@ struct fcgi_reader {
 
 /* ==== deflate ============================================================= */
 
-enum { LITERALS = 286, SYMBOLS_MAX = 288, DISTANCES = 30 }; /* RFC 1951 3.2.5 */
+enum { LITERALS = 286, DISTANCES = 30 }; /* RFC 1951 3.2.5, literals with lengths */
+enum { SYMBOLS = 288 };                  /* 3.2.6 */
 
-/* For each of n symbols its bits, the first one lowest, and how many. */
+/* The bits for each of n symbols, the first one lowest, and how many they are. */
 struct code {
-	uint16_t bits[SYMBOLS_MAX];
-	uint8_t len[SYMBOLS_MAX];
+	uint16_t bits[SYMBOLS];
+	uint8_t len[SYMBOLS];
 	uint16_t n;
 };
 
-/* Bits on their way to memory; between two codes fewer than eight wait. */
+/* Bits on their way to memory: fewer than eight, between two codes. */
 struct bits {
 	unsigned char *to;
 	uint64_t held;
 	unsigned n;
 };
 
-/* The n bytes here are those at this distance before; distance 0: no match. */
+/* n bytes are as those `distance` before; distance 0: no match. */
 struct match {
 	unsigned n, distance;
 };
 
-/* How hard to look for matches: places in a chain, and the length that is enough. */
+/* How hard to look for a match: at how many places, and how long is enough. */
 struct effort {
 	uint16_t looks, enough;
 };
 
-/* Of a piece at hand: its text behind what is kept of the text before; the last place
- * for each hash of four bytes, and chains of places with equal hashes of seven, of which
- * the last is in head, the others each in the entry of the place after them, all modulo
- * 2^16; and the block so far. Of a token for a match the distance is the next entry. */
+/* A piece at hand, behind the end of the text before it. Places with the same hash
+ * are a chain: the last one is in head, the one before each in `before`, all modulo
+ * 2^16. A token is a literal, or END_OF_BLOCK and more; a distance is next then. */
 struct deflate {
 	unsigned char text[GZIP_WINDOW + RELAY_BYTES + 8];
-	uint16_t near[1 << GZIP_HASH_BITS], head[1 << GZIP_HASH_BITS], before[32768];
+	uint16_t head[1 << GZIP_HASH_BITS], before[32768], token[GZIP_TOKENS];
 	unsigned shift; /* of a hash */
-	struct effort effort;
-	uint16_t token[GZIP_TOKENS];
-	size_t tokens, bits; /* bits: behind the codes */
-	uint32_t count[2][SYMBOLS_MAX];
+	size_t tokens;
+	uint32_t count[2][SYMBOLS];
 	struct code code[2]; /* of literals and lengths, of distances */
 };
 
-/* A stream of gzip, with the end of what went into it. */
+/* A stream, with the end of what went in. */
 struct gzip {
 	struct effort effort;
-	uint32_t crc, total; /* total: bytes, modulo 2^32 */
 	bool begun;
+	uint32_t crc, total; /* total: modulo 2^32 */
 	size_t kept;
 	char window[GZIP_WINDOW];
 };
