@@ -10891,6 +10891,14 @@ kind_error(struct reader *r, const struct key *k, const struct toml *v)
 
 /* ---- texts ---- */
 
+/* Whether s is a URL without a user, a password or parameters: no secret. */
+static bool
+url_is_open(struct slice s)
+{
+	return (memmem(s.p, s.n, "://", 3) || slice_starts(s, S("unix:/"))) && !memchr(s.p, '@', s.n) &&
+	    !memchr(s.p, '?', s.n);
+}
+
 /* The text of v, NUL behind it, into a struct slice. env:NAME and file:/path are
  * replaced by what is there. */
 static bool
@@ -10923,7 +10931,7 @@ text_get(struct reader *r, const struct key *k, const struct toml *v, void *to)
 			value_warn(r, v, "%s is readable by others; chmod 640", path);
 		out->n -= out->n > 0 && out->p[out->n - 1] == '\n';
 		out->n -= out->n > 0 && out->p[out->n - 1] == '\r';
-	} else if (secret && !r->secret && !r->env &&
+	} else if (secret && !r->secret && !r->env && !url_is_open(v->text) &&
 	    (k->kind == K_SECRET || !slice_starts(v->text, S("$")))) /* not a hash */
 		r->secret = v;
 	*out = arena_dup(r->a, *out); /* with a NUL behind it */
@@ -27771,16 +27779,30 @@ key_path(struct slice key)
 	return path.n;
 }
 
+/* The name in Redis of the entry with these texts; see store_texts. */
+static struct slice
+redis_name(struct slice texts)
+{
+	static char name[REDIS_KEY_MAX + 1];
+	struct text as = { name, 0, sizeof name, false };
+	struct slice rest = texts, key;
+
+	slice_cut(&rest, '\n', &key);
+	redis_key(&as, texts, key_path(key));
+	return text_slice(&as);
+}
+
 /* Copies w's entry to Redis, if it is whole. */
 static void
 redis_keep(const struct store_ref *w)
 {
-	static char texts[STORE_KEY_MAX + 1], name[REDIS_KEY_MAX + 1];
+	static char texts[STORE_KEY_MAX + 1];
 	static struct text head;
-	struct text key = { texts, 0, sizeof texts, false }, as = { name, 0, sizeof name, false }, *to;
+	struct text key = { texts, 0, sizeof texts, false }, *to;
 	struct store_ref r = { .entry = w->entry };
 	struct iovec v[CACHE_PIECES];
 	struct stored s = { 0 };
+	struct slice as;
 	struct policy p;
 	size_t from;
 	int n;
@@ -27794,11 +27816,11 @@ redis_keep(const struct store_ref *w)
 	store_texts(w, &key);
 	if (key.full || !store_look(&r, &p, &head) || r.gone || r.state != STORE_WHOLE || head.full)
 		return;
-	redis_key(&as, text_slice(&key), key_path(text_slice(&key)));
 	s = (struct stored){ .stored_s = p.came_s, .facts = { p.age_s, p.fresh_s, p.while_s, p.error_s,
 		p.shared, p.validates, p.flags }, .head = text_slice(&head),
 		.body = { NULL, store_length(&r) } };
-	to = redis_set(text_slice(&as), STORED_BYTES + s.head.n + s.body.n,
+	as = redis_name(text_slice(&key));
+	to = redis_set(as, STORED_BYTES + s.head.n + s.body.n,
 	    p.flags & ENTRY_NAMES ? DAY_S : policy_left(&p));
 	if (!to)
 		return;
@@ -27809,7 +27831,7 @@ redis_keep(const struct store_ref *w)
 			text_add(to, (struct slice){ v[i].iov_base, v[i].iov_len });
 			store_skip(&r, v[i].iov_len);
 		}
-	stored_end(to, from, text_slice(&as));
+	stored_end(to, from, as);
 	redis_set_end(!to->full);
 }
 
@@ -27824,18 +27846,17 @@ redis_is_meant(struct slice key, struct slice text)
 
 /* The name of k in Redis. */
 static struct slice
-redis_name(const struct store_key *k)
+redis_name_of(const struct store_key *k)
 {
-	static char texts[STORE_KEY_MAX + 1], name[REDIS_KEY_MAX + 1];
-	struct text key = { texts, 0, sizeof texts, false }, as = { name, 0, sizeof name, false };
+	static char texts[STORE_KEY_MAX + 1];
+	struct text key = { texts, 0, sizeof texts, false };
 
 	text_add(&key, k->key);
 	if (k->vary.n > 0) {
 		text_char(&key, '\n');
 		text_add(&key, k->vary);
 	}
-	redis_key(&as, text_slice(&key), key_path(k->key));
-	return text_slice(&as);
+	return redis_name(text_slice(&key));
 }
 
 /* What Redis had goes into h->w, as if it had been fetched. */
@@ -27846,7 +27867,7 @@ hit_take(struct hit *h, struct slice value)
 	struct stored s;
 	struct policy p;
 
-	if (!value.p || !h->w.writing || !stored_read(&s, value, redis_name(&k)))
+	if (!value.p || !h->w.writing || !stored_read(&s, value, redis_name_of(&k)))
 		return;
 	p = (struct policy){ .came_s = s.stored_s, .age_s = s.facts[0], .fresh_s = s.facts[1],
 		.while_s = s.facts[2], .error_s = s.facts[3], .shared = s.facts[4],
@@ -28993,7 +29014,7 @@ redis_ask_for(struct hit *h, const struct store_key *k)
 	memcpy(both + k->key.n, k->vary.p, k->vary.n);
 	h->asked_key = (struct slice){ both, k->key.n };
 	h->asked_vary = k->vary.n;
-	h->asking = redis_get(redis_name(k), redis_told, h);
+	h->asking = redis_get(redis_name_of(k), redis_told, h);
 	if (h->asking)
 		exchange_enter(h->x, X_STORED);
 	return h->asking;

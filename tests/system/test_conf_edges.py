@@ -240,6 +240,17 @@ def test_check_does_not_show_secrets(check, tmp_path, case):
     assert SECRET not in out, out
 
 
+@pytest.mark.parametrize("url, secret", [("redis://127.0.0.1:6379/1", False), ("unix:/run/redis.sock", False),
+                                         ("redis://:pw@127.0.0.1", True), ("redis://ann:pw@127.0.0.1", True)])
+def test_url_without_a_password_is_no_secret(check, url, secret):
+    old = os.umask(0o022)
+    try:
+        p = check('[cache]\nsize_bytes = 1000000\nredis_url = "%s"\n' % url + R + OK)
+    finally:
+        os.umask(old)
+    assert p.returncode == 0 and ("readable by others" in p.stderr) == secret, p.stderr
+
+
 def test_check_shows_names_in_one_line(check):
     p = check(HEAD + R + OK + '[processes."a\\nerror: b"]\ncommand = "true"\n')
     assert p.returncode == 1 and "\nerror: b" not in p.stderr, p.stderr
