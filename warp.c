@@ -11367,6 +11367,9 @@ type_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	struct pair *out = to;
 
 	out->name = v->key.n > 1 && v->key.p[0] == '.' ? slice_from(v->key, 1) : v->key;
+	if (out->name.n == 0 || memchr(out->name.p, '.', out->name.n) || memchr(out->name.p, '/', out->name.n))
+		value_warn(r, v, "%.*s is what follows no name's last dot: this never matches", (int)out->name.n,
+		    out->name.p);
 	return text_get(r, k, v, &out->value) && ((memchr(out->value.p, '/', out->value.n) &&
 	    is_field_value(out->value)) || value_error(r, k->name, v,
 	    "expected a type such as text/plain, got %s", value_text(r->a, v)));
@@ -13016,6 +13019,16 @@ route_redirect(struct reader *r, struct route *out, const struct toml *v)
 	}
 }
 
+/* dir, which v names, should be there; what is in a chroot is not looked at. */
+static void
+dir_check(struct reader *r, const struct toml *v, const char *dir)
+{
+	struct stat st;
+
+	if (v && dir && !r->conf->server.chroot && (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode)))
+		value_warn(r, v, "there is no directory %s now", dir);
+}
+
 /* What belongs to static_dir, and only there. */
 static void
 route_files(struct reader *r, const struct route *out)
@@ -13023,7 +13036,6 @@ route_files(struct reader *r, const struct route *out)
 	static const char *const keys[] = { "index", "fallback", "listing", "dot_files",
 		"cache_control" };
 	const struct toml *v;
-	struct stat st;
 
 	for (size_t i = 0; i < LEN(keys); i++)
 		if (out->action != ACT_FILES && (v = toml_get(r->table, keys[i])) && !value_is_off(v))
@@ -13034,10 +13046,9 @@ route_files(struct reader *r, const struct route *out)
 		key_error(r, "fallback", "expected a file of static_dir");
 	if (!is_field_value(out->files.cache_control))
 		key_error(r, "cache_control", "a header field cannot hold control characters");
-	v = toml_get(r->table, "static_dir");
-	if (out->files.dir && !r->conf->server.chroot && (stat(out->files.dir, &st) < 0 ||
-	    !S_ISDIR(st.st_mode)))
-		value_warn(r, v, "there is no directory %s now", out->files.dir);
+	if (out->cache && toml_get(r->table, "cache"))
+		key_warn(r, "cache", "files of static_dir are not cached: the kernel does that");
+	dir_check(r, toml_get(r->table, "static_dir"), out->files.dir);
 }
 
 static void
@@ -14855,6 +14866,13 @@ conf_new(void)
 	return c;
 }
 
+/* Whether a type can be like s, in which one star stands for anything. */
+static bool
+type_can_match(const char *s)
+{
+	return !strpbrk(s, "; \t") && strchr(s, '*') == strrchr(s, '*') && strpbrk(s, "/*");
+}
+
 static void
 middleware_read(struct reader *r)
 {
@@ -14865,6 +14883,11 @@ middleware_read(struct reader *r)
 	if (m->x_sendfile && !m->sendfile.dir)
 		diag_add(&r->conf->diags, DIAG_WARNING, v ? v->line : 0, v ? v->col : 0,
 		    "x_sendfile_enabled without x_sendfile_root: nothing is sent");
+	dir_check(r, toml_get(toml_get(r->conf->tree, "middleware"), "x_sendfile_root"), m->sendfile.dir);
+	v = toml_get(toml_get(r->conf->tree, "middleware"), "gzip_types");
+	for (int i = 0; v && i < m->gzip_types.n; i++)
+		if (!type_can_match(m->gzip_types.v[i].p))
+			value_warn(r, v, "no type is like %s: this never matches", m->gzip_types.v[i].p);
 }
 
 /* What a cache needs, and keys that do nothing without one. */
