@@ -26157,7 +26157,7 @@ answer_head(struct head *h, const struct answer *a)
 /* ==== maintenance ============================================================
  * Owns    what the upstreams' maintenance files said last, and the directories
  *         they are in.
- * Offers  maintenance_open, maintenance_answer.
+ * Offers  maintenance_open, maintenance_answer, file_type.
  * Calls   base, arena, clock, log, usage, heads. While the file is there it is
  *         the answer. Requests look for it, at most every MAINTENANCE_MS. */
 
@@ -26258,20 +26258,31 @@ notice_look(struct notice *no, const char *path)
 		close(fd);
 }
 
-/* By the file name's end. */
+/* The type of a file by the end of its name; `unknown`, if that says nothing. Text is UTF-8,
+ * unless [mime] says otherwise. Good until the next call. */
 static struct slice
-notice_type(const char *path)
+file_type(struct slice path, struct slice unknown)
 {
-	const struct pair types[] = {
-		{ S(".html"), S("text/html; charset=utf-8") },
-		{ S(".json"), S("application/json") },
-	};
-	struct slice s = slice_of(path);
+	static char full[128];
+	struct slice rest = S(MIME_TYPES), row, kind, word, type = { NULL, 0 };
+	const char *dot = memrchr(path.p, '.', path.n);
+	struct slice end = dot && !memchr(dot, '/', path.n - (size_t)(dot - path.p))
+	    ? slice_from(path, (size_t)(dot + 1 - path.p)) : S("");
 
-	for (size_t i = 0; i < LEN(types); i++)
-		if (s.n > types[i].name.n && slice_eq(slice_from(s, s.n - types[i].name.n), types[i].name))
-			return types[i].value;
-	return S("text/plain; charset=utf-8");
+	for (int i = 0; i < conf->types.n && !type.p; i++)
+		if (slice_ieq(conf->types.v[i].name, end))
+			type = conf->types.v[i].value;
+	while (end.n > 0 && !type.p && slice_cut(&rest, '|', &row)) {
+		slice_cut(&row, ';', &kind);
+		while (slice_cut(&row, ' ', &word))
+			if (slice_ieq(word, end))
+				type = kind;
+	}
+	type = type.p ? type : unknown;
+	if (!slice_starts(type, S("text/")) || memchr(type.p, ';', type.n) ||
+	    (size_t)snprintf(full, sizeof full, "%.*s; charset=utf-8", (int)type.n, type.p) >= sizeof full)
+		return type;
+	return slice_of(full);
 }
 
 /* Whether up is under maintenance: then *a is the answer. Its body is a copy: the
@@ -26290,7 +26301,8 @@ maintenance_answer(const struct upstream *up, struct answer *a)
 	copy = xcalloc(1, no->n + 1);
 	if (no->n > 0)
 		memcpy(copy, no->body, no->n);
-	*a = (struct answer){ .status = 503, .content_type = notice_type(up->maintenance),
+	*a = (struct answer){ .status = 503, .content_type = file_type(slice_of(up->maintenance),
+		S("text/plain")),
 		.body = { copy, no->n }, .owned = copy,
 		.extra = S("Retry-After: " MAINTENANCE_RETRY "\r\n") };
 	return true;
@@ -26453,27 +26465,6 @@ beneath_open(struct root *r, const char *path)
 
 /* ---- what is at a path ---- */
 
-/* The type of a file, by the end of its name. */
-static struct slice
-file_type(struct slice path)
-{
-	struct slice rest = S(MIME_TYPES), row, type, word;
-	const char *dot = memrchr(path.p, '.', path.n);
-	struct slice end = dot && !memchr(dot, '/', path.n - (size_t)(dot - path.p))
-	    ? slice_from(path, (size_t)(dot + 1 - path.p)) : S("");
-
-	for (int i = 0; i < conf->types.n; i++)
-		if (slice_ieq(conf->types.v[i].name, end))
-			return conf->types.v[i].value;
-	while (end.n > 0 && slice_cut(&rest, '|', &row)) {
-		slice_cut(&row, ';', &type);
-		while (slice_cut(&row, ' ', &word))
-			if (slice_ieq(word, end))
-				return type;
-	}
-	return S("application/octet-stream");
-}
-
 /* Reads all of a small file. 0, or why it cannot: EAGAIN if it changes meanwhile. */
 static int
 file_load(struct file *f, int fd)
@@ -26498,20 +26489,14 @@ file_beside(const struct file *f, const char *end)
 	    fstatat(roots[f->root].fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-/* Adds a line, whose value is in two pieces. */
 static void
-file_say(struct file *f, struct text *t, enum said i, struct slice name, struct slice value,
-    struct slice more)
+file_say(struct file *f, struct text *t, enum said i, struct slice name, struct slice value)
 {
 	const char *start = t->p + t->n;
 
-	text_add(t, name);
-	text_add(t, S(": "));
-	text_add(t, value);
-	text_add(t, more);
-	text_add(t, S("\r\n"));
-	f->said[i] = (struct field){ .name = { start, name.n }, .value = { start + name.n + 2,
-		value.n + more.n }, .start = start, .end = t->p + t->n, .id = (uint8_t)field_id_of(name) };
+	line_write(t, name, value);
+	f->said[i] = (struct field){ .name = { start, name.n }, .value = { start + name.n + 2, value.n },
+		.start = start, .end = t->p + t->n, .id = (uint8_t)field_id_of(name) };
 }
 
 /* Writes what is said of f, once for all answers. */
@@ -26519,9 +26504,9 @@ static void
 file_describe(struct file *f)
 {
 	char date[DATE_LEN + 1], buf[48];
-	struct slice type = file_type(slice_of(f->path)), cache = roots[f->root].conf->cache_control;
+	struct slice type = file_type(slice_of(f->path), S("application/octet-stream"));
+	struct slice cache = roots[f->root].conf->cache_control;
 	struct text v = { buf, 0, sizeof buf, false }, t = { NULL, 0, FILE_LINES + type.n + cache.n, false };
-	bool utf8 = slice_starts(type, S("text/")) && !memchr(type.p, ';', type.n);
 
 	t.p = f->lines = xcalloc(1, t.cap);
 	text_char(&v, '"');
@@ -26529,15 +26514,16 @@ file_describe(struct file *f)
 	    : (uint64_t)f->st.st_mtim.tv_sec << 30 ^ (uint64_t)f->st.st_mtim.tv_nsec, 16);
 	text_char(&v, '-');
 	text_hex(&v, (uint64_t)f->st.st_size, 1);
-	file_say(f, &t, SAID_TAG, S("ETag"), text_slice(&v), S("\""));
+	text_char(&v, '"');
+	file_say(f, &t, SAID_TAG, S("ETag"), text_slice(&v));
 	v.n = 0;
 	text_uint(&v, (uint64_t)f->st.st_size);
-	file_say(f, &t, SAID_MODIFIED, S("Last-Modified"), date_write(date, MIN(f->st.st_mtim.tv_sec, now_s)), S(""));
+	file_say(f, &t, SAID_MODIFIED, S("Last-Modified"), date_write(date, MIN(f->st.st_mtim.tv_sec, now_s)));
 	if (cache.n > 0)
-		file_say(f, &t, SAID_CACHE, S("Cache-Control"), cache, S(""));
-	file_say(f, &t, SAID_TYPE, S("Content-Type"), type, utf8 ? S("; charset=utf-8") : S(""));
-	file_say(f, &t, SAID_RANGES, S("Accept-Ranges"), S("bytes"), S(""));
-	file_say(f, &t, SAID_LENGTH, S("Content-Length"), text_slice(&v), S(""));
+		file_say(f, &t, SAID_CACHE, S("Cache-Control"), cache);
+	file_say(f, &t, SAID_TYPE, S("Content-Type"), type);
+	file_say(f, &t, SAID_RANGES, S("Accept-Ranges"), S("bytes"));
+	file_say(f, &t, SAID_LENGTH, S("Content-Length"), text_slice(&v));
 }
 
 /* Fills f, fresh, with what is at its path: fd, which f owns from then on. */
