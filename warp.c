@@ -26333,7 +26333,9 @@ files_open(const struct conf *cf)
 		struct root *r = &roots[i];
 		r->conf = i < cf->table.n ? &cf->table.routes[i].files : &cf->middleware.sendfile;
 		r->fd = r->conf->dir ? outside_open(r->conf->dir, cf->server.chroot != NULL) : -1;
-		if (r->conf->dir && r->fd < 0)
+		if (r->conf->dir && r->fd < 0 && errno == ENOSYS)
+			log_warn("files of %s: not served from server.chroot, which needs Linux 5.2", r->conf->dir);
+		else if (r->conf->dir && r->fd < 0)
 			log_errno("files of %s", r->conf->dir);
 	}
 }
@@ -26697,18 +26699,41 @@ entry_order(const void *a, const void *b)
 	return (*p)->dir != (*q)->dir ? (*q)->dir - (*p)->dir : strcmp((*p)->name, (*q)->name);
 }
 
-/* What the next LISTING_MAX names of d have that is served: how many. */
-static size_t
-entries_read(struct arena *a, DIR *d, bool dot_files, struct entry **list)
+/* Whether name, in the directory d, which is at path below r, is served; *st says what it
+ * is. Of a link that leads out of r nothing is said. */
+static bool
+entry_stat(struct root *r, struct slice path, DIR *d, const char *name, struct stat *st)
 {
+	char full[PATH_MAX];
+	bool found;
+	int fd;
+
+	if (fstatat(dirfd(d), name, st, AT_SYMLINK_NOFOLLOW) < 0)
+		return false;
+	if (S_ISLNK(st->st_mode)) {
+		if ((size_t)snprintf(full, sizeof full, "%.*s%s", (int)path.n, path.p, name) >= sizeof full ||
+		    (fd = beneath_open(r, full)) < 0)
+			return false;
+		found = fstat(fd, st) == 0;
+		close(fd);
+		if (!found)
+			return false;
+	}
+	return S_ISDIR(st->st_mode) || S_ISREG(st->st_mode);
+}
+
+/* What the next LISTING_MAX names of d, at path below r, have that is served: how many. */
+static size_t
+entries_read(struct arena *a, struct root *r, struct slice path, DIR *d, struct entry **list)
+{
+	bool dot_files = r->conf->dot_files;
 	const struct dirent *e;
 	struct stat st;
 	size_t n = 0;
 
 	for (size_t looks = 0; looks < LISTING_MAX && (e = readdir(d)); looks++) {
 		if ((e->d_name[0] == '.' && (!dot_files || is_dots(slice_of(e->d_name)))) ||
-		    fstatat(dirfd(d), e->d_name, &st, 0) < 0 ||
-		    (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode)))
+		    !entry_stat(r, path, d, e->d_name, &st))
 			continue;
 		list[n] = arena_alloc(a, sizeof **list);
 		*list[n++] = (struct entry){ arena_dup(a, slice_of(e->d_name)).p, S_ISDIR(st.st_mode),
@@ -26769,7 +26794,7 @@ file_list(unsigned root, struct slice path, struct slice shown, struct slice *pa
 		return false;
 	}
 	list = arena_alloc(&a, LISTING_MAX * sizeof(struct entry *));
-	n = entries_read(&a, d, roots[root].conf->dot_files, list);
+	n = entries_read(&a, &roots[root], path, d, list);
 	more = readdir(d) != NULL;
 	closedir(d);
 	bytes = 4 * ENTRY_TEXT + 2 * NAME_TEXT * shown.n;
