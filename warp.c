@@ -28679,19 +28679,25 @@ exchange_unranged(struct exchange *x, uint64_t size)
 	return exchange_error(x, 416, "", text_slice(&t));
 }
 
-/* Sends what the request h wants of c, with that status if it is not 200. The fields in
- * res go along; c->f is given back. STEP_AGAIN: the answer has begun. */
+/* What the request h wants of c, where the answer's status would be that. */
+static int
+content_status(struct exchange *x, const struct head *h, struct content *c, int status)
+{
+	if (status == 200 || status == 206) /* an application's 206 is of no part of the file */
+		status = x->method == M_GET || x->method == M_HEAD ? conditions_check(h, c->etag,
+		    c->modified_s) : 200; /* of other methods it has acted on them */
+	return status != 206 ? status : ranges_parse(&c->ranges, head_field(h, F_RANGE)->value,
+	    (uint64_t)c->f->st.st_size);
+}
+
+/* Sends c, or what of it the status says, which content_status gave. The fields in res go
+ * along; c->f is given back. STEP_AGAIN: the answer has begun. */
 static enum step
-exchange_content(struct exchange *x, const struct head *h, struct content *c, int status)
+exchange_content(struct exchange *x, struct content *c, int status)
 {
 	uint64_t size = (uint64_t)c->f->st.st_size, n = size;
 	bool parts;
 
-	if (status == 200 || status == 206) /* an application's 206 is of no part of the file */
-		status = x->method == M_GET || x->method == M_HEAD ? conditions_check(h, c->etag,
-		    c->modified_s) : 200; /* of other methods it has acted on them */
-	if (status == 206)
-		status = ranges_parse(&c->ranges, head_field(h, F_RANGE)->value, size);
 	if (status == 412 || status == 416) {
 		file_give(c->f);
 		return status == 416 ? exchange_unranged(x, size) : exchange_error(x, 412, "", S(""));
@@ -28759,7 +28765,7 @@ exchange_file(struct exchange *x, const struct head *h, struct file *f)
 	head_clear(&res);
 	if (conf->server.server_tokens)
 		head_add(&res, S("Server"), S("warp/" VERSION));
-	s = exchange_content(x, h, &c, 200);
+	s = exchange_content(x, &c, content_status(x, h, &c, 200));
 	if (other)
 		file_give(f); /* its type was said */
 	return s;
@@ -29862,6 +29868,18 @@ upstream_drained(struct flow *rest)
 	return rest->body.done;
 }
 
+/* The upstream's answer, whose head has n bytes, is not looked at any more: its connection
+ * is given back. sent: it has all of the request; rest: the answer's body. */
+static void
+sendfile_settle(struct exchange *x, size_t n, bool sent, struct flow *rest)
+{
+	upstream_answered(x);
+	buf_eat(&x->u->s.src.in, n);
+	x->reusable = x->reusable && sent && upstream_drained(rest);
+	flow_end(rest);
+	exchange_release(x);
+}
+
 /* Answers with the file that the upstream names in its answer: a head of n bytes, res,
  * whose other fields stay. The upstream's connection is given back. */
 static enum step
@@ -29875,7 +29893,7 @@ exchange_sendfile(struct exchange *x, size_t n)
 	struct content c = { .f = f };
 	struct slice said = head_field(&res, res.count[F_X_SENDFILE] ? F_X_SENDFILE
 	    : F_X_ACCEL_REDIRECT)->value;
-	int err = f ? f->err : ENOENT;
+	int err = f ? f->err : ENOENT, status;
 
 	if (err) {
 		warn_calmly(&x->inst->up->calm, "upstream %s wants %.*s sent, which cannot be: %s; see "
@@ -29891,15 +29909,15 @@ exchange_sendfile(struct exchange *x, size_t n)
 	    : f->said[SAID_TAG].value;
 	c.modified_s = res.count[F_LAST_MODIFIED] ? head_date(&res, F_LAST_MODIFIED)
 	    : f->st.st_mtim.tv_sec;
-	if (exchange_content(x, exchange_request(x), &c, res.status) == STEP_DONE)
+	status = content_status(x, exchange_request(x), &c, res.status);
+	if (status == 412 || status == 416) { /* of res nothing is needed */
+		x->status = status;
+		sendfile_settle(x, n, sent, &rest);
+		return exchange_content(x, &c, status);
+	}
+	if (exchange_content(x, &c, status) == STEP_DONE)
 		return STEP_DONE;
-	if (!x->u)
-		return STEP_AGAIN; /* 412 or 416 */
-	upstream_answered(x);
-	buf_eat(&x->u->s.src.in, n);
-	x->reusable = x->reusable && sent && upstream_drained(&rest);
-	flow_end(&rest);
-	exchange_release(x);
+	sendfile_settle(x, n, sent, &rest);
 	return STEP_AGAIN;
 }
 

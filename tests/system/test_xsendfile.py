@@ -338,6 +338,18 @@ def test_one_connection_for_many(site):
                 assert c.response().body == TEXT
 
 
+@pytest.mark.parametrize("field, status", [('If-Match: "other"', 412), ("Range: bytes=99999999-", 416)])
+def test_connection_stays_without_the_file(warp, app, tree, field, status):
+    """What the client's conditions refuse costs no connection to the application."""
+    w = warp(sending(tree, app={"on": [dict(app.conf, max_connections=1)], "keepalive": 1}))
+    target = app.says(reply(b"ignored", "X-Sendfile: a.txt"))
+    before = len(app.conns)
+    for _ in range(5):
+        assert w.ask(target, field).status == status
+    assert w.ask(target).body == TEXT
+    assert len(app.conns) == before + 1
+
+
 def test_early_answer(warp, backend, tree):
     """The file of an application that has not read the whole request."""
     w = warp(sending(tree, app=backend([HEAD, reply(b"", "X-Sendfile: a.txt"), BODY])))
