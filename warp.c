@@ -30887,45 +30887,63 @@ file_of_directory(unsigned root, const struct files_conf *fc, struct text *path)
 	return file_find(root, text_slice(path));
 }
 
+/* What the request h for path, which is normal, finds: 200 with the file, the caller's to
+ * give back, or without one: the names in the directory *t; 308: a slash is missing; or why
+ * nothing is, with *err. */
+static int
+gate_find(const struct exchange *x, const struct head *h, struct slice path, struct text *t,
+    struct file **f, int *err)
+{
+	const struct files_conf *fc = &x->route->files;
+	unsigned root = (unsigned)(x->route - conf->table.routes);
+	bool bare = path.p[path.n - 1] != '/' && x->route->path_kind == PATH_PREFIX &&
+	    x->route->strip_prefix && !x->route->has_rewrite, slash;
+
+	*f = NULL;
+	*err = ENOENT;
+	if (h->method != M_GET && h->method != M_HEAD)
+		return 405;
+	if (route_file(t, x, path) && (fc->dot_files || !file_is_hidden(text_slice(t)))) {
+		if (t->n == 0 && bare)
+			return 308; /* links of its index are relative to it */
+		slash = t->n == 0 || t->p[t->n - 1] == '/';
+		*f = slash ? file_of_directory(root, fc, t) : file_find(root, text_slice(t));
+		if ((*err = (*f)->err) == 0)
+			return 200;
+		file_give(*f);
+		*f = NULL;
+		if (*err == EISDIR && (!slash || fc->listing))
+			return slash ? 200 : 308;
+	}
+	if ((file_status(*err) == 404 || *err == EISDIR) && fc->fallback.n > 0) {
+		*f = file_find(root, slice_from(fc->fallback, fc->fallback.p[0] == '/'));
+		if ((*err = (*f)->err) == 0)
+			return 200;
+		file_give(*f);
+	}
+	return file_status(*err);
+}
+
 /* Answers with the file at path, which is normal. */
 static enum step
 gate_files(struct exchange *x, const struct head *h, struct slice path)
 {
 	static char buf[PATH_MAX];
 	struct text t = { buf, 0, sizeof buf, false };
-	const struct files_conf *fc = &x->route->files;
-	unsigned root = (unsigned)(x->route - conf->table.routes);
-	bool bare = path.p[path.n - 1] != '/' && x->route->path_kind == PATH_PREFIX &&
-	    x->route->strip_prefix && !x->route->has_rewrite;
-	struct file *f = NULL;
-	int err = ENOENT;
+	struct file *f;
+	int err, status = gate_find(x, h, path, &t, &f, &err);
 
-	if (h->method != M_GET && h->method != M_HEAD)
-		return exchange_error(x, 405, "files can be read, not changed", S("Allow: GET, HEAD\r\n"));
-	if (route_file(&t, x, path) && (fc->dot_files || !file_is_hidden(text_slice(&t)))) {
-		if (t.n == 0 && bare)
-			return gate_slash(x, h); /* links of its index are relative to it */
-		f = t.n == 0 || t.p[t.n - 1] == '/' ? file_of_directory(root, fc, &t)
-		    : file_find(root, text_slice(&t));
-		err = f->err;
-	}
-	if (err == EISDIR && t.n > 0 && t.p[t.n - 1] != '/') {
-		file_give(f);
+	switch (status) {
+	case 200:
+		return f ? exchange_file(x, h, f) : gate_listing(x, h, (unsigned)(x->route -
+		    conf->table.routes), text_slice(&t));
+	case 308:
 		return gate_slash(x, h);
+	case 405:
+		return exchange_error(x, 405, "files can be read, not changed", S("Allow: GET, HEAD\r\n"));
+	default:
+		return exchange_error(x, status, strerror(err), S(""));
 	}
-	if (err == EISDIR && fc->listing) {
-		file_give(f);
-		return gate_listing(x, h, root, text_slice(&t));
-	}
-	if (err != 0 && f)
-		file_give(f);
-	if ((file_status(err) == 404 || err == EISDIR) && fc->fallback.n > 0) {
-		f = file_find(root, slice_from(fc->fallback, fc->fallback.p[0] == '/'));
-		if ((err = f->err) != 0)
-			file_give(f);
-	}
-	return err ? exchange_error(x, file_status(err), strerror(err), S(""))
-	    : exchange_file(x, h, f);
 }
 
 /* ---- before any route ---- */
@@ -33513,18 +33531,36 @@ explain_upstream(struct exchange *x, struct head *h, FILE *to)
 }
 
 static void
-explain_file(const struct exchange *x, const struct head *h, FILE *to)
+explain_file(const struct exchange *x, const struct head *h, const struct conf *cf, FILE *to)
 {
 	const struct files_conf *fc = &x->route->files;
 	struct path_view view;
 	struct text *t = head_begin();
+	struct file *f;
+	int err, status;
 
-	if (!path_of(h, &view) || !route_file(t, x, view.path))
+	if (!path_of(h, &view) || !route_file(t, x, view.path)) {
 		fprintf(to, "no file can have this path: 404\n");
-	else if (!fc->dot_files && file_is_hidden(text_slice(t)))
-		fprintf(to, "names that begin with a dot are not served: 404\n");
-	else
+		return;
+	}
+	if (!fc->dot_files && file_is_hidden(text_slice(t)))
+		fprintf(to, "names that begin with a dot are not served\n");
+	if (cf->server.chroot) { /* only workers see what is there */
 		fprintf(to, "the file %.*s of %s\n", (int)t->n, t->p, fc->dir);
+		return;
+	}
+	files_open(cf);
+	t->n = 0;
+	path_of(h, &view); /* route_file has written there */
+	status = gate_find(x, h, view.path, t, &f, &err);
+	if (status == 200 && f)
+		fprintf(to, "the file %s of %s\n", f->path, fc->dir);
+	else if (status == 200)
+		fprintf(to, "the names in %.*s of %s\n", (int)t->n, t->p, fc->dir);
+	else if (status == 308)
+		fprintf(to, "308 to this path with a slash at its end\n");
+	else
+		fprintf(to, "%s: %d\n", status == 405 ? "files can be read, not changed" : strerror(err), status);
 }
 
 static void
@@ -33533,7 +33569,7 @@ explain_action(struct exchange *x, struct head *h, const struct conf *cf, FILE *
 	const struct route *r = x->route;
 
 	if (r->action == ACT_FILES) {
-		explain_file(x, h, to);
+		explain_file(x, h, cf, to);
 	} else if (r->action == ACT_REDIRECT) {
 		redirect_write(head_begin(), x, h);
 		fprintf(to, "redirect %d to %.*s\n", r->status, (int)head_out.n, head_out.p);

@@ -1290,3 +1290,59 @@ def test_files_and_upstreams_on_one_connection(warp, backend, tree):
 def test_configurations_that_are_refused(check, route, says):
     p = check('[upstreams.x]\nport = 1\n[[routes]]\n%s\n' % route)
     assert p.returncode == 1 and re.search(says, p.stdout + p.stderr), p.stdout + p.stderr
+
+
+# the request: what -e says of it
+EXPLAINED = {
+    "GET http://a/f/a.txt": "the file a.txt of ", "GET http://a/f/sub/": "the file sub/index.html of ",
+    "GET http://a/f/sub": "308 ", "POST http://a/f/a.txt": "405", "GET http://a/f/none": "404",
+    "GET http://a/f/.env": "404", "GET http://a/spa/none": "the file index.html of ",
+    "GET http://a/list/": "the names in ", "GET http://a/f/list/": "403",
+}
+
+
+@pytest.mark.parametrize("what", EXPLAINED)
+def test_explained(run, tmp_path, what):
+    root = tmp_path / "www"
+    (root / "sub").mkdir(parents=True)
+    (root / "list").mkdir()
+    for name in ("a.txt", ".env", "index.html", "sub/index.html"):
+        (root / name).write_text(name)
+    routes = "".join('[[routes]]\npath_prefix = "/%s/"\nstrip_prefix = true\nstatic_dir = "%s"\n%s\n' % (prefix, dir, more)
+                     for prefix, dir, more in (("f", root, ""), ("spa", root, 'fallback = "/index.html"'),
+                                               ("list", root / "list", "listing = true")))
+    p = run("-c", "warp.toml", "-e", what, conf=routes)
+    assert p.returncode == 0 and EXPLAINED[what] in p.stdout, p.stdout + p.stderr
+
+
+R = '[[routes]]\npath_prefix = "/"\nstatic_dir = "/tmp"\n'
+
+
+@pytest.mark.parametrize("conf, says", [
+    (R + '[mime]\n"tar.gz" = "application/gzip"\n', "never matches"), (R + '[mime]\n"a/b" = "text/plain"\n', "never matches"),
+    (R + '[middleware]\ngzip_types = ["text/html; charset=utf-8"]\n', "never matches"),
+    (R + '[middleware]\ngzip_types = ["*/*"]\n', "never matches"), (R + '[middleware]\ngzip_types = ["html"]\n', "never matches"),
+    (R + "cache = true\n[cache]\nsize_bytes = 1000000\n", "static_dir are not cached"),
+    (R + '[middleware]\nx_sendfile_enabled = true\nx_sendfile_root = "/no/such"\n', "/no/such"),
+])
+def test_what_does_nothing_is_warned_of(check, conf, says):
+    p = check(conf)
+    assert p.returncode == 0 and re.search("warning:.*" + says, p.stdout + p.stderr), p.stdout + p.stderr
+
+
+def test_what_does_something_is_not(check):
+    p = check(R + 'cache = false\n[mime]\n".gz" = "application/gzip"\n[middleware]\ngzip_types = ["text/*", "*", "a/b"]\n')
+    assert p.returncode == 0 and not re.search("never matches|not cached", p.stdout + p.stderr), p.stdout + p.stderr
+
+
+def test_listing_says_nothing_of_what_is_outside(warp, tmp_path):
+    """A link that leads out of the directory is refused; a listing does not show how big and old its end is."""
+    root = tmp_path / "www"
+    (root / "d").mkdir(parents=True)
+    (tmp_path / "secret").write_text("x" * 7654321)
+    (root / "d/here").write_text("x" * 123456)
+    for name, to in (("out", tmp_path / "secret"), ("out2", "../../secret"), ("outdir", tmp_path), ("in", "here"), ("loop", "loop")):
+        os.symlink(to, root / "d" / name)
+    m = warp('[[routes]]\npath_prefix = "/"\nstatic_dir = "%s"\nlisting = true\n' % root).ask("/d/")
+    assert [href for href, _ in listing(m)] == ["here", "in"] or [href for href, _ in listing(m)] == ["in", "here"]
+    assert m.text.count("123456") == 2 and "7654321" not in m.text
