@@ -13964,7 +13964,9 @@ site_headers(struct reader *r, const struct toml *headers, struct toml *out)
 	list = node_add(r, out, "remove_headers", remove);
 	if (remove->kind != TOML_TABLE)
 		return; /* a list of names, or refused as one */
-	*list = (struct toml){ .kind = TOML_ARRAY, .key = list->key, .line = remove->line };
+	list->kind = TOML_ARRAY;
+	list->first = list->last = NULL;
+	list->count = 0;
 	for (const struct toml *v = remove->first; v; v = v->next)
 		if (v->kind != TOML_BOOLEAN)
 			value_error(r, "remove", v, "expected true or false, got %s",
@@ -15061,7 +15063,8 @@ conf_free(struct conf *c)
 
 /* ==== conf out ===============================================================
  * Owns    nothing.
- * Offers  conf_print_keys, conf_print_man, conf_print_check, conf_print_json.
+ * Offers  conf_print_keys, conf_print_man, conf_print_check, conf_print_toml,
+ *         conf_print_json.
  * Calls   base, arena, toml, http, json, certs, keys, values, upstreams, routes. */
 
 /* ---- -D and the manual ---- */
@@ -15488,6 +15491,169 @@ conf_print_check(const struct conf *c, FILE *to)
 	    (m.all + mb - 1) / mb, s->max_connections, (m.idle + m.busy) / kb,
 	    (unsigned long long)m.idle, s->workers, s->workers == 1 ? "" : "s", m.worker / kb,
 	    sizeof(struct board) / kb);
+}
+
+/* ---- -T ---- */
+
+static void
+toml_quote(FILE *to, struct slice s)
+{
+	fputc('"', to);
+	for (size_t i = 0; i < s.n; i++) {
+		char c = s.p[i];
+		if (c == '\n')
+			fputs("\\n", to);
+		else if (toml_is_control(c))
+			fprintf(to, "\\u%04X", (unsigned char)c);
+		else
+			fprintf(to, c == '"' || c == '\\' ? "\\%c" : "%c", c);
+	}
+	fputc('"', to);
+}
+
+static void
+toml_name(FILE *to, struct slice key)
+{
+	size_t n = 0;
+
+	while (n < key.n && toml_is_bare(key.p[n]))
+		n++;
+	if (n > 0 && n == key.n)
+		fwrite(key.p, 1, key.n, to);
+	else
+		toml_quote(to, key);
+}
+
+/* The value in one line. */
+static void
+toml_print(struct arena *a, FILE *to, const struct toml *v)
+{
+	bool table = v->kind == TOML_TABLE, list = v->kind == TOML_ARRAY;
+
+	if (v->kind == TOML_STRING)
+		toml_quote(to, v->text);
+	else if (v->kind == TOML_FLOAT)
+		fputs(float_text(a, v->real), to);
+	else if (v->kind == TOML_INTEGER || v->kind == TOML_BOOLEAN)
+		fputs(value_text(a, v), to);
+	else if (!table && !list)
+		fwrite(v->text.p, 1, v->text.n, to);
+	else
+		fputc(table ? '{' : '[', to);
+	for (const struct toml *c = table || list ? v->first : NULL; c; c = c->next) {
+		fputs(c != v->first ? ", " : table ? " " : "", to);
+		if (table) {
+			toml_name(to, c->key);
+			fputs(" = ", to);
+		}
+		toml_print(a, to, c);
+	}
+	fputs(table ? " }" : list ? "]" : "", to);
+}
+
+static void
+toml_place(FILE *to, const struct conf *c, const struct toml *v)
+{
+	fprintf(to, " # %s:%u\n", strrchr(c->file, '/') + 1, v->vline);
+}
+
+/* A line of its own for each key of the table, and each table of a list, with its place.
+ * section NULL: the environment says nothing of them. */
+static void
+toml_lines(struct arena *a, FILE *to, const struct conf *c, const char *section,
+    const struct toml *t)
+{
+	const struct origin *o;
+
+	for (const struct toml *v = t ? t->first : NULL; v; v = v->next) {
+		if (section && (o = conf_said(c, section, v->key.p)) && o->env)
+			continue;
+		toml_name(to, v->key);
+		fputs(" = ", to);
+		if (v->kind != TOML_ARRAY || v->count == 0 || v->first->kind != TOML_TABLE) {
+			toml_print(a, to, v);
+			toml_place(to, c, v);
+			continue;
+		}
+		fputs("[\n", to);
+		for (const struct toml *item = v->first; item; item = item->next) {
+			fputs("    ", to);
+			toml_print(a, to, item);
+			fputc(',', to);
+			toml_place(to, c, item);
+		}
+		fputs("]\n", to);
+	}
+}
+
+/* What the environment says of a section; its presets, as comments. */
+static void
+toml_origins(struct arena *a, FILE *to, const struct conf *c, const char *section)
+{
+	for (int i = 0; i < c->n_origins; i++) {
+		const struct origin *o = &c->origins[i];
+		const struct key *k = o->key;
+		bool preset = !o->value && k->preset && *k->preset && k->when == NOW;
+		struct toml word = { .kind = TOML_STRING };
+
+		if (strcmp(o->section, section) != 0 || (!o->env && !preset))
+			continue;
+		fprintf(to, "%s%s = ", preset ? "# " : "", k->name);
+		if (o->env && k->kind == K_SECRET)
+			toml_quote(to, slice_of(arena_fmt(a, "env:%s", o->env)));
+		else
+			toml_print(a, to, preset ? word_value(a, kinds[k->kind].words,
+			    slice_of(k->preset), &word) : o->value);
+		fprintf(to, " # %s\n", preset ? "preset" : o->env);
+	}
+}
+
+/* [name], one [[name]] for each of a list, or [name.other] for each table of tables. */
+static void
+toml_sections(struct arena *a, FILE *to, const struct conf *c, const char *name,
+    const struct toml *t)
+{
+	bool list = t->kind == TOML_ARRAY, named = strcmp(name, "upstreams") == 0 ||
+	    strcmp(name, "processes") == 0;
+
+	for (const struct toml *v = list || named ? t->first : t; v; v = list || named ? v->next : NULL) {
+		fprintf(to, list ? "\n[[%s" : "\n[%s", name);
+		if (named) {
+			fputc('.', to);
+			toml_name(to, v->key);
+		}
+		fputs(list ? "]]\n" : "]\n", to);
+		toml_lines(a, to, c, NULL, v);
+	}
+}
+
+/* A good configuration in native sections, where others are what they stand for: each value
+ * with the line or the variable that says it. */
+static void
+conf_print_toml(const struct conf *c, FILE *to)
+{
+	struct arena a = { NULL };
+	bool env;
+
+	fprintf(to, "# Made of %s: relative paths start at its directory.\n", c->file);
+	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++) {
+		const char *name = sections[id].name;
+		if (!section_has_env(id) || id == SEC_WEBSERVER)
+			continue;
+		fprintf(to, "\n[%s]\n", name);
+		toml_lines(&a, to, c, name, toml_get(c->tree, name));
+		toml_origins(&a, to, c, name);
+	}
+	for (const struct toml *v = c->tree->first; v; v = v->next) {
+		struct near near = { .word = v->key };
+		env = false;
+		for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
+			env |= section_has_env(id) && slice_eq(v->key, slice_of(sections[id].name));
+		if (!env && near_find(&near, "hosts sites") < 0 &&
+		    near_find(&near, sections[SEC_ROOT].others) < 0)
+			toml_sections(&a, to, c, v->key.p, v);
+	}
+	arena_free(&a);
 }
 
 /* ---- /config ---- */
@@ -41733,6 +41899,7 @@ static const char usage_text[] =
     "       warp [-l ADDR] [-u ADDR] -- CMD ARG...\n"
     "                                run CMD with $PORT (or that of -u), pass on to it\n"
     "       warp -t [-c FILE]        check the configuration and show what it means\n"
+    "       warp -T [-c FILE]        the same, as a configuration of native sections alone\n"
     "       warp -e 'METHOD URL' [-H 'Name: v']... [-a CLIENT_IP]\n"
     "                                explain what would become of a request\n"
     "       warp -s VERB [ARG]       tell the running warp: status, reload, quit, stop,\n"
@@ -41800,6 +41967,7 @@ option_read(struct options *o, int c)
 	case 'l': o->s.listen = optarg; break;
 	case 'u': o->s.target = optarg; break;
 	case 't': o->check = true; break;
+	case 'T': o->check = o->toml = true; break;
 	case 'e': o->explain = optarg; break;
 	case 'a': o->client = optarg; break;
 	case 's': o->verb = optarg; break;
@@ -41846,7 +42014,7 @@ options_read(struct options *o, int argc, char **argv)
 
 	opterr = 0;
 	while (done < 0 && optind < argc && !o->s.wrapped) {
-		if ((c = getopt(argc, argv, "+c:l:u:te:H:a:s:dp:n:DVh")) != -1)
+		if ((c = getopt(argc, argv, "+c:l:u:tTe:H:a:s:dp:n:DVh")) != -1)
 			done = option_read(o, c);
 		else if (strcmp(argv[optind - 1], "--") == 0)
 			o->s.wrapped = argv + optind;
@@ -41884,15 +42052,21 @@ options_source(struct options *o)
 	return o->s.file || o->s.wrapped;
 }
 
-/* -t: every error and warning, then what the configuration means. */
+/* -t and -T: every error and warning, then what the configuration means. */
 static int
 check(const struct options *o)
 {
-	struct conf *cf = start_load(&o->s);
-	int bad = cf->diags.errors;
+	struct conf *cf;
+	int bad;
 
+	if (o->toml && !o->s.file)
+		return usage("-T needs a configuration", "");
+	cf = start_load(&o->s);
+	bad = cf->diags.errors;
 	diags_print(&cf->diags, stderr);
-	if (!bad)
+	if (!bad && o->toml)
+		conf_print_toml(cf, stdout);
+	else if (!bad)
 		conf_print_check(cf, stdout);
 	conf_free(cf);
 	return bad ? EXIT_CONFIG : 0;

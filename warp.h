@@ -3493,7 +3493,7 @@ struct options {
 	const char *explain, *verb, *arg, *client;
 	const char *headers[HEADERS_MAX];
 	int n_headers;
-	bool check, daemon, list_keys;
+	bool check, toml, daemon, list_keys;
 };
 
 #endif

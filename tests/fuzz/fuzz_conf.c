@@ -229,6 +229,23 @@ same(struct slice a, struct slice b)
 	free((void *)(uintptr_t)b.p);
 }
 
+/* What is good is so in native sections too, and says as much. */
+static void
+native_too(const struct conf *c)
+{
+	struct slice toml = printed(c, conf_print_toml);
+	struct conf *again;
+
+	MUST(ftruncate(conf_fd, 0) == 0 && pwrite(conf_fd, toml.p, toml.n, 0) == (ssize_t)toml.n);
+	again = conf_load(CONF_NAME);
+	MUST(again->diags.errors == 0);
+	MUST(again->table.n == c->table.n && again->n_upstreams == c->n_upstreams &&
+	    again->n_processes == c->n_processes &&
+	    again->server.n_listens == c->server.n_listens);
+	conf_free(again);
+	free((void *)(uintptr_t)toml.p);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -256,6 +273,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		routed(c, "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
 		routed(c, "POST /api/v1/x?q=1 HTTP/1.1\r\nHost: www.example.com:8080\r\nX-A: 1\r\n\r\n");
 		MUST(conf_memory(c).all > 0);
+		native_too(c);
 	}
 	conf_free(c);
 	arena_free(&a);

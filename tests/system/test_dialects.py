@@ -1,6 +1,7 @@
 """Fujin's [webserver] and [[hosts]], BWS's [[sites]]: the documents' own configurations as they stand, at the addresses and
 paths that they name (world), then each thing they promise; and the native keys that came with them."""
 import collections
+import glob
 import os
 import re
 import signal
@@ -638,6 +639,53 @@ def test_respond_with_a_page(warp):
     assert "<h1>404 Not Found</h1>" in w.ask("/a").text
     assert w.ask("/a", "Accept: application/json").json["status"] == 404
     assert [(m.status, m.body) for m in (w.ask("/b"), w.ask("/c"))] == [(404, b""), (200, b"")]
+
+
+# ---- in native sections -------------------------------------------------------------------------
+
+EXAMPLES = sorted(glob.glob(os.path.join(lib.ROOT, "contrib/examples/*.toml")) + glob.glob(os.path.join(lib.ROOT, "contrib/*.toml")))
+TEXTS = {os.path.basename(f): lib.read(f) for f in EXAMPLES}
+TEXTS.update({"%s:%d" % (f, n): t for f in ("fujin.rst", "bws.md", "warpdrive.md") for n, t in blocks(f).items()})
+
+
+def meaning(text):
+    """What -t says, but for the lines of the file and the order of programs that wait for nothing."""
+    return sorted(re.sub(r" \(line \d+\)", "", text).splitlines())
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_native_means_the_same(run, tmp_path, name):
+    """-T: every example and every seed in native sections, and that is the same."""
+    for f in glob.glob(os.path.join(lib.ROOT, "contrib/examples/snakeoil*")):
+        os.symlink(f, tmp_path / os.path.basename(f))
+    env = {"GATEWAY_TOKEN": "x"}
+    first = run("-t", "-c", "warp.toml", conf=TEXTS[name], env=env)
+    p = run("-T", "-c", "warp.toml", env=env)
+    assert p.returncode == first.returncode
+    if p.returncode:
+        assert p.stdout == "" and "error: " in p.stderr
+        return
+    assert not re.search(r"(?m)^\[+(webserver|hosts|sites)", p.stdout)
+    again = run("-t", "-c", "warp.toml", conf=p.stdout, env=env)
+    assert again.returncode == 0, again.stderr + p.stdout
+    assert meaning(again.stdout) == meaning(first.stdout), p.stdout
+    last = run("-T", "-c", "warp.toml", env=env)
+    lines = lambda text: [re.sub(r" # warp.toml:\d+$", "", x) for x in text.splitlines()]
+    assert lines(last.stdout) == lines(p.stdout), "and that is the same once more"
+
+
+def test_native_origins(run):
+    """Each value with its line, or its variable; presets are comments; a secret of the environment stays there."""
+    text = '[server]\nhttp_port = 8080\nadmin_token = "env:T"\n[webserver]\nupstream = "localhost:1"\n[[hosts]]\nuser = "a\\"b"\n[processes]\nw = { command = "true" }\n'
+    p = run("-T", "-c", "warp.toml", conf=text, env={"T": "t", "WARPDRIVE_HTTP_PORT": "81", "WARPDRIVE_ADMIN_API_TOKEN": "secret",
+                                                     "WARPDRIVE_LOG_FORMAT": "json"})
+    assert p.returncode == 0, p.stderr
+    for line in ('http_port = 81 # WARPDRIVE_HTTP_PORT', 'admin_token = "env:T" # warp.toml:3', "# max_connections = 1024 # preset",
+                 'token = "env:WARPDRIVE_ADMIN_API_TOKEN" # WARPDRIVE_ADMIN_API_TOKEN', 'format = "json" # WARPDRIVE_LOG_FORMAT',
+                 '[upstreams."localhost:1"]', 'url = "localhost:1" # warp.toml:5', 'user = "a\\"b" # warp.toml:7', 'command = "true" # warp.toml:9'):
+        assert line in p.stdout.splitlines(), line + "\n" + p.stdout
+    assert "secret" not in p.stdout
+    assert run("-T", "-u", ":1").returncode == 2, "there is no file"
 
 
 # ---- WarpDrive, as it stands -------------------------------------------------------------------
