@@ -31763,8 +31763,8 @@ conn_open(struct listener *l, int fd, const union sock *peer)
 	seats[l->kind].n++;
 	COUNT(me->connections, 1);
 	wide_count(&me->accepted, 1);
-	if (l->front->open) {
-		l->front->open(c);
+	if (l->front->opened) {
+		l->front->opened(c);
 		return;
 	}
 	if (l->tls && c->state == CONN_IDLE)
@@ -32616,7 +32616,7 @@ passage_open(struct conn *c)
 	passage_client_ready(&c->s.ch.w, POLLIN); /* the packet is often here already */
 }
 
-static const struct front router_front = { .open = passage_open };
+static const struct front router_front = { .opened = passage_open };
 
 /* Where bodies are kept; before chroot and the change of user. */
 static void

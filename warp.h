@@ -2562,7 +2562,7 @@ struct front {
 	int (*parse)(struct head *, struct slice, uint32_t *scanned);
 	void (*refuse)(struct conn *, int status, const char *cause); /* no request */
 	enum step (*enter)(struct exchange *); /* takes on a request */
-	void (*open)(struct conn *); /* or NULL. Instead of all that: takes over a client */
+	void (*opened)(struct conn *); /* or NULL. Instead of all that: takes over a client */
 };
 
 enum listener_kind {
