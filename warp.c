@@ -41925,7 +41925,8 @@ version(void)
 	printf("warp %s\n"
 	       "built in: http/1.0 http/1.1 websocket proxy-protocol v1 v2, tls 1.2, acme,\n"
 	       "health checks, process supervision, status page and metrics, static files, gzip,\n"
-	       "cache with redis and postgresql, uwsgi, fastcgi, fastrouter\n"
+	       "cache with redis and postgresql, uwsgi, fastcgi, fastrouter; configurations of\n"
+	       "warpdrive, fujin, bws\n"
 	       "not in this build: tls 1.3 http/2\n"
 	       "board for %d workers, %d instances, %d processes; configuration %s,\n"
 	       "admin socket %s\n",

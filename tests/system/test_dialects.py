@@ -567,6 +567,23 @@ def test_site_concurrent(warp, backend):
     assert got == {"b%d GET /x 0" % i: 200 for i in range(3)}
 
 
+@promise("S3-117", "S3-97")
+def test_site_of_many_backends(warp, backend):
+    """200 of them take turns, each its own, in a few megabytes."""
+    port, n = free_port(), 200
+    b = backend(host="0.0.0.0")
+    hosts = ["127.0.1.%d" % (i + 1) for i in range(n)]
+    w = warp("[[sites]]\nport = %d\n" % port +
+             "".join('[[sites.proxy.upstreams]]\nname = "p"\nurl = "http://%s:%d"\n' % (h, b.port) for h in hosts) +
+             '[[sites.proxy.routes]]\npath = "/"\nupstream = "p"\n', port=port)
+    with w.client() as c:
+        for _ in range(2 * n):
+            assert c.ask().status == 200
+    assert [x.sock.getsockname()[0] for x in b.conns] == hosts, "one after the other"
+    assert [len(x.requests) for x in b.conns] == [2] * n, "and then once more"
+    assert lib.SANITIZED or w.rss() < 16 << 20, w.rss()
+
+
 @promise("S3-115")
 def test_site_https_and_wss(here, warp, pki, tls_backend):
     """https:// and wss:// are spoken as such, and verified by the system's authorities."""
