@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import threading
+import tomllib
 
 import pytest
 
@@ -125,9 +126,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(("%s %s uid %d %s" % (os.path.basename(sys.argv[0]), self.path, os.getuid(), os.environ.get("STAGE"))).encode())
 a = sys.argv
-if a[0].endswith("/bundle"):
-    open("/run/started", "a").write(" ".join([os.environ.get("RAILS_ENV", "-")] + a[1:]) + "\n")
-    paths = ["/tmp/puma.%d.sock" % i for i in range(3)] if "unix:///tmp/puma.sock" in a else []
+if a[0].startswith("/run/bin/"):
+    with open("/run/started", "a") as f:
+        f.write(" ".join([os.path.basename(a[0]), os.environ.get("RAILS_ENV", "-")] + a[1:]) + "\n")
+    paths = ["/tmp/puma%s.sock" % i for i in ("", ".0", ".1", ".2")] if "unix:///tmp/puma.sock" in a else ["/tmp/anycable.sock"] * ("--port" in a)
     for path in paths:
         threading.Thread(target=socketserver.ThreadingUnixStreamServer(path, Handler).serve_forever).start()
     if "-p" in a:
@@ -714,6 +716,47 @@ def test_warpdrive_stands(here, warp, backend):
     assert who(w, "/cable", "/sidekiq/jobs", "/") == ["b3001 GET /cable", "b7080 GET /jobs", "b3000 GET /"]
 
 
+def places(text):
+    """{upstream: addresses} of a configuration: ports and paths."""
+    ups = tomllib.loads(text).get("upstreams", {})
+    return {n: [i.get("socket") or i["port"] for i in u.get("instances", [u])] for n, u in ups.items()}
+
+
+@promise("S2-58", "S2-59", "S2-60", "S2-61", "S2-63")
+@pytest.mark.parametrize("text", WARPDRIVE[1:5])
+def test_warpdrive_upstream_stands(here, warp, backend, text):
+    """An upstream alone has every request."""
+    (name, where), = places(text).items()
+    b = [app(backend, a, "app") if isinstance(a, int) else unix_app(backend, a, "app") for a in where]
+    w = stands(warp, text)
+    assert who(w, *["/x"] * 6) == ["app GET /x"] * 6
+    assert [sum(m.target == "/x" for m in x.requests) for x in b] == [6 // len(b)] * len(b)
+
+
+@promise("S2-68")
+@pytest.mark.parametrize("text", WARPDRIVE[5:15])
+def test_warpdrive_routes_alone(run, text):
+    """Routes to upstreams that are not there are refused, each with its line."""
+    p = run("-t", "-c", "warp.toml", conf=text)
+    assert p.returncode == 1
+    for i, line in enumerate(text.splitlines()):
+        if m := re.match(r'upstream = "(.*)"', line):
+            assert "warp.toml:%d:12: error: routes.upstream: there is no [upstreams.%s]" % (i + 1, m[1]) in p.stderr
+
+
+@promise("S2-75", "S2-76", "S2-77")
+@pytest.mark.limit(40)
+def test_warpdrive_programs_stand(here, warp):
+    """Three programs and no route: they run."""
+    for name in ("bundle", "anycable-go"):
+        write("/run/bin/" + name, SERVE, 0o755)
+    w = stands(warp, WARPDRIVE[15], env={"PATH": "/run/bin:" + os.environ["PATH"]})
+    eventually(lambda: len(lib.read("/run/started").splitlines()) == 3, "three programs")
+    assert sorted(lib.read("/run/started").splitlines()) == [
+        "anycable-go - --port 3001", "bundle - exec sidekiq-web -p 7080", "bundle production exec puma -b unix:///tmp/puma.sock"]
+    assert w.ask().status == 502
+
+
 @promise("S2-82")
 @pytest.mark.limit(40)
 def test_warpdrive_complete_stands(here, warp):
@@ -726,7 +769,8 @@ def test_warpdrive_complete_stands(here, warp):
     assert who(w, "/x", host="www.example.com") == [said % "/x"]
     assert at(80, host="other.example").status == 502
     assert sorted(lib.read("/run/started").splitlines()) == [
-        "- exec sidekiq-web -p 7080", "production exec puma -p 3001 cable/config.ru", "production exec puma -w 3 -b unix:///tmp/puma.sock"]
+        "bundle - exec sidekiq-web -p 7080", "bundle production exec puma -p 3001 cable/config.ru",
+        "bundle production exec puma -w 3 -b unix:///tmp/puma.sock"]
 
 
 # ---- contrib -------------------------------------------------------------------------------------
