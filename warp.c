@@ -975,7 +975,7 @@ walk_read(struct arena *a, const char *path, size_t max, uid_t own, struct slice
 
 /* ==== clock ==================================================================
  * Owns    now_ms, now_us, now_s and the Date text, read once a turn.
- * Offers  clock_turn, clock_is_right, clock_date, date_write.
+ * Offers  clock_turn, clock_is_right, clock_date, date_form, date_write.
  * Calls   libc. */
 
 static int64_t now_ms; /* monotonic */
@@ -1028,20 +1028,42 @@ clock_is_right(void)
 
 static const char month_names[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 
+/* Writes tm by a form, a byte for each of its own and a NUL behind: digits from 0 to 5 are
+ * those of the year, month, day, hour, minute and second, s, 6 and 7 the sign, hours and
+ * minutes of the zone, DDD and BBB the day's and the month's name. */
+static size_t
+date_form(char *to, const char *form, const struct tm *tm)
+{
+	static const char days[] = "SunMonTueWedThuFriSat";
+	long zone = labs(tm->tm_gmtoff) / MINUTE_S;
+	unsigned v[] = { (unsigned)tm->tm_year + 1900, (unsigned)tm->tm_mon + 1,
+		(unsigned)tm->tm_mday, (unsigned)tm->tm_hour, (unsigned)tm->tm_min,
+		(unsigned)tm->tm_sec, (unsigned)(zone / 60), (unsigned)(zone % 60) };
+	const char *day = days + tm->tm_wday * 3 + 3, *month = month_names + tm->tm_mon * 3 + 3;
+	size_t n = strlen(form);
+
+	to[n] = '\0';
+	for (size_t i = n; i-- > 0;) {
+		unsigned part = (unsigned)(form[i] - '0');
+		to[i] = form[i] == 'D' ? *--day : form[i] == 'B' ? *--month : form[i];
+		if (form[i] == 's')
+			to[i] = tm->tm_gmtoff < 0 ? '-' : '+';
+		if (part < LEN(v)) {
+			to[i] = (char)('0' + v[part] % 10);
+			v[part] /= 10;
+		}
+	}
+	return n;
+}
+
 /* s of the wall clock as HTTP writes it, with a NUL behind. RFC 9110 5.6.7. */
 static struct slice
 date_write(char text[DATE_LEN + 1], time_t s)
 {
-	static const char days[] = "SunMonTueWedThuFriSat";
 	struct tm tm;
 
 	gmtime_r(&s, &tm);
-	snprintf(text, DATE_LEN + 1, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT",
-	    days + tm.tm_wday * 3, (unsigned)tm.tm_mday % 100,
-	    month_names + tm.tm_mon * 3, (unsigned)(tm.tm_year + 1900) % 10000,
-	    (unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100,
-	    (unsigned)tm.tm_sec % 100);
-	return (struct slice){ text, DATE_LEN };
+	return (struct slice){ text, date_form(text, "DDD, 22 BBB 0000 33:44:55 GMT", &tm) };
 }
 
 /* The value of Date for now_s. */
@@ -4037,7 +4059,8 @@ percent_read(struct text *t, struct slice s)
 
 /* ==== conditions =============================================================
  * Owns    nothing.
- * Offers  delta_read, head_date, conditions_check, ranges_parse.
+ * Offers  delta_read, date_parts, date_seconds, date_read, head_date,
+ *         conditions_check, ranges_parse.
  * Calls   base, clock, http. What of a body a client has already and what part of it
  *         the client wants, of files and of what is stored alike. RFC 9110 13, 14. */
 
@@ -4079,6 +4102,18 @@ date_parts(struct slice s, const char *form, int v[6])
 	return true;
 }
 
+/* The wall clock of year, month from 0, and so on; -1: there is no such time. */
+static int64_t
+date_seconds(const int v[6])
+{
+	struct tm tm = { .tm_year = v[0] - 1900, .tm_mon = v[1], .tm_mday = v[2],
+		.tm_hour = v[3], .tm_min = v[4], .tm_sec = v[5] - (v[5] == 60) }; /* a leap second */
+	int64_t t = timegm(&tm);
+
+	return tm.tm_mon != v[1] || tm.tm_mday != v[2] || tm.tm_hour != v[3] || tm.tm_min != v[4]
+	    ? -1 : MAX(t, 0);
+}
+
 /* A date in any of the three forms as wall clock, 0 before 1970; -1: it is none.
  * RFC 9110 5.6.7. */
 static int64_t
@@ -4089,7 +4124,6 @@ date_read(struct slice s)
 	ptrdiff_t day = comma ? comma - s.p : 0;
 	int v[6] = { 0 };
 	struct tm tm;
-	time_t t;
 
 	if (day >= LONG_DAY)
 		s = slice_from(s, (size_t)day);
@@ -4100,13 +4134,8 @@ date_read(struct slice s)
 		gmtime_r(&now_s, &tm);
 		v[0] += (tm.tm_year + 1900 + CENTURY / 2 - v[0]) / CENTURY * CENTURY;
 	}
-	v[5] -= v[5] == 60; /* a leap second */
-	tm = (struct tm){ .tm_year = v[0] - 1900, .tm_mon = v[1] / 3, .tm_mday = v[2],
-		.tm_hour = v[3], .tm_min = v[4], .tm_sec = v[5] };
-	t = timegm(&tm);
-	if (tm.tm_mday != v[2] || tm.tm_hour != v[3] || tm.tm_min != v[4])
-		return -1; /* one was too large */
-	return MAX((int64_t)t, 0);
+	v[1] /= 3;
+	return date_seconds(v);
 }
 
 /* The date in the only field of that id; -1: there is none. */
@@ -5965,7 +5994,7 @@ pem_is_cert(const struct pem *o)
 /* ==== der ====================================================================
  * Owns    nothing: what it makes is in the caller's arena.
  * Offers  key_new, key_point, key_pem, csr_der, cert_make_pem.
- * Calls   base, arena, pem, BearSSL. Keys of P-256, and certificates for them: X.690,
+ * Calls   base, clock, arena, pem, BearSSL. Keys of P-256, and certificates for them: X.690,
  *         RFC 2986, 5280, 5480, 8737. */
 
 /* Self-signed certificates; valid from the past on, for clocks that are slow. */
@@ -6203,7 +6232,7 @@ der_time(struct der *d, time_t when)
 	size_t since = der_n(d), skip;
 
 	gmtime_r(&when, &tm);
-	strftime(b, sizeof b, "%Y%m%d%H%M%SZ", &tm);
+	date_form(b, "00001122334455Z", &tm);
 	skip = tm.tm_year >= 50 && tm.tm_year < 150 ? 2 : 0; /* 1950 to 2049 */
 	der_put(d, b + skip, strlen(b) - skip);
 	der_wrap(d, skip ? DER_UTC_TIME : DER_TIME, since);
@@ -22940,12 +22969,8 @@ access_time(bool iso)
 
 	if (of != now_s) {
 		localtime_r(&now_s, &tm);
-		clf.n = strftime(clf.b, sizeof clf.b, "%d/%b/%Y:%H:%M:%S %z", &tm);
-		rfc3339.n = strftime(rfc3339.b, sizeof rfc3339.b - 1, "%Y-%m-%dT%H:%M:%S%z", &tm);
-		if (rfc3339.n > 2) { /* +0000 becomes +00:00 */
-			memmove(rfc3339.b + rfc3339.n - 1, rfc3339.b + rfc3339.n - 2, 2);
-			rfc3339.b[rfc3339.n++ - 2] = ':';
-		}
+		clf.n = date_form(clf.b, "22/BBB/0000:33:44:55 s6677", &tm);
+		rfc3339.n = date_form(rfc3339.b, "0000-11-22T33:44:55s66:77", &tm);
 		of = now_s;
 	}
 	return iso ? (struct slice){ rfc3339.b, rfc3339.n } : (struct slice){ clf.b, clf.n };
@@ -23857,8 +23882,8 @@ v_time(int64_t s)
 	time_t t = (time_t)s;
 	struct tm tm;
 
-	if (!gmtime_r(&t, &tm) || strftime(out, TIME_TEXT, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-		out[0] = '\0'; /* out of range */
+	if (gmtime_r(&t, &tm)) /* else out of range */
+		date_form(out, "0000-11-22T33:44:55Z", &tm);
 	return s == 0 ? v_null : v_str(out);
 }
 
@@ -26927,7 +26952,7 @@ entry_write(struct text *t, const struct entry *e)
 	struct tm tm;
 
 	gmtime_r(&e->mtime, &tm);
-	strftime(when, sizeof when, "%Y-%m-%d %H:%M", &tm);
+	date_form(when, "0000-11-22 33:44", &tm);
 	text_str(t, "<tr><td><a href=\"");
 	href_write(t, e->name);
 	text_str(t, e->dir ? "/\">" : "\">");
@@ -34039,8 +34064,8 @@ resolve_run(void *conf_of, int life)
 /* ==== acme ===================================================================
  * Owns    the helper process that gets a certificate, and all that is in it.
  * Offers  acme_run, acme_clear.
- * Calls   base, arena, clock, log, http, addr, json, der, jose, certs, board,
- *         tls, chan, helper. The helper may block, and opens no
+ * Calls   base, arena, clock, log, http, conditions, addr, json, der, jose, certs,
+ *         board, tls, chan, helper. The helper may block, and opens no
  *         files: keys and anchors are in its memory, its result goes to a socket.
  *         RFC 8555, 8737, 9773. */
 
@@ -34066,24 +34091,18 @@ acme_fail(struct acme *j, const char *fmt, ...)
 
 /* ---- time ---- */
 
-/* s read by format, in UTC; -1: it is no date. */
-static int64_t
-acme_time_as(const char *s, const char *format, const char **end)
-{
-	struct tm tm = { .tm_mday = 1 };
-
-	*end = strptime(s, format, &tm);
-	return *end ? (int64_t)timegm(&tm) : -1;
-}
-
 /* 2026-11-21T10:00:00.5+01:00 as wall clock; -1: it is no date. RFC 3339 5.6. */
 static int64_t
 acme_time(const char *s)
 {
-	const char *at;
-	int64_t t = acme_time_as(s, "%Y-%m-%dT%H:%M:%S", &at), h, min;
+	static const char form[] = "0000-11-22T33:44:55";
+	int v[6] = { 0 };
+	bool is = strlen(s) > LEN(form) - 1 && date_parts((struct slice){ s, LEN(form) - 1 }, form, v);
+	const char *at = s + LEN(form) - 1;
+	int64_t t, h, min;
 
-	if (!at || t < 0)
+	v[1]--;
+	if (!is || (t = date_seconds(v)) < 0)
 		return -1;
 	if (*at == '.')
 		at += 1 + strspn(at + 1, "0123456789");
@@ -34104,14 +34123,9 @@ static int64_t
 acme_retry(struct slice value, int64_t now)
 {
 	int64_t s = slice_uint(value, INT32_MAX);
-	const char *end;
 
-	if (s < 0 && value.n == DATE_LEN) {
-		char b[DATE_LEN + 1] = { 0 };
-		memcpy(b, value.p, DATE_LEN);
-		s = acme_time_as(b, "%a, %d %b %Y %H:%M:%S GMT", &end);
-		s = s < 0 ? -1 : MAX(s - now, 0);
-	}
+	if (s < 0 && (s = date_read(value)) >= 0)
+		s = MAX(s - now, 0);
 	return MIN(s, (int64_t)ACME_RETRY_MAX_S);
 }
 
