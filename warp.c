@@ -15094,7 +15094,8 @@ conf_free(struct conf *c)
  * Owns    nothing.
  * Offers  conf_print_keys, conf_print_man, conf_print_check, conf_print_toml,
  *         conf_print_json.
- * Calls   base, arena, toml, http, json, certs, keys, values, upstreams, routes. */
+ * Calls   base, arena, toml, http, json, certs, keys, hints, values, upstreams,
+ *         routes. */
 
 /* ---- -D and the manual ---- */
 
