@@ -22677,10 +22677,11 @@ mapper_use(int fd)
 static void
 mapper_open(const struct conf *cf)
 {
+	if (!conf_maps(cf))
+		return;
 	for (struct map_ask *a = map_asks; a < map_asks + MAPPER_ASKS; a++)
 		a->late.fire = map_late;
-	if (conf_maps(cf))
-		master_tell(CTL_MAP, "");
+	master_tell(CTL_MAP, "");
 }
 
 /* Asks rc's mapper for key's address; told hears it later, unless mapper_forget comes
