@@ -90,6 +90,8 @@
 #define ACME_NAMES_MAX   32    /* names of one certificate by ACME */
 #define ACME_NAME_MAX    256   /* bytes of one */
 #define ACME_TOKEN_MAX   192   /* bytes of a challenge's token, or answer */
+#define INI_VALUE_MAX    4096 /* bytes of a value in an ini with its variables filled in */
+#define INI_CACHE_PORT   ":3017" /* for uwsgi's cache_set, if the FastRouter has no port */
 #define ROUTERS_MAX      8    /* [[fastrouter]] */
 #define ROUTER_ITEMS_MAX 65536 /* entries of the map of one */
 #define RATE_CELLS       4096 /* clients a rate limit remembers; power of 2 */

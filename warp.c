@@ -10439,6 +10439,8 @@ static const struct key router_keys[] = {
 	    "Entries of the map at most."),
 	PLAIN("cache_listen", K_SOCKETS, ROUTER(out.cache_listen), NULL,
 	    "Addresses where uWSGI applications change the map: cache_set(..., \"default@ADDRESS\")."),
+	PLAIN("cache_udp_server", K_SOCKETS, ROUTER(out.cache_udp_server), NULL,
+	    "Addresses, UDP, where uWSGI's caches tell their changes (cache-udp-node)."),
 	TEXT("use_pattern", ROUTER(out.use_pattern), NULL,
 	    "Address in which each %s is the key, such as /run/%s/uwsgi.sock."),
 	PLAIN("subscription_server", K_SOCKETS, ROUTER(out.subscription_server), NULL,
@@ -13389,7 +13391,8 @@ binds_lower(struct reader *r, const char *key, struct addrs *list, bool stream, 
 static void
 router_cache(struct reader *r, struct router_conf *rc)
 {
-	static const char *const keys[] = { "cache", "cache_file", "cache_listen" };
+	static const char *const keys[] = { "cache", "cache_file", "cache_listen",
+		"cache_udp_server" };
 	const struct toml *v = toml_get(r->table, "use_cache");
 
 	rc->cache_name = "default";
@@ -13542,6 +13545,7 @@ router_lower(struct reader *r, struct router_read *rr)
 	rc->line = r->table->line;
 	binds_lower(r, "listen", &rc->listen, true, rr->abstract);
 	binds_lower(r, "cache_listen", &rc->cache_listen, true, false);
+	binds_lower(r, "cache_udp_server", &rc->cache_udp_server, false, false);
 	binds_lower(r, "subscription_server", &rc->subscription_server, false, false);
 	binds_lower(r, "resubscribe_bind", &rc->resubscribe_bind, false, false);
 	binds_lower(r, "stats", &rc->stats, true, false);
@@ -14300,11 +14304,534 @@ dialects_lower(struct reader *r)
 	r->table = NULL;
 }
 
+/* ==== ini ====================================================================
+ * Owns    nothing: what it makes lies in the configuration's arena.
+ * Offers  ini_is, ini_parse, ini_option, ini_near.
+ * Calls   base, arena, diag, toml, keys, hints, values, dialects. What uWSGI is told,
+ *         as a file with a section [uwsgi] or as options of the command line, becomes
+ *         a tree as toml_parse makes it: of a FastRouter, shared sockets, and one
+ *         program, a real uwsgi, that gets the options of instances. */
+
+/* Options of instances that warp passes on, others than the FastRouter's: name! has no
+ * value, name+ is a reason to run uwsgi at all, name* is all that begins so. */
+static const char ini_words[] =
+    "socket+ uwsgi-socket+ http-socket+ http11-socket+ https-socket+ fastcgi-socket+ scgi-socket+ "
+    "raw-socket+ http+ https+ http-* https-* protocol socket-protocol wsgi-file+ file+ eval+ module+ "
+    "wsgi+ callable mount+ worker-mount psgi+ perl-* rack+ rbrequire ruby-* lua+ php-* cgi* paste+ "
+    "paste-logger ini-paste+ ini-paste-logged+ pecan+ web3+ pump+ import+ pyimport+ py-import+ "
+    "python-import+ shared-import+ shared-pyimport+ pyrun+ mule+ mules+ farm spooler+ spooler-* "
+    "cron+ cron2+ unique-cron+ attach-daemon+ attach-daemon2+ smart-attach-daemon+ "
+    "smart-attach-daemon2+ master! processes workers threads enable-threads! single-interpreter! "
+    "need-app! plugin plugins need-plugin need-plugins plugin-dir plugins-dir home virtualenv venv "
+    "pyhome pythonpath python-path pp pyargv optimize no-site! reload-os-env! py-* python-* "
+    "wsgi-env-behaviour wsgi-env-behavior wsgi-lite wsgi-strict! wsgi-accept-buffer! "
+    "wsgi-accept-buffers! wsgi-disable-file-wrapper! chdir chdir2 uid gid add-gid umask chroot env unenv envdir procname* auto-procname! "
+    "harakiri harakiri-verbose! max-requests min-worker-lifetime max-worker-lifetime "
+    "worker-reload-mercy reload-mercy reload-on-* evil-reload-on-* limit-* socket-timeout "
+    "socket-sndbuf socket-rcvbuf so-keepalive! so-send-timeout reuse-port! tcp-nodelay! "
+    "buffer-size post-buffering post-buffering-bufsize max-vars max-apps memory-report! cheap! "
+    "cheaper* idle die-on-idle! lazy! lazy-apps! async ugreen! gevent* loop thunder-lock! listen "
+    "chmod chown-socket vacuum! die-on-term! exit-on-reload! no-orphans! strict! "
+    "manage-script-name! no-default-app! vhost! cpu-affinity close-on-exec! offload-threads "
+    "static-* check-static static-map mimefile route* final-route* error-route* response-route* "
+    "error-page-* add-header websockets-* chunked-input-* ignore-sigpipe! ignore-write-errors! "
+    "disable-write-exception! disable-sendfile! cache cache2 cache-* add-cache-item queue queue-* "
+    "sharedarea stats stats-server stats-push stats-no-* metric* enable-metrics! alarm* log-* "
+    "logger req-logger logformat logto logto2 logdate! disable-logging! log-date threaded-logger! "
+    "touch-* fs-* hook-* exec-* call-* after-request-* signal* timer rbtimer locks lock-engine "
+    "ftok master-fifo subscribe-to st subscribe subscribe2 subscribe-* "
+    "unsubscribe-on-graceful-reload! start-unsubscribed! legion* multicast* auto-weight! weight "
+    "snmp* carbon* rrdtool* sni* ssl-* honour-stdin! binary-path enable-proxy-protocol! "
+    "freebind! map-socket catch-exceptions! reload-on-exception! no-threads-wait! drop-after-*";
+
+/* What warp does itself, or has no use for. */
+static const struct { const char *name, *words; } ini_others[] = {
+	{ "daemonize", "warp -d goes into the background" },
+	{ "daemonize2", "warp -d goes into the background" },
+	{ "pidfile", "warp -p FILE writes it" },
+	{ "pidfile2", "warp -p FILE writes it" },
+	{ "safe-pidfile", "warp -p FILE writes it" },
+	{ "safe-pidfile2", "warp -p FILE writes it" },
+	{ "ini", "one file is read, that of -c" },
+	{ "include", "one file is read, that of -c" },
+	{ "inherit", "one file is read, that of -c" },
+	{ "emperor", "warp runs one uwsgi; list others in [processes] of a warp.toml" },
+	{ "zerg", "a shared-socket, or fd://N, does this" },
+	{ "fastrouter-zerg", "a shared-socket, or fd://N, does this" },
+};
+
+/* Options that stand for a key of [fastrouter] without having its prefix. */
+static const char ini_core[] = "no-fd-passing abstract-socket chmod-socket stats-http stats-minified "
+    "listen";
+
+/* The key of [fastrouter] that name stands for; NULL: none. */
+static const struct key *
+ini_key(struct slice name)
+{
+	struct near core = { .word = name };
+	struct slice rest = name;
+	char b[NEAR_MAX];
+	struct text t = { b, 0, sizeof b, false };
+	const struct key *k;
+
+	if (slice_eq(name, S("fastrouter")))
+		return key_find(SEC_FASTROUTER, S("listen"));
+	if (slice_starts(name, S("fastrouter-")))
+		rest = slice_from(name, sizeof "fastrouter-" - 1);
+	else if (!slice_starts(name, S("subscription")) && near_find(&core, ini_core) < 0)
+		return NULL;
+	else if (slice_eq(name, S("listen")))
+		return key_find(SEC_FASTROUTER, S("backlog"));
+	for (size_t i = 0; i < rest.n; i++)
+		text_char(&t, rest.p[i] == '-' ? '_' : rest.p[i]);
+	k = t.full ? NULL : key_find(SEC_FASTROUTER, text_slice(&t));
+	return k && (k->kind == K_MAP || strcmp(k->name, "listen") == 0) ? NULL : k;
+}
+
+/* The word of ini_words that means name, with its mark in *mark; p NULL: none. */
+static struct slice
+ini_word(struct slice name, char *mark)
+{
+	struct slice rest = slice_of(ini_words), word;
+
+	while (slice_cut(&rest, ' ', &word)) {
+		*mark = strchr("!+*", word.p[word.n - 1]) ? word.p[word.n - 1] : ' ';
+		word.n -= *mark != ' ';
+		if (*mark == '*' ? slice_starts(name, word) : slice_eq(name, word))
+			return word;
+	}
+	return (struct slice){ NULL, 0 };
+}
+
+/* `, did you mean 'x'?`, of all options. */
+static const char *
+ini_near(struct arena *a, struct slice name)
+{
+	struct near near = { .word = name };
+	struct slice rest = slice_of(ini_words), word;
+
+	near_offer(&near, S("fastrouter"));
+	near_offer(&near, S("shared-socket"));
+	near_find(&near, ini_core);
+	for (size_t i = 0; i < LEN(router_keys); i++) {
+		const struct key *k = &router_keys[i];
+		bool own = strncmp(k->name, "subscription", 12) == 0;
+		char *as = arena_fmt(a, "%s%s", own ? "" : "fastrouter-", k->name);
+		for (char *c = as; *c; c++)
+			*c = *c == '_' ? '-' : *c;
+		if (ini_key(slice_of(as)))
+			near_offer(&near, slice_of(as));
+	}
+	while (slice_cut(&rest, ' ', &word))
+		near_offer(&near, (struct slice){ word.p, word.n - (strchr("!+*",
+		    word.p[word.n - 1]) != NULL) });
+	return near_text(a, &near);
+}
+
+/* ---- the command line ---- */
+
+/* Whether name, an option of the command line without its --, is one of uWSGI's, and what
+ * it takes. */
+static enum ini_takes
+ini_option(struct slice name)
+{
+	static const char may[] = "use-cache use-socket chmod-socket";
+	const struct key *k = ini_key(name);
+	struct near near = { .word = slice_starts(name, S("fastrouter-")) ? slice_from(name, 11) : name };
+	char mark;
+
+	if (slice_eq(name, S("fastrouter-use-socket")))
+		return INI_MAY;
+	if (k)
+		return k->kind == K_BOOL ? INI_NOTHING : near_find(&near, may) >= 0 ? INI_MAY : INI_VALUE;
+	if (slice_eq(name, S("shared-socket")))
+		return INI_VALUE;
+	for (size_t i = 0; i < LEN(ini_others); i++)
+		if (slice_eq(name, slice_of(ini_others[i].name)))
+			return INI_VALUE;
+	if (!ini_word(name, &mark).p)
+		return INI_NONE;
+	return mark == '!' ? INI_NOTHING : INI_VALUE;
+}
+
+/* ---- lines ---- */
+
+static struct slice
+line_trim(struct slice s)
+{
+	s = slice_trim(s);
+	while (s.n > 0 && (is_blank(s.p[s.n - 1]) || s.p[s.n - 1] == '\r'))
+		s.n--;
+	return s;
+}
+
+/* Whether text is uWSGI's: the first line that is no comment opens [uwsgi]. */
+static bool
+ini_is(const char *file, struct slice text)
+{
+	struct slice line;
+
+	while (text.n > 0 && slice_cut(&text, '\n', &line))
+		if ((line = line_trim(line)).n > 0 && *line.p != '#' && *line.p != ';')
+			return slice_eq(line, S("[uwsgi]")) || slice_ends(slice_of(file), S(".ini"));
+	return false;
+}
+
+/* Splits text into options, those of [uwsgi]. A comment is a line of its own, as uWSGI
+ * has it. */
+static void
+ini_lines(struct ini *n, struct slice text)
+{
+	struct diags *ds = &n->r->conf->diags;
+	bool mine = false, any = false;
+	struct slice line, name;
+	unsigned at = 0;
+
+	for (size_t i = 0; i < text.n; i++)
+		at += text.p[i] == '\n';
+	n->v = arena_alloc(n->r->a, (at + 1) * sizeof *n->v);
+	for (at = 1; text.n > 0 && slice_cut(&text, '\n', &line); at++) {
+		const char *start = line.p;
+		line = line_trim(line);
+		if (line.n == 0 || *line.p == '#' || *line.p == ';')
+			continue;
+		if (memchr(line.p, '\0', line.n)) {
+			diag_add(ds, DIAG_ERROR, at, 1, "a NUL has no place here");
+		} else if (*line.p == '[') {
+			any = true;
+			mine = slice_eq(line, S("[uwsgi]"));
+			if (line.p[line.n - 1] != ']')
+				diag_add(ds, DIAG_ERROR, at, 1, "expected ] at the end of the section's name");
+		} else if (!any) {
+			diag_add(ds, DIAG_ERROR, at, 1, "expected [uwsgi] before the first option");
+			any = true;
+		} else if (mine) {
+			struct ini_line *o = &n->v[n->n++];
+			slice_cut(&line, '=', &name);
+			*o = (struct ini_line){ .says = line.p != NULL, .said = { .kind = TOML_STRING,
+			    .key = arena_dup(n->r->a, line_trim(name)), .line = at, .vline = at,
+			    .col = (unsigned)(name.p - start) + 1 } };
+			line = line.p ? line_trim(line) : S("");
+			o->said.vcol = line.n > 0 ? (unsigned)(line.p - start) + 1 : o->said.col;
+			o->said.text = arena_dup(n->r->a, line);
+		}
+	}
+}
+
+__attribute__((format(printf, 3, 4))) static void
+ini_error(struct ini *n, const struct ini_line *o, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	diag_add(&n->r->conf->diags, DIAG_ERROR, o->said.line, o->said.col, "%s",
+	    arena_vfmt(n->r->a, fmt, ap));
+	va_end(ap);
+}
+
+/* ---- variables ---- */
+
+/* The value of the last option of that name before o. It is used so. */
+static struct slice
+ini_said(struct ini *n, const struct ini_line *o, struct slice name)
+{
+	for (struct ini_line *p = &n->v[o - n->v]; p-- > n->v;)
+		if (slice_eq(p->said.key, name)) {
+			p->named = true;
+			return p->said.text;
+		}
+	return (struct slice){ NULL, 0 };
+}
+
+/* What the letter behind % stands for; p NULL: nothing. */
+static struct slice
+ini_letter(const struct ini *n, char letter)
+{
+	static char host[HOST_NAME_MAX + 1];
+	const char *file = n->r->conf->file, *base = strrchr(file, '/') + 1;
+	const char *dot = strrchr(base, '.');
+
+	switch (letter) {
+	case '%': return S("%");
+	case 'p': return slice_of(file);
+	case 'd': return (struct slice){ file, (size_t)(base - file) };
+	case 's': return slice_of(base);
+	case 'n': return (struct slice){ base, dot ? (size_t)(dot - base) : strlen(base) };
+	case 'v': return slice_of(n->r->conf->dir);
+	case 'h': return gethostname(host, sizeof host - 1) == 0 ? slice_of(host) : S("");
+	default: return (struct slice){ NULL, 0 };
+	}
+}
+
+/* Takes n bytes off the front of *s. */
+static struct slice
+ini_take(struct slice *s, size_t n)
+{
+	struct slice taken = { s->p, n };
+
+	*s = slice_from(*s, n);
+	return taken;
+}
+
+/* Takes a variable off the front of *s, and returns what it stands for; other text as it
+ * is: a name that is not known may be one of a log's format. */
+static struct slice
+ini_piece(struct ini *n, const struct ini_line *o, struct slice *s)
+{
+	size_t plain = strcspn(s->p, "%$"), end = strcspn(s->p, ")");
+	struct slice name, value;
+
+	if (plain > 0)
+		return ini_take(s, plain);
+	if (s->n > 3 && s->p[1] == '(' && end > 2 && end < s->n) {
+		name = arena_dup(n->r->a, (struct slice){ s->p + 2, end - 2 });
+		value = *s->p == '%' ? ini_said(n, o, name) : slice_of(getenv(name.p));
+		name = ini_take(s, end + 1);
+		return value.p ? value : name;
+	}
+	if (*s->p == '$' || s->n == 1 || s->p[1] == '(' ||
+	    (s->p[1] == 's' && slice_eq(o->said.key, S("fastrouter-use-pattern"))))
+		return ini_take(s, 1);
+	value = ini_letter(n, s->p[1]);
+	if (!value.p)
+		ini_error(n, o, "%s: %%%c: expected one of %%d, %%n, %%s, %%p, %%v, %%h, %%(name), and "
+		    "%%%% for a percent sign", o->said.key.p, s->p[1]);
+	ini_take(s, 2);
+	return value;
+}
+
+/* Fills in variables, as uWSGI does in files. */
+static void
+ini_expand(struct ini *n, struct ini_line *o)
+{
+	struct slice rest = o->said.text, part;
+	struct text t = { arena_alloc(n->r->a, INI_VALUE_MAX + 1), 0, INI_VALUE_MAX, false };
+
+	if (!memchr(rest.p, '%', rest.n) && !memchr(rest.p, '$', rest.n))
+		return;
+	while (rest.n > 0 && !t.full) {
+		part = ini_piece(n, o, &rest);
+		text_add(&t, part);
+	}
+	if (t.full)
+		ini_error(n, o, "%s: more than %d bytes", o->said.key.p, INI_VALUE_MAX);
+	o->said.text = text_slice(&t);
+}
+
+/* ---- the tree ---- */
+
+/* The member key of table t, made if it is not there. */
+static struct toml *
+tree_get(struct ini *n, struct toml *t, const char *key, enum toml_kind kind,
+    const struct ini_line *o)
+{
+	struct toml *v = toml_find(t, slice_of(key));
+
+	return v ? v : node_new(n->r, t, key, kind, &o->said);
+}
+
+/* 1: true, 0: false, -1: neither. An option without a value is on. */
+static int
+ini_truth(const struct ini_line *o)
+{
+	static const char words[] = "false no off 0 true yes on 1";
+	struct near near = { .word = o->said.text };
+	int i = o->said.text.n > 0 ? near_find(&near, words) : 4;
+
+	return i < 0 ? -1 : i >= 4;
+}
+
+/* What o says becomes a key of [fastrouter]. */
+static void
+ini_router(struct ini *n, const struct key *k, const struct ini_line *o)
+{
+	bool list = kinds[k->kind].words == A_LIST;
+	struct toml *table = tree_get(n, n->tree, "fastrouter", TOML_TABLE, n->v);
+	struct toml *v = tree_get(n, table, k->name, list ? TOML_ARRAY : TOML_STRING, o);
+	struct toml *next;
+	int truth = ini_truth(o);
+
+	if (list) {
+		node_add(n->r, v, "", &o->said);
+		return;
+	}
+	next = v->next;
+	*v = o->said; /* in place of what was said before */
+	v->key = slice_of(k->name);
+	v->next = next;
+	if ((k->kind == K_BOOL && truth >= 0) || (k->kind == K_ANY && o->said.text.n == 0)) {
+		v->kind = TOML_BOOLEAN;
+		v->boolean = truth > 0;
+	} else if (kinds[k->kind].words == ONE_VALUE)
+		word_value(n->r->a, ONE_VALUE, o->said.text, v);
+	else if (k->kind == K_MODE && o->said.text.n == 0)
+		v->text = S("666");
+}
+
+/* Adds an argument of uwsgi's. =N as a value is a shared socket. */
+static void
+ini_pass(struct ini *n, const struct ini_line *o, bool flag)
+{
+	const char *value = o->said.text.p;
+	int64_t shared = *value == '=' ? slice_uint(slice_from(o->said.text, 1), INT_MAX) : -1;
+
+	if (flag && ini_truth(o) <= 0 && o->said.text.n > 0) {
+		if (ini_truth(o) < 0)
+			ini_error(n, o, "%s: expected true or false, got %s", o->said.key.p, value);
+		return;
+	}
+	if (shared >= 0) {
+		node_string(n->r, n->shared, "", slice_of(value + 1), &o->said);
+		value = arena_fmt(n->r->a, "fd://{fd%d}", (int)shared);
+	}
+	node_string(n->r, n->args, "", slice_of(flag || !o->says ? arena_fmt(n->r->a, "--%s",
+	    o->said.key.p) : arena_fmt(n->r->a, "--%s=%s", o->said.key.p, value)), &o->said);
+}
+
+/* fastrouter-use-socket = N: the N-th socket of the instance becomes a fixed node. */
+static void
+ini_use_socket(struct ini *n, const struct ini_line *o)
+{
+	int64_t which = o->said.text.n > 0 ? slice_uint(o->said.text, INT_MAX) : 0;
+	struct ini_line node = *o;
+
+	for (int i = 0; i < n->n && which >= 0; i++)
+		if (slice_eq(n->v[i].said.key, S("socket")) || slice_eq(n->v[i].said.key, S("uwsgi-socket")))
+			if (which-- == 0) {
+				node.said.text = n->v[i].said.text;
+				ini_router(n, key_find(SEC_FASTROUTER, S("to")), &node);
+				return;
+			}
+	ini_error(n, o, "fastrouter-use-socket: there is no such socket in this file");
+}
+
+/* One option. */
+static void
+ini_lower(struct ini *n, struct ini_line *o)
+{
+	const struct key *k = ini_key(o->said.key);
+	struct slice name = o->said.key;
+	struct toml *t;
+	char mark = ' ';
+
+	for (size_t i = 0; i < LEN(ini_others); i++)
+		if (slice_eq(name, slice_of(ini_others[i].name))) {
+			ini_error(n, o, "%s: %s", name.p, ini_others[i].words);
+			return;
+		}
+	if (slice_eq(name, S("shared-socket"))) {
+		t = tree_get(n, n->tree, "shared_sockets", TOML_ARRAY, o);
+		node_add(n->r, node_new(n->r, t, "", TOML_TABLE, &o->said), "listen", &o->said);
+	} else if (slice_eq(name, S("fastrouter-use-socket")))
+		ini_use_socket(n, o);
+	else if (k && (n->routes || slice_starts(name, S("fastrouter"))))
+		ini_router(n, k, o);
+	if (k && !n->routes && slice_starts(name, S("subscription")))
+		ini_error(n, o, "%s: there is no fastrouter", name.p);
+	if (k && near_find(&(struct near){ .word = name }, "abstract-socket chmod-socket listen") < 0)
+		return;
+	if (!k && !ini_word(name, &mark).p) {
+		if (!o->named && !slice_eq(name, S("shared-socket")) &&
+		    !slice_eq(name, S("fastrouter-use-socket")))
+			ini_error(n, o, "unknown option '%s'%s", name.p, ini_near(n->r->a, name));
+		return;
+	}
+	if (slice_eq(name, S("uid")) || slice_eq(name, S("gid"))) { /* the FastRouter's, too */
+		t = tree_get(n, n->tree, "server", TOML_TABLE, o);
+		node_add(n->r, t, *name.p == 'u' ? "user" : "group", &o->said);
+	}
+	n->runs |= mark == '+';
+	n->sockets |= mark == '+' && (slice_ends(name, S("socket")) ||
+	    slice_starts(name, S("http")));
+	n->plugins |= slice_starts(name, S("plugin")) || slice_starts(name, S("need-plugin"));
+	n->python |= mark == '+' && near_find(&(struct near){ .word = name },
+	    "wsgi-file file eval module wsgi paste pecan web3 pump import pyimport pyrun") >= 0;
+	ini_pass(n, o, mark == '!');
+}
+
+/* What a FastRouter's map and the cache of uwsgi's programs have in common: so many
+ * entries, and what these set goes to the map by UDP. */
+static void
+ini_cache(struct ini *n, const struct ini_line *o)
+{
+	const struct toml *router = toml_get(n->tree, "fastrouter"), *v;
+	const char *at = slice_eq(o->said.key, S("cache")) ? o->said.text.p : strstr(o->said.text.p, "items=");
+	struct ini_line own = *o;
+
+	if (!toml_get(router, "use_cache") || !at)
+		return;
+	at += *at == 'i' ? strlen("items=") : 0;
+	own.said.text = (struct slice){ at, strspn(at, "0123456789") };
+	own.said.text = arena_dup(n->r->a, own.said.text);
+	ini_router(n, key_find(SEC_FASTROUTER, S("cache_items")), &own);
+	if (!n->runs || toml_get(router, "cache_udp_server"))
+		return;
+	v = toml_get(router, "listen");
+	v = v ? v->first : NULL;
+	while (v && (strchr("/@=\\", *v->text.p) || !strrchr(v->text.p, ':')))
+		v = v->next;
+	own.said.text = slice_of(arena_fmt(n->r->a, "127.0.0.1%s", v ? strrchr(v->text.p, ':')
+	    : INI_CACHE_PORT));
+	ini_router(n, key_find(SEC_FASTROUTER, S("cache_udp_server")), &own);
+	node_string(n->r, n->args, "", slice_of(arena_fmt(n->r->a, "--cache-udp-node=%s",
+	    own.said.text.p)), &o->said);
+}
+
+/* The program: uwsgi, told to end when it is told to stop. */
+static void
+ini_program(struct ini *n)
+{
+	const struct toml *at = &n->v[0].said;
+	struct toml *own = node_new(n->r, tree_get(n, n->tree, "processes", TOML_TABLE, n->v), "uwsgi",
+	    TOML_TABLE, at);
+
+	if (!n->sockets) /* it does not run without */
+		node_string(n->r, n->args, "", S("--socket=127.0.0.1:0"), at);
+	node_string(n->r, n->args, "", S("--die-on-term"), at);
+	if (n->python && !n->plugins) { /* before the options that need it */
+		struct toml plugin = *at;
+		plugin.text = S("--plugin=python3");
+		node_first(n->r, n->args, "", &plugin);
+	}
+	node_string(n->r, own, "command", S("uwsgi"), at);
+	node_add(n->r, own, "args", n->args);
+	if (n->shared->count > 0)
+		node_add(n->r, own, "shared_sockets", n->shared);
+}
+
+/* Makes the tree of text; variables: % and $ stand for something. */
+static struct toml *
+ini_parse(struct reader *r, struct slice text, bool variables)
+{
+	struct toml whole = { .kind = TOML_TABLE, .key = S("") };
+	struct ini n = { .r = r, .tree = arena_alloc(r->a, sizeof *n.tree) };
+
+	ini_lines(&n, text);
+	*n.tree = whole;
+	if (n.n == 0)
+		return n.tree;
+	n.args = node_new(r, &whole, "args", TOML_ARRAY, &n.v[0].said);
+	n.shared = node_new(r, &whole, "shared", TOML_ARRAY, &n.v[0].said);
+	for (int i = 0; i < n.n; i++) {
+		if (variables)
+			ini_expand(&n, &n.v[i]);
+		n.routes |= slice_starts(n.v[i].said.key, S("fastrouter"));
+	}
+	for (int i = 0; i < n.n; i++)
+		ini_lower(&n, &n.v[i]);
+	for (int i = 0; i < n.n; i++)
+		if (slice_eq(n.v[i].said.key, S("cache")) || slice_eq(n.v[i].said.key, S("cache2")))
+			ini_cache(&n, &n.v[i]);
+	if (n.runs)
+		ini_program(&n);
+	return n.tree;
+}
+
 /* ==== conf ===================================================================
  * Owns    nothing: the caller owns a configuration.
- * Offers  conf_load, conf_simple, conf_free.
+ * Offers  conf_load, conf_options, conf_simple, conf_free.
  * Calls   base, arena, walk, diag, toml, path, addr, pgmsg, resp, route, x509, certs, keys,
- *         hints, values, upstreams, processes, routes, fastrouter, dialects. */
+ *         hints, values, upstreams, processes, routes, fastrouter, dialects, ini. */
 
 #define HTTPS_PORT 443
 
@@ -15018,6 +15545,38 @@ path_here(struct arena *a)
 	return pwd;
 }
 
+/* Reads c's tree, if it could be made. */
+static struct conf *
+conf_whole(struct reader *r)
+{
+	struct conf *c = r->conf;
+
+	if (c->diags.errors > 0) {
+		diags_sort(&c->diags);
+		return c;
+	}
+	dialects_lower(r);
+	conf_read(r, NULL);
+	upstreams_read(r, toml_get(c->tree, "upstreams"));
+	processes_read(r);
+	return conf_finish(r);
+}
+
+/* uWSGI's options of the command line, as the text of a file. Never NULL: look at
+ * ->diags.errors. */
+static struct conf *
+conf_options(const char *text)
+{
+	struct conf *c = conf_new();
+	struct reader r = { .conf = c, .a = &c->arena };
+
+	c->diags.file = "command line";
+	c->diags.source = slice_of(text);
+	c->dir = path_here(r.a);
+	c->tree = ini_parse(&r, c->diags.source, false);
+	return conf_whole(&r);
+}
+
 /* Never NULL: look at ->diags.errors. */
 static struct conf *
 conf_load(const char *file)
@@ -15034,16 +15593,12 @@ conf_load(const char *file)
 		diag_add(&c->diags, DIAG_ERROR, 0, 0, "cannot read it: %s", why);
 		return c;
 	}
-	c->tree = toml_parse(r.a, c->diags.source, &c->diags);
-	if (c->diags.errors > 0) {
-		diags_sort(&c->diags);
-		return c;
-	}
-	dialects_lower(&r);
-	conf_read(&r, NULL);
-	upstreams_read(&r, toml_get(c->tree, "upstreams"));
-	processes_read(&r);
-	return conf_finish(&r);
+	if (ini_is(file, c->diags.source)) {
+		c->dir = path_here(r.a); /* as uWSGI has it */
+		c->tree = ini_parse(&r, c->diags.source, true);
+	} else
+		c->tree = toml_parse(r.a, c->diags.source, &c->diags);
+	return conf_whole(&r);
 }
 
 /* Without a file: everything goes to target. argv, borrowed: the program that
@@ -15435,6 +15990,7 @@ print_router(FILE *to, const struct router_conf *rc)
 		    rc->cache_items, rc->cache_file ? ", and those of " : "",
 		    rc->cache_file ? rc->cache_file : "");
 		print_addrs(to, ", changed at ", &rc->cache_listen);
+		print_addrs(to, ", by UDP at ", &rc->cache_udp_server);
 		fputc('\n', to);
 	}
 	if (rc->use_pattern)
@@ -40622,7 +41178,8 @@ proc_changed(const char *name)
 static struct conf *
 start_load(const struct start *s)
 {
-	struct conf *cf = s->file && !s->wrapped ? conf_load(s->file)
+	struct conf *cf = s->options ? conf_options(s->options)
+	    : s->file && !s->wrapped ? conf_load(s->file)
 	    : conf_simple(s->listen, s->target, s->wrapped);
 
 	if (cf->diags.errors == 0)
@@ -41914,6 +42471,8 @@ static const char usage_text[] =
     "       warp [-l ADDR] -u ADDR   without one: listen on ADDR (:8080), pass on to ADDR\n"
     "       warp [-l ADDR] [-u ADDR] -- CMD ARG...\n"
     "                                run CMD with $PORT (or that of -u), pass on to it\n"
+    "       warp --fastrouter ADDR --fastrouter-...\n"
+    "                                the options of uwsgi --fastrouter (-c reads its ini)\n"
     "       warp -t [-c FILE]        check the configuration and show what it means\n"
     "       warp -T [-c FILE]        the same, as a configuration of native sections alone\n"
     "       warp -e 'METHOD URL' [-H 'Name: v']... [-a CLIENT_IP]\n"
@@ -41950,25 +42509,71 @@ version(void)
 	return 0;
 }
 
-/* Turns usual long options into ours. -1, or the exit status. */
+/* Adds `name = value` to the text of uWSGI's options. */
+static void
+options_add(struct options *o, const char *name, const char *value)
+{
+	size_t was = o->s.options ? strlen(o->s.options) : 0;
+	size_t n = was + strlen(name) + strlen(value ? value : "") + sizeof "[uwsgi]\n = \n";
+	char *text = xcalloc(1, n);
+
+	snprintf(text, n, "%s%s%s%s\n", was ? o->s.options : "[uwsgi]\n", name, value ? " = " : "",
+	    value ? value : "");
+	free((void *)(uintptr_t)o->s.options);
+	o->s.options = text;
+}
+
+/* Takes one of uWSGI's options, with the word behind it if it needs one: how many words. -1:
+ * it is none of those, -2: it has no value. */
 static int
-options_long(char **argv)
+options_uwsgi(struct options *o, char **argv)
+{
+	const char *equals = strchr(*argv, '=');
+	size_t n = equals ? (size_t)(equals - *argv) : strlen(*argv);
+	enum ini_takes takes = ini_option((struct slice){ *argv + 2, n - 2 });
+	char name[64];
+
+	if (takes == INI_NONE || n - 2 >= sizeof name)
+		return -1;
+	snprintf(name, sizeof name, "%.*s", (int)n - 2, *argv + 2);
+	if (takes == INI_VALUE && !equals && (!argv[1] || strpbrk(argv[1], "\r\n")))
+		return -2;
+	options_add(o, name, equals ? equals + 1 : takes == INI_VALUE ? argv[1] : NULL);
+	return takes == INI_VALUE && !equals ? 2 : 1;
+}
+
+/* Turns usual long options into ours, and takes out uWSGI's. -1, or the exit status. */
+static int
+options_long(struct options *o, char **argv)
 {
 	static const char *const names[][2] = {
-		{ "--config", "-c" }, { "--help", "-h" }, { "--version", "-V" },
+		{ "--config", "-c" }, { "--ini", "-c" }, { "--help", "-h" }, { "--version", "-V" },
 		{ "--check", "-t" }, { "--test", "-t" },
 	};
+	struct arena a = { NULL };
+	char **to = argv;
 	size_t i;
 
 	for (; *argv && strcmp(*argv, "--") != 0; argv++) {
-		if (strncmp(*argv, "--", 2) != 0)
-			continue;
+		int taken = -1;
 		for (i = 0; i < LEN(names) && strcmp(*argv, names[i][0]) != 0; i++)
 			;
-		if (i == LEN(names))
-			return usage(slice_starts(slice_of(*argv), S("--fastrouter"))
-			    ? "not supported yet: " : "unknown option: ", *argv);
-		*argv = (char *)(uintptr_t)names[i][1];
+		if (strncmp(*argv, "--", 2) == 0 && i == LEN(names)) {
+			if ((taken = options_uwsgi(o, argv)) == -1)
+				taken = -usage("unknown option: ", arena_fmt(&a, "%s%s", *argv, ini_near(&a,
+				    slice_of(*argv + 2))));
+			else if (taken < 0)
+				taken = -usage("an option without its value: ", *argv);
+			arena_free(&a);
+			if (taken < 0)
+				return -taken;
+			argv += taken - 1;
+		} else
+			*to++ = i < LEN(names) ? (char *)(uintptr_t)names[i][1] : *argv;
+	}
+	while ((*to = *argv)) {
+		to++;
+		argv++;
 	}
 	return -1;
 }
@@ -42020,6 +42625,8 @@ options_check(const struct options *o)
 		return usage("-l needs -u: a configuration says itself where to listen", "");
 	if (o->s.file && o->s.target)
 		return usage("-c and -u: give one of them", "");
+	if (o->s.options && (o->s.file || o->s.target || o->s.wrapped))
+		return usage("options of uWSGI's stand alone: without -c, -u and --", "");
 	return -1;
 }
 
@@ -42027,8 +42634,14 @@ options_check(const struct options *o)
 static int
 options_read(struct options *o, int argc, char **argv)
 {
-	int c, done = options_long(argv + 1);
+	int c, done;
 
+	o->words = xcalloc((size_t)argc + 1, sizeof *o->words);
+	memcpy(o->words, argv, (size_t)argc * sizeof *argv);
+	argv = o->words;
+	done = options_long(o, argv + 1);
+	for (argc = 0; argv[argc]; argc++)
+		;
 	opterr = 0;
 	while (done < 0 && optind < argc && !o->s.wrapped) {
 		if ((c = getopt(argc, argv, "+c:l:u:tTe:H:a:s:dp:n:DVh")) != -1)
@@ -42051,7 +42664,7 @@ options_source(struct options *o)
 	static char target[300];
 	const char *host = getenv("WARPDRIVE_TARGET_HOST"), *port = getenv("WARPDRIVE_TARGET_PORT");
 
-	if (o->s.file || o->s.target)
+	if (o->s.file || o->s.target || o->s.options)
 		return true;
 	if (getenv("WARPDRIVE_CONFIG") && !o->s.wrapped) {
 		o->s.file = getenv("WARPDRIVE_CONFIG");
@@ -42287,9 +42900,10 @@ stdio_open(void)
 int
 main(int argc, char **argv)
 {
-	struct options o = { .s = { .argv = argv, .notify_fd = -1, .daemon_fd = -1 } };
+	static struct options o = { .s = { .notify_fd = -1, .daemon_fd = -1 } };
 	int done;
 
+	o.s.argv = argv;
 	stdio_open();
 	signal(SIGPIPE, SIG_IGN); /* writing fails instead */
 	signal(SIGXFSZ, SIG_IGN);

@@ -1240,7 +1240,7 @@ struct router_conf {
 	struct pairs cache;           /* key, value: what it begins with */
 	const char *cache_file;       /* the same as lines: a key, a blank, a value */
 	uint32_t cache_items;         /* bound of its entries */
-	struct addrs cache_listen;
+	struct addrs cache_listen, cache_udp_server;
 	int code_modifier;            /* use_code_string; -1: none */
 	const char *code_file, *code_function;
 	char **program;               /* use_program: argv; NULL: none */
@@ -1575,6 +1575,28 @@ struct site_read {
 	const char *dir;
 	bool enabled, strip, websocket, flag, health;
 	int method;
+};
+
+/* What an option of uWSGI takes on the command line. */
+enum ini_takes { INI_NONE /* there is no such option */, INI_NOTHING, INI_MAY /* only behind = */, INI_VALUE };
+
+/* An option as it stands in the file: its name and value as a key and its text. */
+struct ini_line {
+	struct toml said;
+	bool says;  /* there is a = */
+	bool named; /* %(name) of another one means it */
+};
+
+/* A file of uWSGI's being lowered. */
+struct ini {
+	struct reader *r;
+	struct ini_line *v;
+	int n;
+	struct toml *tree;
+	struct toml *args, *shared; /* of the program, which come into the tree at the end */
+	bool routes;  /* it has a FastRouter */
+	bool runs;    /* and an instance */
+	bool sockets, plugins, python; /* the instance has sockets; plugins; needs Python's */
 };
 
 struct admin_read {
@@ -3405,6 +3427,7 @@ struct listeners {
 struct start {
 	char **argv;
 	const char *file;            /* NULL: simple mode */
+	const char *options;         /* uWSGI's, as the text of an ini; NULL: none */
 	const char *listen, *target; /* of simple mode */
 	char **wrapped;              /* of `-- CMD`; NULL: none */
 	const char *pid_file;
@@ -3490,6 +3513,7 @@ struct verb {
 /* The command line. */
 struct options {
 	struct start s;
+	char **words; /* argv, without uWSGI's options: argv itself is for the next binary */
 	const char *explain, *verb, *arg, *client;
 	const char *headers[HEADERS_MAX];
 	int n_headers;
