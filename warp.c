@@ -36342,6 +36342,32 @@ cache_obey(const struct router_conf *rc, const struct cache_command *c, struct s
 	}
 }
 
+/* Takes a datagram of one of uWSGI's caches, which tells its changes. False: there is
+ * none. */
+static bool
+cache_hear(const struct router_conf *rc, int fd)
+{
+	static char b[PACKET_HEAD + CLERK_BLOCK_MAX];
+	ssize_t n = recv(fd, b, sizeof b, MSG_DONTWAIT);
+	struct slice block = { b + PACKET_HEAD, (size_t)MAX(n, PACKET_HEAD) - PACKET_HEAD };
+	struct cache_command c;
+	uint32_t entry;
+
+	if (n > PACKET_HEAD && (unsigned char)b[0] == PACKET_CACHE && two_low(b + 1) == block.n &&
+	    cache_command_parse(block, (unsigned char)b[3], &c) && c.form == CACHE_MUTE &&
+	    c.value.n <= NODE_VALUE_MAX)
+		cache_obey(rc, &c, c.value, &entry);
+	return n >= 0;
+}
+
+static void
+cache_hears(struct watch *w, short revents)
+{
+	(void)revents;
+	for (int i = 0; i < CLERK_BATCH && cache_hear(clerk_router(w), w->fd); i++)
+		;
+}
+
 /* ---- clients ---- */
 
 static void
@@ -36524,7 +36550,7 @@ clerk_open(const struct worker_task *k, int life)
 {
 	static void (*const doors[])(struct watch *, short) = {
 		[LISTEN_SUBSCRIBE] = clerk_hears, [LISTEN_CACHE] = clerk_accepts,
-		[LISTEN_STATS] = clerk_accepts,
+		[LISTEN_CACHE_UDP] = cache_hears, [LISTEN_STATS] = clerk_accepts,
 	};
 
 	ck.cf = k->cf;
@@ -41059,7 +41085,7 @@ clerk_listens(struct listeners *to, struct listeners *have, const struct conf *c
 
 	for (int i = 0; i < list->n; i++) {
 		struct addr a = list->v[i];
-		a.dgram = kind == LISTEN_SUBSCRIBE;
+		a.dgram = kind == LISTEN_SUBSCRIBE || kind == LISTEN_CACHE_UDP;
 		if (listener_serve(to, have, &a, kind, own >= 0 ? own : cf->server.socket_mode) < 0)
 			return -1;
 		to->v[to->n - 1].router = k;
@@ -41075,6 +41101,7 @@ clerks_open(struct listeners *to, struct listeners *have, const struct conf *cf)
 		const struct router_conf *rc = &cf->routers[k];
 		if (clerk_listens(to, have, cf, k, &rc->subscription_server, LISTEN_SUBSCRIBE) < 0 ||
 		    clerk_listens(to, have, cf, k, &rc->cache_listen, LISTEN_CACHE) < 0 ||
+		    clerk_listens(to, have, cf, k, &rc->cache_udp_server, LISTEN_CACHE_UDP) < 0 ||
 		    clerk_listens(to, have, cf, k, &rc->stats, LISTEN_STATS) < 0)
 			return -1;
 	}

@@ -2591,7 +2591,7 @@ enum listener_kind {
 	LISTEN_HTTP, LISTEN_ADMIN, LISTEN_ROUTER,
 	LISTENER_KINDS,
 	LISTEN_SHARED = LISTENER_KINDS, /* bound for programs alone: not for workers, nor */
-	LISTEN_SUBSCRIBE, LISTEN_CACHE, LISTEN_STATS /* these: for the clerk */
+	LISTEN_SUBSCRIBE, LISTEN_CACHE, LISTEN_CACHE_UDP, LISTEN_STATS /* these: for the clerk */
 };
 
 /* A listening socket. fd is shared with the master and all workers. */
