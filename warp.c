@@ -29683,7 +29683,8 @@ cache_serve(struct exchange *x, const struct head *rq, enum cached word)
 		store_skip(&h->r, (size_t)ranges.v[0].first);
 		range_write(&part, &ranges.v[0], size);
 	}
-	head_cut(&res, FIELD(F_CONTENT_LENGTH) | (word == CACHE_MISS ? 0 : FIELD(F_AGE)));
+	head_cut(&res, FIELD(F_CONTENT_LENGTH) | FIELD(F_TRAILER) |
+	    (word == CACHE_MISS ? 0 : FIELD(F_AGE)));
 	if (word != CACHE_MISS) /* RFC 9111 5.1 */
 		head_add(&res, S("Age"), text_slice(&age));
 	text_uint(&t, n);
@@ -30878,6 +30879,8 @@ cache_answer(struct exchange *x, size_t n)
 		if (x->c->ghost)
 			return exchange_over(x);
 		store_read(&h->r, NULL, 0, 0); /* it may be whole by now: then its length is known */
+		if (h->r.state == STORE_CUT && store_length(&h->r) == 0)
+			return exchange_error(x, 502, "the upstream sent a malformed body", S(""));
 		return cache_serve(x, exchange_request(x), CACHE_MISS);
 	}
 	x->down.tap = hit_tap;

@@ -444,6 +444,14 @@ def test_chunks_too_large_are_known(cached):
     assert o.count("/x") == 4
 
 
+@pytest.mark.parametrize("body", [b"zz\r\n", b"5\r\nhelloX"], ids=["no size", "no end"])
+def test_malformed_first_chunk(cached, body):
+    """Nothing of it was sent yet: an error is."""
+    w, o = cached()
+    o.page("/x", raw(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n" + body))
+    assert w.ask("/x").status == 502 and w.ask("/other").status == 200
+
+
 # ---- what the client sees, and the log ------------------------------------------------------
 
 def test_gzip_and_conditions(warp, backend):
