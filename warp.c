@@ -34081,7 +34081,7 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 /* ==== explain ================================================================
  * Owns    nothing.
  * Offers  explain.
- * Calls   clock, http, path, addr, route, conf out, auth, heads, cgi, files, gate.
+ * Calls   clock, http, path, addr, route, policy, conf out, auth, heads, cgi, files, gate.
  *         `warp -e`: what would become of a request, unsent. */
 
 #define EXPLAIN_MAX 32768 /* bytes of the request made of the arguments */
@@ -34248,6 +34248,17 @@ var_show(struct text *t, struct slice name, struct slice value)
 	text_char(t, '\n');
 }
 
+/* What the request asks of the cache; see cache_enter. */
+static void
+explain_cache(const struct head *h, FILE *to)
+{
+	unsigned asked = policy_asked(h);
+	bool stores = asked & CACHE_STORE && h->method == M_GET && h->count[F_RANGE] == 0;
+
+	fprintf(to, "the cache is %s; the answer %s\n", asked & CACHE_ONLY ? "all that is asked"
+	    : asked & CACHE_LOOK ? "asked first" : "not asked", stores ? "may be stored" : "is not stored");
+}
+
 /* The head as the first candidate would get it. */
 static void
 explain_upstream(struct exchange *x, struct head *h, FILE *to)
@@ -34256,6 +34267,8 @@ explain_upstream(struct exchange *x, struct head *h, FILE *to)
 	const struct pairs *add = &x->route->add_response_headers;
 	const struct slices *remove = &x->route->remove_response_headers;
 
+	if (x->route->cache)
+		explain_cache(h, to);
 	fprintf(to, "upstream %s, %s; candidates:\n", up->name, up->balance->name);
 	for (int i = 0; i < up->n_instances; i++) {
 		const struct instance *in = &up->instances[i];

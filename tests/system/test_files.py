@@ -1315,6 +1315,18 @@ def test_explained(run, tmp_path, what):
     assert p.returncode == 0 and EXPLAINED[what] in p.stdout, p.stdout + p.stderr
 
 
+@pytest.mark.parametrize("what, says", [
+    (["GET /"], "asked first; the answer may be stored"), (["GET /", "-H", "Range: bytes=0-1"], "is not stored"),
+    (["POST /"], "the cache is not asked; the answer is not stored"), (["GET /", "-H", "Cache-Control: no-store"], "is not stored"),
+    (["GET /", "-H", "Cache-Control: only-if-cached"], "all that is asked"),
+])
+def test_cache_explained(run, what, says):
+    text = '[cache]\nsize_bytes = 1000000\n[upstreams.a]\nhost = "127.0.0.1"\nport = 1\n[[routes]]\npath_prefix = "/"\nupstream = "a"\n'
+    p = run("-c", "warp.toml", "-e", *what, conf=text)
+    assert p.returncode == 0 and says in p.stdout, p.stdout + p.stderr
+    assert "the cache" not in run("-c", "warp.toml", "-e", *what, conf=text.replace("1000000", "0")).stdout
+
+
 R = '[[routes]]\npath_prefix = "/"\nstatic_dir = "/tmp"\n'
 
 
