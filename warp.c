@@ -29,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/auxv.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -196,6 +197,16 @@ slice_uint(struct slice s, uint64_t max)
 	return (int64_t)v;
 }
 
+/* Takes the next of several words between blanks off *rest; false: there is none. */
+static bool
+slice_word(struct slice *rest, struct slice *word)
+{
+	while (slice_cut(rest, ' ', word))
+		if (word->n > 0)
+			return true;
+	return false;
+}
+
 /* Equal and not empty; the time does not tell where they differ. */
 static bool
 slice_eq_secret(struct slice given, struct slice secret)
@@ -301,6 +312,23 @@ hex_value(char c)
 		return c - '0';
 	c = lower(c);
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The number in front of s, of base 16 at most; behind a minus: what is added to it
+ * makes 0. */
+static uint64_t
+slice_number(struct slice s, unsigned base)
+{
+	bool minus = slice_starts(s, S("-"));
+	uint64_t v = 0;
+	int digit;
+
+	for (size_t i = minus; i < s.n && (digit = hex_value(s.p[i])) >= 0; i++) {
+		if ((unsigned)digit >= base)
+			break;
+		v = v * base + (unsigned)digit;
+	}
+	return minus ? 0 - v : v;
 }
 
 /* fd may be -1. errno stays as it is. */
@@ -1938,18 +1966,23 @@ number_sign(const char **p, struct text *t)
 	return true;
 }
 
-/* text is a sign, if any, and digits; false: out of range. */
+/* Whether text is a sign, if any, and digits, and in range. */
 static bool
-number_integer(const char *text, int base, struct toml *v)
+number_integer(const char *text, unsigned base, struct toml *v)
 {
-	int64_t n;
+	bool minus = *text == '-';
+	uint64_t n = 0, most = (uint64_t)INT64_MAX + minus;
+	const char *p = text + (minus || *text == '+');
 
-	errno = 0;
-	n = strtoll(text, NULL, base);
-	if (errno != 0)
+	for (unsigned digit; *p && (digit = (unsigned)hex_value(*p)) < base; p++) {
+		if (n > (most - digit) / base)
+			return false;
+		n = n * base + digit;
+	}
+	if (*p || p == text)
 		return false;
 	v->kind = TOML_INTEGER;
-	v->integer = n;
+	v->integer = (int64_t)(minus ? 0 - n : n);
 	return true;
 }
 
@@ -10993,13 +11026,11 @@ set_number(struct reader *r, const struct key *k, const struct toml *v, void *to
 	double n = v->kind == TOML_BOOLEAN && k->kind == K_BOOL ? v->boolean
 	    : v->kind == TOML_INTEGER && k->kind != K_BOOL ? (double)v->integer
 	    : v->kind == TOML_FLOAT && secs ? v->real : NAN;
-	char *end;
+	struct toml octal;
 
 	digits += strncasecmp(digits, "0o", 2) == 0 ? 2 : 0;
-	if (isdigit((unsigned char)*digits)) {
-		n = (double)strtol(digits, &end, 8);
-		n = *end ? NAN : n;
-	}
+	if (isdigit((unsigned char)*digits))
+		n = number_integer(digits, 8, &octal) ? (double)octal.integer : NAN;
 	if (!(n >= k->min && n <= k->max)) /* nan as well */
 		return kind_error(r, k, v);
 	store(to, k->size, (uint64_t)(secs ? n * SECOND_MS + 0.5 : n));
@@ -11505,9 +11536,8 @@ word_value(struct arena *a, enum key_words words, struct slice s, struct toml *v
 	} else if (strspn(v->text.p, "+-0123456789.eE") == v->text.n) {
 		v->real = strtod(v->text.p, &end);
 		v->kind = *end ? TOML_STRING : TOML_FLOAT;
-		v->integer = strtoll(v->text.p, &end, 10);
-		if (!*end && llabs(v->integer) < (long long)LIMIT_MAX)
-			v->kind = TOML_INTEGER;
+		if (number_integer(v->text.p, 10, v) && llabs(v->integer) >= (long long)LIMIT_MAX)
+			v->kind = TOML_FLOAT;
 	}
 	return v;
 }
@@ -23950,8 +23980,8 @@ usage_read(struct slice stat, struct usage *u)
 	}
 	if (!u->known)
 		return;
-	u->cpu_s = (double)ticks / (double)sysconf(_SC_CLK_TCK);
-	u->rss = (uint64_t)slice_uint(word, INT64_MAX) * (uint64_t)sysconf(_SC_PAGESIZE);
+	u->cpu_s = (double)ticks / (double)getauxval(AT_CLKTCK);
+	u->rss = (uint64_t)slice_uint(word, INT64_MAX) * (uint64_t)getauxval(AT_PAGESZ);
 }
 
 /* pid 0: no process. */
@@ -33948,7 +33978,7 @@ ctl_obey(const char *b, ssize_t n, struct msghdr *m)
 	case CTL_DRAIN:
 		if (draining)
 			break;
-		front_drain(strtoull(b + 1, NULL, 16)); /* what runs is finished, nothing else */
+		front_drain(slice_number((struct slice){ b + 1, (size_t)n - 1 }, 16)); /* what runs is finished, nothing else */
 		pool_drain(conf);
 		health_stop();
 		break;
@@ -37310,7 +37340,7 @@ endpoint_is_free(const struct endpoint *e)
 
 /* Whether at, of /proc/net/tcp, is sock's address or a wildcard. */
 static bool
-tcp_text_is(const char *at, const union sock *sock)
+tcp_text_is(struct slice at, const union sock *sock)
 {
 	char want[33];
 	const uint32_t *w = sock->sa.sa_family == AF_INET ? &sock->in.sin_addr.s_addr
@@ -37319,7 +37349,7 @@ tcp_text_is(const char *at, const union sock *sock)
 
 	for (int i = 0; i < n; i++)
 		snprintf(want + 8 * i, 9, "%08X", (unsigned)w[i]);
-	return strcmp(at, want) == 0 || strspn(at, "0") == strlen(at);
+	return slice_eq(at, slice_of(want)) || strspn(at.p, "0") >= at.n;
 }
 
 /* The inode of the socket that listens at e; 0: not found. */
@@ -37328,17 +37358,24 @@ port_inode(const struct endpoint *e)
 {
 	static const char *const tables[] = { "/proc/net/tcp", "/proc/net/tcp6" };
 	enum { LISTEN = 10 };
-	unsigned long long inode = 0, of;
-	unsigned port, state;
-	char line[512], at[33];
+	enum { LOCAL = 1, STATE = 3, INODE = 9, COLUMNS };
+	unsigned long long inode = 0;
+	struct slice word[COLUMNS] = { { 0 } }, rest, port;
+	char line[512];
+	int k;
 
 	for (size_t i = 0; i < LEN(tables) && inode == 0; i++) {
 		FILE *f = fopen(tables[i], "re");
-		while (f && inode == 0 && fgets(line, sizeof line, f))
-			if (sscanf(line, " %*d: %32[0-9A-F]:%x %*32[0-9A-F]:%*x %x %*s %*s %*s %*u %*u "
-			    "%llu", at, &port, &state, &of) == 4 && state == LISTEN && port == e->port &&
-			    tcp_text_is(at, &e->sock))
-				inode = of;
+		while (f && inode == 0 && fgets(line, sizeof line, f)) {
+			rest = slice_of(line);
+			for (k = 0; k < COLUMNS && slice_word(&rest, &word[k]); k++)
+				;
+			port = word[LOCAL];
+			if (k == COLUMNS && slice_cut(&port, ':', &word[LOCAL]) &&
+			    slice_number(word[STATE], 16) == LISTEN &&
+			    slice_number(port, 16) == e->port && tcp_text_is(word[LOCAL], &e->sock))
+				inode = slice_number(word[INODE], 10);
+		}
 		if (f)
 			fclose(f);
 	}
@@ -39236,18 +39273,22 @@ is_left_over(int dir, const char *pid, unsigned long long key)
 {
 	static char b[ENVFILE_MAX];
 	char path[NAME_MAX + 16];
-	unsigned long long of, ticks;
-	struct slice rest, entry;
+	struct slice rest, entry, of, master;
 	ssize_t n;
-	int master;
+	pid_t by;
 
 	snprintf(path, sizeof path, "%s/environ", pid);
 	n = MAX(file_head(dir, path, b, sizeof b - 1), 0);
 	b[n] = '\0';
 	for (rest = (struct slice){ b, (size_t)n }; slice_cut(&rest, '\0', &entry); )
-		if (sscanf(entry.p, ENV_MARK "=%16llx:%d:%llu", &of, &master, &ticks) == 3 &&
-		    of == key)
-			return master > 1 && stat_word(master, STAT_STARTED) != ticks;
+		if (slice_starts(entry, S(ENV_MARK "="))) {
+			entry = slice_from(entry, sizeof ENV_MARK);
+			if (!slice_cut(&entry, ':', &of) || slice_number(of, 16) != key ||
+			    !slice_cut(&entry, ':', &master) || !entry.p)
+				continue;
+			by = (pid_t)slice_number(master, 10);
+			return by > 1 && stat_word(by, STAT_STARTED) != slice_number(entry, 10);
+		}
 	return false;
 }
 
@@ -39343,41 +39384,43 @@ inherit_endpoint(struct endpoint *e, uint16_t port, struct slice path)
 static void
 procs_inherit_line(struct slice line)
 {
-	int out, pid, warden, from = 0, to = 0, index, state, flags, signo, at = 0;
-	unsigned uid, port, spawns, stop_ms;
-	unsigned long long print, place;
+	enum { OUTPUT, PID, WARDEN, OF, LABEL, INDEX, STATE, FLAGS, PORT, PRINT, PLACE, AGE_MS,
+		SPAWNS, SIGNAL, STOP_MS, COLUMNS };
+	uint64_t v[COLUMNS];
 	char label[PROC_NAME_MAX];
 	struct process as = { .name = label, .replicas = 1 };
-	long long age_ms;
+	struct slice rest = line, word;
 	struct proc *p;
 
-	if (sscanf(line.p, "%d %d %d %u %n%*s%n %d %d %d %u %llu %llu %lld %u %d %u %n", &out,
-	    &pid, &warden, &uid, &from, &to, &index, &state, &flags, &port, &print, &place,
-	    &age_ms, &spawns, &signo, &stop_ms, &at) != 14 || (size_t)at > line.n)
-		return;
-	snprintf(label, sizeof label, "%.*s", to - from, line.p + from);
-	if (!(p = proc_new(&as, index)))
+	for (int i = 0; i < COLUMNS; i++) {
+		if (!slice_cut(&rest, ' ', &word))
+			return;
+		v[i] = slice_number(word, 10);
+		if (i == LABEL)
+			snprintf(label, sizeof label, "%.*s", (int)word.n, word.p);
+	}
+	if (!(p = proc_new(&as, (int)v[INDEX])))
 		return;
 	snprintf(p->label, sizeof p->label, "%s", label);
-	inherit_output(p, out);
-	p->state = state >= 0 && state < PROC_STATES ? (enum proc_state)state : PROC_OFF;
-	p->pid = pid;
-	p->warden = warden;
-	p->uid = uid;
-	p->wanted = flags & KEEP_WANTED;
-	p->leaves = flags & KEEP_LEAVES;
-	p->chosen = flags & KEEP_CHOSEN;
-	p->stopped = flags & KEEP_STOPPED;
-	p->print = print;
-	p->place = place;
-	p->started_ms = MAX(now_ms - age_ms, 1);
-	p->spawns = spawns;
-	p->stop_signal = signo;
-	p->stop_ms = stop_ms;
+	inherit_output(p, (int)v[OUTPUT]);
+	p->state = v[STATE] < PROC_STATES ? (enum proc_state)v[STATE] : PROC_OFF;
+	p->pid = (pid_t)v[PID];
+	p->warden = (pid_t)v[WARDEN];
+	p->uid = (uid_t)v[OF];
+	p->wanted = v[FLAGS] & KEEP_WANTED;
+	p->leaves = v[FLAGS] & KEEP_LEAVES;
+	p->chosen = v[FLAGS] & KEEP_CHOSEN;
+	p->stopped = v[FLAGS] & KEEP_STOPPED;
+	p->print = v[PRINT];
+	p->place = v[PLACE];
+	p->started_ms = MAX(now_ms - (int64_t)v[AGE_MS], 1);
+	p->spawns = (unsigned)v[SPAWNS];
+	p->stop_signal = (int)v[SIGNAL];
+	p->stop_ms = (unsigned)v[STOP_MS];
 	if (p->chosen)
-		inherit_endpoint(&p->at, (uint16_t)port, slice_from(line, (size_t)at));
+		inherit_endpoint(&p->at, (uint16_t)v[PORT], rest.p ? rest : S(""));
 	/* see proc_resume */
-	p->at.other.sa.sa_family = flags & KEEP_TURNED ? AF_INET : AF_UNSPEC;
+	p->at.other.sa.sa_family = v[FLAGS] & KEEP_TURNED ? AF_INET : AF_UNSPEC;
 }
 
 /* A running program stays in its state. */
@@ -41603,8 +41646,8 @@ inherit_line(struct slice line)
 	if (slice_eq(what, S("stranger")) && m.n_strangers < STRANGERS_MAX)
 		m.strangers[m.n_strangers++] = (pid_t)slice_uint(b, INT_MAX);
 	if (slice_eq(what, S("files"))) /* -1 is no limit */
-		child_files = (struct rlimit){ (rlim_t)strtoll(b.p, NULL, 10),
-			(rlim_t)strtoll(line.p, NULL, 10) };
+		child_files = (struct rlimit){ (rlim_t)slice_number(b, 10),
+			(rlim_t)slice_number(line, 10) };
 	fd = (int)slice_uint(a, INT_MAX);
 	more = (int)slice_uint(b, INT_MAX);
 	if (fd <= STDERR_FILENO || more < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)

@@ -209,7 +209,7 @@ struct toml_parser {
 /* 0x, 0o, 0b */
 struct number_base {
 	char letter;
-	int base;
+	unsigned base;
 	const char *digits;
 };
 
