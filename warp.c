@@ -47,7 +47,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#include <wctype.h>
 
 #include <bearssl.h>
 
@@ -195,6 +194,16 @@ slice_uint(struct slice s, uint64_t max)
 		v = v * 10 + d;
 	}
 	return (int64_t)v;
+}
+
+/* Where what is first in s; NULL: nowhere. */
+static const char *
+slice_find(struct slice s, struct slice what)
+{
+	for (; s.n >= what.n; s = slice_from(s, 1))
+		if (slice_starts(s, what))
+			return s.p;
+	return NULL;
 }
 
 /* Takes the next of several words between blanks off *rest; false: there is none. */
@@ -1538,7 +1547,7 @@ has_word(struct slice s, struct slice word)
 {
 	const char *at, *end = s.p + s.n;
 
-	while ((at = s.n > 0 ? memmem(s.p, s.n, word.p, word.n) : NULL)) {
+	while ((at = slice_find(s, word))) {
 		const char *behind = at + word.n;
 		if ((at == s.p || !is_word_char(at[-1])) &&
 		    (behind == end || !is_word_char(*behind)))
@@ -12408,7 +12417,7 @@ replica_place(struct reader *r, const struct process_read *pr, struct instance *
 		ad->text = arena_fmt(r->a, "#%d", replica);
 		return instance_key_fits(r, pr->upstream, in);
 	}
-	while (addr_is_unix(ad) && (at = strstr(text, "{index}")))
+	while (addr_is_unix(ad) && (at = slice_find(slice_of(text), S("{index}"))))
 		text = arena_fmt(r->a, "%.*s%d%s", (int)(at - text), text, replica,
 		    at + strlen("{index}"));
 	if (!addr_is_unix(ad) && step > 0) {
@@ -12451,7 +12460,7 @@ process_instances(struct reader *r, const struct process_read *pr)
 		    "host and port (and it is port + 0 to %d), a socket with {index} in it, or no "
 		    "address: warp chooses", n, n - 1);
 	else if (n > 1 && !listed && addr_is_unix(&first.addr) &&
-	    !strstr(first.addr.text, "{index}"))
+	    !slice_find(slice_of(first.addr.text), S("{index}")))
 		key_error(r, "replicas", "%d replicas cannot share one socket; put "
 		    "{index} into its name, or give no address: warp chooses", n);
 	else {
@@ -12482,10 +12491,10 @@ placeholder_find(struct reader *r, const struct process_read *pr, struct slice w
 	int n = p->up ? p->up->n_instances : 0;
 
 	for (char **arg = p->argv; *arg && !key; arg++)
-		if (strstr(*arg, word.p))
+		if (slice_find(slice_of(*arg), word))
 			key = arg > p->argv && toml_get(pr->table, "args") ? "args" : "command";
 	for (int i = 0; i < p->env.n && !key; i++)
-		if (memmem(p->env.v[i].value.p, p->env.v[i].value.n, word.p, word.n))
+		if (slice_find(p->env.v[i].value, word))
 			key = "env";
 	if (!key)
 		return false;
@@ -12912,6 +12921,34 @@ label_write(struct text *t, const uint32_t *c, uint32_t n)
 	}
 }
 
+/* c in lower case, in the scripts that have capitals and are in use. */
+static uint32_t
+letter_lower(uint32_t c)
+{
+	enum { EVEN = 1, ODD = 2 }; /* capitals of pairs, the small letter behind each */
+	/* capitals from .. to, and how far away their small letters are */
+	static const struct { uint16_t from, to, by; } rows[] = {
+		{ 'A', 'Z', 32 }, { 0xc0, 0xd6, 32 }, { 0xd8, 0xde, 32 }, { 0x100, 0x12e, EVEN },
+		{ 0x132, 0x136, EVEN }, { 0x139, 0x147, ODD }, { 0x14a, 0x176, EVEN },
+		{ 0x179, 0x17d, ODD }, { 0x181, 0x181, 210 }, { 0x186, 0x186, 206 },
+		{ 0x189, 0x18a, 205 }, { 0x18f, 0x18f, 202 }, { 0x190, 0x190, 203 },
+		{ 0x193, 0x193, 205 }, { 0x194, 0x194, 207 }, { 0x198, 0x198, EVEN },
+		{ 0x19d, 0x19d, 213 }, { 0x1a0, 0x1a4, EVEN }, { 0x1af, 0x1af, ODD }, { 0x1b3, 0x1b5, ODD },
+		{ 0x1cd, 0x1db, ODD }, { 0x1de, 0x1ee, EVEN },
+		{ 0x1f8, 0x21e, EVEN }, { 0x222, 0x232, EVEN }, { 0x386, 0x386, 38 },
+		{ 0x388, 0x38a, 37 }, { 0x38c, 0x38c, 64 }, { 0x38e, 0x38f, 63 },
+		{ 0x391, 0x3a1, 32 }, { 0x3a3, 0x3ab, 32 }, { 0x400, 0x40f, 80 },
+		{ 0x410, 0x42f, 32 }, { 0x460, 0x480, EVEN }, { 0x48a, 0x4be, EVEN },
+		{ 0x4c1, 0x4cd, ODD }, { 0x4d0, 0x52e, EVEN }, { 0x531, 0x556, 48 },
+		{ 0x10a0, 0x10c5, 7264 }, { 0x1e00, 0x1e94, EVEN }, { 0x1ea0, 0x1efe, EVEN },
+	};
+
+	for (size_t i = 0; i < LEN(rows); i++)
+		if (c >= rows[i].from && c <= rows[i].to)
+			return rows[i].by > ODD ? c + rows[i].by : c + (c % 2 == rows[i].by / ODD);
+	return c == 0x130 ? 'i' : c == 0x178 ? 0xff : c == 0x1e9e ? 0xdf : c;
+}
+
 /* host as browsers send it: `bücher.example` is xn--bcher-kva.example. Empty: host is
  * no UTF-8, or too long. */
 static struct slice
@@ -12937,7 +12974,7 @@ host_ascii(struct arena *a, struct slice host)
 			c[n] = p[0] & lead[bytes];
 			for (size_t i = 1; i < bytes; i++)
 				c[n] = c[n] << 6 | (p[i] & 0x3fu);
-			c[n] = (uint32_t)towlower((wint_t)c[n]); /* as browsers do */
+			c[n] = letter_lower(c[n]); /* as browsers do */
 		}
 		label_write(&t, c, n);
 		if (rest.p)
@@ -13103,7 +13140,7 @@ route_files(struct reader *r, const struct route *out)
 			table_error(r, v, "%s belongs to static_dir", keys[i]);
 	if (out->action != ACT_FILES)
 		return;
-	if (out->files.fallback.p && (out->files.fallback.n < 2 || strstr(out->files.fallback.p, "..")))
+	if (out->files.fallback.p && (out->files.fallback.n < 2 || slice_find(out->files.fallback, S(".."))))
 		key_error(r, "fallback", "expected a file of static_dir");
 	if (!is_field_value(out->files.cache_control))
 		key_error(r, "cache_control", "a header field cannot hold control characters");
@@ -13542,7 +13579,7 @@ router_rules(struct reader *r, const struct router_conf *rc)
 		{ rc->listen.n == 0 && !toml_get(r->table, "listen"), "listen",
 		    "is missing: where do uwsgi packets come in?", NULL },
 		{ rc->use_base && !*rc->use_base, "use_base", "must not be empty", NULL },
-		{ rc->use_pattern && !strstr(rc->use_pattern, "%s"), "use_pattern",
+		{ rc->use_pattern && !slice_find(slice_of(rc->use_pattern), S("%s")), "use_pattern",
 		    "expected %%s in it, for the key", NULL },
 		{ rc->code_file && rc->program, "use_program", "excludes use_code_string", NULL },
 		{ rc->fallback_on_no_key && rc->fallback.n == 0, "fallback_on_no_key",
@@ -16431,7 +16468,7 @@ json_sections(struct json_out *o, const struct conf *c, const char *name, enum s
 	if (!t)
 		return;
 	json_key(o, slice_of(name));
-	if (t->kind == TOML_ARRAY || !strstr(sections[id].name, ".NAME")) {
+	if (t->kind == TOML_ARRAY || !slice_find(slice_of(sections[id].name), S(".NAME"))) {
 		json_section(o, id, t);
 		return;
 	}
@@ -26850,9 +26887,9 @@ wants_json(const struct head *h)
 	for (int i = 0; h && i < h->n; i++) {
 		if (h->f[i].id != F_ACCEPT)
 			continue;
-		if (memmem(h->f[i].value.p, h->f[i].value.n, "text/html", 9))
+		if (slice_find(h->f[i].value, S("text/html")))
 			return false;
-		json |= memmem(h->f[i].value.p, h->f[i].value.n, "json", 4) != NULL;
+		json |= slice_find(h->f[i].value, S("json")) != NULL;
 	}
 	return json;
 }
@@ -31309,7 +31346,7 @@ is_cross_site(const struct head *h)
 		return !slice_eq(site, S("same-origin")) && !slice_eq(site, S("none"));
 	if (!origin.p)
 		return false;
-	at = memmem(origin.p, origin.n, "://", 3);
+	at = slice_find(origin, S("://"));
 	return !at || !slice_ieq(slice_from(origin, (size_t)(at - origin.p) + 3), h->host);
 }
 
@@ -31336,7 +31373,7 @@ admin_serve(struct exchange *x, const struct head *h, struct slice path, bool ex
 	struct admin_request rq = {
 		.method = h->method, .path = path, .query = h->query,
 		.is_unix = !exposed && x->c->listener->is_unix && admin_knows(x->c),
-		.wants_html = accept && memmem(accept->value.p, accept->value.n, "text/html", 9),
+		.wants_html = accept && slice_find(accept->value, S("text/html")),
 		.cross_site = is_cross_site(h),
 		.token = token ? token->value : bearer,
 		.secret = exposed ? conf->server.admin_token : conf->admin.token,
@@ -34141,7 +34178,7 @@ explain_request(struct text *t, struct slice request, const char *const *headers
 	else
 		method = S("GET");
 	rest = slice_trim(rest);
-	if ((at = memmem(rest.p, rest.n, "://", 3))) {
+	if ((at = slice_find(rest, S("://")))) {
 		authority = slice_from(rest, (size_t)(at - rest.p) + 3);
 		at = memchr(authority.p, '/', authority.n);
 		rest = at ? slice_from(authority, (size_t)(at - authority.p)) : S("/");
@@ -37715,7 +37752,7 @@ child_run(const struct child_start *cs, const struct identity *as, char **argv, 
 	execvp(argv[0], argv);
 	if (errno == ENOENT && interpreter_of(argv[0], line, sizeof line))
 		child_die("cannot run %s: its interpreter '%s' is missing%s", argv[0], line,
-		    strstr(line, "\\r") ? " (the file has CR LF line ends)" : "");
+		    slice_find(slice_of(line), S("\\r")) ? " (the file has CR LF line ends)" : "");
 	child_die("cannot run %s", argv[0]);
 }
 
