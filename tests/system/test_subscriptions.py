@@ -566,6 +566,12 @@ def test_cheap_in_all_workers_at_no_cpu(router, node):
     r.subscribe("a", n)
     assert r.node("a") == "n0"
     eventually(lambda: r.stats()["cheap"] == 1, "asleep without a request")
+
+    def waits():                                           # each worker hears of it in its own time
+        with r.client() as c:
+            c.send(packet({"HTTP_HOST": "a"}))
+            return c.is_open(0.2)
+    eventually(waits, "all workers are asleep")
     pids = [r.warp.pid] + r.warp.children()
     ticks = lambda: sum(sum(map(int, lib.read("/proc/%d/stat" % p).rpartition(")")[2].split()[11:13])) for p in pids)
     with contextlib.ExitStack() as stack:
