@@ -129,10 +129,13 @@
 #define STORE_FADE     8     /* lookups until another word of the sketch is halved */
 
 /* the FastRouter's nodes */
+#define SERVERS_MAX    8      /* subscription servers of upstreams */
+#define UPSTREAM_NODES 16     /* of one upstream */
+#define UPSTREAM_SILENT_MS 17000 /* without an announcement: it is gone */
 #define NODE_UNITS     32768  /* of all keys, nodes and values */
 #define NODE_UNIT      64     /* bytes; a key takes 1 mostly, a node 2 or 3 */
 #define NODE_BUCKETS   2048   /* of keys; power of 2 */
-#define NODE_SCOPES    16     /* routers of all configurations that are at work */
+#define NODE_SCOPES    32     /* routers of all configurations that are at work */
 #define NODE_MARKS     256    /* static nodes that are remembered; power of 2 */
 #define NODE_STAMPS    8192   /* nodes whose signatures are remembered; power of 2 */
 #define NODE_WAYS      8      /* places of one mark, or stamp; power of 2 */
@@ -155,7 +158,7 @@
 #define MAPPER_LINE    1024   /* bytes of what it writes that are kept */
 #define MAPPER_WAIT_MS 5000   /* for an answer; then it is killed and started anew */
 #define MAPPER_START_MS 10000 /* for its first answer: an interpreter takes its time */
-#define MAPPER_LATE_MS 1000   /* and so much longer for the helper that does so */
+#define MAPPER_LATE_MS 1000   /* a worker waits so much longer, for the helper that kills it */
 #define MAPPER_REST_MAX_MS 30000 /* before one that keeps on ending is started again */
 #define AIDE_STOP_MS   1000   /* for a clerk or mapper to leave; then it is killed */
 

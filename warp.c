@@ -10166,8 +10166,12 @@ static const struct key upstream_keys[] = {
 	    "An instance that comes back gets its share over this time."),
 	PATH("maintenance", UPSTREAM(out.maintenance),
 	    "A file: while it exists it is the answer, with 503."),
-	SOON("subscription", K_TEXT, LATER, NULL, NULL,
-	    "Subscription server whose nodes are the instances."),
+	PLAIN("subscription", K_SOCKETS, UPSTREAM(out.subscription), NULL,
+	    "Instead of instances: an address, UDP or unix, where backends announce themselves as to a "
+	    "FastRouter, with the upstream's name as their key; at most 16 of them."),
+	PLAIN("subscription_secret", K_SECRET, UPSTREAM(out.subscription_secret), NULL,
+	    "Then announcements end with unix, the time, and sign, the HMAC-SHA256 of what is before it "
+	    "behind the first 4 bytes, as bytes or in hexadecimal."),
 	SUB("tls", K_TABLE, NOW, SEC_UPSTREAM_TLS, "TLS toward https backends."),
 	SUB("health", K_TABLE, NOW, SEC_HEALTH, "Probes."),
 	SUB("process", K_OWN, NOW, SEC_UPSTREAM_PROCESS, "The program behind it, supervised."),
@@ -11773,19 +11777,42 @@ instance_key_fits(struct reader *r, const struct toml *at, const struct instance
 	        INSTANCE_KEY_MAX - 2);
 }
 
+/* Places for nodes that announce themselves; the clerk fills them. */
+static void
+instances_spare(struct reader *r, struct upstream *up)
+{
+	up->instances = arena_alloc(r->a, UPSTREAM_NODES * sizeof *up->instances);
+	for (; up->n_instances < UPSTREAM_NODES; up->n_instances++) {
+		struct instance *in = &up->instances[up->n_instances];
+		*in = (struct instance){ .up = up, .weight = 1, .replica = up->n_instances,
+			.addr.text = arena_fmt(r->a, "#%d", up->n_instances) };
+		if (!instance_key_fits(r, r->table, in))
+			return;
+	}
+}
+
 /* The upstream's own address, or instances; a process needs neither. */
 static void
 instances_read(struct reader *r, struct upstream *up, const struct place *own)
 {
-	static const char *const ways[] = { "instances", "host", "socket", "url", NULL };
+	static const char *const ways[] = { "instances", "host", "socket", "url", "subscription", NULL };
 	const struct toml *table = r->table, *list = toml_get(table, "instances");
 	const struct toml *port = toml_get(table, "port");
 	const char *needs = list ? "host and port, socket, or url"
-	    : "host and port, socket, url, or instances";
+	    : "host and port, socket, url, instances, or subscription";
 	size_t backups = 0, all = 0;
 
 	if (list && (list->kind != TOML_ARRAY || list->count == 0))
 		return; /* said already */
+	if (up->subscription.n > 0) {
+		if (toml_get(table, "process"))
+			key_error(r, "subscription", "excludes process: a process has its instances");
+		else if (up->subscription.n > 1)
+			key_error(r, "subscription", "expected one address");
+		else if (one_of(r, table, ways, needs))
+			instances_spare(r, up);
+		return;
+	}
 	if (toml_get(table, "process") && !list && !port && !toml_get(table, "host") &&
 	    !toml_get(table, "socket") && !toml_get(table, "url"))
 		return;
@@ -13639,7 +13666,7 @@ routers_read(struct reader *r)
 	const struct toml *t = list && list->kind == TOML_ARRAY ? list->first : list;
 	struct conf *c = r->conf;
 
-	c->routers = arena_alloc(r->a, ROUTERS_MAX * sizeof *c->routers);
+	c->routers = arena_alloc(r->a, (ROUTERS_MAX + SERVERS_MAX) * sizeof *c->routers);
 	for (; t && t->kind == TOML_TABLE; t = list->kind == TOML_ARRAY ? t->next : NULL) {
 		struct router_read rr = { .out = { .chmod_socket = -1 } };
 		r->where = "fastrouter";
@@ -13651,6 +13678,39 @@ routers_read(struct reader *r)
 		section_read(r, SEC_FASTROUTER, "fastrouter", t, &rr);
 		router_lower(r, &rr);
 		c->routers[c->n_routers++] = rr.out;
+	}
+}
+
+/* Gives each upstream that has a subscription the server that stands for it. */
+static void
+subscriptions_read(struct reader *r)
+{
+	struct conf *c = r->conf;
+
+	c->n_servers = c->n_routers;
+	for (int u = 0; u < c->n_upstreams; u++) {
+		struct upstream *up = &c->upstreams[u];
+		const struct addr *a = up->subscription.v;
+		struct router_conf *rc = c->routers;
+		if (up->subscription.n == 0)
+			continue;
+		for (; rc < c->routers + c->n_servers; rc++)
+			if (rc->subscription_server.n > 0 &&
+			    strcmp(rc->subscription_server.v[0].text, a->text) == 0)
+				break;
+		r->where = arena_fmt(r->a, "upstreams.%s", up->name);
+		r->table = toml_get(toml_get(c->tree, "upstreams"), up->name);
+		if (rc < c->routers + c->n_routers)
+			key_error(r, "subscription", "%s is a [fastrouter]'s as well", a->text);
+		else if (rc == c->routers + ROUTERS_MAX + SERVERS_MAX)
+			key_error(r, "subscription", "more than %d addresses of upstreams", SERVERS_MAX);
+		else if (rc == c->routers + c->n_servers) {
+			*rc = (struct router_conf){ .line = up->line, .chmod_socket = -1,
+				.subscription_server = up->subscription,
+				.tolerance_ms = UPSTREAM_SILENT_MS, .sign_tolerance_s = DAY_S };
+			c->n_servers++;
+		}
+		up->server = rc;
 	}
 }
 
@@ -15625,6 +15685,7 @@ conf_whole(struct reader *r)
 	dialects_lower(r);
 	conf_read(r, NULL);
 	upstreams_read(r, toml_get(c->tree, "upstreams"));
+	subscriptions_read(r);
 	processes_read(r);
 	return conf_finish(r);
 }
@@ -15961,7 +16022,11 @@ print_upstream(FILE *to, const struct upstream *up)
 	    up->connect_ms / (double)SECOND_MS, up->read_ms / (double)SECOND_MS,
 	    up->write_ms / (double)SECOND_MS, up->retries, up->keepalive,
 	    up->keepalive_ms / (double)SECOND_MS);
-	for (int i = 0; i < up->n_instances; i++)
+	if (up->server)
+		fprintf(to, "    subscription server %s%s: at most %d instances\n",
+		    up->subscription.v[0].text, up->subscription_secret.n > 0 ? ", signed" : "",
+		    up->n_instances);
+	for (int i = 0; i < up->n_instances && !up->server; i++)
 		fprintf(to, "    %s%-*s weight %u\n", scheme_text(&up->instances[i].addr),
 		    32 - (int)strlen(scheme_text(&up->instances[i].addr)),
 		    up->instances[i].addr.text, up->instances[i].weight);
@@ -18415,12 +18480,12 @@ mark_rests(struct node_mark *m, uint32_t grace_ms)
 static void
 nodes_attach(struct conf *cf)
 {
-	if (NODES->epoch == 0 && cf->n_routers > 0) {
+	if (NODES->epoch == 0 && cf->n_servers > 0) {
 		if (getrandom(&NODES->seed, sizeof NODES->seed, GRND_NONBLOCK) < 0)
 			NODES->seed = mix64((uint64_t)now_us);
 		NODES->epoch = 1;
 	}
-	for (struct router_conf *rc = cf->routers; rc < cf->routers + cf->n_routers; rc++) {
+	for (struct router_conf *rc = cf->routers; rc < cf->routers + cf->n_servers; rc++) {
 		const struct addrs *by = rc->subscription_server.n > 0 ? &rc->subscription_server
 		    : &rc->listen;
 		struct slice cache = rc->cache_name ? slice_of(rc->cache_name) : S("default");
@@ -19076,7 +19141,7 @@ nodes_withdraw(const struct router_conf *rc, const struct announcement *a)
 static const struct router_conf *
 scope_router(const struct conf *cf, uint32_t scope)
 {
-	for (int i = 0; i < cf->n_routers; i++)
+	for (int i = 0; i < cf->n_servers; i++)
 		if (cf->routers[i].scope == scope || cf->routers[i].cache_scope == scope)
 			return &cf->routers[i];
 	return NULL;
@@ -19126,7 +19191,7 @@ nodes_sweep(const struct conf *cf)
 				node_key_drop(i);
 			left = true;
 		}
-	for (int i = 0; i < cf->n_routers; i++)
+	for (int i = 0; i < cf->n_servers; i++)
 		NODES->scopes[cf->routers[i].place].live = live[cf->routers[i].place];
 	units_turn();
 	return left;
@@ -23327,7 +23392,7 @@ mapper_ask(const struct router_conf *rc, struct slice key,
 	a->m.scope = rc->scope;
 	memcpy(a->m.text, key.p, key.n);
 	a->n = offsetof(struct map_message, text) + key.n;
-	timer_set(&a->late, MAPPER_WAIT_MS + MAPPER_LATE_MS);
+	timer_set(&a->late, MAPPER_START_MS + MAPPER_LATE_MS);
 	if (map_channel.fd >= 0)
 		map_send();
 	return true;
@@ -24995,7 +25060,8 @@ tell_upstreams(struct teller *t)
 		SAY(t, v_str(up->maintenance), "maintenance");
 		say_open(t, "instances", '[');
 		for (int i = 0; i < up->n_instances; i++)
-			say_instance(t, &up->instances[i], i);
+			if (!up->server || up->instances[i].board->addrs.n > 0)
+				say_instance(t, &up->instances[i], i);
 		say_close(t, ']');
 		say_close(t, '}');
 	}
@@ -36025,7 +36091,7 @@ pg_run(void *arg, int life)
 /* ==== clerk ==================================================================
  * Owns    the helper process that writes down which nodes there are, and its clients.
  * Offers  clerk_run.
- * Calls   base, arena, walk, clock, log, pem, x509, packet, nodes, timer, loop,
+ * Calls   base, arena, walk, clock, log, pem, x509, packet, board, nodes, timer, loop,
  *         helper, BearSSL. Hears announcements, serves caches
  *         and figures of FastRouters. Nobody waits for it but who speaks to it. specs/uwsgi.md
  *         6, 8, 9. */
@@ -36152,6 +36218,35 @@ clerk_knows(const struct router_conf *rc, const struct announcement *a, const st
 	return rc->credentials_dirs.n == 0;
 }
 
+/* As sign_check, with the secret of the upstream that a's key names. */
+static const char *
+upstream_check(const struct router_conf *rc, const struct announcement *a)
+{
+	unsigned char mac[br_sha256_SIZE];
+	char b[2 * br_sha256_SIZE];
+	struct text hex = { b, 0, sizeof b, false };
+	const struct upstream *up = ck.cf->upstreams, *end = up + ck.cf->n_upstreams;
+
+	while (up < end && (up->server != rc || !slice_eq(slice_of(up->name), a->key)))
+		up++;
+	if (up == end)
+		return "no upstream of that name listens here";
+	if (up->subscription_secret.n == 0)
+		return NULL;
+	if (a->sign.n == 0)
+		return "it has none";
+	if (!nodes_stamp(rc, a, false))
+		return "it is not new (sniffed?)";
+	hmac_sha256(up->subscription_secret, &a->is_signed, 1, mac);
+	for (size_t i = 0; i < sizeof mac; i++)
+		text_hex(&hex, mac[i], 2);
+	if (!slice_eq_secret(a->sign, (struct slice){ (char *)mac, sizeof mac }) &&
+	    !slice_eq_secret(a->sign, text_slice(&hex)))
+		return "it is wrong";
+	nodes_stamp(rc, a, true);
+	return NULL;
+}
+
 static bool
 clerk_trusts(const struct router_conf *rc, const struct announcement *a, const struct ucred *who)
 {
@@ -36159,6 +36254,8 @@ clerk_trusts(const struct router_conf *rc, const struct announcement *a, const s
 	const char *why = NULL;
 	bool skip = false;
 
+	if (rc >= ck.cf->routers + ck.cf->n_routers)
+		why = upstream_check(rc, a);
 	for (int i = 0; i < rc->sign_skip.n && who; i++)
 		skip |= rc->sign_skip.v[i] == who->uid;
 	if (!clerk_knows(rc, a, who))
@@ -36170,6 +36267,99 @@ clerk_trusts(const struct router_conf *rc, const struct announcement *a, const s
 		    (int)a->key.n, a->key.p, (int)a->address.n, a->address.p, why);
 	arena_free(&arena);
 	return !why;
+}
+
+/* ---- nodes of upstreams ---- */
+
+/* As an instance would connect to it. */
+static void
+node_sock(uint32_t i, union sock *to, socklen_t *n)
+{
+	struct node_pick p;
+
+	node_address_parse(node_text(node_at(i)), &p);
+	*to = p.to;
+	/* only uwsgi has a NUL behind abstract names */
+	*n = p.to_n - (p.to.sa.sa_family == AF_UNIX && !p.to.un.sun_path[0]);
+}
+
+static bool
+instance_is_node(const struct instance *in, uint32_t i)
+{
+	const struct board_addrs *a = &in->board->addrs;
+	union sock to;
+	socklen_t n;
+
+	node_sock(i, &to, &n);
+	return a->n > 0 && a->sock_n[0] == n && memcmp(&a->sock[0], &to, n) == 0;
+}
+
+/* A place of up for node i, as if it had never been another's. */
+static void
+instance_give(const struct upstream *up, uint32_t i)
+{
+	struct board_instance *b = NULL;
+	union sock to;
+	socklen_t n;
+
+	for (int k = 0; k < up->n_instances; k++)
+		if (instance_is_node(&up->instances[k], i))
+			return;
+	for (int k = up->n_instances; k-- > 0; )
+		if (up->instances[k].board->addrs.n == 0)
+			b = up->instances[k].board;
+	if (!b) {
+		warn_calmly(&calm_clerk, "upstream %s: more than %d nodes", up->name, UPSTREAM_NODES);
+		return;
+	}
+	node_sock(i, &to, &n);
+	b->fails = b->open_until_ms = b->average_us = b->idle_life_ms = 0;
+	b->health = HEALTH_UNKNOWN;
+	b->check_passes = b->check_fails = b->checked_ms = 0;
+	b->up_since_ms = clock_low(now_ms);
+	b->run = RUN_UP;
+	board_addrs_set(b, &to, &n, 1);
+	ck.news = true;
+}
+
+/* in's node, among those from i on, lives; else no new requests go there, and its place is
+ * free after the last one. True: it is not yet. */
+static bool
+instance_keep(const struct instance *in, uint32_t i)
+{
+	struct board_instance *b = in->board;
+	int run;
+
+	if (b->addrs.n == 0)
+		return false;
+	while (i && (node_at(i)->dead || !instance_is_node(in, i)))
+		i = node_at(i)->next;
+	run = i ? RUN_UP : b->in_flight > 0 ? RUN_DRAINING : RUN_OFF;
+	ck.news |= b->run != run;
+	b->run = run;
+	if (run == RUN_OFF)
+		board_addrs_set(b, NULL, NULL, 0);
+	return run == RUN_DRAINING;
+}
+
+/* Gives each upstream the nodes that it has now. True: some still finish what they do. */
+static bool
+upstreams_settle(void)
+{
+	bool drains = false;
+
+	for (int u = 0; u < ck.cf->n_upstreams; u++) {
+		const struct upstream *up = &ck.cf->upstreams[u];
+		uint32_t k = up->server ? node_key_find(up->server->scope, slice_of(up->name)) : 0;
+		for (int i = 0; i < up->n_instances && up->server; i++)
+			drains |= instance_keep(&up->instances[i], k ? node_key_at(k)->nodes : 0);
+		for (uint32_t i = k ? node_key_at(k)->nodes : 0; i; i = node_at(i)->next)
+			if (!node_at(i)->dead)
+				instance_give(up, i);
+	}
+	if (ck.news)
+		board_changed();
+	return drains;
 }
 
 /* ---- announcements ---- */
@@ -36292,6 +36482,8 @@ clerk_hear(const struct router_conf *rc, int fd)
 	    clerk_trusts(rc, &a, known ? &who : NULL)) {
 		clerk_note(rc, &a, known ? &who : NULL);
 		clerk_resubscribe(rc, &a);
+		if (rc >= ck.cf->routers + ck.cf->n_routers)
+			upstreams_settle();
 	}
 	return true;
 }
@@ -36609,14 +36801,15 @@ clerk_leaves(struct watch *w, short revents)
 static void
 clerk_sweeps(struct timer *t)
 {
-	bool files = cache_files_look();
+	bool more = cache_files_look();
 
-	if (nodes_sweep(ck.cf) || files)
+	more |= nodes_sweep(ck.cf);
+	if (upstreams_settle() || more)
 		timer_set(t, NODE_SWEEP_MS);
 }
 
 /* Tells the master, for the workers, when a cheap router has its first node, or its last
- * one went. */
+ * one went, or an upstream has other nodes. */
 static void
 clerk_wakes(void)
 {
@@ -36624,8 +36817,11 @@ clerk_wakes(void)
 
 	for (int i = 0; i < ck.cf->n_routers; i++)
 		awake |= (uint32_t)nodes_awake(&ck.cf->routers[i]) << i;
-	if (awake != ck.awake && send(ck.life.fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1)
-		ck.awake = awake;
+	if ((awake == ck.awake && !ck.news) ||
+	    send(ck.life.fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		return;
+	ck.awake = awake;
+	ck.news = false;
 }
 
 static void
@@ -39056,9 +39252,9 @@ procs_preview(const struct conf *cf)
 			const struct process *ps = in->up->process;
 			struct proc *p = ps ? proc_find(slice_of(ps->name), in->replica) : NULL;
 
-			if (!ps)
+			if (!ps && !in->up->server) /* else the clerk says it */
 				in->board->run = RUN_NONE;
-			else if (!p || p->place != place_print(ps, in->replica))
+			else if (ps && (!p || p->place != place_print(ps, in->replica)))
 				in->board->run = p || ps->start_on == START_BOOT ? RUN_STARTING : RUN_OFF;
 		}
 	board_changed();
@@ -40896,7 +41092,7 @@ clerk_is_wanted(const struct conf *cf)
 		if (cf->routers[i].subscription_server.n + cf->routers[i].stats.n > 0 ||
 		    cf->routers[i].use_cache)
 			return true;
-	return false;
+	return cf->n_servers > cf->n_routers;
 }
 
 static struct aide aides[] = {
@@ -41193,7 +41389,7 @@ clerk_listens(struct listeners *to, struct listeners *have, const struct conf *c
 static int
 clerks_open(struct listeners *to, struct listeners *have, const struct conf *cf)
 {
-	for (unsigned k = 0; k < (unsigned)cf->n_routers; k++) {
+	for (unsigned k = 0; k < (unsigned)cf->n_servers; k++) {
 		const struct router_conf *rc = &cf->routers[k];
 		if (clerk_listens(to, have, cf, k, &rc->subscription_server, LISTEN_SUBSCRIBE) < 0 ||
 		    clerk_listens(to, have, cf, k, &rc->cache_listen, LISTEN_CACHE) < 0 ||

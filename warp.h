@@ -1202,6 +1202,9 @@ struct upstream {
 	struct upstream_tls tls;  /* for instances whose addr.scheme is https */
 	struct calm calm;         /* lines about its failures */
 	struct process *process;  /* NULL: none */
+	struct addrs subscription; /* its nodes are announced there; one, or none */
+	struct slice subscription_secret; /* and signed with it; empty: not */
+	const struct router_conf *server; /* that stands for it; NULL: none */
 	struct roster *roster;    /* the worker's own; NULL elsewhere */
 };
 
@@ -1384,7 +1387,8 @@ struct conf {
 	struct addr *shared;     /* `[[shared_sockets]]` */
 	int n_shared;
 	struct router_conf *routers; /* `[fastrouter]`, `[[fastrouter]]` */
-	int n_routers;
+	int n_routers, n_servers; /* behind n_routers, up to n_servers, stand those that are
+	                             nothing but subscription servers of upstreams */
 	unsigned attached; /* generation of the board that its instances got */
 	struct route_table table;
 	bool has_gzip;   /* some answers are compressed */
@@ -3188,6 +3192,7 @@ struct clerk {
 	struct watch life;
 	struct timer sweep; /* while there is something in the table */
 	uint32_t awake;     /* bits of routers, as the master was told */
+	bool news;          /* of upstreams, which it was not told yet */
 	uint64_t prints[ROUTERS_MAX]; /* of cache files, as they were read */
 	struct clerk_client clients[CLERK_CLIENTS];
 	struct link order;  /* of clients */

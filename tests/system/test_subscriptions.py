@@ -926,7 +926,7 @@ def test_a_line_of_shell_can_do_it(warp, backend):
     b = backend(name="b")
     w = warp(fleet_conf() % port)
     address = "127.0.0.1:%d" % b.port
-    line = r"printf '\340\0\0\0\3\0key\3\0app\7\0address\%o\0%s' >/dev/udp/127.0.0.1/%d" % (len(address), address, port)
+    line = r"printf '\340\0\0\0\3\0key\3\0app\7\0address\%o\000%s' >/dev/udp/127.0.0.1/%d" % (len(address), address, port)
     subprocess.run(["bash", "-c", line], check=True, timeout=TIMEOUT)
     eventually(lambda: w.ask("/").status == 200, "it is there")
 
