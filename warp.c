@@ -27349,7 +27349,7 @@ beneath_open(struct root *r, const char *path)
 
 /* ---- what is at a path ---- */
 
-/* Reads all of a small file. 0, or why it cannot: EAGAIN if it changes meanwhile. */
+/* Reads a small file as long as it was. 0, or why it cannot: EAGAIN if it is shorter by now. */
 static int
 file_load(struct file *f, int fd)
 {
@@ -27357,7 +27357,7 @@ file_load(struct file *f, int fd)
 
 	f->bytes = xcalloc(1, (size_t)f->st.st_size + 1);
 	do
-		got = pread(fd, f->bytes, (size_t)f->st.st_size + 1, 0);
+		got = pread(fd, f->bytes, (size_t)f->st.st_size, 0);
 	while (got < 0 && errno == EINTR);
 	return got < 0 ? errno : got == f->st.st_size ? 0 : EAGAIN;
 }
