@@ -93,9 +93,6 @@ BAD = {
         "(?i)twice|again|duplicate|already|defined"),
     "files and an upstream": (R + "static_dir = '/srv'\n", None, "static_dir|exclude"),
     "a key of files without files": (R + "listing = true\n", "listing", "static_dir"),
-    "not yet: uwsgi": ('[upstreams.app]\nurl = "uwsgi://h:1"\n[[routes]]\nupstream = "app"\n', "uwsgi", "not supported yet"),
-    "not yet: a dialect": ('[fastrouter]\nto = "h:1"\n', "fastrouter", "not supported yet"),
-    "not yet: names of a subscription server": ('[upstreams.app]\nsubscription = ":1"\n[[routes]]\nupstream = "app"\n', "subscription", "not supported yet"),
 }
 
 

@@ -621,16 +621,18 @@ def test_mixed(warp, backend):
     eventually(lambda: at(other, "/moved").text == "a GET /moved 0", "the new configuration")
 
 
-def test_explain(run):
+def test_explain(run, tmp_path):
     """-e knows the listener by the port of the URL; -t prints the conditions."""
-    text = sites(dict(hostname="a", port=8081, static_dir="/srv"), dict(hostname="b", port=8082, static_dir="/usr"))
+    for dir in "ab":
+        write(str(tmp_path / dir / "y"), dir)
+    text = sites(dict(hostname="a", port=8081, static_dir="a"), dict(hostname="b", port=8082, static_dir="b"))
     run("-V", conf=text)
-    for port, dir in (8081, "/srv"), (8082, "/usr"):
+    for port, dir in (8081, "a"), (8082, "b"):
         p = run("-e", "http://x:%d/y" % port, "-c", "warp.toml")
-        assert "the file y of %s\n" % dir in p.stdout, p.stdout
+        assert "the file y of %s/%s\n" % (tmp_path, dir) in p.stdout, p.stdout
     assert "no: port is 8082, wanted 8081" in p.stdout
     p = run("-t", "-c", "warp.toml")
-    assert "route 3 (line 4): port=8081 -> files of /srv\n" in p.stdout, p.stdout
+    assert "route 3 (line 4): port=8081 -> files of %s/a\n" % tmp_path in p.stdout, p.stdout
 
 
 def test_route_port(warp, check):
