@@ -30460,7 +30460,8 @@ step_connect(struct exchange *x)
 		return upstream_connected(x);
 	if (!x->u_events)
 		return STEP_WAIT;
-	if (getsockopt(x->u->s.ch.w.fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
+	if (x->u_events & (POLLERR | POLLHUP) &&
+	    getsockopt(x->u->s.ch.w.fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
 		err = errno;
 	if (err)
 		return exchange_lost(x, LOST_CONNECT, strerror(err));
@@ -32747,6 +32748,8 @@ front_told(struct slice word)
 static void (*node_door)(struct watch *, short); /* what a node's events call */
 static void (*node_again)(struct timer *);
 static void (*mapper_door)(void *, struct slice);
+static struct slots passages = { .size = sizeof(struct passage),
+	.next_at = offsetof(struct passage, c) };
 
 /* The packet's variables. */
 static struct slice
@@ -32860,7 +32863,7 @@ passage_end(struct passage *p, bool lingers)
 	flow_end(&p->down);
 	spool_drop(&p->body);
 	c->passage = NULL;
-	free(p);
+	slot_give(&passages, p);
 	if (!lingers) {
 		conn_close(c);
 		return STEP_DONE;
@@ -33015,6 +33018,16 @@ node_respell(struct node_pick *p)
 	return true;
 }
 
+/* Whether more than the packet is to come from the client. */
+static bool
+passage_goes_on(const struct passage *p)
+{
+	struct slice length = passage_var(p, S("CONTENT_LENGTH"));
+
+	return (length.n > 0 && !slice_eq(length, S("0"))) || p->c->s.src.in.n > 0 ||
+	    passage_var(p, S("HTTP_TRANSFER_ENCODING")).n > 0 || passage_var(p, S("HTTP_UPGRADE")).n > 0;
+}
+
 /* Connects, on the socket there is. */
 static enum step
 passage_connect(struct passage *p)
@@ -33043,7 +33056,7 @@ passage_dial(struct passage *p)
 
 	if (fd < 0)
 		return passage_fail(p, 503, strerror(errno));
-	if (p->pick.to.sa.sa_family != AF_UNIX)
+	if (p->pick.to.sa.sa_family != AF_UNIX && passage_goes_on(p))
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* an optimisation */
 	side_open(&p->node, fd, node_door);
 	p->node.timer.fire = node_again;
@@ -33060,7 +33073,7 @@ passage_connecting(struct passage *p)
 	if (!p->n_ready)
 		return STEP_WAIT;
 	p->n_ready = false;
-	if (getsockopt(p->node.ch.w.fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
+	if (p->node.hup && getsockopt(p->node.ch.w.fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
 		err = errno;
 	if (err)
 		return passage_lost(p, strerror(err));
@@ -33069,20 +33082,9 @@ passage_connecting(struct passage *p)
 	return STEP_AGAIN;
 }
 
-/* Whether the node could answer the client itself: then the client's descriptor goes with
- * the packet. Those that do not know that answer here. specs/uwsgi.md 7. */
-static bool
-passage_may_lend(const struct passage *p)
-{
-	struct slice length = passage_var(p, S("CONTENT_LENGTH"));
 
-	return p->rc->fd_passing && p->pick.to.sa.sa_family == AF_UNIX &&
-	    (length.n == 0 || slice_eq(length, S("0"))) && p->c->s.src.in.n == 0 &&
-	    passage_var(p, S("HTTP_TRANSFER_ENCODING")).n == 0 &&
-	    passage_var(p, S("HTTP_UPGRADE")).n == 0;
-}
-
-/* Sends the packet, or its first bytes, with the client's descriptor. */
+/* Sends the packet, or its first bytes, with the client's descriptor: a node that knows
+ * that answers there, others here. specs/uwsgi.md 7. */
 static void
 passage_lend(struct passage *p)
 {
@@ -33121,7 +33123,7 @@ passage_send(struct passage *p)
 	p->down.tap = passage_tap;
 	p->down.tapped = p;
 	p->state = PASSAGE_BYTES;
-	if (passage_may_lend(p))
+	if (p->rc->fd_passing && p->pick.to.sa.sa_family == AF_UNIX && !passage_goes_on(p))
 		passage_lend(p);
 	return STEP_AGAIN;
 }
@@ -33324,7 +33326,7 @@ passage_told(void *arg, struct slice address)
 static void
 passage_open(struct conn *c)
 {
-	struct passage *p = xcalloc(1, sizeof *p);
+	struct passage *p = slot_take(&passages); /* as many as conns */
 
 	*p = (struct passage){ .c = c, .rc = &conf->routers[c->listener->router],
 		.start_us = now_us, .node.ch.w = { .fd = -1, .slot = -1 }, .body.fd = -1 };
@@ -33351,11 +33353,13 @@ router_dirs_open(struct conf *cf, bool locked)
 }
 
 static void
-router_open(struct listener *ls, int n)
+router_open(struct listener *ls, int n, uint32_t clients)
 {
 	node_door = passage_node_ready;
 	node_again = passage_again;
 	mapper_door = passage_told;
+	passages.most = router_clients(conf, clients);
+	passages.v = map_zeroed(passages.most * passages.size);
 	for (int i = 0; i < n; i++)
 		if (ls[i].kind == LISTEN_ROUTER)
 			ls[i].front = &router_front;
@@ -34170,7 +34174,7 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	ctl_watch = (struct watch){ .fd = ctl, .slot = -1, .ready = worker_ctl };
 	loop_watch(&ctl_watch, POLLIN);
 	loop_first = &ctl_watch; /* a leaving worker accepts no more */
-	router_open(ls, n);
+	router_open(ls, n, share);
 	front_open(ls, n, share);
 	nodes_join((unsigned)(me - board->workers));
 	mapper_open(cf);
