@@ -31,7 +31,8 @@ ARCHS   = arm64 armel armhf mipsel mips64el i386 ppc64el s390x
 
 STD     = -std=c11
 WARN    = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror
-CFLAGS  = -Os
+OZ     := $(shell echo | $(CC) -Oz -fsyntax-only -xc - 2>/dev/null && echo -Oz)
+CFLAGS  = $(or $(OZ),-Os)
 LEAN    = -fno-asynchronous-unwind-tables -fno-unwind-tables \
 	  -ffunction-sections -fdata-sections
 # gcc sees uninitialised variables in sanitized code that are none (its manual
