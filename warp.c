@@ -22259,7 +22259,7 @@ logs_use(const struct log_conf *lc)
 
 /* ==== pool ===================================================================
  * Owns    every upstream connection's memory, and those that are idle.
- * Offers  pool_open, pool_take, pool_give, upconn_connect, upconn_close.
+ * Offers  sock_connect, pool_open, pool_take, pool_give, upconn_connect, upconn_close.
  * Calls   base, clock, board, timer, loop, buf, chan. The taker owns a taken
  *         connection and sets the functions that its events call. How long
  *         idle connections may be kept is learned from each backend. */
@@ -22520,23 +22520,35 @@ pool_drain(const struct conf *cf)
 		}
 }
 
+/* As connect; to an abstract name also with the NUL behind it that uWSGI has there. */
+static int
+sock_connect(int fd, const union sock *to, socklen_t n)
+{
+	bool abstract = to->sa.sa_family == AF_UNIX && !to->un.sun_path[0];
+	union sock s = { 0 };
+	int done;
+
+	memcpy(&s, to, n);
+	do
+		done = connect(fd, &s.sa, n);
+	while (done < 0 && errno == EINTR);
+	return done < 0 && errno == ECONNREFUSED && abstract && n < sizeof s.un
+	    ? connect(fd, &s.sa, n + 1) : done;
+}
+
 /* Connects u. False: failed at once, errno says why. */
 static bool
 upconn_dial(struct upconn *u)
 {
 	union sock to = { 0 };
 	socklen_t to_n;
-	int done, spellings = 1;
+	int done;
 
 	if (!board_addrs_get(u->inst->board, u->addr_i, &to, &to_n)) {
 		errno = EADDRNOTAVAIL;
 		return false;
 	}
-	if (to.sa.sa_family == AF_UNIX && !to.un.sun_path[0] && to_n < sizeof to.un)
-		spellings = 2; /* uWSGI binds an abstract name with a NUL behind it */
-	do
-		done = connect(u->s.ch.w.fd, &to.sa, to_n);
-	while (done < 0 && (errno == EINTR || (errno == ECONNREFUSED && --spellings > 0 && to_n++)));
+	done = sock_connect(u->s.ch.w.fd, &to, to_n);
 	u->retry_connect = done < 0 && errno == EAGAIN && to.sa.sa_family == AF_UNIX;
 	u->state = done == 0 ? UP_BUSY : UP_CONNECTING;
 	return done == 0 || errno == EINPROGRESS || u->retry_connect;
@@ -30682,7 +30694,7 @@ exchange_frame(struct exchange *x)
 	if (body_of_response(b, &res, x->method) < 0)
 		return -1;
 	/* a backend that answers HEAD without a length may send a body all the same */
-	x->u->head = x->method == M_HEAD;
+	x->u->head = x->method == M_HEAD && !x->u->s.src.records;
 	x->reusable = (x->u->s.src.records || (res.minor > 0 && b->kind != BODY_CLOSE &&
 	    (x->method != M_HEAD || res.count[F_CONTENT_LENGTH] + res.count[F_TRANSFER_ENCODING] > 0) &&
 	    !head_has(&res, F_CONNECTION, "close"))) && x->inst->up->keepalive > 0 &&
@@ -33804,7 +33816,7 @@ probe_address(struct probe *p, union sock *to, socklen_t *n)
 static int
 probe_dial(struct probe *p, const union sock *to, socklen_t n)
 {
-	int fd = p->s.ch.w.fd, done;
+	int fd = p->s.ch.w.fd;
 
 	if (fd < 0) {
 		fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -33812,10 +33824,7 @@ probe_dial(struct probe *p, const union sock *to, socklen_t n)
 			return errno;
 		side_open(&p->s, fd, p->s.ch.w.ready);
 	}
-	do
-		done = connect(fd, &to->sa, n);
-	while (done < 0 && errno == EINTR);
-	return done < 0 ? errno : 0;
+	return sock_connect(fd, to, n) < 0 ? errno : 0;
 }
 
 /* Connecting has ended, well or with errno err. True: there is one more
@@ -37338,8 +37347,8 @@ mapping_run(void *task, int life)
  * Offers  replica_instance, endpoint_of, endpoint_unix, endpoint_tcp,
  *         endpoint_dial, endpoint_is_free, endpoint_holder, endpoint_share,
  *         dir_remove, file_head.
- * Calls   base, walk, clock, log, listen, privilege. Where a replica listens:
- *         as the configuration says, or as warp chooses. */
+ * Calls   base, walk, clock, log, listen, pool (sock_connect), privilege. Where a
+ *         replica listens: as the configuration says, or as warp chooses. */
 
 #define SOCKET_SHARED 0660 /* for its program and the workers */
 #define DIR_MODE      0755
@@ -37545,7 +37554,7 @@ endpoint_dial(const union sock *to, socklen_t n)
 
 	if (fd < 0)
 		return -1;
-	if ((done = connect(fd, &to->sa, n)) < 0 && errno == EINPROGRESS)
+	if ((done = sock_connect(fd, to, n)) < 0 && errno == EINPROGRESS)
 		return fd;
 	/* a unix socket whose backlog is full listens */
 	if (done == 0 || (errno == EAGAIN && to->sa.sa_family == AF_UNIX))
@@ -37666,7 +37675,7 @@ endpoint_holder(const struct endpoint *e, char *out, size_t size)
 	char path[32], name[32] = "";
 	socklen_t n = sizeof who;
 
-	if (fd >= 0 && connect(fd, &e->sock.sa, e->sock_n) == 0)
+	if (fd >= 0 && sock_connect(fd, &e->sock, e->sock_n) == 0)
 		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n);
 	fd_close(fd);
 	snprintf(path, sizeof path, "/proc/%d/comm", (int)who.pid);

@@ -151,9 +151,22 @@ def test_forms_of_the_address(warp, node, form):
 @pytest.mark.parametrize("nul", ["", "\0"])
 def test_an_abstract_instance_in_both_spellings(warp, node, tmp_path, nul):
     name = "@warp-test-up-%d-%s" % (os.getpid(), tmp_path.name)
-    node(unix=name + nul)
-    w = warp({"upstreams": {"app": {"socket": name, "protocol": "uwsgi"}}, "routes": [{"upstream": "app"}]})
+    n = node(unix=name + nul)
+    w = warp({"upstreams": {"app": {"socket": name, "protocol": "uwsgi"}, "app.health": {"interval_secs": 0.05, "unhealthy_threshold": 1}},
+              "routes": [{"upstream": "app"}]})
     assert w.ask("/").text == "n0 a.example 0"
+    eventually(lambda: sum(p.modifier1 == 100 for p in probes_of(n)) > 2, "probes arrive")
+    assert w.ask("/").text == "n0 a.example 0"
+
+
+def test_real_supervised_abstract(warp, tmp_path):
+    """uWSGI binds the name with a NUL behind it: it is ready when it listens there."""
+    name = "@warp-test-sup-%d-%s" % (os.getpid(), tmp_path.name)
+    (tmp_path / "app.py").write_text(APP)
+    words = ["--plugin", "python3", "--socket", "{socket}", "--wsgi-file", str(tmp_path / "app.py"), "--master", "--die-on-term", "--disable-logging"]
+    w = warp(supervised.fleet({"command": uwsgi.need("uwsgi"), "args": words}, protocol="uwsgi", socket=name, hold_secs=20))
+    assert w.ask("/x", timeout=20 * SLOW).json["PATH_INFO"] == "/x"
+    supervised.wait_state(w, "up")
 
 
 # ---- what does not fit ------------------------------------------------------------
