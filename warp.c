@@ -19624,7 +19624,7 @@ instance_claim(const struct instance *in)
 static size_t
 roster_ring_max(const struct upstream *up)
 {
-	bool even = up->slow_start_ms == 0;
+	bool even = up->slow_start_ms == 0 && !up->server; /* whose nodes say their weight */
 
 	for (int i = 1; i < up->n_instances; i++)
 		even &= up->instances[i].weight == up->instances[0].weight;
@@ -19661,21 +19661,28 @@ rosters_open(struct conf *cf)
 	}
 }
 
+static uint32_t
+instance_weight(const struct instance *in)
+{
+	return in->board->weight ? in->board->weight : in->weight;
+}
+
 /* The weight of in now, in hundredths; see slow_start_secs. */
 static uint32_t
 roster_weight(struct roster *r, const struct instance *in)
 {
+	uint32_t weight = instance_weight(in);
 	int64_t slow = in->up->slow_start_ms, ago = clock_ago(in->board->up_since_ms);
 	int64_t step = MAX(slow / PERCENT, SLOW_START_MS), part;
 
 	if (in->board->up_since_ms == 0 || ago >= slow) {
 		in->board->up_since_ms = 0; /* or it would seem new again in 49 days */
-		return in->weight * PERCENT;
+		return weight * PERCENT;
 	}
 	if (r->until_ms == 0 || now_ms + step < r->until_ms)
 		r->until_ms = now_ms + step;
 	part = ago * PERCENT / slow;
-	return in->weight * (uint32_t)MAX(part, 1);
+	return weight * (uint32_t)MAX(part, 1);
 }
 
 /* Adds the instances, backups or not, that can be asked. */
@@ -25036,7 +25043,7 @@ say_instance(struct teller *t, const struct instance *in, int i)
 	SAY(t, v_text(why.p), "why");
 	SAY(t, v_bool(bi->drained), "drained");
 	SAY(t, v_str(run_names[bi->run]), "run");
-	SAY(t, v_int(in->weight), "weight", COLUMN("WEIGHT", 6));
+	SAY(t, v_int(instance_weight(in)), "weight", COLUMN("WEIGHT", 6));
 	SAY(t, v_bool(in->backup), "backup");
 	SAY(t, v_int(in->max_connections), "max_connections");
 	SAY(t, v_int(bi->addrs.n), "addresses");
@@ -36329,6 +36336,7 @@ instance_give(const struct upstream *up, uint32_t i)
 	b->fails = b->open_until_ms = b->average_us = b->idle_life_ms = 0;
 	b->health = HEALTH_UNKNOWN;
 	b->check_passes = b->check_fails = b->checked_ms = 0;
+	b->weight = MIN(node_at(i)->weight, WEIGHT_MAX);
 	b->up_since_ms = clock_low(now_ms);
 	b->run = RUN_UP;
 	board_addrs_set(b, &to, &n, 1);
@@ -36341,6 +36349,7 @@ static bool
 instance_keep(const struct instance *in, uint32_t i)
 {
 	struct board_instance *b = in->board;
+	uint32_t weight;
 	int run;
 
 	if (b->addrs.n == 0)
@@ -36348,7 +36357,9 @@ instance_keep(const struct instance *in, uint32_t i)
 	while (i && (node_at(i)->dead || !instance_is_node(in, i)))
 		i = node_at(i)->next;
 	run = i ? RUN_UP : b->in_flight > 0 ? RUN_DRAINING : RUN_OFF;
-	ck.news |= b->run != run;
+	weight = i ? MIN(node_at(i)->weight, WEIGHT_MAX) : b->weight;
+	ck.news |= b->run != run || b->weight != weight;
+	b->weight = weight;
 	b->run = run;
 	if (run == RUN_OFF)
 		board_addrs_set(b, NULL, NULL, 0);

@@ -1767,6 +1767,7 @@ enum health { HEALTH_UNKNOWN, HEALTH_UP, HEALTH_DOWN };
 struct board_instance {
 	char key[INSTANCE_KEY_MAX]; /* upstream name, space, address; "" is free */
 	struct board_addrs addrs;
+	atomic_uint weight;         /* as its node said; 0: the configuration's */
 	atomic_uint epoch;          /* grows when its process moves to another address:
 	                               older connections are not reused */
 	atomic_int run;             /* enum run */

@@ -1,6 +1,7 @@
 """Nodes that come and go: the subscription server, cheap mode, signatures, the announcing side, statistics, the cache
 protocol; held against a real uwsgi where specs/uwsgi.md says M, with real instances as nodes."""
 import contextlib
+import hmac
 import json
 import os
 import re
@@ -917,6 +918,105 @@ def test_http_backends_announce_themselves(warp, backend):
     eventually(lambda: {w.ask("/").text.split()[0] for _ in range(4)} == {"b"}, "one has left")
     supervised.reload(w)
     assert w.ask("/").text.startswith("b ")
+
+
+def hmac_signed(key, address, secret, unix, leave=False, hexadecimal=False):
+    """A datagram with the secret of an upstream."""
+    whole = datagram(key, address, leave, unix=unix)
+    mac = hmac.new(secret, whole[4:], "sha256")
+    return whole + block({"sign": mac.hexdigest() if hexadecimal else mac.digest()})
+
+
+@promise("S1-31")
+@pytest.mark.parametrize("hexadecimal", [False, True])
+def test_http_backends_with_a_secret(warp, backend, hexadecimal):
+    """Unsigned, by another secret, of another key, old, replayed: nothing happens."""
+    port = free_port()
+    a, b = backend(name="a"), backend(name="b")
+    w = warp(fleet_conf('subscription_secret = "hush"\n') % port)
+    at, now = "127.0.0.1:%d" % port, int(time.time())
+    to, evil = "127.0.0.1:%d" % a.port, "127.0.0.1:%d" % b.port
+    good = hmac_signed("app", to, b"hush", now, hexadecimal=hexadecimal)
+    for data in (datagram("app", evil), datagram("app", evil, unix=now), hmac_signed("app", evil, b"hash", now), hmac_signed("app", evil, b"", now),
+                 hmac_signed("app", evil, b"hush", now - 2 * 86400), good.replace(to.encode(), evil.encode()) if len(to) == len(evil) else b"",
+                 good[:-1] + b"0"):
+        send(at, data)
+    send(at, good)
+    eventually(lambda: w.ask("/").status == 200, "it is there")
+    assert {w.ask("/").text.split()[0] for _ in range(6)} == {"a"}
+    send(at, datagram("app", to, leave=True))
+    send(at, hmac_signed("app", to, b"hush", now, leave=True, hexadecimal=hexadecimal))
+    send(at, hmac_signed("app", evil, b"hush", now, hexadecimal=hexadecimal))
+    eventually(lambda: {w.ask("/").text.split()[0] for _ in range(6)} == {"a", "b"}, "both")
+    send(at, hmac_signed("app", to, b"hush", now + 2, leave=True, hexadecimal=hexadecimal))
+    eventually(lambda: {w.ask("/").text.split()[0] for _ in range(6)} == {"b"}, "one has left")
+    send(at, good)
+    send(at, hmac_signed("app", evil, b"hush", now + 2, leave=True, hexadecimal=hexadecimal))
+    eventually(lambda: w.ask("/").status == 503, "both have left")
+
+
+@promise("S1-34")
+@pytest.mark.parametrize("how", ["reload", "upgrade", "worker killed"])
+def test_http_backends_outlive_the_workers(warp, backend, how):
+    port = free_port()
+    b = backend(name="b")
+    w = warp(fleet_conf() % port)
+    announce("127.0.0.1:%d" % port, "app", "127.0.0.1:%d" % b.port)
+    eventually(lambda: w.ask("/").status == 200, "it is there")
+    if how == "reload":
+        supervised.reload(w, fleet_conf("read_timeout_secs = 5\n") % port)
+    elif how == "upgrade":
+        supervised.upgrade(w)
+    else:
+        for pid in supervised.workers(w):
+            supervised.kill(pid)
+
+    def asked():
+        with contextlib.suppress(OSError, EOFError):
+            return w.ask("/").text.startswith("b ")
+    eventually(asked, "it answers")
+    announce("127.0.0.1:%d" % port, "app", "127.0.0.1:%d" % b.port, leave=True)
+    eventually(lambda: w.ask("/").status == 503, "it has left")
+
+
+@promise("S1-34")
+def test_http_backends_by_weight_and_a_dead_one(warp, backend):
+    port = free_port()
+    at, a, b = "127.0.0.1:%d" % port, backend(name="a"), backend(name="b")
+    w = warp(fleet_conf() % port)
+    announce(at, "app", "127.0.0.1:%d" % a.port, weight=1)
+    announce(at, "app", "127.0.0.1:%d" % b.port, weight=3)
+    eventually(lambda: {w.ask("/").text.split()[0] for _ in range(4)} == {"a", "b"}, "both")
+    got = [w.ask("/").text.split()[0] for _ in range(40)]
+    assert (got.count("a"), got.count("b")) == (10, 30)
+    a.close()
+    assert {w.ask("/").text.split()[0] for _ in range(12)} == {"b"}
+    announce(at, "app", "127.0.0.1:1")
+    assert {w.ask("/").text.split()[0] for _ in range(12)} == {"b"}
+
+
+@promise("S1-31")
+def test_more_backends_than_there_is_room_for(warp, backend):
+    """A flood of addresses: those that were there stay."""
+    port = free_port()
+    at, b = "127.0.0.1:%d" % port, backend(name="b")
+    w = warp(fleet_conf() % port)
+    announce(at, "app", "127.0.0.1:%d" % b.port)
+    eventually(lambda: w.ask("/").status == 200, "it is there")
+    for i in range(3000):
+        announce(at, "app", "127.0.0.1:%d" % (20000 + i))
+    assert w.ask("/").text.startswith("b ")
+    assert len(supervised.instances(w, "app")) <= 16
+
+
+@promise("S1-31")
+@pytest.mark.parametrize("lines, said", [
+    ('subscription = "127.0.0.1:1"\nhost = "a"\nport = 1', "subscription"), ('subscription = "127.0.0.1:99999"', "subscription"),
+    ('subscription_secret = "x"\nhost = "a"\nport = 1', "subscription"), ('subscription = "127.0.0.1:1"\nsubscription_secret = ""', "subscription_secret"),
+])
+def test_what_is_wrong_of_a_subscription(check, lines, said):
+    p = check("[upstreams.app]\n%s\n[[routes]]\nupstream = \"app\"\n" % lines)
+    assert p.returncode == 1 and said in p.stderr, p.stderr
 
 
 @promise("S1-31")
