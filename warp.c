@@ -11813,6 +11813,8 @@ instances_read(struct reader *r, struct upstream *up, const struct place *own)
 			instances_spare(r, up);
 		return;
 	}
+	if (up->subscription_secret.n > 0)
+		key_error(r, "subscription_secret", "needs subscription");
 	if (toml_get(table, "process") && !list && !port && !toml_get(table, "host") &&
 	    !toml_get(table, "socket") && !toml_get(table, "url"))
 		return;
