@@ -10252,7 +10252,10 @@ static const struct key process_keys[] = {
 	    "Started with warp, or by the first request for its upstream."),
 	KEY("idle_stop_secs", K_SECS, PROCESS(out.idle_stop_ms), "0", 0, SECS_MAX,
 	    "With start_on = \"request\": stopped after so long without a request; 0: never."),
-	SOON("subscribe_to", K_TEXTS, LATER, NULL, NULL, "Subscription servers to announce to."),
+	PLAIN("subscribe_to", K_WORDS, PROCESS(subscribe), NULL,
+	    "Subscription servers to announce it to while it is ready: host:port:KEY[,MODIFIER1], or "
+	    "host:port:@FILE for the keys in a file; ADDRESS= before it, or =N= for a shared socket, "
+	    "if it serves no upstream."),
 	PLAIN("shared_sockets", K_WORDS, PROCESS(shared), NULL,
 	    "Numbers of [[shared_sockets]] that it gets; {fd0} in args and env is the descriptor of "
 	    "the first socket there is."),
@@ -12619,6 +12622,98 @@ shared_read(struct reader *r, struct process_read *pr)
 				    arena_fmt(r->a, "%d", (int)n));
 }
 
+/* ---- subscription servers ---- */
+
+/* Takes `ADDRESS=` or `=N=` off the front of *s: how the server reaches the program. */
+static bool
+announce_own(struct reader *r, struct slice *s, struct announce_conf *out)
+{
+	const struct conf *c = r->conf;
+	const char *equals = s->n > 1 ? memchr(s->p + 1, '=', s->n - 1) : NULL, *why;
+	struct slice own = { s->p, equals ? (size_t)(equals - s->p) : 0 };
+	struct addr a = { .text = NULL };
+	int64_t n;
+
+	if (!equals)
+		return *s->p != '=';
+	own = arena_dup(r->a, own);
+	if (*own.p == '=') {
+		n = slice_uint(slice_from(own, 1), INT_MAX);
+		if (n < 0 || n >= c->n_shared)
+			return false;
+		out->own = c->shared[n].text + (slice_starts(slice_of(c->shared[n].text), S("unix:")) ? 5 : 0);
+	} else if (socket_parse(r, own, &a, &why) && a.kind != ADDR_FD)
+		out->own = own.p;
+	else
+		return true; /* the = is the key's */
+	*s = slice_from(*s, own.n + 1);
+	return true;
+}
+
+/* Takes `host:port:` or `/path:` off the front of *s, the server. */
+static bool
+announce_server(struct reader *r, struct slice *s, struct announce_conf *out)
+{
+	const char *v6 = *s->p == '[' ? memchr(s->p, ']', s->n) : NULL;
+	const char *colon = memchr(v6 ? v6 : s->p, ':', s->n - (v6 ? (size_t)(v6 - s->p) : 0)), *why;
+	struct addr a;
+
+	if (colon && *s->p != '/' && *s->p != '@')
+		colon = memchr(colon + 1, ':', (size_t)(s->p + s->n - colon) - 1);
+	if (!colon || !addr_parse(r->a, arena_dup(r->a, (struct slice){ s->p,
+	    (size_t)(colon - s->p) }), &a, &why) || a.kind == ADDR_FD || a.kind == ADDR_NAME || a.any ||
+	    (a.kind == ADDR_INET && a.port == 0))
+		return false;
+	out->to = a.sock;
+	out->to_n = a.sock_n;
+	*s = slice_from(*s, (size_t)(colon - s->p) + 1);
+	return true;
+}
+
+/* Takes KEY[,MODIFIER1] apart. */
+static bool
+announce_key(struct slice s, struct announce_conf *out)
+{
+	int64_t n = 0;
+
+	slice_cut(&s, ',', &out->key);
+	if (s.p)
+		n = slice_uint(s, UINT8_MAX);
+	out->modifier1 = (uint8_t)n;
+	return out->key.n > 0 && out->key.n <= KEY_MAX && n >= 0;
+}
+
+static void
+announces_read(struct reader *r, struct process_read *pr)
+{
+	struct process *p = &pr->out;
+
+	p->announces = arena_alloc(r->a, (size_t)pr->subscribe.n * sizeof *p->announces);
+	for (int i = 0; i < pr->subscribe.n; i++) {
+		struct announce_conf a = { .own = NULL };
+		struct slice s = pr->subscribe.v[i];
+		bool good = s.n > 0 && announce_own(r, &s, &a) && s.n > 0 && announce_server(r, &s, &a);
+
+		if (!good && pr->subscribe.v[i].n > 0) { /* a = may be the key's */
+			s = pr->subscribe.v[i];
+			a.own = NULL;
+			good = announce_server(r, &s, &a);
+		}
+		if (good && slice_starts(s, S("@")) && s.n > 1)
+			a.file = conf_path(r->conf, slice_from(s, 1));
+		else
+			good = good && announce_key(s, &a);
+		if (!good)
+			key_error(r, "subscribe_to", "%s: expected IP:PORT:KEY[,MODIFIER1] or IP:PORT:@FILE, with "
+			    "ADDRESS= or =N= before it where that is needed", pr->subscribe.v[i].p);
+		else if (!a.own && !p->up)
+			key_error(r, "subscribe_to", "%s: which address? It serves no upstream: write "
+			    "ADDRESS= before it, or =N= for a shared socket", pr->subscribe.v[i].p);
+		else
+			p->announces[p->n_announces++] = a;
+	}
+}
+
 /* ---- one process ---- */
 
 static uint64_t
@@ -12683,6 +12778,7 @@ process_read(struct reader *r, struct process_read *pr, char **argv)
 	if (pr->upstream)
 		process_instances(r, pr);
 	shared_read(r, pr);
+	announces_read(r, pr);
 	if (!p->argv)
 		return;
 	placeholders_read(r, pr);
@@ -38520,6 +38616,95 @@ output_last(const struct board_proc *b, char out[WHY_MAX])
 	return n == 0 ? out : board_text_get(&b->lines[(n - 1) % PROC_LINES], out);
 }
 
+/* ==== announce ===============================================================
+ * Owns    nothing.
+ * Offers  announce.
+ * Calls   base, arena, walk, addr, packet, processes, clerk. Tells subscription
+ *         servers of programs that are ready, or no longer. */
+
+/* The address of e as the server at `to` reaches it: of a wildcard, or where warp has
+ * chosen a port, what this host is called on the way there. */
+static void
+announce_address(struct text *t, const struct endpoint *e, bool chosen, const union sock *to,
+    socklen_t to_n)
+{
+	union sock here = e->sock;
+	socklen_t n = sizeof here;
+	uint16_t port;
+	struct ip ip = ip_of_sock(&here, &port), any = { { 0 } }, any_v4 = { { [10] = 0xff, [11] = 0xff } };
+	int fd = -1;
+	bool v6;
+
+	if (e->port == 0) {
+		text_str(t, e->socket);
+		return;
+	}
+	if ((chosen || e->sock_n == 0 || ip_eq(&ip, &any) || ip_eq(&ip, &any_v4)) &&
+	    to->sa.sa_family != AF_UNIX &&
+	    (fd = socket(to->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0)) >= 0 &&
+	    connect(fd, &to->sa, to_n) == 0 && getsockname(fd, &here.sa, &n) == 0)
+		ip = ip_of_sock(&here, &port);
+	fd_close(fd);
+	v6 = !ip_is_v4(&ip);
+	text_str(t, v6 ? "[" : "");
+	ip_text(t, &ip);
+	text_fmt(t, v6 ? "]:%u" : ":%u", e->port);
+}
+
+/* One datagram for one key. */
+static void
+announce_say(const struct announce_conf *ac, struct announcement *a, struct slice key,
+    unsigned modifier1)
+{
+	char b[ANNOUNCED_MAX];
+	size_t n;
+
+	a->key = key;
+	a->modifier1 = modifier1;
+	if ((n = announcement_write(b, sizeof b, a)) > 0)
+		clerk_send(&ac->to, ac->to_n, NULL, (struct slice){ b, n });
+}
+
+/* The keys of a mapping file, which is read anew each time; none while it is missing. */
+static void
+announce_file(const struct announce_conf *ac, struct announcement *a)
+{
+	struct arena arena = { NULL };
+	struct announce_conf of;
+	struct slice text, line;
+
+	if (!file_read(&arena, ac->file, CONFIG_FILE_MAX, &text))
+		while (slice_cut(&text, '\n', &line)) {
+			line.n -= line.n > 0 && line.p[line.n - 1] == '\r';
+			if (line.n > 0 && *line.p != '#' && announce_key(line, &of))
+				announce_say(ac, a, of.key, of.modifier1);
+		}
+	arena_free(&arena);
+}
+
+/* Tells all servers of ps that its program at e is ready, or leaves. Never waits. */
+static void
+announce(const struct process *ps, const struct instance *in, const struct endpoint *e, bool chosen,
+    bool leaves)
+{
+	for (int i = 0; i < ps->n_announces; i++) {
+		const struct announce_conf *ac = &ps->announces[i];
+		char b[NODE_ADDRESS_MAX];
+		struct text t = { b, 0, sizeof b, false };
+		struct announcement a = { .leaves = leaves, .cores = 1, .weight = in ? in->weight : 1 };
+
+		if (ac->own)
+			text_str(&t, ac->own);
+		else
+			announce_address(&t, e, chosen, &ac->to, ac->to_n);
+		a.address = text_slice(&t);
+		if (ac->file)
+			announce_file(ac, &a);
+		else
+			announce_say(ac, &a, ac->key, ac->modifier1);
+	}
+}
+
 /* ==== proc ===================================================================
  * Owns    the replicas of all processes.
  * Offers  procs_take, procs_preview, procs_settle, procs_due, procs_next_ms,
@@ -38527,8 +38712,8 @@ output_last(const struct board_proc *b, char out[WHY_MAX])
  *         procs_resume, procs_sweep, proc_below,
  *         process_of, process_want, and
  *         for jobs: proc_find, proc_new, proc_attach, proc_event, proc_leave.
- * Calls   base, arena, clock, log, board, loop, privilege, endpoint, child,
- *         output. A state x event table; proc_enter alone assigns state. What is
+ * Calls   base, arena, clock, log, board, loop, privilege, endpoint, child, output,
+ *         announce. A state x event table; proc_enter alone assigns state. What is
  *         wanted stands apart from it: boot, requests and the operator say that. */
 
 static struct proc *procs[PROCS_MAX];
@@ -38579,9 +38764,28 @@ proc_publish(const struct proc *p)
 	board_changed();
 }
 
+/* Tells subscription servers that p is ready, twice at first, or leaves. */
+static void
+proc_announce(struct proc *p, bool leaves)
+{
+	if (p->conf && (!leaves || p->announce_ms > 0))
+		announce(p->conf, replica_instance(p->conf, p->index, NULL), &p->at, p->chosen, leaves);
+	p->announce_ms = leaves ? 0 : now_ms + (p->announce_ms ? ANNOUNCE_MS : ANNOUNCE_AGAIN_MS);
+}
+
+/* When that is due; 0: never. */
+static int64_t
+proc_announce_due(const struct proc *p)
+{
+	return p->state == PROC_UP && p->conf && p->conf->n_announces > 0 && !p->leaves && !p->old
+	    ? MAX(p->announce_ms, (int64_t)1) : 0;
+}
+
 static void
 proc_enter(struct proc *p, enum proc_state state, uint32_t limit_ms)
 {
+	if (state != PROC_UP)
+		proc_announce(p, true);
 	procs_moved |= p->state != state;
 	p->state = state;
 	p->due_ms = limit_ms > 0 ? now_ms + limit_ms : 0;
@@ -38827,6 +39031,7 @@ probe_close(struct proc *p)
 static void
 proc_leave(struct proc *p, unsigned generation)
 {
+	proc_announce(p, true);
 	p->conf = NULL;
 	p->leaves = true;
 	p->replaced |= generation == 0;
@@ -39457,6 +39662,8 @@ procs_due(void)
 {
 	for (int i = 0; i < n_procs; i++) {
 		struct proc *p = procs[i];
+		if (proc_announce_due(p) > 0 && proc_announce_due(p) <= now_ms)
+			proc_announce(p, false);
 		if (p->probe_ms > 0 && p->probe_ms <= now_ms && p->state == PROC_STARTING)
 			probe_start(p);
 		if (p->due_ms > 0 && p->due_ms <= now_ms) {
@@ -39473,7 +39680,8 @@ procs_next_ms(void)
 	int64_t next = 0;
 
 	for (int i = 0; i < n_procs; i++) {
-		const int64_t due[] = { procs[i]->due_ms, procs[i]->probe_ms };
+		const int64_t due[] = { procs[i]->due_ms, procs[i]->probe_ms,
+			proc_announce_due(procs[i]) };
 		for (size_t k = 0; k < LEN(due); k++)
 			if (due[k] > 0 && (next == 0 || due[k] < next))
 				next = due[k];

@@ -1133,6 +1133,16 @@ enum ready_rule { READY_LISTEN, READY_HEALTH, READY_EXEC };
 enum start_rule { START_BOOT, START_REQUEST };
 enum child_sink { CHILD_PREFIX, CHILD_FILE, CHILD_SYSLOG, CHILD_NULL };
 
+/* A subscription server that a program is announced to. */
+struct announce_conf {
+	union sock to;
+	socklen_t to_n;
+	const char *own;   /* the program's address there; NULL: where it listens */
+	struct slice key;  /* empty: those in file, a line KEY[,MODIFIER1] each */
+	const char *file;
+	uint8_t modifier1;
+};
+
 /* `[processes.NAME]`, or `[upstreams.NAME.process]`. {index}, {port} and
  * {socket} still stand in argv and env. */
 struct process {
@@ -1162,6 +1172,8 @@ struct process {
 	bool names_port, names_socket; /* argv or env have {port}, {socket} */
 	struct addr *sockets;    /* conf.shared */
 	int *shared, n_shared;   /* the numbers of those that it gets: descriptors 3 and on */
+	struct announce_conf *announces; /* subscribe_to */
+	int n_announces;
 	bool wrapped;            /* of `warp -- CMD`: warp exits with its status */
 	uint64_t print;          /* hash: when it changes, a restart is needed */
 };
@@ -1543,7 +1555,7 @@ struct upstream_read {
 struct process_read {
 	struct process out; /* first */
 	struct slice command, log;
-	struct slices args, depends_on, shared;
+	struct slices args, depends_on, shared, subscribe;
 	const struct toml *table, *upstream; /* NULL: wrapped; serves none */
 	const char *where;         /* the section, as errors name it */
 	struct slice envfile_text; /* of the file that is there now */
@@ -3331,6 +3343,8 @@ struct proc {
 	unsigned generation;        /* the first without it */
 	struct proc *old;           /* the proc to be replaced by this one */
 	int64_t started_ms, due_ms; /* 0: none */
+	int64_t announce_ms;        /* when subscription servers are told again; 0: they do not
+	                               know it */
 	uint32_t backoff_ms;
 	int stop_signal;            /* copies, good when conf is gone */
 	uint32_t stop_ms;

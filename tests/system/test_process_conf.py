@@ -148,7 +148,7 @@ BAD = {
     "start_on": (PORT + 'start_on = "never"\n', '"never"', "upstreams.web.process.start_on: expected one of boot request"),
     "start_on request without an upstream": (A + 'start_on = "request"\n', '"request"', "processes.a.start_on: no request can start it: it serves no upstream"),
     "idle_stop_secs": (PORT + "idle_stop_secs = 5\n", "5\n", 'upstreams.web.process.idle_stop_secs: needs start_on = "request"'),
-    "subscribe_to": (A + 'subscribe_to = ["x"]\n', '["x"]', "processes.a.subscribe_to: not supported yet"),
+    "subscribe_to": (A + 'subscribe_to = ["x"]\n', '["x"]', "processes.a.subscribe_to: x: expected IP:PORT:KEY"),
     "an unknown key": (A + 'comand = "x"\n', "comand", "unknown key 'comand' in processes.a, did you mean 'command'?"),
     "an unknown key of an upstream's": (PORT + "replica = 2\n", "replica ", "unknown key 'replica' in upstreams.web.process, did you mean 'replicas'?"),
     "no table": ('[processes]\na = "x"\n', "a =", "processes.a: expected a table, got the text \"x\""),

@@ -109,6 +109,30 @@ static const struct {
 	    "7:8: error: processes.a.args: {fd0}: shared_sockets does not name that number", true },
 	{ "[processes.a]\ncommand = \"true {fd0}\"\n", "2:11: error: processes.a.command: {fd0}: shared_sockets does not", true },
 	{ SHARED SHARED2 "[processes.a]\ncommand = \"true\"\nargs = [\"{fd}\", \"{fdx}\", \"{fd1}{fd0}\"]\nshared_sockets = [0, 1, 0]\n", "", false },
+#define TELLS(what) "[upstreams.a]\n[upstreams.a.process]\ncommand = \"true\"\nsubscribe_to = [\"" what "\"]\n"
+#define LONE(what) SHARED "[processes.a]\ncommand = \"true\"\nsubscribe_to = \"" what "\"\n"
+	{ TELLS("127.0.0.1:7000:example.com"), "", false }, /* S1-32 */
+	{ TELLS("127.0.0.1:7000:example.com:8000,5"), "", false }, /* S1-33 */
+	{ TELLS("[::1]:7000:k"), "", false },
+	{ TELLS("/run/s:k=v"), "", false },
+	{ TELLS("127.0.0.1:7000:@mappings.txt"), "", false },
+	{ TELLS("127.0.0.1:7000:k=v"), "", false },
+	{ TELLS("192.168.0.5:80=127.0.0.1:7000:k"), "", false },
+	{ TELLS("127.0.0.1:7000"), "4:16: error: upstreams.a.process.subscribe_to: 127.0.0.1:7000: expected IP:PORT:KEY", true },
+	{ TELLS("127.0.0.1:7000:"), "expected IP:PORT:KEY", true },
+	{ TELLS("127.0.0.1:7000:,5"), "expected IP:PORT:KEY", true },
+	{ TELLS("127.0.0.1:7000:k,256"), "expected IP:PORT:KEY", true },
+	{ TELLS("127.0.0.1:7000:k,"), "expected IP:PORT:KEY", true },
+	{ TELLS("127.0.0.1:0:k"), "expected IP:PORT:KEY", true },
+	{ TELLS(":7000:k"), "expected IP:PORT:KEY", true },
+	{ TELLS("host:7000:k"), "expected IP:PORT:KEY", true },
+	{ TELLS("127.0.0.1:7000:@"), "", false }, /* a key */
+	{ TELLS("="), "expected IP:PORT:KEY", true },
+	{ TELLS(""), "expected IP:PORT:KEY", true },
+	{ LONE("127.0.0.1:7000:k"), "5:16: error: processes.a.subscribe_to: 127.0.0.1:7000:k: which address?", true },
+	{ LONE("127.0.0.1:80=127.0.0.1:7000:k"), "", false },
+	{ LONE("=0=127.0.0.1:7000:k"), "", false },
+	{ LONE("=1=127.0.0.1:7000:k"), "expected IP:PORT:KEY", true },
 	{ SHARED "[server]\nlisten = [\"=0\"]\n[fastrouter]\nlisten = \"=0\"\n", "127.0.0.1:3031 is listened on by [server] as well", true },
 };
 
