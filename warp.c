@@ -14893,6 +14893,13 @@ ini_router(struct ini *n, const struct key *k, const struct ini_line *o)
 		v->text = S("666");
 }
 
+/* Whether uwsgi must be told before it knows the options of plugins. */
+static bool
+ini_is_plugin(struct slice name)
+{
+	return slice_starts(name, S("plugin")) || slice_starts(name, S("need-plugin"));
+}
+
 /* Adds an argument of uwsgi's. =N as a value is a shared socket. */
 static void
 ini_pass(struct ini *n, const struct ini_line *o, bool flag)
@@ -14909,7 +14916,7 @@ ini_pass(struct ini *n, const struct ini_line *o, bool flag)
 		node_string(n->r, n->shared, "", slice_of(value + 1), &o->said);
 		value = arena_fmt(n->r->a, "fd://{fd%d}", (int)shared);
 	}
-	node_string(n->r, n->args, "", slice_of(flag || !o->says ? arena_fmt(n->r->a, "--%s",
+	node_string(n->r, ini_is_plugin(o->said.key) ? n->early : n->args, "", slice_of(flag || !o->says ? arena_fmt(n->r->a, "--%s",
 	    o->said.key.p) : arena_fmt(n->r->a, "--%s=%s", o->said.key.p, value)), &o->said);
 }
 
@@ -14968,7 +14975,6 @@ ini_lower(struct ini *n, struct ini_line *o)
 	n->runs |= mark == '+';
 	n->sockets |= mark == '+' && (slice_ends(name, S("socket")) ||
 	    slice_starts(name, S("http")));
-	n->plugins |= slice_starts(name, S("plugin")) || slice_starts(name, S("need-plugin"));
 	n->python |= mark == '+' && near_find(&(struct near){ .word = name },
 	    "wsgi-file file eval module wsgi paste pecan web3 pump import pyimport pyrun") >= 0;
 	ini_pass(n, o, mark == '!');
@@ -15013,13 +15019,12 @@ ini_program(struct ini *n)
 	if (!n->sockets) /* it does not run without */
 		node_string(n->r, n->args, "", S("--socket=127.0.0.1:0"), at);
 	node_string(n->r, n->args, "", S("--die-on-term"), at);
-	if (n->python && !n->plugins) { /* before the options that need it */
-		struct toml plugin = *at;
-		plugin.text = S("--plugin=python3");
-		node_first(n->r, n->args, "", &plugin);
-	}
 	node_string(n->r, own, "command", S("uwsgi"), at);
-	node_add(n->r, own, "args", n->args);
+	if (n->python && n->early->count == 0)
+		node_string(n->r, n->early, "", S("--plugin=python3"), at);
+	for (const struct toml *v = n->args->first; v; v = v->next)
+		node_add(n->r, n->early, "", v);
+	node_add(n->r, own, "args", n->early);
 	if (n->shared->count > 0)
 		node_add(n->r, own, "shared_sockets", n->shared);
 }
@@ -15036,6 +15041,7 @@ ini_parse(struct reader *r, struct slice text, bool variables)
 	if (n.n == 0)
 		return n.tree;
 	n.args = node_new(r, &whole, "args", TOML_ARRAY, &n.v[0].said);
+	n.early = node_new(r, &whole, "early", TOML_ARRAY, &n.v[0].said);
 	n.shared = node_new(r, &whole, "shared", TOML_ARRAY, &n.v[0].said);
 	for (int i = 0; i < n.n; i++) {
 		if (variables)
@@ -15047,6 +15053,9 @@ ini_parse(struct reader *r, struct slice text, bool variables)
 	for (int i = 0; i < n.n; i++)
 		if (slice_eq(n.v[i].said.key, S("cache")) || slice_eq(n.v[i].said.key, S("cache2")))
 			ini_cache(&n, &n.v[i]);
+	for (int i = 0; i < n.n && !n.runs; i++)
+		if (slice_starts(n.v[i].said.key, S("http")))
+			ini_error(&n, &n.v[i], "%s: there is neither http nor a program", n.v[i].said.key.p);
 	if (n.runs)
 		ini_program(&n);
 	return n.tree;

@@ -1609,10 +1609,10 @@ struct ini {
 	struct ini_line *v;
 	int n;
 	struct toml *tree;
-	struct toml *args, *shared; /* of the program, which come into the tree at the end */
+	struct toml *early, *args, *shared; /* of the program: they come into the tree at the end */
 	bool routes;  /* it has a FastRouter */
 	bool runs;    /* and an instance */
-	bool sockets, plugins, python; /* the instance has sockets; plugins; needs Python's */
+	bool sockets, python; /* the instance has sockets; needs Python's plugin */
 };
 
 struct admin_read {

@@ -92,7 +92,9 @@ static const struct {
 	/* the instance */
 	{ FR "master = true\nprocesses = 4\n", "routes nothing", "no reason to run one", false },
 	{ FR "socket = =0\n", "processes.uwsgi.shared_sockets: 0: expected numbers of [[shared_sockets]]", "no such shared socket", true },
-	{ FR "socket = :1\nmaster = no\nvacuum\nplugin = x\nmodule = m\n", "uwsgi --socket=:1 --vacuum --plugin=x --module=m --die-on-term\n", "as they are said", false },
+	{ FR "socket = :1\nmaster = no\nvacuum\nplugin = x\nmodule = m\n", "uwsgi --plugin=x --socket=:1 --vacuum --module=m --die-on-term\n", "plugins first", false },
+	{ FR "http-to = x\n", "3:1: error: http-to: there is neither http nor a program", "nothing to do with it", true },
+	{ FR "http = :9\nhttp-to = x\n", "uwsgi --http=:9 --http-to=x --die-on-term\n", "with http", false },
 	{ FR "socket = :1\nmaster = perhaps\n", "4:1: error: master: expected true or false, got perhaps", "a flag", true },
 	{ FR "psgi = x.pl\n", "uwsgi --psgi=x.pl --socket=127.0.0.1:0 --die-on-term\n", "it needs a socket", false },
 	{ FR "fastrouter-use-cache = true\ncache = 100\nfile = foobar.py\n",
