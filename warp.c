@@ -7239,7 +7239,7 @@ stored_read(struct stored *s, struct slice value, struct slice key)
  * Offers  vars_next, vars_are_good, var_put, packet_head, router_key, announcement_*,
  *         cache_command_parse, cache_reply.
  * Calls   base. The uwsgi protocol: blocks of variables; keys of a FastRouter;
- *         announcements of nodes; commands to its cache. Nothing is copied. */
+ *         announced_vars of nodes; commands to its cache. Nothing is copied. */
 
 static unsigned
 two_low(const void *p)
@@ -7340,11 +7340,11 @@ router_key(struct slice block, struct slice *key)
 	return key->p != NULL;
 }
 
-/* ---- announcements ---- */
+/* ---- announced_vars ---- */
 
 /* In the order in which they are written. */
 #define ANNOUNCED(f) #f, offsetof(struct announcement, f)
-static const struct announced announced[] = {
+static const struct announced announced_vars[] = {
 	{ ANNOUNCED(key), .texts = KEY_MAX, .must = true },
 	{ ANNOUNCED(address), .texts = NODE_ADDRESS_MAX, .must = true },
 	{ ANNOUNCED(modifier1), .most = UINT8_MAX },
@@ -7370,7 +7370,7 @@ announcement_take(struct announcement *a, const struct packet_var *v)
 {
 	int64_t n;
 
-	for (const struct announced *f = announced; f < announced + LEN(announced); f++) {
+	for (const struct announced *f = announced_vars; f < announced_vars + LEN(announced_vars); f++) {
 		if (!slice_eq(v->name, slice_of(f->name)))
 			continue;
 		if (f->texts)
@@ -7417,7 +7417,7 @@ announcement_write(char *out, size_t cap, const struct announcement *a)
 {
 	struct text t = { out, PACKET_HEAD, MIN(cap, (size_t)ANNOUNCED_MAX), cap < PACKET_HEAD };
 
-	for (const struct announced *f = announced; f < announced + LEN(announced) && !t.full; f++) {
+	for (const struct announced *f = announced_vars; f < announced_vars + LEN(announced_vars) && !t.full; f++) {
 		char b[20];
 		struct text number = { b, 0, sizeof b, false };
 		struct slice s = S("");
@@ -7815,7 +7815,7 @@ enum { ZEROS = 18, RUN_MIN = 11, RUN_MAX = 138 }; /* 3.2.7 */
 
 /* How many lengths, from the one at len on, are told at once: zeros, or this one. */
 static unsigned
-run_at(const uint8_t *len, const uint8_t *end)
+run_from(const uint8_t *len, const uint8_t *end)
 {
 	unsigned n = 0;
 
@@ -7838,13 +7838,13 @@ codes_put(struct bits *b, const struct code *codes)
 	memcpy(len, codes[0].len, LITERALS);
 	memcpy(len + LITERALS, codes[1].len, DISTANCES);
 	for (const uint8_t *at = len; at < end; at += run)
-		count[(run = run_at(at, end)) == 1 ? *at : ZEROS]++;
+		count[(run = run_from(at, end)) == 1 ? *at : ZEROS]++;
 	code_make(&c, count, RUN_BITS);
 	bits_put(b, (LITERALS - LENGTHS) | (DISTANCES - 1) << 5 | (LEN(order) - 4) << 10, 14);
 	for (unsigned i = 0; i < LEN(order); i++)
 		bits_put(b, c.len[order[i]], 3);
 	for (const uint8_t *at = len; at < end; at += run) {
-		run = run_at(at, end);
+		run = run_from(at, end);
 		code_put(b, &c, run == 1 ? *at : ZEROS, run - RUN_MIN, run == 1 ? 0 : 7);
 	}
 }
@@ -10170,7 +10170,7 @@ static const struct key upstream_keys[] = {
 	    "Instead of instances: an address, UDP or unix, where backends announce themselves as to a "
 	    "FastRouter, with the upstream's name as their key; at most 16 of them."),
 	PLAIN("subscription_secret", K_SECRET, UPSTREAM(out.subscription_secret), NULL,
-	    "Then announcements end with unix, the time, and sign, the HMAC-SHA256 of what is before it "
+	    "Then announced_vars end with unix, the time, and sign, the HMAC-SHA256 of what is before it "
 	    "behind the first 4 bytes, as bytes or in hexadecimal."),
 	SUB("tls", K_TABLE, NOW, SEC_UPSTREAM_TLS, "TLS toward https backends."),
 	SUB("health", K_TABLE, NOW, SEC_HEALTH, "Probes."),
@@ -10529,7 +10529,7 @@ static const struct key router_keys[] = {
 	FLAG("subscription_dotsplit", ROUTER(out.dotsplit), "false",
 	    "A key without nodes is looked up without its first parts: www.unbit.it, .unbit.it, .it."),
 	TEXT("subscriptions_sign_check", ROUTER(sign_check), NULL,
-	    "DIGEST:DIR: announcements are signed; DIR has a public key, PEM, for each key."),
+	    "DIGEST:DIR: announced_vars are signed; DIR has a public key, PEM, for each key."),
 	KEY("subscriptions_sign_check_tolerance", K_INT, ROUTER(out.sign_tolerance_s), "86400", 1,
 	    INT32_MAX, "Seconds: how old a signature may be."),
 	PLAIN("subscriptions_sign_skip_uid", K_WORDS, ROUTER(skip_uids), NULL,
@@ -10539,7 +10539,7 @@ static const struct key router_keys[] = {
 	PLAIN("subscriptions_credentials_check", K_WORDS, ROUTER(credentials_dirs), NULL,
 	    "DIR and key together must be a file of who announces."),
 	PLAIN("resubscribe", K_SOCKETS, ROUTER(out.resubscribe), NULL,
-	    "Subscription servers that are told all announcements, with the first address of listen."),
+	    "Subscription servers that are told all announced_vars, with the first address of listen."),
 	PLAIN("resubscribe_bind", K_SOCKETS, ROUTER(out.resubscribe_bind), NULL,
 	    "Address that they are told from."),
 	PLAIN("stats", K_SOCKETS, ROUTER(out.stats), NULL, "Addresses that say statistics, as JSON."),
@@ -19168,7 +19168,7 @@ nodes_open(void)
 		}
 }
 
-/* ---- the clerk's: announcements ---- */
+/* ---- the clerk's: announced_vars ---- */
 
 /* Of key k; 0: there is none of that address. */
 static uint32_t
@@ -32213,9 +32213,8 @@ seats_of(const struct conn *c)
 static bool
 listener_is_awake(const struct listener *l)
 {
-	const struct router_conf *rc = &conf->routers[l->router];
-
-	return l->kind != LISTEN_ROUTER || !rc->cheap || nodes_awake(rc);
+	return l->kind != LISTEN_ROUTER || !conf->routers[l->router].cheap ||
+	    nodes_awake(&conf->routers[l->router]);
 }
 
 /* Watches listeners of this kind while a new client could have a place. */
@@ -36219,7 +36218,7 @@ pg_run(void *arg, int life)
  * Owns    the helper process that writes down which nodes there are, and its clients.
  * Offers  clerk_run.
  * Calls   base, arena, walk, clock, log, pem, x509, packet, board, nodes, timer, loop,
- *         helper, BearSSL. Hears announcements, serves caches
+ *         helper, BearSSL. Hears announced_vars, serves caches
  *         and figures of FastRouters. Nobody waits for it but who speaks to it. specs/uwsgi.md
  *         6, 8, 9. */
 
@@ -36493,7 +36492,7 @@ upstreams_settle(void)
 	return drains;
 }
 
-/* ---- announcements ---- */
+/* ---- announced_vars ---- */
 
 /* One datagram, without waiting: what does not get through is said again. */
 static void
@@ -38693,7 +38692,7 @@ announce_file(const struct announce_conf *ac, struct announcement *a)
 
 /* Tells all servers of ps that its program at e is ready, or leaves. Never waits. */
 static void
-announce(const struct process *ps, const struct instance *in, const struct endpoint *e, bool chosen,
+announce_all(const struct process *ps, const struct instance *in, const struct endpoint *e, bool chosen,
     bool leaves)
 {
 	for (int i = 0; i < ps->n_announces; i++) {
@@ -38778,7 +38777,7 @@ static void
 proc_announce(struct proc *p, bool leaves)
 {
 	if (p->conf && (!leaves || p->announce_ms > 0))
-		announce(p->conf, replica_instance(p->conf, p->index, NULL), &p->at, p->chosen, leaves);
+		announce_all(p->conf, replica_instance(p->conf, p->index, NULL), &p->at, p->chosen, leaves);
 	p->announce_ms = leaves ? 0 : now_ms + (p->announce_ms ? ANNOUNCE_MS : ANNOUNCE_AGAIN_MS);
 }
 

@@ -167,7 +167,7 @@ static const struct row errors[] = {
 	{ "[log]\nformat = \"$client $\"\n" UP, "log.format: unknown variable '$'" },
 
 	/* upstreams */
-	{ "[upstreams.a]\n", "1:12: error: upstreams.a: expected host and port, socket, url, or instances" },
+	{ "[upstreams.a]\n", "1:12: error: upstreams.a: expected host and port, socket, url, instances, or subscription" },
 	{ "[upstreams.a]\nhost = \"x\"\n", "2:1: error: upstreams.a: host needs port" },
 	{ "[upstreams.a]\nport = 1\n", "2:1: error: upstreams.a: port needs host" },
 	{ "[upstreams.a]\nsocket = \"/x\"\nurl = \"http://x:1\"\n", "3:1: error: upstreams.a: socket and url exclude each other" },
@@ -341,7 +341,6 @@ test_file_cannot_be_read(void **state)
 /* ---- not supported yet ---- */
 
 static const struct row later[] = {
-	{ UP "subscription = \":1\"\n", "4:16: error: upstreams.app.subscription: not supported yet" },
 };
 
 /* ---- dialects ---- */
