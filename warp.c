@@ -16379,7 +16379,9 @@ toml_print(struct arena *a, FILE *to, const struct toml *v)
 static void
 toml_place(FILE *to, const struct conf *c, const struct toml *v)
 {
-	fprintf(to, " # %s:%u\n", strrchr(c->file, '/') + 1, v->vline);
+	const char *slash = strrchr(c->diags.file, '/');
+
+	fprintf(to, " # %s:%u\n", slash ? slash + 1 : c->diags.file, v->vline);
 }
 
 /* A line of its own for each key of the table, and each table of a list, with its place.
@@ -16460,7 +16462,7 @@ conf_print_toml(const struct conf *c, FILE *to)
 	struct arena a = { NULL };
 	bool env;
 
-	fprintf(to, "# Made of %s: relative paths start at its directory.\n", c->file);
+	fprintf(to, "# Made of %s: relative paths start at %s.\n", c->diags.file, c->dir);
 	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++) {
 		const char *name = sections[id].name;
 		if (!section_has_env(id) || id == SEC_WEBSERVER)
@@ -43250,7 +43252,7 @@ check(const struct options *o)
 	struct conf *cf;
 	int bad;
 
-	if (o->toml && !o->s.file)
+	if (o->toml && !o->s.file && !o->s.options)
 		return usage("-T needs a configuration", "");
 	cf = start_load(&o->s);
 	bad = cf->diags.errors;
