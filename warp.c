@@ -41912,8 +41912,10 @@ upgrade_check_late(struct timer *t)
 static void
 upgrade(void)
 {
-	char *argv[] = { ug.exe, (char *)(uintptr_t)"-t", (char *)(uintptr_t)"-c",
+	char *with_file[] = { ug.exe, (char *)(uintptr_t)"-t", (char *)(uintptr_t)"-c",
 		(char *)(uintptr_t)m.start->file, NULL };
+	char **argv = with_file;
+	size_t n = 0;
 	sigset_t none;
 
 	if (ug.check > 0)
@@ -41922,7 +41924,14 @@ upgrade(void)
 		log_info("upgrade: follows when the restart of a process is done");
 		return;
 	}
-	if (!m.start->file)
+	if (m.start->options) { /* the same words, with -t before them */
+		while (m.start->argv[n])
+			n++;
+		argv = arena_alloc(&m.conf->arena, (n + 2) * sizeof *argv);
+		argv[0] = ug.exe;
+		argv[1] = with_file[1];
+		memcpy(argv + 2, m.start->argv + 1, n * sizeof *argv);
+	} else if (!m.start->file)
 		argv[1] = (char *)(uintptr_t)"-V", argv[2] = NULL;
 	ug.late.fire = upgrade_check_late;
 	timer_set(&ug.late, CHECK_WAIT_S * SECOND_MS);
