@@ -10089,6 +10089,10 @@ static const struct key server_keys[] = {
 	    HEADER_BYTES_MAX, "Longest head of a request (431 beyond) or response (502 beyond)."),
 	KEY("max_body_bytes", K_BYTES, SERVER(out.max_body_bytes), "0", 0, LIMIT_MAX,
 	    "Longest request body (413 beyond); 0: no limit."),
+	SOON("client_ip_header", K_TEXT, LATER, NULL, NULL, "Field with the client's address."),
+	SOON("max_connections_per_client", K_INT, LATER_OFF, "0", NULL, "Of one address."),
+	SOON("memory_bytes", K_BYTES, LATER, NULL, NULL, "Bound of each worker's buffers."),
+	SOON("sandbox", K_TEXT, LATER, NULL, NULL, "auto, off or strict."),
 	PLAIN("trusted_proxies", K_CIDRS, SERVER(out.trusted), NULL,
 	    "Peers whose X-Forwarded-* and Forwarded are believed; others' are replaced."),
 	FLAG("proxy_protocol", SERVER(out.proxy_protocol), "false",
@@ -10128,6 +10132,9 @@ static const struct key upstream_keys[] = {
 	    "Header field of strategy header_hash."),
 	TEXT("sticky_cookie", UPSTREAM(out.sticky_cookie), "warp_instance",
 	    "Cookie of strategy cookie."),
+	SOON("sticky_max_age_secs", K_SECS, LATER, NULL, NULL, "Max-Age of that cookie."),
+	SOON("sticky_domain", K_TEXT, LATER, NULL, NULL, "Its Domain."),
+	SOON("sticky_samesite", K_TEXT, LATER, NULL, NULL, "Its SameSite."),
 	WORDS("protocol", K_CHOICE, UPSTREAM(out.protocol), "http",
 	    "http https uwsgi fastcgi", "What is spoken to the backend."),
 	KEY("modifier1", K_INT, UPSTREAM(out.cgi.modifier1), "0", 0, 255,
@@ -10152,6 +10159,7 @@ static const struct key upstream_keys[] = {
 	    "Longest wait between two writes of the request."),
 	KEY("retries", K_INT, UPSTREAM(out.retries), "2", 0, RETRIES_MAX,
 	    "Further instances tried for one request."),
+	SOON("retry_on", K_ANY, LATER, NULL, NULL, "Statuses that another instance is tried for."),
 	KEY("hold_secs", K_SECS, UPSTREAM(out.hold_ms), NULL, 0, SECS_MAX,
 	    "A request waits this long for an instance to come up; 0, or 10 where there are processes."),
 	KEY("max_fails", K_INT, UPSTREAM(out.max_fails), "3", 0, INT32_MAX,
@@ -10320,6 +10328,10 @@ static const struct key route_keys[] = {
 	    "401 unless X-Admin-Token is server.admin_token; it is not forwarded."),
 	PLAIN("basic_auth", K_USERS, ROUTE(out.basic_auth), NULL,
 	    "{ user = \"crypt(3) hash or text\" }: 401 for anybody else."),
+	SOON("basic_auth_file", K_TEXT, LATER, NULL, NULL, "The same in a file of htpasswd's."),
+	SOON("forward_auth", K_ANY, LATER, NULL, NULL, "An upstream that is asked first."),
+	SOON("intercept_errors", K_ANY, LATER, NULL, NULL, "warp's pages for the upstream's errors."),
+	SOON("map_back", K_BOOL, LATER_OFF, "false", NULL, "Map Location and cookies back."),
 	KEY("max_body_bytes", K_BYTES, ROUTE(out.max_body_bytes), NULL, 0, LIMIT_MAX,
 	    "Instead of the server's; 0: no limit."),
 	SUB("rate_limit", K_TABLE, NOW, SEC_RATE,
@@ -10351,6 +10363,7 @@ static const struct key rate_keys[] = {
 	SECS("per_secs", ROUTE(out.rate.per_ms), "1", "in this time."),
 	KEY("burst", K_INT, ROUTE(out.rate.burst), NULL, 1, INT32_MAX,
 	    "At once; as many as requests if not said."),
+	SOON("delay", K_BOOL, LATER_OFF, "false", NULL, "Wait within burst instead of 429."),
 	WORDS("key", K_CHOICE, ROUTE(limit_key), "ip", "ip",
 	    "What is counted: each client address."),
 };
@@ -38628,7 +38641,7 @@ output_last(const struct board_proc *b, char out[WHY_MAX])
 
 /* ==== announce ===============================================================
  * Owns    nothing.
- * Offers  announce.
+ * Offers  announce_all.
  * Calls   base, arena, walk, addr, packet, processes, clerk. Tells subscription
  *         servers of programs that are ready, or no longer. */
 
