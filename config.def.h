@@ -157,9 +157,10 @@
 #define MAPPER_KNOWN_MS 5000  /* so long; only while it is too slow, or not there */
 #define MAPPER_LINE    1024   /* bytes of what it writes that are kept */
 #define MAPPER_WAIT_MS 5000   /* for an answer; then it is killed and started anew */
-#define MAPPER_START_MS 10000 /* for its first answer: an interpreter takes its time */
+#define MAPPER_START_MS 10000 /* to load its file: an interpreter takes its time */
 #define MAPPER_LATE_MS 1000   /* a worker waits so much longer, for the helper that kills it */
 #define MAPPER_REST_MAX_MS 30000 /* before one that keeps on ending is started again */
+#define AIDE_WAIT_MS   5000   /* a start waits for the clerk, and for mappers to be loaded */
 #define AIDE_STOP_MS   1000   /* for a clerk or mapper to leave; then it is killed */
 
 /* ACME */

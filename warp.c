@@ -19046,6 +19046,7 @@ nodes_done(struct node_pick *p, uint64_t tx, uint64_t rx)
 static uint32_t node_used[NODE_UNITS / 32];
 static uint32_t node_rests[2][NODE_UNITS / 32]; /* unlinked in this epoch, in the one before */
 static uint32_t node_hand; /* where free units are looked for next */
+static uint32_t node_free; /* that are not used, below NODES->fresh */
 
 static uint32_t
 units_for(size_t n)
@@ -19076,20 +19077,22 @@ units_set(uint32_t *bits, uint32_t i, uint32_t n, bool on)
 static uint32_t
 units_take(uint32_t n)
 {
-	uint32_t run = 0, at = node_hand;
+	uint32_t run = 0, at = node_hand, looks = node_free < n ? 0 : NODES->fresh;
 
-	for (uint32_t looks = NODES->fresh; looks > 0 && run < n; looks--, at++) {
+	for (; looks > 0 && run < n; looks--, at++) {
 		if (at >= NODES->fresh)
 			at = run = 0;
 		run = at >= NODE_SCOPES && !bit_get(node_used, at) ? run + 1 : 0;
 	}
-	if (run < n) {
+	if (run >= n) {
+		node_hand = at;
+		node_free -= n;
+	} else {
 		if (NODES->fresh + n > NODE_UNITS)
 			return 0;
 		NODES->fresh += n;
 		at = NODES->fresh;
 	}
-	node_hand = at;
 	units_set(node_used, at - n, n, true);
 	memset(NODES->units[at - n], 0, (size_t)n * NODE_UNIT);
 	return at - n;
@@ -19111,6 +19114,7 @@ units_turn(void)
 		if (NODES->reading[i] && NODES->reading[i] != NODES->epoch)
 			return;
 	for (size_t i = 0; i < LEN(node_used); i++) {
+		node_free += (uint32_t)__builtin_popcount(node_rests[1][i]);
 		node_used[i] &= ~node_rests[1][i];
 		node_rests[1][i] = node_rests[0][i];
 		node_rests[0][i] = 0;
@@ -19170,6 +19174,7 @@ nodes_open(void)
 	if (NODES->fresh < NODE_SCOPES)
 		NODES->fresh = NODE_SCOPES;
 	memset(node_used, 0, sizeof node_used);
+	node_free = 0;
 	for (uint32_t b = 0; b < NODE_BUCKETS; b++)
 		for (i = NODES->buckets[b]; i; i = node_key_at(i)->next) {
 			units_set(node_used, i, node_key_units(node_key_at(i)), true);
@@ -37026,7 +37031,8 @@ clerk_run(void *task, int life)
  *         a line and writes an address a line, in that order. It may block or hang: then
  *         only its own requests wait, MAPPER_WAIT_MS at most. */
 
-/* What they print goes to the log. A text or bytes is an address; nothing or an error: none. */
+/* What they print goes to the log. Their first line is empty: they have loaded the file.
+ * A text or bytes is an address; nothing or an error: none. */
 #define MAPPER_LAST_READS 4
 #define LOADER_PYTHON                                                               \
 	"import os,sys,traceback\n"                                                \
@@ -37034,7 +37040,7 @@ clerk_run(void *task, int life)
 	"f=os.environ.pop('WARP_FILE');n=os.environ.pop('WARP_FUNCTION')\n"        \
 	"sys.path.insert(0,os.path.dirname(f));sys.argv=[f]\n"                     \
 	"g={'__name__':'mapper','__file__':f}\n"                                   \
-	"exec(compile(open(f,'rb').read(),f,'exec'),g)\n"                          \
+	"exec(compile(open(f,'rb').read(),f,'exec'),g);os.write(o,b'\\n')\n"      \
 	"for k in sys.stdin.buffer:\n"                                             \
 	" try:\n"                                                                  \
 	"  r=g[n](k[:-1].decode('utf-8','surrogateescape'))or b''\n"               \
@@ -37046,6 +37052,7 @@ clerk_run(void *task, int life)
 	"print=function(...)for _,v in ipairs{...}do io.stderr:write(tostring(v),'\\t')end " \
 	"io.stderr:write('\\n')end "                                              \
 	"dofile(os.getenv('WARP_FILE'))local n=os.getenv('WARP_FUNCTION')"          \
+	"io.write('\\n')io.flush()"                                                \
 	"for k in io.lines()do local ok,r=pcall(_G[n],k)"                           \
 	"if not ok then io.stderr:write(tostring(r),'\\n')r=nil end "             \
 	"io.write(r or '','\\n')io.flush()end"
@@ -37152,6 +37159,20 @@ mapping_errs(struct watch *w, short revents)
 	l->n = 0;
 }
 
+/* Tells the master, once, when each mapper has loaded its file, or failed to. */
+static void
+mappings_settle(void)
+{
+	static bool told;
+
+	for (int i = 0; i < ROUTERS_MAX; i++)
+		if (told || (mappings[i].pid > 0 && !mappings[i].loaded))
+			return;
+	told = true;
+	if (map_life.fd >= 0 && send(map_life.fd, "", 1, MSG_NOSIGNAL) < 0)
+		log_debug("the master does not hear: %s", strerror(errno));
+}
+
 /* Its end: what waits for it does without, and another follows, later each time. */
 static void
 mapping_end(struct mapping *m, const char *why)
@@ -37177,6 +37198,7 @@ mapping_end(struct mapping *m, const char *why)
 	m->loaded = false;
 	timer_set(&m->again, m->wait_ms);
 	m->wait_ms = MIN(2 * m->wait_ms, (uint32_t)MAPPER_REST_MAX_MS);
+	mappings_settle();
 }
 
 static void
@@ -37185,11 +37207,11 @@ mapping_late(struct timer *t)
 	mapping_end(OWNER(t, struct mapping, late), "does not answer");
 }
 
-/* The first question, if there is one, is to be answered from now on. */
+/* The file is loaded, or the first question, if there is one, answered, from now on. */
 static void
 mapping_wait(struct mapping *m)
 {
-	timer_set(&m->late, m->n == 0 ? 0 : !m->loaded ? MAPPER_START_MS
+	timer_set(&m->late, !m->loaded ? MAPPER_START_MS : m->n == 0 ? 0
 	    : MIN((uint32_t)MAPPER_WAIT_MS, m->rc->timeout_ms));
 }
 
@@ -37227,8 +37249,12 @@ mapping_heard(struct mapping *m, struct slice line)
 {
 	struct map_question *q = &m->queue[m->first];
 
-	if (m->written == 0)
-		return; /* nobody has asked */
+	if (!m->loaded || m->written == 0) { /* or nobody has asked */
+		m->loaded = true;
+		mapping_wait(m);
+		mappings_settle();
+		return;
+	}
 	if (line.n > 0 && line.p[line.n - 1] == '\r')
 		line.n--;
 	if (line.n > NODE_ADDRESS_MAX)
@@ -37239,7 +37265,6 @@ mapping_heard(struct mapping *m, struct slice line)
 	m->n--;
 	m->written--;
 	m->wait_ms = RESPAWN_MS;
-	m->loaded = true;
 	mapping_wait(m);
 }
 
@@ -37307,6 +37332,8 @@ mapping_start(struct mapping *m)
 		m->from.w = (struct watch){ .fd = p[1][0], .slot = -1, .ready = mapping_reads };
 		m->err.w = (struct watch){ .fd = p[2][0], .slot = -1, .ready = mapping_errs };
 		m->from.n = m->err.n = 0;
+		m->loaded = m->rc->program != NULL; /* that says nothing */
+		mapping_wait(m);
 		loop_watch(&m->from.w, POLLIN);
 		loop_watch(&m->err.w, POLLIN);
 		p[0][1] = p[1][0] = p[2][0] = -1;
@@ -37341,7 +37368,7 @@ mapping_ask(struct mapping *m, struct map_client *c, uint32_t id, struct slice k
 		mapping_do_without(m, q);
 		return;
 	}
-	if (m->n++ == 0)
+	if (m->n++ == 0 && m->loaded)
 		mapping_wait(m);
 	mapping_write(m);
 }
@@ -37466,8 +37493,7 @@ mapping_run(void *task, int life)
 		m->known = xcalloc(MAPPER_KNOWN, sizeof *m->known);
 		mapping_start(m);
 	}
-	if (send(life, "", 1, MSG_NOSIGNAL) < 0)
-		_exit(0);
+	mappings_settle();
 	for (;;) {
 		loop_turn(-1);
 		log_flush();
@@ -41398,10 +41424,10 @@ aide_ready(struct watch *w, short revents)
 		loop_unwatch(w);
 }
 
-/* A new one, for cf and its sockets, if it is wanted. Waits a moment for its first byte:
- * the first request is to find its node. */
+/* A new one, for cf and its sockets, if it is wanted. Waits up to wait_ms for its first
+ * byte: the first request is to find its node. */
 static void
-aide_start(struct aide *a, struct conf *cf, struct listeners *ls)
+aide_start(struct aide *a, struct conf *cf, struct listeners *ls, int wait_ms)
 {
 	int keep[HELPER_KEEPS + LISTENERS_MAX] = { log_sink.fd }, n = 1, fd;
 	struct pollfd first = { .events = POLLIN };
@@ -41419,16 +41445,16 @@ aide_start(struct aide *a, struct conf *cf, struct listeners *ls)
 	a->life = (struct watch){ .fd = fd, .slot = -1, .ready = aide_ready };
 	loop_watch(&a->life, POLLIN);
 	first.fd = fd;
-	poll(&first, 1, RESOLVE_WAIT_MS);
+	poll(&first, 1, wait_ms);
 	clock_turn();
 }
 
 static void
-aides_start(struct conf *cf, struct listeners *ls)
+aides_start(struct conf *cf, struct listeners *ls, int wait_ms)
 {
 	for (size_t i = 0; i < LEN(aides); i++) {
 		aides[i].wait_ms = RESPAWN_MS;
-		aide_start(&aides[i], cf, ls);
+		aide_start(&aides[i], cf, ls, wait_ms);
 	}
 }
 
@@ -41436,7 +41462,7 @@ static void
 aide_due(struct timer *t)
 {
 	aide_start(OWNER(t, struct aide, again), m.next ? m.next : m.conf,
-	    m.next ? &m.next_ls : &m.ls);
+	    m.next ? &m.next_ls : &m.ls, 0);
 }
 
 /* The aide of that pid has died: another follows, later each time. False: it is none. */
@@ -41737,7 +41763,7 @@ generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
 	files_raise(cf);
 	resolver_first(cf);
 	pg_start(cf);
-	aides_start(cf, to);
+	aides_start(cf, to, RESOLVE_WAIT_MS);
 	return 0;
 }
 
@@ -42017,7 +42043,7 @@ upgrade_exec(void)
 	fd_close(fd);
 	resolver_start(m.conf);
 	pg_start(m.conf);
-	aides_start(m.conf, &m.ls);
+	aides_start(m.conf, &m.ls, 0);
 	notify_fmt("READY=1");
 }
 
@@ -42268,7 +42294,7 @@ reload_cancel(const char *why)
 	files_raise(m.conf);
 	resolver_start(m.conf);
 	pg_start(m.conf);
-	aides_start(m.conf, &m.ls);
+	aides_start(m.conf, &m.ls, 0);
 	if (!m.reload_again)
 		asker_told(&m.asker, why);
 	notify_fmt("READY=1");
@@ -42458,7 +42484,7 @@ logs_reopen(void)
 		pg_stop();
 		pg_start(m.conf);
 	}
-	aides_start(m.conf, &m.ls);
+	aides_start(m.conf, &m.ls, 0);
 	log_info("logs reopened");
 }
 
@@ -43013,7 +43039,7 @@ master_start(struct conf *cf)
 	resolver_first(cf);
 	cache_adopt(cf, NULL);
 	pg_start(cf);
-	aides_start(cf, &m.ls);
+	aides_start(cf, &m.ls, AIDE_WAIT_MS);
 	timer_set(&m.deadline, READY_WAIT_MS);
 	return workers_start(cf, &m.ls, m.generation) < 0 ? EXIT_OTHER : 0;
 }

@@ -3250,7 +3250,7 @@ struct map_lines {
 struct mapping {
 	const struct router_conf *rc;
 	pid_t pid;              /* 0: it does not run */
-	bool loaded;            /* it has answered */
+	bool loaded;            /* it has read its file */
 	struct watch to;        /* its input */
 	struct map_lines from, err;
 	struct timer late, again;

@@ -296,6 +296,8 @@ def test_full_table(router):
         r.say("flood%d.example.com" % i, "127.0.0.1:80")
         if i % 50 == 0:
             time.sleep(0.002)
+        if i % 2000 == 0:
+            r.say("mine", "/mine")
     r.warp.wait_stderr("no room")
     assert r.nodes("mine")
     r.say("mine", "/mine", weight=5)

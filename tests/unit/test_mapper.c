@@ -126,7 +126,7 @@ opened(void **state)
 	routers[1] = (struct router_conf){ .code_modifier = -1, .program = argv, .timeout_ms = 60000 };
 	routers[0].subscription_server = (struct addrs){ &(struct addr){ .text = "a" }, 1 };
 	routers[1].subscription_server = (struct addrs){ &(struct addr){ .text = "b" }, 1 };
-	cf = (struct conf){ .routers = routers, .n_routers = 2 };
+	cf = (struct conf){ .routers = routers, .n_routers = 2, .n_servers = 2 };
 	clock_turn();
 	nodes_attach(&cf);
 	loop_open(10);

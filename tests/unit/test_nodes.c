@@ -28,7 +28,7 @@ opened(void)
 	rc = (struct router_conf){ .grace_ms = 30000, .tolerance_ms = 17000, .code_modifier = -1,
 		.sign_tolerance_s = 86400 };
 	rc.subscription_server = (struct addrs){ &server, 1 };
-	cf = (struct conf){ .routers = &rc, .n_routers = 1 };
+	cf = (struct conf){ .routers = &rc, .n_routers = 1, .n_servers = 1 };
 	clock_turn();
 	nodes_attach(&cf);
 	nodes_join(0);
@@ -752,7 +752,7 @@ test_kills(void **state)
 		assert_int_equal(node_flights(i), 0);
 	nodes_cache_turn(rc.cache_scope, BY_COMMAND, BY_NOBODY);
 	nodes_cache_turn(rc.cache_scope, BY_CONF, BY_NOBODY);
-	cf.n_routers = 0;
+	cf.n_routers = cf.n_servers = 0;
 	for (int i = 0; i < 5; i++)
 		nodes_sweep(&cf);
 	assert_false(nodes_sweep(&cf));
