@@ -1,11 +1,13 @@
 """The clerk of a FastRouter: announcements, signatures, caches, figures; and that neither a
 reload, an upgrade, its own death nor a flood loses or adds anything."""
+import hmac
 import json
 import os
 import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 import pytest
@@ -296,8 +298,6 @@ def test_full_table(router):
         r.say("flood%d.example.com" % i, "127.0.0.1:80")
         if i % 50 == 0:
             time.sleep(0.002)
-        if i % 2000 == 0:
-            r.say("mine", "/mine")
     r.warp.wait_stderr("no room")
     assert r.nodes("mine")
     r.say("mine", "/mine", weight=5)
@@ -453,3 +453,65 @@ def test_real_cache_client(warp, instance, tmp_path):
     c = Cache(w.path("cache"))
     assert c("get", "example.com:8000") == value_of(b"127.0.0.1:4040")
     assert c("get", "unbit.it").endswith(b"127.0.0.1:4040,5") and c("get", "gone") == b""
+
+
+# ---- plain HTTP backends ----
+
+def announced(secret, key, address, unix, leaves=False, text=True):
+    body = packet([("key", key), ("address", address), ("unix", int(unix))])[4:]
+    sign = hmac.new(secret, body, "sha256")
+    body += struct.pack("<H", 4) + b"sign" + struct.pack("<H", 64 if text else 32)
+    body += sign.hexdigest().encode() if text else sign.digest()
+    return struct.pack("<BHB", 224, len(body), int(leaves)) + body
+
+
+@pytest.mark.limit(60)
+def test_backends_with_a_secret(warp, backend):
+    port = free_port()
+    b, c = backend(name="b"), backend(name="c")
+    w = warp('[upstreams.app]\nsubscription = "127.0.0.1:%d"\nsubscription_secret = "a secret"\n[[routes]]\nupstream = "app"\n'
+             % port)
+    out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    out.connect(("127.0.0.1", port))
+    now, at, at_c = time.time(), "127.0.0.1:%d" % b.port, "127.0.0.1:%d" % c.port
+    refused = lambda why: w.wait_stderr("announcement refused, its signature: " + why)
+    out.send(node("app", at))
+    refused("it has none")
+    out.send(announced(b"another", "app", at, now))
+    refused("it is wrong")
+    out.send(announced(b"a secret", "other", at, now))
+    refused("no upstream of that name")
+    out.send(announced(b"a secret", "app", at, now - 100000))
+    refused("it is not new")
+    assert w.ask("/").status in (502, 503)
+    out.send(announced(b"a secret", "app", at, now))
+    lib.eventually(lambda: w.ask("/").status == 200)
+    assert w.ask("/").text.startswith("b ")
+    out.send(announced(b"a secret", "app", at_c, now, text=False))
+    lib.eventually(lambda: {w.ask("/").text[0] for _ in range(4)} == {"b", "c"})
+    for sig, said in ((signal.SIGHUP, "reloaded"), (signal.SIGUSR2, "ready(?s:.*) ready")):
+        w.signal(sig)
+        w.wait_stderr(said)
+        assert {w.ask("/").text[0] for _ in range(4)} == {"b", "c"}
+    out.send(announced(b"a secret", "app", at, now + 2, leaves=True))
+    lib.eventually(lambda: {w.ask("/").text[0] for _ in range(4)} == {"c"})
+
+
+def test_backend_that_leaves_finishes(warp, backend):
+    go = threading.Event()
+    port = free_port()
+    b = backend([lib.REQ, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1", lib.WAIT(go), b"2"], name="b")
+    w = warp('[upstreams.app]\nsubscription = "127.0.0.1:%d"\nhold_secs = 3\n[[routes]]\nupstream = "app"\n' % port)
+    out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    out.connect(("127.0.0.1", port))
+    with w.client() as c:
+        c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")  # before there is anybody
+        time.sleep(0.2)
+        out.send(node("app", "127.0.0.1:%d" % b.port))
+        b.request()
+        out.send(node("app", "127.0.0.1:%d" % b.port, leaves=True))
+        w.wait_stderr("app => .* leaves")
+        time.sleep(1.5)  # a sweep
+        assert w.ask("/").status in (502, 503)
+        go.set()
+        assert c.response().body == b"12"
