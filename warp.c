@@ -42484,7 +42484,7 @@ logs_reopen(void)
 		pg_stop();
 		pg_start(m.conf);
 	}
-	aides_start(m.conf, &m.ls, 0);
+	aides_start(m.next ? m.next : m.conf, m.next ? &m.next_ls : &m.ls, 0);
 	log_info("logs reopened");
 }
 
