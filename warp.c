@@ -19261,7 +19261,10 @@ nodes_withdraw(const struct router_conf *rc, const struct announcement *a)
 {
 	uint32_t k = node_key_find(rc->scope, a->key), i = k ? node_find(node_key_at(k), a->address) : 0;
 
-	return i && !atomic_exchange(&node_at(i)->dead, 1);
+	if (i == 0 || atomic_exchange(&node_at(i)->dead, 1))
+		return false;
+	places_less(&NODES->scopes[rc->place].live, 1);
+	return true;
 }
 
 /* The router that a scope is of; NULL: it is no more. */
