@@ -14,8 +14,6 @@ import supervised
 import uwsgi
 from lib import CLOSE, FIN, HEAD, REQ, SLOW, TIMEOUT, ProtocolError, chunks, conf, eventually, request
 
-pytestmark = pytest.mark.promise("S1-22")
-
 # FastCGI specification, section 8.
 BEGIN, ABORT, END, PARAMS, STDIN, STDOUT, STDERR = 1, 2, 3, 4, 5, 6, 7
 KEEP_CONN, COMPLETE, CANT_MPX, OVERLOADED = 1, 0, 1, 2

@@ -81,7 +81,7 @@ def test_a_body_is_streamed(router, node):
     r = router(to=[n.address])
     with r.client() as c:
         c.send(packet({"HTTP_HOST": "a", "CONTENT_LENGTH": 7}))
-        n.conn().backend.wait(lambda: n.conn().requests, "head")
+        eventually(lambda: n.conn().requests, "head")
         c.send(b"abc")
         eventually(lambda: n.conn().raw.endswith(b"abc"), "the first piece")
         c.send(b"defg")
@@ -178,7 +178,7 @@ def test_a_client_that_goes_ends_the_exchange(router, node):
     r = router(to=[n.address])
     c = r.client()
     c.send(packet({"HTTP_HOST": "a"}))
-    n.wait(lambda: n.conns and n.conns[0].requests, "head")
+    eventually(lambda: n.conns and n.conns[0].requests, "head")
     c.rst()
     assert n.conn().closed.wait(TIMEOUT)
 
@@ -1130,7 +1130,8 @@ uwsgi.cache_set("unbit.it", "127.0.0.1:4040,5")
     spelled(["--fastrouter", "127.0.0.1:%d" % port, "--fastrouter-use-cache", "--cache", "100", "--file", "foobar.py"], port,
             plugins="fastrouter python3")
     eventually(lambda: node_of(port, "example.com:8000") == "n0", "the map is filled", 10 * SLOW)
-    assert node_of(port, "unbit.it") == "n1" and b.last.modifier1 == 5 and node_of(port, "example.com") == ""
+    eventually(lambda: node_of(port, "unbit.it") == "n1", "the rest, too")
+    assert b.last.modifier1 == 5 and node_of(port, "example.com") == ""
 
 
 @promise("S1-51", "S1-37", "S1-38")

@@ -15,7 +15,7 @@ import uwsgi
 from lib import CLOSE, FIN, HEAD, REQ, RST, SLOW, TIMEOUT, UPGRADE, WAIT, Client, chunks, conf, eventually, free_port, reply, request, toml_file
 from uwsgi import ANSWER, NAME, block
 
-pytestmark = pytest.mark.promise("S1-22")
+promise = pytest.mark.promise("S1-22")
 
 
 def asked(warp, node, *args, server=None, routes=(), middleware=None, upstream=None, **kw):
@@ -29,6 +29,7 @@ def asked(warp, node, *args, server=None, routes=(), middleware=None, upstream=N
 
 # ---- the vars -----------------------------------------------------------------
 
+@promise
 def test_the_vars_of_a_request(warp, node):
     n = node()
     w = warp(conf(app=n))
@@ -204,6 +205,7 @@ def test_a_modifier_is_a_byte(check, key, value):
 
 # ---- bodies -------------------------------------------------------------------------
 
+@promise
 @pytest.mark.parametrize("pieces", [[], [b"hello"], [b"a" * 3000, b"b" * 100000, b"c" * 200000]], ids=["empty", "small", "large"])
 def test_a_chunked_body_is_buffered_into_a_length(warp, node, pieces):
     n = node()
@@ -223,7 +225,7 @@ def test_a_body_with_a_length_is_streamed(warp, node):
     w = warp(conf(app=n))
     with w.client() as c:
         c.send(request("/", "Content-Length: 7", "Content-Type: a/b", method="POST"))
-        n.wait(lambda: n.conns and n.conns[0].requests, "head")
+        eventually(lambda: n.conns and n.conns[0].requests, "head")
         assert n.conns[0].last.get("CONTENT_LENGTH") == "7" and n.conns[0].last.get("CONTENT_TYPE") == "a/b"
         c.send(b"abc")
         eventually(lambda: n.conns[0].raw.endswith(b"abc"), "the first piece")
@@ -370,6 +372,7 @@ def test_a_large_answer(warp, node):
 
 # ---- like any other upstream -------------------------------------------------------------
 
+@promise
 def test_balance_and_a_dead_instance(warp, node):
     a, b = node(), node()
     dead = {"host": "127.0.0.1", "port": free_port()}
@@ -461,6 +464,7 @@ def test_answers_are_cached(warp, node):
     assert len(n.conns) == 1
 
 
+@promise
 def test_websocket_vars_and_bytes(warp, node):
     """The application does the handshake itself; then bytes pass both ways."""
     def app(c):
@@ -530,6 +534,7 @@ REQUESTS = [
 ]
 
 
+@promise
 def test_the_same_vars_as_nginx(warp, node, tmp_path):
     n = node(ANSWER(b"HTTP/1.1 204 No Content\r\n\r\n"))
     w = warp(conf(app=n, middleware={"forward_headers": False}, server={"request_id": False}))
@@ -590,6 +595,7 @@ def site(warp, real):
     return warp(conf({"path_prefix": "/sub", "strip_prefix": True}, {}, app={"socket": real.at, "protocol": "uwsgi"}))
 
 
+@promise
 def test_real_environ(site):
     m = site.ask("/a%20b?q=1", "X-A: 1", "X-A: 2")
     env = m.json
@@ -598,6 +604,7 @@ def test_real_environ(site):
     assert (env["SCRIPT_NAME"], env["PATH_INFO"]) == ("/sub", "/x")
 
 
+@promise
 @pytest.mark.parametrize("how", ["length", "chunked"])
 def test_real_uploads(site, how):
     import hashlib
@@ -610,6 +617,7 @@ def test_real_uploads(site, how):
         assert c.response(timeout=2 * TIMEOUT).json["sha"] == hashlib.sha256(body).hexdigest()
 
 
+@promise
 def test_real_answers(site):
     with site.client() as c:
         big = c.ask("/big")
