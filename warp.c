@@ -26683,8 +26683,8 @@ interim_write(struct text *t, struct head *h)
 /* ==== cgi ====================================================================
  * Owns    the variables being written.
  * Offers  upstream_write, upstream_parse, cgi_write, cgi_ask, records_fill.
- * Calls   base, log, http, path, addr, packet, fcgi, route (host_normal), buf, chan,
- *         heads. What a request's head says, as variables for backends that speak uwsgi
+ * Calls   base, log, http, path, addr, packet, fcgi, route (host_normal, route_find), buf,
+ *         chan, heads. What a request's head says, as variables for backends that speak uwsgi
  *         or FastCGI, and the heads that they answer with: RFC 3875. */
 
 #define VAR_NAME_MAX 256 /* bytes of a field's name, as a variable */
@@ -26765,8 +26765,26 @@ fields_as_vars(struct text *t, struct head *h)
 	}
 }
 
+/* Whether the application, for which an encoded slash is one, sees a path that leads to
+ * the same route: none slips past a guarded one. normal: as path_normalise has it. */
+static bool
+path_stays(const struct exchange *x, const struct head *h, struct slice normal)
+{
+	static char buf[TARGET_MAX];
+	struct text t = { buf, 0, sizeof buf, false };
+	struct path_view view;
+
+	for (size_t i = 0; i < normal.n; i++) {
+		bool slash = slice_starts(slice_from(normal, i), S("%2F"));
+		text_char(&t, slash ? '/' : normal.p[i]);
+		i += slash ? 2 : 0;
+	}
+	return path_normalise(text_slice(&t), &view) == 0 &&
+	    route_find(&conf->table, h, view.path, &x->client, x->c->listener->port) == x->route;
+}
+
 /* What the application sees of the path: decoded, without what the route strips, which is
- * *script then. False: no path after rewriting. */
+ * *script then. False: no path after rewriting, or one of another route. */
 static bool
 cgi_path(const struct exchange *x, const struct head *h, struct text *script, struct text *path)
 {
@@ -26781,6 +26799,9 @@ cgi_path(const struct exchange *x, const struct head *h, struct text *script, st
 		return true;
 	}
 	if (path_normalise(h->path, &view) < 0)
+		return false;
+	if (slice_find(view.path, S("%2F")) && (!path_stays(x, h, view.path) ||
+	    path_normalise(h->path, &view) < 0))
 		return false;
 	if (r->strip_prefix || r->has_rewrite) {
 		if (r->strip_prefix && !r->has_rewrite && r->path_kind != PATH_REGEX && r->path_kind != PATH_ANY)

@@ -180,6 +180,18 @@ def test_the_script_is_below_the_root(warp, php, target):
     assert m.status in (200, 400, 403, 404)
 
 
+@pytest.mark.parametrize("protocol", ["fastcgi", "uwsgi"])
+@pytest.mark.parametrize("target", ["/admin%2Farea/x.php", "/admin%2farea%2Fx.php", "/%2Fadmin/area/x.php", "/x%2F/admin/area/y.php/..%5c.."])
+def test_an_encoded_slash_slips_past_no_route(warp, php, node, protocol, target):
+    """The application sees it as a slash: the path must not be one of another route's."""
+    p = php() if protocol == "fastcgi" else node()
+    w = warp(conf({"path_prefix": "/admin/area", "upstream": "app", "require_auth": True}, {"path_prefix": "/", "upstream": "app"},
+                  app=p, server={"admin_token": "0123456789abcdef"}))
+    assert w.ask("/admin/area/x.php").status == 401
+    assert w.ask(target).status in (400, 401) and not p.requests
+    assert w.ask("/a%2Fb.php/c%2Fd").status == 200
+
+
 def test_long_values(warp, php):
     """Lengths of four bytes, a stream of several records."""
     p = php()
