@@ -19538,8 +19538,9 @@ nodes_json(FILE *to, const struct router_conf *rc)
 	json_open(&o, '[');
 	for (size_t i = 0; i < LEN(names); i++)
 		for (int n = 0; n < names[i]->n; n++) {
+			const struct addr *a = &names[i]->v[n];
 			json_item(&o);
-			json_quote(to, slice_of(names[i]->v[n].text));
+			json_quote(to, slice_of(a->kind == ADDR_UNIX ? a->sock.un.sun_path : a->text));
 		}
 	json_close(&o, ']');
 	if (rc->to.n > 0)
@@ -33244,6 +33245,13 @@ passage_connecting(struct passage *p)
 	p->n_ready = false;
 	if (p->node.hup && getsockopt(p->node.ch.w.fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
 		err = errno;
+	if (err == ECONNRESET) { /* it is there: no reason to leave it out. specs/uwsgi.md 6.4 */
+		side_close(&p->node);
+		nodes_done(&p->pick, 0, 0);
+		p->attempt++;
+		p->state = PASSAGE_PICK;
+		return STEP_AGAIN;
+	}
 	if (err)
 		return passage_lost(p, strerror(err));
 	p->node.hup = false;
@@ -33513,11 +33521,10 @@ static void
 router_dirs_open(struct conf *cf, bool locked)
 {
 	for (struct router_conf *rc = cf->routers; rc < cf->routers + cf->n_routers; rc++) {
+		const char *dir = rc->post_buffering_dir ? rc->post_buffering_dir : getenv("TMPDIR");
 		rc->spool_fd = spool_dir;
-		if (rc->post_buffering_dir && (rc->spool_fd = outside_open(rc->post_buffering_dir,
-		    locked)) < 0)
-			log_warn("request bodies stay in memory: %s: %s", rc->post_buffering_dir,
-			    strerror(errno));
+		if (dir && rc->post_buffering > 0 && (rc->spool_fd = outside_open(dir, locked)) < 0)
+			log_warn("request bodies stay in memory: %s: %s", dir, strerror(errno));
 	}
 }
 
