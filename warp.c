@@ -24663,7 +24663,8 @@ dashboard_head(void)
  * Offers  admin_answer.
  * Calls   base, arena, clock, path, addr, json, policy (purge_parse), keys (AT), hints,
  *         upstreams (upstream_find), conf out, board, store (store_stats), roster, tls,
- *         redis (redis), usage, dashboard. Figures are read off the board, whichever worker is asked. A new figure is one
+ *         redis (redis), usage, dashboard. Figures are read off the board, whichever worker is
+ *         asked. A new figure is one
  *         row: in counters[] if each worker counts it, else a SAY beside its like.
  *         A row names the value, then where it is shown: as a member of /status,
  *         as a metric with its help, as a column of the tables; any of these may
@@ -26652,7 +26653,8 @@ answer_write(struct text *t, const struct exchange *x, struct head *h)
 		hsts_write(t, r);
 	for (int i = 0; i < r->add_response_headers.n; i++)
 		line_write(t, r->add_response_headers.v[i].name, r->add_response_headers.v[i].value);
-	if (x->sticks && (x->u || (stored && x->hit->word != CACHE_STALE)) && !is_named(S("Set-Cookie"), &none.add_headers, &r->remove_response_headers))
+	if (x->sticks && (x->u || (stored && x->hit->word != CACHE_STALE)) &&
+	    !is_named(S("Set-Cookie"), &none.add_headers, &r->remove_response_headers))
 		cookie_write(t, x->inst, conn_is_tls(x->c));
 	if (x->hit)
 		answer_line(t, r, S("X-Cache"), slice_of(cached_words[x->hit->word]));
@@ -26718,6 +26720,13 @@ var_write(struct text *t, const struct upstream *up, struct slice name, struct s
 
 	if (value.p && !is_named(name, &up->cgi.params, &none))
 		var_add(t, name, value);
+}
+
+static void
+vars_add(struct text *t, const struct upstream *up, const struct pair *vars, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		var_write(t, up, vars[i].name, vars[i].value);
 }
 
 /* A field as a variable: HTTP_NAME. See forward.put. */
@@ -26866,58 +26875,28 @@ script_write(struct text *t, const struct upstream *up, struct slice prefix, str
 		{ S("GATEWAY_INTERFACE"), S("CGI/1.1") }, { S("SERVER_SOFTWARE"), S("warp/" VERSION) },
 		{ S("REDIRECT_STATUS"), S("200") },
 	};
-	for (size_t i = 0; i < LEN(vars); i++)
-		var_write(t, up, vars[i].name, vars[i].value);
+	vars_add(t, up, vars, LEN(vars));
 }
 
-/* Variables about the request's line, its body and both ends of its connection. False: no
- * path after rewriting. */
+/* Variables that the target says. False: no path after rewriting. */
 static bool
-vars_write(struct text *t, const struct exchange *x, const struct head *h)
+target_vars(struct text *t, const struct exchange *x, const struct head *h)
 {
 	static char paths[TARGET_MAX], scripts[TARGET_MAX], targets[TARGET_MAX + 2];
-	char numbers[4][INET6_ADDRSTRLEN];
-	struct text path = { paths, 0, sizeof paths, false }, script = { scripts, 0, sizeof scripts, false };
+	struct text path = { paths, 0, sizeof paths, false };
+	struct text script = { scripts, 0, sizeof scripts, false };
 	struct text uri = { targets, 0, sizeof targets, false };
-	struct text n[4]; /* length, client, its port, our port */
 	const struct upstream *up = x->inst->up;
-	const struct conn *c = x->c;
-	const struct field *type = head_field(h, F_CONTENT_TYPE), *length = head_field(h, F_CONTENT_LENGTH);
-	bool tls = conn_is_tls(c) || came_by_https(x, h);
-	struct slice host = host_normal(x->host);
 
-	for (size_t i = 0; i < LEN(n); i++)
-		n[i] = (struct text){ numbers[i], 0, sizeof numbers[i], false };
 	if (!cgi_path(x, h, &script, &path))
 		return false;
-	text_add(&uri, h->form == TARGET_ORIGIN || h->form == TARGET_ASTERISK ? h->target : h->path);
+	text_add(&uri, h->form == TARGET_ABSOLUTE ? h->path : h->target);
 	if (h->form == TARGET_ABSOLUTE && h->has_query) {
 		text_char(&uri, '?');
 		text_add(&uri, h->query);
 	}
-	if (x->spool)
-		text_uint(&n[0], x->spool->size);
-	else if (length)
-		text_add(&n[0], length->value);
-	ip_text(&n[1], &x->client);
-	if (ip_eq(&x->client, &c->peer) && c->peer_port > 0)
-		text_uint(&n[2], c->peer_port);
-	text_uint(&n[3], c->dest_port ? c->dest_port : c->listener->port ? c->listener->port
-	    : tls ? HTTPS_PORT : HTTP_PORT);
-	const struct pair vars[] = {
-		{ S("REQUEST_METHOD"), h->method_text }, { S("REQUEST_URI"), text_slice(&uri) },
-		{ S("QUERY_STRING"), h->has_query ? h->query : S("") },
-		{ S("CONTENT_TYPE"), type ? type->value : S("") },
-		{ S("CONTENT_LENGTH"), text_slice(&n[0]) },
-		{ S("SERVER_PROTOCOL"), h->minor ? S("HTTP/1.1") : S("HTTP/1.0") },
-		{ S("SERVER_NAME"), host.n > 0 ? host : S("localhost") },
-		{ S("SERVER_PORT"), text_slice(&n[3]) },
-		{ S("REMOTE_ADDR"), text_slice(&n[1]) }, { S("REMOTE_PORT"), text_slice(&n[2]) },
-		{ S("REQUEST_SCHEME"), tls ? S("https") : S("http") },
-		{ S("HTTPS"), tls ? S("on") : (struct slice){ NULL, 0 } },
-	};
-	for (size_t i = 0; i < LEN(vars); i++)
-		var_write(t, up, vars[i].name, vars[i].value);
+	var_write(t, up, S("REQUEST_URI"), text_slice(&uri));
+	var_write(t, up, S("QUERY_STRING"), h->has_query ? h->query : S(""));
 	if (up->protocol == PROTOCOL_FASTCGI) {
 		script_write(t, up, text_slice(&script), text_slice(&path));
 	} else {
@@ -26926,6 +26905,45 @@ vars_write(struct text *t, const struct exchange *x, const struct head *h)
 	}
 	t->full |= uri.full || path.full;
 	return true;
+}
+
+/* Variables about the method, the body and both ends of the connection. */
+static void
+request_vars(struct text *t, const struct exchange *x, const struct head *h)
+{
+	enum { LENGTH, CLIENT, CLIENT_PORT, PORT, NUMBERS };
+	char numbers[NUMBERS][INET6_ADDRSTRLEN];
+	struct text n[NUMBERS];
+	const struct conn *c = x->c;
+	const struct field *type = head_field(h, F_CONTENT_TYPE);
+	const struct field *length = head_field(h, F_CONTENT_LENGTH);
+	bool tls = conn_is_tls(c) || came_by_https(x, h);
+	struct slice host = host_normal(x->host);
+
+	for (size_t i = 0; i < NUMBERS; i++)
+		n[i] = (struct text){ numbers[i], 0, sizeof numbers[i], false };
+	if (x->spool)
+		text_uint(&n[LENGTH], x->spool->size);
+	else if (length)
+		text_add(&n[LENGTH], length->value);
+	ip_text(&n[CLIENT], &x->client);
+	if (ip_eq(&x->client, &c->peer) && c->peer_port > 0)
+		text_uint(&n[CLIENT_PORT], c->peer_port);
+	text_uint(&n[PORT], c->dest_port ? c->dest_port : c->listener->port ? c->listener->port
+	    : tls ? HTTPS_PORT : HTTP_PORT);
+	const struct pair vars[] = {
+		{ S("REQUEST_METHOD"), h->method_text },
+		{ S("CONTENT_TYPE"), type ? type->value : S("") },
+		{ S("CONTENT_LENGTH"), text_slice(&n[LENGTH]) },
+		{ S("SERVER_PROTOCOL"), h->minor ? S("HTTP/1.1") : S("HTTP/1.0") },
+		{ S("SERVER_NAME"), host.n > 0 ? host : S("localhost") },
+		{ S("SERVER_PORT"), text_slice(&n[PORT]) },
+		{ S("REMOTE_ADDR"), text_slice(&n[CLIENT]) },
+		{ S("REMOTE_PORT"), text_slice(&n[CLIENT_PORT]) },
+		{ S("REQUEST_SCHEME"), tls ? S("https") : S("http") },
+		{ S("HTTPS"), tls ? S("on") : (struct slice){ NULL, 0 } },
+	};
+	vars_add(t, x->inst->up, vars, LEN(vars));
 }
 
 /* All variables of x for x->inst, each by `add`. False: see upstream_write. */
@@ -26938,8 +26956,9 @@ cgi_write(struct text *t, const struct exchange *x, struct head *h,
 
 	var_add = add;
 	fw.put = field_write;
-	if (!vars_write(t, x, h))
+	if (!target_vars(t, x, h))
 		return false;
+	request_vars(t, x, h);
 	host_write(&fw);
 	fields_as_vars(t, h);
 	added_write(&fw);
@@ -27026,8 +27045,7 @@ cgi_ask(struct text *t, const struct upstream *up, struct slice host)
 	};
 
 	var_add = var_adds[up->protocol];
-	for (size_t i = 0; i < LEN(vars); i++)
-		var_write(t, up, vars[i].name, vars[i].value);
+	vars_add(t, up, vars, LEN(vars));
 	if (up->protocol == PROTOCOL_FASTCGI) {
 		script_write(t, up, S(""), path);
 	} else {
@@ -28121,7 +28139,8 @@ static bool
 flow_may_splice(const struct flow *f, const struct chan *to)
 {
 	return f->body.kind == BODY_LENGTH && f->body.left >= SPLICE_MIN && !f->chunk_out &&
-	    !f->records && !f->zip && !f->tap && !f->from->pulls && !f->from->records && f->from->in.n == 0 && !side_of(f->from)->ch.tls && !to->tls;
+	    !f->records && !f->zip && !f->tap && !f->from->pulls && !f->from->records &&
+	    f->from->in.n == 0 && !side_of(f->from)->ch.tls && !to->tls;
 }
 
 /* Whether the kernel can pass the next piece from the source to the taker. */
@@ -34258,7 +34277,8 @@ ctl_obey(const char *b, ssize_t n, struct msghdr *m)
 	case CTL_DRAIN:
 		if (draining)
 			break;
-		front_drain(slice_number((struct slice){ b + 1, (size_t)n - 1 }, 16)); /* what runs is finished, nothing else */
+		/* what runs is finished, nothing else */
+		front_drain(slice_number((struct slice){ b + 1, (size_t)n - 1 }, 16));
 		pool_drain(conf);
 		health_stop();
 		break;
