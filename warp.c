@@ -16018,8 +16018,13 @@ conf_memory(const struct conf *c)
 			m.worker += FILES_KEPT * (sizeof(struct file) + FILE_LINES + FILE_SMALL);
 			break;
 		}
-	m.all = sizeof(struct board) + c->cache.size_bytes +
-	    workers * (m.worker + share * (m.idle + m.busy));
+	/* a packet, a body that is kept, and what waits at both ends */
+	for (int i = 0; i < c->n_routers; i++)
+		m.passage = MAX(m.passage, sizeof(struct conn) + sizeof(struct passage) + UINT16_MAX +
+		    c->routers[i].post_buffering + 2 * large);
+	m.shared = sizeof(struct board) - (c->n_servers > 0 ? 0 : sizeof(struct board_nodes));
+	m.all = m.shared + c->cache.size_bytes +
+	    workers * (m.worker + share * (m.idle + m.busy + m.passage));
 	return m;
 }
 
@@ -16325,10 +16330,13 @@ conf_print_check(const struct conf *c, FILE *to)
 	for (int i = 0; i < c->n_processes; i++)
 		print_process(to, c->processes[i]);
 	fprintf(to, "memory: at most %llu MB: %u clients x %llu KB, if all are busy and no peer "
-	    "reads (%llu bytes each while idle); %d worker%s x %llu KB; shared %llu KB\n",
+	    "reads (%llu bytes each while idle); %d worker%s x %llu KB; shared %llu KB",
 	    (m.all + mb - 1) / mb, s->max_connections, (m.idle + m.busy) / kb,
 	    (unsigned long long)m.idle, s->workers, s->workers == 1 ? "" : "s", m.worker / kb,
-	    sizeof(struct board) / kb);
+	    m.shared / kb);
+	if (m.passage > 0)
+		fprintf(to, "; as many clients of routers x %llu KB", m.passage / kb);
+	fputc('\n', to);
 }
 
 /* ---- -T ---- */

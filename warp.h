@@ -1711,6 +1711,8 @@ struct memory {
 	                    connections and of the poll array */
 	uint64_t busy;   /* on top of that: what its request can hold */
 	uint64_t worker; /* before its first client */
+	uint64_t passage; /* a client of a router; 0: there is none */
+	uint64_t shared; /* the board, where something can lie on it */
 	uint64_t all;
 };
 
