@@ -22569,7 +22569,7 @@ pool_ready(struct watch *w, short revents)
 	(void)revents;
 	if (upconn_is_late(u)) {
 		u->s.src.fill(&u->s.src);
-		if (u->s.src.in.n == 0 && (!u->s.src.end || (u->reader.ended && !u->s.ch.eof)))
+		if (u->s.src.in.n == 0 && u->s.src.end != SOURCE_CUT && !u->s.ch.eof)
 			u->s.src.end = SOURCE_OPEN;
 		else
 			upconn_close(u);
@@ -28872,7 +28872,7 @@ upconn_leave(struct upconn *u, uint8_t parity, bool keep)
 static bool
 upconn_is_clean(struct upconn *u)
 {
-	if (u->s.src.records && u->reader.ended && !u->s.ch.eof)
+	if (u->s.src.records && u->s.src.end == SOURCE_ENDED && !u->s.ch.eof)
 		u->s.src.end = SOURCE_OPEN; /* it was the request's end alone */
 	return u->s.src.in.n == 0 && !u->s.ch.waits && !u->s.src.end && !u->s.hup;
 }

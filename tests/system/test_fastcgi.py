@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import struct
+import time
 
 import pytest
 
@@ -290,6 +291,26 @@ def test_no_keepalive(warp, php):
         for _ in range(3):
             assert c.ask("/x.php").text == "/x.php 0"
     assert len(p.conns) == 3 and not p.last.flags & KEEP_CONN
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_comes_behind_the_end_closes_the_connection(warp, php, late):
+    """Or the next answer would begin in the middle of a record."""
+    def more(c):
+        q = c.request()
+        whole = b"Content-Length: 2\r\n\r\nok"
+        if late:
+            c.send(record(STDOUT, whole))
+            time.sleep(0.2)
+        c.send((b"" if late else record(STDOUT, whole)) + end() + record(STDOUT, b"")[:4])
+        OK(c)
+    p = php([more])
+    w = warp(conf(app={"on": p, "keepalive": 4}))
+    with w.client() as c:
+        for i in range(3):
+            assert c.ask("/%d.php" % i).text == "ok"
+            time.sleep(0.2)
+    assert len(p.conns) == 3
 
 
 def test_a_kept_connection_that_was_closed_costs_no_request(warp, php):
