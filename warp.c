@@ -26924,7 +26924,6 @@ request_vars(struct text *t, const struct exchange *x, const struct head *h)
 	struct text n[NUMBERS];
 	const struct conn *c = x->c;
 	const struct field *type = head_field(h, F_CONTENT_TYPE);
-	const struct field *length = head_field(h, F_CONTENT_LENGTH);
 	bool tls = conn_is_tls(c) || came_by_https(x, h);
 	struct slice host = host_normal(x->host);
 
@@ -26932,8 +26931,8 @@ request_vars(struct text *t, const struct exchange *x, const struct head *h)
 		n[i] = (struct text){ numbers[i], 0, sizeof numbers[i], false };
 	if (x->spool)
 		text_uint(&n[LENGTH], x->spool->size);
-	else if (length)
-		text_add(&n[LENGTH], length->value);
+	else if (h->count[F_CONTENT_LENGTH] > 0)
+		text_uint(&n[LENGTH], (uint64_t)length_of(h)); /* the field may have many zeros */
 	ip_text(&n[CLIENT], &x->client);
 	if (ip_eq(&x->client, &c->peer) && c->peer_port > 0)
 		text_uint(&n[CLIENT_PORT], c->peer_port);

@@ -313,6 +313,16 @@ def test_what_comes_behind_the_end_closes_the_connection(warp, php, late):
     assert len(p.conns) == 3
 
 
+def test_a_long_content_length(warp, php, node):
+    """The application is told the number that the body has, however it is written."""
+    for p in php(), node():
+        w = warp(conf(app=p))
+        with w.client() as c:
+            c.send(request("/x.php", "Content-Length: " + "5".zfill(60), method="POST") + b"hello")
+            assert c.response().status == 200
+        assert p.last.get("CONTENT_LENGTH") == "5" and p.last.body == b"hello"
+
+
 def test_a_kept_connection_that_was_closed_costs_no_request(warp, php):
     def once(c):
         q = c.request()
