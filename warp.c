@@ -18888,7 +18888,8 @@ pick_known(const struct node_ask *q, struct node_pick *out)
 	    (other && by(q, slice_of(other), out)) ? PICKED : PICKED_NOTHING;
 }
 
-/* A path with the key in it. A client has chosen the key: it must not lead elsewhere. */
+/* A path with the key in it. A client has chosen the key: it must not lead elsewhere, nor
+ * say a modifier. */
 static enum picked
 pick_made(const struct node_ask *q, struct node_pick *out)
 {
@@ -18897,7 +18898,7 @@ pick_made(const struct node_ask *q, struct node_pick *out)
 	struct text t = { copy, 0, sizeof copy, false };
 
 	if (q->key.n == 0 || memchr(q->key.p, '/', q->key.n) || memchr(q->key.p, '\0', q->key.n) ||
-	    slice_eq(q->key, S(".")) || slice_eq(q->key, S("..")) ||
+	    memchr(q->key.p, ',', q->key.n) || slice_eq(q->key, S(".")) || slice_eq(q->key, S("..")) ||
 	    (q->attempt > 0 && q->rc->fallback.n > 0)) /* it would be the same again */
 		return PICKED_NOTHING;
 	for (; *p; p++) {

@@ -149,6 +149,9 @@ static const struct {
 	{ "/tmp/s/", NULL, "a/b", "", "goes down" },
 	{ "/tmp/s/", NULL, "", "", "empty" },
 	{ NULL, "/p/%s", "..", "", "climbs by pattern" },
+	{ "/tmp/s/", NULL, "a,9", "", "says a modifier" },
+	{ NULL, "/p/%s", "a,9", "", "says one by pattern" },
+	{ NULL, "/p/%s,5", "a", "/p/a", "the pattern may" },
 };
 
 static void
