@@ -7239,7 +7239,7 @@ stored_read(struct stored *s, struct slice value, struct slice key)
  * Offers  vars_next, vars_are_good, var_put, packet_head, router_key, announcement_*,
  *         cache_command_parse, cache_reply.
  * Calls   base. The uwsgi protocol: blocks of variables; keys of a FastRouter;
- *         announced_vars of nodes; commands to its cache. Nothing is copied. */
+ *         announcements of nodes; commands to its cache. Nothing is copied. */
 
 static unsigned
 two_low(const void *p)
@@ -7340,7 +7340,7 @@ router_key(struct slice block, struct slice *key)
 	return key->p != NULL;
 }
 
-/* ---- announced_vars ---- */
+/* ---- announcements ---- */
 
 /* In the order in which they are written. */
 #define ANNOUNCED(f) #f, offsetof(struct announcement, f)
@@ -10178,7 +10178,7 @@ static const struct key upstream_keys[] = {
 	    "Instead of instances: an address, UDP or unix, where backends announce themselves as to a "
 	    "FastRouter, with the upstream's name as their key; at most 16 of them."),
 	PLAIN("subscription_secret", K_SECRET, UPSTREAM(out.subscription_secret), NULL,
-	    "Then announced_vars end with unix, the time, and sign, the HMAC-SHA256 of what is before it "
+	    "Then announcements end with unix, the time, and sign, the HMAC-SHA256 of what is before it "
 	    "behind the first 4 bytes, as bytes or in hexadecimal."),
 	SUB("tls", K_TABLE, NOW, SEC_UPSTREAM_TLS, "TLS toward https backends."),
 	SUB("health", K_TABLE, NOW, SEC_HEALTH, "Probes."),
@@ -10542,7 +10542,7 @@ static const struct key router_keys[] = {
 	FLAG("subscription_dotsplit", ROUTER(out.dotsplit), "false",
 	    "A key without nodes is looked up without its first parts: www.unbit.it, .unbit.it, .it."),
 	TEXT("subscriptions_sign_check", ROUTER(sign_check), NULL,
-	    "DIGEST:DIR: announced_vars are signed; DIR has a public key, PEM, for each key."),
+	    "DIGEST:DIR: announcements are signed; DIR has a public key, PEM, for each key."),
 	KEY("subscriptions_sign_check_tolerance", K_INT, ROUTER(out.sign_tolerance_s), "86400", 1,
 	    INT32_MAX, "Seconds: how old a signature may be."),
 	PLAIN("subscriptions_sign_skip_uid", K_WORDS, ROUTER(skip_uids), NULL,
@@ -10552,7 +10552,7 @@ static const struct key router_keys[] = {
 	PLAIN("subscriptions_credentials_check", K_WORDS, ROUTER(credentials_dirs), NULL,
 	    "DIR and key together must be a file of who announces."),
 	PLAIN("resubscribe", K_SOCKETS, ROUTER(out.resubscribe), NULL,
-	    "Subscription servers that are told all announced_vars, with the first address of listen."),
+	    "Subscription servers that are told all announcements, with the first address of listen."),
 	PLAIN("resubscribe_bind", K_SOCKETS, ROUTER(out.resubscribe_bind), NULL,
 	    "Address that they are told from."),
 	PLAIN("stats", K_SOCKETS, ROUTER(out.stats), NULL, "Addresses that say statistics, as JSON."),
@@ -19197,7 +19197,7 @@ nodes_open(void)
 		}
 }
 
-/* ---- the clerk's: announced_vars ---- */
+/* ---- the clerk's: announcements ---- */
 
 /* Of key k; 0: there is none of that address. */
 static uint32_t
@@ -36297,7 +36297,7 @@ pg_run(void *arg, int life)
  * Owns    the helper process that writes down which nodes there are, and its clients.
  * Offers  clerk_run.
  * Calls   base, arena, walk, clock, log, pem, x509, packet, board, nodes, timer, loop,
- *         helper, BearSSL. Hears announced_vars, serves caches
+ *         helper, BearSSL. Hears announcements, serves caches
  *         and figures of FastRouters. Nobody waits for it but who speaks to it. specs/uwsgi.md
  *         6, 8, 9. */
 
@@ -36571,7 +36571,7 @@ upstreams_settle(void)
 	return drains;
 }
 
-/* ---- announced_vars ---- */
+/* ---- announcements ---- */
 
 /* One datagram, without waiting: what does not get through is said again. */
 static void
