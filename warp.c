@@ -34204,7 +34204,7 @@ health_stop(void)
  * Offers  worker_run.
  * Calls   everything of the services. Told what to do by the master. */
 
-#define WATCHES_SPARE 5 /* the master's, two logs, Redis, the mapper's */
+#define WATCHES_SPARE 6 /* the master's, two logs, Redis, the mapper's, the cache's bell */
 
 static struct watch ctl_watch, bell_watch;
 static bool worker_stops;
