@@ -38727,8 +38727,8 @@ output_last(const struct board_proc *b, char out[WHY_MAX])
 /* ==== announce ===============================================================
  * Owns    nothing.
  * Offers  announce_all.
- * Calls   base, arena, walk, addr, packet, processes, clerk. Tells subscription
- *         servers of programs that are ready, or no longer. */
+ * Calls   base, arena, walk, addr, packet, processes, privilege, clerk. Tells
+ *         subscription servers of programs that are ready, or no longer. */
 
 /* The address of e as the server at `to` reaches it: of a wildcard, or where warp has
  * chosen a port, what this host is called on the way there. */
@@ -38773,15 +38773,18 @@ announce_say(const struct announce_conf *ac, struct announcement *a, struct slic
 		clerk_send(&ac->to, ac->to_n, NULL, (struct slice){ b, n });
 }
 
-/* The keys of a mapping file, which is read anew each time; none while it is missing. */
+/* The keys of a mapping file, which is read anew each time; none while it is missing.
+ * Others get to see them: root reads no file for ps's user that is not that user's. */
 static void
-announce_file(const struct announce_conf *ac, struct announcement *a)
+announce_file(const struct process *ps, const struct announce_conf *ac, struct announcement *a)
 {
 	struct arena arena = { NULL };
 	struct announce_conf of;
 	struct slice text, line;
+	struct identity as;
 
-	if (!file_read(&arena, ac->file, CONFIG_FILE_MAX, &text))
+	if (identity_find(ps->name, ps->user, ps->group, &as) == 0 &&
+	    !walk_read(&arena, ac->file, CONFIG_FILE_MAX, as.uid, &text))
 		while (slice_cut(&text, '\n', &line)) {
 			line.n -= line.n > 0 && line.p[line.n - 1] == '\r';
 			if (line.n > 0 && *line.p != '#' && announce_key(line, &of))
@@ -38807,7 +38810,7 @@ announce_all(const struct process *ps, const struct instance *in, const struct e
 			announce_address(&t, e, chosen, &ac->to, ac->to_n);
 		a.address = text_slice(&t);
 		if (ac->file)
-			announce_file(ac, &a);
+			announce_file(ps, ac, &a);
 		else
 			announce_say(ac, &a, ac->key, ac->modifier1);
 	}

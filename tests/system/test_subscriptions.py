@@ -879,6 +879,27 @@ def test_a_supervised_process_is_announced(router, warp, tmp_path):
     eventually(lambda: not any(r.keys().values()), "all have left")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("link", [False, True])
+def test_what_another_user_links_to_is_not_announced(warp, tmp_path, link):
+    """Root would tell the lines of any file."""
+    (tmp_path / "secret").write_text("key\n")
+    os.mkdir(tmp_path / "theirs")
+    os.chown(tmp_path / "theirs", 1234, 1234)
+    if link:
+        os.symlink(tmp_path / "secret", tmp_path / "theirs" / "map")
+    else:
+        (tmp_path / "theirs" / "map").write_text("key\n")
+    os.chown(tmp_path / "theirs" / "map", 1234, 1234, follow_symlinks=False)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("127.0.0.1", 0))
+        s.settimeout(2 * SLOW)
+        warp('[processes.app]\ncommand = "sleep"\nargs = ["1000"]\nuser = "1234"\ngroup = "1234"\ndir = "/"\n'
+             'subscribe_to = ["127.0.0.1:9=127.0.0.1:%d:@%s", "127.0.0.1:9=127.0.0.1:%d:last"]\n'
+             % (s.getsockname()[1], tmp_path / "theirs" / "map", s.getsockname()[1]))
+        assert (b"key\3\0key" in s.recv(4096)) != link
+
+
 @pytest.mark.parametrize("router", ["warp", "uwsgi"], indirect=True)
 @promise("S1-35")
 @pytest.mark.limit(60)
