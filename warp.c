@@ -36691,8 +36691,6 @@ clerk_hear(const struct router_conf *rc, int fd)
 	    clerk_trusts(rc, &a, known ? &who : NULL)) {
 		clerk_note(rc, &a, known ? &who : NULL);
 		clerk_resubscribe(rc, &a);
-		if (rc >= ck.cf->routers + ck.cf->n_routers)
-			upstreams_settle();
 	}
 	return true;
 }
@@ -36700,9 +36698,13 @@ clerk_hear(const struct router_conf *rc, int fd)
 static void
 clerk_hears(struct watch *w, short revents)
 {
+	const struct router_conf *rc = clerk_router(w);
+
 	(void)revents;
-	for (int i = 0; i < CLERK_BATCH && clerk_hear(clerk_router(w), w->fd); i++)
+	for (int i = 0; i < CLERK_BATCH && clerk_hear(rc, w->fd); i++)
 		;
+	if (rc >= ck.cf->routers + ck.cf->n_routers)
+		upstreams_settle();
 }
 
 /* ---- caches ---- */
