@@ -34210,11 +34210,22 @@ static struct watch ctl_watch, bell_watch;
 static bool worker_stops;
 static struct cert_set **worker_set; /* where the configuration has it */
 
+/* The log goes to fd from now on. */
+static void
+worker_log(int fd)
+{
+	int old = log_sink.fd;
+
+	sink_move(&log_sink, fd, log_sink.kind == SINK_DGRAM);
+	if (old > STDERR_FILENO)
+		close(old);
+}
+
 static void
 worker_logs(const struct msghdr *m)
 {
 	const struct cmsghdr *cm = CMSG_FIRSTHDR(m);
-	int fds[2], old; /* access, error */
+	int fds[2]; /* access, error */
 
 	if (!cm || cm->cmsg_type != SCM_RIGHTS || cm->cmsg_len != CMSG_LEN(sizeof fds)) {
 		log_error("the new log files did not arrive, raise the limit of open files; "
@@ -34223,10 +34234,7 @@ worker_logs(const struct msghdr *m)
 	}
 	memcpy(fds, CMSG_DATA(cm), sizeof fds);
 	access_fd(fds[0]);
-	old = log_sink.fd;
-	sink_move(&log_sink, fds[1], log_sink.kind == SINK_DGRAM);
-	if (old > STDERR_FILENO)
-		close(old);
+	worker_log(fds[1]);
 }
 
 static void
@@ -36297,7 +36305,7 @@ pg_run(void *arg, int life)
  * Owns    the helper process that writes down which nodes there are, and its clients.
  * Offers  clerk_run.
  * Calls   base, arena, walk, clock, log, pem, x509, packet, board, nodes, timer, loop,
- *         helper, BearSSL. Hears announcements, serves caches
+ *         logfile, helper, BearSSL. Hears announcements, serves caches
  *         and figures of FastRouters. Nobody waits for it but who speaks to it. specs/uwsgi.md
  *         6, 8, 9. */
 
@@ -37065,6 +37073,7 @@ clerk_run(void *task, int life)
 	const struct worker_task *k = task;
 
 	helper_settle(&k->cf->server, true);
+	logs_use(&k->cf->log);
 	clock_turn();
 	clerk_open(k, life);
 	nodes_open();
@@ -37088,9 +37097,9 @@ clerk_run(void *task, int life)
 /* ==== mapping ================================================================
  * Owns    the helper process that keeps mappers alive and asks them; their answers.
  * Offers  mapping_run.
- * Calls   base, arena, clock, log, timer, loop, worker (fd_of), helper. A mapper reads a key
- *         a line and writes an address a line, in that order. It may block or hang: then
- *         only its own requests wait, MAPPER_WAIT_MS at most. */
+ * Calls   base, arena, clock, log, timer, loop, logfile, worker (fd_of, worker_log),
+ *         helper. A mapper reads a key a line and writes an address a line, in that order.
+ *         It may block or hang: then only its own requests wait, MAPPER_WAIT_MS at most. */
 
 /* What they print goes to the log. Their first line is empty: they have loaded the file.
  * A text or bytes is an address; nothing or an error: none. */
@@ -37486,16 +37495,16 @@ map_client_ready(struct watch *w, short revents)
 	mapping_tell(&(struct map_question){ .from = c, .id = q.id }, (struct slice){ NULL, 0 });
 }
 
-/* Reads a message that brings a descriptor, and returns its bytes as recvmsg does. */
+/* Reads a message of one byte that brings a descriptor, and returns its bytes as recvmsg
+ * does. */
 static ssize_t
-fd_take(int from, int *fd)
+fd_take(int from, char *op, int *fd)
 {
-	char b;
 	union {
 		struct cmsghdr align;
 		char space[CMSG_SPACE(sizeof(int))];
 	} control;
-	struct iovec v = { &b, 1 };
+	struct iovec v = { op, 1 };
 	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control.space,
 		.msg_controllen = sizeof control.space };
 	ssize_t n = recvmsg(from, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
@@ -37504,14 +37513,15 @@ fd_take(int from, int *fd)
 	return n;
 }
 
-/* The master hands over a worker's channel; or closes life: this helper serves those who
- * have one, no others. */
+/* The master hands over a worker's channel, or a new log; or closes life: this helper
+ * serves those who have a channel, no others. */
 static void
 mapping_life(struct watch *w, short revents)
 {
 	struct map_client *c = map_clients;
 	int fd = -1;
-	ssize_t n = fd_take(w->fd, &fd);
+	char op = 0;
+	ssize_t n = fd_take(w->fd, &op, &fd);
 
 	(void)revents;
 	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
@@ -37521,6 +37531,10 @@ mapping_life(struct watch *w, short revents)
 	}
 	if (fd < 0)
 		return;
+	if (op == CTL_LOGS) {
+		worker_log(fd);
+		return;
+	}
 	while (c < map_clients + WORKER_SLOTS && c->w.fd >= 0)
 		c++;
 	if (c == map_clients + WORKER_SLOTS) {
@@ -37538,6 +37552,7 @@ mapping_run(void *task, int life)
 	const struct worker_task *k = task;
 
 	helper_settle(&k->cf->server, true);
+	logs_use(&k->cf->log);
 	clock_turn();
 	loop_open(3 * ROUTERS_MAX + WORKER_SLOTS + 1);
 	map_life = (struct watch){ .fd = life, .slot = -1, .ready = mapping_life };
@@ -41493,7 +41508,7 @@ aide_ready(struct watch *w, short revents)
 static void
 aide_start(struct aide *a, struct conf *cf, struct listeners *ls, int wait_ms)
 {
-	int keep[HELPER_KEEPS + LISTENERS_MAX] = { log_sink.fd }, n = 1, fd;
+	int keep[HELPER_KEEPS + LISTENERS_MAX] = { log_sink.fd, cf->log.error.fd }, n = 2, fd;
 	struct pollfd first = { .events = POLLIN };
 
 	aide_stop(a);
@@ -42474,6 +42489,17 @@ fds_pass(int to, char op, const int *fds, size_t n)
 	return sendmsg(to, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
 }
 
+/* The logs of cf, which the helpers serve, are new. A mapper keeps what it knows. */
+static void
+aides_logs(struct conf *cf, struct listeners *ls)
+{
+	if (aides[AIDE_CLERK].pid)
+		aide_start(&aides[AIDE_CLERK], cf, ls, 0);
+	if (aides[AIDE_MAPPER].pid &&
+	    !fds_pass(aides[AIDE_MAPPER].life.fd, CTL_LOGS, &cf->log.error.fd, 1))
+		log_errno("the new log to the mapper");
+}
+
 static bool
 worker_pass(const struct worker *w, char op, const int *fds, size_t n)
 {
@@ -42539,16 +42565,18 @@ logs_renew(struct conf *cf)
 static void
 logs_reopen(void)
 {
+	struct conf *cf = m.next ? m.next : m.conf; /* the helpers are its */
+
 	if ((m.next && !logs_renew(m.next)) || !logs_renew(m.conf))
 		return;
 	outputs_reopen();
 	if (m.resolver > 0)
-		resolver_start(m.conf); /* it has the old files */
+		resolver_start(cf); /* it has the old files */
 	if (m.pg > 0) {
 		pg_stop();
-		pg_start(m.conf);
+		pg_start(cf);
 	}
-	aides_start(m.next ? m.next : m.conf, m.next ? &m.next_ls : &m.ls, 0);
+	aides_logs(cf, m.next ? &m.next_ls : &m.ls);
 	log_info("logs reopened");
 }
 

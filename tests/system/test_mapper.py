@@ -3,6 +3,7 @@ import os
 import signal
 
 import lib
+import uwsgi
 
 CONF = '[fastrouter]\nlisten = "@DIR@/router"\nuse_code_string = "0:%s:get"\n'
 MAPPER = "def get(key):\n    return '127.0.0.1:3031'\n"
@@ -45,3 +46,35 @@ def test_life(warp, tmp_path):
     _, python = one(w, [helper])
     w.stop()
     lib.eventually(lambda: not runs(python), "the end of python")
+
+
+TALKER = "n = 0\n\n\ndef get(key):\n    global n\n    n += 1\n    print('asked', n, flush=True)\n"
+
+
+def asked(w, log, n):
+    assert uwsgi.refused(uwsgi.talk("%s/router" % w.dir, uwsgi.packet({"HTTP_HOST": "k%d" % n})))
+    lib.eventually(lambda: "asked %d" % n in log.read_text(), "its words")
+
+
+def test_logs_reopened(warp, tmp_path):
+    """The same mapper goes on, and its words go to the new file."""
+    log = tmp_path / "error.log"
+    (tmp_path / "mapper.py").write_text(TALKER)
+    w = warp(CONF % (tmp_path / "mapper.py") + '[log]\nerror = "%s"\n' % log)
+    before = one(w)
+    for n in 1, 2, 3:
+        asked(w, log, n)
+        log.rename(tmp_path / "old.log")
+        w.signal(signal.SIGUSR1)
+        lib.eventually(lambda: log.exists() and "logs reopened" in log.read_text(), "a new file")
+        assert one(w) == before
+
+
+def test_a_log_of_its_own_configuration(warp, tmp_path):
+    (tmp_path / "mapper.py").write_text(TALKER)
+    w = warp(CONF % (tmp_path / "mapper.py") + '[log]\nerror = "%s"\n' % (tmp_path / "a.log"))
+    helper, _ = one(w)
+    w.write(CONF % (tmp_path / "mapper.py") + '[log]\nerror = "%s"\n' % (tmp_path / "b.log"))
+    w.signal(signal.SIGHUP)
+    one(w, [helper])
+    asked(w, tmp_path / "b.log", 1)
