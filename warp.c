@@ -36612,7 +36612,7 @@ clerk_acknowledge(const struct announcement *a)
 	    text_slice(&t));
 }
 
-/* Passes a on: the node is this router. */
+/* Passes a on: the node is this router. If that is what a says, it has come round. */
 static void
 clerk_resubscribe(const struct router_conf *rc, const struct announcement *a)
 {
@@ -36628,7 +36628,7 @@ clerk_resubscribe(const struct router_conf *rc, const struct announcement *a)
 	b.address = slice_of(rc->listen.v[0].text);
 	if (rc->listen.v[0].kind == ADDR_UNIX)
 		b.address = slice_from(b.address, sizeof "unix:" - 1);
-	if ((n = announcement_write(out, sizeof out, &b)) > 0)
+	if (!slice_eq(a->address, b.address) && (n = announcement_write(out, sizeof out, &b)) > 0)
 		for (int i = 0; i < rc->resubscribe.n; i++)
 			clerk_send(&rc->resubscribe.v[i].sock, rc->resubscribe.v[i].sock_n, from,
 			    (struct slice){ out, n });

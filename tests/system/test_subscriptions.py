@@ -701,6 +701,10 @@ def test_resubscribe(router, node):
             assert vars.get("weight", "0") == "0" and vars.get("load", "0") == "0" and "sign" not in vars
             if not leave:
                 eventually(lambda: "a" in r.keys(), "here too")
+        if isinstance(r, uwsgi.Warp):                      # its own address has come round; uWSGI never stops
+            send(r.subscription, datagram("round", r.listen[0]))
+            r.announce("b", n)
+            assert dict(uwsgi.unblock(there.recv(4096)[4:]))["key"] == "b"
 
 
 # ---- statistics ------------------------------------------------------------------------------
