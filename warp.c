@@ -36815,7 +36815,7 @@ cache_obey(const struct router_conf *rc, const struct cache_command *c, struct s
 	uint32_t scope = rc->cache_scope, until = c->expires;
 
 	if (until > 0 && !c->absolute)
-		until += (uint32_t)now_s;
+		until += MIN((uint32_t)now_s, UINT32_MAX - until);
 	*entry = nodes_cache_get(scope, c->key);
 	switch (c->verb) {
 	case CACHE_SET:

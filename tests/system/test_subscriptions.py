@@ -1089,8 +1089,9 @@ def test_cache_expiry(store):
     got = cache(store, "get", key="a")
     assert abs(int(got[0]["expires"]) - time.time() - 2) <= 1.5 and got[1] == b"v"
     assert cache(store, "set", "v", key="b", expires=3600) and cache(store, "set", "v", key="a") is None
+    assert cache(store, "set", "v", key="c", expires=2 ** 32 - 1)
     eventually(lambda: cache(store, "get", key="a") is None, "it expires", 8 * SLOW)
-    assert cache(store, "set", "w", key="a") and cache(store, "get", key="b")
+    assert cache(store, "set", "w", key="a") and cache(store, "get", key="b") and cache(store, "get", key="c")
 
 
 @promise("S1-27")
