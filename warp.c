@@ -34765,15 +34765,35 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 }
 
 /* ==== helper =================================================================
- * Owns    nothing: a helper is its starter's.
- * Offers  fds_close, stdio_release, helper_start, helper_settle, helper_mute.
+ * Owns    env_hidden; a helper is its starter's.
+ * Offers  env_is_ours, fds_close, stdio_release, helper_start, helper_settle, helper_mute.
  * Calls   base, sink, log, loop, privilege. A child of the master has only what it was
  *         given, and dies with it: a forgotten socket would stay bound. */
 
 #define HELPER_KEEPS 4 /* room for two logs, syslog and the pair */
+#define ENV_MARK     "WARP_PROC"
 
 static bool helper_mute;    /* helpers let go of a daemon's standard output */
 static pid_t helper_parent; /* in a helper: the master */
+static const struct slices *env_hidden; /* the configuration's own variables */
+
+/* Whether a variable is warp's own; it may be secret. */
+static bool
+env_is_ours(const char *entry)
+{
+	static const char *const names[] = { "WARP_INHERIT=", "WARP_UPGRADE_FROM=", ENV_MARK "=",
+		"NOTIFY_SOCKET=",
+		"LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=", ENV_PREFIX };
+
+	for (size_t i = 0; i < LEN(names); i++)
+		if (strncmp(entry, names[i], strlen(names[i])) == 0)
+			return true;
+	for (int i = 0; env_hidden && i < env_hidden->n; i++)
+		if (strncmp(entry, env_hidden->v[i].p, env_hidden->v[i].n) == 0 &&
+		    entry[env_hidden->v[i].n] == '=')
+			return true;
+	return false;
+}
 
 static void
 fds_close_range(int from, int to)
@@ -37353,6 +37373,7 @@ _Noreturn static void
 mapping_exec(const struct router_conf *rc, const int fds[3])
 {
 	const struct map_loader *l = map_loaders;
+	char **put = environ;
 	sigset_t none;
 
 	while (!rc->program && l->modifier != rc->code_modifier)
@@ -37364,6 +37385,10 @@ mapping_exec(const struct router_conf *rc, const int fds[3])
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (int i = 0; i < 3; i++)
 		dup2(fds[i], i);
+	for (char **e = environ; *e; e++)
+		if (!env_is_ours(*e))
+			*put++ = *e;
+	*put = NULL;
 	if (!rc->program) {
 		setenv("WARP_FILE", rc->code_file, 1);
 		setenv("WARP_FUNCTION", rc->code_function, 1);
@@ -37553,6 +37578,7 @@ mapping_run(void *task, int life)
 
 	helper_settle(&k->cf->server, true);
 	logs_use(&k->cf->log);
+	env_hidden = &k->cf->env_names;
 	clock_turn();
 	loop_open(3 * ROUTERS_MAX + WORKER_SLOTS + 1);
 	map_life = (struct watch){ .fd = life, .slot = -1, .ready = mapping_life };
@@ -37955,7 +37981,6 @@ endpoint_share(const struct endpoint *e, uid_t owner, const struct server_conf *
 #define EXIT_NOT_THERE 127
 #define FD_FIRST       3
 #define SIGNAL_SET     8 /* bytes of the kernel's signal mask */
-#define ENV_MARK       "WARP_PROC"
 #define ENV_ADDED      4 /* three of the user, the mark */
 
 static struct rlimit child_files; /* warp's at its start, before it raised its own */
@@ -38011,26 +38036,6 @@ env_put(char **env, size_t *n, char *entry)
 			return;
 		}
 	env[(*n)++] = entry;
-}
-
-static const struct slices *env_hidden; /* the configuration's own variables */
-
-/* Whether a variable is warp's own; it may be secret. */
-static bool
-env_is_ours(const char *entry)
-{
-	static const char *const names[] = { "WARP_INHERIT=", "WARP_UPGRADE_FROM=", ENV_MARK "=",
-		"NOTIFY_SOCKET=",
-		"LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=", ENV_PREFIX };
-
-	for (size_t i = 0; i < LEN(names); i++)
-		if (strncmp(entry, names[i], strlen(names[i])) == 0)
-			return true;
-	for (int i = 0; env_hidden && i < env_hidden->n; i++)
-		if (strncmp(entry, env_hidden->v[i].p, env_hidden->v[i].n) == 0 &&
-		    entry[env_hidden->v[i].n] == '=')
-			return true;
-	return false;
 }
 
 /* warp's environment, the envfile, then env. NULL: the file is wrong, logged. */
@@ -38840,9 +38845,9 @@ announce_all(const struct process *ps, const struct instance *in, const struct e
  *         procs_resume, procs_sweep, proc_below,
  *         process_of, process_want, and
  *         for jobs: proc_find, proc_new, proc_attach, proc_event, proc_leave.
- * Calls   base, arena, clock, log, board, loop, privilege, endpoint, child, output,
- *         announce. A state x event table; proc_enter alone assigns state. What is
- *         wanted stands apart from it: boot, requests and the operator say that. */
+ * Calls   base, arena, clock, log, board, loop, privilege, helper, endpoint, child,
+ *         output, announce. A state x event table; proc_enter alone assigns state. What
+ *         is wanted stands apart from it: boot, requests and the operator say that. */
 
 static struct proc *procs[PROCS_MAX];
 static int n_procs;

@@ -78,3 +78,11 @@ def test_a_log_of_its_own_configuration(warp, tmp_path):
     w.signal(signal.SIGHUP)
     one(w, [helper])
     asked(w, tmp_path / "b.log", 1)
+
+
+def test_secrets_of_the_environment(warp):
+    """A mapper gets none of them, as other programs."""
+    w = warp('[server]\nadmin_token = "env:HIDDEN"\n[fastrouter]\nlisten = "@DIR@/router"\n'
+             """use_program = ["sh", "-c", "echo $SEEN, ${HIDDEN-nothing} >&2; exec cat"]\n""",
+             env={"HIDDEN": "a-secret-of-many-bytes", "SEEN": "seen"})
+    assert w.wait_stderr("seen, (.*)").group(1) == "nothing"
