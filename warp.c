@@ -13084,7 +13084,8 @@ letter_lower(uint32_t c)
 	for (size_t i = 0; i < LEN(rows); i++)
 		if (c >= rows[i].from && c <= rows[i].to)
 			return rows[i].by > ODD ? c + rows[i].by : c + (c % 2 == rows[i].by / ODD);
-	return c == 0x130 ? 'i' : c == 0x178 ? 0xff : c == 0x1e9e ? 0xdf : c;
+	return c == 0x130 ? 'i' : c == 0x178 ? 0xff : c == 0x1e9e ? 0xdf : c == 0x2126 ? 0x3c9
+	    : c == 0x212a ? 'k' : c == 0x212b ? 0xe5 : c; /* ohm, kelvin, angstrom */
 }
 
 /* host as browsers send it: `bücher.example` is xn--bcher-kva.example. Empty: host is
@@ -28447,6 +28448,12 @@ spool_grow(struct spool *sp, size_t n, size_t max)
 	return MIN(n, sp->mem_cap - sp->mem_n);
 }
 
+static const char *
+spool_where(const struct spool *sp)
+{
+	return sp->dir == spool_dir ? SPOOL_DIR : "post_buffering_dir";
+}
+
 /* -1: the disk is full or will not take it; logged. */
 static int
 spool_add(struct spool *sp, const char *p, size_t n, size_t max)
@@ -28461,12 +28468,12 @@ spool_add(struct spool *sp, const char *p, size_t n, size_t max)
 	p += fits;
 	n -= fits;
 	if (n > 0 && sp->fd < 0 && (sp->fd = spool_file(sp->dir)) < 0)
-		return log_errno("no file for a request body");
+		return log_errno("no file for a request body in %s", spool_where(sp));
 	while (n > 0) {
 		if ((put = write(sp->fd, p, n)) < 0 && errno == EINTR)
 			continue;
 		if (put <= 0)
-			return log_errno("request body to a file");
+			return log_errno("request body to a file in %s", spool_where(sp));
 		p += put;
 		n -= (size_t)put;
 	}
