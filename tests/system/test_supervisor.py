@@ -549,7 +549,7 @@ def test_how_it_ended(warp):
     m = w.ask()
     assert m.status in (502, 503) and m.has("retry-after") and "bad is there" in m.text and re.search(r"\b7\b", m.text), m.text
     p = verb(w, "status")
-    assert re.search(r"(?m)^web\s+(backoff|starting)\s.*_7_", p.stdout), p.stdout
+    assert re.search(r"(?m)^web\s+(backoff|waiting|starting)\s.*_7_", p.stdout), p.stdout
     remove(w, "bad")
     eventually(lambda: w.ask().status == 200, "well again")
 
