@@ -171,7 +171,7 @@ fuzz: $(FUZZERS)
 soak: warp
 	$(PYTHON) tests/soak/soak.py $(SOAK_MINUTES)
 	@tests/packages/install build check
-	WHOLE=1 $(PYTHON) tests/run system-debug
+	WHOLE=1 $(PYTHON) tests/run system-debug system-tiny conformance-debug
 
 # Those of make cross at work, as far as an emulator can tell.
 soak-cross: cross
