@@ -18513,8 +18513,7 @@ node_flights(uint32_t i)
 
 /* ---- addresses ---- */
 
-/* A path; a name that begins with @, \0 or NUL is abstract, and as uWSGI binds it: with a
- * NUL behind it, which to_n counts. */
+/* A path; a name that begins with @, \0 or NUL is abstract. */
 static bool
 address_unix(struct slice s, struct node_pick *out)
 {
@@ -18528,7 +18527,7 @@ address_unix(struct slice s, struct node_pick *out)
 		return false;
 	un->sun_family = AF_UNIX;
 	memcpy(un->sun_path + (mark > 0), s.p, s.n);
-	out->to_n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + s.n + 1 + (mark > 0));
+	out->to_n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + s.n + 1);
 	return true;
 }
 
@@ -18920,8 +18919,7 @@ pick_conf(const struct node_conf *nc, struct node_pick *out)
 {
 	snprintf(out->address, sizeof out->address, "%s", nc->addr.text);
 	out->to = nc->addr.sock;
-	/* of an abstract name uWSGI's spelling, as node_address_parse has it */
-	out->to_n = nc->addr.sock_n + (nc->addr.kind == ADDR_ABSTRACT);
+	out->to_n = nc->addr.sock_n;
 	if (nc->modifier1)
 		out->modifier1 = nc->modifier1;
 }
@@ -22668,20 +22666,19 @@ pool_drain(const struct conf *cf)
 		}
 }
 
-/* As connect; to an abstract name also with the NUL behind it that uWSGI has there. */
+/* As connect; to an abstract name first with the NUL behind it that uWSGI has there. */
 static int
 sock_connect(int fd, const union sock *to, socklen_t n)
 {
-	bool abstract = to->sa.sa_family == AF_UNIX && !to->un.sun_path[0];
+	bool more = to->sa.sa_family == AF_UNIX && !to->un.sun_path[0] && n < sizeof to->un;
 	union sock s = { 0 };
 	int done;
 
 	memcpy(&s, to, n);
 	do
-		done = connect(fd, &s.sa, n);
-	while (done < 0 && errno == EINTR);
-	return done < 0 && errno == ECONNREFUSED && abstract && n < sizeof s.un
-	    ? connect(fd, &s.sa, n + 1) : done;
+		done = connect(fd, &s.sa, n + more);
+	while (done < 0 && (errno == EINTR || (errno == ECONNREFUSED && more && !(more = false))));
+	return done;
 }
 
 /* Connects u. False: failed at once, errno says why. */
@@ -26695,7 +26692,7 @@ interim_write(struct text *t, struct head *h)
 
 /* ==== cgi ====================================================================
  * Owns    the variables being written.
- * Offers  upstream_write, upstream_parse, cgi_write, cgi_ask, records_fill.
+ * Offers  upstream_write, upstream_parse, cgi_write, cgi_ask, records_begin.
  * Calls   base, log, http, path, addr, packet, fcgi, route (host_normal, route_find), buf,
  *         chan, heads. What a request's head says, as variables for backends that speak uwsgi
  *         or FastCGI, and the heads that they answer with: RFC 3875. */
@@ -26888,6 +26885,26 @@ script_write(struct text *t, const struct upstream *up, struct slice prefix, str
 	vars_add(t, up, vars, LEN(vars));
 }
 
+/* Variables about the place: `script` is what was taken off in front of path. */
+static void
+place_vars(struct text *t, const struct upstream *up, struct slice script, struct slice path)
+{
+	if (up->protocol == PROTOCOL_FASTCGI) {
+		script_write(t, up, script, path);
+		return;
+	}
+	var_write(t, up, S("SCRIPT_NAME"), script);
+	var_write(t, up, S("PATH_INFO"), path);
+}
+
+/* The variables of `params`. */
+static void
+params_write(struct text *t, const struct upstream *up)
+{
+	for (int i = 0; i < up->cgi.params.n; i++)
+		var_add(t, up->cgi.params.v[i].name, up->cgi.params.v[i].value);
+}
+
 /* Variables that the target says. False: no path after rewriting. */
 static bool
 target_vars(struct text *t, const struct exchange *x, const struct head *h)
@@ -26907,12 +26924,7 @@ target_vars(struct text *t, const struct exchange *x, const struct head *h)
 	}
 	var_write(t, up, S("REQUEST_URI"), text_slice(&uri));
 	var_write(t, up, S("QUERY_STRING"), h->has_query ? h->query : S(""));
-	if (up->protocol == PROTOCOL_FASTCGI) {
-		script_write(t, up, text_slice(&script), text_slice(&path));
-	} else {
-		var_write(t, up, S("SCRIPT_NAME"), text_slice(&script));
-		var_write(t, up, S("PATH_INFO"), text_slice(&path));
-	}
+	place_vars(t, up, text_slice(&script), text_slice(&path));
 	t->full |= uri.full || path.full;
 	return true;
 }
@@ -26960,7 +26972,6 @@ static bool
 cgi_write(struct text *t, const struct exchange *x, struct head *h,
     void (*add)(struct text *, struct slice, struct slice))
 {
-	const struct pairs *params = &x->inst->up->cgi.params;
 	struct forward fw = forward_begin(t, x, h);
 
 	var_add = add;
@@ -26975,8 +26986,7 @@ cgi_write(struct text *t, const struct exchange *x, struct head *h,
 		field_write(t, S("Connection"), S("Upgrade"));
 		field_write(t, S("Upgrade"), head_field(h, F_UPGRADE)->value);
 	}
-	for (int i = 0; i < params->n; i++)
-		add(t, params->v[i].name, params->v[i].value);
+	params_write(t, x->inst->up);
 	return true;
 }
 
@@ -26994,9 +27004,9 @@ vars_begin(struct text *t, const struct upstream *up)
 	return t->n;
 }
 
-/* The variables are whole, from `from` on. body: one follows. */
+/* The variables are whole, from `from` on. */
 static void
-vars_end(struct text *t, size_t from, const struct upstream *up, bool body)
+vars_end(struct text *t, size_t from, const struct upstream *up)
 {
 	size_t n = t->n - from;
 
@@ -27010,8 +27020,6 @@ vars_end(struct text *t, size_t from, const struct upstream *up, bool body)
 	}
 	fcgi_record(t->p + from - FCGI_HEAD, FCGI_PARAMS, n, 0);
 	text_fcgi(t, FCGI_PARAMS, S(""));
-	if (!body)
-		text_fcgi(t, FCGI_STDIN, S(""));
 }
 
 static void
@@ -27032,7 +27040,7 @@ upstream_write(struct text *t, const struct exchange *x, struct head *h)
 	from = vars_begin(t, up);
 	if (!cgi_write(t, x, h, var_adds[up->protocol]))
 		return false;
-	vars_end(t, from, up, true); /* its flow ends the body, also one of nothing */
+	vars_end(t, from, up); /* its flow ends the body, also one of nothing */
 	return !t->full;
 }
 
@@ -27055,15 +27063,11 @@ cgi_ask(struct text *t, const struct upstream *up, struct slice host)
 
 	var_add = var_adds[up->protocol];
 	vars_add(t, up, vars, LEN(vars));
-	if (up->protocol == PROTOCOL_FASTCGI) {
-		script_write(t, up, S(""), path);
-	} else {
-		var_write(t, up, S("SCRIPT_NAME"), S(""));
-		var_write(t, up, S("PATH_INFO"), path);
-	}
-	for (int i = 0; i < up->cgi.params.n; i++)
-		var_add(t, up->cgi.params.v[i].name, up->cgi.params.v[i].value);
-	vars_end(t, from, up, false);
+	place_vars(t, up, S(""), path);
+	params_write(t, up);
+	vars_end(t, from, up);
+	if (up->protocol == PROTOCOL_FASTCGI)
+		text_fcgi(t, FCGI_STDIN, S(""));
 }
 
 /* ---- answers ---- */
@@ -27132,6 +27136,15 @@ records_fill(struct source *src)
 	if (used < got || src->records->ended)
 		src->end = used == got && src->records->protocol_status == 0 ? SOURCE_ENDED : SOURCE_CUT;
 	return content > 0 ? (ssize_t)content : src->end ? -1 : 0;
+}
+
+/* A request's answer will come through src in records; r is src's until then. */
+static void
+records_begin(struct source *src, struct fcgi_reader *r)
+{
+	*r = (struct fcgi_reader){ .ended = false };
+	src->records = r;
+	src->fill = records_fill;
 }
 
 /* ==== answers ================================================================
@@ -30424,11 +30437,8 @@ upstream_attach(struct exchange *x, struct upconn *u)
 	u->s.timer.fire = upstream_due;
 	timer_clear(&u->s.timer);
 	u->s.waits = WAIT_NOTHING;
-	if (x->inst->up->protocol == PROTOCOL_FASTCGI) {
-		u->reader = (struct fcgi_reader){ .ended = false };
-		u->s.src.records = &u->reader;
-		u->s.src.fill = records_fill;
-	}
+	if (x->inst->up->protocol == PROTOCOL_FASTCGI)
+		records_begin(&u->s.src, &u->reader);
 	x->connect_by_ms = now_ms +
 	    (x->route->connect_ms ? x->route->connect_ms : x->inst->up->connect_ms);
 }
@@ -32944,10 +32954,10 @@ front_told(struct slice word)
 /* ==== router =================================================================
  * Owns    the passages: what a client of [fastrouter] says to a node, and the node to it.
  * Offers  router_dirs_open, router_open.
- * Calls   base, arena, clock, log, http, addr, packet, nodes, timer, loop, buf, chan, usage,
- *         heads, flow, spool, mapper, exchange, http front. A packet is read whole; its key leads to a
- *         node; it goes there as it came, but for its modifiers; then bytes pass both
- *         ways, unseen. */
+ * Calls   base, arena, clock, log, http, addr, packet, nodes, timer, loop, buf, chan, pool,
+ *         access, usage, heads, flow, spool, mapper, exchange, http front.
+ *         A packet is read whole; its key leads to a node; it goes there as it came, but
+ *         for its modifiers; then bytes pass both ways, unseen. */
 
 static void (*node_door)(struct watch *, short); /* what a node's events call */
 static void (*node_again)(struct timer *);
@@ -33020,32 +33030,41 @@ passage_fields(const struct passage *p)
 	}
 }
 
+/* What the log says of x, which p is. */
+static void
+passage_show(const struct passage *p, struct exchange *x)
+{
+	static char buf[TARGET_MAX];
+	struct text line = { buf, 0, sizeof buf, false };
+
+	ip_parse(passage_var(p, S("REMOTE_ADDR")), &x->client);
+	x->target = passage_var(p, S("REQUEST_URI"));
+	text_add(&line, passage_var(p, S("REQUEST_METHOD")));
+	x->method_text = text_slice(&line);
+	text_char(&line, ' ');
+	text_add(&line, x->target);
+	text_char(&line, ' ');
+	text_add(&line, passage_var(p, S("SERVER_PROTOCOL")));
+	x->head_bytes = text_slice(&line);
+	passage_fields(p);
+	req_of = x;
+}
+
 /* Counts and logs p as if it were an exchange; its key is the host. */
 static void
 passage_tell(const struct passage *p)
 {
-	static char buf[TARGET_MAX];
 	struct upstream up = { .name = "fastrouter" };
 	struct instance node = { .up = &up, .addr = { .kind = ADDR_INET, .text = p->pick.address } };
 	struct route route = { .line = p->rc->line, .upstream = &up };
-	struct text line = { buf, 0, sizeof buf, false };
 	struct exchange x = { .c = p->c, .route = &route, .inst = p->pick.address[0] ? &node : NULL,
 		.host = { p->key, p->key_n }, .client = p->c->peer,
 		.status = p->status ? p->status : STATUS_ABORTED,
 		.start_us = p->start_us, .up_start_us = p->up_start_us, .minor = 1,
 		.up.body.total = passage_in(p), .down.body.total = p->down.body.total };
 
-	ip_parse(passage_var(p, S("REMOTE_ADDR")), &x.client); /* for the log alone */
-	x.target = passage_var(p, S("REQUEST_URI"));
-	text_add(&line, passage_var(p, S("REQUEST_METHOD")));
-	x.method_text = text_slice(&line);
-	text_char(&line, ' ');
-	text_add(&line, x.target);
-	text_char(&line, ' ');
-	text_add(&line, passage_var(p, S("SERVER_PROTOCOL")));
-	x.head_bytes = text_slice(&line);
-	passage_fields(p);
-	req_of = &x;
+	if (access_on)
+		passage_show(p, &x);
 	exchange_tell(&x);
 	req_of = NULL;
 }
@@ -33208,20 +33227,6 @@ passage_lost(struct passage *p, const char *why)
 	return STEP_AGAIN;
 }
 
-/* Whether the address is an abstract name with uWSGI's NUL behind it; all others bind it
- * without, which is tried next. */
-static bool
-node_respell(struct node_pick *p)
-{
-	const char *path = p->to.un.sun_path;
-	size_t n = p->to_n - offsetof(struct sockaddr_un, sun_path);
-
-	if (p->to.sa.sa_family != AF_UNIX || path[0] || n < 3 || path[n - 1])
-		return false;
-	p->to_n--;
-	return true;
-}
-
 /* Whether more than the packet is to come from the client. */
 static bool
 passage_goes_on(const struct passage *p)
@@ -33236,13 +33241,8 @@ passage_goes_on(const struct passage *p)
 static enum step
 passage_connect(struct passage *p)
 {
-	int done;
+	int done = sock_connect(p->node.ch.w.fd, &p->pick.to, p->pick.to_n);
 
-	do
-		do
-			done = connect(p->node.ch.w.fd, &p->pick.to.sa, p->pick.to_n);
-		while (done < 0 && errno == EINTR);
-	while (done < 0 && errno == ECONNREFUSED && node_respell(&p->pick));
 	p->full = done < 0 && errno == EAGAIN && p->pick.to.sa.sa_family == AF_UNIX;
 	if (p->full)
 		timer_set(&p->node.timer, CONNECT_AGAIN_MS);
@@ -33917,11 +33917,8 @@ probe_ask(struct probe *p)
 		probe_passed(p);
 		return;
 	}
-	if (p->in->up->protocol == PROTOCOL_FASTCGI) {
-		p->reader = (struct fcgi_reader){ .ended = false };
-		p->s.src.records = &p->reader;
-		p->s.src.fill = records_fill;
-	}
+	if (p->in->up->protocol == PROTOCOL_FASTCGI)
+		records_begin(&p->s.src, &p->reader);
 	p->state = PROBE_ANSWER;
 	if (!probe_send(p, probe_request_write)) {
 		if (head_out.full)

@@ -13,25 +13,7 @@ static char file[sizeof dir + 16];
 static struct conf *
 load(const char *text)
 {
-	FILE *f = fopen(file, "w");
-
-	assert_non_null(f);
-	fputs(text, f);
-	assert_int_equal(fclose(f), 0);
-	return conf_load(file);
-}
-
-static char *
-complaints(const struct conf *c)
-{
-	char *text = NULL;
-	size_t n;
-	FILE *f = open_memstream(&text, &n);
-
-	assert_non_null(f);
-	diags_print(&c->diags, f);
-	fclose(f);
-	return text;
+	return conf_from(file, text);
 }
 
 #define FR "[fastrouter]\nlisten = \":3017\"\n"

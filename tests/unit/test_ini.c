@@ -13,12 +13,7 @@ static char file[sizeof dir + 16];
 static struct conf *
 load(const char *text)
 {
-	FILE *f = fopen(file, "w");
-
-	assert_non_null(f);
-	fputs(text, f);
-	assert_int_equal(fclose(f), 0);
-	return conf_load(file);
+	return conf_from(file, text);
 }
 
 static char *

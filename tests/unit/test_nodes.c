@@ -90,11 +90,11 @@ static const struct {
 	{ T("/tmp/a,b"), AF_UNIX, 2 + 8 + 1, 0, "a comma of the path" },
 	{ T("/d/example.com:8000"), AF_UNIX, 2 + 19 + 1, 0, "what starts with / is a path" },
 	{ T("sock"), AF_UNIX, 2 + 4 + 1, 0, "no colon: a path" },
-	{ T("@name"), AF_UNIX, 2 + 1 + 4 + 1, 0, "abstract, with uWSGI's NUL" },
-	{ T("@name:1"), AF_UNIX, 2 + 1 + 6 + 1, 0, "abstract with a colon" },
-	{ T("\\0name"), AF_UNIX, 2 + 1 + 4 + 1, 0, "abstract, spelled" },
-	{ T("\\0name\\0"), AF_UNIX, 2 + 1 + 4 + 1, 0, "abstract, spelled in full" },
-	{ T("\0name"), AF_UNIX, 2 + 1 + 4 + 1, 0, "abstract, as it is" },
+	{ T("@name"), AF_UNIX, 2 + 1 + 4, 0, "abstract" },
+	{ T("@name:1"), AF_UNIX, 2 + 1 + 6, 0, "abstract with a colon" },
+	{ T("\\0name"), AF_UNIX, 2 + 1 + 4, 0, "abstract, spelled" },
+	{ T("\\0name\\0"), AF_UNIX, 2 + 1 + 4, 0, "abstract, spelled in full" },
+	{ T("\0name"), AF_UNIX, 2 + 1 + 4, 0, "abstract, as it is" },
 	{ T("/a\0b"), 0, 0, 0, "NUL" },
 	{ T(""), 0, 0, 0, "nothing" },
 	{ T(",5"), 0, 0, 0, "only a modifier" },
@@ -252,7 +252,7 @@ test_static(void **state)
 	nodes_failed(&rc, &p);
 	assert_string_equal(picked("any", NULL), "unix:/b");
 	assert_string_equal(picked("any", &p), "@c");
-	assert_int_equal(p.to_n, offsetof(struct sockaddr_un, sun_path) + 3); /* NUL c NUL */
+	assert_int_equal(p.to_n, offsetof(struct sockaddr_un, sun_path) + 2); /* NUL c */
 	nodes_done(&p, 0, 0);
 	assert_string_equal(picked("any", NULL), "unix:/b"); /* in place of the first */
 	now_ms += 29999;

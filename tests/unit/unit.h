@@ -49,6 +49,32 @@ shown(struct slice s)
 	return b;
 }
 
+/* What is read from a file of that name once it has that text. */
+static struct conf *
+conf_from(const char *file, const char *text)
+{
+	FILE *f = fopen(file, "w");
+
+	assert_non_null(f);
+	fputs(text, f);
+	assert_int_equal(fclose(f), 0);
+	return conf_load(file);
+}
+
+/* All that is said of c, to be freed. */
+static char *
+complaints(const struct conf *c)
+{
+	char *text = NULL;
+	size_t n;
+	FILE *f = open_memstream(&text, &n);
+
+	assert_non_null(f);
+	diags_print(&c->diags, f);
+	fclose(f);
+	return text;
+}
+
 /* Rows that failed: all of them are told before the test does. */
 static int rows_bad;
 
