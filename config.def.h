@@ -99,7 +99,8 @@
 
 /* the cache */
 #define CHECKS_MAX     1024   /* bytes of If-None-Match and If-Modified-Since to the upstream */
-#define CACHE_AGAIN_MS 1      /* until who met a busy store tries again */
+#define CACHE_AGAIN_MS 1      /* until who met a busy store tries again, */
+#define CACHE_TRIES    20     /* so often; then he goes past it */
 #define PASS_BYTES     16384  /* stored at once; so much room, at least, has what passes through */
 #define CACHE_WAIT_MS  5000   /* for another's fetch; then a request goes alone */
 #define CACHE_PASSES   1024   /* keys remembered whose answers cannot be stored; power of 2 */

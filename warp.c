@@ -30061,6 +30061,18 @@ cache_later(struct exchange *x)
 	return STEP_WAIT;
 }
 
+/* Nobody knows what is stored. STEP_WAIT: the upstream is to be asked, as who holds the
+ * store may have been killed, or stopped. */
+static enum step
+cache_busy(struct exchange *x)
+{
+	if (x->hit->tries == CACHE_TRIES)
+		return STEP_WAIT;
+	x->hit->tries++;
+	cache_later(x);
+	return STEP_AGAIN;
+}
+
 /* The upstream fails, but what is stored may stand in. */
 static enum step
 cache_save(struct exchange *x)
@@ -30192,15 +30204,17 @@ cache_look(struct exchange *x)
 			cache_checks(h);
 	} else if (h->r.busy) { /* what others fetch may be worse than what is stored */
 		h->word = CACHE_BYPASS;
-		return STEP_WAIT;
+		return cache_busy(x);
 	}
 	if (h->only)
 		return exchange_error(x, 504, "it is not stored", S(""));
 	by = pass_known(k.hash);
 	if (by && !h->checks_due && rq->count[F_IF_NONE_MATCH] + rq->count[F_IF_MODIFIED_SINCE] > 0)
 		h->stores = false; /* the upstream need not send what this client has */
-	if (!h->stores || h->alone || by || !store_begin(&k, &h->w))
+	if (!h->stores || h->alone || by)
 		return STEP_WAIT;
+	if (!store_begin(&k, &h->w))
+		return h->w.busy ? cache_busy(x) : STEP_WAIT;
 	if (h->w.writing)
 		return h->r.entry || !redis_ask_for(h, &k) ? STEP_WAIT : STEP_AGAIN;
 	store_drop(&h->r); /* somebody else fetches it */
@@ -30247,7 +30261,7 @@ step_stored(struct exchange *x)
 {
 	struct hit *h = x->hit;
 
-	if (h->asking)
+	if (h->asking || h->link.next)
 		return STEP_WAIT;
 	if (h->saves)
 		return cache_save(x);

@@ -2788,6 +2788,7 @@ struct hit {
 	struct slice asked_key; /* what Redis is asked for: owned, with the variant's text behind */
 	size_t asked_vary;     /* bytes of that */
 	uint8_t asks;          /* questions to Redis so far */
+	uint8_t tries;         /* that met a busy store */
 	bool asking;           /* one is under way */
 	bool https;            /* as the client's side sees it */
 	bool stores;           /* the request is made so that its answer can be stored */
