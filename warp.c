@@ -4441,6 +4441,19 @@ ip_text(struct text *t, const struct ip *ip)
 	}
 }
 
+/* Those of RFC 1918 and 4193, of this host, and of this link: RFC 3927, 4291 2.5.6. */
+static const struct cidr private_cidrs[] = {
+#define V4(a, b, bits) { { { [10] = 0xff, [11] = 0xff, [12] = a, [13] = b } }, 96 + (bits) }
+	V4(10, 0, 8), V4(172, 16, 12), V4(192, 168, 16), V4(127, 0, 8), V4(169, 254, 16),
+#undef V4
+	{ { { 0xfc } }, 7 }, { { { 0xfe, 0x80 } }, 10 }, { { { [15] = 1 } }, 128 },
+};
+
+/* Networks by a word instead of bits. */
+static const struct { struct slice word; uint8_t bits; } cidr_words[] = {
+	{ { "unix:", 5 }, CIDR_UNIX }, { { "private", 7 }, CIDR_PRIVATE },
+};
+
 /* A network, or an address alone; bits of the host are masked away. */
 static bool
 cidr_parse(struct slice s, struct cidr *c)
@@ -4448,6 +4461,11 @@ cidr_parse(struct slice s, struct cidr *c)
 	struct slice rest = s, ip;
 	int64_t bits, most;
 
+	for (size_t i = 0; i < LEN(cidr_words); i++)
+		if (slice_eq(s, cidr_words[i].word)) {
+			*c = (struct cidr){ .bits = cidr_words[i].bits };
+			return true;
+		}
 	if (!slice_cut(&rest, '/', &ip) || !ip_parse(ip, &c->ip))
 		return false;
 	most = memchr(ip.p, ':', ip.n) ? IP_BITS : IP_V4_BITS;
@@ -4460,10 +4478,15 @@ cidr_parse(struct slice s, struct cidr *c)
 	return true;
 }
 
-/* c as a.b.c.d/n, or with IPv6. */
+/* c as a.b.c.d/n, with IPv6, or its word. */
 static void
 cidr_text(struct text *t, const struct cidr *c)
 {
+	for (size_t i = 0; i < LEN(cidr_words); i++)
+		if (c->bits == cidr_words[i].bits) {
+			text_add(t, cidr_words[i].word);
+			return;
+		}
 	ip_text(t, &c->ip);
 	text_char(t, '/');
 	text_uint(t, ip_is_v4(&c->ip) ? c->bits - IP_V4_PREFIX * 8u : c->bits);
@@ -4493,6 +4516,13 @@ cidr_has(const struct cidr *c, const struct ip *ip)
 	size_t whole = c->bits / 8;
 	unsigned rest = c->bits % 8, mask = (0xff00u >> rest) & 0xff;
 
+	if (c->bits == CIDR_UNIX || ip_is_none(ip))
+		return c->bits == CIDR_UNIX && ip_is_none(ip);
+	for (size_t i = 0; c->bits == CIDR_PRIVATE && i < LEN(private_cidrs); i++)
+		if (cidr_has(&private_cidrs[i], ip))
+			return true;
+	if (c->bits == CIDR_PRIVATE)
+		return false;
 	if (c->bits < IP_V4_PREFIX * 8 && ip_is_v4(ip))
 		return false; /* no IPv4 address is in an IPv6 network */
 	return memcmp(c->ip.b, ip->b, whole) == 0 &&
@@ -4503,7 +4533,7 @@ static bool
 cidrs_have(const struct cidrs *c, const struct ip *ip)
 {
 	for (int i = 0; i < c->n; i++)
-		if (!ip_is_none(ip) && cidr_has(&c->v[i], ip))
+		if (cidr_has(&c->v[i], ip))
 			return true;
 	return false;
 }
@@ -10089,12 +10119,14 @@ static const struct key server_keys[] = {
 	    HEADER_BYTES_MAX, "Longest head of a request (431 beyond) or response (502 beyond)."),
 	KEY("max_body_bytes", K_BYTES, SERVER(out.max_body_bytes), "0", 0, LIMIT_MAX,
 	    "Longest request body (413 beyond); 0: no limit."),
-	SOON("client_ip_header", K_TEXT, LATER, NULL, NULL, "Field with the client's address."),
 	SOON("max_connections_per_client", K_INT, LATER_OFF, "0", NULL, "Of one address."),
 	SOON("memory_bytes", K_BYTES, LATER, NULL, NULL, "Bound of each worker's buffers."),
 	SOON("sandbox", K_TEXT, LATER, NULL, NULL, "auto, off or strict."),
 	PLAIN("trusted_proxies", K_CIDRS, SERVER(out.trusted), NULL,
-	    "Peers whose X-Forwarded-* and Forwarded are believed; others' are replaced."),
+	    "Peers whose X-Forwarded-* and Forwarded are believed; others' are replaced. Also "
+	    "\"private\", and \"unix:\": who comes by a unix socket."),
+	TEXT("client_ip_header", SERVER(out.client_ip_header), NULL,
+	    "Field in which trusted_proxies say the client's address, such as CF-Connecting-IP."),
 	FLAG("proxy_protocol", SERVER(out.proxy_protocol), "false",
 	    "Clients start with a PROXY header, v1 or v2."),
 	PLAIN("admin_token", K_SECRET, SERVER(out.admin_token), NULL,
@@ -15078,8 +15110,8 @@ ini_parse(struct reader *r, struct slice text, bool variables)
 /* ==== conf ===================================================================
  * Owns    nothing: the caller owns a configuration.
  * Offers  conf_load, conf_options, conf_simple, conf_free.
- * Calls   base, arena, walk, diag, toml, path, addr, pgmsg, resp, route, x509, certs, keys,
- *         hints, values, upstreams, processes, routes, fastrouter, dialects, ini. */
+ * Calls   base, arena, walk, diag, toml, http, path, addr, pgmsg, resp, route, x509, certs,
+ *         keys, hints, values, upstreams, processes, routes, fastrouter, dialects, ini. */
 
 #define HTTPS_PORT 443
 
@@ -15191,6 +15223,25 @@ server_complete(struct conf *c)
 	}
 }
 
+/* The two fields that are read anyway need not be said. */
+static void
+client_header_check(struct reader *r, struct server_conf *s)
+{
+	struct slice name = s->client_ip_header;
+	enum field_id id = field_id_of(name);
+
+	if (!name.p)
+		return;
+	if (!is_token(name))
+		key_error(r, "client_ip_header", "'%s' is no name of a header field", name.p);
+	if (s->trusted.n == 0)
+		key_warn(r, "client_ip_header", "without trusted_proxies nobody is believed");
+	if (id != F_X_FORWARDED_FOR && id != F_FORWARDED)
+		return;
+	key_warn(r, "client_ip_header", "%s is read without it", name.p);
+	s->client_ip_header = S("");
+}
+
 /* Lists all addresses to listen on; forced, -l's address, replaces http_port and
  * listen. */
 static void
@@ -15203,6 +15254,7 @@ server_read(struct reader *r, const char *forced)
 	top_read(r, SEC_SERVER, &sr);
 	*s = sr.out;
 	server_complete(c);
+	client_header_check(r, s);
 	s->listens = arena_alloc(r->a,
 	    ((size_t)sr.listen.n + (size_t)sr.https_listen.n + 3) * sizeof *s->listens);
 	if (forced)
@@ -26015,12 +26067,10 @@ forwarded_ip(struct slice item, struct ip *ip)
 
 	if (item.n > 0 && item.p[0] == '[') {
 		close = memchr(item.p, ']', item.n);
-		return close && ip_parse((struct slice){ item.p + 1,
-		    (size_t)(close - item.p) - 1 }, ip);
-	}
-	if (colon && !memchr(colon + 1, ':', item.n - (size_t)(colon + 1 - item.p)))
+		item = (struct slice){ item.p + 1, close ? (size_t)(close - item.p) - 1 : 0 };
+	} else if (colon && !memchr(colon + 1, ':', item.n - (size_t)(colon + 1 - item.p)))
 		item.n = (size_t)(colon - item.p);
-	return ip_parse(item, ip);
+	return ip_parse(item, ip) && !ip_is_none(ip);
 }
 
 /* Takes the last member off a comma list. */
@@ -26141,38 +26191,53 @@ forwarded_find(const struct head *h, struct forwarded *out, struct ip *client)
 	return any;
 }
 
+/* Goes through a list from its end as far as its addresses are trusted, and believes
+ * the next one. Whether all are. */
+static bool
+client_walk(struct slice list, struct ip *client)
+{
+	struct slice item;
+	struct ip ip;
+
+	while (list_last(&list, &item)) {
+		if (!forwarded_ip(item, &ip))
+			return false;
+		*client = ip;
+		if (!cidrs_have(&conf->server.trusted, &ip))
+			return false;
+	}
+	return true;
+}
+
 static bool
 peer_is_trusted(const struct conn *c)
 {
 	return conf->server.trusted.n > 0 && cidrs_have(&conf->server.trusted, &c->peer);
 }
 
-/* The address to believe: the peer's, or, behind trusted proxies, the last
- * address that is not trusted. */
+/* The address to believe: the peer's, or, behind trusted proxies, the last address that
+ * is not trusted: of the first line of client_ip_header, else of X-Forwarded-For. */
 static struct ip
 client_of(const struct ip *peer, const struct head *h)
 {
-	struct ip client = *peer, ip;
+	struct slice name = conf->server.client_ip_header;
+	struct ip client = *peer;
 	struct forwarded said;
 
 	if (!cidrs_have(&conf->server.trusted, peer))
 		return client;
-	if (h->count[F_X_FORWARDED_FOR] == 0) {
-		forwarded_find(h, &said, &client);
-		return client;
-	}
-	for (int i = h->n - 1; i >= 0; i--) {
-		struct slice list = h->f[i].value, item;
-		if (h->f[i].id != F_X_FORWARDED_FOR)
-			continue;
-		while (list_last(&list, &item)) {
-			if (!forwarded_ip(item, &ip))
-				return client;
-			client = ip;
-			if (!cidrs_have(&conf->server.trusted, &ip))
-				return client;
+	for (int i = 0; name.n > 0 && i < h->n; i++)
+		if (slice_ieq(h->f[i].name, name)) {
+			client_walk(h->f[i].value, &client);
+			break;
 		}
-	}
+	if (name.n > 0)
+		return client;
+	if (h->count[F_X_FORWARDED_FOR] == 0)
+		forwarded_find(h, &said, &client);
+	for (int i = h->n - 1; i >= 0; i--)
+		if (h->f[i].id == F_X_FORWARDED_FOR && !client_walk(h->f[i].value, &client))
+			break;
 	return client;
 }
 
@@ -26267,7 +26332,7 @@ forward_write(const struct forward *fw)
 	char b[FORWARD_TEXT], port[8];
 	struct text t = { b, 0, sizeof b, false }, pt = { port, 0, sizeof port, false };
 	struct slice client;
-	bool same = ip_eq(&fw->x->client, &c->peer);
+	bool same = ip_eq(&fw->x->client, &c->peer) || conf->server.client_ip_header.n > 0;
 
 	if (fw->x->route->forward_headers) {
 		ip_text(&t, &fw->x->client);
@@ -26289,7 +26354,7 @@ forward_write(const struct forward *fw)
 	}
 	if (fw->x->route->forwarded) {
 		t.n = 0;
-		forwarded_write(&t, &c->peer, fw->x->host, scheme_of(c));
+		forwarded_write(&t, same ? &fw->x->client : &c->peer, fw->x->host, scheme_of(c));
 		forward_chain(fw, S("Forwarded"), F_FORWARDED, t.full ? S("") : text_slice(&t));
 	}
 }
@@ -26330,6 +26395,7 @@ head_drop_twins(struct head *h, const struct route *r, bool trusted)
 			f->drop |= name.n > proxies[k].n &&
 			    slice_ieq((struct slice){ b, proxies[k].n }, proxies[k]);
 		if (twin && (field_id_of(name) != F_OTHER ||
+		    slice_ieq(name, conf->server.client_ip_header) ||
 		    is_named(name, &r->add_headers, &r->remove_headers)))
 			f->drop = true;
 	}
@@ -26360,6 +26426,8 @@ request_drop(struct head *h, const struct exchange *x, bool trusted)
 		set |= FIELD(F_ACCEPT_ENCODING) | FIELD(F_RANGE) | FIELD(F_IF_RANGE) |
 		    FIELD(F_IF_NONE_MATCH) | FIELD(F_IF_MODIFIED_SINCE);
 	head_drop(h, set);
+	if (!trusted && conf->server.client_ip_header.n > 0)
+		head_drop_name(h, conf->server.client_ip_header);
 	head_drop_twins(h, x->route, trusted);
 	head_edit(h, &x->route->add_headers, &x->route->remove_headers);
 }
@@ -34747,8 +34815,8 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 	struct path_view view;
 	int err;
 
-	if (client && !ip_parse(slice_of(client), &c.peer)) {
-		fprintf(stderr, "warp: -a %s: expected an IP address\n", client);
+	if (client && strcmp(client, "unix:") != 0 && !ip_parse(slice_of(client), &c.peer)) {
+		fprintf(stderr, "warp: -a %s: expected an IP address, or unix:\n", client);
 		return EXIT_USAGE;
 	}
 	if (!client)

@@ -230,8 +230,10 @@ struct ip {
 
 struct cidr {
 	struct ip ip;
-	uint8_t bits; /* of 128 */
+	uint8_t bits; /* of 128; or */
 };
+
+enum { CIDR_PRIVATE = 254, CIDR_UNIX = 255 }; /* a word instead: see cidr_words */
 
 union sock {
 	struct sockaddr sa;
@@ -983,6 +985,7 @@ struct server_conf {
 	uint32_t max_header_bytes;
 	uint64_t max_body_bytes;           /* 0: no limit */
 	struct cidrs trusted;
+	struct slice client_ip_header;     /* that they say the client's address in; empty: none */
 	bool proxy_protocol;
 	struct slice admin_token;          /* empty: none */
 	int no_route_status;

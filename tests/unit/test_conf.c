@@ -134,6 +134,8 @@ static const struct row errors[] = {
 	{ "[server]\nsocket_mode = true\n" UP, "server.socket_mode: expected a file mode" },
 	{ "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"10.0.0.0/33\"]\n" UP,
 	    "2:34: error: server.trusted_proxies: expected a network such as 10.0.0.0/8 or an address, got \"10.0.0.0/33\"" },
+	{ "[server]\ntrusted_proxies = [\"unix:\", \"private\"]\nclient_ip_header = \"X Real\"\n" UP,
+	    "3:20: error: server.client_ip_header: 'X Real' is no name of a header field" },
 	{ "[server]\ntrusted_proxies = \"::1\"\n" UP, "2:19: error: server.trusted_proxies: expected a list of networks, got the text \"::1\"" },
 	{ "[server]\ntrusted_proxies = [1]\n" UP, "2:20: error: server.trusted_proxies: expected a list of networks, got 1" },
 	{ "[server]\nlisten = [\"nowhere\"]\n" UP, "2:11: error: server.listen: nowhere: " },
@@ -343,7 +345,6 @@ test_file_cannot_be_read(void **state)
 static const struct row later[] = {
 	{ UP "retry_on = [502]\n", "4:12: error: upstreams.app.retry_on: not supported yet" },
 	{ UP "sticky_domain = \"x\"\n", "upstreams.app.sticky_domain: not supported yet" },
-	{ "[server]\nclient_ip_header = \"X-Real-IP\"\n" UP, "2:20: error: server.client_ip_header: not supported yet" },
 	{ "[server]\nsandbox = \"off\"\n" UP, "server.sandbox: not supported yet" },
 	{ UP "[[routes]]\nupstream = \"app\"\nmap_back = true\n", "routes.map_back: not supported yet" },
 	{ UP "[[routes]]\nupstream = \"app\"\nforward_auth = { upstream = \"app\" }\n", "routes.forward_auth: not supported yet" },
@@ -566,6 +567,10 @@ test_every_key_is_known(void **state)
 /* ---- warnings ---- */
 
 static const struct row warnings[] = {
+	{ "[server]\nclient_ip_header = \"X-Real-IP\"\n" UP,
+	    "2:20: warning: server.client_ip_header: without trusted_proxies nobody is believed" },
+	{ "[server]\ntrusted_proxies = [\"private\"]\nclient_ip_header = \"x-forwarded-for\"\n" UP,
+	    "3:20: warning: server.client_ip_header: x-forwarded-for is read without it" },
 	{ ROUTE_TO_APP "require_auth = true\n", "4:3: warning: require_auth without server.admin_token: every request gets 401" },
 	{ ROUTE_TO_APP "[[routes]]\npath_prefix = \"/x\"\nupstream = \"app\"\n", "warning: this route is never reached: the one at line 4 takes all that it could" },
 	{ UP "[[routes]]\nrespond = {}\n", "1:1: warning: no route uses upstream app" },

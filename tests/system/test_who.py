@@ -1,0 +1,76 @@
+"""Who the client is, by what is counted, and by which host it asked: client_ip_header, unix: and private among
+trusted_proxies, the sticky cookie's attributes, hosts with `.*` and `~`, limits of connections and requests."""
+import re
+
+import pytest
+
+from lib import ECHO, Client, conf, toml_file
+
+CDN = {"trusted_proxies": ["127.0.0.1"], "client_ip_header": "CF-Connecting-IP"}
+OWN = "127.0.0.1"
+
+# reason: fields sent, then X-Real-IP and X-Forwarded-For at the backend
+BELIEVED = {
+    "the field": (["CF-Connecting-IP: 1.2.3.4"], "1.2.3.4", "1.2.3.4"),
+    "in any case, of IPv6": (["cf-connecting-ip: 2001:db8::1"], "2001:db8::1", "2001:db8::1"),
+    "with a port": (["CF-Connecting-IP: 1.2.3.4:5678"], "1.2.3.4", "1.2.3.4"),
+    "X-Forwarded-For is continued with it, not asked": (["CF-Connecting-IP: 1.2.3.4", "X-Forwarded-For: 6.6.6.6"], "1.2.3.4",
+        "6.6.6.6, 1.2.3.4"),
+    "nor without it": (["X-Forwarded-For: 6.6.6.6"], OWN, "6.6.6.6, " + OWN),
+    "nor is Forwarded": (["Forwarded: for=6.6.6.6"], OWN, OWN),
+    "of two lines the first": (["CF-Connecting-IP: 1.2.3.4", "CF-Connecting-IP: 5.6.7.8"], "1.2.3.4", "1.2.3.4"),
+    "of a list the last": (["CF-Connecting-IP: 5.6.7.8, 1.2.3.4"], "1.2.3.4", "1.2.3.4"),
+    "that is not trusted": (["CF-Connecting-IP: 1.2.3.4, 127.0.0.1"], "1.2.3.4", "1.2.3.4"),
+    "rubbish is nobody": (["CF-Connecting-IP: localhost"], OWN, OWN),
+    "nor is nothing": (["CF-Connecting-IP:"], OWN, OWN),
+    "nor all zero": (["CF-Connecting-IP: ::"], OWN, OWN),
+    "nor an open bracket": (["CF-Connecting-IP: [::1"], OWN, OWN),
+    "a twin is none": (["CF_Connecting_IP: 1.2.3.4"], OWN, OWN),
+}
+
+
+@pytest.mark.parametrize("reason", BELIEVED)
+def test_client_ip_header(warp, backend, reason):
+    """Of a trusted proxy: a `client` condition, the fields upstream and Forwarded are of that address."""
+    sent, ip, chain = BELIEVED[reason]
+    b = backend()
+    w = warp(conf({"client": [ip]}, app=b, server=CDN, middleware={"forwarded": True}))
+    assert w.ask("/", *sent).status == 200, "the condition `client` sees it"
+    assert (b.last.get("X-Real-IP"), b.last.get("X-Forwarded-For")) == (ip, chain)
+    assert re.search(r'for="?\[?%s\b' % re.escape(ip), ", ".join(b.last.all("Forwarded")))
+    assert not b.last.has("CF_Connecting_IP")
+
+
+def test_a_stranger_says_nothing(warp, backend, run):
+    b = backend()
+    c = conf(app=b, server={**CDN, "trusted_proxies": ["10.0.0.0/8"]})
+    w = warp(c)
+    w.ask("/", "CF-Connecting-IP: 10.0.0.1", "cf_connecting-ip: 10.0.0.1", "CF-Connecting-IPv6: ::1")
+    assert b.last.get("X-Real-IP") == OWN
+    assert [n for n, _ in b.last.fields if n.lower().startswith("cf")] == ["CF-Connecting-IPv6"]
+    explained = ["-c", "warp.toml", "-e", "GET http://a.example/", "-H", "CF-Connecting-IP: 1.2.3.4", "-a"]
+    assert "loses CF-Connecting-IP" in run(*explained, "9.9.9.9", conf=toml_file(c)).stdout
+    assert "X-Real-IP: 1.2.3.4" in run(*explained, "10.1.1.1", conf=toml_file(c)).stdout
+
+
+def test_it_is_the_client_everywhere(warp, backend):
+    """The log, the rate limit and the PROXY header that the upstream gets."""
+    b = backend([lambda c: setattr(c, "proxy", c.until(b"\r\n").decode().split()), ECHO])
+    w = warp(conf({"rate_limit": {"requests": 1, "per_secs": 60}}, app={"on": b, "proxy_protocol": "v1"}, server=CDN,
+        log={"access": "stdout", "format": "<$client $status>"}))
+    ips = ("1.2.3.4", "1.2.3.4", "1.2.3.5")
+    assert [w.ask("/", "CF-Connecting-IP: " + ip).status for ip in ips] == [200, 429, 200]
+    assert [b.conn(i).proxy[2] for i in (0, 1)] == ["1.2.3.4", "1.2.3.5"]
+    w.wait_stdout("<1.2.3.4 200>\n<1.2.3.4 429>\n<1.2.3.5 200>")
+
+
+@pytest.mark.parametrize("trusted, unix, tcp", [(["unix:"], True, False), (["private"], False, True),
+    (["private", "unix:"], True, True), (["10.0.0.0/8"], False, False)])
+def test_unix_and_private(warp, backend, tmp_path, trusted, unix, tcp):
+    b = backend()
+    path = str(tmp_path / "in")
+    w = warp(conf(app=b, server={"trusted_proxies": trusted, "listen": ["127.0.0.1:@PORT@", path]}))
+    for addr, believed in ((path, unix), (w.port, tcp)):
+        with Client(addr) as c:
+            c.ask("/", "X-Forwarded-For: 1.2.3.4")
+        assert (b.last.get("X-Real-IP") == "1.2.3.4") == believed, addr
