@@ -10164,9 +10164,12 @@ static const struct key upstream_keys[] = {
 	    "Header field of strategy header_hash."),
 	TEXT("sticky_cookie", UPSTREAM(out.sticky_cookie), "warp_instance",
 	    "Cookie of strategy cookie."),
-	SOON("sticky_max_age_secs", K_SECS, LATER, NULL, NULL, "Max-Age of that cookie."),
-	SOON("sticky_domain", K_TEXT, LATER, NULL, NULL, "Its Domain."),
-	SOON("sticky_samesite", K_TEXT, LATER, NULL, NULL, "Its SameSite."),
+	KEY("sticky_max_age_secs", K_INT, UPSTREAM(out.sticky_max_age_s), "0", 0, INT32_MAX,
+	    "Its Max-Age; 0: none, it ends with the browser's session."),
+	TEXT("sticky_domain", UPSTREAM(out.sticky_domain), NULL,
+	    "Its Domain; none: it is for the host that set it alone."),
+	WORDS("sticky_samesite", K_CHOICE, UPSTREAM(out.sticky_samesite), "Lax", "Lax Strict None",
+	    "Its SameSite; with None it is Secure."),
 	WORDS("protocol", K_CHOICE, UPSTREAM(out.protocol), "http",
 	    "http https uwsgi fastcgi", "What is spoken to the backend."),
 	KEY("modifier1", K_INT, UPSTREAM(out.cgi.modifier1), "0", 0, 255,
@@ -11894,7 +11897,10 @@ instances_read(struct reader *r, struct upstream *up, const struct place *own)
 static void
 strategy_read(struct reader *r, struct upstream *up, struct slice name)
 {
+	static const char *const sticky[] = { "sticky_cookie", "sticky_max_age_secs",
+		"sticky_domain", "sticky_samesite" };
 	const struct toml *header = toml_get(r->table, "hash_header");
+	struct slice domain = slice_from(up->sticky_domain, slice_starts(up->sticky_domain, S(".")));
 	enum pick_by by;
 	struct near near = { .word = name };
 	const char *all = "";
@@ -11920,12 +11926,17 @@ strategy_read(struct reader *r, struct upstream *up, struct slice name)
 		    "only strategy header_hash uses it, this one is %s", name.p },
 		{ by == BY_HEADER && up->hash_header.p && !is_token(up->hash_header), "hash_header",
 		    "expected the name of a header field, got '%s'", up->hash_header.p },
-		{ by != BY_COOKIE && toml_get(r->table, "sticky_cookie"), "sticky_cookie",
-		    "only strategy cookie uses it, this one is %s", name.p },
 		{ by == BY_COOKIE && !is_token(up->sticky_cookie), "sticky_cookie",
 		    "expected the name of a cookie, got '%s'", up->sticky_cookie.p },
+		{ up->sticky_domain.p && !is_host_name(domain), "sticky_domain",
+		    "expected a domain such as example.com, got '%s'", up->sticky_domain.p },
 	};
 	rules_check(r, rules, LEN(rules));
+	for (size_t i = 0; i < LEN(sticky); i++)
+		if (by != BY_COOKIE && toml_get(r->table, sticky[i]))
+			key_error(r, sticky[i], "only strategy cookie uses it, this one is %s", name.p);
+	if (up->sticky_samesite == SAME_SITE_NONE && !r->conf->tls.on && r->conf->server.trusted.n == 0)
+		key_warn(r, "sticky_samesite", "over plain http browsers drop a cookie with None");
 }
 
 /* Labels of letters, digits, - (RFC 1123 2.1) and _: what certificates are for. */
@@ -26641,12 +26652,20 @@ status_write(struct text *t, int status, struct slice reason)
 static void
 cookie_write(struct text *t, const struct instance *in, bool secure)
 {
+	static const char *const same_sites[] = { [SAME_SITE_LAX] = "Lax",
+		[SAME_SITE_STRICT] = "Strict", [SAME_SITE_NONE] = "None; Secure" };
+	const struct upstream *up = in->up;
+
 	text_add(t, S("Set-Cookie: "));
-	text_add(t, in->up->sticky_cookie);
+	text_add(t, up->sticky_cookie);
 	text_char(t, '=');
 	text_hex(t, stuck_value(in), STUCK_LEN);
-	text_add(t, S("; Path=/; HttpOnly; SameSite=Lax"));
-	text_add(t, secure ? S("; Secure\r\n") : S("\r\n"));
+	if (up->sticky_max_age_s > 0)
+		text_fmt(t, "; Max-Age=%u", up->sticky_max_age_s);
+	if (up->sticky_domain.p)
+		text_fmt(t, "; Domain=%s", up->sticky_domain.p);
+	text_fmt(t, "; Path=/; HttpOnly; SameSite=%s%s\r\n", same_sites[up->sticky_samesite],
+	    secure && up->sticky_samesite != SAME_SITE_NONE ? "; Secure" : "");
 }
 
 #define HSTS_NAME S("Strict-Transport-Security")
@@ -26730,7 +26749,7 @@ answer_write(struct text *t, const struct exchange *x, struct head *h)
 		line_write(t, r->add_response_headers.v[i].name, r->add_response_headers.v[i].value);
 	if (x->sticks && (x->u || (stored && x->hit->word != CACHE_STALE)) &&
 	    !is_named(S("Set-Cookie"), &none.add_headers, &r->remove_response_headers))
-		cookie_write(t, x->inst, conn_is_tls(x->c));
+		cookie_write(t, x->inst, x->secure);
 	if (x->hit)
 		answer_line(t, r, S("X-Cache"), slice_of(cached_words[x->hit->word]));
 	if (x->down.chunk_out)
@@ -30590,6 +30609,7 @@ exchange_pick(struct exchange *x)
 	/* a full instance keeps its clients */
 	x->sticks = up->balance->by == BY_COOKIE && in != p.stuck &&
 	    !(p.stuck && instance_full(p.stuck));
+	x->secure = x->sticks && (conn_is_tls(x->c) || came_by_https(x, exchange_request(x)));
 	return in;
 }
 

@@ -1193,6 +1193,9 @@ struct cgi_conf {
 	struct slice index;            /* FastCGI: the script of a directory, and of all else */
 };
 
+/* Of the sticky cookie: the words of its key. */
+enum same_site { SAME_SITE_LAX, SAME_SITE_STRICT, SAME_SITE_NONE };
+
 struct upstream {
 	const char *name;
 	int index;
@@ -1210,7 +1213,9 @@ struct upstream {
 	uint32_t hold_ms;
 	uint32_t slow_start_ms;
 	const char *maintenance;  /* absolute; NULL: none */
-	struct slice hash_header, sticky_cookie;
+	struct slice hash_header, sticky_cookie, sticky_domain;
+	uint32_t sticky_max_age_s;
+	enum same_site sticky_samesite;
 	struct health_conf health;
 	enum protocol protocol;   /* of all instances, but that url may say http or https */
 	struct cgi_conf cgi;      /* for uwsgi and FastCGI */
@@ -2765,7 +2770,7 @@ struct exchange {
 	uint32_t lost;          /* times that it was lost after it was sent */
 	bool passed;            /* an instance had no place for it */
 	uint8_t parity;         /* of the epoch of inst in which it began */
-	bool sticks;            /* the answer sets the cookie of its instance */
+	bool sticks, secure;    /* the answer sets the cookie of its instance: for https */
 	struct auth_job *auth;  /* X_AUTH: what hashes its password */
 	struct exchange *auth_next; /* waits for the same job */
 	char cause[CAUSE_MAX];  /* why 502, 503, 504, in words */

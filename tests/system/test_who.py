@@ -74,3 +74,39 @@ def test_unix_and_private(warp, backend, tmp_path, trusted, unix, tcp):
         with Client(addr) as c:
             c.ask("/", "X-Forwarded-For: 1.2.3.4")
         assert (b.last.get("X-Real-IP") == "1.2.3.4") == believed, addr
+
+
+# ---- the sticky cookie ----------------------------------------------------------------
+
+# reason: keys, what follows Path=/; HttpOnly; (or stands before)
+ATTRIBUTES = {
+    "as ever": ({}, "Path=/; HttpOnly; SameSite=Lax"),
+    "an age": ({"sticky_max_age_secs": 86400 * 30}, "Max-Age=2592000; Path=/; HttpOnly; SameSite=Lax"),
+    "no age": ({"sticky_max_age_secs": 0}, "Path=/; HttpOnly; SameSite=Lax"),
+    "all": ({"sticky_max_age_secs": 1, "sticky_domain": ".example.com", "sticky_samesite": "Strict"},
+        "Max-Age=1; Domain=.example.com; Path=/; HttpOnly; SameSite=Strict"),
+    "None is Secure": ({"sticky_samesite": "None"}, "Path=/; HttpOnly; SameSite=None; Secure"),
+}
+
+
+@pytest.mark.parametrize("reason", ATTRIBUTES)
+def test_sticky_attributes(warp, backend, reason):
+    """Over http, and from a trusted proxy whose client came by https: Secure, once."""
+    keys, want = ATTRIBUTES[reason]
+    w = warp(conf(app={"on": [backend(), backend()], "strategy": "cookie", **keys}, server={"trusted_proxies": ["private"]}))
+    assert w.ask().get("Set-Cookie").partition("; ")[2] == want
+    secure = want if "Secure" in want else want + "; Secure"
+    for field in ("X-Forwarded-Proto: https", "Forwarded: for=1.2.3.4;proto=https"):
+        assert w.ask("/", field).get("Set-Cookie").partition("; ")[2] == secure
+
+
+def test_samesite_none_over_plain_http(check, https, pki, backend):
+    """Browsers keep such a cookie by https alone: -t says so where there is none."""
+    text = "%s[upstreams.app]\nurl = 'http://x:1'\nstrategy = 'cookie'\nsticky_samesite = 'None'\n[[routes]]\nupstream = 'app'\n"
+    said = "4:19: warning: upstreams.app.sticky_samesite: over plain http browsers drop a cookie with None"
+    assert said in check(text % "").stderr
+    assert "sticky_samesite" not in check(text % "[server]\ntrusted_proxies = ['unix:']\n").stderr
+    w = https(pki.cert("a.example"), conf=conf(app={"on": backend(), "strategy": "cookie", "sticky_samesite": "None"}))
+    assert "sticky_samesite" not in w.stderr
+    with w.tls() as c:
+        assert c.ask().get("Set-Cookie").endswith("; SameSite=None; Secure")
