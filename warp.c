@@ -8511,6 +8511,10 @@ route_host_fits(const struct route *r, struct slice host)
 		return slice_eq(host, r->host);
 	case HOST_WILD:
 		return host.n > r->host.n && slice_ends(host, r->host);
+	case HOST_STEM:
+		return host.n > r->host.n && slice_starts(host, r->host);
+	case HOST_REGEX:
+		return regex_matches(&r->host_regex, host);
 	default:
 		return true;
 	}
@@ -8642,10 +8646,11 @@ route_host_covers(const struct route *wide, const struct route *narrow)
 {
 	if (wide->host_kind == HOST_ANY)
 		return true;
-	if (wide->host_kind == HOST_EXACT)
-		return narrow->host_kind == HOST_EXACT && slice_eq(wide->host, narrow->host);
-	return narrow->host_kind != HOST_ANY && slice_ends(narrow->host, wide->host) &&
-	    (narrow->host_kind == HOST_WILD || narrow->host.n > wide->host.n);
+	if (narrow->host_kind == HOST_EXACT)
+		return route_host_fits(wide, narrow->host);
+	return narrow->host_kind == wide->host_kind && (wide->host_kind == HOST_WILD
+	    ? slice_ends(narrow->host, wide->host) : wide->host_kind == HOST_STEM
+	    ? slice_starts(narrow->host, wide->host) : slice_eq(narrow->host, wide->host));
 }
 
 /* Whether later is never reached, since earlier takes all that later could, for
@@ -10313,7 +10318,8 @@ static const struct key limits_keys[] = {
 #define ROUTE(field) AT(struct route_read, field)
 static const struct key route_keys[] = {
 	TEXT("host", ROUTE(host), NULL,
-	    "Condition: the host, without port; *.example.com: any below it."),
+	    "Condition: the host, without port; *.example.com: any below it; www.*: any that begins "
+	    "so; ~EXPRESSION: any in which a POSIX extended regular expression matches."),
 	KEY("port", K_INT, ROUTE(out.port), NULL, 1, PORT_MAX,
 	    "Condition: the listener that the request came in at has this port."),
 	TEXT("path_prefix", ROUTE(path[PATH_PREFIX]), NULL,
@@ -13043,7 +13049,7 @@ process_wrap(struct reader *r, struct upstream *up, char **argv)
 
 /* ==== routes =================================================================
  * Owns    nothing.
- * Offers  routes_read, path_words[].
+ * Offers  routes_read, path_words[], host_signs[].
  * Calls   base, arena, diag, toml, http, path, regex, route, hints, values, upstreams. */
 
 /* ---- hosts in other letters; RFC 3492 ---- */
@@ -13167,28 +13173,65 @@ host_ascii(struct arena *a, struct slice host)
 
 /* ---- conditions ---- */
 
-/* `*.example.com` becomes `.example.com`; `*` is every host. Only a port may stand
- * behind a colon: `http://x` is refused. */
+/* An expression for what is in lower case: its own letters are, but \W and the like. */
+static struct slice
+regex_lower(struct arena *a, struct slice s)
+{
+	struct slice out = arena_dup(a, s);
+
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] == '\\')
+			i++;
+		else
+			((char *)(uintptr_t)out.p)[i] = lower(s.p[i]);
+	return out;
+}
+
+static void
+route_regex(struct reader *r, const struct toml *v, struct slice s, struct regex *re)
+{
+	const char *why;
+	size_t at;
+
+	if ((why = regex_read(r->a, re, s, &at)))
+		value_error(r, v->key.p, v, "not a POSIX extended regular expression: "
+		    "%s, at byte %zu", why, at + 1);
+}
+
+/* What the file has around route.host. */
+static const char *const host_signs[][2] = { [HOST_ANY] = { "", "" }, [HOST_EXACT] = { "", "" },
+	[HOST_WILD] = { "*", "" }, [HOST_STEM] = { "", "*" }, [HOST_REGEX] = { "~", "" } };
+
+/* `*.example.com` becomes `.example.com`, `name.*` is `name.`; `*` is every host. Only a
+ * port may stand behind a colon: `http://x` is refused. */
 static void
 route_host(struct reader *r, struct route_read *rr)
 {
 	const char *end = rr->host.p, *colon;
 	struct route *out = &rr->out;
 	struct slice host;
-	bool wild;
 
 	if (!end || slice_eq(rr->host, S("*")))
 		return;
+	if (*end == '~') {
+		out->host_kind = HOST_REGEX;
+		out->host = regex_lower(r->a, slice_from(rr->host, 1));
+		route_regex(r, toml_get(r->table, "host"), out->host, &out->host_regex);
+		return;
+	}
 	end = *end == '[' ? strchr(end, ']') : end;
 	colon = end ? strchr(end, ':') : NULL;
 	host = host_normal(host_ascii(r->a, rr->host));
-	wild = slice_starts(host, S("*."));
-	out->host_kind = wild ? HOST_WILD : HOST_EXACT;
-	out->host = arena_dup(r->a, slice_from(host, wild));
-	if (out->host.n < 1 + (size_t)wild || strcspn(out->host.p, "*/ \t,@\"") != out->host.n ||
+	out->host_kind = slice_starts(host, S("*.")) ? HOST_WILD
+	    : slice_ends(host, S(".*")) ? HOST_STEM : HOST_EXACT;
+	host = slice_from(host, out->host_kind == HOST_WILD);
+	host.n -= out->host_kind == HOST_STEM;
+	out->host = arena_dup(r->a, host);
+	if (host.n < 1 + (size_t)(out->host_kind != HOST_EXACT) ||
+	    strcspn(out->host.p, "*/ \t,@\"") != host.n ||
 	    (colon && slice_uint(slice_of(colon + 1), PORT_MAX) < 0))
-		key_error(r, "host", "expected a host such as example.com or *.example.com, "
-		    "got %s", value_text(r->a, toml_get(r->table, "host")));
+		key_error(r, "host", "expected a host such as example.com, *.example.com, www.* or "
+		    "~regex, got %s", value_text(r->a, toml_get(r->table, "host")));
 }
 
 /* path_prefix or path_exact, normalised as requests are. */
@@ -13228,8 +13271,6 @@ route_path(struct reader *r, struct route_read *rr)
 {
 	struct route *out = &rr->out;
 	const struct toml *v, *said = NULL;
-	const char *why;
-	size_t at;
 
 	for (enum path_kind kind = PATH_PREFIX; kind <= PATH_REGEX; kind++) {
 		struct slice s = rr->path[kind];
@@ -13248,9 +13289,7 @@ route_path(struct reader *r, struct route_read *rr)
 		out->path = s;
 		if (s.n > 1 && s.p[0] == '^' && isalnum((unsigned char)s.p[1]))
 			value_warn(r, v, "paths begin with '/': this matches none");
-		if ((why = regex_read(r->a, &out->regex, s, &at)))
-			value_error(r, v->key.p, v, "not a POSIX extended regular expression: "
-			    "%s, at byte %zu", why, at + 1);
+		route_regex(r, v, s, &out->regex);
 	}
 }
 
@@ -16121,7 +16160,8 @@ print_conditions(FILE *to, const struct route *r)
 	if (r->port > 0)
 		fprintf(to, " port=%u", r->port);
 	if (r->host_kind != HOST_ANY)
-		fprintf(to, " host=%s%s", r->host_kind == HOST_WILD ? "*" : "", r->host.p);
+		fprintf(to, " host=%s%s%s", host_signs[r->host_kind][0], r->host.p,
+		    host_signs[r->host_kind][1]);
 	if (r->path_kind != PATH_ANY)
 		fprintf(to, " %s=%s", path_words[r->path_kind], r->path.p);
 	print_methods(to, r);
@@ -34533,7 +34573,8 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 /* ==== explain ================================================================
  * Owns    nothing.
  * Offers  explain.
- * Calls   clock, http, path, addr, route, policy, conf out, auth, heads, cgi, files, gate.
+ * Calls   clock, http, path, addr, route, policy, routes, conf out, auth, heads, cgi, files,
+ *         gate.
  *         `warp -e`: what would become of a request, unsent. */
 
 #define EXPLAIN_MAX 32768 /* bytes of the request made of the arguments */
@@ -34632,8 +34673,8 @@ explain_why(const struct route *r, const char *why, const struct head *h, struct
 	} else if (strcmp(why, "port") == 0) {
 		fprintf(to, "port is %u, wanted %u\n", port, r->port);
 	} else if (strcmp(why, "host") == 0) {
-		fprintf(to, "host is \"%.*s\", wanted \"%s%s\"\n", (int)host.n, host.p,
-		    r->host_kind == HOST_WILD ? "*" : "", r->host.p);
+		fprintf(to, "host is \"%.*s\", wanted \"%s%s%s\"\n", (int)host.n, host.p,
+		    host_signs[r->host_kind][0], r->host.p, host_signs[r->host_kind][1]);
 	} else if (strcmp(why, "method") == 0) {
 		fprintf(to, "method is \"%.*s\", wanted", (int)h->method_text.n, h->method_text.p);
 		print_methods(to, r);

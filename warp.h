@@ -1296,7 +1296,7 @@ struct router_conf {
 	int spool_fd;                 /* where bodies are kept; -1: in memory */
 };
 
-enum host_kind { HOST_ANY, HOST_EXACT, HOST_WILD };
+enum host_kind { HOST_ANY, HOST_EXACT, HOST_WILD, HOST_STEM, HOST_REGEX };
 enum path_kind { PATH_ANY, PATH_PREFIX, PATH_EXACT, PATH_REGEX };
 enum action { ACT_UPSTREAM, ACT_FILES, ACT_REDIRECT, ACT_RESPOND, ACT_ADMIN, ACTIONS };
 
@@ -1314,10 +1314,10 @@ struct route {
 	/* conditions, all of which must hold */
 	uint32_t port;       /* of the listener; 0: any */
 	enum host_kind host_kind;
-	struct slice host;   /* lower case, no port; WILD: ".example.com" */
+	struct slice host;   /* lower case, no port; WILD: ".example.com"; STEM: "www." */
 	enum path_kind path_kind;
 	struct slice path;   /* prefix, exact text, or the expression */
-	struct regex regex;
+	struct regex regex, host_regex;
 	uint32_t methods;    /* bit per enum method; 0: any */
 	struct slices methods_other; /* names that enum method does not know */
 	struct pairs headers, queries;

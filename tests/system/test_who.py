@@ -110,3 +110,53 @@ def test_samesite_none_over_plain_http(check, https, pki, backend):
     assert "sticky_samesite" not in w.stderr
     with w.tls() as c:
         assert c.ask().get("Set-Cookie").endswith("; SameSite=None; Secure")
+
+
+# ---- hosts ----------------------------------------------------------------------------
+
+# as nginx would look for them, which is how people write them
+HOSTS = [("exact", "www.example.com"), ("wild", "*.example.com"), ("stem", "www.*"), ("regex", r"~^(api|m)-[0-9]+\.EXAMPLE\.(org|net)$"),
+    ("part", r"~\.test$"), ("rest", "*")]
+# reason: Host, the route
+ASKED = {
+    "exact": ("www.example.com", "exact"),
+    "in capitals, with a port and a dot": ("WWW.Example.COM.:8080", "exact"),
+    "below": ("a.b.example.com", "wild"),
+    "a stem's": ("www.example.org", "stem"),
+    "of many labels": ("WWW.example.co.uk:80", "stem"),
+    "not the stem": ("www", "rest"),
+    "not with a dot alone": ("www.", "rest"),
+    "not inside": ("a.www.example.org", "rest"),
+    "an expression's": ("api-12.example.net", "regex"),
+    "in capitals": ("API-1.Example.ORG:99", "regex"),
+    "which is anchored": ("x.api-1.example.org", "rest"),
+    "or not": ("a.b.test", "part"),
+    "an address": ("[::1]:80", "rest"),
+    "none": (None, "rest"),
+}
+
+
+def test_hosts(warp, run):
+    c = conf(*[{"host": host, "respond": {"status": 200, "body": name}} for name, host in HOSTS])
+    w = warp(c)
+    for reason, (host, want) in ASKED.items():
+        assert w.ask("/", host=host, version="1.0" if host is None else "1.1").text == want, reason
+    for name, host in HOSTS[:-1]:
+        assert " host=%s " % host.replace("EXAMPLE", "example") in run("-t", "-c", "warp.toml", conf=toml_file(c)).stdout + " ", name
+    said = run("-e", "GET http://nobody/", "-c", "warp.toml", conf=toml_file(c)).stdout
+    assert 'wanted "www.*"' in said and 'wanted "~\\.test$"' in said
+
+
+def test_hosts_that_are_never_reached(check):
+    """The order of the file decides, so a name behind what covers it is a warning."""
+    for first, later, warned in (("~example", "www.example.com", True), ("www.*", "www.example.com", True), ("*.com", "www.*", False),
+            ("www.example.com", "~example", False), ("www.*", "www.a.*", True), ("~^a", "~^a", True)):
+        p = check("".join("[[routes]]\nhost = '%s'\nredirect = 'http://x/'\n" % h for h in (first, later)))
+        assert (p.returncode, "never reached" in p.stderr) == (0, warned), (first, later, p.stderr)
+
+
+def test_a_hosts_expression_takes_no_time(warp):
+    """Whatever it is and whatever is asked: no expression goes back."""
+    w = warp(conf({"host": "~^(a*)*(a|aa)+$", "respond": {"status": 200}}, {"respond": {"status": 404}}))
+    with w.client() as c:
+        assert [c.ask("/", host="a" * 250 + end, timeout=2).status for end in ("", "b")] == [200, 404]

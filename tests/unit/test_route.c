@@ -126,6 +126,12 @@ test_conditions(void **state)
 		{ R(HOSTED(WILD, ".a.b")), "GET / HTTP/1.0\r\nHost: a.b\r\n\r\n", "host" },
 		{ R(HOSTED(WILD, ".a.b")), "GET / HTTP/1.0\r\nHost: .a.b\r\n\r\n", "host" },
 		{ R(HOSTED(WILD, ".a.b")), "GET / HTTP/1.0\r\nHost: xa.b\r\n\r\n", "host" },
+		{ R(HOSTED(STEM, "www.")), "GET / HTTP/1.0\r\nHost: www.A.b:80\r\n\r\n", NULL },
+		{ R(HOSTED(STEM, "www.")), "GET / HTTP/1.0\r\nHost: www.a\r\n\r\n", NULL },
+		{ R(HOSTED(STEM, "www.")), "GET / HTTP/1.0\r\nHost: www\r\n\r\n", "host" },
+		{ R(HOSTED(STEM, "www.")), "GET / HTTP/1.0\r\nHost: wwwa.b\r\n\r\n", "host" },
+		{ R(HOSTED(STEM, "www.")), "GET / HTTP/1.0\r\nHost: a.www.b\r\n\r\n", "host" },
+		{ R(HOSTED(STEM, "www.")), "GET / HTTP/1.0\r\n\r\n", "host" },
 		{ R(.port = 8080), "GET / HTTP/1.0\r\n\r\n", NULL },
 		{ R(.port = 80), "GET / HTTP/1.0\r\nHost: a:80\r\n\r\n", "port" },
 		{ R(.methods = 1u << M_GET), "GET / HTTP/1.0\r\n\r\n", NULL },
@@ -249,6 +255,10 @@ takes(const struct route *r, struct slice host, struct slice path, enum method m
 		return false;
 	if (r->host_kind == HOST_EXACT && (host.n != r->host.n || memcmp(host.p, r->host.p, host.n)))
 		return false;
+	if (r->host_kind == HOST_REGEX && !regex_matches(&r->host_regex, host))
+		return false;
+	if (r->host_kind == HOST_STEM && (host.n <= r->host.n || memcmp(host.p, r->host.p, r->host.n)))
+		return false;
 	if (r->host_kind == HOST_WILD) {
 		if (host.n <= r->host.n)
 			return false;
@@ -279,16 +289,24 @@ static void
 random_route(struct route *r)
 {
 	static const char *const wild[] = { ".a", ".b", ".b.a" };
+	static const char *const stems[] = { "a.", "b.", "a.b." };
+	static const char *const hosts[] = { "a$", "^a", "b" };
 	static const char *const regexes[] = { "^/a", "b$", "a/b" };
 	size_t at;
 
-	*r = (struct route){ .host_kind = (enum host_kind)dice(3), .path_kind = (enum path_kind)dice(4) };
+	*r = (struct route){ .host_kind = (enum host_kind)dice(5), .path_kind = (enum path_kind)dice(4) };
 	if (dice(3) > 0 && r->path_kind == PATH_REGEX)
 		r->path_kind = PATH_EXACT;
 	if (r->host_kind == HOST_EXACT)
 		r->host = slice_of(random_hosts[dice(LEN(random_hosts))]);
 	if (r->host_kind == HOST_WILD)
 		r->host = slice_of(wild[dice(LEN(wild))]);
+	if (r->host_kind == HOST_STEM)
+		r->host = slice_of(stems[dice(LEN(stems))]);
+	if (r->host_kind == HOST_REGEX) {
+		r->host = slice_of(hosts[dice(LEN(hosts))]);
+		assert_null(regex_read(&arena, &r->host_regex, r->host, &at));
+	}
 	if (r->path_kind == PATH_REGEX) {
 		r->path = slice_of(regexes[dice(LEN(regexes))]);
 		assert_null(regex_read(&arena, &r->regex, r->path, &at));
@@ -380,6 +398,14 @@ test_shadowed(void **state)
 		{ R(HOSTED(WILD, ".b.a")), R(HOSTED(WILD, ".a")), true, "wildcard below a wildcard" },
 		{ R(HOSTED(WILD, ".a")), R(HOSTED(WILD, ".b.a")), false, "wildcard above a wildcard" },
 		{ R(HOSTED(WILD, ".a")), R(HOSTED(WILD, ".a")), true, "the same wildcard" },
+		{ R(HOSTED(EXACT, "a.b")), R(HOSTED(STEM, "a.")), true, "host below a stem" },
+		{ R(HOSTED(EXACT, "a.")), R(HOSTED(STEM, "a.")), false, "the stem's own name" },
+		{ R(HOSTED(STEM, "a.b.")), R(HOSTED(STEM, "a.")), true, "stem below a stem" },
+		{ R(HOSTED(STEM, "a.")), R(HOSTED(STEM, "a.b.")), false, "stem above a stem" },
+		{ R(HOSTED(STEM, ".a")), R(HOSTED(WILD, ".a")), false, "stem behind a wildcard" },
+		{ R(HOSTED(WILD, "a.")), R(HOSTED(STEM, "a.")), false, "wildcard behind a stem" },
+		{ R(HOSTED(REGEX, "a.")), R(HOSTED(STEM, "a.")), false, "expression behind a stem" },
+		{ R(HOSTED(REGEX, "a")), R(HOSTED(REGEX, "a")), true, "the same expression" },
 		{ R(.methods = 2), R(.methods = 6), true, "fewer methods" },
 		{ R(.methods = 6), R(.methods = 2), false, "more methods" },
 		{ R(.line = 1), R(.methods = 2), false, "any method" },
