@@ -247,10 +247,13 @@
 
 /* the fleet */
 #ifndef HELD_MAX
-#define HELD_MAX         1024  /* requests waiting for one upstream, in each worker */
+#define HELD_MAX         1024  /* requests waiting for one upstream, or for their turn by rate
+                                  limits, in each worker */
 #endif
 #define HOLD_PROCESS_MS  10000 /* hold_secs of an upstream with a process */
 #define HELD_AGAIN_MS    100   /* between tries of held requests */
+#define PACE_TIMER_MS    1024  /* longest sleep of those that rate limits delay; a power of 4 */
+#define PACE_LONG_MS     60000 /* a longer delay is warned of: clients do not wait that long */
 #define RING_MAX         1024  /* turns of weighted round robin */
 #define SLOW_START_MS    100   /* between looks at weights */
 #define IDLE_LIFE_TRUST  10  /* after so many learned idle lives without a closing,
@@ -344,7 +347,7 @@
 #define LOG_BUFFER    65536 /* bytes of access lines that wait; else dropped */
 #define TICK_MS       8     /* waits of any length may be late by so much */
 #define TICK_MAX_MS   8192  /* longest step of one; each is twice the one before */
-#define TIMER_LISTS   64    /* different durations in one configuration */
+#define TIMER_LISTS   72    /* different durations in one configuration */
 #define AUTH_CACHE    64    /* basic_auth passwords whose hash was checked */
 #define AUTH_JOBS     64    /* passwords being hashed at one time; then 503 */
 #define AUTH_JOBS_OF_ONE 16 /* of these for one address */

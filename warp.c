@@ -10404,9 +10404,11 @@ static const struct key rate_keys[] = {
 	SECS("per_secs", ROUTE(out.rate.per_ms), "1", "in this time."),
 	KEY("burst", K_INT, ROUTE(out.rate.burst), NULL, 1, INT32_MAX,
 	    "At once; as many as requests if not said."),
-	SOON("delay", K_BOOL, LATER_OFF, "false", NULL, "Wait within burst instead of 429."),
-	WORDS("key", K_CHOICE, ROUTE(limit_key), "ip", "ip",
-	    "What is counted: each client address."),
+	FLAG("delay", ROUTE(out.rate.delay), "false",
+	    "Of a burst, all but the first wait until they are due, instead of passing at once."),
+	TEXT("key", ROUTE(out.rate.key), "ip",
+	    "What is counted: each client address (ip), the route as a whole (all), or each value of "
+	    "header:NAME or cookie:NAME; those without it by address."),
 };
 
 #define TLS(field) AT(struct tls_read, field)
@@ -13476,6 +13478,35 @@ route_rewrite(struct reader *r, struct route_read *rr)
 	}
 }
 
+/* `rate_limit`, said at v: what is counted, and bounds that make sense. */
+static void
+route_rate(struct reader *r, struct rate_limit *rate, const struct toml *v)
+{
+	static const char *const by[] = { [RATE_IP] = "ip", [RATE_ALL] = "all",
+		[RATE_HEADER] = "header", [RATE_COOKIE] = "cookie" };
+	struct slice rest = rate->key, word;
+	double longest;
+	size_t k = 0;
+
+	if (!v || v->kind != TOML_TABLE)
+		return;
+	if (!toml_get(v, "requests"))
+		table_error(r, v, "rate_limit needs requests");
+	if (rate->burst == 0)
+		rate->burst = rate->requests;
+	slice_cut(&rest, ':', &word);
+	while (k < LEN(by) && !slice_eq(word, slice_of(by[k])))
+		k++;
+	rate->by = (enum rate_by)k;
+	rate->name = rest;
+	if (k == LEN(by) || (k >= RATE_HEADER ? !is_token(rest) : rest.p != NULL))
+		value_error(r, "rate_limit.key", toml_get(v, "key"),
+		    "expected ip, all, header:NAME or cookie:NAME, got '%s'", rate->key.p);
+	longest = (double)rate->per_ms / MAX(rate->requests, 1u) * (rate->burst - 1.0);
+	if (rate->delay && longest > PACE_LONG_MS)
+		value_warn(r, v, "with delay the last request of a burst waits %.0f s", longest / SECOND_MS);
+}
+
 /* A hash of how the route changes what the upstream is asked; 0: it does not. */
 static uint32_t
 route_asks(const struct route *r)
@@ -13500,7 +13531,6 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 		{ "add_headers", &out->add_headers },
 		{ "add_response_headers", &out->add_response_headers },
 	};
-	const struct toml *rate = toml_get(t, "rate_limit");
 	struct route_read rr = { .out = { .line = t->line } };
 
 	if (t->kind != TOML_TABLE) {
@@ -13515,6 +13545,7 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	route_methods(r, &rr);
 	route_action(r, &rr);
 	route_rewrite(r, &rr);
+	route_rate(r, &rr.out.rate, toml_get(t, "rate_limit"));
 	*out = rr.out;
 	if (!toml_get(t, "buffer_request"))
 		out->buffer_request = -1;
@@ -13529,10 +13560,6 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 		out->cache = true;
 	out->cache = out->cache && out->action == ACT_UPSTREAM && r->conf->cache.size_bytes > 0;
 	out->asks = route_asks(out);
-	if (rate && rate->kind == TOML_TABLE && !toml_get(rate, "requests"))
-		table_error(r, rate, "rate_limit needs requests");
-	if (out->rate.burst == 0)
-		out->rate.burst = out->rate.requests;
 	if (out->require_auth && r->conf->server.admin_token.n == 0)
 		diag_add(&r->conf->diags, DIAG_WARNING, t->line, t->col,
 		    "require_auth without server.admin_token: every request gets 401");
@@ -16194,8 +16221,9 @@ print_action(FILE *to, const struct route *r)
 	if (r->basic_auth.n > 0)
 		fprintf(to, ", basic_auth of %d", r->basic_auth.n);
 	if (r->rate.requests > 0)
-		fprintf(to, ", %u requests in %g s (burst %u)", r->rate.requests,
-		    r->rate.per_ms / (double)SECOND_MS, r->rate.burst);
+		fprintf(to, ", %u requests in %g s (burst %u%s) by %s", r->rate.requests,
+		    r->rate.per_ms / (double)SECOND_MS, r->rate.burst,
+		    r->rate.delay ? ", delayed" : "", r->rate.key.p);
 	if (r->buffer_request >= 0)
 		fprintf(to, ", buffer_request %lld", (long long)r->buffer_request);
 	fputs(r->websocket ? "" : ", no websocket", to);
@@ -17254,10 +17282,11 @@ rate_until(const struct board_rate *cell)
 }
 
 /* GCRA: each request costs period / requests of time; a client may be burst
- * requests ahead. Returns 0: the request may pass; else seconds to wait, 1 or
- * more. The cell whose debt ends first makes room for a new client. */
+ * requests ahead. Returns 0: the request may pass, and with delay at *turn_us (of the
+ * clock); else seconds to wait, 1 or more. The cell whose debt ends first makes room for a
+ * new client. */
 static unsigned
-rate_take(const struct rate_limit *r, uint64_t tag)
+rate_take(const struct rate_limit *r, uint64_t tag, int64_t *turn_us)
 {
 	uint64_t cost = (uint64_t)r->per_ms * 1000 / r->requests;
 	uint64_t room = cost * r->burst, now = (uint64_t)now_us, until, next;
@@ -17277,6 +17306,7 @@ rate_take(const struct rate_limit *r, uint64_t tag)
 	}
 	/* more is no true debt: another clock, two writers at once, a limit lowered */
 	until = MIN(rate_until(cell), now + room);
+	*turn_us = (int64_t)MAX(now, until);
 	next = MAX(now, until) + cost;
 	if (next <= now + room)
 		until = next;
@@ -28705,8 +28735,8 @@ flight_begin(struct exchange *x, const struct instance *in)
 }
 
 /* ==== hold ===================================================================
- * Owns    held_news.
- * Offers  queue_*, hold_*.
+ * Owns    held_news, paced.
+ * Offers  queue_*, pace_*, hold_*.
  * Calls   base, clock, log, balance, timer, board, roster, pool, flight.
  *
  * Requests wait here until an instance of their upstream may be asked. A request
@@ -28748,6 +28778,39 @@ queue_due(struct timer *t)
 	q->go = MAX(q->go, 1);
 	held_news = true;
 	timer_set(t, HELD_AGAIN_MS);
+}
+
+/* ---- for a turn ---- */
+
+static struct queue paced; /* requests that rate_limit delays, by when they are due */
+
+/* The timer runs in few different lengths, so to fire more often as the time comes nearer. */
+static void
+pace_arm(void)
+{
+	struct link *first = link_first(&paced.ring);
+	int64_t left = first ? (int64_t)OWNER(first, struct waiter, link)->turn - now_ms : 0;
+	uint32_t ms = first ? PACE_TIMER_MS : 0;
+
+	while (ms > 1 && ms > left)
+		ms /= 4;
+	timer_set(&paced.timer, ms);
+}
+
+static void
+pace_join(struct exchange *x, int64_t turn_ms)
+{
+	x->wait.turn = (uint64_t)turn_ms;
+	queue_put(&paced, &x->wait);
+	pace_arm();
+}
+
+static void
+pace_leave(struct exchange *x)
+{
+	link_drop(&x->wait.link);
+	x->wait.turn = 0;
+	paced.n--;
 }
 
 /* ---- for an instance ---- */
@@ -29523,6 +29586,8 @@ exchange_over(struct exchange *x)
 	upstream_leave(x, false);
 	if (x->state == X_HOLD)
 		hold_leave(x);
+	if (x->state == X_PACE)
+		pace_leave(x);
 	hold_settle(x);
 	auth_leave(x);
 	if (c->ghost) {
@@ -31521,7 +31586,7 @@ step_spool(struct exchange *x)
 	return c->src.end ? exchange_abort(x) : STEP_WAIT;
 }
 
-/* Nothing to do: x waits for its password, for the master, or for an instance. */
+/* Nothing to do: x waits for its password, its turn, for the master, or for an instance. */
 static enum step
 step_rest(struct exchange *x)
 {
@@ -31539,6 +31604,7 @@ static const struct {
 } states[X_STATES] = {
 	[X_AUTH]    = { step_rest,    0,         0,      WAIT_NOTHING },
 	[X_ASK]     = { step_rest,    0,         0,      WAIT_NOTHING },
+	[X_PACE]    = { step_rest,    POLLRDHUP, 0,      WAIT_NOTHING },
 	[X_SPOOL]   = { step_spool,   POLLIN,    0,      WAIT_NOTHING },
 	[X_PICK]    = { step_pick,    0,         0,      WAIT_NOTHING },
 	[X_STORED]  = { step_stored,  POLLRDHUP, 0,      WAIT_STORED },
@@ -31659,9 +31725,9 @@ static void
 exchange_client_event(struct exchange *x, short revents)
 {
 	struct side *c = &x->c->s;
-	/* a client that closes while it waits for an instance counts as gone */
-	bool gone = revents & (POLLERR | POLLHUP | POLLNVAL) ||
-	    ((x->state == X_HOLD || x->state == X_STORED) && revents & POLLRDHUP);
+	/* a client that closes while it waits for its turn or an instance counts as gone */
+	bool gone = revents & (POLLERR | POLLHUP | POLLNVAL) || ((x->state == X_PACE ||
+	    x->state == X_HOLD || x->state == X_STORED) && revents & POLLRDHUP);
 
 	if (gone && x->state != X_TUNNEL) {
 		exchange_abort(x);
@@ -31857,8 +31923,8 @@ admin_left(const struct conn *c)
  * Owns    the seed of what must not be guessed.
  * Offers  gate_open, gate_enter, gate_admit, admin_enter.
  * Calls   arena, clock, http, path, addr, route, certs, board, tls, pool, auth,
- *         heads, cgi, maintenance, files, spool, exchange, admin front. A request with a
- *         whole head passes here once: its route, its checks, its action. */
+ *         heads, cgi, maintenance, files, spool, hold, exchange, admin front. A request with
+ *         a whole head passes here once: its route, its checks, its action. */
 
 static uint64_t rate_seed; /* equal in all workers: the board is shared */
 
@@ -31922,22 +31988,49 @@ client_keeps(const struct exchange *x, const struct head *h)
 	return !head_has(h, F_CONNECTION, "close") && x->c->served + 1 < conf->server.keepalive_requests;
 }
 
-static enum step
-gate_limit(struct exchange *x)
+/* Equal for the requests that are counted together. */
+static uint64_t
+rate_tag(const struct exchange *x, const struct rate_limit *r, const struct head *h)
 {
-	const struct route *r = x->route;
-	uint64_t tag = hash64(rate_seed + (uint64_t)(r - conf->table.routes), x->client.b,
-	    ip_own_bytes(&x->client));
+	uint64_t seed = rate_seed + 2 * (uint64_t)(x->route - conf->table.routes);
+	struct slice value = S("");
+
+	for (int i = 0; r->by >= RATE_HEADER && value.n == 0 && i < h->n; i++) {
+		const struct field *f = &h->f[i];
+		if (r->by == RATE_HEADER && slice_ieq(f->name, r->name))
+			value = f->value;
+		if (r->by == RATE_COOKIE && f->id == F_COOKIE)
+			cookie_find(f->value, r->name, &value);
+	}
+	if (value.n > 0)
+		return hash64(seed + 1, value.p, value.n);
+	return hash64(seed, x->client.b, r->by == RATE_ALL ? 0 : ip_own_bytes(&x->client));
+}
+
+/* STEP_WAIT: x may pass; STEP_AGAIN: it waits for its turn. */
+static enum step
+gate_limit(struct exchange *x, const struct head *h)
+{
+	struct rate_limit r = x->route->rate;
 	char b[64];
 	struct text t = { b, 0, sizeof b, false };
-	unsigned wait = rate_take(&r->rate, tag);
+	unsigned wait;
+	int64_t turn_us;
 
+	if (r.delay && paced.n >= HELD_MAX)
+		r.burst = 1;
+	wait = rate_take(&r, rate_tag(x, &r, h), &turn_us);
+	if (wait == 0 && r.delay && turn_us > now_us) {
+		pace_join(x, (turn_us + 999) / 1000);
+		exchange_enter(x, X_PACE); /* gate_admit follows */
+		return STEP_AGAIN;
+	}
 	if (wait == 0)
 		return STEP_WAIT;
 	text_add(&t, S("Retry-After: "));
 	text_uint(&t, wait);
 	text_add(&t, S("\r\n"));
-	return exchange_error(x, 429, "too many requests from this address", text_slice(&t));
+	return exchange_error(x, 429, "too many requests", text_slice(&t));
 }
 
 /* Where the route redirects to: `{host}`, `{uri}` and `{path}` are the
@@ -32026,20 +32119,20 @@ gate_password(struct exchange *x, enum auth said)
 	}
 }
 
-/* Checks x against the route's limits; authed: its password was good. STEP_WAIT: x
- * may pass. */
+/* Checks x, which has passed some guards, against the route's limits. STEP_WAIT: x may
+ * pass. */
 static enum step
-gate_guard(struct exchange *x, const struct head *h, bool authed)
+gate_guard(struct exchange *x, const struct head *h, enum guard passed)
 {
 	const struct route *r = x->route;
 	enum step s;
 
-	if (r->rate.requests > 0 && !authed && (s = gate_limit(x)) != STEP_WAIT)
+	if (r->rate.requests > 0 && passed < GUARD_RATE && (s = gate_limit(x, h)) != STEP_WAIT)
 		return s;
 	if (r->require_auth && !auth_token_ok(h, conf->server.admin_token))
 		return exchange_error(x, 401, "a token is required",
 		    S("WWW-Authenticate: Token\r\n"));
-	if (r->basic_auth.n > 0 && !authed && (s = gate_password(x, auth_basic(x, h,
+	if (r->basic_auth.n > 0 && passed < GUARD_PASSWORD && (s = gate_password(x, auth_basic(x, h,
 	    &r->basic_auth))) != STEP_WAIT)
 		return s;
 	x->up.limit = r->has_max_body ? r->max_body_bytes : conf->server.max_body_bytes;
@@ -32322,9 +32415,9 @@ gate_before(struct exchange *x, const struct head *h)
 
 /* x->route is chosen; path is the normalised one. */
 static enum step
-gate_pass(struct exchange *x, const struct head *h, struct slice path, bool authed)
+gate_pass(struct exchange *x, const struct head *h, struct slice path, enum guard passed)
 {
-	enum step s = gate_guard(x, h, authed);
+	enum step s = gate_guard(x, h, passed);
 
 	if (s != STEP_WAIT)
 		return s;
@@ -32359,12 +32452,12 @@ gate_route(struct exchange *x, const struct head *h)
 	i = (size_t)(x->route - conf->table.routes);
 	if (i < ROUTE_HITS && !draining) /* else its half of the hits may be another configuration's */
 		wide_add(&board->hits[conf->hits_half][i], 1);
-	return gate_pass(x, h, view.path, false);
+	return gate_pass(x, h, view.path, GUARD_NONE);
 }
 
-/* Goes on with x, whose password was checked. */
+/* Goes on with x behind a guard that it had to wait for. */
 static enum step
-gate_admit(struct exchange *x, bool good)
+gate_admit(struct exchange *x, enum guard passed, bool good)
 {
 	const struct head *h = exchange_request(x);
 	struct path_view view;
@@ -32372,7 +32465,7 @@ gate_admit(struct exchange *x, bool good)
 	x->auth = NULL;
 	if (!good || !path_of(h, &view)) /* it was good before */
 		return gate_password(x, AUTH_NO);
-	return gate_pass(x, h, view.path, true);
+	return gate_pass(x, h, view.path, passed);
 }
 
 /* Routes x, whose head is req, or answers it. */
@@ -32923,6 +33016,27 @@ listener_ready(struct watch *w, short revents)
 	listener_take((struct listener *)w);
 }
 
+/* Goes on with delayed requests that are due. */
+static void
+front_pace(struct timer *t)
+{
+	struct link *first;
+
+	(void)t;
+	while ((first = link_first(&paced.ring))) {
+		struct exchange *x = OWNER(first, struct exchange, wait.link);
+		struct conn *c = x->c;
+		if ((int64_t)x->wait.turn > now_ms)
+			break;
+		pace_leave(x);
+		if (gate_admit(x, GUARD_RATE, true) != STEP_DONE)
+			exchange_run(x);
+		conn_go(c);
+		scratch_settle();
+	}
+	pace_arm();
+}
+
 /* Clients that routers may have beside the others. */
 static uint32_t
 router_clients(const struct conf *cf, uint32_t clients)
@@ -32943,6 +33057,8 @@ front_open(struct listener *ls, int n, uint32_t clients)
 	upstream_door = upconn_ready;
 	upstream_due = upconn_due;
 	accept_again.fire = accept_due;
+	paced.ring = (struct link){ &paced.ring, &paced.ring };
+	paced.timer.fire = front_pace;
 	for (int i = 0; i < n; i++) {
 		ls[i].w = (struct watch){ .fd = ls[i].fd, .slot = -1, .ready = listener_ready };
 		if (!ls[i].front)
@@ -33059,7 +33175,7 @@ front_admit(void)
 	for (struct exchange *x = auth_work(&good), *next; x; x = next) {
 		struct conn *c = x->c;
 		next = x->auth_next;
-		if (gate_admit(x, good) != STEP_DONE)
+		if (gate_admit(x, GUARD_PASSWORD, good) != STEP_DONE)
 			exchange_run(x);
 		conn_go(c);
 		scratch_settle();
@@ -34717,8 +34833,8 @@ static void
 explain_guards(const struct route *r, const struct head *h, const struct conf *cf, FILE *to)
 {
 	if (r->rate.requests > 0)
-		fprintf(to, "rate limit: %u requests per %u ms, burst %u\n", r->rate.requests,
-		    r->rate.per_ms, r->rate.burst);
+		fprintf(to, "rate limit: %u requests per %u ms, burst %u%s, by %s\n", r->rate.requests,
+		    r->rate.per_ms, r->rate.burst, r->rate.delay ? ", delayed" : "", r->rate.key.p);
 	if (r->require_auth)
 		fprintf(to, "token: %s\n", auth_token_ok(h, cf->server.admin_token) ? "good" :
 		    "missing or wrong: 401");

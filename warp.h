@@ -1301,10 +1301,16 @@ enum path_kind { PATH_ANY, PATH_PREFIX, PATH_EXACT, PATH_REGEX };
 enum action { ACT_UPSTREAM, ACT_FILES, ACT_REDIRECT, ACT_RESPOND, ACT_ADMIN, ACTIONS };
 
 
+enum rate_by { RATE_IP, RATE_ALL, RATE_HEADER, RATE_COOKIE };
+
 /* requests in per_ms, with a burst on top; kept on the board (GCRA). */
 struct rate_limit {
 	uint32_t requests; /* 0: no limit */
 	uint32_t per_ms, burst;
+	bool delay;        /* within burst they wait for their turn */
+	struct slice key;  /* what is counted, as the file has it: */
+	enum rate_by by;
+	struct slice name; /* of the field or cookie */
 };
 
 /* `[[routes]]`: conditions, action, and what happens on the way. */
@@ -1575,7 +1581,7 @@ struct route_read {
 	struct route out;
 	struct slice host, path[PATH_REGEX + 1], upstream;
 	struct slices methods;
-	int respond_status, limit_key;
+	int respond_status;
 };
 
 struct router_read {
@@ -2709,6 +2715,7 @@ struct answer {
 enum exchange_state {
 	X_AUTH,    /* its password is being hashed */
 	X_ASK,     /* the master is asked; see admin front */
+	X_PACE,    /* rate_limit.delay: waits for its turn */
 	X_SPOOL,   /* collecting the request body */
 	X_PICK,    /* an instance and a connection to it are due */
 	X_STORED,  /* somebody fetches it for the cache: waits for that */
@@ -2765,7 +2772,7 @@ struct exchange {
 	bool admin;             /* for the admin listener */
 	int64_t connect_by_ms;  /* no more attempts after this */
 	uint16_t interims;      /* 1xx answers so far */
-	struct waiter wait;     /* for an instance */
+	struct waiter wait;     /* for its turn, then for an instance */
 	int held_status;        /* the answer when it has waited too long */
 	uint32_t lost;          /* times that it was lost after it was sent */
 	bool passed;            /* an instance had no place for it */
@@ -2842,6 +2849,11 @@ struct ask {
 	struct exchange *x; /* NULL: its client has left */
 	struct conn *c;
 };
+
+/* ==== gate =============================================================== */
+
+/* What a request has to wait for before its route's action: those before it are passed. */
+enum guard { GUARD_NONE, GUARD_RATE, GUARD_PASSWORD };
 
 /* ==== http front ========================================================= */
 

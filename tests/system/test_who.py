@@ -1,10 +1,16 @@
 """Who the client is, by what is counted, and by which host it asked: client_ip_header, unix: and private among
 trusted_proxies, the sticky cookie's attributes, hosts with `.*` and `~`, limits of connections and requests."""
+import base64
+import contextlib
 import re
+import resource
+import select
+import signal
+import time
 
 import pytest
 
-from lib import ECHO, Client, conf, toml_file
+from lib import ECHO, SLOW, Client, conf, eventually, request, toml_file
 
 CDN = {"trusted_proxies": ["127.0.0.1"], "client_ip_header": "CF-Connecting-IP"}
 OWN = "127.0.0.1"
@@ -160,3 +166,126 @@ def test_a_hosts_expression_takes_no_time(warp):
     w = warp(conf({"host": "~^(a*)*(a|aa)+$", "respond": {"status": 200}}, {"respond": {"status": 404}}))
     with w.client() as c:
         assert [c.ask("/", host="a" * 250 + end, timeout=2).status for end in ("", "b")] == [200, 404]
+
+
+# ---- what a rate limit counts, and what waits -----------------------------------------
+
+# reason: key, fields of requests and whether each passes; two pass for each that is counted
+KEYS = {
+    "all": ("all", [("X-Forwarded-For: 1.1.1.1", 1), ("X-Forwarded-For: 1.1.1.2", 1), ("X-Forwarded-For: 1.1.1.3", 0)]),
+    "ip": ("ip", [("X-Forwarded-For: 1.1.1.1", 1)] * 2 + [("X-Forwarded-For: 1.1.1.1", 0), ("X-Forwarded-For: 1.1.1.2", 1)]),
+    "a field": ("header:X-Key", [("X-Key: a", 1), ("x-key: a", 1), ("X-Key: a", 0), ("X-Key: b", 1), ("X-Key: A", 1)]),
+    "whoever sends it": ("header:x-key", [("X-Key: a\r\nX-Forwarded-For: 1.1.1.%d" % i, i < 3) for i in (1, 2, 3)]),
+    "without it, or empty, by address": ("header:X-Key", [("X-Key: a", 1), ("X-Key:", 1), ("X-Other: a", 1), ("X-Key:", 0),
+        ("X-Forwarded-For: 1.1.1.1", 1), ("X-Key: a", 1), ("X-Key: a", 0)]),
+    "a cookie": ("cookie:sid", [("Cookie: a=b; sid=1", 1), ('Cookie: sid="1"', 1), ("Cookie: a=b\r\nCookie: sid=1", 0), ("Cookie: sid=2", 1),
+        ("Cookie: SID=1", 1), ("Cookie: xsid=1", 1), ("Cookie: sid=", 0)]),
+}
+
+
+@pytest.mark.parametrize("reason", KEYS)
+def test_rate_keys(warp, reason):
+    key, asked = KEYS[reason]
+    w = warp(conf({"rate_limit": {"requests": 2, "per_secs": 600, "key": key}, "respond": {"status": 200}},
+        server={"trusted_proxies": ["127.0.0.1"], "worker_threads": 2}))
+    got = [w.ask("/", *fields.split("\r\n")).status for fields, _ in asked]
+    assert got == [200 if passes else 429 for _, passes in asked], reason
+
+
+@pytest.mark.parametrize("key", ["header", "header:", "header:a b", "cookie", "ip:1", "all:x", "", "address"])
+def test_rate_key_is_none(check, key):
+    p = check("[[routes]]\nredirect = 'http://x/'\nrate_limit = { requests = 1, key = '%s' }\n" % key)
+    assert p.returncode == 1 and "routes.rate_limit.key: expected ip, all, header:NAME or cookie:NAME, got '%s'" % key in p.stderr
+
+
+def delayed(requests, per, burst, **route):
+    return {"rate_limit": {"requests": requests, "per_secs": per, "burst": burst, "delay": True}, **route}
+
+
+def test_delay(warp, backend):
+    """The first of a burst passes, the others when they are due, in their order; one more is refused at once."""
+    b = backend()
+    w = warp(conf(delayed(5, 1, 4), app=b))
+    cs, start = [w.client() for _ in range(5)], time.monotonic()
+    for i, c in enumerate(cs):
+        c.send(request("/%d" % i))
+        if i == 0:
+            assert c.response().status == 200
+    refused = cs[4].response()
+    assert refused.status == 429 and refused.has("Retry-After") and time.monotonic() < start + 0.19 * SLOW
+    for i, c in enumerate(cs[1:4], 1):
+        assert c.response().status == 200 and time.monotonic() >= start + 0.2 * i - 0.01, "not before its turn"
+        assert time.monotonic() < start + 0.2 * i + 0.15 * SLOW, "nor long after"
+    assert [m.target for m in b.requests] == ["/0", "/1", "/2", "/3"]
+    assert cs[0].ask().status == 200, "and on the same connection"
+
+
+def test_delay_before_the_other_guards(warp, backend):
+    """What waits has its body, its password and its upgrade still before it; requests in a row wait one by one."""
+    b = backend()
+    w = warp(conf(delayed(20, 1, 9, basic_auth={"joe": "pw"}), app=b))
+    good = "Authorization: Basic " + base64.b64encode(b"joe:pw").decode()
+    with w.client() as c:
+        c.send(b"".join(request("/%d" % i, good, method="POST", body=b"x" * i) for i in range(4)) + request("/no"))
+        assert [c.response("POST").status for _ in range(4)] == [200] * 4
+        assert c.response().status == 401
+    assert [len(m.body) for m in b.requests] == [0, 1, 2, 3]
+
+
+def test_who_leaves_is_not_waited_for(warp, backend):
+    b = backend()
+    w = warp(conf(delayed(2, 1, 9), app=b, log={"access": "stdout", "format": "$uri $status"}))
+    assert w.ask("/0").status == 200
+    with w.client() as gone, w.client() as cut, w.client() as stays:
+        for i, c in enumerate((gone, cut, stays), 1):
+            c.send(request("/%d" % i))
+        gone.close()
+        cut.rst()
+        assert stays.response().status == 200, "in its own turn"
+    w.wait_stdout("(/1 499\n/2|/2 499\n/1) 499\n/3 200")
+    assert [m.target for m in b.requests] == ["/0", "/3"]
+
+
+@pytest.mark.parametrize("sig, served", [(signal.SIGQUIT, True), (signal.SIGTERM, False)])
+def test_those_who_wait_when_warp_stops(warp, backend, sig, served):
+    b = backend()
+    w = warp(conf(delayed(2, 1, 3), app=b))
+    assert w.ask().status == 200
+    with w.client() as c:
+        c.send(request("/last"))
+        assert c.is_open(0.1)
+        w.signal(sig)
+        if served:
+            m = c.response()
+            assert m.status == 200 and "close" in m.tokens("Connection")
+        assert c.closed() in ("eof", "reset")
+    w.wait()
+    assert ("/last" in [m.target for m in b.requests]) == served
+
+
+def test_a_long_delay_is_warned_of(check):
+    text = "[[routes]]\nredirect = 'http://x/'\nrate_limit = { requests = %d, per_secs = 60, burst = %d, delay = %s }\n"
+    said = "3:14: warning: with delay the last request of a burst waits 120 s"
+    assert said in check(text % (1, 3, "true")).stderr
+    for fine in ((1, 2, "true"), (10, 10, "true"), (1, 3, "false")):
+        assert "burst" not in check(text % fine).stderr
+    assert ", 1 requests in 60 s (burst 2, delayed) by ip" in check(text % (1, 2, "true")).stdout
+
+
+def test_at_most_so_many_wait(warp):
+    """A full queue: the next one is refused as it would be without delay."""
+    w = warp(conf(delayed(1, 3600, 5000, respond={"status": 200}), server={"max_connections": 2000}))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    answered = select.poll()
+    with contextlib.ExitStack() as cs:
+        waiting = {}
+        while len(waiting) < 1300:
+            c = cs.enter_context(w.client())
+            waiting[c.sock.fileno()] = c.send(request())
+            answered.register(c.sock, select.POLLIN)
+            if len(waiting) == 1:
+                assert c.response().status == 200
+            elif ready := answered.poll(0 if len(waiting) < 1026 else 1000):
+                break
+        m = waiting[ready[0][0]].response()
+        assert m.status == 429 and int(m.get("Retry-After")) >= 3600

@@ -192,6 +192,10 @@ test_timers_random(void **state)
 
 /* ---- rate limits ---- */
 
+#define LIMIT(n, ms, most) { .requests = n, .per_ms = ms, .burst = most }
+
+static int64_t turn_us; /* of the last request */
+
 static int
 rate_setup(void **state)
 {
@@ -210,7 +214,7 @@ let_pass(const struct rate_limit *r, uint64_t tag, unsigned n)
 	unsigned yes = 0;
 
 	while (n-- > 0)
-		yes += rate_take(r, tag) == 0;
+		yes += rate_take(r, tag, &turn_us) == 0;
 	return yes;
 }
 
@@ -225,13 +229,13 @@ test_rate(void **state)
 		unsigned later;   /* of 100, after one period */
 		const char *why;
 	} rows[] = {
-		{ { 10, 1000, 10 }, 10, 1, 10, "ten a second" },
-		{ { 10, 1000, 1 }, 1, 1, 1, "no burst" },
-		{ { 10, 1000, 20 }, 20, 1, 10, "a burst of two periods" },
-		{ { 1, 60000, 1 }, 1, 60, 1, "one a minute" },
-		{ { 5, 60000, 5 }, 5, 12, 5, "five a minute" },
-		{ { 3, 1000, 3 }, 3, 1, 3, "a third of a second" },
-		{ { 1, 1500, 1 }, 1, 2, 1, "seconds are rounded up" },
+		{ LIMIT(10, 1000, 10), 10, 1, 10, "ten a second" },
+		{ LIMIT(10, 1000, 1), 1, 1, 1, "no burst" },
+		{ LIMIT(10, 1000, 20), 20, 1, 10, "a burst of two periods" },
+		{ LIMIT(1, 60000, 1), 1, 60, 1, "one a minute" },
+		{ LIMIT(5, 60000, 5), 5, 12, 5, "five a minute" },
+		{ LIMIT(3, 1000, 3), 3, 1, 3, "a third of a second" },
+		{ LIMIT(1, 1500, 1), 1, 2, 1, "seconds are rounded up" },
 	};
 	/* clang-format on */
 
@@ -241,8 +245,8 @@ test_rate(void **state)
 
 		rate_setup(NULL);
 		row_int(rows[i].why, S(""), "at once", let_pass(r, 7, 100), rows[i].at_once);
-		row_int(rows[i].why, S(""), "wait", rate_take(r, 7), rows[i].wait_s);
-		row_int(rows[i].why, S(""), "somebody else", rate_take(r, 8), 0);
+		row_int(rows[i].why, S(""), "wait", rate_take(r, 7, &turn_us), rows[i].wait_s);
+		row_int(rows[i].why, S(""), "somebody else", rate_take(r, 8, &turn_us), 0);
 		now_us += (int64_t)r->per_ms * 1000;
 		row_int(rows[i].why, S(""), "later", let_pass(r, 7, 100), rows[i].later);
 		now_us += (int64_t)r->per_ms * 1000 * 100;
@@ -255,34 +259,54 @@ test_rate(void **state)
 static void
 test_rate_wait(void **state)
 {
-	static const struct rate_limit r = { 7, 10000, 3 };
+	static const struct rate_limit r = LIMIT(7, 10000, 3);
 	unsigned passed = 0;
 
 	(void)state;
 	for (int i = 0; i < 200; i++) {
-		unsigned wait = rate_take(&r, 5);
+		unsigned wait = rate_take(&r, 5, &turn_us);
 		if (wait > 0) {
 			now_us += (int64_t)wait * 1000000;
-			assert_int_equal(rate_take(&r, 5), 0);
+			assert_int_equal(rate_take(&r, 5, &turn_us), 0);
 		}
 		now_us += dice(1000000);
 	}
 	rate_setup(NULL);
 	for (int ms = 0; ms < 1000000; ms += 100, now_us += 100000)
-		passed += rate_take(&r, 5) == 0;
+		passed += rate_take(&r, 5, &turn_us) == 0;
 	assert_in_range(passed, 700, 703);
+}
+
+/* Whether they pass at once or not, the turns of a burst are as far apart as its rate. */
+static void
+test_rate_turns(void **state)
+{
+	static const struct rate_limit r = LIMIT(4, 1000, 5);
+
+	(void)state;
+	for (int i = 0; i < 5; i++) {
+		assert_int_equal(rate_take(&r, 5, &turn_us), 0);
+		assert_int_equal(turn_us - now_us, i * 250000);
+	}
+	assert_int_not_equal(rate_take(&r, 5, &turn_us), 0);
+	now_us += 300000;
+	assert_int_equal(rate_take(&r, 5, &turn_us), 0);
+	assert_int_equal(turn_us - now_us, 1250000 - 300000);
+	now_us += 60000000;
+	assert_int_equal(rate_take(&r, 5, &turn_us), 0);
+	assert_int_equal(turn_us, now_us);
 }
 
 /* Under a lower limit nobody owes more than that can be. */
 static void
 test_rate_lowered(void **state)
 {
-	static const struct rate_limit slow = { 5, 600000, 5 }, fast = { 10, 1000, 10 };
+	static const struct rate_limit slow = LIMIT(5, 600000, 5), fast = LIMIT(10, 1000, 10);
 
 	(void)state;
 	rate_setup(NULL);
 	assert_int_equal(let_pass(&slow, 7, 100), 5);
-	assert_int_equal(rate_take(&fast, 7), 1);
+	assert_int_equal(rate_take(&fast, 7, &turn_us), 1);
 	now_us += 1000000;
 	assert_int_equal(let_pass(&fast, 7, 100), 10);
 }
@@ -292,20 +316,20 @@ test_rate_lowered(void **state)
 static void
 test_rate_cells(void **state)
 {
-	static const struct rate_limit one = { 1, 10000, 1 };
+	static const struct rate_limit one = LIMIT(1, 10000, 1);
 
 	(void)state;
 	for (uint64_t i = 1; i <= RATE_WAYS; i++, now_us += 1000)
-		assert_int_equal(rate_take(&one, i << 32), 0);
+		assert_int_equal(rate_take(&one, i << 32, &turn_us), 0);
 	for (uint64_t i = 1; i <= RATE_WAYS; i++)
-		assert_int_not_equal(rate_take(&one, i << 32), 0);
-	assert_int_equal(rate_take(&one, 99ull << 32), 0);
-	assert_int_not_equal(rate_take(&one, 99ull << 32), 0);
+		assert_int_not_equal(rate_take(&one, i << 32, &turn_us), 0);
+	assert_int_equal(rate_take(&one, 99ull << 32, &turn_us), 0);
+	assert_int_not_equal(rate_take(&one, 99ull << 32, &turn_us), 0);
 	for (uint64_t i = 2; i <= RATE_WAYS; i++)
-		assert_int_not_equal(rate_take(&one, i << 32), 0);
+		assert_int_not_equal(rate_take(&one, i << 32, &turn_us), 0);
 	for (uint64_t tag = 1; tag < 100000; tag += 7) /* stays within the table */
-		rate_take(&one, tag);
-	rate_take(&one, UINT64_MAX);
+		rate_take(&one, tag, &turn_us);
+	rate_take(&one, UINT64_MAX, &turn_us);
 }
 
 static void
@@ -670,6 +694,7 @@ main(void)
 		cmocka_unit_test_setup(test_timers_random, timers_setup),
 		cmocka_unit_test_setup(test_rate, rate_setup),
 		cmocka_unit_test_setup(test_rate_wait, rate_setup),
+		cmocka_unit_test_setup(test_rate_turns, rate_setup),
 		cmocka_unit_test(test_rate_lowered),
 		cmocka_unit_test_setup(test_rate_cells, rate_setup),
 		cmocka_unit_test(test_hash64),
