@@ -2562,7 +2562,7 @@ FAST
 /* ==== http ===================================================================
  * Owns    nothing.
  * Offers  request_parse, response_parse, head_scan, body_of_*, chunk_decode,
- *         body_take, and what is asked of a head.
+ *         body_take, statuses_have, and what is asked of a head.
  * Calls   base. RFC 9110, 9112. Strict: what two parsers could read
  *         differently is refused, never repaired. */
 
@@ -2966,6 +2966,15 @@ head_bad(int code, const char *why, struct slice name)
 
 	text_clean(head_fault, (size_t)MIN(n, (int)sizeof head_fault - 1));
 	return code;
+}
+
+static bool
+statuses_have(const struct statuses *s, int status)
+{
+	for (int i = 0; i < s->n; i++)
+		if (status >= s->v[i].from && status <= s->v[i].to)
+			return true;
+	return false;
 }
 
 /* Looks for the empty line that ends a head, from *scanned on. Returns the bytes
@@ -10039,7 +10048,7 @@ static const struct kind {
 	[K_PAIRS] = { "{ name, value } or a list of them", NO_WORDS }, /* of anything */
 	[K_USERS] = { "a table of users and passwords", NO_WORDS }, /* { user = "hash" } */
 	[K_ENV] = { "a value", NO_WORDS }, /* { NAME = value } */
-	[K_STATUSES] = { "a value", NO_WORDS }, /* its reader sets it */
+	[K_STATUSES] = { "a status, a range such as \"502-504\", or a list of these", NO_WORDS },
 	[K_WORDS] = { "a text or a list of texts", A_LIST },
 	[K_SOCKETS] = { "an address or a list of addresses", A_LIST }, /* as uWSGI says them, too */
 	[K_NODES] = { "an address or a list of addresses", A_LIST }, /* each may have ,modifier1 */
@@ -10081,6 +10090,9 @@ static const struct kind {
 #define RETRIES_MAX     64     /* bits of exchange.tried */
 #define OBJECT_BYTES_MAX 268435456 /* half of what Redis takes */
 #define PORT_PRESET     8080
+#define STATUS_FIRST    100
+#define STATUS_LAST     599
+#define ERROR_FIRST     400
 
 /* clang-format off */
 static const struct key root_keys[] = {
@@ -10199,7 +10211,8 @@ static const struct key upstream_keys[] = {
 	    "Longest wait between two writes of the request."),
 	KEY("retries", K_INT, UPSTREAM(out.retries), "2", 0, RETRIES_MAX,
 	    "Further instances tried for one request."),
-	SOON("retry_on", K_ANY, LATER, NULL, NULL, "Statuses that another instance is tried for."),
+	KEY("retry_on", K_STATUSES, UPSTREAM(out.retry_on), NULL, ERROR_FIRST, STATUS_LAST,
+	    "Answers that another instance is tried for."),
 	KEY("hold_secs", K_SECS, UPSTREAM(out.hold_ms), NULL, 0, SECS_MAX,
 	    "A request waits this long for an instance to come up; 0, or 10 where there are processes."),
 	KEY("max_fails", K_INT, UPSTREAM(out.max_fails), "3", 0, INT32_MAX,
@@ -10253,8 +10266,8 @@ static const struct key health_keys[] = {
 	    "Failures in a row: down."),
 	KEY("healthy_threshold", K_INT, UPSTREAM(out.health.healthy), "2", 1, INT32_MAX,
 	    "Passes in a row: up."),
-	{ "expect_status", K_STATUSES, NOW, 0, 0, "200-399", 0, 0, NULL, SEC_ROOT,
-	    "What passes: a status, a range such as \"200-399\", or a list of these." },
+	KEY("expect_status", K_STATUSES, UPSTREAM(out.health.expect), "200-399", STATUS_FIRST,
+	    STATUS_LAST, "What passes."),
 	TEXT("host", UPSTREAM(out.health.host), NULL, "Host of the probe; its address if not said."),
 	TEXT("method", UPSTREAM(out.health.method), "GET", "Method of the probe."),
 	KEY("port", K_INT, UPSTREAM(out.health.port), NULL, 1, PORT_MAX, "Another port to probe."),
@@ -11383,8 +11396,6 @@ pair_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	    value_error(r, k->name, value, "a header field cannot hold control characters");
 }
 
-enum { STATUS_FIRST = 100, STATUS_LAST = 599 };
-
 /* A status, or from-to. */
 static bool
 status_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
@@ -11397,13 +11408,13 @@ status_item(struct reader *r, const struct key *k, const struct toml *v, void *t
 	else if (v->kind == TOML_STRING && !text_get(r, k, v, &rest))
 		return false;
 	slice_cut(&rest, '-', &piece);
-	first = last = slice_uint(slice_trim(piece), STATUS_LAST);
+	first = last = slice_uint(slice_trim(piece), (uint64_t)k->max);
 	if (rest.p)
-		last = slice_uint(slice_trim(rest), STATUS_LAST);
+		last = slice_uint(slice_trim(rest), (uint64_t)k->max);
 	*(struct status_range *)to = (struct status_range){ (uint16_t)first, (uint16_t)last };
-	return (first >= STATUS_FIRST && last >= first) || value_error(r, k->name, v,
-	    "expected a status from %d to %d, a range such as \"200-399\", or a list of these, "
-	    "got %s", STATUS_FIRST, STATUS_LAST, value_text(r->a, v));
+	return (first >= (int64_t)k->min && last >= first) || value_error(r, k->name, v,
+	    "expected a status from %d to %d, a range such as \"%s\", or a list of these, got %s",
+	    (int)k->min, (int)k->max, k->preset ? k->preset : "502-504", value_text(r->a, v));
 }
 
 #define HASH_UNKNOWN "this kind of hash is not known; use SHA-512 (openssl passwd -6)"
@@ -11972,7 +11983,6 @@ health_read(struct reader *r, struct upstream *up)
 {
 	const struct toml *table = toml_get(r->table, "health");
 	const struct toml *statuses = toml_get(table, "expect_status");
-	const struct key *expect = key_find(SEC_HEALTH, S("expect_status"));
 	struct health_conf *h = &up->health;
 	struct slice path = slice_of(h->path);
 	struct reader in = *r;
@@ -11998,8 +12008,6 @@ health_read(struct reader *r, struct upstream *up)
 		    "expect_status", "an empty list: no answer would pass", NULL },
 	};
 	rules_check(&in, rules, LEN(rules));
-	set_list(&in, expect, statuses ? statuses : word_value(r->a, ONE_TEXT,
-	    slice_of(expect->preset), &(struct toml){ 0 }), &h->expect);
 	for (int i = 0; i < up->n_instances && h->port > 0; i++)
 		if (addr_is_unix(&up->instances[i].addr))
 			key_error(&in, "port", "%s is a unix socket, it has no port",
@@ -16175,6 +16183,14 @@ print_methods(FILE *to, const struct route *r)
 }
 
 static void
+print_statuses(FILE *to, const char *what, const struct statuses *s)
+{
+	for (int i = 0; i < s->n; i++, what = "")
+		fprintf(to, s->v[i].from < s->v[i].to ? "%s %u-%u" : "%s %u", what, s->v[i].from,
+		    s->v[i].to);
+}
+
+static void
 print_pairs(FILE *to, const char *what, const struct pairs *p)
 {
 	for (int i = 0; i < p->n; i++)
@@ -16274,10 +16290,11 @@ print_tls(FILE *to, const struct tls_conf *t)
 static void
 print_upstream(FILE *to, const struct upstream *up)
 {
-	fprintf(to, "upstream %s: %s, connect %g s, read %g s, write %g s, %u retries, "
-	    "%u idle connections for %g s\n", up->name, up->balance->name,
-	    up->connect_ms / (double)SECOND_MS, up->read_ms / (double)SECOND_MS,
-	    up->write_ms / (double)SECOND_MS, up->retries, up->keepalive,
+	fprintf(to, "upstream %s: %s, connect %g s, read %g s, write %g s, %u retries", up->name,
+	    up->balance->name, up->connect_ms / (double)SECOND_MS, up->read_ms / (double)SECOND_MS,
+	    up->write_ms / (double)SECOND_MS, up->retries);
+	print_statuses(to, " on", &up->retry_on);
+	fprintf(to, ", %u idle connections for %g s\n", up->keepalive,
 	    up->keepalive_ms / (double)SECOND_MS);
 	if (up->server)
 		fprintf(to, "    subscription server %s%s: at most %d instances\n",
@@ -30758,39 +30775,52 @@ exchange_undialled(struct exchange *x, int err)
 	return exchange_failed(x, 503);
 }
 
-static enum step
-step_pick(struct exchange *x)
+/* Takes a place on the instance for the next try, x->inst. False: none can be asked. */
+static bool
+exchange_place(struct exchange *x)
 {
-	static uint64_t turns;
-	struct upstream *up = x->route->upstream;
 	struct instance *in;
-	struct upconn *u;
 
-	if (x->wait.turn == 0) {
-		x->wait.turn = ++turns;
-		if (hold_queue(x)->n + hold_queue(x)->n_out > 0 && hold_ms(x) > 0)
-			return exchange_queue(x);
-	}
-	if (!(in = exchange_pick(x)))
-		return exchange_stuck(x);
-	if (!flight_begin(x, in)) {
+	while ((in = exchange_pick(x)) && !flight_begin(x, in)) {
 		x->same = false;
 		x->passed = true;
 		exchange_tried(x, in);
-		return STEP_AGAIN;
 	}
-	x->inst = in;
+	x->inst = in ? in : x->inst;
+	return in;
+}
+
+/* Begins a try on x->inst, where x has a place. */
+static enum step
+exchange_dial(struct exchange *x)
+{
+	const struct upstream *up = x->inst->up;
+	struct upconn *u;
+
 	x->tries += !x->same;
 	x->sent_any = false;
-	u = x->same || up->keepalive == 0 || up->proxy_out ? NULL : pool_take(in);
+	u = x->same || up->keepalive == 0 || up->proxy_out ? NULL : pool_take(x->inst);
 	x->same = false;
-	if (!u && !(u = upconn_connect(in, x->addr_i)))
+	if (!u && !(u = upconn_connect(x->inst, x->addr_i)))
 		return exchange_undialled(x, errno);
 	upstream_attach(x, u);
 	if (up->roster->n > 1)
 		hold_settle(x); /* others need not wait for this try */
 	exchange_enter(x, X_CONNECT);
 	return u->state == UP_BUSY ? STEP_AGAIN : STEP_WAIT;
+}
+
+static enum step
+step_pick(struct exchange *x)
+{
+	static uint64_t turns;
+
+	if (x->wait.turn == 0) {
+		x->wait.turn = ++turns;
+		if (hold_queue(x)->n + hold_queue(x)->n_out > 0 && hold_ms(x) > 0)
+			return exchange_queue(x);
+	}
+	return exchange_place(x) ? exchange_dial(x) : exchange_stuck(x);
 }
 
 static void
@@ -31110,11 +31140,24 @@ exchange_frame(struct exchange *x)
 	    !head_has(&res, F_CONNECTION, "close"))) && x->inst->up->keepalive > 0 &&
 	    x->inst->up->proxy_out == PROXY_OUT_NONE;
 	x->down.chunk_out = x->minor > 0 && (b->kind == BODY_CHUNKED || b->kind == BODY_CLOSE);
-	if (x->minor == 0 && (b->kind == BODY_CHUNKED || b->kind == BODY_CLOSE))
-		x->keep = false;
-	if (x->up.state == FLOW_ON || x->up.state == FLOW_CUT || draining)
-		x->keep = false;
 	return 0;
+}
+
+/* Whether the upstream has all of the request. */
+static bool
+request_is_sent(const struct exchange *x)
+{
+	return x->up.state == FLOW_OFF || x->up.state == FLOW_DONE;
+}
+
+/* Whether the client's connection can stay behind an answer with that body. */
+static bool
+answer_keeps(const struct exchange *x)
+{
+	enum body_kind kind = x->down.body.kind;
+
+	return x->keep && request_is_sent(x) && !draining &&
+	    (x->minor > 0 || (kind != BODY_CHUNKED && kind != BODY_CLOSE));
 }
 
 /* The upstream's head is bad, as head_fault says. */
@@ -31126,6 +31169,82 @@ exchange_head_bad(struct exchange *x)
 	snprintf(why, sizeof why, "sent %s", head_fault);
 	return exchange_lost(x, LOST_BAD, why);
 }
+
+/* ---- answers that are not passed on ---- */
+
+/* Whether what is left of the upstream's answer, which nobody wants, is here: then
+ * its connection can be kept. */
+static bool
+upstream_drained(struct flow *rest)
+{
+	struct slice piece;
+	ssize_t used;
+
+	while (!rest->body.done && rest->from->in.n > 0) {
+		if ((used = flow_unframe(rest, RELAY_BYTES, &piece)) <= 0)
+			return false;
+		buf_eat(&rest->from->in, (size_t)used);
+	}
+	return rest->body.done;
+}
+
+/* The upstream's answer, whose head has n bytes, is not looked at any more: its connection
+ * is given back. sent: it has all of the request; rest: the answer's body. */
+static void
+upstream_settle(struct exchange *x, size_t n, bool sent, struct flow *rest)
+{
+	upstream_answered(x);
+	buf_eat(&x->u->s.src.in, n);
+	x->reusable = x->reusable && sent && upstream_drained(rest);
+	flow_end(rest);
+	exchange_release(x);
+}
+
+/* ---- answers that another instance may better ---- */
+
+/* Whether the answer res is one of retry_on, and the retry rule allows another try. */
+static bool
+retry_is_due(const struct exchange *x)
+{
+	const struct upstream *up = x->inst->up;
+
+	return up->retry_on.n > 0 && x->tries <= up->retries && statuses_have(&up->retry_on, res.status) &&
+	    !x->interim && is_idempotent(x->method) && body_is_here(x);
+}
+
+/* Takes a place on another instance instead of x->inst, whose answer, a head of n bytes, is
+ * forgotten. False: there is none, the answer stands. */
+static bool
+exchange_turn_away(struct exchange *x, size_t n)
+{
+	struct instance *was = x->inst, *next;
+	uint8_t parity = x->parity, place;
+	bool sticks = x->sticks, cut = !request_is_sent(x);
+
+	exchange_tried(x, was);
+	if (!exchange_place(x)) {
+		x->sticks = sticks;
+		x->parity = parity;
+		return false;
+	}
+	next = x->inst;
+	place = x->parity;
+	x->inst = was;
+	x->parity = parity;
+	x->status = res.status;
+	snprintf(x->cause, sizeof x->cause, "%s %s: answered %d", was->up->name, instance_text(was),
+	    res.status);
+	upstream_settle(x, n, !cut, &x->down);
+	x->status = 0;
+	x->inst = next;
+	x->parity = place;
+	x->addr_i = 0;
+	if (cut)
+		x->up.state = FLOW_ON;
+	wide_count(&me->retries, 1);
+	return true;
+}
+
 
 /* ---- files that upstreams name ---- */
 
@@ -31158,34 +31277,6 @@ sendfile_name(struct text *t)
 	    !file_is_hidden(text_slice(t));
 }
 
-/* Whether what is left of the upstream's answer, which nobody wants, is here: then
- * its connection can be kept. */
-static bool
-upstream_drained(struct flow *rest)
-{
-	struct slice piece;
-	ssize_t used;
-
-	while (!rest->body.done && rest->from->in.n > 0) {
-		if ((used = flow_unframe(rest, RELAY_BYTES, &piece)) <= 0)
-			return false;
-		buf_eat(&rest->from->in, (size_t)used);
-	}
-	return rest->body.done;
-}
-
-/* The upstream's answer, whose head has n bytes, is not looked at any more: its connection
- * is given back. sent: it has all of the request; rest: the answer's body. */
-static void
-sendfile_settle(struct exchange *x, size_t n, bool sent, struct flow *rest)
-{
-	upstream_answered(x);
-	buf_eat(&x->u->s.src.in, n);
-	x->reusable = x->reusable && sent && upstream_drained(rest);
-	flow_end(rest);
-	exchange_release(x);
-}
-
 /* Answers with the file that the upstream names in its answer: a head of n bytes, res,
  * whose other fields stay. The upstream's connection is given back. */
 static enum step
@@ -31194,7 +31285,7 @@ exchange_sendfile(struct exchange *x, size_t n)
 	static char buf[PATH_MAX];
 	struct text t = { buf, 0, sizeof buf, false };
 	struct flow rest = x->down;
-	bool sent = x->up.state == FLOW_OFF || x->up.state == FLOW_DONE;
+	bool sent = request_is_sent(x);
 	struct file *f = sendfile_name(&t) ? file_find((unsigned)conf->table.n, text_slice(&t)) : NULL;
 	struct content c = { .f = f };
 	struct slice said = head_field(&res, res.count[F_X_SENDFILE] ? F_X_SENDFILE
@@ -31218,12 +31309,12 @@ exchange_sendfile(struct exchange *x, size_t n)
 	status = content_status(x, exchange_request(x), &c, res.status);
 	if (status == 412 || status == 416) { /* of res nothing is needed */
 		x->status = status;
-		sendfile_settle(x, n, sent, &rest);
+		upstream_settle(x, n, sent, &rest);
 		return exchange_content(x, &c, status);
 	}
 	if (exchange_content(x, &c, status) == STEP_DONE)
 		return STEP_DONE;
-	sendfile_settle(x, n, sent, &rest);
+	upstream_settle(x, n, sent, &rest);
 	return STEP_AGAIN;
 }
 
@@ -31455,10 +31546,10 @@ exchange_respond(struct exchange *x, size_t n)
 	if (tunnel && !x->upgrade)
 		return exchange_lost(x, LOST_BAD, "switched protocols unasked");
 	flow_begin(&x->down, &x->u->s.src, BODY_NONE, 0);
-	if (tunnel)
-		x->keep = true; /* until the tunnel ends */
-	else if (exchange_frame(x) < 0)
+	if (!tunnel && exchange_frame(x) < 0)
 		return exchange_head_bad(x);
+	if (retry_is_due(x) && exchange_turn_away(x, n))
+		return exchange_dial(x);
 	if (x->route->cache && conf->cache.store && !tunnel)
 		cache_spoil(x);
 	if (conf->middleware.x_sendfile && !tunnel && res.status != 204 && res.status != 304 &&
@@ -31469,6 +31560,7 @@ exchange_respond(struct exchange *x, size_t n)
 	}
 	if (x->hit && (s = cache_answer(x, n)) != STEP_WAIT)
 		return s;
+	x->keep = tunnel || answer_keeps(x); /* a tunnel: until it ends */
 	if (conf->has_gzip && !tunnel)
 		answer_zip(x, &res, x->down.body.left);
 	if (!answer_write(head_begin(), x, &res))
@@ -34014,15 +34106,6 @@ probe_late(struct probe *p)
 
 /* ---- the answer ---- */
 
-static bool
-status_expected(const struct health_conf *h, int status)
-{
-	for (int i = 0; i < h->n_expect; i++)
-		if (status >= h->expect[i].from && status <= h->expect[i].to)
-			return true;
-	return false;
-}
-
 /* The connection ended before a whole head came. */
 static void
 probe_cut(struct probe *p)
@@ -34049,7 +34132,7 @@ probe_parse(struct probe *p)
 		if (res.status >= 200 || res.status == 101) {
 			if (res.status >= 200 && body_of_response(&body, &res, M_GET) < 0)
 				probe_failed(p, "sent %s", head_fault);
-			else if (status_expected(h, res.status))
+			else if (statuses_have(&h->expect, res.status))
 				probe_passed(p);
 			else
 				probe_failed(p, "status %d", res.status);

@@ -478,6 +478,16 @@ enum ext_class {
 	EXT_TOKEN, EXT_TEXT, EXT_BAD, EXT_CLASSES
 };
 
+/* Statuses from..to, both included. */
+struct status_range {
+	uint16_t from, to;
+};
+
+struct statuses {
+	struct status_range *v;
+	int n;
+};
+
 /* ==== path ================================================================ */
 
 /* The normalised view of a path, with PATH_PAD zero bytes in front so that
@@ -1113,19 +1123,13 @@ struct balance {
 	struct instance *(*pick)(struct roster *, const struct pick *);
 };
 
-/* Statuses from..to, both included. */
-struct status_range {
-	uint16_t from, to;
-};
-
 /* `[upstreams.NAME.health]` */
 struct health_conf {
 	bool on;          /* there is such a section */
 	const char *path; /* NULL: a connection is enough */
 	uint32_t interval_ms, timeout_ms;
 	uint32_t unhealthy, healthy; /* in a row */
-	struct status_range *expect;
-	int n_expect;
+	struct statuses expect;
 	struct slice host, method;   /* host empty: the instance's address */
 	uint32_t port;               /* 0: the instance's */
 	bool jitter;
@@ -1206,6 +1210,7 @@ struct upstream {
 	uint32_t connect_ms, read_ms, write_ms, keepalive_ms;
 	uint32_t keepalive; /* idle connections kept for each instance */
 	uint32_t retries;
+	struct statuses retry_on;
 	uint32_t max_fails, fail_ms;
 	enum host_header host_header;
 	struct slice host_text;

@@ -106,9 +106,9 @@ test_presets(void **state)
 	assert_int_equal(h->healthy, 2);
 	assert_int_equal(h->port, 0);
 	assert_true(slice_eq(h->method, S("GET")));
-	assert_int_equal(h->n_expect, 1);
-	assert_true(status_expected(h, 200) && status_expected(h, 399));
-	assert_false(status_expected(h, 199) || status_expected(h, 400));
+	assert_int_equal(h->expect.n, 1);
+	assert_true(statuses_have(&h->expect, 200) && statuses_have(&h->expect, 399));
+	assert_false(statuses_have(&h->expect, 199) || statuses_have(&h->expect, 400));
 	conf_free(c);
 
 	c = load("[upstreams.app]\nhost = \"a\"\nport = 1\n");
@@ -143,9 +143,9 @@ test_ranges(void **state)
 
 		snprintf(b, sizeof b, UP "path = \"/\"\nexpect_status = %s\n", ranges[i].toml);
 		c = load(b);
-		for (int k = 0; k < c->upstreams[0].health.n_expect; k++)
-			text_fmt(&t, k ? " %u-%u" : "%u-%u", c->upstreams[0].health.expect[k].from,
-			    c->upstreams[0].health.expect[k].to);
+		for (int k = 0; k < c->upstreams[0].health.expect.n; k++)
+			text_fmt(&t, k ? " %u-%u" : "%u-%u", c->upstreams[0].health.expect.v[k].from,
+			    c->upstreams[0].health.expect.v[k].to);
 		row_slice("ranges", slice_of(ranges[i].toml), "lowered", text_slice(&t),
 		    slice_of(ranges[i].want));
 		row_int("no error", slice_of(ranges[i].toml), "errors", c->diags.errors, 0);
