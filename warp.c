@@ -10384,7 +10384,9 @@ static const struct key route_keys[] = {
 	    "{ user = \"crypt(3) hash or text\" }: 401 for anybody else."),
 	SOON("basic_auth_file", K_TEXT, LATER, NULL, NULL, "The same in a file of htpasswd's."),
 	SOON("forward_auth", K_ANY, LATER, NULL, NULL, "An upstream that is asked first."),
-	SOON("intercept_errors", K_ANY, LATER, NULL, NULL, "warp's pages for the upstream's errors."),
+	{ "intercept_errors", K_STATUSES, NOW, ROUTE(out.intercept), NULL, ERROR_FIRST, STATUS_LAST,
+	    "true", SEC_ROOT, "The upstream's answers with these statuses get warp's error page; true: "
+	    "those that server.error_dir has a page for." },
 	SOON("map_back", K_BOOL, LATER_OFF, "false", NULL, "Map Location and cookies back."),
 	KEY("max_body_bytes", K_BYTES, ROUTE(out.max_body_bytes), NULL, 0, LIMIT_MAX,
 	    "Instead of the server's; 0: no limit."),
@@ -11580,7 +11582,8 @@ set_list(struct reader *r, const struct key *k, const struct toml *v, void *to)
 		return kind_error(r, k, v);
 	if (n == 0 && k->kind == K_USERS)
 		return value_error(r, k->name, v, "expected at least one user");
-	if (k->words && v->kind == TOML_STRING && slice_eq(v->text, slice_of(k->words)))
+	if (k->words && (k->kind == K_STATUSES ? v->kind == TOML_BOOLEAN : v->kind == TOML_STRING &&
+	    slice_eq(v->text, slice_of(k->words))))
 		n = 0;
 	for (; n-- > 0; item = item->next)
 		if (s->set(r, k, item, (char *)out.v + (size_t)out.n * s->item))
@@ -13539,6 +13542,7 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 		{ "add_headers", &out->add_headers },
 		{ "add_response_headers", &out->add_response_headers },
 	};
+	const struct toml *pages = toml_get(t, "intercept_errors");
 	struct route_read rr = { .out = { .line = t->line } };
 
 	if (t->kind != TOML_TABLE) {
@@ -13568,6 +13572,10 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 		out->cache = true;
 	out->cache = out->cache && out->action == ACT_UPSTREAM && r->conf->cache.size_bytes > 0;
 	out->asks = route_asks(out);
+	out->intercept_pages = pages && pages->kind == TOML_BOOLEAN && pages->boolean;
+	if (out->intercept_pages && !r->conf->server.error_dir)
+		key_warn(r, "intercept_errors", "true is nothing without server.error_dir: say the "
+		    "statuses that warp's own pages are for");
 	if (out->require_auth && r->conf->server.admin_token.n == 0)
 		diag_add(&r->conf->diags, DIAG_WARNING, t->line, t->col,
 		    "require_auth without server.admin_token: every request gets 401");
@@ -16233,6 +16241,8 @@ print_action(FILE *to, const struct route *r)
 	fputs(r->strip_prefix ? ", strip_prefix" : "", to);
 	if (r->has_rewrite)
 		fprintf(to, ", rewrite %s", r->rewrite.p);
+	print_statuses(to, ", intercept_errors", &r->intercept);
+	fputs(r->intercept_pages ? ", intercept_errors" : "", to);
 	fputs(r->require_auth ? ", require_auth" : "", to);
 	if (r->basic_auth.n > 0)
 		fprintf(to, ", basic_auth of %d", r->basic_auth.n);
@@ -29865,6 +29875,41 @@ exchange_error(struct exchange *x, int status, const char *cause, struct slice e
 	return exchange_answer(x, &a);
 }
 
+/* ---- errors of upstreams ---- */
+
+/* Whether warp's page stands in for the answer res: for all of a list of statuses; else
+ * where there is a page as the client wants it, as JSON or for people. */
+static bool
+is_intercepted(const struct exchange *x)
+{
+	const struct route *r = x->route;
+
+	return statuses_have(&r->intercept, res.status) || (r->intercept_pages &&
+	    res.status >= ERROR_FIRST && error_page(res.status, wants_json(exchange_request(x))));
+}
+
+/* What then stays of res, as lines: what it says to the client, not of its body. Good
+ * until a head is written. */
+static struct slice
+intercept_kept(void)
+{
+	static const char *const names[] = { "WWW-Authenticate", "Retry-After", "Allow", "Upgrade",
+		"Set-Cookie", "Cache-Control", "Age", "Vary" };
+
+	chain.n = 0;
+	chain.full = false;
+	for (int i = 0; i < res.n; i++) {
+		const struct field *f = &res.f[i];
+		bool kept = slice_ieq((struct slice){ f->name.p, MIN(f->name.n, S("Access-Control-").n) },
+		    S("Access-Control-"));
+		for (size_t k = 0; k < LEN(names) && !kept; k++)
+			kept = slice_ieq(f->name, slice_of(names[k]));
+		if (kept)
+			line_write(&chain, f->name, f->value);
+	}
+	return text_slice(&chain);
+}
+
 /* ---- files ---- */
 
 /* What an attempt to open a file comes to. */
@@ -30247,6 +30292,8 @@ cache_serve(struct exchange *x, const struct head *rq, enum cached word)
 	    (word == CACHE_MISS ? 0 : FIELD(F_AGE)));
 	if (word != CACHE_MISS) /* RFC 9111 5.1 */
 		head_add(&res, S("Age"), text_slice(&age));
+	if (is_intercepted(x))
+		return exchange_error(x, res.status, "", intercept_kept());
 	text_uint(&t, n);
 	if (status != 304 && status != 204 && n != UINT64_MAX)
 		head_add(&res, S("Content-Length"), text_slice(&t));
@@ -31200,7 +31247,16 @@ upstream_settle(struct exchange *x, size_t n, bool sent, struct flow *rest)
 	exchange_release(x);
 }
 
-/* ---- answers that another instance may better ---- */
+/* Answers with warp's page instead of res, a head of n bytes. */
+static enum step
+exchange_intercept(struct exchange *x, size_t n)
+{
+	struct slice kept = intercept_kept();
+
+	x->status = res.status;
+	upstream_settle(x, n, request_is_sent(x), &x->down);
+	return exchange_error(x, res.status, "", kept);
+}
 
 /* Whether the answer res is one of retry_on, and the retry rule allows another try. */
 static bool
@@ -31560,6 +31616,8 @@ exchange_respond(struct exchange *x, size_t n)
 	}
 	if (x->hit && (s = cache_answer(x, n)) != STEP_WAIT)
 		return s;
+	if (is_intercepted(x))
+		return exchange_intercept(x, n);
 	x->keep = tunnel || answer_keeps(x); /* a tunnel: until it ends */
 	if (conf->has_gzip && !tunnel)
 		answer_zip(x, &res, x->down.body.left);

@@ -1341,6 +1341,8 @@ struct route {
 	int status;          /* of the redirect or the response */
 	struct slice body, content_type;
 	/* on the way */
+	struct statuses intercept;
+	bool intercept_pages;                   /* and those that error_dir has a page for */
 	bool strip_prefix, has_rewrite;
 	struct slice rewrite;
 	struct pairs add_headers, add_response_headers;
