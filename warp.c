@@ -13,6 +13,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <dirent.h>
+#include <elf.h>
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -1486,6 +1487,362 @@ warn_calmly(struct calm *c, const char *fmt, ...)
 	vsnprintf(line, sizeof line, fmt, ap);
 	va_end(ap);
 	log_warn("%s", line);
+}
+
+/* ==== sandbox ================================================================
+ * Owns    what this process may still reach of the file system: sandbox_rules.
+ * Offers  sandbox_has, sandbox_lacks, sandbox_reach, sandbox_enter.
+ * Calls   base, log. Workers and helpers that never start a program give up all system
+ *         calls but those listed (seccomp), and all files but in directories that they
+ *         were given (Landlock). What they had opened before stays theirs. */
+
+#define ARG_LOW (__BYTE_ORDER == __BIG_ENDIAN ? 4 : 0) /* the low half of eight bytes */
+#define WRITES  (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)
+
+#if defined __x86_64__ && defined __LP64__
+#define CALLS_OF EM_X86_64
+#elif defined __i386__
+#define CALLS_OF EM_386
+#elif defined __aarch64__
+#define CALLS_OF EM_AARCH64
+#elif defined __arm__
+#define CALLS_OF EM_ARM
+#elif defined __mips__ && (!defined __mips64 || _MIPS_SIM == _ABI64)
+#define CALLS_OF EM_MIPS
+#elif defined __powerpc64__
+#define CALLS_OF EM_PPC64
+#elif defined __powerpc__
+#define CALLS_OF EM_PPC
+#elif defined __s390x__
+#define CALLS_OF EM_S390
+#elif defined __riscv
+#define CALLS_OF EM_RISCV
+#else
+#define CALLS_OF EM_NONE
+#endif
+/* As audit.h of Linux has it: the ELF machine, and two bits. */
+#define CALLS_ARCH ((uint32_t)CALLS_OF | (sizeof(long) > 4 ? 0x80000000u : 0u) | \
+	(__BYTE_ORDER == __LITTLE_ENDIAN ? 0x40000000u : 0u))
+
+#if defined __s390x__
+#define MMAP_BY "wnc" /* its arguments are in memory, where no filter looks */
+#elif defined __i386__
+#define MMAP_BY "" /* as well; mmap2 is used */
+#else
+#define MMAP_BY "wnc x2"
+#endif
+
+/* A row: the number, which is text until it is read, as many machines lack some of the
+ * calls; who may call: worker (w), helpers that look up names and connect (n), clerk (c);
+ * and with what argument: x2: a third without PROT_EXEC, r1: a second that only reads, s:
+ * streams and datagrams, of files and Internet. Most frequent first: old kernels walk it. */
+#define CALL(name, by)    CALL_OF(SYS_##name, by)
+#define CALL_OF(nr, by)   CALL_TEXT(nr, by)
+#define CALL_TEXT(nr, by) #nr " " by ";"
+/* clang-format off */
+static const char calls_allowed[] =
+	/* CALLS BEGIN: to `make man`, a comment is the reason for the calls above it */
+	CALL(poll, "wnc")
+	CALL(ppoll, "wnc")
+	CALL(ppoll_time64, "wnc")
+	CALL(epoll_wait, "w")
+	CALL(epoll_pwait, "w")
+	CALL(epoll_ctl, "w")
+	CALL(epoll_create1, "w")
+	/* wait for descriptors */
+	CALL(recvfrom, "wnc")
+	CALL(recvmsg, "wnc")
+	CALL(read, "wnc")
+	CALL(readv, "wnc")
+	CALL(sendto, "wnc")
+	CALL(sendmsg, "wnc")
+	CALL(write, "wnc")
+	CALL(writev, "wnc")
+	/* bytes from and to clients, upstreams, helpers, logs */
+	CALL(splice, "w")
+	CALL(sendfile, "w")
+	CALL(sendfile64, "w")
+	CALL(pipe2, "w")
+	/* bodies and files, without copying */
+	CALL(accept4, "wc")
+	CALL(accept, "wc")
+	CALL(close, "wnc")
+	CALL(shutdown, "wc")
+	CALL(socket, "wnc s")
+	CALL(connect, "wnc")
+	CALL(getsockopt, "wnc")
+	CALL(setsockopt, "wnc")
+	CALL(getsockname, "wnc")
+	CALL(bind, "nc")
+	CALL(fcntl, "wnc")
+	CALL(fcntl64, "wnc")
+	/* connections */
+	CALL(socketcall, "wnc")
+	/* all of those on machines that have one call for them */
+	CALL(clock_gettime, "wnc")
+	CALL(clock_gettime64, "wnc")
+	CALL(gettimeofday, "wnc")
+	CALL(time, "wnc")
+	/* the time */
+	CALL(openat, "w")
+	CALL(openat, "nc r2")
+	CALL(open, "wnc r1")
+	CALL(openat2, "w")
+	CALL(stat, "wnc")
+	CALL(lstat, "wnc")
+	CALL(stat64, "wnc")
+	CALL(lstat64, "wnc")
+	CALL(newfstatat, "wnc")
+	CALL(fstatat64, "wnc")
+	CALL(statx, "wnc")
+	CALL(fstat, "wnc")
+	CALL(fstat64, "wnc")
+	CALL(readlinkat, "w")
+	CALL(readlink, "wnc")
+	CALL(getdents64, "w")
+	CALL(lseek, "wnc")
+	CALL(_llseek, "wnc")
+	CALL(pread64, "w")
+	CALL(fadvise64, "w")
+	CALL(fadvise64_64, "w")
+	CALL(arm_fadvise64_64, "w")
+	/* files in what Landlock leaves; helpers only read, as resolv.conf */
+	CALL(memfd_create, "w")
+	CALL(unlinkat, "w")
+	/* request bodies that outgrow memory */
+	CALL(mmap, MMAP_BY)
+	CALL(mmap2, "wnc x2")
+	CALL(mprotect, "wnc x2")
+	CALL(munmap, "wnc")
+	CALL(mremap, "wnc")
+	CALL(madvise, "wnc")
+	CALL(brk, "wnc")
+	/* memory; none that can be run */
+	CALL(futex, "wnc")
+	CALL(futex_time64, "wnc")
+	CALL(sched_yield, "wnc")
+	/* memory that processes share */
+	CALL(getrandom, "wnc")
+	/* keys, tokens */
+	CALL(getpid, "wnc")
+	CALL(gettid, "wnc")
+	CALL(getppid, "wnc")
+	CALL(getuid, "wnc")
+	CALL(getuid32, "wnc")
+	CALL(geteuid, "wnc")
+	CALL(geteuid32, "wnc")
+	/* who it is itself */
+	CALL(rt_sigaction, "wnc")
+	CALL(rt_sigprocmask, "wnc")
+	CALL(rt_sigreturn, "wnc")
+	CALL(sigreturn, "wnc")
+	/* signals */
+	CALL(exit_group, "wnc")
+	CALL(exit, "wnc")
+	CALL(restart_syscall, "wnc")
+	/* the end */
+	/* CALLS END */
+	"";
+/* clang-format on */
+
+static int sandbox_rules = -1; /* Landlock's, a worker's; -1: none yet, or no Landlock */
+
+/* ---- system calls ---- */
+
+static void
+filter_op(struct filter *f, enum filter_code code, uint32_t k, int yes, int no)
+{
+	if (f->n < FILTER_MAX) /* else the kernel refuses it: it has no end */
+		f->ops[f->n++] = (struct filter_op){ (uint16_t)code, (uint8_t)yes, (uint8_t)no, k };
+}
+
+static void
+filter_arg(struct filter *f, uint32_t arg)
+{
+	filter_op(f, FILTER_LOAD, FILTER_ARGS + 8 * arg + ARG_LOW, 0, 0);
+}
+
+/* What follows the comparison of a call's number: allowed, or by its argument. */
+static void
+filter_rule(struct filter *f, struct slice rule)
+{
+	static const uint32_t families[] = { AF_UNIX, AF_INET, AF_INET6 };
+
+	if (rule.n == 0) {
+		filter_op(f, FILTER_END, FILTER_ALLOW, 0, 0);
+	} else if (*rule.p == 's') {
+		filter_arg(f, 1);
+		filter_op(f, FILTER_AND, SOCK_KINDS, 0, 0);
+		filter_op(f, FILTER_IF_GE, SOCK_RAW, LEN(families) + 1, 0);
+		filter_arg(f, 0);
+		for (size_t i = 0; i < LEN(families); i++)
+			filter_op(f, FILTER_IF, families[i], (int)(LEN(families) - i), 0);
+		filter_op(f, FILTER_END, FILTER_ERRNO | EPERM, 0, 0);
+		filter_op(f, FILTER_END, FILTER_ALLOW, 0, 0);
+	} else {
+		filter_arg(f, (uint32_t)(rule.p[1] - '0'));
+		filter_op(f, FILTER_IF_BITS, *rule.p == 'x' ? PROT_EXEC : WRITES, 1, 0);
+		filter_op(f, FILTER_END, FILTER_ALLOW, 0, 0);
+		filter_op(f, FILTER_END, FILTER_ERRNO | EPERM, 0, 0);
+	}
+}
+
+static void
+filter_make(struct filter *f, enum sandbox_role role)
+{
+	struct slice rest = slice_of(calls_allowed), row, number, by;
+	unsigned short at;
+	int64_t nr;
+
+	f->n = 0;
+	filter_op(f, FILTER_LOAD, FILTER_ARCH, 0, 0);
+	filter_op(f, FILTER_IF, CALLS_ARCH, 1, 0); /* no other machine's numbers */
+	filter_op(f, FILTER_END, FILTER_REFUSE, 0, 0);
+	filter_op(f, FILTER_LOAD, FILTER_NUMBER, 0, 0);
+	while (slice_cut(&rest, ';', &row)) {
+		if (!slice_word(&row, &number) || (nr = slice_uint(number, INT32_MAX)) < 0 ||
+		    !slice_word(&row, &by) || !memchr(by.p, "wnc"[role], by.n))
+			continue;
+		at = f->n;
+		filter_op(f, FILTER_IF, (uint32_t)nr, 0, 0);
+		filter_rule(f, row);
+		f->ops[at].no = (uint8_t)(f->n - at - 1);
+	}
+	filter_op(f, FILTER_END, FILTER_REFUSE, 0, 0);
+}
+
+/* Needs no_new_privs. The flag: no slower speculation, which kernels before 5.16 make
+ * part of it. */
+static bool
+filter_set(enum sandbox_role role)
+{
+	static struct filter f; /* too much for a stack */
+	struct filter_given given = { .ops = f.ops };
+
+	filter_make(&f, role);
+	given.n = f.n;
+#ifdef SYS_seccomp
+	if (syscall(SYS_seccomp, SECCOMP_FILTER, SECCOMP_AS_FAST, &given) == 0)
+		return true;
+#endif
+	return prctl(PR_SET_SECCOMP, SECCOMP_MODE, &given, 0, 0) == 0;
+}
+
+#ifdef SANDBOX_KILLS
+/* For those who look for what is missing in the table: says what was called, and is
+ * killed by the next call. */
+static void
+sandbox_trapped(int sig, siginfo_t *si, void *at)
+{
+	(void)sig;
+	(void)at;
+	log_error("sandbox: system call %d", si->si_syscall);
+	syscall(-1);
+}
+#endif
+
+/* ---- files ---- */
+
+#ifdef SYS_landlock_create_ruleset
+/* The version of Landlock; -1: there is none. */
+static int
+landlock_version(void)
+{
+	return (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_VERSION);
+}
+
+/* Rules by which all of `files` is forbidden, and ports and signals. */
+static int
+landlock_make(uint64_t files)
+{
+	int version = landlock_version();
+	uint64_t known = (1u << (LANDLOCK_FIRST + MIN(version, 3) + (version >= 5))) - 1;
+	struct landlock_rules r = { files & known, version >= 4 ? LANDLOCK_BIND : 0,
+		version >= 6 ? LANDLOCK_SIGNAL : 0 };
+
+	return version <= 0 ? -1 : (int)syscall(SYS_landlock_create_ruleset, &r, sizeof r, 0);
+}
+
+static bool
+landlock_set(enum sandbox_role role)
+{
+	bool good;
+
+	if (sandbox_rules < 0)
+		sandbox_rules = landlock_make(role == SANDBOX_WORKER ? ~UINT64_C(0) : ~LANDLOCK_READS);
+	good = sandbox_rules >= 0 && syscall(SYS_landlock_restrict_self, sandbox_rules, 0) == 0;
+	fd_close(sandbox_rules);
+	return good;
+}
+#else
+#define landlock_version() -1
+#define landlock_set(role) ((void)(role), false)
+#endif
+
+/* In a worker, before sandbox_enter: files below dir stay in reach; -1: nothing. written: they
+ * are made there as well. */
+static void
+sandbox_reach(int dir, bool written)
+{
+#ifdef SYS_landlock_create_ruleset
+	struct landlock_dir d = { LANDLOCK_READS | (written ? LANDLOCK_SPOOLS : 0), dir };
+
+	if (sandbox_rules < 0)
+		sandbox_rules = landlock_make(~UINT64_C(0));
+	if (dir >= 0 && sandbox_rules >= 0 && syscall(SYS_landlock_add_rule, sandbox_rules,
+	    LANDLOCK_BENEATH, &d, 0) < 0)
+		log_errno("sandbox: a directory");
+#else
+	(void)dir;
+	(void)written;
+#endif
+}
+
+/* ---- both ---- */
+
+/* Whether system calls (or, files, files) can be given up. The table is musl's: other
+ * libraries, as under a sanitizer, make other calls. */
+static bool
+sandbox_has(bool files)
+{
+#ifdef __GLIBC__
+	(void)files;
+	return false;
+#else
+	if (files)
+		return landlock_version() > 0;
+	return CALLS_OF != EM_NONE && prctl(PR_SET_SECCOMP, SECCOMP_MODE, NULL, 0, 0) < 0 &&
+	    errno == EFAULT;
+#endif
+}
+
+/* What this host lacks; NULL: nothing. */
+static const char *
+sandbox_lacks(void)
+{
+	bool calls = sandbox_has(false), files = sandbox_has(true);
+
+	return calls && files ? NULL : calls ? "no Landlock: which files are read is not bounded"
+	    : files ? "no filter of system calls" : "no filter of system calls, no Landlock";
+}
+
+/* In a worker or helper, for good. False: not all of it; logged. */
+static bool
+sandbox_enter(enum sandbox_role role, enum sandbox_mode mode)
+{
+	bool calls = sandbox_has(false), files = sandbox_has(true);
+
+	if (mode == SANDBOX_OFF || role == SANDBOX_NOT)
+		return true;
+#ifdef SANDBOX_KILLS
+	sigaction(SIGSYS, &(struct sigaction){ .sa_sigaction = sandbox_trapped,
+	    .sa_flags = SA_SIGINFO }, NULL);
+#endif
+	if ((files && !landlock_set(role)) || (calls && !filter_set(role))) {
+		log_errno("sandbox");
+		return false;
+	}
+	return calls && files;
 }
 
 /* ==== diag ===================================================================
@@ -10138,7 +10495,9 @@ static const struct key server_keys[] = {
 	    "Longest request body (413 beyond); 0: no limit."),
 	SOON("max_connections_per_client", K_INT, LATER_OFF, "0", NULL, "Of one address."),
 	SOON("memory_bytes", K_BYTES, LATER, NULL, NULL, "Bound of each worker's buffers."),
-	SOON("sandbox", K_TEXT, LATER, NULL, NULL, "auto, off or strict."),
+	WORDS("sandbox", K_CHOICE, SERVER(out.sandbox), "auto", "auto off strict",
+	    "Workers and helpers give up system calls and files that they do not need: all that "
+	    "this kernel can refuse, nothing, or no start without."),
 	PLAIN("trusted_proxies", K_CIDRS, SERVER(out.trusted), NULL,
 	    "Peers whose X-Forwarded-* and Forwarded are believed; others' are replaced. Also "
 	    "\"private\", and \"unix:\": who comes by a unix socket."),
@@ -15368,6 +15727,8 @@ server_read(struct reader *r, const char *forced)
 		key_warn(r, "user", "this host has no user %s", s->user);
 	if (s->group && !getgrnam(s->group))
 		key_warn(r, "group", "this host has no group %s", s->group);
+	if (s->sandbox == SANDBOX_STRICT && sandbox_lacks())
+		key_error(r, "sandbox", "strict, but there is %s", sandbox_lacks());
 	if (!s->user && geteuid() == 0)
 		diag_add(&c->diags, DIAG_WARNING, 0, 0, "workers run as root; set server.user");
 }
@@ -24378,6 +24739,7 @@ static void
 usage_open(bool locked)
 {
 	proc_dir = outside_open("/proc", locked);
+	sandbox_reach(proc_dir, false);
 }
 
 /* The fields of a stat line behind the name, which may hold anything. */
@@ -27454,6 +27816,7 @@ maintenance_open(const struct conf *cf)
 			continue;
 		snprintf(dir, sizeof dir, "%.*s/", (int)(strrchr(path, '/') - path), path);
 		notices[i].dir = outside_open(dir, cf->server.chroot != NULL);
+		sandbox_reach(notices[i].dir, false);
 		if (notices[i].dir < 0 && errno == ENOSYS)
 			log_warn("maintenance %s: not seen from server.chroot, this kernel is too old",
 			    path);
@@ -27614,6 +27977,7 @@ files_open(const struct conf *cf)
 			log_warn("files of %s: not served from server.chroot, which needs Linux 5.2", r->conf->dir);
 		else if (r->conf->dir && r->fd < 0)
 			log_errno("files of %s", r->conf->dir);
+		sandbox_reach(r->fd, false);
 	}
 }
 
@@ -28608,6 +28972,7 @@ spool_open(bool locked)
 {
 	if ((spool_dir = outside_open(SPOOL_DIR, locked)) < 0)
 		log_warn("request bodies stay in memory: " SPOOL_DIR ": %s", strerror(errno));
+	sandbox_reach(spool_dir, true);
 }
 
 /* A file without a name, or one that is unlinked at once. */
@@ -33967,6 +34332,7 @@ router_dirs_open(struct conf *cf, bool locked)
 		rc->spool_fd = spool_dir;
 		if (dir && rc->post_buffering > 0 && (rc->spool_fd = outside_open(dir, locked)) < 0)
 			log_warn("request bodies stay in memory: %s: %s", dir, strerror(errno));
+		sandbox_reach(rc->spool_fd, true);
 	}
 }
 
@@ -35273,17 +35639,18 @@ helper_start(const char *name, void (*run)(void *arg, int fd), void *arg, int *k
 }
 
 /* In a helper: drops to the rights that [server] gives; ends with the master, even if
- * it hangs. outside: stays out of the chroot, to find resolv.conf and hosts. */
+ * it hangs. All but a worker stay out of the chroot, to find resolv.conf and hosts. */
 static void
-helper_settle(const struct server_conf *sc, bool outside)
+helper_settle(const struct server_conf *sc, enum sandbox_role role)
 {
 	struct server_conf as = *sc;
 
-	if (outside)
+	if (role != SANDBOX_WORKER)
 		as.chroot = NULL;
 	/* a change of user would have cleared the signal */
 	if (privilege_drop(&as) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ||
-	    getppid() != helper_parent)
+	    getppid() != helper_parent || (!sandbox_enter(role, sc->sandbox) &&
+	    sc->sandbox == SANDBOX_STRICT))
 		_exit(EXIT_OTHER);
 }
 
@@ -35391,7 +35758,7 @@ resolve_run(void *conf_of, int life)
 	int64_t whole_ms = 0;
 	bool all, whole;
 
-	helper_settle(&cf->server, true);
+	helper_settle(&cf->server, SANDBOX_NAMES);
 	for (;;) {
 		clock_turn();
 		if ((whole = now_ms >= whole_ms))
@@ -36214,7 +36581,7 @@ acme_run(void *task, int life)
 	struct slice result, pem;
 	bool good;
 
-	helper_settle(k->server, true);
+	helper_settle(k->server, SANDBOX_NAMES);
 	clock_turn();
 	tls_open(k->t, 1);
 	*j = (struct acme){ .task = k, .end_ms = now_ms + ACME_JOB_MS, .retry_s = -1,
@@ -36708,7 +37075,7 @@ pg_run(void *arg, int life)
 	int64_t wait_ms = PG_RETRY_MS;
 	struct passwd *pw;
 
-	helper_settle(&cf->server, true);
+	helper_settle(&cf->server, SANDBOX_NAMES);
 	clock_turn();
 	tls_open(&cf->tls, 1);
 	pw = getpwuid(geteuid());
@@ -37496,7 +37863,7 @@ clerk_run(void *task, int life)
 {
 	const struct worker_task *k = task;
 
-	helper_settle(&k->cf->server, true);
+	helper_settle(&k->cf->server, SANDBOX_CLERK);
 	logs_use(&k->cf->log);
 	clock_turn();
 	clerk_open(k, life);
@@ -37980,7 +38347,7 @@ mapping_run(void *task, int life)
 {
 	const struct worker_task *k = task;
 
-	helper_settle(&k->cf->server, true);
+	helper_settle(&k->cf->server, SANDBOX_NOT);
 	logs_use(&k->cf->log);
 	env_hidden = &k->cf->env_names;
 	clock_turn();
@@ -41514,7 +41881,7 @@ worker_child(void *task, int ctl)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	maintenance_open(k->cf);
 	files_open(k->cf);
-	helper_settle(&k->cf->server, false);
+	helper_settle(&k->cf->server, SANDBOX_WORKER);
 	worker_run(k->cf, k->ls->v, k->ls->n_served, ctl, k->slot);
 }
 

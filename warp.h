@@ -133,6 +133,64 @@ struct diags {
 	int errors, warnings;
 };
 
+/* ==== sandbox ============================================================= */
+
+enum sandbox_mode { SANDBOX_AUTO, SANDBOX_OFF, SANDBOX_STRICT };
+
+/* The letters of the rows of calls_allowed, in this order; the last: it starts programs. */
+enum sandbox_role { SANDBOX_WORKER, SANDBOX_NAMES, SANDBOX_CLERK, SANDBOX_NOT };
+
+/* What linux/filter.h, seccomp.h and landlock.h say, which not every libc brings. */
+enum filter_code {
+	FILTER_LOAD = 0x20,    /* four bytes of what is called */
+	FILTER_IF = 0x15,      /* equal to k: skips `yes` operations, else `no` */
+	FILTER_IF_GE = 0x35,
+	FILTER_IF_BITS = 0x45, /* any bit of k */
+	FILTER_AND = 0x54,
+	FILTER_END = 0x06      /* with k */
+};
+enum { FILTER_NUMBER = 0, FILTER_ARCH = 4, FILTER_ARGS = 16 }; /* of struct seccomp_data */
+enum { FILTER_TRAP = 0x30000, FILTER_ERRNO = 0x50000, FILTER_ALLOW = 0x7fff0000 };
+enum { SECCOMP_MODE = 2 };                         /* of prctl */
+enum { SECCOMP_FILTER = 1, SECCOMP_AS_FAST = 4 };  /* of seccomp */
+enum { FILTER_MAX = 400, SOCK_KINDS = 15 };
+
+#ifdef SANDBOX_KILLS
+#define FILTER_REFUSE FILTER_TRAP
+#else
+#define FILTER_REFUSE (FILTER_ERRNO | ENOSYS) /* libc goes another way, where it can */
+#endif
+
+struct filter_op {
+	uint16_t code;
+	uint8_t yes, no;
+	uint32_t k;
+};
+
+struct filter {
+	struct filter_op ops[FILTER_MAX];
+	unsigned short n;
+};
+
+struct filter_given {
+	unsigned short n;
+	struct filter_op *ops;
+};
+
+enum { LANDLOCK_VERSION = 1, LANDLOCK_BENEATH = 1, LANDLOCK_BIND = 1, LANDLOCK_SIGNAL = 2,
+	LANDLOCK_FIRST = 12 /* rights in version 0, had there been one */ };
+#define LANDLOCK_READS  UINT64_C(0x0c)   /* of files, directories */
+#define LANDLOCK_SPOOLS UINT64_C(0x4122) /* write, remove, make, truncate files */
+
+struct landlock_rules {
+	uint64_t files, ports, scopes;
+};
+
+struct landlock_dir {
+	uint64_t files;
+	int32_t fd;
+};
+
 /* ==== buf ================================================================= */
 
 enum block_class { BLOCK_SMALL, BLOCK_LARGE, BLOCK_CLASSES };
@@ -1004,6 +1062,7 @@ struct server_conf {
 	bool show_errors;
 	const char *error_dir;             /* absolute, or NULL */
 	bool server_tokens;
+	enum sandbox_mode sandbox;
 };
 
 /* Files to be served: of a route's static_dir, or for X-Sendfile. */
