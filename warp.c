@@ -34,6 +34,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -1535,7 +1536,7 @@ warn_calmly(struct calm *c, const char *fmt, ...)
 /* A row: the number, which is text until it is read, as many machines lack some of the
  * calls; who may call: worker (w), helpers that look up names and connect (n), clerk (c);
  * and with what argument: x2: a third without PROT_EXEC, r1: a second that only reads, s:
- * streams and datagrams, of files and Internet. Most frequent first: old kernels walk it. */
+ * streams and datagrams, of files and Internet, t1: whether it is a terminal. Most frequent first: old kernels walk it. */
 #define CALL(name, by)    CALL_OF(SYS_##name, by)
 #define CALL_OF(nr, by)   CALL_TEXT(nr, by)
 #define CALL_TEXT(nr, by) #nr " " by ";"
@@ -1558,6 +1559,7 @@ static const char calls_allowed[] =
 	CALL(sendmsg, "wnc")
 	CALL(write, "wnc")
 	CALL(writev, "wnc")
+	CALL(ioctl, "wnc t1")
 	/* bytes from and to clients, upstreams, helpers, logs */
 	CALL(splice, "w")
 	CALL(sendfile, "w")
@@ -1667,6 +1669,7 @@ static void
 filter_rule(struct filter *f, struct slice rule)
 {
 	static const uint32_t families[] = { AF_UNIX, AF_INET, AF_INET6 };
+	bool equal = rule.n > 0 && *rule.p == 't'; /* else bits that must not be there */
 
 	if (rule.n == 0) {
 		filter_op(f, FILTER_END, FILTER_ALLOW, 0, 0);
@@ -1681,7 +1684,8 @@ filter_rule(struct filter *f, struct slice rule)
 		filter_op(f, FILTER_END, FILTER_ALLOW, 0, 0);
 	} else {
 		filter_arg(f, (uint32_t)(rule.p[1] - '0'));
-		filter_op(f, FILTER_IF_BITS, *rule.p == 'x' ? PROT_EXEC : WRITES, 1, 0);
+		filter_op(f, equal ? FILTER_IF : FILTER_IF_BITS, equal ? TIOCGWINSZ
+		    : *rule.p == 'x' ? PROT_EXEC : WRITES, !equal, equal);
 		filter_op(f, FILTER_END, FILTER_ALLOW, 0, 0);
 		filter_op(f, FILTER_END, FILTER_ERRNO | EPERM, 0, 0);
 	}
