@@ -1492,7 +1492,7 @@ warn_calmly(struct calm *c, const char *fmt, ...)
 
 /* ==== sandbox ================================================================
  * Owns    what this process may still reach of the file system: sandbox_rules.
- * Offers  sandbox_has, sandbox_lacks, sandbox_reach, sandbox_enter.
+ * Offers  sandbox_whole, sandbox_text, sandbox_reach, sandbox_enter.
  * Calls   base, log. Workers and helpers that never start a program give up all system
  *         calls but those listed (seccomp), and all files but in directories that they
  *         were given (Landlock). What they had opened before stays theirs. */
@@ -1542,7 +1542,8 @@ warn_calmly(struct calm *c, const char *fmt, ...)
 #define CALL_TEXT(nr, by) #nr " " by ";"
 /* clang-format off */
 static const char calls_allowed[] =
-	/* CALLS BEGIN: to `make man`, a comment is the reason for the calls above it */
+	/* CALLS BEGIN: `make man` copies them; a comment is the reason for those below it */
+	/* wait for descriptors */
 	CALL(poll, "wnc")
 	CALL(ppoll, "wnc")
 	CALL(ppoll_time64, "wnc")
@@ -1550,7 +1551,7 @@ static const char calls_allowed[] =
 	CALL(epoll_pwait, "w")
 	CALL(epoll_ctl, "w")
 	CALL(epoll_create1, "w")
-	/* wait for descriptors */
+	/* bytes from and to clients, upstreams, helpers, logs */
 	CALL(recvfrom, "wnc")
 	CALL(recvmsg, "wnc")
 	CALL(read, "wnc")
@@ -1560,12 +1561,12 @@ static const char calls_allowed[] =
 	CALL(write, "wnc")
 	CALL(writev, "wnc")
 	CALL(ioctl, "wnc t1")
-	/* bytes from and to clients, upstreams, helpers, logs */
+	/* bodies and files, without copying */
 	CALL(splice, "w")
 	CALL(sendfile, "w")
 	CALL(sendfile64, "w")
 	CALL(pipe2, "w")
-	/* bodies and files, without copying */
+	/* connections */
 	CALL(accept4, "wc")
 	CALL(accept, "wc")
 	CALL(close, "wnc")
@@ -1578,14 +1579,14 @@ static const char calls_allowed[] =
 	CALL(bind, "nc")
 	CALL(fcntl, "wnc")
 	CALL(fcntl64, "wnc")
-	/* connections */
+	/* those, on machines that have one call for all of them */
 	CALL(socketcall, "wnc")
-	/* all of those on machines that have one call for them */
+	/* the time */
 	CALL(clock_gettime, "wnc")
 	CALL(clock_gettime64, "wnc")
 	CALL(gettimeofday, "wnc")
 	CALL(time, "wnc")
-	/* the time */
+	/* files in what Landlock leaves; helpers only read, as resolv.conf */
 	CALL(openat, "w")
 	CALL(openat, "nc r2")
 	CALL(open, "wnc r1")
@@ -1608,10 +1609,10 @@ static const char calls_allowed[] =
 	CALL(fadvise64, "w")
 	CALL(fadvise64_64, "w")
 	CALL(arm_fadvise64_64, "w")
-	/* files in what Landlock leaves; helpers only read, as resolv.conf */
+	/* request bodies that outgrow memory */
 	CALL(memfd_create, "w")
 	CALL(unlinkat, "w")
-	/* request bodies that outgrow memory */
+	/* memory; none that can be run */
 	CALL(mmap, MMAP_BY)
 	CALL(mmap2, "wnc x2")
 	CALL(mprotect, "wnc x2")
@@ -1619,13 +1620,13 @@ static const char calls_allowed[] =
 	CALL(mremap, "wnc")
 	CALL(madvise, "wnc")
 	CALL(brk, "wnc")
-	/* memory; none that can be run */
+	/* memory that processes share */
 	CALL(futex, "wnc")
 	CALL(futex_time64, "wnc")
 	CALL(sched_yield, "wnc")
-	/* memory that processes share */
-	CALL(getrandom, "wnc")
 	/* keys, tokens */
+	CALL(getrandom, "wnc")
+	/* who it is itself */
 	CALL(getpid, "wnc")
 	CALL(gettid, "wnc")
 	CALL(getppid, "wnc")
@@ -1633,16 +1634,15 @@ static const char calls_allowed[] =
 	CALL(getuid32, "wnc")
 	CALL(geteuid, "wnc")
 	CALL(geteuid32, "wnc")
-	/* who it is itself */
+	/* signals */
 	CALL(rt_sigaction, "wnc")
 	CALL(rt_sigprocmask, "wnc")
 	CALL(rt_sigreturn, "wnc")
 	CALL(sigreturn, "wnc")
-	/* signals */
+	/* the end */
 	CALL(exit_group, "wnc")
 	CALL(exit, "wnc")
 	CALL(restart_syscall, "wnc")
-	/* the end */
 	/* CALLS END */
 	"";
 /* clang-format on */
@@ -1820,14 +1820,28 @@ sandbox_has(bool files)
 #endif
 }
 
-/* What this host lacks; NULL: nothing. */
-static const char *
-sandbox_lacks(void)
+static bool
+sandbox_whole(void)
 {
-	bool calls = sandbox_has(false), files = sandbox_has(true);
+	return sandbox_has(false) && sandbox_has(true);
+}
 
-	return calls && files ? NULL : calls ? "no Landlock: which files are read is not bounded"
-	    : files ? "no filter of system calls" : "no filter of system calls, no Landlock";
+/* What is given up on this host. */
+static const char *
+sandbox_text(enum sandbox_mode mode)
+{
+	static const char *const texts[] = {
+#ifdef __GLIBC__
+		"none, in a build with glibc",
+#else
+		"none, this kernel has neither seccomp nor Landlock",
+#endif
+		"calls, no files, this kernel has no Landlock",
+		"files, no calls, this kernel has no seccomp",
+		"calls and files",
+	};
+
+	return mode == SANDBOX_OFF ? "off" : texts[sandbox_has(false) + 2 * sandbox_has(true)];
 }
 
 /* In a worker or helper, for good. False: not all of it; logged. */
@@ -15731,8 +15745,8 @@ server_read(struct reader *r, const char *forced)
 		key_warn(r, "user", "this host has no user %s", s->user);
 	if (s->group && !getgrnam(s->group))
 		key_warn(r, "group", "this host has no group %s", s->group);
-	if (s->sandbox == SANDBOX_STRICT && sandbox_lacks())
-		key_error(r, "sandbox", "strict, but there is %s", sandbox_lacks());
+	if (s->sandbox == SANDBOX_STRICT && !sandbox_whole())
+		key_error(r, "sandbox", "strict cannot be: %s", sandbox_text(s->sandbox));
 	if (!s->user && geteuid() == 0)
 		diag_add(&c->diags, DIAG_WARNING, 0, 0, "workers run as root; set server.user");
 }
@@ -16842,7 +16856,8 @@ conf_print_check(const struct conf *c, FILE *to)
 	    "tunnel %g s, shutdown %g s\n", s->workers, s->max_connections,
 	    s->header_ms / (double)SECOND_MS, s->body_ms / (double)SECOND_MS,
 	    s->keepalive_ms / (double)SECOND_MS, s->write_ms / (double)SECOND_MS,
-	    s->tunnel_ms / (double)SECOND_MS, s->shutdown_ms / (double)SECOND_MS);
+	    s->tunnel_ms / (double)SECOND_MS, 	    s->shutdown_ms / (double)SECOND_MS);
+	fprintf(to, "sandbox %s\n", sandbox_text(s->sandbox));
 	for (int i = 0; i < c->table.n; i++) {
 		fprintf(to, "route %d (line %u):", i + 1, c->table.routes[i].line);
 		print_conditions(to, &c->table.routes[i]);
@@ -26093,6 +26108,7 @@ tell_warp(struct teller *t)
 	    "Always 1; the version is its label."));
 	SAY(t, v_str(VERSION), "version", COLUMN("VERSION", -7));
 	SAY(t, v_int(getppid()), "pid", COLUMN("PID", -10));
+	SAY(t, v_str(sandbox_text(t->cf->server.sandbox)), "sandbox");
 	if (t->as == AS_JSON)
 		say_usage(t, (int)getppid());
 	SAY(t, v_int(MAX(now_s - board->started_s, 0)), "uptime_secs",
@@ -43380,6 +43396,7 @@ master_ready(void)
 	unsetenv(ENV_INHERIT);
 	log_info("warp %s ready, %d worker%s", VERSION, m.conf->server.workers,
 	    m.conf->server.workers == 1 ? "" : "s");
+	log_debug("sandbox: %s", sandbox_text(m.conf->server.sandbox));
 	if (m.daemon_fd >= 0) { /* from now on the terminal gets nothing */
 		if (m.conf->log.error.sink == SINK_STDERR && fstat(STDERR_FILENO, &st) == 0 &&
 		    !S_ISREG(st.st_mode))
