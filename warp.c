@@ -12300,7 +12300,7 @@ strategy_read(struct reader *r, struct upstream *up, struct slice name)
 	static const char *const sticky[] = { "sticky_cookie", "sticky_max_age_secs",
 		"sticky_domain", "sticky_samesite" };
 	const struct toml *header = toml_get(r->table, "hash_header");
-	struct slice domain = slice_from(up->sticky_domain, slice_starts(up->sticky_domain, S(".")));
+	struct slice domain = up->sticky_domain;
 	enum pick_by by;
 	struct near near = { .word = name };
 	const char *all = "";
@@ -12328,10 +12328,10 @@ strategy_read(struct reader *r, struct upstream *up, struct slice name)
 		    "expected the name of a header field, got '%s'", up->hash_header.p },
 		{ by == BY_COOKIE && !is_token(up->sticky_cookie), "sticky_cookie",
 		    "expected the name of a cookie, got '%s'", up->sticky_cookie.p },
-		{ up->sticky_domain.p && !is_host_name(domain), "sticky_domain",
-		    "expected a domain such as example.com, got '%s'", up->sticky_domain.p },
 	};
 	rules_check(r, rules, LEN(rules));
+	if (domain.p && !is_host_name(slice_from(domain, *domain.p == '.')))
+		key_error(r, "sticky_domain", "expected a domain such as example.com, got '%s'", domain.p);
 	for (size_t i = 0; i < LEN(sticky); i++)
 		if (by != BY_COOKIE && toml_get(r->table, sticky[i]))
 			key_error(r, sticky[i], "only strategy cookie uses it, this one is %s", name.p);
@@ -16857,7 +16857,7 @@ conf_print_check(const struct conf *c, FILE *to)
 	    "tunnel %g s, shutdown %g s\n", s->workers, s->max_connections,
 	    s->header_ms / (double)SECOND_MS, s->body_ms / (double)SECOND_MS,
 	    s->keepalive_ms / (double)SECOND_MS, s->write_ms / (double)SECOND_MS,
-	    s->tunnel_ms / (double)SECOND_MS, 	    s->shutdown_ms / (double)SECOND_MS);
+	    s->tunnel_ms / (double)SECOND_MS, s->shutdown_ms / (double)SECOND_MS);
 	fprintf(to, "sandbox %s\n", sandbox_text(s->sandbox));
 	for (int i = 0; i < c->table.n; i++) {
 		fprintf(to, "route %d (line %u):", i + 1, c->table.routes[i].line);
