@@ -276,7 +276,7 @@ static const struct row errors[] = {
 	{ ROUTE_TO_APP "basic_auth = { a = \"$apr1$x$y\" }\n", "this kind of hash is not known" },
 	{ ROUTE_TO_APP "rate_limit = { per_secs = 1 }\n", "6:1: error: routes: rate_limit needs requests" },
 	{ ROUTE_TO_APP "rate_limit = { requests = 0 }\n", "6:27: error: routes.rate_limit.requests: expected a number from 1 to" },
-	{ ROUTE_TO_APP "rate_limit = { requests = 1, key = \"user\" }\n", "routes.rate_limit.key: expected one of ip, got the text \"user\"" },
+	{ ROUTE_TO_APP "rate_limit = { requests = 1, key = \"user\" }\n", "routes.rate_limit.key: expected ip, all, header:NAME or cookie:NAME, got 'user'" },
 	{ ROUTE_TO_APP "buffer_request = \"1k\"\n", "routes.buffer_request: expected a number of bytes, got the text \"1k\"" },
 	{ ROUTE_TO_APP "max_body_bytes = -1\n", "routes.max_body_bytes: expected a number of bytes, got -1" },
 
