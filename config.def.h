@@ -14,6 +14,20 @@
 #define ACME_DIR     "/var/lib/warp/acme" /* preset of tls.acme_directory */
 #define ACME_URL     "https://acme-v02.api.letsencrypt.org/directory"
 
+/* what is built in; 0 leaves it out, and its keys are refused. `make size` says what each
+ * one costs */
+#define WITH_TLS       1 /* https with clients and backends, rediss, PostgreSQL's sslmode */
+#define WITH_ACME      (1 && WITH_TLS) /* certificates that warp gets itself */
+#define WITH_GZIP      1
+#define WITH_CACHE     1
+#define WITH_REDIS     (1 && WITH_CACHE) /* its second level */
+#define WITH_POSTGRES  (1 && WITH_CACHE) /* notifications that purge it */
+#define WITH_UWSGI     1 /* [fastrouter], uwsgi backends, announcements, uWSGI's options */
+#define WITH_FASTCGI   1
+#define WITH_DASHBOARD 1 /* the page; status and metrics stay */
+#define WITH_DIALECTS  1 /* [webserver], [[hosts]] and [[sites]] */
+#define WITH_HELP      1 /* what `warp -D` says of each key */
+
 /* memory: each is an upper bound, taken lazily */
 #ifndef RELAY_BYTES
 #define RELAY_BYTES 65536 /* moved per read and write of a body; 128K costs

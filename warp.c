@@ -10397,6 +10397,10 @@ trust_load(struct arena *a, const char *file, struct trust **out)
  *         tables and /config come from these rows: a new setting is one row
  *         and one field of a struct. */
 
+/* Why a key cannot be set. */
+static const char *const key_whens[] = { [NOW] = "", [LATER] = "not supported yet",
+	[LATER_OFF] = "not supported yet", [OUT] = "not in this build" };
+
 static const struct kind {
 	const char *name; /* what errors and the manual call it */
 	enum key_words words;
@@ -10436,22 +10440,29 @@ static const struct kind {
 };
 
 #define AT(type, field) offsetof(type, field), sizeof(((type *)NULL)->field)
-#define KEY(name, kind, at, preset, min, max, help) \
-	{ name, kind, NOW, at, preset, min, max, NULL, SEC_ROOT, help }
-#define PLAIN(name, kind, at, preset, help) \
-	{ name, kind, NOW, at, preset, 0, 0, NULL, SEC_ROOT, help }
-#define FLAG(name, at, preset, help) \
-	{ name, K_BOOL, NOW, at, preset, 0, 1, NULL, SEC_ROOT, help }
-#define TEXT(name, at, preset, help) \
-	{ name, K_TEXT, NOW, at, preset, 0, 0, NULL, SEC_ROOT, help }
-#define PATH(name, at, help) { name, K_PATH, NOW, at, NULL, 0, 0, NULL, SEC_ROOT, help }
-#define SECS(name, at, preset, help) \
-	{ name, K_SECS, NOW, at, preset, SECS_MIN, SECS_MAX, NULL, SEC_ROOT, help }
-#define WORDS(name, kind, at, preset, words, help) \
-	{ name, kind, NOW, at, preset, 0, 0, words, SEC_ROOT, help }
-#define SUB(name, kind, when, sub, help) { name, kind, when, 0, 0, NULL, 0, 0, NULL, sub, help }
-#define SOON(name, kind, when, preset, words, help) \
-	{ name, kind, when, 0, 0, preset, 0, LIMIT_MAX, words, SEC_ROOT, help }
+#define NOWHERE         0, 0
+#define KEY(name, kind, at, preset, min, max, text) \
+	{ name, kind, SEC_ROOT, at, SAYS(preset), NULL, min, max, HELP(text) }
+#define PLAIN(name, kind, at, preset, text) \
+	{ name, kind, SEC_ROOT, at, SAYS(preset), NULL, 0, 0, HELP(text) }
+#define FLAG(name, at, preset, text) \
+	{ name, K_BOOL, SEC_ROOT, at, SAYS(preset), NULL, 0, 1, HELP(text) }
+#define TEXT(name, at, preset, text) \
+	{ name, K_TEXT, SEC_ROOT, at, SAYS(preset), NULL, 0, 0, HELP(text) }
+#define PATH(name, at, text) \
+	{ name, K_PATH, SEC_ROOT, at, SAYS(NULL), NULL, 0, 0, HELP(text) }
+#define SECS(name, at, preset, text) \
+	{ name, K_SECS, SEC_ROOT, at, SAYS(preset), NULL, SECS_MIN, SECS_MAX, HELP(text) }
+#define WORDS(name, kind, at, preset, words, text) \
+	{ name, kind, SEC_ROOT, at, SAYS(preset), words, 0, 0, HELP(text) }
+#define SUB(name, kind, sub, text) \
+	{ name, kind, sub, NOWHERE, SAYS(NULL), NULL, 0, 0, HELP(text) }
+#define SOON(name, kind, later, preset, words, text) \
+	{ name, kind, SEC_ROOT, NOWHERE, SAYS(preset), words, 0, LIMIT_MAX, HELP(text), \
+	    .when = later }
+#define SAYS(text) .preset = text
+#define HELP(...) .help = !WITH_HELP ? "" : __VA_ARGS__
+#define IF(with, text) !(with) ? "" : text, .when = (with) ? NOW : OUT /* in place of a text */
 
 #define LIMIT_MAX       9007199254740992.0 /* 2^53: "no upper bound" */
 #define SECS_MIN        0.001
@@ -10481,11 +10492,11 @@ static const struct key server_keys[] = {
 	KEY("http_port", K_INT, SERVER(http_port), NULL, 1, PORT_MAX,
 	    "Port to listen on, at every interface; 8080 if nothing else listens."),
 	KEY("https_port", K_INT, SERVER(https_port), NULL, 1, PORT_MAX,
-	    "Port for TLS; not bound unless [tls] is enabled."),
+	    IF(WITH_TLS, "Port for TLS; not bound unless [tls] is enabled.")),
 	PLAIN("listen", K_ADDRS, SERVER(listen), NULL,
 	    "Addresses to listen on; https://... for TLS."),
 	PLAIN("https_listen", K_ADDRS, SERVER(https_listen), NULL,
-	    "Addresses to listen on for TLS; not bound unless [tls] is enabled."),
+	    IF(WITH_TLS, "Addresses to listen on for TLS; not bound unless [tls] is enabled.")),
 	KEY("worker_threads", K_INT, SERVER(out.workers), "1", 1, WORKERS_MAX,
 	    "Worker processes; one for each core is plenty."),
 	TEXT("user", SERVER(out.user), NULL, "User that workers run as."),
@@ -10550,7 +10561,7 @@ static const struct key server_keys[] = {
 #define UPSTREAM(field) AT(struct upstream_read, field)
 static const struct key upstream_keys[] = {
 	PLACE_KEYS(struct upstream_read, place.),
-	SUB("instances", K_TABLES, NOW, SEC_INSTANCE, "Several backends, instead."),
+	SUB("instances", K_TABLES, SEC_INSTANCE, "Several backends, instead."),
 	TEXT("strategy", UPSTREAM(strategy), "round_robin",
 	    "How an instance is picked: round_robin (smooth, weighted), weighted (at random), "
 	    "least_conn, random, random_two, ip_hash, uri_hash, header_hash, cookie, "
@@ -10568,14 +10579,14 @@ static const struct key upstream_keys[] = {
 	WORDS("protocol", K_CHOICE, UPSTREAM(out.protocol), "http",
 	    "http https uwsgi fastcgi", "What is spoken to the backend."),
 	KEY("modifier1", K_INT, UPSTREAM(out.cgi.modifier1), "0", 0, 255,
-	    "Of the uwsgi packet: 0 Python, 5 Perl, 7 Ruby, 14 PHP."),
-	KEY("modifier2", K_INT, UPSTREAM(out.cgi.modifier2), "0", 0, 255, "Of the uwsgi packet."),
+	    IF(WITH_UWSGI, "Of the uwsgi packet: 0 Python, 5 Perl, 7 Ruby, 14 PHP.")),
+	KEY("modifier2", K_INT, UPSTREAM(out.cgi.modifier2), "0", 0, 255, IF(WITH_UWSGI, "Of the uwsgi packet.")),
 	PLAIN("params", K_ENV, UPSTREAM(out.cgi.params), NULL,
-	    "{ NAME = \"value\" }: variables for uwsgi and fastcgi, also instead of warp's."),
+	    IF(WITH_UWSGI || WITH_FASTCGI, "{ NAME = \"value\" }: variables for uwsgi and fastcgi, also instead of warp's.")),
 	TEXT("root", UPSTREAM(out.cgi.root), NULL,
-	    "Of fastcgi: the directory of the scripts, as the backend sees it."),
+	    IF(WITH_FASTCGI, "Of fastcgi: the directory of the scripts, as the backend sees it.")),
 	TEXT("index", UPSTREAM(out.cgi.index), "index.php",
-	    "Of fastcgi: the script for a directory, and for paths that name no script."),
+	    IF(WITH_FASTCGI, "Of fastcgi: the script for a directory, and for paths that name no script.")),
 	KEY("keepalive", K_INT, UPSTREAM(out.keepalive), "32", 0, CLIENTS_MAX,
 	    "Idle connections kept for each instance, in each worker; by default none to uwsgi "
 	    "and fastcgi."),
@@ -10606,14 +10617,14 @@ static const struct key upstream_keys[] = {
 	PATH("maintenance", UPSTREAM(out.maintenance),
 	    "A file: while it exists it is the answer, with 503."),
 	PLAIN("subscription", K_SOCKETS, UPSTREAM(out.subscription), NULL,
-	    "Instead of instances: an address, UDP or unix, where backends announce themselves as to a "
-	    "FastRouter, with the upstream's name as their key; at most 16 of them."),
+	    IF(WITH_UWSGI, "Instead of instances: an address, UDP or unix, where backends announce themselves as to a "
+	    "FastRouter, with the upstream's name as their key; at most 16 of them.")),
 	PLAIN("subscription_secret", K_SECRET, UPSTREAM(out.subscription_secret), NULL,
-	    "Then announcements end with unix, the time, and sign, the HMAC-SHA256 of what is before it "
-	    "behind the first 4 bytes, as bytes or in hexadecimal."),
-	SUB("tls", K_TABLE, NOW, SEC_UPSTREAM_TLS, "TLS toward https backends."),
-	SUB("health", K_TABLE, NOW, SEC_HEALTH, "Probes."),
-	SUB("process", K_OWN, NOW, SEC_UPSTREAM_PROCESS, "The program behind it, supervised."),
+	    IF(WITH_UWSGI, "Then announcements end with unix, the time, and sign, the HMAC-SHA256 of what is before it "
+	    "behind the first 4 bytes, as bytes or in hexadecimal.")),
+	SUB("tls", K_TABLE, SEC_UPSTREAM_TLS, IF(WITH_TLS, "TLS toward https backends.")),
+	SUB("health", K_TABLE, SEC_HEALTH, "Probes."),
+	SUB("process", K_OWN, SEC_UPSTREAM_PROCESS, "The program behind it, supervised."),
 };
 
 static const struct key instance_keys[] = {
@@ -10684,7 +10695,7 @@ static const struct key process_keys[] = {
 	    "Not ready by then: stopped, and started again."),
 	TEXT("log", PROCESS(log), "prefix",
 	    "Its output: prefix (lines on warp's stderr, with its name), a file, syslog, null."),
-	SUB("limits", K_TABLE, NOW, SEC_LIMITS, "Resource limits."),
+	SUB("limits", K_TABLE, SEC_LIMITS, "Resource limits."),
 	FLAG("oneshot", PROCESS(out.oneshot), "false",
 	    "Run to success once, before what depends on it."),
 	WORDS("start_on", K_CHOICE, PROCESS(out.start_on), "boot", "boot request",
@@ -10692,9 +10703,9 @@ static const struct key process_keys[] = {
 	KEY("idle_stop_secs", K_SECS, PROCESS(out.idle_stop_ms), "0", 0, SECS_MAX,
 	    "With start_on = \"request\": stopped after so long without a request; 0: never."),
 	PLAIN("subscribe_to", K_WORDS, PROCESS(subscribe), NULL,
-	    "Subscription servers to announce it to while it is ready: host:port:KEY[,MODIFIER1], or "
+	    IF(WITH_UWSGI, "Subscription servers to announce it to while it is ready: host:port:KEY[,MODIFIER1], or "
 	    "host:port:@FILE for the keys in a file; ADDRESS= before it, or =N= for a shared socket, "
-	    "if it serves no upstream."),
+	    "if it serves no upstream.")),
 	PLAIN("shared_sockets", K_WORDS, PROCESS(shared), NULL,
 	    "Numbers of [[shared_sockets]] that it gets; {fd0} in args and env is the descriptor of "
 	    "the first socket there is."),
@@ -10730,7 +10741,7 @@ static const struct key route_keys[] = {
 	    "Action: redirect to this; {host}, {uri} and {path} are the request's."),
 	KEY("status", K_INT, ROUTE(out.status), "308", 301, 308,
 	    "Of redirect: 301, 302, 303, 307 or 308."),
-	SUB("respond", K_TABLE, NOW, SEC_RESPOND,
+	SUB("respond", K_TABLE, SEC_RESPOND,
 	    "Action: answer with { status, body, content_type }."),
 	PATH("static_dir", ROUTE(out.files.dir), "Action: serve the files below this directory."),
 	PLAIN("index", K_NAMES_OF_FILES, ROUTE(out.files.index), "index.html",
@@ -10762,13 +10773,13 @@ static const struct key route_keys[] = {
 	    "{ user = \"crypt(3) hash or text\" }: 401 for anybody else."),
 	SOON("basic_auth_file", K_TEXT, LATER, NULL, NULL, "The same in a file of htpasswd's."),
 	SOON("forward_auth", K_ANY, LATER, NULL, NULL, "An upstream that is asked first."),
-	{ "intercept_errors", K_STATUSES, NOW, ROUTE(out.intercept), NULL, ERROR_FIRST, STATUS_LAST,
-	    "true", SEC_ROOT, "The upstream's answers with these statuses get warp's error page; true: "
-	    "those that server.error_dir has a page for." },
+	{ "intercept_errors", K_STATUSES, SEC_ROOT, ROUTE(out.intercept), SAYS(NULL), "true",
+	    ERROR_FIRST, STATUS_LAST, HELP("The upstream's answers with these statuses get warp's "
+	    "error page; true: those that server.error_dir has a page for.") },
 	SOON("map_back", K_BOOL, LATER_OFF, "false", NULL, "Map Location and cookies back."),
 	KEY("max_body_bytes", K_BYTES, ROUTE(out.max_body_bytes), NULL, 0, LIMIT_MAX,
 	    "Instead of the server's; 0: no limit."),
-	SUB("rate_limit", K_TABLE, NOW, SEC_RATE,
+	SUB("rate_limit", K_TABLE, SEC_RATE,
 	    "{ requests, per_secs, burst, key }: 429 beyond."),
 	KEY("buffer_request", K_BYTES, ROUTE(out.buffer_request), NULL, 0, LIMIT_MAX,
 	    "The upstream sees a request when it is whole; bytes kept in memory, "
@@ -10778,9 +10789,9 @@ static const struct key route_keys[] = {
 	    "As middleware.forward_headers, for this route."),
 	FLAG("forwarded", ROUTE(out.forwarded), NULL, "As middleware.forwarded, for this route."),
 	FLAG("cache", ROUTE(out.cache), NULL,
-	    "Store answers and serve what is stored; true where cache.size_bytes is not 0."),
+	    IF(WITH_CACHE, "Store answers and serve what is stored; true where cache.size_bytes is not 0.")),
 	FLAG("gzip", ROUTE(out.gzip), NULL,
-	    "Compress answers, or do not; middleware.gzip_compression_enabled if not said."),
+	    IF(WITH_GZIP, "Compress answers, or do not; middleware.gzip_compression_enabled if not said.")),
 	TEXT("description", ROUTE(out.description), NULL, "For people and logs."),
 };
 
@@ -10810,19 +10821,19 @@ static const struct key tls_keys[] = {
 	    "Serve TLS at https_port and https_listen; true where cert, certs or domains are given."),
 	PATH("cert", TLS(cert), "Certificate chain, PEM, the server's own first."),
 	PATH("key", TLS(key), "Its key, PEM; in the file of cert if not said."),
-	SUB("certs", K_TABLES, NOW, SEC_CERT,
+	SUB("certs", K_TABLES, SEC_CERT,
 	    "More of them, chosen by the name that the client asks for."),
 	PLAIN("domains", K_TEXTS, TLS(domains), NULL,
-	    "Names to get one certificate for, by ACME."),
+	    IF(WITH_ACME, "Names to get one certificate for, by ACME.")),
 	PLAIN("acme_directory", K_PATH, TLS(out.acme_dir), ACME_DIR,
-	    "Where the ACME account's key and the certificate live."),
+	    IF(WITH_ACME, "Where the ACME account's key and the certificate live.")),
 	TEXT("acme_url", TLS(out.acme_url), ACME_URL,
-	    "Directory of the ACME server; Let's Encrypt's."),
-	TEXT("acme_email", TLS(out.acme_email), NULL, "Contact of the account."),
+	    IF(WITH_ACME, "Directory of the ACME server; Let's Encrypt's.")),
+	TEXT("acme_email", TLS(out.acme_email), NULL, IF(WITH_ACME, "Contact of the account.")),
 	PATH("acme_ca_file", TLS(acme_ca_file),
-	    "Whom to trust as ACME server, PEM; the system's bundle if not said."),
-	SUB("acme_eab", K_TABLE, NOW, SEC_EAB,
-	    "External account binding, for ACME servers that ask for it."),
+	    IF(WITH_ACME, "Whom to trust as ACME server, PEM; the system's bundle if not said.")),
+	SUB("acme_eab", K_TABLE, SEC_EAB,
+	    IF(WITH_ACME, "External account binding, for ACME servers that ask for it.")),
 	FLAG("redirect", TLS(out.redirect), "true", "Answer http with a redirect (308) to https."),
 	KEY("hsts_secs", K_INT, TLS(out.hsts_secs), "0", 0, INT32_MAX,
 	    "Send Strict-Transport-Security with this max-age; 0: do not."),
@@ -10855,14 +10866,14 @@ static const struct key cache_keys[] = {
 	    "Memory of the cache; 0: none."),
 	KEY("max_object_bytes", K_BYTES, CACHE(max_object_bytes), "1048576", 1, OBJECT_BYTES_MAX,
 	    "Largest answer stored."),
-	PLAIN("redis_url", K_SECRET, CACHE(redis_url), NULL, "A second level in Redis: "
-	    "redis://[[user]:password@]host[:port][/database], rediss:// (TLS) or unix:/path."),
+	PLAIN("redis_url", K_SECRET, CACHE(redis_url), NULL, IF(WITH_REDIS, "A second level in Redis: "
+	    "redis://[[user]:password@]host[:port][/database], rediss:// (TLS) or unix:/path.")),
 	KEY("default_ttl_secs", K_SECS, CACHE(default_ttl_ms), "0", 0, SECS_MAX,
 	    "For answers that say nothing."),
 	KEY("stale_secs", K_SECS, CACHE(stale_ms), "0", 0, SECS_MAX,
 	    "Served so long after their time."),
 	KEY("redis_timeout_ms", K_INT, CACHE(redis_timeout_ms), "50", 1, REDIS_SLOW_MS,
-	    "Longest wait for Redis."),
+	    IF(WITH_REDIS, "Longest wait for Redis.")),
 };
 
 #define POSTGRES(field) AT(struct postgres_conf, field)
@@ -10885,13 +10896,13 @@ static const struct key middleware_keys[] = {
 	    "Send the file that an upstream names in X-Sendfile or X-Accel-Redirect."),
 	PATH("x_sendfile_root", MIDDLEWARE(sendfile.dir), "Such files lie below this directory."),
 	FLAG("gzip_compression_enabled", MIDDLEWARE(gzip), "false",
-	    "Compress answers with gzip, for clients that accept it."),
+	    IF(WITH_GZIP, "Compress answers with gzip, for clients that accept it.")),
 	KEY("gzip_min_bytes", K_BYTES, MIDDLEWARE(gzip_min), "1024", 0, LIMIT_MAX,
-	    "Answers known to be shorter stay as they are."),
+	    IF(WITH_GZIP, "Answers known to be shorter stay as they are.")),
 	PLAIN("gzip_types", K_TEXTS, MIDDLEWARE(gzip_types), GZIP_TYPES,
-	    "Types that are compressed; text/* are all that begin so."),
+	    IF(WITH_GZIP, "Types that are compressed; text/* are all that begin so.")),
 	KEY("gzip_level", K_INT, MIDDLEWARE(gzip_level), "6", 1, 9,
-	    "From 1, the least time, to 9, the fewest bytes."),
+	    IF(WITH_GZIP, "From 1, the least time, to 9, the fewest bytes.")),
 	FLAG("log_requests", MIDDLEWARE(log_requests), "false",
 	    "An access log on standard output, unless log.access says where."),
 };
@@ -10926,8 +10937,7 @@ static const struct key router_keys[] = {
 	    "Mode of unix sockets that are listened on; server.socket_mode if not said."),
 	FLAG("abstract_socket", ROUTER(abstract), "false",
 	    "What is said as a path is the name of an abstract socket."),
-	{ "use_cache", K_ANY, NOW, 0, 0, NULL, 0, 0, NULL, SEC_ROOT,
-	    "Keys are looked up in a map: true, or its name." },
+	PLAIN("use_cache", K_ANY, NOWHERE, NULL, "Keys are looked up in a map: true, or its name."),
 	PLAIN("cache", K_MAP, ROUTER(out.cache), NULL,
 	    "The table [fastrouter.cache]: what the map begins with. Of addr,modifier1|addr|... "
 	    "each gets its turn."),
@@ -11021,8 +11031,8 @@ static const struct key shared_keys[] = {
 static const struct key webserver_keys[] = {
 	TEXT("upstream", WEB(upstream), NULL,
 	    "Where every request goes: an address, or the name of one of [upstreams]."),
-	SUB("routes", K_TABLES, NOW, SEC_WEB_ROUTE, "Several, instead."),
-	SUB("statics", K_OWN, NOW, SEC_ROOT,
+	SUB("routes", K_TABLES, SEC_WEB_ROUTE, "Several, instead."),
+	SUB("statics", K_OWN, SEC_ROOT,
 	    "{ \"/path/*\" = \"directory\" }: files, looked for before all routes."),
 };
 
@@ -11047,17 +11057,17 @@ static const struct key sites_keys[] = {
 	KEY("port", K_INT, SITE(port), NULL, 1, PORT_MAX,
 	    "Port to listen on, at every interface unless [server] says where."),
 	PATH("static_dir", SITE(dir), "Files, served where no route takes the request."),
-	SUB("proxy", K_TABLE, NOW, SEC_SITE_PROXY, "Its routes."),
+	SUB("proxy", K_TABLE, SEC_SITE_PROXY, "Its routes."),
 };
 
 static const struct key site_proxy_keys[] = {
 	FLAG("enabled", SITE(enabled), "true", "false: none of this is used."),
-	SUB("upstreams", K_TABLES, NOW, SEC_SITE_UPSTREAM, "Backends."),
-	SUB("routes", K_TABLES, NOW, SEC_SITE_ROUTE, "What goes where: the longest path first."),
-	SUB("load_balancing", K_TABLE, NOW, SEC_SITE_BALANCE, "How a backend is picked."),
-	SUB("timeout", K_TABLE, NOW, SEC_SITE_TIMEOUT, "Of its routes."),
-	SUB("headers", K_TABLE, NOW, SEC_SITE_HEADERS, "Of requests upstream."),
-	SUB("health_check", K_TABLE, NOW, SEC_SITE_HEALTH, "Probes of its backends."),
+	SUB("upstreams", K_TABLES, SEC_SITE_UPSTREAM, "Backends."),
+	SUB("routes", K_TABLES, SEC_SITE_ROUTE, "What goes where: the longest path first."),
+	SUB("load_balancing", K_TABLE, SEC_SITE_BALANCE, "How a backend is picked."),
+	SUB("timeout", K_TABLE, SEC_SITE_TIMEOUT, "Of its routes."),
+	SUB("headers", K_TABLE, SEC_SITE_HEADERS, "Of requests upstream."),
+	SUB("health_check", K_TABLE, SEC_SITE_HEALTH, "Probes of its backends."),
 };
 
 static const struct key site_upstream_keys[] = {
@@ -11091,8 +11101,8 @@ static const struct key site_headers_keys[] = {
 	    "if not said."),
 	FLAG("add_forwarded", SITE(flag), NULL,
 	    "Send Forwarded (RFC 7239); as middleware.forwarded if not said."),
-	SUB("add", K_LINES, NOW, SEC_ROOT, "{ \"Name\" = \"value\" } set on the request upstream."),
-	SUB("remove", K_ANY, NOW, SEC_ROOT,
+	SUB("add", K_LINES, SEC_ROOT, "{ \"Name\" = \"value\" } set on the request upstream."),
+	SUB("remove", K_ANY, SEC_ROOT,
 	    "{ \"Name\" = true } or a list of names removed from it."),
 };
 
@@ -11102,9 +11112,10 @@ static const struct key site_health_keys[] = {
 	TEXT("path", SITE(path), NULL, "What to ask for; none: only connect."),
 };
 
-#define SECTION(name, keys, help) { name, keys, LEN(keys), NOW, NULL, help, NULL }
-#define SHARED_SECTION(name, keys, others, help) \
-	{ name, keys, LEN(keys), NOW, NULL, help, others }
+#define SECTION(name, keys, text) { name, keys, LEN(keys), NULL, NULL, HELP(text) }
+#define SHARED_SECTION(name, keys, others, text) { name, keys, LEN(keys), NULL, others, HELP(text) }
+#define SECTION_IF(with, name, keys, off, others, text) \
+	{ name, (with) ? keys : NULL, (with) ? LEN(keys) : 0, off, others, HELP(IF(with, text)) }
 static const struct section sections[SECTIONS] = {
 	[SEC_ROOT] = SHARED_SECTION("", root_keys, "app app_name version versions_to_keep "
 	    "requirements python_version build_command release_command distfile installation_mode "
@@ -11115,7 +11126,7 @@ static const struct section sections[SECTIONS] = {
 	    "Backends that routes name: host and port, socket, url, or instances."),
 	[SEC_INSTANCE] = SECTION("upstreams.NAME.instances", instance_keys,
 	    "One of several backends."),
-	[SEC_UPSTREAM_TLS] = SECTION("upstreams.NAME.tls", upstream_tls_keys,
+	[SEC_UPSTREAM_TLS] = SECTION_IF(WITH_TLS, "upstreams.NAME.tls", upstream_tls_keys, NULL, NULL,
 	    "For instances that are spoken to by https or wss."),
 	[SEC_HEALTH] = SECTION("upstreams.NAME.health", health_keys, "Probes of each instance."),
 	[SEC_UPSTREAM_PROCESS] = SECTION("upstreams.NAME.process", process_keys,
@@ -11129,34 +11140,34 @@ static const struct section sections[SECTIONS] = {
 	    "Each has exactly one action."),
 	[SEC_RESPOND] = SECTION("routes.respond", respond_keys, "An answer of warp's own."),
 	[SEC_RATE] = SECTION("routes.rate_limit", rate_keys, "Of all workers together."),
-	[SEC_TLS] = SECTION("tls", tls_keys, "TLS toward clients, and ACME."),
-	[SEC_CERT] = SECTION("tls.certs", cert_keys, "One certificate of several, with its key."),
-	[SEC_EAB] = SECTION("tls.acme_eab", eab_keys, "Both keys are needed."),
-	[SEC_CACHE] = SECTION("cache", cache_keys, "Answers kept, and shared through Redis."),
-	[SEC_POSTGRES] = SECTION("postgres", postgres_keys,
+	[SEC_TLS] = SECTION_IF(WITH_TLS, "tls", tls_keys, "enabled", NULL, "TLS toward clients, and ACME."),
+	[SEC_CERT] = SECTION_IF(WITH_TLS, "tls.certs", cert_keys, NULL, NULL, "One certificate of several, with its key."),
+	[SEC_EAB] = SECTION_IF(WITH_ACME, "tls.acme_eab", eab_keys, NULL, NULL, "Both keys are needed."),
+	[SEC_CACHE] = SECTION_IF(WITH_CACHE, "cache", cache_keys, "size_bytes", NULL, "Answers kept, and shared through Redis."),
+	[SEC_POSTGRES] = SECTION_IF(WITH_POSTGRES, "postgres", postgres_keys, NULL, NULL,
 	    "A database whose notifications purge the cache."),
 	[SEC_MIDDLEWARE] = SECTION("middleware", middleware_keys, "Switches for all routes."),
 	[SEC_LOG] = SECTION("log", log_keys, "What is written where."),
 	[SEC_ADMIN] = SECTION("admin", admin_keys, "Status, metrics, and `warp -s`."),
-	[SEC_WEBSERVER] = SHARED_SECTION("webserver", webserver_keys,
+	[SEC_WEBSERVER] = SECTION_IF(WITH_DIALECTS, "webserver", webserver_keys, NULL,
 	    "type certbot_email", "Fujin's routes."),
-	[SEC_WEB_ROUTE] = SECTION("webserver.routes", web_route_keys,
+	[SEC_WEB_ROUTE] = SECTION_IF(WITH_DIALECTS, "webserver.routes", web_route_keys, NULL, NULL,
 	    "In order: the first whose path fits takes the request."),
-	[SEC_HOSTS] = SHARED_SECTION("hosts", hosts_keys,
+	[SEC_HOSTS] = SECTION_IF(WITH_DIALECTS, "hosts", hosts_keys, NULL,
 	    "ip ssh_port key_filename password_env apps_dir", "Fujin's hosts."),
-	[SEC_SITES] = SECTION("sites", sites_keys, "BWS's sites; or [sites.proxy] alone, for one."),
-	[SEC_SITE_PROXY] = SECTION("sites.proxy", site_proxy_keys, "What a site passes on."),
-	[SEC_SITE_UPSTREAM] = SECTION("sites.proxy.upstreams", site_upstream_keys, "A backend."),
-	[SEC_SITE_ROUTE] = SECTION("sites.proxy.routes", site_route_keys, "One path."),
-	[SEC_SITE_BALANCE] = SECTION("sites.proxy.load_balancing", site_balance_keys,
+	[SEC_SITES] = SECTION_IF(WITH_DIALECTS, "sites", sites_keys, NULL, NULL, "BWS's sites; or [sites.proxy] alone, for one."),
+	[SEC_SITE_PROXY] = SECTION_IF(WITH_DIALECTS, "sites.proxy", site_proxy_keys, NULL, NULL, "What a site passes on."),
+	[SEC_SITE_UPSTREAM] = SECTION_IF(WITH_DIALECTS, "sites.proxy.upstreams", site_upstream_keys, NULL, NULL, "A backend."),
+	[SEC_SITE_ROUTE] = SECTION_IF(WITH_DIALECTS, "sites.proxy.routes", site_route_keys, NULL, NULL, "One path."),
+	[SEC_SITE_BALANCE] = SECTION_IF(WITH_DIALECTS, "sites.proxy.load_balancing", site_balance_keys, NULL, NULL,
 	    "For all upstreams of the site."),
-	[SEC_SITE_TIMEOUT] = SECTION("sites.proxy.timeout", site_timeout_keys,
+	[SEC_SITE_TIMEOUT] = SECTION_IF(WITH_DIALECTS, "sites.proxy.timeout", site_timeout_keys, NULL, NULL,
 	    "For all routes of the site."),
-	[SEC_SITE_HEADERS] = SECTION("sites.proxy.headers", site_headers_keys,
+	[SEC_SITE_HEADERS] = SECTION_IF(WITH_DIALECTS, "sites.proxy.headers", site_headers_keys, NULL, NULL,
 	    "For all routes of the site."),
-	[SEC_SITE_HEALTH] = SECTION("sites.proxy.health_check", site_health_keys,
+	[SEC_SITE_HEALTH] = SECTION_IF(WITH_DIALECTS, "sites.proxy.health_check", site_health_keys, NULL, NULL,
 	    "For all upstreams of the site."),
-	[SEC_FASTROUTER] = SECTION("fastrouter", router_keys,
+	[SEC_FASTROUTER] = SECTION_IF(WITH_UWSGI, "fastrouter", router_keys, NULL, NULL,
 	    "uWSGI's FastRouter, or several ([[fastrouter]]): uwsgi packets go to the node that "
 	    "their key has. Names are uWSGI's without fastrouter-."),
 	[SEC_SHARED_SOCKETS] = SECTION("shared_sockets", shared_keys,
@@ -12070,8 +12081,8 @@ section_refuse(struct reader *r, enum section_id id, const struct toml *v)
 
 	if ((off && value_is_off(off)) || (v->kind == TOML_TABLE && v->count == 0 && s->n > 0))
 		return;
-	diag_add(&r->conf->diags, DIAG_ERROR, v->line, v->col, "%s%s%.*s: not supported yet",
-	    r->where, *r->where ? "." : "", (int)v->key.n, v->key.p);
+	diag_add(&r->conf->diags, DIAG_ERROR, v->line, v->col, "%s%s%.*s: %s", r->where,
+	    *r->where ? "." : "", (int)v->key.n, v->key.p, key_whens[s->when]);
 }
 
 static void
@@ -12084,8 +12095,8 @@ key_set(struct reader *r, const struct key *k, const struct toml *v, void *obj)
 			setters[k->kind].set(r, k, v, (char *)obj + k->at);
 	} else if (k->kind == K_TABLE || k->kind == K_TABLES)
 		section_refuse(r, k->sub, v);
-	else if (k->when != LATER_OFF || !value_is_off(v))
-		value_error(r, k->name, v, "not supported yet");
+	else if (k->when == LATER || !value_is_off(v))
+		value_error(r, k->name, v, "%s", key_whens[k->when]);
 }
 
 /* Fills obj with presets, then from the table (NULL: none), then from the
@@ -12123,7 +12134,7 @@ section_read(struct reader *r, enum section_id id, const char *where, const stru
 			r->conf->origins[r->conf->n_origins++] = (struct origin){ sections[id].name,
 				k, word ? env : NULL, v };
 	}
-	for (v = table ? table->first : NULL; v; v = v->next)
+	for (v = table && sections[id].when == NOW ? table->first : NULL; v; v = v->next)
 		if (!key_find(id, v->key))
 			key_unknown(r, id, v);
 	r->where = outer.where;
@@ -12446,14 +12457,16 @@ upstream_tls_read(struct reader *r, struct upstream *up, const struct upstream_r
 
 	if (table && table->kind != TOML_TABLE)
 		return; /* said already */
-	if (https && up->tls.verify) {
+	if (https && !WITH_TLS)
+		table_error(r, upstream, "https: %s", key_whens[OUT]);
+	else if (https && up->tls.verify) {
 		if (!name)
 			upstream_names_check(r, up, upstream);
 		up->tls.trust = trust_get(r, u->ca_file, &why);
 		if (why && !u->ca_file)
 			table_error(r, upstream, "https backends cannot be verified: %s", why);
 	}
-	if (!table)
+	if (!table || !WITH_TLS)
 		return;
 	struct reader in = *r;
 	in.where = arena_fmt(r->a, "%s.tls", r->where);
@@ -12506,6 +12519,8 @@ protocol_read(struct reader *r, struct upstream *up, const struct toml *table)
 		    "'%s' is no name of a file", up->cgi.index.p },
 		{ !cgi && up->cgi.params.n > 0, "params",
 		    "only protocol uwsgi or fastcgi uses them", NULL },
+		{ (!WITH_UWSGI && up->protocol == PROTOCOL_UWSGI) ||
+		    (!WITH_FASTCGI && up->protocol == PROTOCOL_FASTCGI), "protocol", key_whens[OUT], NULL },
 	};
 	rules_check(r, rules, LEN(rules));
 }
@@ -15858,7 +15873,7 @@ tls_read(struct reader *r)
 	c->tls.client_optional = tr.client_verify != 0;
 	domains_lower(r, &tr.domains);
 	files_lower(r, &tr, certs);
-	rules_check(r, acme, LEN(acme));
+	rules_check(r, acme, WITH_ACME ? LEN(acme) : 0);
 	c->tls.broken = c->diags.errors > errors;
 	if (conf_said(c, "tls", "client_verify") && !tr.client_ca_file)
 		key_error(r, "client_verify",
@@ -15925,7 +15940,7 @@ redis_lower(struct reader *r)
 	const char *why;
 
 	r->where = "cache";
-	if (!cc->redis_url.p)
+	if (!WITH_REDIS || !cc->redis_url.p)
 		return;
 	if (!redis_url_parse(r->a, cc->redis_url, &cc->redis, &why)) {
 		key_error(r, "redis_url", "%s", why);
@@ -15939,7 +15954,9 @@ redis_lower(struct reader *r)
 		key_error(r, "redis_url", "its address is too long");
 	if (!cc->redis.tls)
 		return;
-	if (cc->redis.addr.kind != ADDR_NAME)
+	if (!WITH_TLS)
+		key_error(r, "redis_url", "rediss: %s", key_whens[OUT]);
+	else if (cc->redis.addr.kind != ADDR_NAME)
 		key_error(r, "redis_url", "rediss needs the name of a host, which its certificate is "
 		    "checked for");
 	else if (!(up->tls.trust = trust_get(r, NULL, &why)))
@@ -15993,7 +16010,9 @@ postgres_read(struct reader *r)
 			key_warn(r, "channel", "nothing is listened for without postgres.url");
 	} else if (!pgurl_parse(r->a, pc->url, &pc->to, &why)) {
 		key_error(r, "url", "%s", why);
-	} else if (pc->to.mode >= SSL_VERIFY_CA) {
+	} else if (!WITH_TLS && pc->to.mode > SSL_PREFER) {
+		key_error(r, "url", "sslmode: %s", key_whens[OUT]);
+	} else if (WITH_TLS && pc->to.mode >= SSL_VERIFY_CA) {
 		pc->trust = trust_get(r, pc->to.said[PGURL_CA].n > 0
 		    ? conf_path(c, pc->to.said[PGURL_CA]) : NULL, &why);
 		if (!pc->trust)
@@ -16262,15 +16281,19 @@ conf_read(struct reader *r, const char *forced_listen)
 			table_error(r, v, "expected a section [%s]", sections[id].name);
 	}
 	sockets_read(r);
-	routers_read(r);
-	tls_read(r);
+	if (WITH_UWSGI)
+		routers_read(r);
+	if (WITH_TLS)
+		tls_read(r);
 	server_read(r, forced_listen);
 	middleware_read(r);
 	top_read(r, SEC_CACHE, &r->conf->cache);
 	cache_check(r);
-	tls_load(r);
+	if (WITH_TLS)
+		tls_load(r);
 	log_read(r);
-	postgres_read(r);
+	if (WITH_POSTGRES)
+		postgres_read(r);
 	admin_read(r);
 	routers_check(r);
 	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++)
@@ -16328,7 +16351,8 @@ conf_whole(struct reader *r)
 		diags_sort(&c->diags);
 		return c;
 	}
-	dialects_lower(r);
+	if (WITH_DIALECTS)
+		dialects_lower(r);
 	conf_read(r, NULL);
 	upstreams_read(r, toml_get(c->tree, "upstreams"));
 	subscriptions_read(r);
@@ -16367,7 +16391,7 @@ conf_load(const char *file)
 		diag_add(&c->diags, DIAG_ERROR, 0, 0, "cannot read it: %s", why);
 		return c;
 	}
-	if (ini_is(file, c->diags.source)) {
+	if (WITH_UWSGI && ini_is(file, c->diags.source)) {
 		c->dir = path_here(r.a); /* as uWSGI has it */
 		c->tree = ini_parse(&r, c->diags.source, true);
 	} else
@@ -16443,16 +16467,17 @@ conf_print_keys(FILE *to)
 		struct arena a = { NULL };
 
 		if (s->n == 0)
-			fprintf(to, "[%s]  (later)\n        %s\n", s->name, s->help);
+			fprintf(to, "[%s]  (%s)\n        %s\n", s->name, key_whens[s->when], s->help);
 		if (s->others)
 			fprintf(to, "[%s]  (ignored)\n        %s\n", s->name, s->others);
 		for (size_t i = 0; i < s->n; i++) {
 			const struct key *k = &s->keys[i];
 			const char *env = env_name(&a, id, k);
-			fprintf(to, "%-42s  %-40s  %-12s  %s%s\n        %s\n",
+			fprintf(to, "%-42s  %-40s  %-12s  %s%s%s%s\n        %s\n",
 			    arena_fmt(&a, "%s%s%s", s->name, *s->name ? "." : "", k->name),
 			    kind_text(&a, k), key_preset(k), env ? env : "-",
-			    k->when == NOW ? "" : "  (later)", k->help);
+			    k->when == NOW ? "" : "  (", key_whens[k->when],
+			    k->when == NOW ? "" : ")", k->help);
 		}
 		arena_free(&a);
 	}
@@ -16507,7 +16532,7 @@ conf_print_man(FILE *to)
 static bool
 conf_has_https(const struct conf *cf)
 {
-	for (int i = 0; i < cf->n_upstreams; i++)
+	for (int i = 0; WITH_TLS && i < cf->n_upstreams; i++)
 		if (upstream_is_https(&cf->upstreams[i]))
 			return true;
 	return false;
@@ -16652,7 +16677,7 @@ print_tls(FILE *to, const struct tls_conf *t)
 	static const char *const origins[] = { "", " (ACME)", " (signed by itself)" };
 	struct arena a = { NULL };
 
-	if (t->on) {
+	if (WITH_TLS && t->on) {
 		fprintf(to, "TLS 1.2%s, sessions %u%s", t->legacy
 		    ? " and older, with old ciphers" : "", t->sessions,
 		    t->redirect ? ", http goes to https" : "");
@@ -16665,7 +16690,7 @@ print_tls(FILE *to, const struct tls_conf *t)
 			    t->clients->file);
 		fputc('\n', to);
 	}
-	for (int i = 0; t->set && i < t->set->n; i++) {
+	for (int i = 0; WITH_TLS && t->set && i < t->set->n; i++) {
 		const struct cert *c = &t->set->v[i];
 		fprintf(to, "certificate%s %s", origins[c->origin], c->cert_file ? c->cert_file
 		    : "until ACME has got one");
@@ -21294,7 +21319,7 @@ tls_free(struct chan *ch)
 {
 	struct tls *t = ch->tls;
 
-	if (!t)
+	if (!WITH_TLS || !t)
 		return;
 	ch->tls = NULL;
 	tls_shaken(t);
@@ -22360,7 +22385,7 @@ chan_forget(struct chan *ch)
 static int
 chan_shutdown(struct chan *ch)
 {
-	if (ch->tls)
+	if (WITH_TLS && ch->tls)
 		tls_close(ch);
 	return shutdown(ch->w.fd, SHUT_WR);
 }
@@ -22371,7 +22396,7 @@ chan_close(struct chan *ch)
 {
 	if (ch->w.fd < 0)
 		return;
-	if (ch->tls)
+	if (WITH_TLS && ch->tls)
 		tls_close(ch);
 	tls_free(ch);
 	close(ch->w.fd);
@@ -22381,7 +22406,7 @@ chan_close(struct chan *ch)
 static void
 side_close(struct side *s)
 {
-	if (s->ch.tls && !s->ch.eof && !s->ch.waits)
+	if (WITH_TLS && s->ch.tls && !s->ch.eof && !s->ch.waits)
 		tls_close(&s->ch);
 	tls_free(&s->ch);
 	loop_unwatch(&s->ch.w);
@@ -22400,7 +22425,7 @@ chan_read(struct chan *ch, char *to, size_t room)
 {
 	ssize_t got;
 
-	if (ch->tls) {
+	if (WITH_TLS && ch->tls) {
 		got = tls_take(ch, to, room);
 		ch->waits = ch->out.n > 0 || tls_pending(ch->tls);
 		return got;
@@ -22500,7 +22525,7 @@ chan_writev(struct chan *ch, struct iovec *v, int n)
 {
 	struct iovec one;
 
-	if (ch->tls)
+	if (WITH_TLS && ch->tls)
 		return tls_writev(ch, v, n);
 	return n > 1 && iov_gather(&one, v, n) ? socket_put(ch, &one, 1) : socket_put(ch, v, n);
 }
@@ -22560,7 +22585,7 @@ chan_send(struct chan *ch, struct iovec *v, int n, struct buf *owner)
 	i = iov_skip(v, n, (size_t)put);
 	if (i < n && !chan_keep(ch, v + i, n - i, owner))
 		ch->broken = true;
-	ch->waits = i < n || (ch->tls && tls_pending(ch->tls));
+	ch->waits = i < n || (WITH_TLS && ch->tls && tls_pending(ch->tls));
 	return ch->broken ? -1 : 0;
 }
 
@@ -22578,10 +22603,10 @@ chan_flush(struct chan *ch)
 		put = chan_writev(ch, &v, 1);
 		if (put > 0)
 			buf_eat(&ch->out, (size_t)put);
-	} else
+	} else if (WITH_TLS)
 		tls_push(ch);
-	ch->waits = ch->out.n > 0 || (ch->tls && tls_pending(ch->tls));
-	if (ch->tls && !ch->waits)
+	ch->waits = ch->out.n > 0 || (WITH_TLS && ch->tls && tls_pending(ch->tls));
+	if (WITH_TLS && ch->tls && !ch->waits)
 		tls_rest(ch->tls);
 	return !ch->waits;
 }
@@ -23395,7 +23420,7 @@ redis_flush(void)
 		c->out = (struct text){ NULL, 0, 0, false };
 		c->sent = 0;
 	}
-	ch->waits = c->out.n > 0 || (ch->tls && tls_pending(ch->tls));
+	ch->waits = c->out.n > 0 || (WITH_TLS && ch->tls && tls_pending(ch->tls));
 	loop_watch(&ch->w, ch->waits ? POLLIN | POLLOUT : POLLIN);
 }
 
@@ -23869,7 +23894,7 @@ redis_connected(void)
 
 	redis.addr_i = 0;
 	redis_enter(REDIS_SHAKING, REDIS_SHAKE_MS);
-	if (!redis.conf->redis.tls)
+	if (!WITH_TLS || !redis.conf->redis.tls)
 		redis_greet();
 	else if (!clock_is_right())
 		redis_rest("this host's clock is wrong");
@@ -23894,7 +23919,7 @@ redis_event(struct watch *w, short revents)
 			redis_missed(err);
 		else
 			redis_connected();
-	} else if (redis.state == REDIS_SHAKING)
+	} else if (WITH_TLS && redis.state == REDIS_SHAKING)
 		redis_shake();
 	else {
 		redis_flush();
@@ -25964,7 +25989,7 @@ tell_certs(struct teller *t)
 	const struct cert_set *set = t->cf->tls.on ? t->cf->tls.set : NULL;
 
 	say_open(t, "certificates", '[');
-	for (int i = 0; set && i < set->n; i++)
+	for (int i = 0; WITH_TLS && set && i < set->n; i++)
 		say_cert(t, &set->v[i]);
 	say_close(t, ']');
 }
@@ -25973,7 +25998,7 @@ tell_certs(struct teller *t)
 static void
 tell_acme(struct teller *t)
 {
-	if (board->acme.state == ACME_OFF && t->as != AS_JSON)
+	if (!WITH_ACME || (board->acme.state == ACME_OFF && t->as != AS_JSON))
 		return;
 	row_begin(t, "acme");
 	SAY(t, v_str(acme_states[board->acme.state]), "state", COLUMN("ACME", -8));
@@ -25990,7 +26015,7 @@ tell_cache(struct teller *t)
 	uint64_t n[CACHED] = { 0 };
 	struct store_stats s;
 
-	if (!t->cf->cache.store)
+	if (!WITH_CACHE || !t->cf->cache.store)
 		return;
 	s = store_stats(t->cf->cache.store);
 	for (size_t i = 0; i < CACHED; i++)
@@ -26026,7 +26051,7 @@ tell_postgres(struct teller *t)
 	};
 	const struct board_pg *b = &board->pg;
 
-	if (b->state == PG_OFF && t->as != AS_JSON)
+	if (!WITH_POSTGRES || (b->state == PG_OFF && t->as != AS_JSON))
 		return;
 	row_begin(t, "postgres");
 	SAY(t, v_str(states[b->state]), "state", COLUMN("POSTGRES", -10));
@@ -26049,7 +26074,7 @@ tell_redis(struct teller *t)
 		[REDIS_STORED] = "stored", [REDIS_DELETED] = "deleted" };
 	int ready = 0;
 
-	if (!t->cf->cache.redis_at)
+	if (!WITH_REDIS || !t->cf->cache.redis_at)
 		return;
 	for (size_t i = 0; i < LEN(board->workers); i++)
 		ready += board->workers[i].state == WORKER_READY &&
@@ -26254,7 +26279,7 @@ find_purge(const struct conf *cf, struct slice name, FILE *to)
 {
 	static struct purge p;
 
-	if (cf->cache.store && purge_parse(&p, name))
+	if (WITH_CACHE && cf->cache.store && purge_parse(&p, name))
 		return name.p;
 	fputs(cf->cache.store ? "expected a /path, a /prefix*, a URL, or *\n"
 	    : "there is no cache; see cache.size_bytes\n", to);
@@ -26406,7 +26431,7 @@ admin_print(const struct admin_request *rq, const struct conf *cf, const struct 
 	else if (e->print) {
 		reply->content_type = e->type;
 		e->print(cf, to);
-	} else if (rq->wants_html && !text) {
+	} else if (WITH_DASHBOARD && rq->wants_html && !text) {
 		reply->content_type = HTML_TYPE;
 		reply->extra = dashboard_head();
 		dashboard_print(to);
@@ -26482,7 +26507,7 @@ head_begin(void)
 static bool
 conn_is_tls(const struct conn *c)
 {
-	return c->s.ch.tls || c->ghost_tls;
+	return WITH_TLS && (c->s.ch.tls || c->ghost_tls);
 }
 
 /* The URL scheme that c speaks. */
@@ -27274,7 +27299,7 @@ static void (*var_add)(struct text *, struct slice name, struct slice value);
 static bool
 is_cgi(const struct upstream *up)
 {
-	return up->protocol >= PROTOCOL_UWSGI;
+	return (WITH_UWSGI || WITH_FASTCGI) && up->protocol >= PROTOCOL_UWSGI;
 }
 
 /* Whether warp sees the backend's files too, and file is one of them. */
@@ -27565,7 +27590,7 @@ vars_begin(struct text *t, const struct upstream *up)
 {
 	static const char head[FCGI_HEAD];
 
-	if (up->protocol == PROTOCOL_FASTCGI)
+	if (WITH_FASTCGI && up->protocol == PROTOCOL_FASTCGI)
 		fcgi_begin(t, FCGI_RESPONDER, up->keepalive > 0);
 	text_add(t, (struct slice){ head, up->protocol == PROTOCOL_UWSGI ? PACKET_HEAD : FCGI_HEAD });
 	return t->n;
@@ -27581,7 +27606,7 @@ vars_end(struct text *t, size_t from, const struct upstream *up)
 		t->full = true;
 		return;
 	}
-	if (up->protocol == PROTOCOL_UWSGI) {
+	if (!WITH_FASTCGI || up->protocol == PROTOCOL_UWSGI) {
 		packet_head(t->p + from - PACKET_HEAD, up->cgi.modifier1, n, up->cgi.modifier2);
 		return;
 	}
@@ -27591,7 +27616,7 @@ vars_end(struct text *t, size_t from, const struct upstream *up)
 
 static void
 (*const var_adds[PROTOCOLS])(struct text *, struct slice, struct slice) = {
-	[PROTOCOL_UWSGI] = var_put, [PROTOCOL_FASTCGI] = fcgi_put,
+	[PROTOCOL_UWSGI] = var_put, [PROTOCOL_FASTCGI] = WITH_FASTCGI ? fcgi_put : NULL,
 };
 
 /* Writes the head of x for x->inst, as its protocol has it. False: it does not fit, or
@@ -28572,7 +28597,7 @@ static unsigned n_zips; /* streams being compressed; at most GZIP_STREAMS */
 static bool
 flow_zip(struct flow *f, int level)
 {
-	if (n_zips == GZIP_STREAMS || !(f->zip = malloc(sizeof *f->zip)))
+	if (!WITH_GZIP || n_zips == GZIP_STREAMS || !(f->zip = malloc(sizeof *f->zip)))
 		return false;
 	n_zips++;
 	gzip_begin(f->zip, level);
@@ -28583,7 +28608,7 @@ flow_zip(struct flow *f, int level)
 static struct slice
 flow_squeeze(struct flow *f, struct slice piece, struct buf *to)
 {
-	if (piece.n == 0 && !f->body.done)
+	if (!WITH_GZIP || (piece.n == 0 && !f->body.done))
 		return piece;
 	*to = (struct buf){ block_take(BLOCK_LARGE), HEADROOM, 0 };
 	to->n = (uint32_t)gzip_add(f->zip, piece, f->body.done, buf_p(to));
@@ -29544,7 +29569,7 @@ redis_keep(const struct store_ref *w)
 	size_t from;
 	int n;
 
-	if (!conf->cache.redis_at || !w->entry)
+	if (!WITH_REDIS || !conf->cache.redis_at || !w->entry)
 		return;
 	if (!head.p)
 		head = (struct text){ map_zeroed(stored_head.cap), 0, stored_head.cap, false };
@@ -29645,18 +29670,18 @@ static struct link ghosts_gone = { &ghosts_gone, &ghosts_gone };    /* to be fre
 static void
 hit_unfill(struct hit *h)
 {
-	if (h)
+	if (WITH_CACHE && h)
 		store_drop(&h->w);
 }
 
 static void
 hit_free(struct hit *h)
 {
-	if (!h)
+	if (!WITH_CACHE || !h)
 		return;
 	buf_free(&h->src.in);
 	link_drop(&h->link);
-	if (h->asking)
+	if (WITH_REDIS && h->asking)
 		redis_forget(h);
 	free((void *)(uintptr_t)h->asked_key.p);
 	free(h->checks);
@@ -30031,7 +30056,7 @@ exchange_abort(struct exchange *x)
 	struct linger reset = { 1, 0 };
 	struct conn *c = x->c;
 
-	if (x->hit && x->hit->w.writing && x->u && !c->ghost && hit_goes_on(x)) {
+	if (WITH_CACHE && x->hit && x->hit->w.writing && x->u && !c->ghost && hit_goes_on(x)) {
 		x->status = STATUS_ABORTED; /* of the client; the ghost has none yet */
 		exchange_tell(x);
 		x->status = 0;
@@ -30229,7 +30254,7 @@ exchange_start(struct exchange *x, struct head *h, struct source *src, uint64_t 
 	x->status = h->status;
 	if (draining || (endless && x->minor == 0))
 		x->keep = false;
-	if (conf->has_gzip)
+	if (WITH_GZIP && conf->has_gzip)
 		answer_zip(x, h, n);
 	if (x->to->waits || !answer_write(head_begin(), x, h) || answer_start(x) == RELAY_REFUSED)
 		return exchange_abort(x);
@@ -30563,6 +30588,8 @@ cache_forget(struct slice key)
 
 	for (int i = 0; i < PURGE_TRIES && store_purge_key(key) < 0; i++)
 		;
+	if (!WITH_REDIS)
+		return;
 	redis_key(&t, key, key_path(key));
 	redis_delete(text_slice(&t)); /* variants are not found without their names */
 }
@@ -30801,7 +30828,7 @@ redis_ask_for(struct hit *h, const struct store_key *k)
 {
 	char *both;
 
-	if (!conf->cache.redis_at || h->asks++ == REDIS_ASKS)
+	if (!WITH_REDIS || !conf->cache.redis_at || h->asks++ == REDIS_ASKS)
 		return false;
 	free((void *)(uintptr_t)h->asked_key.p);
 	both = xcalloc(1, k->key.n + k->vary.n + 1);
@@ -30983,7 +31010,7 @@ cause_of_process(struct text *t, const struct process *p)
 static bool
 cache_can_save(const struct exchange *x)
 {
-	return x->hit && x->hit->r.entry && policy_saves(&x->hit->policy, 0);
+	return WITH_CACHE && x->hit && x->hit->r.entry && policy_saves(&x->hit->policy, 0);
 }
 
 /* No instance answered. The page says why, if show_errors. */
@@ -31313,13 +31340,13 @@ upstream_connected(struct exchange *x)
 	struct chan *ch = &x->u->s.ch;
 	char why[WHY_MAX];
 
-	if (x->inst->addr.scheme == SCHEME_HTTPS && !ch->tls) {
+	if (WITH_TLS && x->inst->addr.scheme == SCHEME_HTTPS && !ch->tls) {
 		if (x->inst->up->tls.trust && !clock_is_right())
 			return exchange_early(x);
 		if (!upstream_tls(x))
 			return exchange_lost(x, LOST_TLS, "TLS cannot begin");
 	}
-	if (ch->tls && ch->tls->state == TLS_HANDSHAKE)
+	if (WITH_TLS && ch->tls && ch->tls->state == TLS_HANDSHAKE)
 		switch (tls_shake(ch)) {
 		case SHAKE_WAITS:
 			return STEP_WAIT;
@@ -31992,20 +32019,20 @@ exchange_respond(struct exchange *x, size_t n)
 		return exchange_head_bad(x);
 	if (retry_is_due(x) && exchange_turn_away(x, n))
 		return exchange_dial(x);
-	if (x->route->cache && conf->cache.store && !tunnel)
+	if (WITH_CACHE && x->route->cache && conf->cache.store && !tunnel)
 		cache_spoil(x);
 	if (conf->middleware.x_sendfile && !tunnel && res.status != 204 && res.status != 304 &&
 	    (res.count[F_X_SENDFILE] || res.count[F_X_ACCEL_REDIRECT])) {
-		if (x->hit)
+		if (WITH_CACHE && x->hit)
 			cache_pass(x->hit, exchange_request(x));
 		return x->c->ghost ? exchange_over(x) : exchange_sendfile(x, n);
 	}
-	if (x->hit && (s = cache_answer(x, n)) != STEP_WAIT)
+	if (WITH_CACHE && x->hit && (s = cache_answer(x, n)) != STEP_WAIT)
 		return s;
 	if (is_intercepted(x))
 		return exchange_intercept(x, n);
 	x->keep = tunnel || answer_keeps(x); /* a tunnel: until it ends */
-	if (conf->has_gzip && !tunnel)
+	if (WITH_GZIP && conf->has_gzip && !tunnel)
 		answer_zip(x, &res, x->down.body.left);
 	if (!answer_write(head_begin(), x, &res))
 		return exchange_lost(x, LOST_BAD, "sent a head too long");
@@ -32143,7 +32170,7 @@ static const struct {
 	[X_PACE]    = { step_rest,    POLLRDHUP, 0,      WAIT_NOTHING },
 	[X_SPOOL]   = { step_spool,   POLLIN,    0,      WAIT_NOTHING },
 	[X_PICK]    = { step_pick,    0,         0,      WAIT_NOTHING },
-	[X_STORED]  = { step_stored,  POLLRDHUP, 0,      WAIT_STORED },
+	[X_STORED]  = { WITH_CACHE ? step_stored : NULL,  POLLRDHUP, 0,      WAIT_STORED },
 	[X_HOLD]    = { step_rest,    POLLRDHUP, 0,      WAIT_NOTHING },
 	[X_CONNECT] = { step_connect, 0,         0,      WAIT_CONNECT },
 	[X_SEND]    = { step_send,    0,         0,      WAIT_NOTHING },
@@ -32290,7 +32317,7 @@ exchange_client_due(struct exchange *x)
 
 	if (x->state == X_TUNNEL)
 		s = exchange_over(x);
-	else if (x->state == X_STORED) {
+	else if (WITH_CACHE && x->state == X_STORED) {
 		x->hit->alone = true;
 		link_drop(&x->hit->link);
 		s = cache_again(x);
@@ -32620,7 +32647,7 @@ gate_forward(struct exchange *x, const struct head *h)
 
 	if (maintenance_answer(x->route->upstream, &notice))
 		return exchange_answer(x, &notice);
-	if (x->route->cache && conf->cache.store && (s = cache_enter(x, h)) != STEP_WAIT)
+	if (WITH_CACHE && x->route->cache && conf->cache.store && (s = cache_enter(x, h)) != STEP_WAIT)
 		return s;
 	x->expect = has_body && h->minor > 0 && h->count[F_EXPECT] > 0;
 	x->upgrade = wants_upgrade(h) && up->protocol != PROTOCOL_FASTCGI;
@@ -32850,7 +32877,7 @@ gate_misdirects(const struct exchange *x)
 	const struct tls *tls = x->c->s.ch.tls;
 	char name[256];
 
-	if (!tls || !conf->tls.set || (!conf->tls.strict_sni && !conf->tls.clients))
+	if (!WITH_TLS || !tls || !conf->tls.set || (!conf->tls.strict_sni && !conf->tls.clients))
 		return false;
 	return !host_is_served(conf->tls.set, tls_name(&tls->c.eng, name), host_normal(x->host));
 }
@@ -32877,7 +32904,7 @@ gate_to_https(const struct exchange *x, const struct head *h)
 {
 	const struct tls_conf *t = &conf->tls;
 
-	return t->on && t->redirect && t->redirect_port > 0 && !conn_is_tls(x->c) &&
+	return WITH_TLS && t->on && t->redirect && t->redirect_port > 0 && !conn_is_tls(x->c) &&
 	    x->c->listener->port > 0 && (h->form == TARGET_ORIGIN || h->form == TARGET_ABSOLUTE) &&
 	    !came_by_https(x, h) && host_has_cert(t->set, host_normal(x->host));
 }
@@ -33073,7 +33100,7 @@ seats_of(const struct conn *c)
 static bool
 listener_is_awake(const struct listener *l)
 {
-	return l->kind != LISTEN_ROUTER || !conf->routers[l->router].cheap ||
+	return !WITH_UWSGI || l->kind != LISTEN_ROUTER || !conf->routers[l->router].cheap ||
 	    nodes_awake(&conf->routers[l->router]);
 }
 
@@ -33299,7 +33326,7 @@ conn_proxy(struct conn *c)
 	}
 	buf_eat(&c->s.src.in, (size_t)n);
 	c->state = CONN_IDLE;
-	if (c->listener->tls)
+	if (WITH_TLS && c->listener->tls)
 		conn_tls(c);
 	return true;
 }
@@ -33360,7 +33387,7 @@ conn_go(struct conn *c)
 			conn_linger(c);
 			return;
 		}
-		if (c->state == CONN_TLS) {
+		if (WITH_TLS && c->state == CONN_TLS) {
 			conn_shake(c);
 			if (c->state == CONN_TLS)
 				return;
@@ -33472,7 +33499,7 @@ conn_open(struct listener *l, int fd, const union sock *peer)
 		l->front->opened(c);
 		return;
 	}
-	if (l->tls && c->state == CONN_IDLE)
+	if (WITH_TLS && l->tls && c->state == CONN_IDLE)
 		conn_tls(c);
 	if (c->state == CONN_FREE)
 		return;
@@ -33729,7 +33756,8 @@ front_settle(const struct conf *cf)
 			front_release(&cf->upstreams[i].roster->queue);
 	}
 	front_admit();
-	front_hits(&hits_due);
+	if (WITH_CACHE)
+		front_hits(&hits_due);
 	ghosts_free();
 	quiet_due = quiet_due && !master_tell(CTL_QUIET, "");
 	return auth_busy() ? 0 : link_first(&hits_due) ? CACHE_AGAIN_MS
@@ -34753,7 +34781,7 @@ probe_connected(struct probe *p)
 {
 	struct tls_peer peer = instance_peer(p->in);
 
-	if (p->in->addr.scheme != SCHEME_HTTPS) {
+	if (!WITH_TLS || p->in->addr.scheme != SCHEME_HTTPS) {
 		probe_ask(p);
 		return;
 	}
@@ -34866,7 +34894,7 @@ probe_ready(struct watch *w, short revents)
 	(void)revents;
 	if (p->state == PROBE_ANSWER)
 		probe_answer(p);
-	else if (p->state == PROBE_SHAKE)
+	else if (WITH_TLS && p->state == PROBE_SHAKE)
 		probe_shake(p);
 	else {
 		if (getsockopt(w->fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
@@ -35095,10 +35123,12 @@ ctl_obey(const char *b, ssize_t n, struct msghdr *m)
 		worker_logs(m);
 		break;
 	case CTL_CERTS:
-		worker_certs(m);
+		if (WITH_TLS)
+			worker_certs(m);
 		break;
 	case CTL_MAP:
-		mapper_use(fd_of(m));
+		if (WITH_UWSGI)
+			mapper_use(fd_of(m));
 		break;
 	case CTL_VERB:
 		front_told((struct slice){ b + 1, (size_t)n - 1 });
@@ -35107,8 +35137,9 @@ ctl_obey(const char *b, ssize_t n, struct msghdr *m)
 		front_wake(conf);
 		break;
 	case CTL_PURGE:
-		redis_sweep(slice_of(strcmp(b + 1, "*") == 0 ? "" : b + 1),
-		    strcmp(b + 1, "*") == 0 ? NULL : redis_is_meant);
+		if (WITH_REDIS)
+			redis_sweep(slice_of(strcmp(b + 1, "*") == 0 ? "" : b + 1),
+			    strcmp(b + 1, "*") == 0 ? NULL : redis_is_meant);
 		break;
 	case CTL_CHECK:
 		health_look(conf);
@@ -35160,24 +35191,30 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	loop_open((int)(3 * share + ADMIN_PLACES + 2 * router_clients(cf, share)) + n + WATCHES_SPARE +
 	    health_count(cf));
 	pool_open(share);
-	tls_open(&cf->tls, cf->tls.on || conf_has_https(cf)
-	    ? 3 * share + (uint32_t)health_count(cf) + 1 : cf->cache.redis.tls);
+	if (WITH_TLS)
+		tls_open(&cf->tls, cf->tls.on || conf_has_https(cf)
+		    ? 3 * share + (uint32_t)health_count(cf) + 1 : cf->cache.redis.tls);
 	heads_open(cf);
 	rosters_open(cf);
 	gate_open();
-	cache_open(cf);
+	if (WITH_CACHE)
+		cache_open(cf);
 	access_start(cf, &me->log_dropped);
-	redis_open(&cf->cache);
+	if (WITH_REDIS)
+		redis_open(&cf->cache);
 	worker_set = &cf->tls.set;
 	ctl_fd = ctl;
 	ctl_watch = (struct watch){ .fd = ctl, .slot = -1, .ready = worker_ctl };
 	loop_watch(&ctl_watch, POLLIN);
 	loop_first = &ctl_watch; /* a leaving worker accepts no more */
-	router_open(ls, n, share);
+	if (WITH_UWSGI)
+		router_open(ls, n, share);
 	front_open(ls, n, share);
-	nodes_join((unsigned)(me - board->workers));
-	mapper_open(cf);
-	if (cf->cache.store) {
+	if (WITH_UWSGI) {
+		nodes_join((unsigned)(me - board->workers));
+		mapper_open(cf);
+	}
+	if (WITH_CACHE && cf->cache.store) {
 		store_join(cf->cache.store, (unsigned)(me - board->workers));
 		bell_watch = (struct watch){ .fd = store_bell(), .slot = -1, .ready = front_rung };
 		loop_watch(&bell_watch, POLLIN);
@@ -36694,7 +36731,7 @@ pg_lost(struct pg *p, const char *doing)
 
 	if (!p->ch.broken && !p->ch.eof)
 		snprintf(why, sizeof why, "it takes too long");
-	else if (p->ch.tls && p->ch.tls->err != 0)
+	else if (WITH_TLS && p->ch.tls && p->ch.tls->err != 0)
 		tls_why(&p->ch, why, sizeof why);
 	return pg_fail(p, "%s: %s", doing, why);
 }
@@ -36708,7 +36745,7 @@ pg_send(struct pg *p)
 
 	if (p->out.full)
 		return pg_fail(p, "a name or the password in postgres.url is too long");
-	while (s.n > 0 || (p->ch.tls && tls_pending(p->ch.tls))) {
+	while (s.n > 0 || (WITH_TLS && p->ch.tls && tls_pending(p->ch.tls))) {
 		put = chan_writev(&p->ch, &(struct iovec){ (char *)(uintptr_t)s.p, s.n }, 1);
 		if (put < 0 || (put == 0 && !pg_wait(p, POLLOUT)))
 			return pg_lost(p, "sending");
@@ -36865,7 +36902,7 @@ pg_secure(struct pg *p)
 	char c = 0;
 
 	p->plain = false;
-	if (mode == SSL_DISABLE)
+	if (!WITH_TLS || mode == SSL_DISABLE)
 		return true;
 	from = pgmsg_begin(&p->out, 0);
 	text_four(&p->out, PGMSG_SSL);
@@ -37098,7 +37135,8 @@ pg_run(void *arg, int life)
 
 	helper_settle(&cf->server, SANDBOX_NAMES);
 	clock_turn();
-	tls_open(&cf->tls, 1);
+	if (WITH_TLS)
+		tls_open(&cf->tls, 1);
 	pw = getpwuid(geteuid());
 	*p = (struct pg){ .cf = cf, .to = &cf->postgres.to, .life = life, .ch.w.fd = -1,
 		.user = cf->postgres.to.said[PGURL_USER],
@@ -39693,7 +39731,7 @@ proc_publish(const struct proc *p)
 static void
 proc_announce(struct proc *p, bool leaves)
 {
-	if (p->conf && (!leaves || p->announce_ms > 0))
+	if (WITH_UWSGI && p->conf && (!leaves || p->announce_ms > 0))
 		announce_all(p->conf, replica_instance(p->conf, p->index, NULL), &p->at, p->chosen, leaves);
 	p->announce_ms = leaves ? 0 : now_ms + (p->announce_ms ? ANNOUNCE_MS : ANNOUNCE_AGAIN_MS);
 }
@@ -41438,7 +41476,7 @@ renew_over(void)
 static void
 renew_stop(void)
 {
-	if (rn.pid == 0)
+	if (!WITH_ACME || rn.pid == 0)
 		return;
 	kill(rn.pid, SIGKILL);
 	while (waitpid(rn.pid, NULL, 0) < 0 && errno == EINTR)
@@ -41452,7 +41490,7 @@ renew_stop(void)
 static void
 renew_take(struct conf *cf, bool plain, bool tls)
 {
-	const struct tls_conf *t = cf->tls.on && cf->tls.domains.n > 0 ? &cf->tls : NULL;
+	const struct tls_conf *t = WITH_ACME && cf->tls.on && cf->tls.domains.n > 0 ? &cf->tls : NULL;
 	uint64_t was = rn.of;
 
 	rn.t = t;
@@ -41566,7 +41604,7 @@ renew_reaped(pid_t pid)
 	ssize_t n;
 	char *b;
 
-	if (pid != rn.pid)
+	if (!WITH_ACME || pid != rn.pid)
 		return false;
 	b = arena_alloc(&a, RENEW_RESULT_MAX);
 	n = recv(rn.life, b, RENEW_RESULT_MAX, MSG_DONTWAIT);
@@ -41755,8 +41793,9 @@ renew_start(void)
 static void
 renew_settle(bool (*give)(int fd))
 {
-	renew_start();
-	if (rn.certs_ms > 0 && now_ms >= rn.certs_ms)
+	if (WITH_ACME)
+		renew_start();
+	if (WITH_TLS && rn.certs_ms > 0 && now_ms >= rn.certs_ms)
 		certs_look(give);
 }
 
@@ -41924,10 +41963,10 @@ worker_start(struct conf *cf, struct listeners *ls, unsigned generation)
 	}
 	for (int i = 0; i < ls->n_served; i++)
 		keep[n++] = ls->v[i].fd;
-	if (cf->cache.store && store_bells_open(MIN(MAX((unsigned)slot + 1,
+	if (WITH_CACHE && cf->cache.store && store_bells_open(MIN(MAX((unsigned)slot + 1,
 	    2 * (unsigned)cf->server.workers), (unsigned)WORKER_SLOTS)) < 0)
 		return -1;
-	n += store_bells(keep + n);
+	n += WITH_CACHE ? store_bells(keep + n) : 0;
 	if ((pid = helper_start("worker", worker_child, &(struct worker_task){ cf, ls, slot }, keep,
 	    n, &ctl)) < 0)
 		return -1;
@@ -41947,6 +41986,8 @@ cache_adopt(struct conf *cf, const struct conf *old)
 {
 	struct cache_conf *c = &cf->cache;
 
+	if (!WITH_CACHE)
+		return;
 	if (old && old->cache.store && old->cache.size_bytes == c->size_bytes)
 		c->store = old->cache.store;
 	else if (c->size_bytes > 0)
@@ -42135,7 +42176,7 @@ purge_memory(struct slice text)
 	bool more = true;
 	int all = -1;
 
-	if (!m.conf->cache.store || !purge_parse(&p, text))
+	if (!WITH_CACHE || !m.conf->cache.store || !purge_parse(&p, text))
 		return -1;
 	store_use(m.conf->cache.store);
 	for (int i = 0; i < PURGE_TRIES && (p.all ? all < 0 : more); i = cursor == was ? i + 1 : 0) {
@@ -42207,7 +42248,7 @@ pg_start(struct conf *cf)
 	pg_stop();
 	timer_clear(&m.pg_again);
 	m.pg_wait_ms = RESPAWN_MS;
-	if (cf->postgres.url.n == 0)
+	if (!WITH_POSTGRES || cf->postgres.url.n == 0)
 		return;
 	if ((m.pg = helper_start("postgres", pg_run, cf, keep, 1, &m.pg_life)) < 0) {
 		m.pg = 0;
@@ -42255,8 +42296,8 @@ clerk_is_wanted(const struct conf *cf)
 }
 
 static struct aide aides[] = {
-	[AIDE_CLERK] = { .name = "clerk", .wanted = clerk_is_wanted, .run = clerk_run, .op = CTL_WAKE },
-	[AIDE_MAPPER] = { .name = "mapper", .wanted = conf_maps, .run = mapping_run, .op = CTL_MAP,
+	[AIDE_CLERK] = { .name = "clerk", .wanted = clerk_is_wanted, .run = WITH_UWSGI ? clerk_run : NULL, .op = CTL_WAKE },
+	[AIDE_MAPPER] = { .name = "mapper", .wanted = conf_maps, .run = WITH_UWSGI ? mapping_run : NULL, .op = CTL_MAP,
 		.stays = true },
 };
 
@@ -42309,7 +42350,7 @@ aide_start(struct aide *a, struct conf *cf, struct listeners *ls, int wait_ms)
 	struct pollfd first = { .events = POLLIN };
 
 	aide_stop(a);
-	if (!a->wanted(cf))
+	if (!WITH_UWSGI || !a->wanted(cf))
 		return;
 	for (int i = ls->n_served; i < ls->n; i++)
 		keep[n++] = ls->v[i].fd;
@@ -42634,7 +42675,8 @@ generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
 	board->oldest = oldest; /* records that no worker knows may serve others */
 	if (board_attach(cf) < 0)
 		return -1;
-	nodes_attach(cf);
+	if (WITH_UWSGI)
+		nodes_attach(cf);
 	procs_preview(cf);
 	files_raise(cf);
 	resolver_first(cf);
@@ -42656,7 +42698,7 @@ proc_changed(const char *name)
 static struct conf *
 start_load(const struct start *s)
 {
-	struct conf *cf = s->options ? conf_options(s->options)
+	struct conf *cf = WITH_UWSGI && s->options ? conf_options(s->options)
 	    : s->file && !s->wrapped ? conf_load(s->file)
 	    : conf_simple(s->listen, s->target, s->wrapped);
 
@@ -43118,7 +43160,8 @@ acme_take(void)
 			plain |= !m.ls.v[i].tls;
 			tls |= m.ls.v[i].tls;
 		}
-	renew_take(m.conf, plain, tls);
+	if (WITH_TLS)
+		renew_take(m.conf, plain, tls);
 }
 
 /* The new generation is ready: it serves, the old drains. */
@@ -43527,7 +43570,7 @@ stores_repair(struct timer *t)
 {
 	bool again = false;
 
-	for (int i = 0; i < WORKER_SLOTS; i++) {
+	for (int i = 0; WITH_CACHE && i < WORKER_SLOTS; i++) {
 		struct store *s = m.workers[i].store;
 		if (!s || m.workers[i].pid > 0)
 			continue;
@@ -43559,7 +43602,8 @@ worker_gone(struct worker *w, int status)
 	close(was.ctl.fd);
 	*w = (struct worker){ .store = was.store };
 	board_worker_gone(slot);
-	nodes_worker_gone((unsigned)slot);
+	if (WITH_UWSGI)
+		nodes_worker_gone((unsigned)slot);
 	stores_repair(&m.repair);
 	if (was.killed || was.draining)
 		return;
@@ -43922,7 +43966,8 @@ master_start(struct conf *cf)
 	files_raise(cf);
 	if (board_attach(cf) < 0)
 		return EXIT_OTHER;
-	nodes_attach(cf);
+	if (WITH_UWSGI)
+		nodes_attach(cf);
 	procs_take(cf, m.generation, proc_changed);
 	procs_resume(m.generation);
 	acme_take();
@@ -44060,9 +44105,11 @@ options_long(struct options *o, char **argv)
 		for (i = 0; i < LEN(names) && strcmp(*argv, names[i][0]) != 0; i++)
 			;
 		if (strncmp(*argv, "--", 2) == 0 && i == LEN(names)) {
-			if ((taken = options_uwsgi(o, argv)) == -1)
-				taken = -usage("unknown option: ", arena_fmt(&a, "%s%s", *argv, ini_near(&a,
-				    slice_of(*argv + 2))));
+			if (WITH_UWSGI)
+				taken = options_uwsgi(o, argv);
+			if (taken == -1)
+				taken = -usage("unknown option: ", arena_fmt(&a, "%s%s", *argv, WITH_UWSGI
+				    ? ini_near(&a, slice_of(*argv + 2)) : ""));
 			else if (taken < 0)
 				taken = -usage("an option without its value: ", *argv);
 			arena_free(&a);

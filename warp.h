@@ -1580,8 +1580,9 @@ enum key_kind {
 /* How the environment says a value of some kind. */
 enum key_words { NO_WORDS, ONE_VALUE, ONE_TEXT, A_LIST };
 
-/* Not supported yet: refused, but LATER_OFF may be false or 0. */
-enum key_when { NOW, LATER, LATER_OFF };
+/* LATER: not supported yet; OUT: left out of this build. Refused, but OUT and LATER_OFF may
+ * be false or 0. */
+enum key_when { NOW, LATER, LATER_OFF, OUT };
 
 enum section_id {
 	SEC_ROOT, SEC_SERVER, SEC_UPSTREAM, SEC_INSTANCE, SEC_UPSTREAM_TLS, SEC_HEALTH,
@@ -1594,13 +1595,13 @@ enum section_id {
 
 struct key {
 	const char *name;
-	enum key_kind kind;
-	enum key_when when;
-	size_t at, size;      /* where it goes in the section's struct */
+	uint8_t kind;         /* enum key_kind */
+	uint8_t sub;          /* enum section_id, of K_TABLE, K_TABLES */
+	uint16_t at, size;    /* where it goes in the section's struct */
+	uint8_t when;         /* enum key_when */
 	const char *preset;   /* as the environment would say it; NULL: unset */
-	double min, max;      /* of numbers */
 	const char *words;    /* of K_CHOICE, between blanks; K_ADDRS: the word for none */
-	enum section_id sub;  /* of K_TABLE, K_TABLES */
+	double min, max;      /* of numbers */
 	const char *help;
 };
 
@@ -1701,15 +1702,15 @@ struct admin_read {
 };
 
 /* name: as in the manual; upstreams.NAME is read for each NAME. off: a key; where it
- * is off, a LATER section is ignored. */
+ * is off, a section that is not there NOW is ignored. */
 struct section {
 	const char *name;
 	const struct key *keys;
 	size_t n;
-	enum key_when when;
 	const char *off;
-	const char *help;
 	const char *others; /* keys that are accepted and ignored, between blanks; or NULL */
+	const char *help;
+	enum key_when when;
 };
 
 /* ==== hints ============================================================== */
