@@ -16458,29 +16458,35 @@ key_preset(const struct key *k)
 	return k->preset && *k->preset ? k->preset : k->preset ? "\"\"" : "none";
 }
 
-/* Every key with type and range, preset, variable, and help. */
-static void
-conf_print_keys(FILE *to)
+/* The keys with this part in their names, with type and range, preset, variable, and
+ * help: is there one? Without a part every key, and the sections without keys. */
+static bool
+conf_print_keys(FILE *to, const char *part)
 {
+	bool any = false;
+
 	for (enum section_id id = SEC_ROOT; id < SECTIONS; id++) {
 		const struct section *s = &sections[id];
 		struct arena a = { NULL };
 
-		if (s->n == 0)
+		if (s->n == 0 && !part)
 			fprintf(to, "[%s]  (%s)\n        %s\n", s->name, key_whens[s->when], s->help);
-		if (s->others)
+		if (s->others && !part)
 			fprintf(to, "[%s]  (ignored)\n        %s\n", s->name, s->others);
 		for (size_t i = 0; i < s->n; i++) {
 			const struct key *k = &s->keys[i];
-			const char *env = env_name(&a, id, k);
-			fprintf(to, "%-42s  %-40s  %-12s  %s%s%s%s\n        %s\n",
-			    arena_fmt(&a, "%s%s%s", s->name, *s->name ? "." : "", k->name),
-			    kind_text(&a, k), key_preset(k), env ? env : "-",
-			    k->when == NOW ? "" : "  (", key_whens[k->when],
-			    k->when == NOW ? "" : ")", k->help);
+			const char *env = env_name(&a, id, k), *name = arena_fmt(&a, "%s%s%s", s->name,
+			    *s->name ? "." : "", k->name);
+			if (part && !strstr(name, part) && !(env && strstr(env, part)))
+				continue;
+			fprintf(to, "%-42s  %-40s  %-12s  %s%s%s%s\n        %s\n", name, kind_text(&a, k),
+			    key_preset(k), env ? env : "-", k->when == NOW ? "" : "  (",
+			    key_whens[k->when], k->when == NOW ? "" : ")", k->help);
+			any = true;
 		}
 		arena_free(&a);
 	}
+	return any;
 }
 
 /* A line of plain text in man(7): no request, no escape. */
@@ -44012,26 +44018,26 @@ master_run(const struct start *s, struct conf *cf)
  * Calls   everything, to start it. */
 
 static const char usage_text[] =
-    "usage: warp -c FILE             run with a configuration (or $WARPDRIVE_CONFIG, or\n"
-    "                                " CONFIG_PATH ")\n"
-    "       warp [-l ADDR] -u ADDR   without one: listen on ADDR (:8080), pass on to ADDR\n"
+    "usage: warp -c FILE            run with this configuration ($WARPDRIVE_CONFIG or\n"
+    "                               " CONFIG_PATH " without -c)\n"
+    "       warp [-l ADDR] -u ADDR  without one: listen on ADDR (:8080), pass on to ADDR\n"
     "       warp [-l ADDR] [-u ADDR] -- CMD ARG...\n"
-    "                                run CMD with $PORT (or that of -u), pass on to it\n"
+    "                               run CMD with $PORT (or that of -u), pass on to it\n"
     "       warp --fastrouter ADDR --fastrouter-...\n"
-    "                                the options of uwsgi --fastrouter (-c reads its ini)\n"
-    "       warp -t [-c FILE]        check the configuration and show what it means\n"
-    "       warp -T [-c FILE]        the same, as a configuration of native sections alone\n"
+    "                               options of uwsgi --fastrouter (-c reads its ini)\n"
+    "       warp -t [-c FILE]       check the configuration and show what it means\n"
+    "       warp -T [-c FILE]       the same, as a configuration in native sections\n"
     "       warp -e 'METHOD URL' [-H 'Name: v']... [-a CLIENT_IP]\n"
-    "                                explain what would become of a request\n"
-    "       warp -s VERB [ARG]       tell the running warp: status, reload, quit, stop,\n"
-    "                                upgrade; restart, start or stop NAME (a process);\n"
-    "                                drain or enable UPSTREAM/INSTANCE; purge PATH\n"
+    "                               explain what would become of a request\n"
+    "       warp -s VERB [ARG]      tell the running warp: status, reload, quit, stop,\n"
+    "                               upgrade; restart, start or stop PROCESS;\n"
+    "                               drain or enable UPSTREAM/INSTANCE; purge PATH\n"
+    "       warp -D [PART]          every configuration key, or those with PART in it\n"
     "  -d  into the background, once it accepts    -p FILE  pid file\n"
-    "  -n FD  a newline to FD once it accepts      -D  every configuration key\n"
-    "  -V  version                                 -h  this help\n"
-    "Signals: HUP reload, QUIT drain and leave, TERM stop, USR1 reopen logs, USR2 upgrade.\n"
-    "Exit status: 0 clean, 1 configuration, 2 usage, 3 cannot listen, 4 anything else;\n"
-    "with --, that of CMD (128+n for a signal).\n";
+    "  -n FD  a newline to FD once it accepts      -V  version\n"
+    "Signals: HUP reload, QUIT drain and leave, TERM stop, USR1 reopen logs,\n"
+    "USR2 upgrade. Exit status: 0 clean, 1 configuration, 2 usage, 3 cannot listen,\n"
+    "4 anything else; with --, that of CMD (128+n for a signal).\n";
 
 static int
 usage(const char *why, const char *what)
@@ -44460,8 +44466,8 @@ main(int argc, char **argv)
 	if (o.list_keys) {
 		if (o.arg && strcmp(o.arg, "man") == 0)
 			conf_print_man(stdout);
-		else
-			conf_print_keys(stdout);
+		else if (!conf_print_keys(stdout, o.arg))
+			return usage("no key has in its name: ", o.arg);
 		return 0;
 	}
 	if (!options_source(&o)) {

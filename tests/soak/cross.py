@@ -1,42 +1,116 @@
 #!/usr/bin/python3
-"""The binaries of `make cross` at work, under qemu-user: cross.py [ARCH...]  (all there are)
+"""The binaries of `make cross`, and warp itself, at work under qemu-user: cross.py [-s] [ARCH...]
 
-Each serves system tests that wait for little: routing, headers and limits, balancing, the admin socket with its status
-and reload. QEMU is slow, so deadlines are eight times what they are; a time that is measured may still be wrong.
-Prints a line for each; exit status 1 if a test failed. make soak-cross calls it; needs qemu-user-static and make cross.
+Each serves the system tests below, topic by topic, and a table says how big it is and what came of them; exit status 1
+if one failed. -s: the first test of each topic alone, by what `contrib/cross -c` left in build/cross (tests/run).
+QEMU is slow, so deadlines are eight times what they are. What the kernel would not start by itself it learns in a user
+namespace of their own: nothing is registered on this machine. make soak-cross calls it; needs qemu-user-static.
 """
+import collections
 import os
 import subprocess
 import sys
 import tempfile
+import time
+import xml.etree.ElementTree as ET
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-QEMU = {"arm64": "aarch64", "armel": "arm", "armhf": "arm", "ppc64el": "ppc64le"}      # others are called the same
-FILES = ("routing", "auth_limits", "balance", "admin")
+TOPICS = {                                                 # tests by file; the first stands for its topic
+    "routes": "routing::test_target routing::test_selection routing::test_redirect routing::test_respond",
+    "limits": "auth_limits::test_basic_auth auth_limits balance",
+    "ws": "streaming::test_tunnel streaming::test_tunnel_early_data",
+    "TLS in": "tls::test_sni tls::test_suites tls::test_keys tls::test_resumption_at_any_worker tls::test_client_certificate",
+    "TLS out": "tls_upstream::test_verified tls_upstream::test_failure tls_upstream::test_websocket",
+    "files": "files::test_ranges files::test_get files::test_conditions files::test_beyond_4_gb",
+    "gzip": "gzip::test_compressed gzip::test_as_small_as_zlib gzip::test_byte_for_byte",
+    "cache": "cache::test_purge_reaches_all_workers_at_once cache::test_freshness cache::test_200_misses_are_one_fetch",
+    "uwsgi": "uwsgi::test_the_vars_of_a_request uwsgi::test_answers fastcgi::test_records fastcgi::test_bodies "
+             "uwsgi::test_websocket_vars_and_bytes",
+    "router": "subscriptions::test_signed_subscriptions fastrouter::test_a_packet_goes_through_byte_for_byte "
+              "fastrouter::test_the_largest_block subscriptions::test_weights subscriptions::test_statistics",
+    "super": "supervisor::test_replicas supervisor::test_restart supervisor::test_start_on_request "
+             "supervisor::test_grandchildren_do_not_outlive_warp supervisor::test_blue_and_green",
+    "admin": "admin::test_status_of_an_instance admin",
+    "reload": "process::test_reload_lets_answers_finish process::test_no_request_fails_during_reloads",
+    "USR2": "process::test_upgrade process::test_upgrade_lets_answers_finish process::test_upgrade_refused "
+            "supervisor::test_upgrade",
+}
 # Of QEMU 7.2: SO_ERROR has the host's number of an error, which on MIPS is another one's; SIGSTOP takes its time.
 NOT = "not test_show_errors and not test_many_verbs_at_once"
+SAMPLE = ("s390x", "armel")                                # big-endian; and 32 bits that are not x86's
+INSIDE = """
+echo; read -r mapped
+exec unshare -m -p -f --kill-child --mount-proc sh -c '
+mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || exit 9
+for rule in /usr/lib/binfmt.d/qemu-*.conf; do cat "$rule" >/proc/sys/fs/binfmt_misc/register || exit 9; done
+exec "$@" </dev/null' sh "$@"
+"""
+
+
+def with_qemu(cmd, **kw):
+    """Runs cmd where the kernel starts foreign programs by QEMU, and ends what it left: exit status and output."""
+    with tempfile.TemporaryFile("w+", errors="replace") as out:
+        p = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", "-U", "sh", "-c", INSIDE, "sh", *cmd], text=True,
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out, **kw)
+        p.stdout.readline()
+        for which in ("uid", "gid"):
+            with open("/proc/%d/%s_map" % (p.pid, which), "w") as f:
+                f.write("0 0 65536")
+        said = p.communicate("mapped\n")[0]
+        out.seek(0)
+        return p.returncode, said + out.read()
+
+
+def serve(binary, first):
+    """What this binary does of the tests: {topic: [passed, failed]}, and their output."""
+    topic_of, asked = {}, []
+    for topic, words in TOPICS.items():
+        for word in words.split()[:1 if first else None]:
+            name, _, test = word.partition("::")
+            topic_of["tests.system.test_" + name, test] = topic
+            asked.append("tests/system/test_%s.py%s" % (name, test and "::" + test))
+    with tempfile.NamedTemporaryFile(suffix=".xml") as result:
+        _, text = with_qemu([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "--durations=12", "-k", NOT,
+                             "-n", "3", "--dist", "loadfile", "--junitxml", result.name, *asked], cwd=ROOT,
+                            env=dict(os.environ, WARP=binary, SLOW="8", PYTHONDONTWRITEBYTECODE="1"))
+        counts = collections.defaultdict(lambda: [0, 0])
+        try:
+            cases = list(ET.parse(result.name).iter("testcase"))
+        except ET.ParseError:
+            cases = []
+    for case in cases:
+        name = case.get("name").partition("[")[0]
+        topic = topic_of.get((case.get("classname"), name)) or topic_of.get((case.get("classname"), ""))
+        bad = case.find("failure") is not None or case.find("error") is not None
+        if case.find("skipped") is None:
+            counts[topic][bad] += 1
+    return counts, text
+
+
+def binaries(first, archs):
+    """[(arch, path)]"""
+    if first:
+        return [(a, os.path.join(ROOT, "build", "cross", "warp." + a)) for a in archs or SAMPLE]
+    there = sorted(f[11:] for f in os.listdir(ROOT) if f.startswith("warp-cross."))
+    return ([] if archs else [("x86_64", os.path.join(ROOT, "warp"))]) + [
+        (a, os.path.join(ROOT, "warp-cross." + a)) for a in archs or there]
 
 
 def main():
-    archs = sys.argv[1:] or sorted(f[11:] for f in os.listdir(ROOT) if f.startswith("warp-cross."))
-    bad = not archs
-    if bad:
-        print("no warp-cross.ARCH: make cross")
-    for arch in archs:
-        with tempfile.TemporaryDirectory() as d:
-            os.chmod(d, 0o755)
-            wrapper = os.path.join(d, "warp")
-            with open(wrapper, "w") as f:
-                f.write('#!/bin/sh\nexec qemu-%s-static "%s/warp-cross.%s" "$@"\n' % (QEMU.get(arch, arch), ROOT, arch))
-            os.chmod(wrapper, 0o755)
-            p = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "-k", NOT,
-                                *["tests/system/test_%s.py" % f for f in FILES]], cwd=ROOT, capture_output=True, text=True,
-                               env=dict(os.environ, WARP=wrapper, SLOW="8", PYTHONDONTWRITEBYTECODE="1"))
-        print("%-9s %s" % (arch, p.stdout.rstrip().rpartition("\n")[2]), flush=True)
-        if p.returncode != 0:
-            bad = True
-            print(p.stdout + p.stderr)
-    return bad
+    first = sys.argv[1:2] == ["-s"]
+    todo, bad = binaries(first, sys.argv[1 + first:]), []
+    print("%-9s %5s %5s " % ("", "KB", ".xz") + " ".join("%7s" % t for t in TOPICS) + "     s", flush=True)
+    for arch, path in todo:
+        started = time.monotonic()
+        xz = len(subprocess.run(["xz", "-9ec", path], capture_output=True, check=True).stdout)
+        counts, text = serve(path, first)
+        cells = [("%d" % p if p and not f else "%d/%d" % (p, p + f)) for p, f in (counts[t] for t in TOPICS)]
+        print("%-9s %5d %5d " % (arch, os.path.getsize(path) // 1024, xz // 1024) + " ".join("%7s" % c for c in cells)
+              + "  %4d" % (time.monotonic() - started), flush=True)
+        if any("/" in c for c in cells):
+            bad.append("%s:\n%s" % (arch, text))
+    print("\n".join(bad), end="")
+    return bool(bad)
 
 
 if __name__ == "__main__":

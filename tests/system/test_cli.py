@@ -240,6 +240,17 @@ def test_version_and_help(run):
     out = run("-h").stdout
     for option in ("-c", "-t", "-e", "-u", "-l", "-D", "-d", "-p", "-s"):
         assert re.search(r"(?m)(^|[\s\[|])%s\b" % option, out), option
+    lines = out.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80, "it fits on a terminal"
+
+
+def test_keys_by_a_part_of_their_names(run):
+    """-D PART: of the keys, and of their variables."""
+    p = run("-D", "server.user")
+    assert p.returncode == 0 and [line.split()[0] for line in p.stdout.splitlines()[::2]] == ["server.user"]
+    assert run("-D", "WARPDRIVE_USER").stdout == p.stdout
+    p = run("-D", "no_such_key")
+    assert p.returncode == 2 and "no_such_key" in p.stderr and not p.stdout
 
 
 # ---- -e -------------------------------------------------------------------------
