@@ -7,7 +7,7 @@
 #   make fuzz     every fuzz target for FUZZ_SECS seconds
 #   make soak     random faults for SOAK_MINUTES, and what is left of them; and
 #                 the rows of long tables that make check leaves out
-#   make soak-cross  what make cross makes, at work under QEMU
+#   make soak-cross  what make cross makes, at work under QEMU: sizes and results
 #   make cache-suite  the public tests for HTTP caches, from GitHub and npm
 #   make bench    beside nginx and HAProxy; and what choosing a route and an
 #                 instance costs
@@ -173,10 +173,10 @@ soak: warp
 	@tests/packages/install build check
 	WHOLE=1 $(PYTHON) tests/run system-debug system-tiny conformance-debug
 
-# Those of make cross at work, as far as an emulator can tell.
-soak-cross: cross
-	@tests/packages/install soak check
-	$(PYTHON) tests/soak/cross.py $(ARCHS)
+# warp and those of make cross at work, as far as an emulator can tell.
+soak-cross: warp cross
+	@tests/packages/install cross check
+	$(PYTHON) tests/soak/cross.py
 
 # CACHE_TESTS=DIR: a checkout of the suite that is there. nginx and varnish run beside
 # warp where they are installed.

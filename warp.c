@@ -39196,8 +39196,8 @@ warden_run(const struct child_start *cs, const struct identity *as, char **argv,
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	below.parent = getpid();
-	if (prctl(PR_SET_PDEATHSIG, SIGUSR1) < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 ||
-	    getppid() != cs->parent)
+	prctl(PR_SET_CHILD_SUBREAPER, 1); /* QEMU's user mode has none: the master has said so */
+	if (prctl(PR_SET_PDEATHSIG, SIGUSR1) < 0 || getppid() != cs->parent)
 		_exit(EXIT_NOT_RUN);
 	if ((pid = fork()) == 0)
 		child_run(&below, as, argv, env);
@@ -39235,8 +39235,10 @@ warden_start(const struct child_start *cs, const struct identity *as, char **arg
 	if ((*warden = fork()) == 0)
 		warden_run(cs, as, argv, env, up[1]);
 	close(up[1]);
-	if (*warden > 0 && read(up[0], &pid, sizeof pid) != sizeof pid)
+	if (*warden > 0 && read(up[0], &pid, sizeof pid) != sizeof pid) {
 		pid = -1; /* the warden ended */
+		errno = ECHILD;
+	}
 	close(up[0]);
 	return pid;
 }
