@@ -222,6 +222,7 @@
 #define DNS_RETRY_SECS   2     /* until a name that failed is */
 #define READY_WAIT_MS    10000 /* for new workers to accept, or a reload is
                                   given up */
+#define USERS_LOOK_MS    1000  /* between looks at basic_auth_file */
 #define CERTS_WATCH_SECS 5     /* between looks at files of certificates */
 #define LOG_FLUSH_MS     500   /* access lines wait at most this long */
 
@@ -367,6 +368,7 @@
 #define AUTH_JOBS_OF_ONE 16 /* of these for one address */
 #define AUTH_TURN_US  500   /* of hashing, before others have their turn */
 #define AUTH_ROUNDS_WARN 100000 /* rounds of a hash; 0.2 s a try: a warning */
+#define AUTH_BCRYPT_WARN 4096 /* of bcrypt, cost 12; as much */
 #define PIPELINE_TURN 8     /* requests of one client answered before others have
                                their turn */
 #define ADMIN_PLACES  32    /* clients of the admin listeners, beside max_connections */

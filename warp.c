@@ -578,13 +578,13 @@ base64_value(char c)
 	    : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
+static const char base64_digits[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_";
+
 /* RFC 4648 4; url: 5, without padding. */
 static void
 base64_write(struct text *t, struct slice s, bool url)
 {
-	static const char digits[] =
-	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_";
-
 	for (size_t i = 0; i < s.n; i += 3) {
 		size_t n = MIN(s.n - i, (size_t)3);
 		uint32_t v = 0;
@@ -593,7 +593,7 @@ base64_write(struct text *t, struct slice s, bool url)
 		for (size_t k = 0; k < 4; k++) {
 			unsigned digit = v >> (18 - 6 * k) & 63;
 			if (k <= n)
-				text_char(t, digits[digit + (url && digit > 61 ? 2 : 0)]);
+				text_char(t, base64_digits[digit + (url && digit > 61 ? 2 : 0)]);
 			else if (!url)
 				text_char(t, '=');
 		}
@@ -5918,19 +5918,153 @@ FORTIFIED(memset, int)
 #endif
 
 /* ==== crypt ==================================================================
- * Owns    nothing.
- * Offers  crypt_rounds, crypt_begin, sha_rounds, crypt_matches.
- * Calls   base, BearSSL's hashes. The crypt(3) schemes $5$ and $6$ (SHA-crypt),
- *         which musl on Debian lacks. */
+ * Owns    the digits of pi that bcrypt starts from, once they are made.
+ * Offers  HASH_UNKNOWN, crypt_open, crypt_rounds, crypt_is_slow, crypt_begin, crypt_work,
+ *         crypt_matches, users_parse.
+ * Calls   base, arena, BearSSL's hashes. The hashes that htpasswd, Caddy and `openssl
+ *         passwd` write, some rounds at a time, and htpasswd's files. */
 
 #define SHA_ROUNDS       5000 /* presets and bounds of the scheme */
 #define SHA_ROUNDS_MIN   1000
 #define SHA_ROUNDS_MAX   999999999
+#define MD5_ROUNDS       1000
+#define BCRYPT_COST_MIN  4    /* of the scheme, as are these */
+#define BCRYPT_COST_MAX  31
+#define BCRYPT_SALT      22   /* digits */
+#define BCRYPT_TIMES     64   /* that its text is encrypted */
+#define HASH_UNKNOWN "this kind of hash is not known; use SHA-512 (openssl passwd -6) or " \
+	"bcrypt (htpasswd -B)"
 
-static const struct sha_scheme sha_schemes[] = {
-	{ { "$5$", 3 }, &br_sha256_vtable, br_sha256_SIZE, 21, 43 },
-	{ { "$6$", 3 }, &br_sha512_vtable, br_sha512_SIZE, 22, 86 },
+static const struct crypt_scheme crypt_schemes[] = {
+	{ { "$5$", 3 }, CRYPT_SHA, &br_sha256_vtable, br_sha256_SIZE, 21, 43, 16 },
+	{ { "$6$", 3 }, CRYPT_SHA, &br_sha512_vtable, br_sha512_SIZE, 22, 86, 16 },
+	{ { "$apr1$", 6 }, CRYPT_MD5, &br_md5_vtable, br_md5_SIZE, 0, 22, 8 },
+	{ { "$1$", 3 }, CRYPT_MD5, &br_md5_vtable, br_md5_SIZE, 0, 22, 8 },
+	{ { "{SHA}", 5 }, CRYPT_ONCE, &br_sha1_vtable, br_sha1_SIZE, 0, 28, 0 },
+	{ { "$2a$", 4 }, CRYPT_BCRYPT, NULL, 23, 0, 31, BCRYPT_SALT },
+	{ { "$2b$", 4 }, CRYPT_BCRYPT, NULL, 23, 0, 31, BCRYPT_SALT },
+	{ { "$2y$", 4 }, CRYPT_BCRYPT, NULL, 23, 0, 31, BCRYPT_SALT },
 };
+
+static const char crypt_digits[] = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+static const char bcrypt_digits[] = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+/* ---- bcrypt ---- */
+
+static uint32_t pi[1 + BLOWFISH_WORDS + 2]; /* base 2^32, its 3 is taken off; first is 0 */
+
+/* Makes pi by Gosper's series, from its far end: fewer bytes than a table. At each term only
+ * the words count that reach the result; the two spare ones take what is rounded off. */
+static void
+crypt_open(void)
+{
+	unsigned terms = LEN(pi) * 32 * 4 / 15, used; /* a term adds 15/4 bits */
+	uint64_t c;
+
+	for (unsigned k = pi[1] ? 0 : terms; k > 0; k--) {
+		uint32_t by = k * (2 * k - 1), over = 3 * (3 * k + 1) * (3 * k + 2);
+		used = MIN((unsigned)LEN(pi), (terms - k) / 8 + 4);
+		pi[0] += 5 * k + 3;
+		c = 0;
+		for (unsigned i = used; i-- > 0; pi[i] = (uint32_t)c)
+			c = (uint64_t)pi[i] * by + (c >> 32);
+		c >>= 32;
+		for (unsigned i = 0; i < used; i++, c %= over) {
+			c = c << 32 | pi[i];
+			pi[i] = (uint32_t)(c / over);
+		}
+	}
+}
+
+static uint32_t
+blowfish_f(const uint32_t *s, uint32_t v)
+{
+	return ((s[v >> 24] + s[256 + (v >> 16 & 255)]) ^ s[512 + (v >> 8 & 255)]) +
+	    s[768 + (v & 255)];
+}
+
+static void
+blowfish_encrypt(const uint32_t *key, uint32_t io[2])
+{
+	const uint32_t *s = key + BLOWFISH_SUBKEYS;
+	uint32_t l = io[0], r = io[1];
+
+	for (int i = 0; i < BLOWFISH_SUBKEYS - 2; i += 2) {
+		l ^= key[i];
+		r ^= blowfish_f(s, l) ^ key[i + 1];
+		l ^= blowfish_f(s, r);
+	}
+	io[0] = r ^ key[BLOWFISH_SUBKEYS - 1];
+	io[1] = l ^ key[BLOWFISH_SUBKEYS - 2];
+}
+
+/* Mixes by, and salt if there is one, into key. */
+static void
+blowfish_expand(uint32_t *key, const uint32_t *by, const uint32_t *salt)
+{
+	uint32_t io[2] = { 0, 0 };
+
+	for (int i = 0; i < BLOWFISH_SUBKEYS; i++)
+		key[i] ^= by[i];
+	for (int i = 0; i < BLOWFISH_WORDS; i += 2) {
+		io[0] ^= salt ? salt[i & 2] : 0;
+		io[1] ^= salt ? salt[(i & 2) + 1] : 0;
+		blowfish_encrypt(key, io);
+		memcpy(key + i, io, sizeof io);
+	}
+}
+
+/* s, over and over, as the words of a key. */
+static void
+blowfish_words(struct slice s, uint32_t *to)
+{
+	for (size_t i = 0; i < 4 * BLOWFISH_SUBKEYS; i++)
+		to[i / 4] = to[i / 4] << 8 | (unsigned char)s.p[i % s.n];
+}
+
+/* s, which is of bcrypt's own digits, in those of base64. False: it is not. */
+static bool
+bcrypt_write(struct text *t, struct slice s)
+{
+	const char *at = bcrypt_digits;
+
+	for (size_t i = 0; i < s.n && at; i++)
+		if ((at = memchr(bcrypt_digits, s.p[i], sizeof bcrypt_digits - 1)))
+			text_char(t, base64_digits[at - bcrypt_digits]);
+	return at && !t->full;
+}
+
+static void
+bcrypt_begin(struct crypt_job *j, struct slice password, struct slice salt)
+{
+	char digits[BCRYPT_SALT], bytes[CRYPT_PASSWORD_MAX + 1];
+	struct text d = { digits, 0, sizeof digits, false }, b = { bytes, 0, sizeof bytes, false };
+
+	crypt_open();
+	bcrypt_write(&d, salt);
+	base64_read(&b, text_slice(&d), "");
+	blowfish_words(text_slice(&b), j->salt_words);
+	b.n = 0;
+	text_add(&b, password);
+	text_char(&b, '\0');
+	blowfish_words(text_slice(&b), j->key_words);
+	memcpy(j->blowfish, pi + 1, sizeof j->blowfish);
+	blowfish_expand(j->blowfish, j->key_words, j->salt_words);
+}
+
+static void
+bcrypt_end(const struct crypt_job *j, unsigned char *to)
+{
+	uint32_t v[BLOWFISH_SUBKEYS] = { 0 };
+
+	blowfish_words(S("OrpheanBeholderScryDoubt"), v);
+	for (int i = 0; i < BCRYPT_TIMES * 6; i += 2)
+		blowfish_encrypt(j->blowfish, v + i % 6);
+	for (int i = 0; i < 24; i++)
+		to[i] = (unsigned char)(v[i / 4] >> (24 - i % 4 * 8));
+}
+
+/* ---- SHA-crypt and MD5-crypt ---- */
 
 static void
 sha_add(br_hash_compat_context *h, const void *p, size_t n)
@@ -5940,10 +6074,10 @@ sha_add(br_hash_compat_context *h, const void *p, size_t n)
 
 /* The digest of `times` copies of s, repeated to fill n bytes. */
 static void
-sha_fill(const struct sha_scheme *sc, struct slice s, size_t times, unsigned char *to, size_t n)
+sha_fill(const struct crypt_scheme *sc, struct slice s, size_t times, unsigned char *to, size_t n)
 {
 	br_hash_compat_context h;
-	unsigned char digest[SHA_BYTES_MAX];
+	unsigned char digest[CRYPT_BYTES_MAX];
 
 	sc->hash->init(&h.vtable);
 	for (size_t i = 0; i < times; i++)
@@ -5955,11 +6089,12 @@ sha_fill(const struct sha_scheme *sc, struct slice s, size_t times, unsigned cha
 
 /* The first digest, of password, salt and their lengths. */
 static void
-sha_begin(const struct sha_scheme *sc, struct slice password, struct slice salt,
+sha_begin(const struct crypt_scheme *sc, struct slice password, struct slice salt,
     unsigned char *out)
 {
 	br_hash_compat_context h;
-	unsigned char b[SHA_BYTES_MAX];
+	unsigned char b[CRYPT_BYTES_MAX];
+	bool md5 = sc->kind == CRYPT_MD5;
 
 	sc->hash->init(&h.vtable);
 	sha_add(&h, password.p, password.n);
@@ -5968,32 +6103,34 @@ sha_begin(const struct sha_scheme *sc, struct slice password, struct slice salt,
 	sc->hash->out(&h.vtable, b);
 	sc->hash->init(&h.vtable);
 	sha_add(&h, password.p, password.n);
+	if (md5)
+		sha_add(&h, sc->prefix.p, sc->prefix.n);
 	sha_add(&h, salt.p, salt.n);
 	for (size_t at = 0; at < password.n; at += sc->n)
 		sha_add(&h, b, MIN(sc->n, password.n - at));
 	for (size_t n = password.n; n > 0; n >>= 1)
-		sha_add(&h, n & 1 ? (const void *)b : password.p, n & 1 ? sc->n : password.n);
+		if (md5)
+			sha_add(&h, n & 1 ? "" : password.p, 1);
+		else
+			sha_add(&h, n & 1 ? (const void *)b : password.p, n & 1 ? sc->n : password.n);
 	sc->hash->out(&h.vtable, out);
 }
 
-/* n more rounds. */
 static void
-sha_rounds(struct sha_job *j, unsigned n)
+sha_round(struct crypt_job *j)
 {
-	const struct sha_scheme *sc = j->scheme;
+	const struct crypt_scheme *sc = j->scheme;
 	br_hash_compat_context h;
+	bool odd = j->round & 1;
 
-	for (; n > 0 && j->round < j->rounds; n--, j->round++) {
-		bool odd = j->round & 1;
-		sc->hash->init(&h.vtable);
-		sha_add(&h, odd ? j->password : j->digest, odd ? j->password_n : sc->n);
-		if (j->round % 3)
-			sha_add(&h, j->salt, j->salt_n);
-		if (j->round % 7)
-			sha_add(&h, j->password, j->password_n);
-		sha_add(&h, odd ? j->digest : j->password, odd ? sc->n : j->password_n);
-		sc->hash->out(&h.vtable, j->digest);
-	}
+	sc->hash->init(&h.vtable);
+	sha_add(&h, odd ? j->password : j->digest, odd ? j->password_n : sc->n);
+	if (j->round % 3)
+		sha_add(&h, j->salt, j->salt_n);
+	if (j->round % 7)
+		sha_add(&h, j->password, j->password_n);
+	sha_add(&h, odd ? j->digest : j->password, odd ? sc->n : j->password_n);
+	sc->hash->out(&h.vtable, j->digest);
 }
 
 /* n characters of 6 bits each, lowest first. */
@@ -6001,11 +6138,11 @@ static void
 sha_digits(struct text *t, unsigned v, int n)
 {
 	for (; n > 0; n--, v >>= 6)
-		text_char(t, "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"[v & 63]);
+		text_char(t, crypt_digits[v & 63]);
 }
 
 static void
-sha_encode(struct text *t, const struct sha_scheme *sc, const unsigned char *d)
+sha_encode(struct text *t, const struct crypt_scheme *sc, const unsigned char *d)
 {
 	unsigned third = (unsigned)sc->n / 3, mod = 3 * third, at = 0;
 
@@ -6018,69 +6155,174 @@ sha_encode(struct text *t, const struct sha_scheme *sc, const unsigned char *d)
 		sha_digits(t, (unsigned)d[31] << 8 | d[30], 3);
 }
 
-/* Takes `$5$[rounds=N$]salt$digest` apart; returns the salt. want.p NULL: no such hash. */
-static struct slice
-sha_split(struct slice hash, struct sha_job *j)
+static void
+md5_encode(struct text *t, const unsigned char *d)
 {
-	struct slice rest, word, salt;
-	int64_t n = SHA_ROUNDS;
-
-	*j = (struct sha_job){ .scheme = NULL };
-	for (size_t i = 0; i < LEN(sha_schemes); i++)
-		if (slice_starts(hash, sha_schemes[i].prefix))
-			j->scheme = &sha_schemes[i];
-	if (!j->scheme)
-		return S("");
-	rest = slice_from(hash, j->scheme->prefix.n);
-	if (slice_starts(rest, S("rounds="))) {
-		slice_cut(&rest, '$', &word);
-		n = slice_uint(slice_from(word, 7), SHA_ROUNDS_MAX);
-		if (n < 0 || !rest.p)
-			return S("");
-	}
-	j->rounds = (unsigned)MAX(n, SHA_ROUNDS_MIN);
-	slice_cut(&rest, '$', &salt);
-	salt.n = MIN(salt.n, (size_t)SHA_SALT_MAX);
-	if (rest.p && rest.n == j->scheme->digits)
-		j->want = rest;
-	return salt;
+	for (unsigned i = 0; i < 5; i++)
+		sha_digits(t, (unsigned)d[i] << 16 | (unsigned)d[i + 6] << 8 | d[i == 4 ? 5 : i + 12], 4);
+	sha_digits(t, d[11], 2);
 }
 
-/* The rounds that a hash takes; 0: it is no SHA-crypt hash. */
+/* ---- any scheme ---- */
+
+/* Takes `$5$[rounds=N$]salt$digest` and the like apart; want.p NULL: no such hash. */
+static struct crypt_hash
+crypt_split(struct slice hash)
+{
+	struct crypt_hash h = { .scheme = NULL };
+	char b[CRYPT_BYTES_MAX];
+	struct text t = { b, 0, sizeof b, false };
+	struct slice rest, word;
+	int64_t n;
+
+	for (size_t i = 0; i < LEN(crypt_schemes); i++)
+		if (slice_starts(hash, crypt_schemes[i].prefix))
+			h.scheme = &crypt_schemes[i];
+	if (!h.scheme)
+		return h;
+	rest = slice_from(hash, h.scheme->prefix.n);
+	n = h.scheme->kind == CRYPT_SHA ? SHA_ROUNDS : h.scheme->kind == CRYPT_MD5 ? MD5_ROUNDS : 1;
+	if (h.scheme->kind == CRYPT_BCRYPT) {
+		slice_cut(&rest, '$', &word);
+		n = slice_uint(word, BCRYPT_COST_MAX);
+		if (n < BCRYPT_COST_MIN || word.n != 2 || rest.n < BCRYPT_SALT)
+			return h;
+		h.rounds = 1u << n;
+		h.salt = (struct slice){ rest.p, BCRYPT_SALT };
+		rest = slice_from(rest, BCRYPT_SALT);
+	} else {
+		if (h.scheme->kind == CRYPT_SHA && slice_starts(rest, S("rounds="))) {
+			slice_cut(&rest, '$', &word);
+			n = slice_uint(slice_from(word, 7), SHA_ROUNDS_MAX);
+			if (n < 0 || !rest.p)
+				return h;
+			n = MAX(n, SHA_ROUNDS_MIN);
+		}
+		h.rounds = (unsigned)n;
+		if (h.scheme->kind != CRYPT_ONCE)
+			slice_cut(&rest, '$', &h.salt);
+		h.salt.n = MIN(h.salt.n, (size_t)h.scheme->salt);
+	}
+	if (rest.p && rest.n == h.scheme->digits && (h.scheme->kind != CRYPT_BCRYPT ||
+	    (bcrypt_write(&t, h.salt) && bcrypt_write(&t, rest))))
+		h.want = rest;
+	return h;
+}
+
+/* The rounds that a hash takes; 0: none that crypt knows. */
 static unsigned
 crypt_rounds(struct slice hash)
 {
-	struct sha_job j;
+	struct crypt_hash h = crypt_split(hash);
 
-	sha_split(hash, &j);
-	return j.want.p ? j.rounds : 0;
+	return h.want.p ? h.rounds : 0;
+}
+
+/* Whether each try costs a good part of a second. */
+static bool
+crypt_is_slow(struct slice hash)
+{
+	return crypt_rounds(hash) > (slice_starts(hash, S("$2")) ? AUTH_BCRYPT_WARN : AUTH_ROUNDS_WARN);
 }
 
 /* Begins to check the password. False: the hash is unknown, or the password too long. */
 static bool
-crypt_begin(struct sha_job *j, struct slice password, struct slice hash)
+crypt_begin(struct crypt_job *j, struct slice password, struct slice hash)
 {
-	struct slice salt = sha_split(hash, j);
+	struct crypt_hash h = crypt_split(hash);
+	struct text want = { j->want, 0, sizeof j->want, false };
 
-	if (!j->want.p || password.n > SHA_PASSWORD_MAX)
+	if (!h.want.p || password.n > CRYPT_PASSWORD_MAX)
 		return false;
+	j->scheme = h.scheme;
+	j->rounds = h.rounds;
+	j->round = 0;
+	if (h.scheme->kind == CRYPT_BCRYPT) {
+		bcrypt_write(&want, h.want);
+		bcrypt_begin(j, password, h.salt);
+	} else
+		text_add(&want, h.want);
+	j->want_n = want.n;
+	if (h.scheme->kind == CRYPT_BCRYPT)
+		return true;
 	j->password_n = password.n;
-	j->salt_n = salt.n;
-	sha_begin(j->scheme, password, salt, j->digest);
-	sha_fill(j->scheme, password, password.n, j->password, password.n);
-	sha_fill(j->scheme, salt, 16u + j->digest[0], j->salt, salt.n);
+	j->salt_n = h.salt.n;
+	memcpy(j->password, password.p, password.n);
+	memcpy(j->salt, h.salt.p ? h.salt.p : "", h.salt.n);
+	if (h.scheme->kind == CRYPT_ONCE)
+		sha_fill(h.scheme, password, 1, j->digest, h.scheme->n);
+	else
+		sha_begin(h.scheme, password, h.salt, j->digest);
+	if (h.scheme->kind == CRYPT_SHA) {
+		sha_fill(h.scheme, password, password.n, j->password, password.n);
+		sha_fill(h.scheme, h.salt, 16u + j->digest[0], j->salt, h.salt.n);
+	}
 	return true;
+}
+
+/* At most n more rounds; of bcrypt one, which takes as long as a few dozen others. */
+static void
+crypt_work(struct crypt_job *j, unsigned n)
+{
+	bool bcrypt = j->scheme->kind == CRYPT_BCRYPT;
+
+	for (n = bcrypt ? MIN(n, 1u) : n; n > 0 && j->round < j->rounds; n--, j->round++) {
+		if (bcrypt) {
+			blowfish_expand(j->blowfish, j->key_words, NULL);
+			blowfish_expand(j->blowfish, j->salt_words, NULL);
+		} else if (j->scheme->kind != CRYPT_ONCE)
+			sha_round(j);
+	}
 }
 
 /* Whether the password was right, after all rounds. */
 static bool
-crypt_matches(const struct sha_job *j)
+crypt_matches(const struct crypt_job *j)
 {
-	char b[SHA_BYTES_MAX * 2];
+	const struct crypt_scheme *sc = j->scheme;
+	unsigned char end[24];
+	char b[CRYPT_BYTES_MAX * 2];
 	struct text t = { b, 0, sizeof b, false };
 
-	sha_encode(&t, j->scheme, j->digest);
-	return slice_eq_secret(text_slice(&t), j->want);
+	memcpy(end, j->digest, sizeof end);
+	if (sc->kind == CRYPT_SHA)
+		sha_encode(&t, sc, j->digest);
+	else if (sc->kind == CRYPT_MD5)
+		md5_encode(&t, j->digest);
+	else {
+		if (sc->kind == CRYPT_BCRYPT)
+			bcrypt_end(j, end);
+		base64_write(&t, (struct slice){ (const char *)end, sc->n }, false);
+		t.n = sc->digits; /* bcrypt's has no padding */
+	}
+	return slice_eq_secret(text_slice(&t), (struct slice){ j->want, j->want_n });
+}
+
+/* Reads an htpasswd file, `user:hash` in each line, into *out. NULL, or what is wrong in
+ * *line. Of a user who is there twice the first counts. */
+static const char *
+users_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *line)
+{
+	struct slice rest, row, user, hash;
+	size_t n = 1;
+
+	for (size_t i = 0; i < text.n; i++)
+		n += text.p[i] == '\n';
+	*out = (struct pairs){ arena_alloc(a, n * sizeof *out->v), 0 };
+	for (*line = 1, rest = text; slice_cut(&rest, '\n', &row); ++*line) {
+		if (slice_ends(row, S("\r")))
+			row.n--;
+		row = slice_trim(row);
+		if (row.n == 0 || row.p[0] == '#')
+			continue;
+		if (!slice_cut(&row, ':', &user) || !row.p || user.n == 0)
+			return "expected user:hash";
+		slice_cut(&row, ':', &hash); /* a remark may follow */
+		if (crypt_rounds(hash) == 0)
+			return HASH_UNKNOWN;
+		out->v[out->n++] = (struct pair){ arena_dup(a, user), arena_dup(a, hash) };
+	}
+	return NULL;
 }
 
 /* ==== json ===================================================================
@@ -10307,6 +10549,56 @@ certs_keep(struct cert_set *set, const struct cert_set *old, const struct slices
 	return joined;
 }
 
+/* ==== users ==================================================================
+ * Owns    nothing.
+ * Offers  users_load, users_use, users_print.
+ * Calls   base, arena, walk, crypt. Files of users, which htpasswd writes. */
+
+#define USERS_FILE_MAX 8388608
+
+/* A hash that changes when u's file does. */
+static uint64_t
+users_print(const struct users *u)
+{
+	int64_t of[5] = { 0 };
+	struct stat st;
+
+	if (stat(u->file, &st) == 0)
+		memcpy(of, (int64_t[]){ 1, (int64_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
+		    (int64_t)st.st_size, (int64_t)st.st_ino }, sizeof of);
+	return hash64(1, of, sizeof of);
+}
+
+/* The users in text are u's from now on. NULL or, in a, why not: u stays as it was. */
+static const char *
+users_use(struct users *u, struct slice text, struct arena *a)
+{
+	struct arena fresh = { NULL };
+	struct pairs list;
+	unsigned line;
+	const char *why = users_parse(&fresh, text, &list, &line);
+
+	if (why) {
+		arena_free(&fresh);
+		return arena_fmt(a, "%s:%u: %s", u->file, line, why);
+	}
+	arena_free(&u->arena);
+	u->arena = fresh;
+	u->list = list;
+	return NULL;
+}
+
+/* As users_use, of what is in the file now; *text is in a. */
+static const char *
+users_load(struct users *u, struct arena *a, struct slice *text)
+{
+	const char *why;
+
+	u->print = users_print(u); /* said once */
+	why = walk_read(a, u->file, USERS_FILE_MAX, ROOT, text);
+	return why ? arena_fmt(a, "%s: %s", u->file, why) : users_use(u, *text, a);
+}
+
 /* ==== trust ==================================================================
  * Owns    nothing: anchors are in the caller's arena.
  * Offers  trust_load.
@@ -10769,9 +11061,11 @@ static const struct key route_keys[] = {
 	SECS("write_timeout_secs", ROUTE(out.write_ms), NULL, "Instead of the upstream's."),
 	FLAG("require_auth", ROUTE(out.require_auth), "false",
 	    "401 unless X-Admin-Token is server.admin_token; it is not forwarded."),
-	PLAIN("basic_auth", K_USERS, ROUTE(out.basic_auth), NULL,
+	PLAIN("basic_auth", K_USERS, ROUTE(users), NULL,
 	    "{ user = \"crypt(3) hash or text\" }: 401 for anybody else."),
-	SOON("basic_auth_file", K_TEXT, LATER, NULL, NULL, "The same in a file of htpasswd's."),
+	PATH("basic_auth_file", ROUTE(users_file),
+	    "The users of basic_auth in a file by htpasswd (bcrypt, apr1, {SHA}) or of crypt(3) "
+	    "hashes; looked at every second."),
 	SOON("forward_auth", K_ANY, LATER, NULL, NULL, "An upstream that is asked first."),
 	{ "intercept_errors", K_STATUSES, SEC_ROOT, ROUTE(out.intercept), SAYS(NULL), "true",
 	    ERROR_FIRST, STATUS_LAST, HELP("The upstream's answers with these statuses get warp's "
@@ -11808,16 +12102,15 @@ status_item(struct reader *r, const struct key *k, const struct toml *v, void *t
 	    (int)k->min, (int)k->max, k->preset ? k->preset : "502-504", value_text(r->a, v));
 }
 
-#define HASH_UNKNOWN "this kind of hash is not known; use SHA-512 (openssl passwd -6)"
+#define HASH_SLOW "each password that is tried costs a good part of a second of the processor"
 
-/* A user of a table, into a struct pair. A password is a text, or a hash: starts with
- * `$`, and crypt knows it; `{SHA}…` and the like, of LDAP and htpasswd, are refused. */
+/* A user of a table, into a struct pair. A password is a text, or a hash that crypt knows;
+ * what else starts with `$`, or `{SSHA}…` and the like of LDAP, is refused. */
 static bool
 user_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 {
 	struct pair *out = to;
 	const char *secret;
-	unsigned rounds;
 	size_t n;
 
 	out->name = v->key;
@@ -11828,18 +12121,18 @@ user_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	secret = out->value.p;
 	if (*secret == '\0')
 		return value_error(r, k->name, v, "an empty password");
+	if (crypt_rounds(out->value) > 0) {
+		if (crypt_is_slow(out->value))
+			value_warn(r, v, HASH_SLOW);
+		return true;
+	}
 	n = *secret == '{' ? strspn(secret + 1, ALNUM "-_.") : 0;
-	if (n > 0 && secret[n + 1] == '}' && secret[n + 2])
+	if (*secret == '$' || (n > 0 && secret[n + 1] == '}' && secret[n + 2]))
 		return value_error(r, k->name, v, HASH_UNKNOWN);
-	if (*secret != '$' && slice_eq(out->value, v->text))
+	if (slice_eq(out->value, v->text))
 		value_warn(r, v, "the password of %.*s is plain text, a hash is safer "
 		    "(openssl passwd -6)", (int)v->key.n, v->key.p);
-	if (*secret != '$')
-		return true;
-	if ((rounds = crypt_rounds(out->value)) > AUTH_ROUNDS_WARN)
-		value_warn(r, v, "%u rounds: each password that is tried costs a good part of a "
-		    "second of the processor; %d are usual", rounds, SHA_ROUNDS);
-	return rounds > 0 || value_error(r, k->name, v, HASH_UNKNOWN);
+	return true;
 }
 
 static bool
@@ -13456,7 +13749,8 @@ process_wrap(struct reader *r, struct upstream *up, char **argv)
 /* ==== routes =================================================================
  * Owns    nothing.
  * Offers  routes_read, path_words[], host_signs[].
- * Calls   base, arena, diag, toml, http, path, regex, route, hints, values, upstreams. */
+ * Calls   base, arena, diag, toml, http, path, regex, crypt, users, route, hints, values,
+ *         upstreams. */
 
 /* ---- hosts in other letters; RFC 3492 ---- */
 
@@ -13911,6 +14205,44 @@ route_rate(struct reader *r, struct rate_limit *rate, const struct toml *v)
 		value_warn(r, v, "with delay the last request of a burst waits %.0f s", longest / SECOND_MS);
 }
 
+/* The users in the file at basic_auth_file, once for all routes. */
+static void
+route_users(struct reader *r, struct route_read *rr)
+{
+	struct users *u = r->conf->users;
+	const char *file = rr->users_file, *why;
+	struct slice text;
+
+	if (rr->users.v) {
+		rr->out.basic_auth = arena_alloc(r->a, sizeof rr->users);
+		*rr->out.basic_auth = rr->users;
+	}
+	if (!file)
+		return;
+	if (rr->users.v)
+		table_error(r, toml_get(r->table, "basic_auth_file"), "basic_auth and basic_auth_file "
+		    "exclude each other");
+	while (u && strcmp(u->file, file) != 0)
+		u = u->next;
+	if (!u) {
+		u = arena_alloc(r->a, sizeof *u);
+		*u = (struct users){ .next = r->conf->users, .file = file,
+			.at = r->conf->users ? r->conf->users->at + 1 : 0 };
+		r->conf->users = u;
+		crypt_open(); /* it takes too long for workers, who may get bcrypt later */
+		if ((why = users_load(u, r->a, &text)))
+			key_error(r, "basic_auth_file", "%s", why);
+		else if (u->list.n == 0)
+			key_warn(r, "basic_auth_file", "%s names nobody", file);
+		for (int i = 0; i < u->list.n; i++)
+			if (crypt_is_slow(u->list.v[i].value)) {
+				key_warn(r, "basic_auth_file", "%s: " HASH_SLOW, u->list.v[i].name.p);
+				break;
+			}
+	}
+	rr->out.basic_auth = &u->list;
+}
+
 /* A hash of how the route changes what the upstream is asked; 0: it does not. */
 static uint32_t
 route_asks(const struct route *r)
@@ -13951,6 +14283,7 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	route_action(r, &rr);
 	route_rewrite(r, &rr);
 	route_rate(r, &rr.out.rate, toml_get(t, "rate_limit"));
+	route_users(r, &rr);
 	*out = rr.out;
 	if (!toml_get(t, "buffer_request"))
 		out->buffer_request = -1;
@@ -16439,6 +16772,8 @@ conf_free(struct conf *c)
 	for (int i = 0; i < c->n_upstreams; i++)
 		certs_free(c->upstreams[i].tls.client);
 	certs_free(c->tls.set);
+	for (struct users *u = c->users; u; u = u->next)
+		arena_free(&u->arena);
 	arena_free(&c->arena);
 	free(c);
 }
@@ -16655,8 +16990,8 @@ print_action(FILE *to, const struct route *r)
 	print_statuses(to, ", intercept_errors", &r->intercept);
 	fputs(r->intercept_pages ? ", intercept_errors" : "", to);
 	fputs(r->require_auth ? ", require_auth" : "", to);
-	if (r->basic_auth.n > 0)
-		fprintf(to, ", basic_auth of %d", r->basic_auth.n);
+	if (r->basic_auth)
+		fprintf(to, ", basic_auth of %d", r->basic_auth->n);
 	if (r->rate.requests > 0)
 		fprintf(to, ", %u requests in %g s (burst %u%s) by %s", r->rate.requests,
 		    r->rate.per_ms / (double)SECOND_MS, r->rate.burst,
@@ -24219,7 +24554,7 @@ auth_wait(struct exchange *x, struct slice password, struct slice secret,
 	if (!j || (!j->first && same >= AUTH_JOBS_OF_ONE))
 		return AUTH_BUSY;
 	if (!j->first) {
-		if (!crypt_begin(&j->sha, password, secret))
+		if (!crypt_begin(&j->crypt, password, secret))
 			return AUTH_NO;
 		memcpy(j->print, print, sizeof j->print);
 		j->known = known;
@@ -24231,8 +24566,8 @@ auth_wait(struct exchange *x, struct slice password, struct slice secret,
 	return AUTH_LATER;
 }
 
-/* Whether h names one of users and its password: a SHA-crypt hash if it starts with `$`,
- * else plain text. An unknown user costs as much. AUTH_LATER: auth_work returns x. */
+/* Whether h names one of users and its password: a hash, if crypt knows it, else plain
+ * text. An unknown user costs as much. AUTH_LATER: auth_work returns x. */
 static enum auth
 auth_basic(struct exchange *x, const struct head *h, const struct pairs *users)
 {
@@ -24249,10 +24584,10 @@ auth_basic(struct exchange *x, const struct head *h, const struct pairs *users)
 		return AUTH_NO;
 	for (int i = 0; i < users->n && !known; i++) {
 		known = slice_eq(user, users->v[i].name);
-		if (known || (secret.n == 0 && users->v[i].value.p[0] == '$'))
+		if (known || (secret.n == 0 && crypt_rounds(users->v[i].value) > 0))
 			secret = users->v[i].value;
 	}
-	if (secret.n == 0 || secret.p[0] != '$')
+	if (crypt_rounds(secret) == 0)
 		return known && slice_eq_secret(rest, secret) ? AUTH_YES : AUTH_NO;
 	auth_print(secret, known, text_slice(&t), print);
 	for (size_t i = 0; i < LEN(auth_good); i++)
@@ -24294,14 +24629,14 @@ auth_work(bool *good)
 	if (!auth_busy())
 		return NULL;
 	j = OWNER(auth_queue.next, struct auth_job, link);
-	for (clock_turn(); now_us < until && j->sha.round < j->sha.rounds; clock_turn())
-		sha_rounds(&j->sha, AUTH_ROUNDS);
+	for (clock_turn(); now_us < until && j->crypt.round < j->crypt.rounds; clock_turn())
+		crypt_work(&j->crypt, AUTH_ROUNDS);
 	link_drop(&j->link);
-	if (j->sha.round < j->sha.rounds) {
+	if (j->crypt.round < j->crypt.rounds) {
 		link_add_last(&auth_queue, &j->link);
 		return NULL;
 	}
-	*good = crypt_matches(&j->sha) && j->known;
+	*good = crypt_matches(&j->crypt) && j->known;
 	if (*good)
 		memcpy(auth_good[auth_next++ % AUTH_CACHE], j->print, sizeof j->print);
 	first = j->first;
@@ -32701,8 +33036,8 @@ gate_guard(struct exchange *x, const struct head *h, enum guard passed)
 	if (r->require_auth && !auth_token_ok(h, conf->server.admin_token))
 		return exchange_error(x, 401, "a token is required",
 		    S("WWW-Authenticate: Token\r\n"));
-	if (r->basic_auth.n > 0 && passed < GUARD_PASSWORD && (s = gate_password(x, auth_basic(x, h,
-	    &r->basic_auth))) != STEP_WAIT)
+	if (r->basic_auth && passed < GUARD_PASSWORD && (s = gate_password(x, auth_basic(x, h,
+	    r->basic_auth))) != STEP_WAIT)
 		return s;
 	x->up.limit = r->has_max_body ? r->max_body_bytes : conf->server.max_body_bytes;
 	if (x->up.limit > 0 && x->up.body.kind == BODY_LENGTH && x->up.body.left > x->up.limit)
@@ -35032,7 +35367,7 @@ health_stop(void)
 
 static struct watch ctl_watch, bell_watch;
 static bool worker_stops;
-static struct cert_set **worker_set; /* where the configuration has it */
+static struct conf *worker_conf; /* what may change in it: certificates, users */
 
 /* The log goes to fd from now on. */
 static void
@@ -35082,23 +35417,57 @@ fd_of(const struct msghdr *m)
 	return fd;
 }
 
-/* Takes new certificates, in a file that cannot change. If anything is wrong with
- * it, the old ones stay. */
-static void
-worker_certs(const struct msghdr *m)
+/* What is in the file, one that cannot change, which came with m; the caller unmaps it.
+ * p NULL: none came. */
+static struct slice
+map_of(const struct msghdr *m)
 {
-	struct cert_set *set = NULL;
+	struct slice out = { NULL, 0 };
 	struct stat st;
 	void *p;
 	int fd = fd_of(m);
 
 	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size > 0 && (p = mmap(NULL,
-	    (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) != MAP_FAILED) {
-		set = certs_unpack((struct slice){ p, (size_t)st.st_size });
-		munmap(p, (size_t)st.st_size);
+	    (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) != MAP_FAILED)
+		out = (struct slice){ p, (size_t)st.st_size };
+	fd_close(fd);
+	return out;
+}
+
+static void
+map_drop(struct slice s)
+{
+	if (s.p)
+		munmap((void *)(uintptr_t)s.p, s.n);
+}
+
+/* Takes a file of users that has changed, behind its number. */
+static void
+worker_users(struct conf *cf, const struct msghdr *m)
+{
+	struct slice all = map_of(m), text = all, number = S("");
+	struct arena a = { NULL };
+	struct users *u = cf->users;
+
+	slice_cut(&text, '\n', &number);
+	while (u && slice_uint(number, INT_MAX) != u->at)
+		u = u->next;
+	if (!u || users_use(u, text, &a)) {
+		log_error("changed users did not arrive, those before stay until they do");
+		master_tell(CTL_USERS, "");
 	}
-	if (fd >= 0)
-		close(fd);
+	arena_free(&a);
+	map_drop(all);
+}
+
+/* Takes new certificates. If anything is wrong with them, the old ones stay. */
+static void
+worker_certs(const struct msghdr *m)
+{
+	struct slice packed = map_of(m);
+	struct cert_set *set = certs_unpack(packed);
+
+	map_drop(packed);
 	if (!set) {
 		log_error("new certificates did not arrive: raise the limit of open files; those "
 		    "before stay in use until they do");
@@ -35106,7 +35475,7 @@ worker_certs(const struct msghdr *m)
 		return;
 	}
 	tls_certs_use(set);
-	*worker_set = set; /* the configuration shows it */
+	worker_conf->tls.set = set; /* it shows it */
 }
 
 /* Does what the master says: b, n bytes of it, and what m brings along. */
@@ -35131,6 +35500,9 @@ ctl_obey(const char *b, ssize_t n, struct msghdr *m)
 	case CTL_CERTS:
 		if (WITH_TLS)
 			worker_certs(m);
+		break;
+	case CTL_USERS:
+		worker_users(worker_conf, m);
 		break;
 	case CTL_MAP:
 		if (WITH_UWSGI)
@@ -35208,7 +35580,7 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	access_start(cf, &me->log_dropped);
 	if (WITH_REDIS)
 		redis_open(&cf->cache);
-	worker_set = &cf->tls.set;
+	worker_conf = cf;
 	ctl_fd = ctl;
 	ctl_watch = (struct watch){ .fd = ctl, .slot = -1, .ready = worker_ctl };
 	loop_watch(&ctl_watch, POLLIN);
@@ -35409,8 +35781,8 @@ explain_guards(const struct route *r, const struct head *h, const struct conf *c
 	if (r->require_auth)
 		fprintf(to, "token: %s\n", auth_token_ok(h, cf->server.admin_token) ? "good" :
 		    "missing or wrong: 401");
-	if (r->basic_auth.n > 0) {
-		enum auth said = auth_basic(&(struct exchange){ .auth = NULL }, h, &r->basic_auth);
+	if (r->basic_auth) {
+		enum auth said = auth_basic(&(struct exchange){ .auth = NULL }, h, r->basic_auth);
 		bool good = said == AUTH_YES;
 		while (said == AUTH_LATER && auth_busy())
 			auth_work(&good);
@@ -41170,9 +41542,9 @@ jobs_step(void)
 /* ==== renew ==================================================================
  * Owns    the certificate by ACME as the master sees it: when it is due, the
  *         helper that gets it, account.key and the certificate's file; when files
- *         of certificates are looked at.
+ *         of certificates and of users are looked at.
  * Offers  renew_take, renew_stop, renew_settle, renew_next_ms, renew_reaped.
- * Calls   base, arena, walk, clock, log, diag, pem, der, certs, board, helper, acme,
+ * Calls   base, arena, walk, clock, log, diag, pem, der, certs, users, board, helper, acme,
  *         BearSSL. One job at a time; a certificate that is there stays in use
  *         whatever happens. */
 
@@ -41504,6 +41876,8 @@ renew_take(struct conf *cf, bool plain, bool tls)
 	rn.t = t;
 	rn.serves = &cf->tls;
 	rn.certs_ms = cf->tls.on ? now_ms + CERTS_WATCH_SECS * SECOND_MS : 0;
+	rn.users = cf->users;
+	rn.users_ms = cf->users ? now_ms + USERS_LOOK_MS : 0;
 	rn.server = &cf->server;
 	rn.plain = plain;
 	rn.tls = tls;
@@ -41624,13 +41998,12 @@ renew_reaped(pid_t pid)
 
 /* ---- files of certificates ---- */
 
-/* set as a file in memory that nobody can change; -1: logged. */
+/* text as a file in memory that nobody can change; -1: logged. */
 static int
-certs_file(const struct cert_set *set)
+sealed_file(struct slice text)
 {
-	struct arena a = { NULL };
-	struct slice rest = certs_pack(set, &a);
-	int fd = memfd_create("warp certificates", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	struct slice rest = text;
+	int fd = memfd_create("warp", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	ssize_t done = 0;
 
 	for (; fd >= 0 && rest.n > 0; rest = slice_from(rest, (size_t)done))
@@ -41641,8 +42014,7 @@ certs_file(const struct cert_set *set)
 		close(fd);
 		fd = -1;
 	}
-	arena_free(&a);
-	return fd >= 0 ? fd : log_errno("certificates cannot be handed to the workers");
+	return fd >= 0 ? fd : log_errno("certificates or users cannot be handed to the workers");
 }
 
 static void
@@ -41700,6 +42072,37 @@ certs_again(const struct tls_conf *t)
 	return set;
 }
 
+/* Gives users whose files have changed to the workers. */
+static void
+users_look(bool (*give)(int fd))
+{
+	struct arena a = { NULL };
+	struct slice text;
+	struct text t;
+	const char *why;
+	int fd;
+
+	rn.users_ms = now_ms + USERS_LOOK_MS;
+	for (struct users *u = rn.users; u; u = u->next) {
+		if (u->print == users_print(u))
+			continue;
+		if ((why = users_load(u, &a, &text))) {
+			log_error("users have changed, but cannot be used: %s; those before stay", why);
+			continue;
+		}
+		t = (struct text){ arena_alloc(&a, text.n + 16), 0, text.n + 16, false };
+		text_fmt(&t, "%u\n", u->at);
+		text_add(&t, text);
+		fd = sealed_file(text_slice(&t));
+		if (fd < 0 || !give(fd))
+			u->print = 0; /* the next look sends them again */
+		else
+			log_info("users have changed: %d in %s", u->list.n, u->file);
+		fd_close(fd);
+	}
+	arena_free(&a);
+}
+
 /* Gives certificates whose files have changed, maybe by us, to the workers;
  * connections stay. */
 static void
@@ -41707,6 +42110,7 @@ certs_look(bool (*give)(int fd))
 {
 	struct tls_conf *t = rn.serves;
 	uint64_t print = certs_print(t);
+	struct arena a = { NULL };
 	struct cert_set *set;
 	int fd;
 
@@ -41716,7 +42120,9 @@ certs_look(bool (*give)(int fd))
 	t->print = print; /* logged once */
 	if (!(set = certs_again(t)))
 		return;
-	if ((fd = certs_file(set)) < 0) {
+	fd = sealed_file(certs_pack(set, &a));
+	arena_free(&a);
+	if (fd < 0) {
 		certs_free(set);
 		t->print = 0; /* the next look tries again */
 		return;
@@ -41737,7 +42143,8 @@ renew_next_ms(void)
 {
 	int64_t next = !rn.t ? 0 : rn.pid > 0 ? rn.kill_ms : MAX(MAX(rn.again_ms, rn.look_ms), 1);
 
-	return next > 0 && (rn.certs_ms == 0 || next < rn.certs_ms) ? next : rn.certs_ms;
+	next = next > 0 && (rn.certs_ms == 0 || next < rn.certs_ms) ? next : rn.certs_ms;
+	return rn.users_ms > 0 && (next == 0 || rn.users_ms < next) ? rn.users_ms : next;
 }
 
 /* False: ACME waits for the clock; logged once. */
@@ -41796,15 +42203,17 @@ renew_start(void)
 	renew_state(ACME_WAITING, at, S(""));
 }
 
-/* Does what is due. give hands a file of certificates to the workers; false: one of
- * them did not take it. */
+/* Does what is due. give hands a file of certificates to the workers, give_users one of
+ * users; false: one of them did not take it. */
 static void
-renew_settle(bool (*give)(int fd))
+renew_settle(bool (*give)(int fd), bool (*give_users)(int fd))
 {
 	if (WITH_ACME)
 		renew_start();
 	if (WITH_TLS && rn.certs_ms > 0 && now_ms >= rn.certs_ms)
 		certs_look(give);
+	if (rn.users_ms > 0 && now_ms >= rn.users_ms)
+		users_look(give_users);
 }
 
 /* ==== generation =============================================================
@@ -43376,16 +43785,28 @@ worker_maps(const struct worker *w)
 	close(sv[1]);
 }
 
-/* Gives new certificates to serving workers. False: one did not take them. */
+/* Gives the file to serving workers. False: one did not take it. */
 static bool
-workers_certs(int fd)
+workers_give(char op, int fd)
 {
 	bool all = true;
 
 	for (struct worker *w = NULL; (w = worker_next(w)); )
 		if (w->generation == m.generation)
-			all &= worker_pass(w, CTL_CERTS, &fd, 1);
+			all &= worker_pass(w, op, &fd, 1);
 	return all;
+}
+
+static bool
+workers_certs(int fd)
+{
+	return workers_give(CTL_CERTS, fd);
+}
+
+static bool
+workers_users(int fd)
+{
+	return workers_give(CTL_USERS, fd);
 }
 
 /* Opens log files of cf anew, for its workers as well. False: logged; the old files
@@ -43805,6 +44226,9 @@ worker_says(struct watch *ctl, short revents)
 		worker_maps(w);
 	else if (b[0] == CTL_CERTS)
 		m.conf->tls.print = 0; /* the next look sends them again */
+	else if (b[0] == CTL_USERS)
+		for (struct users *u = m.conf->users; u; u = u->next)
+			u->print = 0;
 	if (b[0] != CTL_READY)
 		return;
 	w->ready = true;
@@ -43873,7 +44297,7 @@ master_settle(void)
 	procs_news = false;
 	checker_name();
 	if (m.state == M_RUNNING)
-		renew_settle(workers_certs); /* workers accept: challenges can be met */
+		renew_settle(workers_certs, workers_users); /* workers accept: challenges can be met */
 	if (m.state == M_DRAINING && !worker_next(NULL))
 		master_event(EV_DRAINED);
 	if (procs_hopeless && m.state < M_STOPPING)

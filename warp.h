@@ -752,27 +752,49 @@ struct upstream_tls {
 
 /* ==== crypt =============================================================== */
 
-#define SHA_SALT_MAX     16 /* of the scheme */
-#define SHA_BYTES_MAX    64
-#define SHA_PASSWORD_MAX 256
+#define CRYPT_SALT_MAX     16
+#define CRYPT_BYTES_MAX    64
+#define CRYPT_PASSWORD_MAX 256
+#define BLOWFISH_SUBKEYS   18
+#define BLOWFISH_WORDS     (BLOWFISH_SUBKEYS + 4 * 256)
 
-/* $5$ or $6$: its hash, bytes of a digest, the step of the output order, and digits
- * of an encoded digest. */
-struct sha_scheme {
+enum crypt_kind { CRYPT_SHA, CRYPT_MD5, CRYPT_ONCE, CRYPT_BCRYPT };
+
+/* A kind of hash: its hash function, bytes of a digest, the step of SHA-crypt's output
+ * order, digits of an encoded digest, characters of the salt that count. */
+struct crypt_scheme {
 	struct slice prefix;
+	enum crypt_kind kind;
 	const br_hash_class *hash;
 	size_t n;
 	unsigned step;
-	size_t digits;
+	size_t digits, salt;
 };
 
-/* A password on its way through SHA-crypt, some rounds at a time. */
-struct sha_job {
-	const struct sha_scheme *scheme;
-	struct slice want; /* the digest's text, in the hash */
+/* What a hash says; slices are of its text. */
+struct crypt_hash {
+	const struct crypt_scheme *scheme;
+	unsigned rounds;
+	struct slice salt, want; /* want: the digest */
+};
+
+/* A password on its way to its hash, some rounds at a time. */
+struct crypt_job {
+	const struct crypt_scheme *scheme;
 	unsigned round, rounds;
-	size_t password_n, salt_n;
-	unsigned char digest[SHA_BYTES_MAX], password[SHA_PASSWORD_MAX], salt[SHA_SALT_MAX];
+	size_t want_n;
+	char want[CRYPT_BYTES_MAX * 2]; /* the digest's text; bcrypt's in base64 */
+	union {
+		struct {
+			size_t password_n, salt_n;
+			unsigned char digest[CRYPT_BYTES_MAX], password[CRYPT_PASSWORD_MAX],
+			    salt[CRYPT_SALT_MAX];
+		};
+		struct { /* bcrypt */
+			uint32_t blowfish[BLOWFISH_WORDS];
+			uint32_t key_words[BLOWFISH_SUBKEYS], salt_words[BLOWFISH_SUBKEYS];
+		};
+	};
 };
 
 /* ==== resp ================================================================ */
@@ -1377,6 +1399,16 @@ struct rate_limit {
 	struct slice name; /* of the field or cookie */
 };
 
+/* A file of users, once for all routes that name it. */
+struct users {
+	struct users *next;
+	unsigned at;       /* its number */
+	const char *file;  /* absolute */
+	struct pairs list; /* user, hash */
+	struct arena arena;
+	uint64_t print;    /* changes with the file */
+};
+
 /* `[[routes]]`: conditions, action, and what happens on the way. */
 struct route {
 	unsigned line; /* in the file, for -t and -e */
@@ -1408,7 +1440,7 @@ struct route {
 	struct slices remove_headers, remove_response_headers;
 	uint32_t read_ms, connect_ms, write_ms; /* 0: the upstream's */
 	bool require_auth;
-	struct pairs basic_auth;                /* user, hash or text */
+	struct pairs *basic_auth;               /* user, hash or text; NULL: anybody may */
 	bool has_max_body;
 	uint64_t max_body_bytes;
 	struct rate_limit rate;
@@ -1472,6 +1504,7 @@ struct conf {
 	struct cache_conf cache;
 	struct tls_conf tls;
 	struct slices env_names; /* variables that "env:NAME" texts name */
+	struct users *users;     /* of basic_auth_file */
 	struct upstream *upstreams; /* behind the last the one that stands for Redis */
 	int n_upstreams;
 	struct process **processes; /* in start order */
@@ -1648,6 +1681,8 @@ struct route_read {
 	struct route out;
 	struct slice host, path[PATH_REGEX + 1], upstream;
 	struct slices methods;
+	struct pairs users;
+	const char *users_file;
 	int respond_status;
 };
 
@@ -2520,7 +2555,7 @@ enum auth { AUTH_NO, AUTH_YES, AUTH_LATER, AUTH_BUSY };
 struct auth_job {
 	struct link link;       /* in the queue */
 	struct exchange *first; /* NULL: free */
-	struct sha_job sha;
+	struct crypt_job crypt;
 	unsigned char print[br_sha256_SIZE]; /* of the credentials; see auth_print */
 	bool known;             /* the user exists */
 };
@@ -3203,6 +3238,8 @@ struct certs_said {
 struct renew {
 	struct tls_conf *serves;        /* of the configuration in force */
 	int64_t certs_ms;               /* next look at its files; 0: never */
+	struct users *users;            /* as serves */
+	int64_t users_ms;               /* next look at their files; 0: there are none */
 	const struct tls_conf *t;       /* the same; NULL: without ACME */
 	const struct server_conf *server;
 	bool plain, tls;                /* its listeners */
@@ -3489,6 +3526,7 @@ enum ctl_op {
 	CTL_PURGE = 'P',  /* master: purge the text behind from Redis */
 	CTL_MAP = 'M',    /* worker: it has no channel to the mapper; master: the channel, or
 	                     a new mapper is there */
+	CTL_USERS = 'A',  /* master: changed users, in the file that comes along; as CTL_CERTS */
 	CTL_CERTS = 'C'   /* master: new certificates, certs_pack in the file
 	                     that comes along; worker: they did not arrive */
 };

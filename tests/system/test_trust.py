@@ -259,9 +259,9 @@ def test_rate_limit_takes_a_v6_network_for_one_client(warp):
 # ---- passwords that are none --------------------------------------------------------------------
 
 HASHES = {
-    "{SHA}": "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "{SSHA}": "{SSHA}0c0blFTXXNuAMHECS4uxrj3ZieMoWImr",
-    "{PLAIN}": "{PLAIN}password", "in small letters": "{ssha512}AAAA", "apr1": "$apr1$abc$0123456789012345678901",
-    "bcrypt": "$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC",
+    "{SHA} cut short": "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g", "{SSHA}": "{SSHA}0c0blFTXXNuAMHECS4uxrj3ZieMoWImr",
+    "{PLAIN}": "{PLAIN}password", "in small letters": "{ssha512}AAAA", "apr1 cut short": "$apr1$abc$012345678901234567890",
+    "bcrypt cut short": "$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRq", "yescrypt": "$y$j9T$abc$def",
 }
 
 

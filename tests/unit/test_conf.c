@@ -852,7 +852,7 @@ test_route_values(void **state)
 	assert_int_equal(r->rate.burst, 5);
 	assert_int_equal(r->buffer_request, 0);
 	assert_false(r->websocket);
-	assert_true(is(r->basic_auth.v[0].name, "joe") && is(r->basic_auth.v[0].value, "$6$xx$GhEbRMGVNcvk3vSDbjrIw1upgIcwmLWidWlieRpGqcEbFuJTCvLQSRiaU6xw9DqKK8qycU003RDhrlvWcTv/L/"));
+	assert_true(is(r->basic_auth->v[0].name, "joe") && is(r->basic_auth->v[0].value, "$6$xx$GhEbRMGVNcvk3vSDbjrIw1upgIcwmLWidWlieRpGqcEbFuJTCvLQSRiaU6xw9DqKK8qycU003RDhrlvWcTv/L/"));
 	assert_int_equal(r[1].host_kind, HOST_WILD);
 	assert_true(is(r[1].host, ".example.com"));
 	assert_int_equal(r[1].action, ACT_REDIRECT);

@@ -43,6 +43,29 @@ static const struct {
 	/* crypt(3) lowers and raises what is out of bounds, and cuts the salt */
 	{ T("x"), "$6$rounds=10$short$OcyCC7WtUReIOT8ORK5pUhNxYIwUN0LakZfYfzAxTg7SpeLqXz0zTUDorrk/BkgMFz5rM/jCwDRTi/2WclkE/.", "too few rounds are 1000" },
 	{ T("x"), "$5$toolongsaltstring$5HmNJgXuzoMFjHvwjTNI8Mc7HEWhS69Cp384XR7KDD3", "the salt's first 16 bytes" },
+	/* openssl passwd -apr1, -1; htpasswd -m, -s, -B; crypt(3) */
+	{ T("password"), "$apr1$saltsalt$yAAkm4libquA.ZWLHbSBq/", "apr1" },
+	{ T("x"), "$apr1$saltsalt$Q17bmANhIA7pctgRGqF/S0", "apr1, one byte" },
+	{ T(HEX), "$apr1$saltsalt$noZiBycUL1t9WTQEO7/nr1", "apr1, as long as the digest" },
+	{ T(HEX "z"), "$apr1$saltsalt$syEzjIN9xdXI9n8uD0cXJ0", "apr1, a byte more" },
+	{ T("\xc3\xa4"), "$apr1$saltsalt$5ksad285edsB98q8yJbW4.", "apr1, UTF-8" },
+	{ T("password"), "$apr1$a$uaXsIQMLByuJ96Y9RmVGM.", "apr1, salt of one byte" },
+	{ T(LONG), "$apr1$q72uaGAH$BkBPwA2eW0Jq2I2XjEw4T/", "htpasswd -m, long" },
+	{ T(""), "$apr1$SJiGVpQE$rOoypbPa/JX0Cwe9jsFvY/", "htpasswd -m, empty" },
+	{ T("password"), "$1$saltsalt$qjXMvbEw8oaL.CzflDtaK/", "MD5-crypt" },
+	{ T(HEX "z"), "$1$saltsalt$82FY3OzYW8EJ0NIgxYcgg0", "MD5-crypt, longer than the digest" },
+	{ T("password"), "$1$a$ST5kqD4oZxgiNWF1.mkWu1", "MD5-crypt, salt of one byte" },
+	{ T(""), "$1$abc$Or2rbeUYTvt12aiVzMuS/.", "MD5-crypt, empty password" },
+	{ T("password"), "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "htpasswd -s" },
+	{ T(""), "{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk=", "{SHA}, empty" },
+	{ T(LONG), "{SHA}CyquBCNi49wlCr1FmQr/NlDLDQk=", "{SHA}, long" },
+	{ T("password"), "$2y$04$UMo.mGH.xMW2EtWiVNc2iOyEqZ.Q0vZASPD7gTDekOgexi4AobkCO", "htpasswd -B" },
+	{ T("password"), "$2y$06$5qLhRHqjqz/qWZ3Z9/0IEOfzThT/G/s7X6VVki3SAfBFxTPTSNUMG", "htpasswd -B -C 6" },
+	{ T("\xc3\xa4"), "$2y$04$gON92Q/JatpbNsAXhmxlsuiZdLvFupgPqK6yg.Tg7KvChSoRMqOim", "bcrypt, UTF-8" },
+	{ T(""), "$2b$04$abcdefghijklmnopqrstuubyCG3zY1GIXMyxfivm.ClDiInHzxjiq", "bcrypt, empty" },
+	{ T("x"), "$2a$04$abcdefghijklmnopqrstuuPp7HPfoAs8I2dCQCQ/fW7zEJv8I8C8e", "$2a$" },
+	{ T("x"), "$2b$04$......................8QPuF36SqwZ1d9QO3taNcRXHOtLxpvS", "$2b$" },
+	{ T(A64 "aaaaaaa"), "$2b$04$abcdefghijklmnopqrstuuMCu.k1vM/ywQwiONaEn3oEMlZoCVBd6", "bcrypt, 71 bytes" },
 };
 
 static const struct {
@@ -58,8 +81,20 @@ static const struct {
 	{ "$5$salt$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ", "42 digits" },
 	{ "$5$salt$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ55", "44 digits" },
 	{ "$6$salt$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ5", "SHA-512 with digits for SHA-256" },
-	{ "$1$saltstri$qpR/Z4gzYYHzBHT6GfVbQ.", "MD5" },
-	{ "$2y$10$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "bcrypt" },
+	{ "$1$saltstri$qpR/Z4gzYYHzBHT6GfVbQ", "MD5, a digit less" },
+	{ "$apr1$saltsalt$yAAkm4libquA.ZWLHbSBq//", "apr1, a digit more" },
+	{ "$apr1$saltsalt", "apr1 without digest" },
+	{ "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g", "{SHA}, a digit less" },
+	{ "{SSHA}0c0blFTXXNuAMHECS4uxrj3ZieMoWImr", "{SSHA}" },
+	{ "rqXexS6ZhobKA", "DES" },
+	{ "$2y$03$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "bcrypt, cost too low" },
+	{ "$2y$32$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "bcrypt, cost too high" },
+	{ "$2y$5$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "bcrypt, one digit of cost" },
+	{ "$2y$04$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "bcrypt, a digit less" },
+	{ "$2y$04$abcdefghijklmnopqrst=uAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "bcrypt, no digit in its salt" },
+	{ "$2y$04$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA+", "bcrypt, no digit of it" },
+	{ "$2x$04$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "bcrypt with a bug" },
+	{ "$2$04$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "bcrypt, the first" },
 	{ "$y$j9T$abc$def", "yescrypt" },
 	{ "$5$rounds=x$a$x8ssIx34C.IRiXo29UURs5AcnNhdWP3dXGeLtS3KoBB", "rounds of letters" },
 	{ "$5$rounds=$a$x8ssIx34C.IRiXo29UURs5AcnNhdWP3dXGeLtS3KoBB", "no rounds" },
@@ -74,11 +109,12 @@ static bool
 matches(struct slice password, struct slice hash)
 {
 	struct slice p = exact(password), h = exact(hash);
-	struct sha_job j;
+	struct crypt_job j;
 	bool got = crypt_begin(&j, p, h);
 
 	if (got) {
-		sha_rounds(&j, j.rounds);
+		while (j.round < j.rounds)
+			crypt_work(&j, j.rounds);
 		got = crypt_matches(&j);
 	}
 
@@ -122,25 +158,26 @@ test_in_pieces(void **state)
 	for (size_t i = 0; i < LEN(hashes); i++) {
 		struct slice h = exact(slice_of(hashes[i].hash));
 		struct slice p = exact(hashes[i].password);
-		struct sha_job j, moved;
+		struct crypt_job j, moved;
 		unsigned turns = 0;
 
 		assert_true(crypt_begin(&j, p, h));
 		exact_free(p);
 		row_int(hashes[i].why, h, "rounds", j.rounds, crypt_rounds(h));
-		sha_rounds(&j, 0);
+		crypt_work(&j, 0);
 		row_int(hashes[i].why, h, "none yet", j.round, 0);
 		while (j.round < j.rounds) {
 			unsigned before = j.round, n = 1 + dice(turns++ % 2 ? 7 : 300);
 			moved = j;
 			memset(&j, 0xa5, sizeof j);
 			j = moved; /* nothing points into itself */
-			sha_rounds(&j, n);
-			row_int(hashes[i].why, h, "done", j.round - before, MIN(n, j.rounds - before));
+			crypt_work(&j, n);
+			row_int(hashes[i].why, h, "done", j.round - before,
+			    slice_starts(h, S("$2")) ? 1 : MIN(n, j.rounds - before));
 			if (j.round < j.rounds && turns == 3)
 				row_int(hashes[i].why, h, "half way", crypt_matches(&j), false);
 		}
-		sha_rounds(&j, 100); /* more than there are */
+		crypt_work(&j, 100); /* more than there are */
 		row_int(hashes[i].why, h, "matches", crypt_matches(&j), true);
 		exact_free(h);
 	}
@@ -151,14 +188,14 @@ test_in_pieces(void **state)
 static void
 test_side_by_side(void **state)
 {
-	struct sha_job good, bad;
+	struct crypt_job good, bad;
 
 	(void)state;
 	assert_true(crypt_begin(&good, hashes[0].password, slice_of(hashes[0].hash)));
 	assert_true(crypt_begin(&bad, S("passwore"), slice_of(hashes[0].hash)));
 	while (good.round < good.rounds || bad.round < bad.rounds) {
-		sha_rounds(&good, 64);
-		sha_rounds(&bad, 64);
+		crypt_work(&good, 64);
+		crypt_work(&bad, 64);
 	}
 	assert_true(crypt_matches(&good));
 	assert_false(crypt_matches(&bad));
@@ -168,15 +205,15 @@ test_side_by_side(void **state)
 static void
 test_longest(void **state)
 {
-	static char b[SHA_PASSWORD_MAX + 1];
+	static char b[CRYPT_PASSWORD_MAX + 1];
 	struct slice p;
-	struct sha_job j;
+	struct crypt_job j;
 
 	(void)state;
 	memset(b, 'x', sizeof b);
-	p = exact((struct slice){ b, SHA_PASSWORD_MAX });
+	p = exact((struct slice){ b, CRYPT_PASSWORD_MAX });
 	assert_true(crypt_begin(&j, p, slice_of(hashes[0].hash)));
-	sha_rounds(&j, j.rounds);
+	crypt_work(&j, j.rounds);
 	assert_false(crypt_matches(&j));
 	exact_free(p);
 	assert_false(crypt_begin(&j, (struct slice){ b, sizeof b }, slice_of(hashes[0].hash)));
@@ -210,6 +247,79 @@ test_cut_short(void **state)
 	rows_end();
 }
 
+/* bcrypt looks at 72 bytes, as htpasswd does. */
+static void
+test_bcrypt_cut(void **state)
+{
+	struct slice h = S("$2b$04$abcdefghijklmnopqrstuuBzzIgyKkz7xMWYSzkIjUSnxEQFQ0WNe");
+
+	(void)state;
+	assert_true(matches(S(A64 A8), h));
+	assert_true(matches(S(A64 A64 A64 A8), h));
+	assert_false(matches(S(A64 "aaaaaaa"), h));
+	assert_false(matches(S(A64 "aaaaaaab"), h));
+}
+
+/* The first and last words of Blowfish's tables. */
+static void
+test_pi(void **state)
+{
+	(void)state;
+	crypt_open();
+	crypt_open();
+	assert_int_equal(pi[0], 0);
+	assert_int_equal(pi[1], 0x243f6a88);
+	assert_int_equal(pi[BLOWFISH_SUBKEYS], 0x8979fb1b);
+	assert_int_equal(pi[BLOWFISH_SUBKEYS + 1], 0xd1310ba6);
+	assert_int_equal(pi[BLOWFISH_WORDS - 1], 0x578fdfe3);
+	assert_int_equal(pi[BLOWFISH_WORDS], 0x3ac372e6);
+}
+
+#define SHA1 "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g="
+
+static const struct {
+	struct slice text;
+	int n; /* users; -1: wrong */
+	unsigned line;
+	const char *why;
+} files[] = {
+	{ T(""), 0, 0, "empty" },
+	{ T("\n\n"), 0, 0, "empty lines" },
+	{ T("ann:" SHA1), 1, 0, "no line end" },
+	{ T("ann:" SHA1 "\nbob:" SHA1 "\n"), 2, 0, "two" },
+	{ T("# a remark\r\n \r\nann:" SHA1 "\r\n"), 1, 0, "Windows, remarks" },
+	{ T("ann:" SHA1 ":a remark\n"), 1, 0, "a third column" },
+	{ T("ann:" SHA1 "\nbob\n"), -1, 2, "no hash" },
+	{ T("ann:" SHA1 "\n\nbob:\n"), -1, 3, "empty hash" },
+	{ T("ann:password\n"), -1, 1, "plain text" },
+	{ T("ann:rqXexS6ZhobKA\n"), -1, 1, "DES" },
+	{ T(":" SHA1 "\n"), -1, 1, "nobody" },
+	{ T("ann:" SHA1 "\0\n"), -1, 1, "a NUL" },
+};
+
+static void
+test_files(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < LEN(files); i++) {
+		struct arena a = { NULL };
+		struct slice text = exact(files[i].text);
+		struct pairs users;
+		unsigned line;
+		const char *why = users_parse(&a, text, &users, &line);
+
+		exact_free(text); /* nothing points there */
+		row_int(files[i].why, files[i].text, "users", why ? -1 : users.n, files[i].n);
+		row_int(files[i].why, files[i].text, "a list", users.v != NULL, 1);
+		if (why)
+			row_int(files[i].why, files[i].text, "line", line, files[i].line);
+		for (int k = 0; !why && k < users.n; k++)
+			row_int(files[i].why, files[i].text, "hash", matches(S("password"), users.v[k].value), 1);
+		arena_free(&a);
+	}
+	rows_end();
+}
+
 static void
 test_secret(void **state)
 {
@@ -233,6 +343,9 @@ main(void)
 		cmocka_unit_test(test_longest),
 		cmocka_unit_test(test_unknown),
 		cmocka_unit_test(test_cut_short),
+		cmocka_unit_test(test_bcrypt_cut),
+		cmocka_unit_test(test_pi),
+		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_secret),
 	};
 
