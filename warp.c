@@ -10797,6 +10797,9 @@ static const struct key server_keys[] = {
 	PATH("chroot", SERVER(out.chroot), "Directory that workers are locked into."),
 	KEY("max_connections", K_INT, SERVER(out.max_connections), "1024", 1, CLIENTS_MAX,
 	    "Clients at one time, all workers together; more wait in the backlog."),
+	KEY("max_connections_per_client", K_INT, SERVER(out.per_client), "0", 0, CROWD_COUNT,
+	    "Of one IPv4 address, or IPv6 network of 64 bits, all workers together; more are closed. "
+	    "0: no limit; trusted_proxies have none."),
 	SECS("header_timeout_secs", SERVER(out.header_ms), "10",
 	    "A request's head must be complete in this time."),
 	SECS("body_timeout_secs", SERVER(out.body_ms), "60",
@@ -10815,7 +10818,6 @@ static const struct key server_keys[] = {
 	    HEADER_BYTES_MAX, "Longest head of a request (431 beyond) or response (502 beyond)."),
 	KEY("max_body_bytes", K_BYTES, SERVER(out.max_body_bytes), "0", 0, LIMIT_MAX,
 	    "Longest request body (413 beyond); 0: no limit."),
-	SOON("max_connections_per_client", K_INT, LATER_OFF, "0", NULL, "Of one address."),
 	SOON("memory_bytes", K_BYTES, LATER, NULL, NULL, "Bound of each worker's buffers."),
 	WORDS("sandbox", K_CHOICE, SERVER(out.sandbox), "auto", "auto off strict",
 	    "Workers and helpers give up system calls and files that they do not need: all that "
@@ -17672,7 +17674,7 @@ pages_load(struct conf *cf)
  * Owns    the one mapping that master, workers and helpers share.
  * Offers  board_open, board_adopt, conf_peers, board_attach, board_addrs_set, board_addrs_get,
  *         board_hits_clear, board_changed, board_text_set, board_text_get,
- *         board_worker_gone, COUNT, rate_take, challenge_set, challenge_answer.
+ *         board_worker_gone, crowd_less, COUNT, rate_take, challenge_set, challenge_answer.
  * Calls   base, arena, clock, log, addr. The writers are named in warp.h. */
 
 #define ADDR_TEXT 128 /* bytes of an address with its port, or of a socket's path */
@@ -18028,6 +18030,16 @@ places_less(atomic_uint *places, unsigned n)
 	return had - MIN(n, had);
 }
 
+/* Takes n connections off a cell of crowd, or all: see places_less. */
+static void
+crowd_less(atomic_uint *cell, unsigned n)
+{
+	unsigned had = *cell;
+
+	while (!atomic_compare_exchange_weak(cell, &had, had - MIN(n, had & CROWD_COUNT)))
+		;
+}
+
 /* A worker left: keeps its sums in board->gone and frees its slot. */
 static void
 board_worker_gone(int slot)
@@ -18046,6 +18058,8 @@ board_worker_gone(int slot)
 		}
 		places_less(&b->held, atomic_exchange(&board->flights[slot][i][FLIGHT_EPOCHS], 0));
 	}
+	for (size_t i = 0; i < CROWD_CELLS && w->counts_crowd; i++)
+		crowd_less(&board->crowd[i], atomic_exchange(&board->crowds[slot][i], 0));
 	memset(w, 0, sizeof *w);
 }
 
@@ -25905,6 +25919,8 @@ static const struct fact counters[] = {
 	{ "accepted", "accepted_total", "Client connections accepted.", WORKER(accepted) },
 	{ "refused", "accept_failures_total",
 	  "Accepts that failed for want of descriptors or memory.", WORKER(refused) },
+	{ "per_client_refused", "per_client_refused_total",
+	  "Connections closed for server.max_connections_per_client.", WORKER(crowded) },
 	{ "handshakes", "tls_handshakes_total", "TLS handshakes of clients that succeeded.",
 	  WORKER(handshakes) },
 	{ "resumed", "tls_resumed_total", "Of these, sessions that were resumed.",
@@ -33483,6 +33499,79 @@ conn_turns(struct conn *c, bool idles)
 		accept_settle(c->listener->kind);
 }
 
+/* ---- connections of one client ---- */
+
+/* n more of this worker's connections are counted in that cell: see flight_own. */
+static void
+crowd_own(const atomic_uint *cell, int n)
+{
+	atomic_ushort *own = &board->crowds[me - board->workers][cell - board->crowd];
+
+	atomic_store_explicit(own, (unsigned short)(atomic_load_explicit(own,
+	    memory_order_relaxed) + n), memory_order_relaxed);
+}
+
+/* The client's cell with its content, else a free one; NULL: so many clients are there. */
+static atomic_uint *
+crowd_find(atomic_uint *cells, unsigned tag, unsigned *is)
+{
+	atomic_uint *unused = NULL;
+
+	for (int i = 0; i < CROWD_WAYS; i++) {
+		unsigned seen = cells[i];
+		bool used = (seen & CROWD_COUNT) > 0;
+		if (used ? (seen & ~CROWD_COUNT) != tag : unused != NULL)
+			continue;
+		*is = seen;
+		if (used)
+			return &cells[i];
+		unused = &cells[i];
+	}
+	return unused;
+}
+
+/* Counts a connection from ip in *seat; NULL: there is no cell for it. A cell's tag and
+ * number change at once. False: the client has as many as it may. */
+static bool
+crowd_enter(const struct ip *ip, atomic_uint **seat)
+{
+	uint64_t hash = hash64(rate_seed, ip->b, ip_own_bytes(ip));
+	unsigned tag = (unsigned)(hash >> 32) & ~CROWD_COUNT, is;
+	atomic_uint *cells = &board->crowd[hash & (CROWD_CELLS - CROWD_WAYS)];
+
+	me->counts_crowd = true;
+	while ((*seat = crowd_find(cells, tag, &is))) {
+		unsigned n = is & CROWD_COUNT;
+		if (n >= conf->server.per_client)
+			return false;
+		crowd_own(*seat, 1);
+		if (atomic_compare_exchange_strong(*seat, &is, tag | (n + 1)))
+			return true;
+		crowd_own(*seat, -1);
+	}
+	return true;
+}
+
+/* Whether one more connection from ip may be. Those of a trusted proxy are of many
+ * clients. */
+static bool
+crowd_admits(const struct ip *ip, atomic_uint **seat)
+{
+	static struct calm calm;
+	char b[INET6_ADDRSTRLEN];
+	struct text t = { b, 0, sizeof b, false };
+
+	if (conf->server.per_client == 0 || ip_is_none(ip) ||
+	    cidrs_have(&conf->server.trusted, ip) || crowd_enter(ip, seat))
+		return true;
+	*seat = NULL;
+	wide_count(&me->crowded, 1);
+	ip_text(&t, ip);
+	warn_calmly(&calm, "%.*s has %u connections: closed; see max_connections_per_client",
+	    (int)t.n, b, conf->server.per_client);
+	return false;
+}
+
 static void
 conn_close(struct conn *c)
 {
@@ -33493,6 +33582,10 @@ conn_close(struct conn *c)
 	wide_count(&me->handshakes_failed, c->state == CONN_TLS);
 	c->state = CONN_FREE;
 	link_drop(&c->link);
+	if (c->seat) {
+		crowd_less(c->seat, 1);
+		crowd_own(c->seat, -1);
+	}
 	slot_give(&conns, c);
 	n_conns--;
 	seats[kind].n--;
@@ -33664,6 +33757,10 @@ conn_proxy(struct conn *c)
 		c->peer_port = sport;
 		c->dest = dst;
 		c->dest_port = dport;
+		if (!crowd_admits(&src, &c->seat)) {
+			c->state = CONN_CLOSE;
+			return false;
+		}
 	}
 	buf_eat(&c->s.src.in, (size_t)n);
 	c->state = CONN_IDLE;
@@ -33822,15 +33919,13 @@ upconn_due(struct timer *t)
 }
 
 static void
-conn_open(struct listener *l, int fd, const union sock *peer)
+conn_open(struct listener *l, int fd, const struct ip *peer, uint16_t port, atomic_uint *seat)
 {
 	struct conn *c = slot_take(&conns);
 
-	*c = (struct conn){ .listener = l };
+	*c = (struct conn){ .listener = l, .peer = *peer, .peer_port = port, .seat = seat };
 	side_open(&c->s, fd, conn_ready);
 	c->s.timer.fire = conn_due;
-	if (peer->sa.sa_family != AF_UNIX)
-		c->peer = ip_of_sock(peer, &c->peer_port);
 	c->state = conf->server.proxy_protocol && l->kind == LISTEN_HTTP ? CONN_PROXY : CONN_IDLE;
 	n_conns++;
 	seats[l->kind].n++;
@@ -33887,7 +33982,11 @@ static bool
 listener_take(struct listener *l)
 {
 	struct seats *p = &seats[l->kind];
+	bool counts = l->kind == LISTEN_HTTP && !conf->server.proxy_protocol; /* else conn_proxy does */
+	atomic_uint *seat = NULL;
 	union sock peer;
+	struct ip ip;
+	uint16_t port;
 	socklen_t n;
 	int fd;
 
@@ -33900,9 +33999,14 @@ listener_take(struct listener *l)
 		peer.sa.sa_family = AF_UNIX;
 		fd = accept4(l->fd, &peer.sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
+			ip = ip_of_sock(&peer, &port);
+			if (counts && !crowd_admits(&ip, &seat)) {
+				close(fd);
+				continue;
+			}
 			if (p->n == p->max)
 				conn_evict(l->kind);
-			conn_open(l, fd, &peer);
+			conn_open(l, fd, &ip, port, seat);
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)

@@ -1070,6 +1070,7 @@ struct server_conf {
 	int workers;
 	const char *user, *group, *chroot; /* NULL: keep */
 	uint32_t max_connections;          /* clients, all workers together */
+	uint32_t per_client;               /* of one of them; 0: no limit */
 	uint32_t header_ms, body_ms, keepalive_ms, write_ms, tunnel_ms, shutdown_ms;
 	uint32_t keepalive_requests;
 	uint32_t max_header_bytes;
@@ -1976,8 +1977,9 @@ struct board_worker {
 	atomic_uint connections, idle; /* clients now; of these between requests */
 	atomic_uint upstream_connections;
 	atomic_int redis_state; /* enum redis_state */
+	atomic_bool counts_crowd; /* it has written to its part of crowds */
 	/* sums, all of them wide: see board_worker_gone */
-	struct wide accepted, requests, bytes_in, bytes_out, retries, refused;
+	struct wide accepted, requests, bytes_in, bytes_out, retries, refused, crowded;
 	struct wide handshakes, resumed, handshakes_failed; /* of clients; resumed
 	                                                         ones are in both */
 	struct wide codes[6]; /* answers by class; [0] aborted by the client */
@@ -1987,6 +1989,8 @@ struct board_worker {
 	struct wide log_dropped;
 	struct wide cached[CACHED]; /* requests, by X-Cache */
 };
+
+#define CROWD_COUNT 0xfffu
 
 /* A rate limiter's cell: a client's tag, and when its debt ends (us). */
 struct board_rate {
@@ -2128,6 +2132,10 @@ struct board {
 	/* exchanges by worker slot and instance, and the held ones: what a killed
 	 * worker leaves behind */
 	atomic_ushort flights[WORKERS_MAX * 2][INSTANCES_MAX][FLIGHT_EPOCHS + 1];
+	/* connections by client: bits of its hash, and CROWD_COUNT of their number; and those
+	 * of each worker slot */
+	atomic_uint crowd[CROWD_CELLS];
+	atomic_ushort crowds[WORKERS_MAX * 2][CROWD_CELLS];
 };
 
 /* ==== store =============================================================== */
@@ -2753,6 +2761,7 @@ struct conn {
 	struct link link;    /* in idle, or in none */
 	struct ip peer;      /* after PROXY protocol; zero: unix */
 	uint16_t peer_port;
+	atomic_uint *seat;   /* where it is counted: see board.crowd; NULL: it is not */
 	struct ip dest;      /* what the client dialled, by PROXY protocol; zero: here */
 	uint16_t dest_port;
 	uint8_t state;       /* enum conn_state */

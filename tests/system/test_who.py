@@ -2,15 +2,18 @@
 trusted_proxies, the sticky cookie's attributes, hosts with `.*` and `~`, limits of connections and requests."""
 import base64
 import contextlib
+import os
 import re
 import resource
 import select
 import signal
+import socket
+import threading
 import time
 
 import pytest
 
-from lib import ECHO, SLOW, Client, conf, eventually, request, toml_file
+from lib import ECHO, REQ, SLOW, TIMEOUT, Client, Wire, conf, eventually, reply, request, toml_file
 
 CDN = {"trusted_proxies": ["127.0.0.1"], "client_ip_header": "CF-Connecting-IP"}
 OWN = "127.0.0.1"
@@ -289,3 +292,136 @@ def test_at_most_so_many_wait(warp):
                 break
         m = waiting[ready[0][0]].response()
         assert m.status == 429 and int(m.get("Retry-After")) >= 3600
+
+
+# ---- connections of one client --------------------------------------------------------
+
+def arrive(w, n, ip="127.0.0.1"):
+    """n connections from ip, each with an answered request unless it was closed: those that are open."""
+    got = []
+    for _ in range(n):
+        s = socket.create_connection(w.addr, TIMEOUT, (ip, 0))
+        c = Client.__new__(Client)
+        Wire.__init__(c, s)
+        try:
+            c.send(request())
+            assert c.response().status == 200
+            got.append(c)
+        except (EOFError, ConnectionError):
+            c.close()
+    return got
+
+
+def leave(cs):
+    for c in cs:
+        c.close()
+    cs.clear()
+
+
+def come_again(w, n, limit, ip="127.0.0.1"):
+    """Until limit of n have their places again."""
+    def tried():
+        got = arrive(w, n, ip)
+        if len(got) != limit:
+            leave(got)
+        return got
+    return eventually(tried, "%d places" % limit)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_connections_of_one_client(warp, workers):
+    w = warp(conf({"respond": {"status": 200}}, server={"max_connections_per_client": 4, "worker_threads": workers},
+        admin={"listen": ["@DIR@/admin"]}))
+    one, other = arrive(w, 9), arrive(w, 9, "127.0.0.2")
+    assert (len(one), len(other)) == (4, 4), "so many, each client for itself, whichever worker has them"
+    assert one[0].ask().status == 200, "those that are open stay"
+    w.wait_stderr(r"warn: 127\.0\.0\.1 has 4 connections: closed; see max_connections_per_client$")
+    with Client(w.path("admin")) as c:
+        metrics = c.ask("/metrics").text
+    assert sum(map(int, re.findall(r"^warp_per_client_refused_total\S* (\d+)$", metrics, re.M))) == 10
+    leave(one)
+    assert len(come_again(w, 6, 4)) == 4 and len(arrive(w, 1, "127.0.0.2")) == 0
+    assert len(w.stderr.splitlines()) < 30, "lines are limited in rate"
+
+
+def test_a_killed_workers_clients_are_forgotten(warp):
+    w = warp(conf({"respond": {"status": 200}}, server={"max_connections_per_client": 20, "worker_threads": 2}))
+    cs = arrive(w, 40)
+    assert len(cs) == 20
+    for worker in w.children()[:2]:
+        os.kill(worker, signal.SIGKILL)
+        w.wait_stderr(r"worker %d died of signal 9" % worker)
+        if lost := [c for c in cs if not c.is_open(0)]:
+            break
+    assert lost, "one of them had some"
+    leave(come_again(w, 40, len(lost)))
+    leave(cs)
+    assert len(come_again(w, 40, 20)) == 20
+
+
+def test_they_are_counted_through_a_reload(warp, backend):
+    go = threading.Event()
+    b = backend([REQ, lambda c: go.wait(TIMEOUT) and None, reply("late")])
+    c = conf({"path_prefix": "/slow"}, {"path_prefix": "/", "respond": {"status": 200}}, app=b,
+        server={"max_connections_per_client": 2})
+    w = warp(c)
+    with w.client() as slow:
+        slow.send(request("/slow"))
+        b.request()
+        w.write(toml_file(c))
+        w.signal(signal.SIGHUP)
+        w.wait_stderr("reloaded, generation")
+        leave(come_again(w, 5, 1))
+        go.set()
+        assert slow.response().text == "late"
+    assert len(come_again(w, 5, 2)) == 2
+
+
+def test_nobody_else_makes_way(warp):
+    """A client beyond its limit costs the idle ones of others nothing, though all places are taken."""
+    w = warp(conf({"respond": {"status": 200}}, server={"max_connections_per_client": 1, "max_connections": 2}))
+    one, other = arrive(w, 1), arrive(w, 1, "127.0.0.2")
+    assert arrive(w, 3) == [] and one[0].is_open(0.05) and other[0].is_open(0)
+    assert len(arrive(w, 1, "127.0.0.3")) == 1, "who has no place yet gets one"
+
+
+def test_who_is_not_counted(warp, tmp_path):
+    """Trusted proxies, who speak for many, and unix sockets."""
+    path = str(tmp_path / "in")
+    w = warp(conf({"respond": {"status": 200}}, server={"max_connections_per_client": 1, "trusted_proxies": ["127.0.0.2"],
+        "listen": ["127.0.0.1:@PORT@", path]}))
+    assert len(arrive(w, 4, "127.0.0.2")) == 4
+    with Client(path) as a, Client(path) as b:
+        assert a.ask().status == b.ask().status == 200
+    assert len(arrive(w, 4)) == 1
+
+
+def test_clients_by_proxy_protocol(warp):
+    """Whom the PROXY header names is counted; of IPv6 a network of 64 bits is one client; who says LOCAL is not."""
+    w = warp(conf({"respond": {"status": 200}}, server={"max_connections_per_client": 2, "proxy_protocol": True}))
+    cs = []
+
+    def comes(ip):
+        c = w.client()
+        cs.append(c)
+        c.send("PROXY UNKNOWN\r\n" if ip is None else "PROXY TCP%d %s %s 1 2\r\n" % (6 if ":" in ip else 4, ip,
+            "::1" if ":" in ip else "1.1.1.1")).send(request())
+        try:
+            return c.response().status
+        except (EOFError, ConnectionError):
+            return None
+    nets = ["2001:db8::1", "2001:db8::ffff:0:0:1", "2001:db8::2", "2001:db8:0:1::1"]
+    assert [comes(ip) for ip in nets] == [200, 200, None, 200]
+    assert [comes(ip) for ip in ["1.2.3.4", "1.2.3.4", "1.2.3.4", "1.2.3.5"]] == [200, 200, None, 200]
+    assert [comes(None) for _ in range(4)] == [200] * 4
+    leave(cs)
+    eventually(lambda: comes("2001:db8::9") == 200, "when they left others have the places")
+
+
+def test_connections_by_tls(https, pki, backend):
+    w = https(pki.cert("a.example"), conf=conf({"respond": {"status": 200}}), server={"max_connections_per_client": 1})
+    with w.tls() as c:
+        assert c.ask().status == 200
+        with pytest.raises((OSError, EOFError)):
+            w.tls().ask()
+        assert c.ask().status == 200

@@ -390,6 +390,75 @@ test_lists_of_conns(void **state)
 	assert_null(link_first(&seats[LISTEN_HTTP].idle));
 }
 
+/* ---- connections of one client ---- */
+
+static atomic_uint *
+seat_of(const char *address, bool want)
+{
+	atomic_uint *seat = NULL;
+	struct ip ip;
+
+	assert_true(ip_parse(slice_of(address), &ip));
+	assert_int_equal(crowd_admits(&ip, &seat), want);
+	return seat;
+}
+
+/* Counts are each client's own, given back one by one, and a dead worker's at once. */
+static void
+test_crowd(void **state)
+{
+	atomic_uint *a, *b;
+	struct ip ip;
+
+	(void)state;
+	test_conf.server.per_client = 3;
+	a = seat_of("1.2.3.4", true);
+	b = seat_of("1.2.3.5", true);
+	assert_ptr_not_equal(a, b);
+	assert_ptr_equal(seat_of("1.2.3.4", true), a);
+	assert_ptr_equal(seat_of("1.2.3.4", true), a);
+	assert_null(seat_of("1.2.3.4", false));
+	assert_ptr_equal(seat_of("1.2.3.5", true), b);
+	assert_int_equal(*a & CROWD_COUNT, 3);
+	crowd_less(a, 1);
+	crowd_own(a, -1);
+	assert_ptr_equal(seat_of("1.2.3.4", true), a);
+	assert_null(seat_of("1.2.3.4", false));
+	me->connections = 0;
+	board_worker_gone(0);
+	assert_int_equal((*a & CROWD_COUNT) + (*b & CROWD_COUNT), 0);
+	crowd_less(a, 1); /* never below nothing: the bits beside are its client's */
+	assert_int_equal(*a & CROWD_COUNT, 0);
+	assert_ptr_equal(seat_of("1.2.3.4", true), a);
+	assert_ptr_equal(seat_of("2001:db8::1", true), seat_of("2001:db8:0:0:9::9", true));
+	assert_ptr_not_equal(seat_of("2001:db8::1", true), seat_of("2001:db8:0:1::", true));
+	ip = (struct ip){ { 0 } };
+	for (int i = 0; i < 9; i++)
+		assert_true(crowd_admits(&ip, &a));
+	board_worker_gone(0);
+}
+
+/* More clients than a set of cells has: those without one are let in. */
+static void
+test_crowd_is_full(void **state)
+{
+	atomic_uint *cells = board->crowd, *first;
+	unsigned is;
+
+	(void)state;
+	for (unsigned i = 1; i <= CROWD_WAYS; i++) {
+		assert_ptr_equal(first = crowd_find(cells, i << 12, &is), &cells[i - 1]);
+		*first = i << 12 | 1;
+	}
+	assert_null(crowd_find(cells, 99u << 12, &is));
+	assert_ptr_equal(crowd_find(cells, 3u << 12, &is), &cells[2]);
+	assert_int_equal(is, 3u << 12 | 1);
+	crowd_less(&cells[4], 7);
+	assert_ptr_equal(crowd_find(cells, 99u << 12, &is), &cells[4]);
+	assert_ptr_equal(crowd_find(cells, 6u << 12, &is), &cells[5]); /* not the free one before */
+	memset(board->crowd, 0, sizeof board->crowd);
+}
+
 int
 main(void)
 {
@@ -402,6 +471,8 @@ main(void)
 		cmocka_unit_test_setup(test_all_are_busy, front_setup),
 		cmocka_unit_test_setup(test_operators_places, front_setup),
 		cmocka_unit_test_setup(test_lists_of_conns, front_setup),
+		cmocka_unit_test_setup(test_crowd, front_setup),
+		cmocka_unit_test_setup(test_crowd_is_full, front_setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
