@@ -11072,7 +11072,9 @@ static const struct key route_keys[] = {
 	{ "intercept_errors", K_STATUSES, SEC_ROOT, ROUTE(out.intercept), SAYS(NULL), "true",
 	    ERROR_FIRST, STATUS_LAST, HELP("The upstream's answers with these statuses get warp's "
 	    "error page; true: those that server.error_dir has a page for.") },
-	SOON("map_back", K_BOOL, LATER_OFF, "false", NULL, "Map Location and cookies back."),
+	FLAG("map_back", ROUTE(out.map_back), "false",
+	    "Location, Content-Location, Refresh, and Path and Domain of Set-Cookie, which name the "
+	    "upstream's paths and host, are made to name the client's."),
 	KEY("max_body_bytes", K_BYTES, ROUTE(out.max_body_bytes), NULL, 0, LIMIT_MAX,
 	    "Instead of the server's; 0: no limit."),
 	SUB("rate_limit", K_TABLE, SEC_RATE,
@@ -14050,17 +14052,25 @@ dir_check(struct reader *r, const struct toml *v, const char *dir)
 		value_warn(r, v, "there is no directory %s now", dir);
 }
 
-/* What belongs to static_dir, and only there. */
+/* What belongs to one action, and only there. */
 static void
-route_files(struct reader *r, const struct route *out)
+route_owns(struct reader *r, const struct route *out)
 {
-	static const char *const keys[] = { "index", "fallback", "listing", "dot_files",
-		"cache_control" };
+	static const struct { const char *key; enum action of; } keys[] = {
+		{ "index", ACT_FILES }, { "fallback", ACT_FILES }, { "listing", ACT_FILES },
+		{ "dot_files", ACT_FILES }, { "cache_control", ACT_FILES },
+		{ "intercept_errors", ACT_UPSTREAM }, { "map_back", ACT_UPSTREAM } };
 	const struct toml *v;
 
 	for (size_t i = 0; i < LEN(keys); i++)
-		if (out->action != ACT_FILES && (v = toml_get(r->table, keys[i])) && !value_is_off(v))
-			table_error(r, v, "%s belongs to static_dir", keys[i]);
+		if (out->action != keys[i].of && (v = toml_get(r->table, keys[i].key)) && !value_is_off(v))
+			table_error(r, v, "%s belongs to %s", keys[i].key, keys[i].of == ACT_FILES
+			    ? "static_dir" : "upstream");
+}
+
+static void
+route_files(struct reader *r, const struct route *out)
+{
 	if (out->action != ACT_FILES)
 		return;
 	if (out->files.fallback.p && (out->files.fallback.n < 2 || slice_find(out->files.fallback, S(".."))))
@@ -14283,6 +14293,7 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	route_path(r, &rr);
 	route_methods(r, &rr);
 	route_action(r, &rr);
+	route_owns(r, &rr.out);
 	route_rewrite(r, &rr);
 	route_rate(r, &rr.out.rate, toml_get(t, "rate_limit"));
 	route_users(r, &rr);
@@ -16991,6 +17002,7 @@ print_action(FILE *to, const struct route *r)
 		fprintf(to, ", rewrite %s", r->rewrite.p);
 	print_statuses(to, ", intercept_errors", &r->intercept);
 	fputs(r->intercept_pages ? ", intercept_errors" : "", to);
+	fputs(r->map_back ? ", map_back" : "", to);
 	fputs(r->require_auth ? ", require_auth" : "", to);
 	if (r->basic_auth)
 		fprintf(to, ", basic_auth of %d", r->basic_auth->n);
@@ -26829,8 +26841,9 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
 /* ==== heads ==================================================================
  * Owns    the text of the head being written, and the heads being read.
  * Offers  heads_open, conn_is_tls, client_of, forward_begin, request_write,
- *         answer_write, interim_write.
- * Calls   base, clock, http, path, addr, regex, policy (encoding_class), roster, loop.
+ *         answer_write, interim_write, head_map.
+ * Calls   base, clock, http, path, addr, regex, route (host_normal), policy (encoding_class),
+ *         upstreams (upstream_is_https), roster, loop.
  *         Makes the head for one side from the other's: RFC 9110 7.6, RFC 9112 3, RFC
  *         7239. */
 
@@ -27274,6 +27287,15 @@ head_drop_twins(struct head *h, const struct route *r, bool trusted)
 	}
 }
 
+#define PREFIX_NAME S("X-Forwarded-Prefix")
+
+/* Whether the upstream sees other paths than the client. */
+static bool
+route_is_mounted(const struct route *r)
+{
+	return (r->strip_prefix || r->has_rewrite) && r->path_kind != PATH_ANY;
+}
+
 /* Fields that warp writes itself, or that only a trusted peer may send. */
 static void
 request_drop(struct head *h, const struct exchange *x, bool trusted)
@@ -27302,6 +27324,8 @@ request_drop(struct head *h, const struct exchange *x, bool trusted)
 	if (!trusted && conf->server.client_ip_header.n > 0)
 		head_drop_name(h, conf->server.client_ip_header);
 	head_drop_twins(h, x->route, trusted);
+	if (trusted && route_is_mounted(x->route) && x->route->forward_headers)
+		head_drop_name(h, PREFIX_NAME);
 	head_edit(h, &x->route->add_headers, &x->route->remove_headers);
 }
 
@@ -27370,6 +27394,64 @@ target_write(struct text *t, const struct exchange *x, const struct head *h)
 	return true;
 }
 
+static struct slice
+slashes_cut(struct slice path)
+{
+	while (path.n > 0 && path.p[path.n - 1] == '/')
+		path.n--;
+	return path;
+}
+
+/* The bytes at their ends that both paths have, from a slash on. */
+static size_t
+path_tail(struct slice a, struct slice b)
+{
+	size_t n = 0;
+
+	while (n < MIN(a.n, b.n) && a.p[a.n - 1 - n] == b.p[b.n - 1 - n])
+		n++;
+	while (n > 0 && a.p[a.n - n] != '/')
+		n--;
+	return n;
+}
+
+/* What the client's paths begin with where the upstream's begin with *inner: what a trusted
+ * proxy says that it took off, and what the route replaces in the request h; of an expression
+ * what is not the same at the end of both paths. In normal form: it never looks like an
+ * authority. Good until the next call. */
+static struct slice
+mount_find(const struct exchange *x, const struct head *h, struct slice *inner)
+{
+	static char outers[TARGET_MAX], inners[TARGET_MAX];
+	struct text o = { outers, 0, sizeof outers, false }, i = { inners, 0, sizeof inners, false };
+	const struct route *r = x->route;
+	struct slice said = peer_is_trusted(x->c) ? head_value(h, PREFIX_NAME) : S(""), own, seen;
+	struct path_view view;
+	size_t n = 0;
+
+	*inner = S("");
+	if (slice_starts(said, S("/")) && path_normalise(said, &view) == 0)
+		path_encode(&o, slashes_cut(view.path));
+	own.p = o.p + o.n;
+	if (route_is_mounted(r) && r->path_kind != PATH_REGEX) {
+		path_encode(&o, r->path);
+		path_encode(&i, r->rewrite);
+	} else if (route_is_mounted(r) && path_normalise(h->path, &view) == 0) {
+		path_encode(&o, view.path);
+		own.n = (size_t)(o.p + o.n - own.p);
+		text_char(&i, '/');
+		if (path_normalise(own, &view) < 0 || !rewrite_apply(&i, r, &view))
+			return S("");
+		seen = slice_from(text_slice(&i), slice_starts(text_slice(&i), S("//")));
+		n = path_tail(own, seen);
+	}
+	if (o.full || i.full)
+		return S("");
+	*inner = slashes_cut((struct slice){ i.p, i.n - n });
+	*inner = slice_from(*inner, slice_starts(*inner, S("//")));
+	return slashes_cut((struct slice){ o.p, o.n - n });
+}
+
 /* The Host of the instance's own name; a unix socket has none. */
 static struct slice
 upstream_host(const struct instance *in)
@@ -27415,6 +27497,15 @@ hit_write(const struct forward *fw)
 	}
 }
 
+static void
+prefix_write(const struct forward *fw)
+{
+	struct slice inner, outer = mount_find(fw->x, fw->h, &inner);
+
+	if (outer.n > 0 && !forward_skips(fw, PREFIX_NAME))
+		fw->put(fw->t, PREFIX_NAME, outer);
+}
+
 /* Writes fields about the client, about warp, and from the route. */
 static void
 added_write(const struct forward *fw)
@@ -27422,6 +27513,8 @@ added_write(const struct forward *fw)
 	const struct pairs *add = &fw->x->route->add_headers;
 
 	forward_write(fw);
+	if (fw->x->route->forward_headers && route_is_mounted(fw->x->route))
+		prefix_write(fw);
 	subject_write(fw);
 	if (fw->x->hit)
 		hit_write(fw);
@@ -27570,6 +27663,229 @@ upgrade_write(struct text *t, const struct exchange *x, const struct head *h)
 
 static const char *const cached_words[CACHED] = { [CACHE_BYPASS] = "BYPASS", [CACHE_MISS] = "MISS",
 	[CACHE_STALE] = "STALE", [CACHE_HIT] = "HIT" };
+
+/* ---- what names the upstream, mapped back ---- */
+
+/* Whether path is prefix, or below it. */
+static bool
+path_is_below(struct slice path, struct slice prefix)
+{
+	return slice_starts(path, prefix) &&
+	    (path.n == prefix.n || memchr("/?#", path.p[prefix.n], 3));
+}
+
+/* Adds path as the client has it. False: it stays as it is; so does what would look like an
+ * authority. */
+static bool
+mount_path(struct text *t, const struct mount *m, struct slice path)
+{
+	if (!path_is_below(path, m->inner) ||
+	    (m->outer.n > m->inner.n && path_is_below(path, m->outer)))
+		return false;
+	path = slice_from(path, m->inner.n);
+	if (m->outer.n == 0 && path.n > 1 && path.p[0] == '/' && memchr("/\\", path.p[1], 2))
+		return false;
+	text_add(t, m->outer);
+	if (m->outer.n == 0 && (path.n == 0 || path.p[0] != '/'))
+		text_char(t, '/');
+	text_add(t, path);
+	return true;
+}
+
+/* Whether authority, in a URL whose scheme has that port, is this host:port. */
+static bool
+authority_is(struct slice authority, struct slice host, int64_t port, uint16_t usual)
+{
+	struct slice name, digits;
+	bool v6;
+
+	return host.n > 0 && addr_split(authority, &name, &digits, &v6) && slice_ieq(name, host) &&
+	    (digits.n > 0 ? slice_uint(digits, UINT16_MAX) : usual) == port;
+}
+
+/* Whether authority, in a URL whose scheme has that port, names the client's host or one of the
+ * upstream's. */
+static bool
+mount_owns(const struct mount *m, struct slice authority, uint16_t usual)
+{
+	const struct upstream *up = m->up;
+	struct slice host, port;
+	int64_t n;
+	bool v6;
+
+	if (!addr_split(authority, &host, &port, &v6))
+		return false;
+	n = port.n > 0 ? slice_uint(port, UINT16_MAX) : usual;
+	if (authority_is(m->host, host, n, usual) ||
+	    (up->host_header == HOST_TEXT && authority_is(up->host_text, host, n, usual)))
+		return true;
+	for (int i = 0; i < up->n_instances; i++) {
+		const struct addr *a = &up->instances[i].addr;
+		if (a->host ? slice_ieq(host, slice_of(a->host)) && n == a->port
+		    : slice_ieq(host, S("localhost")) && n == usual)
+			return true;
+	}
+	return false;
+}
+
+/* Adds a URL as the client has it. One that leads from http to https stays there, as it may be
+ * meant. False: it stays as it is. */
+static bool
+mount_url(struct text *t, const struct mount *m, struct slice url)
+{
+	static const struct slice starts[] = { { "//", 2 }, { "http://", 7 }, { "https://", 8 } };
+	struct slice rest, authority;
+	size_t i = LEN(starts);
+	bool https;
+
+	while (i > 0 && !slice_ieq((struct slice){ url.p, MIN(url.n, starts[i - 1].n) }, starts[i - 1]))
+		i--;
+	if (i == 0)
+		return slice_starts(url, S("/")) && mount_path(t, m, url);
+	https = i == 3 || (i == 1 && m->https);
+	rest = slice_from(url, starts[i - 1].n);
+	for (authority = (struct slice){ rest.p, 0 }; authority.n < rest.n &&
+	    !memchr("/?#", rest.p[authority.n], 3); authority.n++)
+		;
+	rest = slice_from(rest, authority.n);
+	if (m->host.n == 0 || !mount_owns(m, authority, https ? HTTPS_PORT : HTTP_PORT))
+		return false;
+	if (https && !m->https && !upstream_is_https(m->up))
+		text_add(t, (struct slice){ url.p, url.n - rest.n });
+	else {
+		text_add(t, i == 1 ? S("//") : m->https ? S("https://") : S("http://"));
+		text_add(t, m->host);
+	}
+	if (!mount_path(t, m, rest))
+		text_add(t, rest);
+	return true;
+}
+
+/* Adds a Refresh: seconds, and `url=`, perhaps in quotes. False: it stays. */
+static bool
+mount_refresh(struct text *t, const struct mount *m, struct slice value)
+{
+	struct slice url;
+	size_t at = 0, end;
+
+	while (at + 4 <= value.n && !slice_ieq((struct slice){ value.p + at, 4 }, S("url=")))
+		at++;
+	for (at += 4; at < value.n && memchr(" \t'\"", value.p[at], 4); at++)
+		;
+	if (at >= value.n)
+		return false;
+	for (end = at; end < value.n && !memchr(" \t'\"", value.p[end], 4); end++)
+		;
+	url = (struct slice){ value.p + at, end - at };
+	text_add(t, (struct slice){ value.p, at });
+	if (!mount_url(t, m, url))
+		return false;
+	text_add(t, slice_from(value, end));
+	return true;
+}
+
+/* Whether host is domain, or below it. */
+static bool
+host_is_below(struct slice host, struct slice domain)
+{
+	return host.n >= domain.n && slice_ieq(slice_from(host, host.n - domain.n), domain) &&
+	    (host.n == domain.n || host.p[host.n - domain.n - 1] == '.');
+}
+
+/* Adds the client's host if domain is the upstream's, and not the client's as well. False: it
+ * stays as it is. */
+static bool
+mount_domain(struct text *t, const struct mount *m, struct slice domain)
+{
+	struct slice host = host_normal(m->host);
+	const struct upstream *up = m->up;
+	bool own;
+
+	domain = slice_from(domain, slice_starts(domain, S(".")));
+	if (domain.n == 0 || host.n == 0 || host_is_below(host, domain))
+		return false;
+	text_add(t, host);
+	own = up->host_header == HOST_TEXT && host_is_below(host_normal(up->host_text), domain);
+	for (int i = 0; i < up->n_instances; i++)
+		own |= host_is_below(slice_of(up->instances[i].addr.host), domain);
+	return own;
+}
+
+/* Adds a cookie to be set. Path=/ is all of the upstream. RFC 6265 4.1. False: it stays. */
+static bool
+mount_cookie(struct text *t, const struct mount *m, struct slice cookie)
+{
+	struct slice piece, name, value;
+	bool changed = false, ok;
+	size_t n;
+
+	slice_cut(&cookie, ';', &piece);
+	text_add(t, piece);
+	while (cookie.p && slice_cut(&cookie, ';', &piece)) {
+		value = piece;
+		slice_cut(&value, '=', &name);
+		name = slice_trim(name);
+		text_char(t, ';');
+		n = t->n;
+		text_add(t, (struct slice){ piece.p, piece.n - value.n });
+		value = slice_trim(value);
+		ok = value.n > 0 && (slice_ieq(name, S("Path")) ? mount_path(t, m,
+		    slice_eq(value, S("/")) ? S("") : value)
+		    : slice_ieq(name, S("Domain")) && mount_domain(t, m, value));
+		changed |= ok;
+		if (!ok) {
+			t->n = n;
+			text_add(t, piece);
+		}
+	}
+	return changed;
+}
+
+/* What the route of x maps back, for the client that asked with rq. */
+static struct mount
+mount_of(const struct exchange *x, const struct head *rq)
+{
+	struct mount m = { .https = conn_is_tls(x->c) || came_by_https(x, rq), .host = x->host,
+		.up = x->route->upstream };
+	const struct field *said = head_field(rq, F_X_FORWARDED_HOST);
+
+	if (said && rq->count[F_X_FORWARDED_HOST] == 1 && peer_is_trusted(x->c) && is_host(said->value))
+		m.host = said->value;
+	m.outer = mount_find(x, rq, &m.inner);
+	return m;
+}
+
+/* Maps what h, an upstream's answer to rq, says of where things are. Its slices are good
+ * until the next call. A field that there is no room for stays as it is. */
+static void
+head_map(const struct exchange *x, const struct head *rq, struct head *h)
+{
+	static const struct {
+		const char *name;
+		bool (*map)(struct text *, const struct mount *, struct slice);
+	} maps[] = { { "Location", mount_url }, { "Content-Location", mount_url },
+		{ "Refresh", mount_refresh }, { "Set-Cookie", mount_cookie } };
+	static struct text t;
+	struct mount m = mount_of(x, rq);
+
+	if (!t.p)
+		t = (struct text){ map_zeroed(head_out.cap), 0, head_out.cap, false };
+	t.n = 0;
+	for (int i = 0; i < h->n; i++)
+		for (size_t k = 0; k < LEN(maps); k++) {
+			size_t n = t.n;
+			if (!slice_ieq(h->f[i].name, slice_of(maps[k].name)))
+				continue;
+			t.full = false;
+			if (maps[k].map(&t, &m, h->f[i].value) && !t.full) {
+				h->f[i].value = (struct slice){ t.p + n, t.n - n };
+				h->f[i].start = NULL;
+			} else
+				t.n = n;
+		}
+}
+
+/* ---- the head for the client ---- */
 
 /* Drops fields that do not reach the client. */
 static void
@@ -31062,6 +31378,8 @@ cache_serve(struct exchange *x, const struct head *rq, enum cached word)
 	    (word == CACHE_MISS ? 0 : FIELD(F_AGE)));
 	if (word != CACHE_MISS) /* RFC 9111 5.1 */
 		head_add(&res, S("Age"), text_slice(&age));
+	if (x->route->map_back)
+		head_map(x, rq, &res);
 	if (is_intercepted(x))
 		return exchange_error(x, res.status, "", intercept_kept());
 	text_uint(&t, n);
@@ -32126,6 +32444,8 @@ exchange_sendfile(struct exchange *x, size_t n)
 			file_give(f);
 		return exchange_error(x, file_status(err), "the file cannot be sent", S(""));
 	}
+	if (x->route->map_back)
+		head_map(x, exchange_request(x), &res);
 	head_cut(&res, FIELD(F_CONTENT_LENGTH) | FIELD(F_CONTENT_RANGE));
 	c.type = res.count[F_CONTENT_TYPE] ? head_type(&res) : f->said[SAID_TYPE].value;
 	c.etag = res.count[F_ETAG] ? head_field(&res, F_ETAG)->value
@@ -32386,6 +32706,8 @@ exchange_respond(struct exchange *x, size_t n)
 	}
 	if (WITH_CACHE && x->hit && (s = cache_answer(x, n)) != STEP_WAIT)
 		return s;
+	if (x->route->map_back)
+		head_map(x, exchange_request(x), &res);
 	if (is_intercepted(x))
 		return exchange_intercept(x, n);
 	x->keep = tunnel || answer_keeps(x); /* a tunnel: until it ends */

@@ -1435,6 +1435,7 @@ struct route {
 	/* on the way */
 	struct statuses intercept;
 	bool intercept_pages;                   /* and those that error_dir has a page for */
+	bool map_back;
 	bool strip_prefix, has_rewrite;
 	struct slice rewrite;
 	struct pairs add_headers, add_response_headers;
@@ -3029,6 +3030,14 @@ struct forward {
 	const struct head *h;
 	bool trusted, edited;
 	struct forwarded said; /* by Forwarded, if there is no X-Forwarded-For */
+};
+
+/* How what an upstream says is mapped to what its client sees. */
+struct mount {
+	struct slice outer, inner; /* paths begin with these there; no slash at the end */
+	struct slice host;         /* the client's; may have a port */
+	bool https;                /* the client's */
+	const struct upstream *up;
 };
 
 /* ==== maintenance ======================================================== */

@@ -348,7 +348,6 @@ test_file_cannot_be_read(void **state)
 /* ---- not supported yet ---- */
 
 static const struct row later[] = {
-	{ UP "[[routes]]\nupstream = \"app\"\nmap_back = true\n", "routes.map_back: not supported yet" },
 	{ UP "[[routes]]\nupstream = \"app\"\nforward_auth = { upstream = \"app\" }\n", "routes.forward_auth: not supported yet" },
 };
 
