@@ -1491,8 +1491,8 @@ warn_calmly(struct calm *c, const char *fmt, ...)
 }
 
 /* ==== sandbox ================================================================
- * Owns    what this process may still reach of the file system: sandbox_rules.
- * Offers  sandbox_whole, sandbox_text, sandbox_reach, sandbox_enter.
+ * Owns    what this process may still reach of the file system.
+ * Offers  sandbox_files, sandbox_whole, sandbox_text, sandbox_reach, sandbox_enter.
  * Calls   base, log. Workers and helpers that never start a program give up all system
  *         calls but those listed (seccomp), and all files but in directories that they
  *         were given (Landlock). What they had opened before stays theirs. */
@@ -1634,6 +1634,9 @@ static const char calls_allowed[] =
 	CALL(getuid, "wnc")
 	CALL(getuid32, "wnc")
 	CALL(geteuid, "wnc")
+	CALL(getgid, "c")
+	CALL(getgid32, "c")
+	CALL(getcwd, "c")
 	CALL(geteuid32, "wnc")
 	/* signals */
 	CALL(rt_sigaction, "wnc")
@@ -1649,6 +1652,7 @@ static const char calls_allowed[] =
 /* clang-format on */
 
 static int sandbox_rules = -1; /* Landlock's, a worker's; -1: none yet, or no Landlock */
+static bool sandbox_files;     /* no more of them than those rules say */
 
 /* ---- system calls ---- */
 
@@ -1814,10 +1818,13 @@ sandbox_has(bool files)
 	(void)files;
 	return false;
 #else
-	if (files)
-		return landlock_version() > 0;
-	return CALLS_OF != EM_NONE && prctl(PR_SET_SECCOMP, SECCOMP_MODE, NULL, 0, 0) < 0 &&
-	    errno == EFAULT;
+	static signed char has[2] = { -1, -1 }; /* asked once: later the answer may be refused */
+
+	if (has[files] < 0)
+		has[files] = files ? landlock_version() > 0
+		    : CALLS_OF != EM_NONE && prctl(PR_SET_SECCOMP, SECCOMP_MODE, NULL, 0, 0) < 0 &&
+		    errno == EFAULT;
+	return has[files];
 #endif
 }
 
@@ -1861,6 +1868,7 @@ sandbox_enter(enum sandbox_role role, enum sandbox_mode mode)
 		log_errno("sandbox");
 		return false;
 	}
+	sandbox_files = files;
 	return calls && files;
 }
 
@@ -28516,16 +28524,39 @@ answer_head(struct head *h, const struct answer *a)
  * Owns    what the upstreams' maintenance files said last, and the directories
  *         they are in.
  * Offers  maintenance_open, maintenance_answer, file_type.
- * Calls   base, arena, clock, log, usage, heads. While the file is there it is
+ * Calls   base, arena, clock, log, sandbox, pool (master_tell), usage, heads. While the file is there it is
  *         the answer. Requests look for it, at most every MAINTENANCE_MS. */
 
 static struct notice *notices; /* by upstream.index */
+
+/* Whether dir, at the place where ours was opened, is another that the sandbox keeps this
+ * worker from: the master then starts one anew. */
+static bool
+is_out_of_reach(int dir, int ours)
+{
+	struct stat a, b;
+
+	if (!sandbox_files || (fstat(dir, &a) == 0 && fstat(ours, &b) == 0 && a.st_dev == b.st_dev &&
+	    a.st_ino == b.st_ino))
+		return false;
+	master_tell(CTL_STALE, ""); /* or at the next look */
+	return true;
+}
+
+/* The directory of a maintenance file; -1: errno says why. */
+static int
+notice_dir(const char *path, bool locked)
+{
+	char dir[PATH_MAX];
+
+	snprintf(dir, sizeof dir, "%.*s/", (int)(strrchr(path, '/') - path), path);
+	return outside_open(dir, locked);
+}
 
 /* Before chroot and before rights are dropped. */
 static void
 maintenance_open(const struct conf *cf)
 {
-	char dir[PATH_MAX];
 	const char *path;
 
 	notices = xcalloc((size_t)cf->n_upstreams + 1, sizeof *notices);
@@ -28533,8 +28564,7 @@ maintenance_open(const struct conf *cf)
 		notices[i].dir = -1;
 		if (!(path = cf->upstreams[i].maintenance))
 			continue;
-		snprintf(dir, sizeof dir, "%.*s/", (int)(strrchr(path, '/') - path), path);
-		notices[i].dir = outside_open(dir, cf->server.chroot != NULL);
+		notices[i].dir = notice_dir(path, cf->server.chroot != NULL);
 		sandbox_reach(notices[i].dir, false);
 		if (notices[i].dir < 0 && errno == ENOSYS)
 			log_warn("maintenance %s: not seen from server.chroot, this kernel is too old",
@@ -28601,7 +28631,7 @@ static void
 notice_look(struct notice *no, const char *path)
 {
 	struct stat st;
-	int fd = -1, why;
+	int fd = -1, why, dir;
 
 	if (no->looked_ms != 0 && now_ms - no->looked_ms < MAINTENANCE_MS)
 		return;
@@ -28611,8 +28641,10 @@ notice_look(struct notice *no, const char *path)
 	if (why != 0 && why != no->why)
 		log_errno("maintenance %s: cannot be looked for", path);
 	no->why = why;
-	if (no->out)
+	dir = no->out && fd < 0 && !conf->server.chroot ? notice_dir(path, false) : -1;
+	if (no->out && (dir < 0 || !is_out_of_reach(dir, no->dir)))
 		notice_read(no, path, fd, &st);
+	fd_close(dir);
 	if (fd >= 0)
 		close(fd);
 }
@@ -28700,7 +28732,8 @@ files_open(const struct conf *cf)
 	}
 }
 
-/* The directory, opened anew where that can be: deployments replace it. */
+/* The directory, opened anew where that can be: deployments replace it. A new one is out
+ * of the sandbox's reach; the worker that the master starts then has it. */
 static int
 root_fd(struct root *r)
 {
@@ -28713,6 +28746,11 @@ root_fd(struct root *r)
 	fd = open(r->conf->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 && errno != ENOENT && errno != ENOTDIR)
 		return r->fd; /* opened before rights were dropped, or descriptors ran out */
+	if (fd >= 0 && is_out_of_reach(fd, r->fd)) {
+		close(fd);
+		errno = ENOENT;
+		return r->fd;
+	}
 	fd_close(r->fd);
 	r->fd = fd;
 	return fd;
@@ -29554,7 +29592,7 @@ flow_tunnel(struct flow *f, struct chan *to, bool *ready)
 
 /* ==== spool ==================================================================
  * Owns    request bodies that are kept until they are whole.
- * Offers  spool_new, spool_add, spool_rewind, spool_of, spool_of_file, spool_drop.
+ * Offers  conf_spools, spool_open, spool_new, spool_add, spool_rewind, spool_of, spool_of_file, spool_drop.
  * Calls   base, arena, log, buf, usage, files. Memory first, then an unlinked file. A
  *         made-up answer's body is read in the same way, and a file that is served. */
 
@@ -29683,6 +29721,19 @@ spool_free(struct spool *sp)
 	if (sp)
 		spool_drop(sp);
 	free(sp);
+}
+
+/* Whether a request's body may be kept. */
+static bool
+conf_spools(const struct conf *cf)
+{
+	bool does = cf->n_routers > 0;
+
+	for (int i = 0; i < cf->table.n; i++)
+		does |= cf->table.routes[i].buffer_request >= 0;
+	for (int u = 0; u < conf_peers(cf); u++)
+		does |= is_cgi(&cf->upstreams[u]);
+	return does;
 }
 
 /* Before chroot and the change of user. */
@@ -42775,7 +42826,8 @@ worker_child(void *task, int ctl)
 
 	logs_use(&k->cf->log);
 	usage_open(k->cf->server.chroot != NULL);
-	spool_open(k->cf->server.chroot != NULL);
+	if (conf_spools(k->cf))
+		spool_open(k->cf->server.chroot != NULL);
 	router_dirs_open(k->cf, k->cf->server.chroot != NULL);
 	tzset(); /* while /etc/localtime can be read */
 	for (size_t i = 0; i < LEN(ignored); i++)
@@ -42852,7 +42904,7 @@ workers_count(unsigned generation, bool only_ready)
 	int n = 0;
 
 	for (struct worker *w = NULL; (w = worker_next(w)); )
-		n += w->generation == generation && (w->ready || !only_ready);
+		n += w->generation == generation && (w->ready || !only_ready) && !w->stale;
 	return n;
 }
 
@@ -42873,24 +42925,48 @@ worker_late(struct timer *t)
 	timer_set(t, STOP_WAIT_MS);
 }
 
+/* gone: bits of its listeners that are closed. */
+static void
+worker_drain(struct worker *w, uint64_t gone)
+{
+	char bits[17];
+
+	snprintf(bits, sizeof bits, "%llx", (unsigned long long)gone);
+	worker_tell(w, CTL_DRAIN, bits);
+	w->draining = true;
+	w->late.fire = worker_late;
+	timer_set(&w->late, MAX(m.conf->server.shutdown_ms, 1));
+	board->workers[w - m.workers].state = WORKER_DRAINING;
+}
+
 /* Drains workers older than generation before. gone: bits of listeners of generation
  * serving that are closed. */
 static void
 workers_drain(unsigned before, unsigned serving, uint64_t gone)
 {
-	char bits[17];
+	for (struct worker *w = NULL; (w = worker_next(w)); )
+		if (w->generation < before && !w->draining)
+			worker_drain(w, w->generation == serving ? gone : 0);
+}
 
-	for (struct worker *w = NULL; (w = worker_next(w)); ) {
-		if (w->generation >= before || w->draining)
-			continue;
-		snprintf(bits, sizeof bits, "%llx",
-		    (unsigned long long)(w->generation == serving ? gone : 0));
-		worker_tell(w, CTL_DRAIN, bits);
-		w->draining = true;
-		w->late.fire = worker_late;
-		timer_set(&w->late, MAX(m.conf->server.shutdown_ms, 1));
-		board->workers[w - m.workers].state = WORKER_DRAINING;
-	}
+/* A directory that w serves was replaced, and its sandbox keeps it from the new one: another
+ * worker follows, and w drains when that is ready. */
+static void
+worker_stale(struct worker *w)
+{
+	if (m.state == M_RUNNING && w->generation == m.generation && !w->draining && !w->stale)
+		w->stale = worker_start(m.conf, &m.ls, m.generation) == 0;
+}
+
+/* A worker is ready, maybe in the place of one. */
+static void
+worker_follows(void)
+{
+	for (struct worker *w = NULL; (w = worker_next(w)); )
+		if (w->stale && !w->draining) {
+			worker_drain(w, 0);
+			return;
+		}
 }
 
 /* Kills workers of generation from and later; their end is not logged. */
@@ -44650,6 +44726,8 @@ worker_says(struct watch *ctl, short revents)
 		workers_tell(CTL_WAKE, w);
 	else if (b[0] == CTL_MAP)
 		worker_maps(w);
+	else if (b[0] == CTL_STALE)
+		worker_stale(w);
 	else if (b[0] == CTL_CERTS)
 		m.conf->tls.print = 0; /* the next look sends them again */
 	else if (b[0] == CTL_USERS)
@@ -44659,6 +44737,7 @@ worker_says(struct watch *ctl, short revents)
 		return;
 	w->ready = true;
 	board->workers[w - m.workers].state = WORKER_READY;
+	worker_follows();
 	if (w->generation == m.newest &&
 	    workers_count(m.newest, true) == (m.next ? m.next : m.conf)->server.workers)
 		master_event(EV_READY);

@@ -3545,6 +3545,7 @@ enum ctl_op {
 	CTL_MAP = 'M',    /* worker: it has no channel to the mapper; master: the channel, or
 	                     a new mapper is there */
 	CTL_USERS = 'A',  /* master: changed users, in the file that comes along; as CTL_CERTS */
+	CTL_STALE = 'O',  /* worker: the sandbox keeps it from a directory that was replaced */
 	CTL_CERTS = 'C'   /* master: new certificates, certs_pack in the file
 	                     that comes along; worker: they did not arrive */
 };
@@ -3559,6 +3560,7 @@ struct worker {
 	unsigned generation;
 	unsigned attached; /* its configuration's */
 	bool ready, draining;
+	bool stale;    /* another takes its place */
 	bool killed;   /* by us: its end is not logged */
 	struct store *store; /* it uses, or has left to be repaired; NULL: none */
 	int64_t started_ms;
