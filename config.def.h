@@ -63,6 +63,7 @@
 #define REQUEST_ID_MAX   64    /* of a trusted X-Request-Id; longer: made anew */
 #define ERROR_PAGE_MAX   65536 /* bytes of one file in error_dir */
 #define ENVFILE_MAX      65536 /* bytes of a process's envfile */
+#define VALUES_ROOM      512   /* bytes for the values in a page or body; doubled while too few */
 #define ERROR_PAGES_MAX  64    /* files of error_dir that are read */
 #define CONFIG_FILE_MAX  4194304
 #define PIPE_WAIT_MS     2000 /* for a configuration from a pipe */

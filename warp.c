@@ -547,7 +547,7 @@ json_piece(struct slice *s, bool log, char b[8])
 	return slice_of(b);
 }
 
-/* s as HTML text. */
+/* s as text of HTML, or as an attribute's. */
 static void
 text_html(struct text *t, struct slice s)
 {
@@ -556,6 +556,8 @@ text_html(struct text *t, struct slice s)
 		case '<': text_add(t, S("&lt;")); break;
 		case '>': text_add(t, S("&gt;")); break;
 		case '&': text_add(t, S("&amp;")); break;
+		case '"': text_add(t, S("&quot;")); break;
+		case '\'': text_add(t, S("&#39;")); break;
 		default: text_char(t, s.p[i]);
 		}
 }
@@ -5764,6 +5766,138 @@ regex_find(const struct regex *re, struct slice text, struct regex_span m[REGEX_
 }
 
 FAST_END
+
+/* ==== template ===============================================================
+ * Owns    nothing: pieces are in the caller's arena.
+ * Offers  template_read, template_vars, variable_read, variables_known[],
+ *         LOWER, ALNUM.
+ * Calls   base, arena. Texts of a configuration in which `{host}` stands for what a
+ *         request says. A text is taken apart once, when it is read. */
+
+#define LOWER     "abcdefghijklmnopqrstuvwxyz"
+#define ALNUM     LOWER "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+#define WORD_MAX  64 /* bytes of a variable's name */
+
+/* Names that end in `.` or `_` go on: with that of a field, say. */
+static const struct known_variable {
+	const char *name;
+	unsigned in;
+} variables_known[VARIABLES] = {
+	[VAR_TIME] = { "time", IN_TEXT }, [VAR_CLIENT] = { "client", IN_TEXT },
+	[VAR_METHOD] = { "method", IN_TEXT }, [VAR_URI] = { "uri", IN_TEXT },
+	[VAR_HOST] = { "host", IN_TEXT }, [VAR_STATUS] = { "status", IN_LOG },
+	[VAR_BYTES] = { "bytes", IN_LOG }, [VAR_SECS] = { "secs", IN_LOG },
+	[VAR_UPSTREAM] = { "upstream", IN_TEXT }, [VAR_INSTANCE] = { "instance", IN_TEXT },
+	[VAR_UPSTREAM_SECS] = { "upstream_secs", IN_LOG },
+	[VAR_REQUEST_ID] = { "request_id", IN_TEXT }, [VAR_REFERER] = { "referer", IN_LOG },
+	[VAR_USER_AGENT] = { "user_agent", IN_LOG }, [VAR_PROTOCOL] = { "protocol", IN_LOG },
+	[VAR_ROUTE] = { "route", IN_TEXT }, [VAR_USER] = { "user", IN_FORMAT },
+	[VAR_REQUEST] = { "request", IN_FORMAT }, [VAR_PATH] = { "path", IN_TEXT },
+	[VAR_QUERY] = { "query", IN_TEXT }, [VAR_SCHEME] = { "scheme", IN_TEXT },
+	[VAR_PORT] = { "port", IN_TEXT }, [VAR_CLIENT_PORT] = { "client_port", IN_TEXT },
+	[VAR_TLS_VERSION] = { "tls.version", IN_TEXT },
+	[VAR_TLS_SUBJECT] = { "tls.subject", IN_TEXT },
+	[VAR_TLS_ISSUER] = { "tls.issuer", IN_TEXT },
+	[VAR_TLS_SERIAL] = { "tls.serial", IN_TEXT },
+	[VAR_TLS_FINGERPRINT] = { "tls.fingerprint", IN_TEXT },
+	[VAR_HEADER] = { "header.", IN_TEXT }, [VAR_COOKIE] = { "cookie.", IN_TEXT },
+	[VAR_PARAMETER] = { "query.", IN_TEXT }, [VAR_FIELD] = { "http_", IN_LOG },
+};
+
+/* The bytes of the name that s begins with: a word or, in braces, words with dots. */
+static size_t
+variable_name_n(struct slice s, bool braces)
+{
+	size_t n = 0;
+
+	while (n < s.n && n < WORD_MAX && s.p[n] && strchr(braces ? ALNUM "_.-" : ALNUM "_", s.p[n]))
+		n++;
+	return n;
+}
+
+/* The variable that s, which starts with `{` or `$`, begins with: its bytes, 0: none.
+ * in: where s is; groups: so many, with that of all, has the route's path_regex. */
+static size_t
+variable_read(struct slice s, unsigned in, unsigned groups, struct piece *p)
+{
+	bool braces = s.p[0] == '{';
+	struct slice name = slice_from(s, 1), known;
+
+	if (!braces && name.n > 0 && isdigit((unsigned char)name.p[0])) {
+		p->var = VAR_GROUP;
+		p->arg = (struct slice){ name.p, 1 };
+		return (unsigned)(name.p[0] - '0') < groups ? 2 : 0;
+	}
+	name.n = variable_name_n(name, braces);
+	if (braces ? name.n + 1 >= s.n || s.p[name.n + 1] != '}' : !(in & IN_LOG))
+		return 0;
+	for (p->var = VAR_TIME; p->var < VAR_GROUP; p->var++) {
+		known = slice_of(variables_known[p->var].name);
+		p->arg = slice_from(name, MIN(known.n, name.n));
+		if (variables_known[p->var].in & in && (strchr("._", known.p[known.n - 1])
+		    ? slice_starts(name, known) && p->arg.n > 0 : slice_eq(name, known)))
+			return name.n + 1 + braces;
+	}
+	return 0;
+}
+
+/* Takes text apart into v, unless NULL; returns how many pieces there are. A `$` in front
+ * of a brace leaves it as it is. */
+static size_t
+template_cut(struct slice text, unsigned in, unsigned groups, struct piece *v)
+{
+	struct piece p = { .text = { text.p, 0 } };
+	size_t n = 0, took;
+
+	for (size_t i = 0; i < text.n; i += took) {
+		bool may = text.p[i] == '$' || (text.p[i] == '{' && (i == 0 || text.p[i - 1] != '$'));
+		took = may ? variable_read(slice_from(text, i), in, groups, &p) : 0;
+		if (took == 0) {
+			took = 1;
+			p.text.n++;
+			continue;
+		}
+		if (v)
+			v[n] = p;
+		n++;
+		p.text = (struct slice){ text.p + i + took, 0 };
+	}
+	p.var = VAR_NONE;
+	if (v && n > 0)
+		v[n] = p;
+	return n > 0 ? n + 1 : 0;
+}
+
+/* The text of t in pieces, which borrow from it. */
+static void
+template_read(struct arena *a, struct template *t, unsigned in, unsigned groups)
+{
+	char *field;
+
+	t->n = template_cut(t->text, in, groups, NULL);
+	t->v = t->n > 0 ? arena_alloc(a, t->n * sizeof *t->v) : NULL;
+	template_cut(t->text, in, groups, t->v);
+	for (struct piece *p = t->v; p && p < t->v + t->n; p++) {
+		if (p->var != VAR_FIELD) /* http_x_forwarded_for: the field X-Forwarded-For */
+			continue;
+		p->var = VAR_HEADER;
+		p->arg = arena_dup(a, p->arg);
+		field = (char *)(uintptr_t)p->arg.p;
+		for (size_t i = 0; i < p->arg.n; i++)
+			field[i] = field[i] == '_' ? '-' : field[i];
+	}
+}
+
+/* The variables in t: a sum of VAR(). */
+static uint64_t
+template_vars(const struct template *t)
+{
+	uint64_t all = 0;
+
+	for (size_t i = 0; i < t->n; i++)
+		all |= VAR(t->v[i].var);
+	return all & ~VAR(VAR_NONE);
+}
 
 /* ==== proxy ==================================================================
  * Owns    nothing.
@@ -11039,8 +11173,8 @@ static const struct key route_keys[] = {
 	    "Condition: a query parameter { name, value }, or all of a list; value \"*\": any."),
 	PLAIN("client", K_CIDRS, ROUTE(out.clients), NULL, "Condition: the client's address is here."),
 	TEXT("upstream", ROUTE(upstream), NULL, "Action: this upstream answers."),
-	TEXT("redirect", ROUTE(out.redirect), NULL,
-	    "Action: redirect to this; {host}, {uri} and {path} are the request's."),
+	TEXT("redirect", ROUTE(out.redirect.text), NULL,
+	    "Action: redirect to this, which may have variables such as {host} and {uri}."),
 	KEY("status", K_INT, ROUTE(out.status), "308", 301, 308,
 	    "Of redirect: 301, 302, 303, 307 or 308."),
 	SUB("respond", K_TABLE, SEC_RESPOND,
@@ -11056,14 +11190,14 @@ static const struct key route_keys[] = {
 	TEXT("cache_control", ROUTE(out.files.cache_control), NULL, "Cache-Control of files."),
 	FLAG("strip_prefix", ROUTE(out.strip_prefix), "false",
 	    "The upstream, or static_dir, sees the path without what matched."),
-	TEXT("rewrite", ROUTE(out.rewrite), NULL,
-	    "This replaces what matched; $1 to $9 are groups of path_regex."),
+	TEXT("rewrite", ROUTE(out.rewrite.text), NULL,
+	    "This replaces what matched; it may have variables, as $1 of path_regex."),
 	PLAIN("add_headers", K_FIELDS, ROUTE(out.add_headers), NULL,
-	    "[{ name, value }] set on the request upstream."),
+	    "[{ name, value }] set on the request upstream; values may have variables."),
 	PLAIN("remove_headers", K_NAMES, ROUTE(out.remove_headers), NULL,
 	    "Names removed from the request upstream."),
 	PLAIN("add_response_headers", K_FIELDS, ROUTE(out.add_response_headers), NULL,
-	    "[{ name, value }] set on the response."),
+	    "[{ name, value }] set on the response; values may have variables."),
 	PLAIN("remove_response_headers", K_NAMES, ROUTE(out.remove_response_headers), NULL,
 	    "Names removed from the response."),
 	SECS("read_timeout_secs", ROUTE(out.read_ms), NULL, "Instead of the upstream's."),
@@ -11103,8 +11237,8 @@ static const struct key route_keys[] = {
 
 static const struct key respond_keys[] = {
 	KEY("status", K_INT, ROUTE(respond_status), "200", 200, 599, "Its status."),
-	TEXT("body", ROUTE(out.body), NULL,
-	    "Its body; with a status from 400 on, warp's page for it if not said."),
+	TEXT("body", ROUTE(out.body.text), NULL,
+	    "Its body, with variables; with a status from 400 on, warp's page for it if not said."),
 	TEXT("content_type", ROUTE(out.content_type), "text/plain; charset=utf-8",
 	    "Its Content-Type."),
 };
@@ -11217,7 +11351,7 @@ static const struct key log_keys[] = {
 	PLAIN("access", K_SINK, AT(struct log_conf, access), NULL,
 	    "Where a line for each request goes: stdout, stderr, a file, syslog, off."),
 	TEXT("format", AT(struct log_conf, format), "combined",
-	    "common, combined, json, or a pattern with $variables."),
+	    "common, combined, json, or a pattern with variables."),
 	PLAIN("error", K_SINK, AT(struct log_conf, error), "stderr",
 	    "Where warp's own messages go: stderr, stdout, a file, syslog, off."),
 	WORDS("level", K_CHOICE, AT(struct log_conf, level), "info", "error warn info debug",
@@ -11514,13 +11648,11 @@ section_has_env(enum section_id id)
 
 /* ==== hints ==================================================================
  * Owns    nothing.
- * Offers  near_offer, near_find, near_text: which known word was meant; LOWER,
- *         ALNUM.
- * Calls   base, arena. */
+ * Offers  near_offer, near_find, near_text: which known word was meant;
+ *         variable_doubt.
+ * Calls   base, arena, template. */
 
 #define NEAR_MAX 48 /* bytes of a word that is compared */
-#define LOWER    "abcdefghijklmnopqrstuvwxyz"
-#define ALNUM    LOWER "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 /* Insertions, deletions, changes and swaps of neighbours from a to b
  * (Damerau-Levenshtein, optimal string alignment). */
@@ -11579,6 +11711,82 @@ near_text(struct arena *a, const struct near *near)
 {
 	return near->best.n == 0 ? "" : arena_fmt(a, ", did you mean '%.*s'?",
 	    (int)near->best.n, near->best.p);
+}
+
+/* What nginx calls some variables, and what they are here. */
+static const char variables_there[] = "remote_addr client remote_port client_port request_uri uri "
+    "args query query_string query server_name host http_host host server_port port "
+    "request_method method ssl_protocol tls.version ssl_client_s_dn tls.subject";
+
+/* The variable that word stands for elsewhere, or is almost the name of; NULL: none. */
+static const char *
+variable_meant(struct arena *a, struct slice word, unsigned in, bool braces)
+{
+	struct near near = { .word = arena_dup(a, word) };
+	struct slice rest = slice_of(variables_there), there, here;
+
+	for (char *p = (char *)(uintptr_t)near.word.p; *p; p++)
+		*p = lower(*p);
+	while (slice_cut(&rest, ' ', &there) && slice_cut(&rest, ' ', &here))
+		if (slice_eq(there, near.word))
+			return arena_dup(a, here).p;
+	if (slice_starts(near.word, S("http_")) && !(in & IN_LOG))
+		return "header.NAME";
+	for (enum variable v = VAR_TIME; v < VAR_GROUP; v++)
+		if (variables_known[v].in & in && near_offer(&near, slice_of(variables_known[v].name)))
+			return variables_known[v].name;
+	if (near.best.n > 0 && (braces ? 3 * near.distance <= word.n : in & IN_LOG))
+		return near.best.p;
+	return slice_starts(near.word, S("tls.")) || (!braces && in & IN_LOG) ? "" : NULL;
+}
+
+/* Why s, which starts with `{` or `$`, begins with no variable, where it looks so; NULL: it
+ * does not. In a log each `$` looks so. */
+static const char *
+variable_why(struct arena *a, struct slice s, unsigned in, unsigned groups)
+{
+	bool braces = s.p[0] == '{', script = slice_starts(s, S("${"));
+	struct slice word = slice_from(s, 1 + script);
+	const char *meant;
+	struct piece p;
+
+	word.n = variable_name_n(word, braces || script);
+	if (!braces && !(in & IN_LOG) && word.n > 0 && isdigit((unsigned char)*word.p)) {
+		if (groups > 0)
+			return arena_fmt(a, "$%c: path_regex has %u group%s", *word.p, groups - 1,
+			    groups == 2 ? "" : "s");
+		return word.n > 1 || slice_starts(slice_from(s, 2), S(".")) ? NULL /* a price */
+		    : arena_fmt(a, "$%c needs path_regex", *word.p);
+	}
+	if (script && variable_read(slice_from(s, 1), in, groups, &p) == 0)
+		return NULL;
+	if (braces && !slice_starts(slice_from(s, 1 + word.n), S("}")))
+		return NULL;
+	if (!(meant = variable_meant(a, word, in, braces)))
+		return NULL;
+	s.n = word.n + 1u + braces + 2u * script;
+	return arena_fmt(a, "unknown variable '%.*s'%s%s%s%s", (int)s.n, s.p,
+	    *meant ? ", did you mean '" : "", *meant && !(in & IN_LOG) ? "{" : "", meant,
+	    !*meant ? "" : in & IN_LOG ? "'?" : "}'?");
+}
+
+/* The first in *rest that looks like a variable and is none, and why; *rest is what
+ * follows. NULL: there is nothing more. See variable_read. */
+static const char *
+variable_doubt(struct arena *a, struct slice *rest, unsigned in, unsigned groups)
+{
+	const char *why = NULL;
+	struct piece p;
+	size_t n;
+
+	for (; rest->n > 0 && !why; *rest = slice_from(*rest, MAX(n, (size_t)1))) {
+		n = 1;
+		if (rest->p[0] == '{' || rest->p[0] == '$')
+			n = variable_read(*rest, in, groups, &p);
+		if (n == 0)
+			why = variable_why(a, *rest, in, groups);
+	}
+	return why;
 }
 
 /* ==== values =================================================================
@@ -12084,8 +12292,8 @@ pair_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 		return true;
 	if (!field_name_ok(r, k, name, out->name))
 		return false;
-	if (k->kind == K_FIELDS && field_id_of(out->name) == F_HOST &&
-	    (out->value.n == 0 || !is_host(out->value)))
+	if (k->kind == K_FIELDS && field_id_of(out->name) == F_HOST && !memchr(out->value.p, '{',
+	    out->value.n) && (out->value.n == 0 || !is_host(out->value)))
 		return value_error(r, k->name, value, "this is no host");
 	if (k->kind == K_MATCHES && slice_trim(out->value).n < out->value.n)
 		value_warn(r, value, "no field has blanks at its ends: this never matches");
@@ -13761,7 +13969,8 @@ process_wrap(struct reader *r, struct upstream *up, char **argv)
 /* ==== routes =================================================================
  * Owns    nothing.
  * Offers  routes_read, path_words[], host_signs[].
- * Calls   base, arena, diag, toml, http, path, regex, crypt, users, route, hints, values,
+ * Calls   base, arena, diag, toml, http, path, regex, template, crypt, users, route, hints,
+ *         values,
  *         upstreams. */
 
 /* ---- hosts in other letters; RFC 3492 ---- */
@@ -14035,19 +14244,13 @@ route_methods(struct reader *r, struct route_read *rr)
 static void
 route_redirect(struct reader *r, struct route *out, const struct toml *v)
 {
-	struct slice to = out->redirect;
+	struct slice to = out->redirect.text;
 
 	out->action = ACT_REDIRECT;
 	if (out->status > 303 && out->status < 307) /* of 301 to 308 */
 		value_error(r, "status", v, "expected 301, 302, 303, 307 or 308");
 	if (to.n == 0 || strpbrk(to.p, " \t") || !is_field_value(to))
 		value_error(r, "redirect", v, "expected a URL without blanks");
-	for (const char *p = to.p; (p = strchr(p, '{')); p++) {
-		struct near near = { .word = { p + 1, strcspn(p + 1, "}") } };
-		if (near_find(&near, "host uri path") < 0 || !p[near.word.n + 1])
-			value_error(r, "redirect", v, "expected {host}, {uri} or {path}, "
-			    "got %.*s", (int)strcspn(p, "} ") + 1, p);
-	}
 }
 
 /* dir, which v names, should be there; what is in a chroot is not looked at. */
@@ -14111,7 +14314,7 @@ route_action(struct reader *r, struct route_read *rr)
 	if (slice_eq(v->key, S("static_dir")))
 		out->action = ACT_FILES;
 	route_files(r, out);
-	if (slice_eq(v->key, S("redirect")) && out->redirect.p)
+	if (slice_eq(v->key, S("redirect")) && out->redirect.text.p)
 		route_redirect(r, out, status ? status : v);
 	else if (status)
 		table_error(r, status, "status belongs to redirect%s",
@@ -14120,80 +14323,78 @@ route_action(struct reader *r, struct route_read *rr)
 		return;
 	out->action = ACT_RESPOND;
 	out->status = rr->respond_status;
-	if ((out->status == 204 || out->status == 304) && out->body.n > 0)
+	if ((out->status == 204 || out->status == 304) && out->body.text.n > 0)
 		value_error(r, "respond", v, "an answer with status %d has no body", out->status);
 	if (!is_field_value(out->content_type))
 		value_error(r, "respond", v, "content_type cannot hold control characters");
-	if (out->body.n == 0 && !toml_get(v, "content_type"))
+	if (out->body.text.n == 0 && !toml_get(v, "content_type"))
 		out->content_type = S("");
 }
 
 /* ---- what happens on the way ---- */
 
-/* Bytes of what looks like a variable of warp or nginx at p in text. `$5.00` has one
- * only where there are groups. */
-static size_t
-literal_len(struct slice text, const char *p, bool groups)
+/* Reads the variables in t, which v says, and warns of what only looks like one. */
+static void
+route_text(struct reader *r, const struct route *out, const struct toml *v, struct template *t)
 {
-	static const char *const names[] = { "host", "path", "query", "uri", "scheme", "port",
-		"method", "client", "client_port", "request_id", "route", "upstream", "instance",
-		"time", "args", "remote_addr", "request_uri", "server_name" };
-	static const char *const kinds_of[] = { "header.", "cookie.", "query.", "tls." };
-	bool braces = *p == '{';
-	struct slice in = { p + 1, braces ? strcspn(p + 1, "}") : strspn(p + 1, LOWER "_") };
-	bool is = !braces && slice_starts(in, S("http_"));
+	unsigned groups = out->path_kind == PATH_REGEX ? out->regex.groups + 1 : 0;
+	bool strict = v && slice_eq(v->key, S("rewrite"));
+	struct slice rest = t->text;
+	const char *why;
 
-	if (!braces && p[1] >= '1' && p[1] <= '9')
-		return groups || (p[2] != '.' && !isdigit((unsigned char)p[2])) ? 2 : 0;
-	if (braces && (!in.p[in.n] || (p > text.p && p[-1] == '$'))) /* of a script */
-		return 0;
-	for (size_t i = 0; i < LEN(names); i++)
-		is |= slice_ieq(in, slice_of(names[i]));
-	for (size_t i = 0; braces && i < LEN(kinds_of); i++)
-		is |= slice_starts(in, slice_of(kinds_of[i])) &&
-		    is_token(slice_from(in, strlen(kinds_of[i])));
-	return is ? in.n + (braces ? 2 : 1) : 0;
+	template_read(r->a, t, IN_TEXT, groups);
+	while (v && (why = variable_doubt(r->a, &rest, IN_TEXT, groups)))
+		if (strict && *why == '$')
+			key_error(r, "rewrite", "%s", why);
+		else
+			value_warn(r, v, "%s: %s: it goes out as it stands", v->key.p, why);
 }
 
-/* Warns of what looks like a variable, with one of signs, but goes out as it is; v:
- * where text is said, NULL: nowhere. */
-static void
-literal_warn(struct reader *r, const struct toml *v, const char *key, const struct route *out,
-    struct slice text, const char *signs)
+/* The values of the fields in v; NULL: none has variables. */
+static struct template *
+route_texts(struct reader *r, const struct route *out, const struct toml *v, const struct pairs *fields)
 {
-	const char *p = v && text.n > 0 ? text.p : "";
-	size_t n;
+	struct template *t = arena_alloc(r->a, (size_t)fields->n * sizeof *t);
+	size_t n = 0;
 
-	for (; (p = strpbrk(p, signs)); p++)
-		if ((n = literal_len(text, p, out->path_kind == PATH_REGEX)) > 0)
-			value_warn(r, v, "%s: variables are not supported yet here: %.*s goes out "
-			    "as it stands", key, (int)n, p);
+	for (int i = 0; i < fields->n; i++) {
+		t[i].text = fields->v[i].value;
+		route_text(r, out, v, &t[i]);
+		n += t[i].n;
+	}
+	return n > 0 ? t : NULL;
 }
 
-/* `$1` to `$9` need their groups. */
 static void
-route_rewrite(struct reader *r, struct route_read *rr)
+route_rewrite(struct reader *r, struct route *out)
 {
 	const struct toml *t = r->table, *rewrite = toml_get(t, "rewrite");
-	struct route *out = &rr->out;
 
-	out->has_rewrite = rewrite && out->rewrite.p;
+	out->has_rewrite = rewrite && out->rewrite.text.p;
 	if (out->strip_prefix && rewrite)
 		table_error(r, rewrite, "strip_prefix and rewrite exclude each other");
 	if (out->strip_prefix && !toml_get(t, "path_prefix") && !toml_get(t, "path_exact") &&
 	    !toml_get(t, "path_regex"))
 		table_error(r, toml_get(t, "strip_prefix"), "strip_prefix needs path_prefix");
-	if (out->has_rewrite && (strpbrk(out->rewrite.p, "?#") || !is_field_value(out->rewrite)))
+	route_text(r, out, rewrite, &out->rewrite);
+	if (out->has_rewrite && (strpbrk(out->rewrite.text.p, "?#") || !is_field_value(out->rewrite.text) ||
+	    template_vars(&out->rewrite) & (VAR(VAR_URI) | VAR(VAR_QUERY))))
 		key_error(r, "rewrite", "expected a path, without query");
-	for (const char *p = out->has_rewrite ? out->rewrite.p : ""; (p = strchr(p, '$')); p++) {
-		if (!isdigit((unsigned char)p[1]))
-			continue;
-		if (out->path_kind != PATH_REGEX)
-			key_error(r, "rewrite", "$%c needs path_regex", p[1]);
-		else if ((unsigned)(p[1] - '0') > out->regex.groups)
-			key_error(r, "rewrite", "$%c: path_regex has %u group%s", p[1],
-			    out->regex.groups, out->regex.groups == 1 ? "" : "s");
-	}
+}
+
+/* What the URL does not say, by which answers are told apart in the cache. */
+#define NOT_IN_URL (~(VAR(VAR_HOST) | VAR(VAR_PATH) | VAR(VAR_PARAMETER) | VAR(VAR_GROUP) | VAR(VAR_SCHEME)))
+
+/* Whether the texts of the route let answers to one URL differ. */
+static bool
+route_varies(const struct route *r)
+{
+	uint64_t all = 0;
+
+	for (int i = 0; r->adds && i < r->add_headers.n; i++)
+		all |= template_vars(&r->adds[i]);
+	return template_vars(&r->rewrite) & NOT_IN_URL || all & (VAR(VAR_HEADER) | VAR(VAR_COOKIE) |
+	    VAR(VAR_TLS_SUBJECT) | VAR(VAR_TLS_ISSUER) | VAR(VAR_TLS_SERIAL) | VAR(VAR_TLS_FINGERPRINT));
 }
 
 /* `rate_limit`, said at v: what is counted, and bounds that make sense. */
@@ -14276,18 +14477,14 @@ route_asks(const struct route *r)
 	for (int i = 0; i < r->remove_headers.n; i++)
 		h = hash64(h, r->remove_headers.v[i].p, r->remove_headers.v[i].n + 1);
 	if (r->has_rewrite || r->strip_prefix)
-		h = hash64(hash64(h, r->path.p, r->path.n), r->rewrite.p, r->rewrite.n);
+		h = hash64(hash64(h, r->path.p, r->path.n), r->rewrite.text.p, r->rewrite.text.n);
 	return (uint32_t)h;
 }
 
 static void
 route_read(struct reader *r, struct route *out, const struct toml *t)
 {
-	const struct { const char *key; const struct pairs *pairs; } fields[] = {
-		{ "add_headers", &out->add_headers },
-		{ "add_response_headers", &out->add_response_headers },
-	};
-	const struct toml *pages = toml_get(t, "intercept_errors");
+	const struct toml *body = toml_get(t, "respond"), *pages = toml_get(t, "intercept_errors");
 	struct route_read rr = { .out = { .line = t->line } };
 
 	if (t->kind != TOML_TABLE) {
@@ -14302,10 +14499,15 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	route_methods(r, &rr);
 	route_action(r, &rr);
 	route_owns(r, &rr.out);
-	route_rewrite(r, &rr);
 	route_rate(r, &rr.out.rate, toml_get(t, "rate_limit"));
 	route_users(r, &rr);
 	*out = rr.out;
+	route_rewrite(r, out);
+	route_text(r, out, toml_get(t, "redirect"), &out->redirect);
+	route_text(r, out, body ? toml_get(body, "body") : NULL, &out->body);
+	out->adds = route_texts(r, out, toml_get(t, "add_headers"), &out->add_headers);
+	out->answer_adds = route_texts(r, out, toml_get(t, "add_response_headers"),
+	    &out->add_response_headers);
 	if (!toml_get(t, "buffer_request"))
 		out->buffer_request = -1;
 	out->has_max_body = toml_get(t, "max_body_bytes");
@@ -14318,6 +14520,11 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	if (!toml_get(t, "cache"))
 		out->cache = true;
 	out->cache = out->cache && out->action == ACT_UPSTREAM && r->conf->cache.size_bytes > 0;
+	if (out->cache && route_varies(out)) {
+		out->cache = false;
+		diag_add(&r->conf->diags, DIAG_WARNING, t->line, t->col,
+		    "nothing is cached: rewrite or add_headers say more than the URL does");
+	}
 	out->asks = route_asks(out);
 	out->intercept_pages = pages && pages->kind == TOML_BOOLEAN && pages->boolean;
 	if (out->intercept_pages && !r->conf->server.error_dir)
@@ -14326,13 +14533,6 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	if (out->require_auth && r->conf->server.admin_token.n == 0)
 		diag_add(&r->conf->diags, DIAG_WARNING, t->line, t->col,
 		    "require_auth without server.admin_token: every request gets 401");
-	for (size_t i = 0; i < LEN(fields); i++)
-		for (int k = 0; k < fields[i].pairs->n; k++)
-			literal_warn(r, toml_get(t, fields[i].key), fields[i].key, out,
-			    fields[i].pairs->v[k].value, "${");
-	literal_warn(r, toml_get(t, "redirect"), "redirect", out, out->redirect, "$");
-	literal_warn(r, toml_get(t, "rewrite"), "rewrite", out, out->rewrite, "{");
-	literal_warn(r, toml_get(t, "respond"), "respond.body", out, out->body, "{");
 }
 
 /* Without routes a lone upstream takes all. */
@@ -16322,29 +16522,23 @@ redis_lower(struct reader *r)
 static void
 log_read(struct reader *r)
 {
-	static const char variables[] = "client method uri host status bytes secs upstream instance "
-	    "upstream_secs request_id referer user_agent protocol time route";
 	struct conf *c = r->conf;
 	struct near near = { .best = S("") };
+	struct slice rest;
+	const char *why;
 
 	top_read(r, SEC_LOG, &c->log);
+	rest = slice_of(c->log.format);
 	if (c->middleware.log_requests && !conf_said(c, "log", "access"))
 		c->log.access.sink = SINK_STDOUT;
 	near.word = slice_of(c->log.format);
 	if (near_find(&near, "common combined json") >= 0)
 		return;
-	if (!strchr(c->log.format, '$'))
+	if ((why = variable_doubt(r->a, &rest, IN_TEXT | IN_LOG, 0)))
+		key_error(r, "format", "%s", why);
+	else if (!strpbrk(c->log.format, "${"))
 		key_error(r, "format", "expected common, combined, json or a "
 		    "pattern with $variables%s", near_text(r->a, &near));
-	for (const char *p = c->log.format; (p = strchr(p, '$')); p++) {
-		near = (struct near){ .word = { p + 1, strspn(p + 1, ALNUM "_") } };
-		if ((slice_starts(near.word, S("http_")) && near.word.n > 5) ||
-		    near_find(&near, variables) >= 0)
-			continue;
-		key_error(r, "format", "unknown variable '$%.*s'%s", (int)near.word.n,
-		    near.word.p, near_text(r->a, &near));
-		return; /* one is enough */
-	}
 }
 
 /* ---- [postgres] ---- */
@@ -16441,7 +16635,7 @@ expose_lower(struct reader *r)
 	rs = arena_alloc(r->a, ((size_t)c->table.n + 2) * sizeof *rs);
 	rs[0] = (struct route){ .line = o->value->line, .path_kind = PATH_EXACT,
 		.path = c->admin.expose, .action = ACT_REDIRECT, .status = 308,
-		.redirect = below, .buffer_request = -1 };
+		.redirect.text = below, .buffer_request = -1 };
 	rs[1] = (struct route){ .line = o->value->line, .path_kind = PATH_PREFIX,
 		.path = below, .action = ACT_ADMIN, .buffer_request = -1 };
 	if (c->table.n > 0)
@@ -17000,14 +17194,14 @@ print_action(FILE *to, const struct route *r)
 	else if (r->action == ACT_FILES)
 		fprintf(to, " -> files of %s%s", r->files.dir, r->files.listing ? ", listed" : "");
 	else if (r->action == ACT_REDIRECT)
-		fprintf(to, " -> %d %s", r->status, r->redirect.p);
+		fprintf(to, " -> %d %s", r->status, r->redirect.text.p);
 	else if (r->action == ACT_ADMIN)
 		fputs(" -> admin endpoints, for who gives server.admin_token", to);
 	else
-		fprintf(to, " -> %d, %zu bytes", r->status, r->body.n);
+		fprintf(to, " -> %d, %zu bytes", r->status, r->body.text.n);
 	fputs(r->strip_prefix ? ", strip_prefix" : "", to);
 	if (r->has_rewrite)
-		fprintf(to, ", rewrite %s", r->rewrite.p);
+		fprintf(to, ", rewrite %s", r->rewrite.text.p);
 	print_statuses(to, ", intercept_errors", &r->intercept);
 	fputs(r->intercept_pages ? ", intercept_errors" : "", to);
 	fputs(r->map_back ? ", map_back" : "", to);
@@ -17641,16 +17835,22 @@ conf_print_json(const struct conf *c, FILE *to)
 /* ==== pages ==================================================================
  * Owns    nothing: the pages are their configuration's.
  * Offers  pages_load.
- * Calls   base, arena, walk, diag. NNN.html and NNN.json of server.error_dir
+ * Calls   base, arena, walk, diag, template, hints. NNN.html and NNN.json of server.error_dir
  *         are read with the configuration: workers may not be allowed to later. */
 
 /* Reads a page; false: a warning was noted. */
 static bool
-page_read(struct conf *cf, const char *path, struct slice *body)
+page_read(struct conf *cf, const char *path, struct template *body)
 {
-	const char *why = walk_read(&cf->arena, path, ERROR_PAGE_MAX, ROOT, body);
+	const char *why = walk_read(&cf->arena, path, ERROR_PAGE_MAX, ROOT, &body->text), *doubt;
+	struct slice rest = why ? S("") : body->text;
 
-	if (why)
+	while ((doubt = variable_doubt(&cf->arena, &rest, IN_TEXT, 0)))
+		diag_add(&cf->diags, DIAG_WARNING, 0, 0, "error_dir: %s: %s: it goes out as it "
+		    "stands", path, doubt);
+	if (!why)
+		template_read(&cf->arena, body, IN_TEXT, 0);
+	else
 		diag_add(&cf->diags, DIAG_WARNING, 0, 0,
 		    "error_dir: %s is not a readable file of at most %d bytes: %s", path,
 		    ERROR_PAGE_MAX, why);
@@ -21546,6 +21746,7 @@ buf_room(struct buf *f)
 #define TLS_SEED 32
 #define TLS_SHAKE_READS 4 /* in one turn */
 #define SUBJECT_MAX 512 /* bytes of a client certificate's subject */
+#define SHOWN_MAX   2048 /* and of all that is kept of it */
 #define EC_SIGNATURE_MAX 139 /* bytes, in ASN.1 */
 #define TLS_ALPN_ACME "acme-tls/1" /* RFC 8737 */
 
@@ -21699,7 +21900,7 @@ tls_free(struct chan *ch)
 	ch->tls = NULL;
 	tls_shaken(t);
 	tls_bufs_give(t);
-	free(t->subject);
+	free(t->shown);
 	free(t->left);
 	memset(t, 0, sizeof *t); /* it had keys */
 	slot_give(&tls_slots, t);
@@ -22546,19 +22747,37 @@ dn_write(struct text *t, struct slice dn)
 	}
 }
 
-/* The subject of the leaf, for applications; NULL: unreadable, or too long. */
+/* What applications may know of the leaf: its subject, issuer, serial number and SHA-256,
+ * each with a NUL behind it. NULL: unreadable, or too long. */
 static char *
-leaf_subject(const struct tls_verify *v)
+leaf_shown(const struct tls_verify *v)
 {
-	char b[SUBJECT_MAX];
-	struct text t = { b, 0, sizeof b - 1, false };
+	struct slice der = { (const char *)v->leaf, v->leaf_n };
+	unsigned char hash[br_sha256_SIZE];
+	char b[SHOWN_MAX], *kept;
+	struct text t = { b, 0, sizeof b, false }, name;
 	struct x509 x;
 
-	if (!x509_split((struct slice){ (const char *)v->leaf, v->leaf_n }, &x))
+	if (!x509_split(der, &x))
 		return NULL;
-	dn_write(&t, x.subject);
-	b[t.n] = '\0';
-	return t.full ? NULL : strdup(b);
+	for (int i = 0; i < 2; i++) {
+		name = (struct text){ b + t.n, 0, SUBJECT_MAX - 1, false };
+		dn_write(&name, i == 0 ? x.subject : x.issuer);
+		t.n += name.n;
+		t.full |= name.full;
+		text_char(&t, '\0');
+	}
+	while (x.serial.n > 1 && x.serial.p[0] == '\0') /* of a number whose first bit is set */
+		x.serial = slice_from(x.serial, 1);
+	for (size_t i = 0; i < x.serial.n; i++)
+		text_byte(&t, "", x.serial.p[i]);
+	text_char(&t, '\0');
+	sha256(der, hash);
+	for (size_t i = 0; i < sizeof hash; i++)
+		text_hex(&t, hash[i], 2);
+	text_char(&t, '\0');
+	kept = t.full ? NULL : xcalloc(1, t.n);
+	return kept ? memcpy(kept, b, t.n) : NULL;
 }
 
 static const struct tls_failure tls_whys[] = {
@@ -22619,6 +22838,17 @@ tls_alert(struct chan *ch)
 		socket_put(ch, &(struct iovec){ b, sizeof b }, 1); /* best effort */
 }
 
+/* A part of what leaf_shown keeps; empty: the client has shown no certificate. */
+static struct slice
+tls_shown(const struct tls *t, unsigned part)
+{
+	const char *p = t ? t->shown : NULL;
+
+	for (; p && part > 0; part--)
+		p += strlen(p) + 1;
+	return slice_of(p);
+}
+
 /* Checks a finished handshake. An optional certificate must be good if shown. */
 static enum shake
 tls_shake_end(struct chan *ch)
@@ -22628,7 +22858,7 @@ tls_shake_end(struct chan *ch)
 
 	if (v && v->n > 0)
 		t->err = (int)v->verdict;
-	if (v && v->n > 0 && t->err == 0 && !t->is_client && !(t->subject = leaf_subject(v)))
+	if (v && v->n > 0 && t->err == 0 && !t->is_client && !(t->shown = leaf_shown(v)))
 		t->err = BR_ERR_X509_BAD_DN;
 	if (t->err != 0)
 		return SHAKE_FAILED;
@@ -24678,34 +24908,28 @@ auth_work(bool *good)
 	return first;
 }
 
-/* ==== access =================================================================
- * Owns    the access log of this worker: its descriptor, and the lines that are
- *         not written yet.
- * Offers  access_on, access_start, access_line, access_flush, access_due_ms,
- *         access_fd.
- * Calls   base, arena, clock, sink, log, http, addr, board, loop, auth.
- *         The format is compiled once into an array of ops. Never blocks: lines
- *         that the reader does not take wait in the buffer; lines that do not
- *         fit there are dropped and counted. */
+/* ==== expand =================================================================
+ * Owns    the texts of values that are made.
+ * Offers  expand, value_of, conn_is_tls, scheme_of.
+ * Calls   base, clock, template, http, path, addr, regex, route (host_normal), board, tls
+ *         (tls_shown), auth (CREDENTIALS_MAX, auth_credentials), BearSSL. What variables stand for, and how
+ *         it is written where their text goes: never as markup, nor with a control byte. */
 
-#define TIME_TEXT    32 /* 10/Oct/2000:13:55:36 +0000 */
-#define VALUE_TEXT   64 /* a value that is made here: a number, an address */
-#define LOG_RETRY_MS 10 /* before a slow reader is tried again */
+#define TIME_TEXT  32 /* 10/Oct/2000:13:55:36 +0000 */
+#define VALUE_TEXT 64 /* a value that is made here: a number, an address */
 
-static const char *const access_vars[VARS] = {
-	[VAR_TIME] = "time", [VAR_CLIENT] = "client", [VAR_METHOD] = "method",
-	[VAR_URI] = "uri", [VAR_HOST] = "host", [VAR_STATUS] = "status", [VAR_BYTES] = "bytes",
-	[VAR_SECS] = "secs", [VAR_UPSTREAM] = "upstream", [VAR_INSTANCE] = "instance",
-	[VAR_UPSTREAM_SECS] = "upstream_secs", [VAR_REQUEST_ID] = "request_id",
-	[VAR_REFERER] = "referer", [VAR_USER_AGENT] = "user_agent",
-	[VAR_PROTOCOL] = "protocol", [VAR_ROUTE] = "route", [VAR_USER] = "user",
-	[VAR_REQUEST] = "request",
-};
+static bool
+conn_is_tls(const struct conn *c)
+{
+	return WITH_TLS && (c->s.ch.tls || c->ghost_tls);
+}
 
-static bool access_on;
-static struct access_log access_log = { .sink.fd = -1 };
-
-/* ---- variables ---- */
+/* The URL scheme that c speaks. */
+static struct slice
+scheme_of(const struct conn *c)
+{
+	return conn_is_tls(c) ? S("https") : S("http");
+}
 
 /* A buffer for one value. */
 static struct text
@@ -24749,7 +24973,7 @@ made_secs(int64_t us)
 
 /* now_s in local time, made once a second. */
 static struct slice
-access_time(bool iso)
+time_text(bool iso)
 {
 	static struct { char b[TIME_TEXT]; size_t n; } clf, rfc3339;
 	static time_t of = -1;
@@ -24805,15 +25029,6 @@ var_route(const struct route *r)
 }
 
 static struct slice
-var_field(const struct head *h, struct slice name)
-{
-	for (int i = 0; h && i < h->n; i++)
-		if (slice_ieq(h->f[i].name, name))
-			return h->f[i].value;
-	return S("");
-}
-
-static struct slice
 var_known(const struct head *h, enum field_id id)
 {
 	const struct field *f = h ? head_field(h, id) : NULL;
@@ -24836,21 +25051,96 @@ var_user(const struct head *h)
 	return all.p ? user : S("");
 }
 
-/* The value of op's variable, or empty; good until the next call. */
+/* What the client has sent behind its path's own: path and query. */
 static struct slice
-var_get(const struct access_op *op, const struct exchange *x, const struct head *h)
+var_uri(const struct exchange *x, const struct head *h)
 {
-	switch (op->var) {
+	if (h && h->form == TARGET_ABSOLUTE)
+		return h->path.p >= x->target.p && h->path.p <= x->target.p + x->target.n
+		    ? slice_from(x->target, (size_t)(h->path.p - x->target.p)) : h->path;
+	return x->target;
+}
+
+/* The port that the client dialled; empty: there is none. */
+static struct slice
+var_port(const struct conn *c)
+{
+	uint16_t port = ip_is_none(&c->dest) ? c->listener->port : c->dest_port;
+
+	return c->listener->port > 0 ? made_uint(port) : S("");
+}
+
+static struct slice
+var_cookie(const struct head *h, struct slice name)
+{
+	struct slice field, value;
+
+	for (int at = 0; h && head_next(h, F_COOKIE, &at, &field);)
+		if (cookie_find(field, name, &value))
+			return value;
+	return S("");
+}
+
+/* The first parameter of that name in the query, as it came. */
+static struct slice
+var_parameter(const struct head *h, struct slice name)
+{
+	struct slice rest = h && h->has_query ? h->query : S(""), pair, key;
+
+	while (slice_cut(&rest, '&', &pair))
+		if (slice_cut(&pair, '=', &key) && slice_eq(key, name) && pair.p)
+			return pair;
+	return S("");
+}
+
+static struct slice
+var_tls_version(const struct tls *t)
+{
+	unsigned v = t ? br_ssl_engine_get_version(&t->c.eng) : 0;
+
+	return v >= BR_TLS12 ? S("TLSv1.2") : v == BR_TLS11 ? S("TLSv1.1") : v == BR_TLS10
+	    ? S("TLSv1") : S("");
+}
+
+/* What a group of path_regex took of the path, as the client sent it. */
+static struct slice
+var_group(struct expansion *e, unsigned group)
+{
+	static struct path_view view;
+	static struct regex_span m[REGEX_GROUPS];
+
+	if (!e->m) {
+		if (!e->h || path_normalise(e->h->path, &view) < 0 ||
+		    !regex_find(&e->x->route->regex, view.path, m))
+			return S("");
+		e->view = &view;
+		e->m = m;
+	}
+	if (e->m[group].from < 0)
+		return S("");
+	return path_raw(e->view, (size_t)e->m[group].from, (size_t)e->m[group].to);
+}
+
+/* The value of p's variable, or empty; good until the next call. */
+static struct slice
+value_of(const struct piece *p, struct expansion *e)
+{
+	const struct exchange *x = e->x;
+	const struct head *h = e->h;
+	struct slice host;
+
+	switch (p->var) {
 	case VAR_TIME:
-		return access_time(access_log.json);
+		return time_text(!e->clf);
 	case VAR_CLIENT:
 		return made_ip(&x->client);
 	case VAR_METHOD:
 		return x->method_text;
 	case VAR_URI:
-		return x->target;
+		return var_uri(x, h);
 	case VAR_HOST:
-		return x->host;
+		host = host_normal(x->host);
+		return host.n > 0 ? host : x->host;
 	case VAR_STATUS:
 		return x->status > 0 ? made_uint((uint64_t)x->status) : S("");
 	case VAR_BYTES:
@@ -24878,10 +25168,156 @@ var_get(const struct access_op *op, const struct exchange *x, const struct head 
 		return var_user(h);
 	case VAR_REQUEST:
 		return var_request(x);
+	case VAR_PATH:
+		return h ? h->path : S("");
+	case VAR_QUERY:
+		return h && h->has_query ? h->query : S("");
+	case VAR_SCHEME:
+		return scheme_of(x->c);
+	case VAR_PORT:
+		return var_port(x->c);
+	case VAR_CLIENT_PORT:
+		return ip_eq(&x->client, &x->c->peer) && x->c->peer_port > 0
+		    ? made_uint(x->c->peer_port) : S("");
+	case VAR_TLS_VERSION:
+		return var_tls_version(x->c->s.ch.tls);
+	case VAR_TLS_SUBJECT: case VAR_TLS_ISSUER: case VAR_TLS_SERIAL: case VAR_TLS_FINGERPRINT:
+		return tls_shown(x->c->s.ch.tls, p->var - VAR_TLS_SUBJECT);
+	case VAR_COOKIE:
+		return var_cookie(h, p->arg);
+	case VAR_PARAMETER:
+		return var_parameter(h, p->arg);
+	case VAR_GROUP:
+		return var_group(e, (unsigned)(*p->arg.p - '0'));
 	default:
-		return var_field(h, op->arg);
+		return h ? head_value(h, p->arg) : S("");
 	}
 }
+
+/* ---- where they go ---- */
+
+/* What the client's own URL says, which another site's link may have chosen. */
+#define FROM_LINK (VAR(VAR_PATH) | VAR(VAR_URI) | VAR(VAR_QUERY) | VAR(VAR_PARAMETER) | VAR(VAR_GROUP))
+
+/* Whether v, from the URL, may follow `head` in a Location: no link decides what other
+ * host a redirect leads to. next: what comes behind v; *slash: one must stand before v. */
+static bool
+location_takes(struct slice head, struct slice v, struct slice next, bool *slash)
+{
+	size_t at = variable_name_n(head, false), slashes = 0, labels = variable_name_n(v, true);
+	bool scheme = at > 0 && at < head.n && head.p[at] == ':', authority;
+
+	for (at = scheme ? at + 1 : 0; at < head.n && strchr("/\\", head.p[at]); at++)
+		slashes++;
+	authority = scheme || slashes > 1;
+	if (v.n == 0 || (!authority && slashes > 0))
+		return true;
+	for (size_t i = at; i < head.n; i++)
+		if (strchr("/?#\\", head.p[i]))
+			return true; /* that is behind the host */
+	if (strchr("/?#", v.p[0]))
+		return !authority || at < head.n;
+	*slash = head.n == 0;
+	return *slash || (labels == v.n && (!authority || slice_starts(next, S("."))));
+}
+
+/* `//host` and `/\\host` would be another's: one slash does. */
+static void
+location_settle(struct text *t, size_t from)
+{
+	size_t n = from;
+
+	while (n < t->n && strchr("/\\", t->p[n]))
+		n++;
+	if (n > from + 1) {
+		memmove(t->p + from + 1, t->p + n, t->n - n);
+		t->n -= n - from - 1;
+		t->p[from] = '/';
+	}
+}
+
+/* A value in a path is part of one segment. False: it would lead to another directory. */
+static bool
+segment_write(struct text *t, struct slice v)
+{
+	char b[8];
+	struct text dots = { b, 0, sizeof b, false };
+	struct slice part;
+
+	if (v.n > 0 && percent_read(&dots, v) && dots.n <= 2 && !memcmp("..", b, dots.n))
+		return false;
+	while (slice_cut(&v, '/', &part)) {
+		path_encode(t, part);
+		text_str(t, v.p ? "%2F" : "");
+	}
+	return true;
+}
+
+/* Writes the value of p's variable; from: where its text begins in t. False: it may not
+ * stand there. */
+static bool
+value_write(struct text *t, size_t from, const struct piece *p, struct expansion *e)
+{
+	struct slice v = value_of(p, e), head = { t->p + from, t->n - from };
+	bool link = FROM_LINK >> p->var & 1, slash = false;
+	size_t at;
+
+	if (e->as == TO_PATH && p->var != VAR_GROUP) {
+		if (p->var != VAR_PATH)
+			return segment_write(t, v);
+		path_encode(t, e->view->path);
+		return true;
+	}
+	if (e->as == TO_LOCATION && link && !location_takes(head, v, p[1].text, &slash))
+		return false;
+	text_str(t, slash ? "/" : "");
+	at = t->n;
+	if (e->as == TO_HTML)
+		text_html(t, v);
+	else if (e->as == TO_JSON)
+		text_json(t, v, false);
+	else
+		text_add(t, v);
+	text_clean(t->p + at, t->n - at);
+	return true;
+}
+
+/* Writes w with the values of e. False: a value may not stand where it would, see
+ * location_takes and segment_write. */
+static bool
+expand(struct text *t, const struct template *w, struct expansion *e)
+{
+	const struct piece all = { .text = w->text }, *p = w->n > 0 ? w->v : &all;
+	size_t from = t->n;
+
+	for (const struct piece *end = p + MAX(w->n, (size_t)1); p < end; p++) {
+		if (e->as == TO_PATH)
+			path_encode(t, p->text);
+		else
+			text_add(t, p->text);
+		if (e->as == TO_LOCATION && !slice_starts(w->text, S("//")))
+			location_settle(t, from);
+		if (p->var != VAR_NONE && !value_write(t, from, p, e))
+			return false;
+	}
+	return true;
+}
+
+/* ==== access =================================================================
+ * Owns    the access log of this worker: its descriptor, and the lines that are
+ *         not written yet.
+ * Offers  access_on, access_start, access_line, access_flush, access_due_ms,
+ *         access_fd.
+ * Calls   base, arena, template, clock, sink, log, board, loop, expand.
+ *         The format is compiled once into an array of pieces. Never blocks: lines
+ *         that the reader does not take wait in the buffer; lines that do not
+ *         fit there are dropped and counted. */
+
+#define LOG_RETRY_MS 10 /* before a slow reader is tried again */
+
+static bool access_on;
+static struct access_log access_log = { .sink.fd = -1 };
+static struct arena access_arena; /* of its format */
 
 /* ---- compiling ---- */
 
@@ -24894,53 +25330,22 @@ static const struct {
 	{ "combined", COMMON " \"$referer\" \"$user_agent\"" },
 };
 
-/* Sets op's variable: one in the table, or http_x_forwarded_for, the field X-Forwarded-For. */
 static void
-op_name(struct access_op *op, struct slice name)
+access_compile(struct slice pattern, unsigned in)
 {
-	char *field;
-
-	for (op->var = VAR_TIME; op->var < VAR_FIELD; op->var++)
-		if (slice_eq(name, slice_of(access_vars[op->var])))
-			break;
-	if (op->var != VAR_FIELD)
-		return;
-	name = slice_from(name, MIN(name.n, sizeof "http_" - 1));
-	op->arg = (struct slice){ field = xcalloc(1, name.n + 1), name.n };
-	for (size_t i = 0; i < name.n; i++)
-		field[i] = name.p[i] == '_' ? '-' : name.p[i];
-}
-
-static void
-access_compile(const char *pattern)
-{
-	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	    "0123456789_";
-	size_t n;
-
-	access_log.ops = xcalloc(strlen(pattern) + 1, sizeof *access_log.ops);
-	access_log.n_ops = 0;
-	while (*pattern) {
-		struct access_op *op = &access_log.ops[access_log.n_ops++];
-		op->text = (struct slice){ pattern, strcspn(pattern, "$") };
-		pattern += op->text.n;
-		if (*pattern != '$')
-			break;
-		n = strspn(++pattern, letters);
-		op_name(op, (struct slice){ pattern, n });
-		pattern += n;
-	}
+	access_log.line.text = pattern;
+	template_read(&access_arena, &access_log.line, in, 0);
 }
 
 static void
 access_compile_json(void)
 {
+	struct template *line = &access_log.line;
+
 	access_log.json = true;
-	access_log.n_ops = VAR_PROTOCOL;
-	access_log.ops = xcalloc(VAR_PROTOCOL, sizeof *access_log.ops);
-	for (enum access_var v = VAR_TIME; v <= VAR_PROTOCOL; v++)
-		access_log.ops[v - VAR_TIME] = (struct access_op){ .var = v,
-			.text = slice_of(access_vars[v]) };
+	line->v = arena_alloc(&access_arena, VAR_PROTOCOL * sizeof *line->v);
+	for (enum variable v = VAR_TIME; v <= VAR_PROTOCOL; v++)
+		line->v[line->n++] = (struct piece){ .var = v, .text = slice_of(variables_known[v].name) };
 }
 
 /* ---- lines ---- */
@@ -24960,14 +25365,14 @@ value_add(struct text *t, struct slice s)
 }
 
 static void
-line_json(struct text *t, const struct access_op *op, struct slice v)
+line_json(struct text *t, const struct piece *op, struct slice v)
 {
 	bool bare = op->var == VAR_STATUS || op->var == VAR_BYTES || op->var == VAR_SECS ||
 	    op->var == VAR_UPSTREAM_SECS; /* numbers */
 
 	if (v.n == 0)
 		return;
-	text_add(t, op == access_log.ops ? S("{\"") : S(",\""));
+	text_add(t, op == access_log.line.v ? S("{\"") : S(",\""));
 	text_add(t, op->text);
 	text_add(t, bare ? S("\":") : S("\":\""));
 	if (bare) {
@@ -24982,11 +25387,13 @@ line_json(struct text *t, const struct access_op *op, struct slice v)
 static void
 line_add(struct text *t, const struct exchange *x, const struct head *h, size_t cut)
 {
+	struct expansion e = { .x = x, .h = h, .clf = !access_log.json };
+
 	if (access_log.sink.kind == SINK_DGRAM)
 		text_char(t, '6'); /* informational */
-	for (size_t i = 0; i < access_log.n_ops && !t->full; i++) {
-		const struct access_op *op = &access_log.ops[i];
-		struct slice v = op->var ? var_get(op, x, h) : S("");
+	for (size_t i = 0; i < access_log.line.n && !t->full; i++) {
+		const struct piece *op = &access_log.line.v[i];
+		struct slice v = op->var ? value_of(op, &e) : S("");
 
 		v.n = MIN(v.n, cut);
 		if (access_log.json) {
@@ -25107,6 +25514,7 @@ static void
 access_start(const struct conf *cf, struct wide *dropped)
 {
 	const char *pattern = cf->log.format;
+	unsigned in = IN_TEXT | IN_LOG;
 
 	access_log.dropped = dropped;
 	access_on = cf->log.access.sink != SINK_OFF;
@@ -25117,12 +25525,14 @@ access_start(const struct conf *cf, struct wide *dropped)
 	sink_use(&access_log.sink, cf->log.access.fd, cf->log.access.sink == SINK_SYSLOG);
 	access_lines();
 	for (size_t i = 0; i < LEN(access_formats); i++)
-		if (strcmp(pattern, access_formats[i].name) == 0)
+		if (strcmp(pattern, access_formats[i].name) == 0) {
 			pattern = access_formats[i].pattern;
+			in |= IN_FORMAT;
+		}
 	if (strcmp(pattern, "json") == 0)
 		access_compile_json();
 	else
-		access_compile(pattern);
+		access_compile(slice_of(pattern), in);
 }
 
 /* ==== usage ==================================================================
@@ -26848,12 +27258,11 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
 
 /* ==== heads ==================================================================
  * Owns    the text of the head being written, and the heads being read.
- * Offers  heads_open, conn_is_tls, client_of, forward_begin, request_write,
+ * Offers  heads_open, exchange_request, client_of, forward_begin, request_write,
  *         answer_write, interim_write, head_map.
  * Calls   base, clock, http, path, addr, regex, route (host_normal), policy (encoding_class),
- *         upstreams (upstream_is_https), roster, loop.
- *         Makes the head for one side from the other's: RFC 9110 7.6, RFC 9112 3, RFC
- *         7239. */
+ *         upstreams (upstream_is_https), roster, loop, tls (tls_shown), expand. Makes the head
+ *         for one side from the other's: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
 
 #define HTTP_PORT  80 /* not said in Host */
 #define HTTPS_PORT 443
@@ -26862,6 +27271,7 @@ static const struct conf *conf;  /* this worker's */
 static struct head req, res;     /* parsed last; see exchange_request */
 static struct text head_out;     /* the head being written */
 static struct text chain;        /* a list of proxies for that head */
+static const struct exchange *req_of; /* whose head req is */
 
 static void
 heads_open(const struct conf *cf)
@@ -26882,17 +27292,16 @@ head_begin(void)
 	return &head_out;
 }
 
-static bool
-conn_is_tls(const struct conn *c)
+/* x's head, parsed; anew if another came between. */
+static struct head *
+exchange_request(const struct exchange *x)
 {
-	return WITH_TLS && (c->s.ch.tls || c->ghost_tls);
-}
+	uint32_t scanned = 0;
 
-/* The URL scheme that c speaks. */
-static struct slice
-scheme_of(const struct conn *c)
-{
-	return conn_is_tls(c) ? S("https") : S("http");
+	if (req_of != x)
+		x->c->listener->front->parse(&req, x->head_bytes, &scanned);
+	req_of = x;
+	return &req;
 }
 
 /* The lines that travel on, neighbours copied at once. */
@@ -27257,8 +27666,7 @@ forward_write(const struct forward *fw)
 static void
 subject_write(const struct forward *fw)
 {
-	const struct tls *tls = fw->x->c->s.ch.tls;
-	struct slice subject = slice_of(tls ? tls->subject : NULL);
+	struct slice subject = tls_shown(fw->x->c->s.ch.tls, 0);
 
 	if (subject.n > 0 && is_field_value(subject) &&
 	    !forward_skips(fw, S("X-Client-Cert-Subject")))
@@ -27337,14 +27745,15 @@ request_drop(struct head *h, const struct exchange *x, bool trusted)
 	head_edit(h, &x->route->add_headers, &x->route->remove_headers);
 }
 
-/* The path without the part that matched, or with it rewritten: the rest is the
- * client's own bytes. False: it is too long, or no longer a path. */
+/* The path of x, with head h, without the part that matched, or with it rewritten: the rest
+ * is the client's own bytes. False: it is too long, or no longer a path. */
 static bool
-rewrite_apply(struct text *t, const struct route *r, const struct path_view *view)
+rewrite_apply(struct text *t, const struct exchange *x, const struct head *h, const struct path_view *view)
 {
+	const struct route *r = x->route;
 	struct slice path = view->path;
 	struct regex_span m[REGEX_GROUPS];
-	struct slice w = r->rewrite;
+	struct expansion e = { .x = x, .h = h, .as = TO_PATH, .view = view, .m = m };
 	size_t from = 0, to = r->path.n;
 
 	if (r->path_kind == PATH_REGEX) {
@@ -27355,15 +27764,8 @@ rewrite_apply(struct text *t, const struct route *r, const struct path_view *vie
 	} else if (r->path_kind == PATH_ANY)
 		to = r->has_rewrite ? path.n : 0;
 	text_add(t, path_raw(view, 0, from));
-	for (size_t i = 0, n; r->has_rewrite && i < w.n; i += n) {
-		unsigned g = i + 1 < w.n ? (unsigned)(unsigned char)w.p[i + 1] - '0' : REGEX_GROUPS;
-		bool group = w.p[i] == '$' && g < REGEX_GROUPS && r->path_kind == PATH_REGEX;
-		n = group ? 2 : w.p[i] == '%' ? MIN(w.n - i, (size_t)3) : 1;
-		if (!group)
-			path_encode(t, (struct slice){ w.p + i, n });
-		else if (m[g].from >= 0)
-			text_add(t, path_raw(view, (size_t)m[g].from, (size_t)m[g].to));
-	}
+	if (r->has_rewrite && !expand(t, &r->rewrite, &e))
+		return false;
 	text_add(t, path_rest(view, to));
 	return !t->full;
 }
@@ -27386,7 +27788,7 @@ target_write(struct text *t, const struct exchange *x, const struct head *h)
 		text_add(t, h->path);
 	} else {
 		if (path_normalise(h->path, &view) < 0 ||
-		    !rewrite_apply(&path, x->route, &view))
+		    !rewrite_apply(&path, x, h, &view))
 			return false;
 		p = text_slice(&path);
 		while (p.n > 1 && p.p[0] == '/' && p.p[1] == '/')
@@ -27434,6 +27836,7 @@ mount_find(const struct exchange *x, const struct head *h, struct slice *inner)
 	struct text o = { outers, 0, sizeof outers, false }, i = { inners, 0, sizeof inners, false };
 	const struct route *r = x->route;
 	struct slice said = peer_is_trusted(x->c) ? head_value(h, PREFIX_NAME) : S(""), own, seen;
+	struct expansion e = { .x = x, .h = h, .as = TO_PATH };
 	struct path_view view;
 	size_t n = 0;
 
@@ -27443,12 +27846,13 @@ mount_find(const struct exchange *x, const struct head *h, struct slice *inner)
 	own.p = o.p + o.n;
 	if (route_is_mounted(r) && r->path_kind != PATH_REGEX) {
 		path_encode(&o, r->path);
-		path_encode(&i, r->rewrite);
+		if (!expand(&i, &r->rewrite, &e))
+			return S("");
 	} else if (route_is_mounted(r) && path_normalise(h->path, &view) == 0) {
 		path_encode(&o, view.path);
 		own.n = (size_t)(o.p + o.n - own.p);
 		text_char(&i, '/');
-		if (path_normalise(own, &view) < 0 || !rewrite_apply(&i, r, &view))
+		if (path_normalise(own, &view) < 0 || !rewrite_apply(&i, x, h, &view))
 			return S("");
 		seen = slice_from(text_slice(&i), slice_starts(text_slice(&i), S("//")));
 		n = path_tail(own, seen);
@@ -27514,11 +27918,35 @@ prefix_write(const struct forward *fw)
 		fw->put(fw->t, PREFIX_NAME, outer);
 }
 
+/* Adds the fields of a route, their values with those of x. One of variables that are
+ * empty is not sent. */
+static void
+added_each(struct text *t, void (*put)(struct text *, struct slice name, struct slice value),
+    const struct pairs *add, const struct template *values, const struct exchange *x,
+    const struct head *h)
+{
+	struct expansion e = { .x = x, .h = h };
+
+	for (int i = 0; i < add->n; i++) {
+		struct slice value = add->v[i].value;
+		if (values && values[i].n > 0) {
+			chain.n = 0;
+			chain.full = false;
+			expand(&chain, &values[i], &e);
+			t->full |= chain.full;
+			value = text_slice(&chain);
+			if (value.n == 0)
+				continue;
+		}
+		put(t, add->v[i].name, value);
+	}
+}
+
 /* Writes fields about the client, about warp, and from the route. */
 static void
 added_write(const struct forward *fw)
 {
-	const struct pairs *add = &fw->x->route->add_headers;
+	const struct route *r = fw->x->route;
 
 	forward_write(fw);
 	if (fw->x->route->forward_headers && route_is_mounted(fw->x->route))
@@ -27530,8 +27958,7 @@ added_write(const struct forward *fw)
 		fw->put(fw->t, S("Via"), fw->h->minor ? S("1.1 warp") : S("1.0 warp"));
 	if (conf->server.request_id && !forward_skips(fw, S("X-Request-Id")))
 		fw->put(fw->t, S("X-Request-Id"), slice_of(fw->x->id));
-	for (int i = 0; i < add->n; i++)
-		fw->put(fw->t, add->v[i].name, add->v[i].value);
+	added_each(fw->t, fw->put, &r->add_headers, r->adds, fw->x, fw->h);
 }
 
 /* How the body is framed and what becomes of the connection. */
@@ -27931,8 +28358,8 @@ answer_write(struct text *t, const struct exchange *x, struct head *h)
 		answer_line(t, r, S("Via"), h->minor ? S("1.1 warp") : S("1.0 warp"));
 	if (hsts_is_due(x))
 		hsts_write(t, r);
-	for (int i = 0; i < r->add_response_headers.n; i++)
-		line_write(t, r->add_response_headers.v[i].name, r->add_response_headers.v[i].value);
+	added_each(t, line_write, &r->add_response_headers, r->answer_adds, x,
+	    r->answer_adds ? exchange_request(x) : NULL);
 	if (x->sticks && (x->u || (stored && x->hit->word != CACHE_STALE)) &&
 	    !is_named(S("Set-Cookie"), &none.add_headers, &r->remove_response_headers))
 		cookie_write(t, x->inst, x->secure);
@@ -27967,7 +28394,7 @@ interim_write(struct text *t, struct head *h)
  * Owns    the variables being written.
  * Offers  upstream_write, upstream_parse, cgi_write, cgi_ask, records_begin.
  * Calls   base, log, http, path, addr, packet, fcgi, route (host_normal, route_find), buf,
- *         chan, heads. What a request's head says, as variables for backends that speak uwsgi
+ *         chan, expand, heads. What a request's head says, as variables for backends that speak uwsgi
  *         or FastCGI, and the heads that they answer with: RFC 3875. */
 
 #define VAR_NAME_MAX 256 /* bytes of a field's name, as a variable */
@@ -28099,7 +28526,7 @@ cgi_path(const struct exchange *x, const struct head *h, struct text *script, st
 		while (script->n > 0 && script->p[script->n - 1] == '/')
 			script->n--;
 		text_char(&raw, '/');
-		if (!rewrite_apply(&raw, r, &view) || path_normalise(text_slice(&raw), &view) < 0)
+		if (!rewrite_apply(&raw, x, h, &view) || path_normalise(text_slice(&raw), &view) < 0)
 			return false;
 	}
 	p = view.path; /* %2F and %25 are left in it */
@@ -28422,8 +28849,8 @@ records_begin(struct source *src, struct fcgi_reader *r)
 
 /* ==== answers ================================================================
  * Owns    the text of the error page being made.
- * Offers  answer_error, answer_head.
- * Calls   base, clock, http, heads. What warp says when no backend does. */
+ * Offers  answer_error, answer_fill, answer_head.
+ * Calls   base, arena, clock, http, expand, heads. What warp says when no backend does. */
 
 #define ERROR_CAUSE_MAX 2048
 #define ERROR_TEXT_MAX  (6 * ERROR_CAUSE_MAX) /* a character may become &amp; */
@@ -28475,23 +28902,44 @@ error_text(struct text *t, int status, bool json, const char *cause)
 	}
 }
 
-/* The error page, in the form the client asked for. The body lies in a static
- * buffer: good until the next call. */
+/* Makes w the body of a, with the values of x, whose head is h, as its type has them. */
+static void
+answer_fill(struct answer *a, const struct template *w, const struct exchange *x, const struct head *h)
+{
+	bool markup = slice_find(a->content_type, S("html")) || slice_find(a->content_type, S("xml"));
+	struct expansion e = { .x = x, .h = h, .as = markup ? TO_HTML
+	    : slice_find(a->content_type, S("json")) ? TO_JSON : TO_TEXT };
+	struct text t = { .full = true };
+
+	a->body = w->text;
+	for (size_t cap = w->text.n + VALUES_ROOM; w->n > 0 && t.full; cap *= 2) {
+		free(t.p);
+		t = (struct text){ xcalloc(1, cap), 0, cap, false };
+		expand(&t, w, &e);
+		a->body = text_slice(&t);
+		a->owned = t.p;
+	}
+}
+
+/* The error page of x, in the form the client asked for. The body is owned by the answer,
+ * or lies in a static buffer: good until the next call. */
 static struct answer
-answer_error(const struct head *h, int status, const char *cause)
+answer_error(const struct exchange *x, const struct head *h, int status, const char *cause)
 {
 	static char buf[ERROR_TEXT_MAX];
 	struct text t = { buf, 0, sizeof buf, false };
 	bool json = wants_json(h);
 	const struct error_page *page = error_page(status, json);
+	struct answer a = { .status = status, .content_type = json ? S("application/json")
+	    : S("text/html; charset=utf-8") };
 
-	if (!page)
+	if (page) {
+		answer_fill(&a, &page->body, x, h);
+	} else {
 		error_text(&t, status, json, conf->server.show_errors ? cause : "");
-	return (struct answer){
-		.status = status,
-		.content_type = json ? S("application/json") : S("text/html; charset=utf-8"),
-		.body = page ? page->body : text_slice(&t),
-	};
+		a.body = text_slice(&t);
+	}
+	return a;
 }
 
 /* The head of a made-up answer. Its slices are a's, or good until the next call. */
@@ -30151,19 +30599,6 @@ static const struct {
 
 static void (*upstream_door)(struct watch *, short); /* the front's */
 static void (*upstream_due)(struct timer *);
-static const struct exchange *req_of; /* whose head req is */
-
-/* x's head, parsed; anew if another came between. */
-static struct head *
-exchange_request(const struct exchange *x)
-{
-	uint32_t scanned = 0;
-
-	if (req_of != x)
-		x->c->listener->front->parse(&req, x->head_bytes, &scanned);
-	req_of = x;
-	return &req;
-}
 
 /* The n bytes of head h have moved: its slices follow. */
 static void
@@ -30993,8 +31428,10 @@ exchange_answer(struct exchange *x, const struct answer *a)
 
 	upstream_leave(x, false);
 	hit_unfill(x->hit);
-	if (x->c->ghost)
+	if (x->c->ghost) {
+		free(a->owned);
 		return exchange_over(x);
+	}
 	x->made = spool_of(bare ? S("") : a->body, a->owned);
 	answer_head(&res, a);
 	return exchange_start(x, &res, &x->made.src, x->made.size);
@@ -31004,7 +31441,7 @@ static enum step
 exchange_error(struct exchange *x, int status, const char *cause, struct slice extra)
 {
 	struct head *h = x->head_bytes.n ? exchange_request(x) : NULL;
-	struct answer a = answer_error(h, status, cause);
+	struct answer a = answer_error(x, h, status, cause);
 
 	a.extra = extra;
 	return exchange_answer(x, &a);
@@ -33216,8 +33653,8 @@ admin_left(const struct conn *c)
  * Owns    the seed of what must not be guessed.
  * Offers  gate_open, gate_enter, gate_admit, admin_enter.
  * Calls   arena, clock, http, path, addr, route, certs, board, tls, pool, auth,
- *         heads, cgi, maintenance, files, spool, hold, exchange, admin front. A request with
- *         a whole head passes here once: its route, its checks, its action. */
+ *         expand, heads, cgi, answers, maintenance, files, spool, hold, exchange, admin front.
+ *         A request with a whole head passes here once: its route, its checks, its action. */
 
 static uint64_t rate_seed; /* equal in all workers: the board is shared */
 
@@ -33326,30 +33763,13 @@ gate_limit(struct exchange *x, const struct head *h)
 	return exchange_error(x, 429, "too many requests", text_slice(&t));
 }
 
-/* Where the route redirects to: `{host}`, `{uri}` and `{path}` are the
- * request's own. */
-static void
+/* Where the route redirects to. False: a link would decide which host that is. */
+static bool
 redirect_write(struct text *t, const struct exchange *x, const struct head *h)
 {
-	struct slice rest = x->route->redirect, bare = host_normal(x->host);
-	const struct pair vars[] = {
-		{ S("{host}"), bare.n > 0 && x->host.p[0] != '[' ? bare : x->host },
-		{ S("{uri}"), h->form == TARGET_ORIGIN ? h->target : h->path },
-		{ S("{path}"), h->path },
-	};
-	size_t i;
+	struct expansion e = { .x = x, .h = h, .as = TO_LOCATION };
 
-	while (rest.n > 0) {
-		for (i = 0; i < LEN(vars) && !slice_starts(rest, vars[i].name); i++)
-			;
-		if (i < LEN(vars)) {
-			text_add(t, vars[i].value);
-			rest = slice_from(rest, vars[i].name.n);
-			continue;
-		}
-		text_char(t, *rest.p);
-		rest = slice_from(rest, 1);
-	}
+	return expand(t, &x->route->redirect, &e);
 }
 
 static enum step
@@ -33359,11 +33779,24 @@ gate_redirect(struct exchange *x, const struct head *h)
 	struct text t = { buf, 0, sizeof buf, false };
 
 	text_add(&t, S("Location: "));
-	redirect_write(&t, x, h);
+	if (!redirect_write(&t, x, h))
+		return exchange_error(x, 400, "the URL would choose where the redirect leads", S(""));
 	text_add(&t, S("\r\n"));
 	if (t.full)
 		return exchange_error(x, 414, "the redirect is too long", S(""));
 	return exchange_error(x, x->route->status, "", text_slice(&t));
+}
+
+static enum step
+gate_respond(struct exchange *x, const struct head *h)
+{
+	const struct route *r = x->route;
+	struct answer a = { .status = r->status, .content_type = r->content_type };
+
+	if (r->status >= 400 && !r->body.text.p)
+		return exchange_error(x, r->status, "the route says so", S(""));
+	answer_fill(&a, &r->body, x, h);
+	return exchange_answer(x, &a);
 }
 
 /* Hands x to the route's upstream, at once or when the body is whole. */
@@ -33448,7 +33881,7 @@ path_of(const struct head *h, struct path_view *view)
 /* The name of the file that x asks for, below the route's directory: its path without
  * what the route strips. False: there can be none. */
 static bool
-route_file(struct text *t, const struct exchange *x, struct slice path)
+route_file(struct text *t, const struct exchange *x, const struct head *h, struct slice path)
 {
 	static char buf[TARGET_MAX];
 	struct text raw = { buf, 0, sizeof buf, false };
@@ -33456,7 +33889,7 @@ route_file(struct text *t, const struct exchange *x, struct slice path)
 
 	if (x->route->strip_prefix || x->route->has_rewrite) {
 		text_char(&raw, '/');
-		if (path_normalise(path, &view) < 0 || !rewrite_apply(&raw, x->route, &view) ||
+		if (path_normalise(path, &view) < 0 || !rewrite_apply(&raw, x, h, &view) ||
 		    path_normalise(text_slice(&raw), &view) < 0)
 			return false;
 	}
@@ -33532,7 +33965,7 @@ gate_find(const struct exchange *x, const struct head *h, struct slice path, str
 	*err = ENOENT;
 	if (h->method != M_GET && h->method != M_HEAD)
 		return 405;
-	if (route_file(t, x, path) && (fc->dot_files || !file_is_hidden(text_slice(t)))) {
+	if (route_file(t, x, h, path) && (fc->dot_files || !file_is_hidden(text_slice(t)))) {
 		if (t->n == 0 && bare)
 			return 308; /* links of its index are relative to it */
 		slash = t->n == 0 || t->p[t->n - 1] == '/';
@@ -33720,10 +34153,7 @@ gate_pass(struct exchange *x, const struct head *h, struct slice path, enum guar
 	case ACT_REDIRECT:
 		return gate_redirect(x, h);
 	case ACT_RESPOND:
-		if (x->route->status >= 400 && !x->route->body.p)
-			return exchange_error(x, x->route->status, "the route says so", S(""));
-		return exchange_answer(x, &(struct answer){ .status = x->route->status,
-		    .content_type = x->route->content_type, .body = x->route->body });
+		return gate_respond(x, h);
 	case ACT_ADMIN:
 		return admin_serve(x, h, slice_from(path, conf->admin.expose.n), true);
 	default:
@@ -36295,6 +36725,7 @@ explain_upstream(struct exchange *x, struct head *h, FILE *to)
 	struct upstream *up = x->route->upstream;
 	const struct pairs *add = &x->route->add_response_headers;
 	const struct slices *remove = &x->route->remove_response_headers;
+	struct slice rest, line;
 
 	if (x->route->cache)
 		explain_cache(h, to);
@@ -36317,9 +36748,9 @@ explain_upstream(struct exchange *x, struct head *h, FILE *to)
 		if (h->f[i].drop && h->f[i].id != F_HOST)
 			fprintf(to, "request loses %.*s as the client sent it\n",
 			    (int)h->f[i].name.n, h->f[i].name.p);
-	for (int i = 0; i < add->n; i++)
-		fprintf(to, "response gets %.*s: %.*s\n", (int)add->v[i].name.n, add->v[i].name.p,
-		    (int)add->v[i].value.n, add->v[i].value.p);
+	added_each(head_begin(), line_write, add, x->route->answer_adds, x, h);
+	for (rest = text_slice(&head_out); slice_cut(&rest, '\n', &line) && line.n > 0;)
+		fprintf(to, "response gets %.*s\n", (int)line.n - 1, line.p);
 	for (int i = 0; i < remove->n; i++)
 		fprintf(to, "response loses %.*s\n", (int)remove->v[i].n, remove->v[i].p);
 }
@@ -36333,7 +36764,7 @@ explain_file(const struct exchange *x, const struct head *h, const struct conf *
 	struct file *f;
 	int err, status;
 
-	if (!path_of(h, &view) || !route_file(t, x, view.path)) {
+	if (!path_of(h, &view) || !route_file(t, x, h, view.path)) {
 		fprintf(to, "no file can have this path: 404\n");
 		return;
 	}
@@ -36365,10 +36796,12 @@ explain_action(struct exchange *x, struct head *h, const struct conf *cf, FILE *
 	if (r->action == ACT_FILES) {
 		explain_file(x, h, cf, to);
 	} else if (r->action == ACT_REDIRECT) {
-		redirect_write(head_begin(), x, h);
-		fprintf(to, "redirect %d to %.*s\n", r->status, (int)head_out.n, head_out.p);
+		if (redirect_write(head_begin(), x, h))
+			fprintf(to, "redirect %d to %.*s\n", r->status, (int)head_out.n, head_out.p);
+		else
+			fputs("the URL would choose where the redirect leads: 400\n", to);
 	} else if (r->action == ACT_RESPOND)
-		fprintf(to, "answer %d with %zu bytes of %.*s\n", r->status, r->body.n,
+		fprintf(to, "answer %d with %zu bytes of %.*s\n", r->status, r->body.text.n,
 		    (int)r->content_type.n, r->content_type.p);
 	else if (r->action == ACT_ADMIN)
 		fprintf(to, "admin endpoints; token: %s\n", auth_token_ok(h,
@@ -36431,7 +36864,8 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 		return 0;
 	}
 	fprintf(to, "path %.*s\n", (int)view.path.n, view.path.p);
-	x = (struct exchange){ .c = &c, .host = req.host, .minor = 1, .client = client_of(&c.peer, &req) };
+	x = (struct exchange){ .c = &c, .host = req.host, .method_text = req.method_text,
+		.target = req.target, .minor = 1, .client = client_of(&c.peer, &req) };
 	x.up.body.done = true;
 	snprintf(x.id, sizeof x.id, "(made for each request)");
 	if (gate_to_https(&x, &req)) { /* before any route is looked at */

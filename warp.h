@@ -383,6 +383,38 @@ struct regex_span {
 	int from, to;
 };
 
+/* ==== template ============================================================ */
+
+/* What a name in braces stands for; in a log behind a `$`, too. Variables up to protocol
+ * are the keys of the log's json, in this order. */
+enum variable {
+	VAR_NONE, VAR_TIME, VAR_CLIENT, VAR_METHOD, VAR_URI, VAR_HOST, VAR_STATUS, VAR_BYTES,
+	VAR_SECS, VAR_UPSTREAM, VAR_INSTANCE, VAR_UPSTREAM_SECS, VAR_REQUEST_ID, VAR_REFERER,
+	VAR_USER_AGENT, VAR_PROTOCOL, VAR_ROUTE, VAR_USER, VAR_REQUEST, VAR_PATH, VAR_QUERY,
+	VAR_SCHEME, VAR_PORT, VAR_CLIENT_PORT, VAR_TLS_VERSION, VAR_TLS_SUBJECT, VAR_TLS_ISSUER,
+	VAR_TLS_SERIAL, VAR_TLS_FINGERPRINT, VAR_HEADER, VAR_COOKIE, VAR_PARAMETER, VAR_FIELD,
+	VAR_GROUP, VARIABLES
+};
+
+#define VAR(v) (UINT64_C(1) << (v))
+
+/* In which texts a variable is one: all, the log's, only warp's own formats. */
+enum { IN_TEXT = 1, IN_LOG = 2, IN_FORMAT = 4 };
+
+/* A step of a template: text as it is (in json a name), then a variable. */
+struct piece {
+	struct slice text;
+	enum variable var;
+	struct slice arg; /* of what kind: the field's name, or a group's digit */
+};
+
+/* A text with variables, in pieces; without any it is the text alone. */
+struct template {
+	struct slice text; /* first: as it was said */
+	struct piece *v;
+	size_t n;          /* 0: no variables */
+};
+
 /* ==== http ================================================================ */
 
 /* Fields that warp knows by name; order is that of field_names[]. */
@@ -1429,16 +1461,18 @@ struct route {
 	enum action action;
 	struct upstream *upstream;
 	struct files_conf files;
-	struct slice redirect;
+	struct template redirect;
 	int status;          /* of the redirect or the response */
-	struct slice body, content_type;
+	struct template body;
+	struct slice content_type;
 	/* on the way */
 	struct statuses intercept;
 	bool intercept_pages;                   /* and those that error_dir has a page for */
 	bool map_back;
 	bool strip_prefix, has_rewrite;
-	struct slice rewrite;
+	struct template rewrite;
 	struct pairs add_headers, add_response_headers;
+	struct template *adds, *answer_adds;    /* their values; NULL: none has variables */
 	struct slices remove_headers, remove_response_headers;
 	uint32_t read_ms, connect_ms, write_ms; /* 0: the upstream's */
 	bool require_auth;
@@ -1475,7 +1509,7 @@ struct route_table {
 struct error_page {
 	int status;
 	bool json;
-	struct slice body;
+	struct template body;
 };
 
 struct key; /* a setting: row of a section's table */
@@ -2369,7 +2403,7 @@ struct tls {
 	struct tls_verify *verify; /* during a handshake: checks the peer */
 	br_ssl_session_parameters *session; /* client: kept there; NULL: nowhere */
 	struct chan *ch;        /* its owner */
-	char *subject;          /* of the client's certificate; NULL: none */
+	char *shown;            /* of the client's certificate, see tls_shown; NULL: none */
 	struct link link;       /* in handshakes */
 };
 
@@ -2977,30 +3011,30 @@ struct seats {
 	bool accepting;
 };
 
+/* ==== expand ============================================================== */
+
+/* How a value is written: into a head; as text, HTML or JSON; as part of a redirect or of
+ * a path. */
+enum escape { TO_FIELD, TO_TEXT, TO_HTML, TO_JSON, TO_LOCATION, TO_PATH };
+
+/* Whose values a template gets. */
+struct expansion {
+	const struct exchange *x;
+	const struct head *h;       /* of the request; NULL: none */
+	enum escape as;
+	bool clf;                   /* time as in the log's common format */
+	const struct path_view *view; /* of its path; NULL: not needed yet */
+	const struct regex_span *m; /* groups of path_regex in it; NULL: so */
+};
+
 /* ==== access, usage ======================================================= */
-
-/* What a `$name` stands for. Variables up to protocol are the keys of json, in this
- * order. Only common and combined have user and request: patterns cannot name them. */
-enum access_var {
-	VAR_NONE, VAR_TIME, VAR_CLIENT, VAR_METHOD, VAR_URI, VAR_HOST, VAR_STATUS, VAR_BYTES,
-	VAR_SECS, VAR_UPSTREAM, VAR_INSTANCE, VAR_UPSTREAM_SECS, VAR_REQUEST_ID, VAR_REFERER,
-	VAR_USER_AGENT, VAR_PROTOCOL, VAR_ROUTE, VAR_USER, VAR_REQUEST, VAR_FIELD, VARS
-};
-
-/* One step of a line: text as it is (in json a name), then a variable. */
-struct access_op {
-	struct slice text;
-	enum access_var var;
-	struct slice arg; /* VAR_FIELD: the field's name */
-};
 
 /* A worker's access log. */
 struct access_log {
 	struct sink sink;
 	size_t line_max;
 	bool json;
-	struct access_op *ops;
-	size_t n_ops;
+	struct template line;
 	int64_t due_ms;       /* of the next flush, while there are lines */
 	struct wide *dropped;
 };

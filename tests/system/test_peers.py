@@ -293,11 +293,11 @@ def test_a_sticky_cookie_over_tls_is_secure(https, pki, backend):
 
 
 LITERAL = {
-    "a group in a redirect": (dict(path_regex="^/(.*)$", redirect="https://new.example/$1"), r"\$1"),
-    "a variable in a field": (dict(respond={"status": 200}, add_response_headers=[{"name": "X-H", "value": "of {host}"}]), r"\{host\}"),
-    "in one for the upstream": (dict(upstream="app", add_headers=[{"name": "X-H", "value": "{client}"}]), r"\{client\}"),
-    "in a rewrite": (dict(path_prefix="/a", upstream="app", rewrite="/{host}"), r"\{host\}"),
-    "in a body": (dict(respond={"status": 200, "body": "you are {client}"}), r"\{client\}"),
+    "a group in a redirect": (dict(path_regex="^/(.*)$", redirect="https://new.example/$2"), r"\$2"),
+    "a variable in a field": (dict(respond={"status": 200}, add_response_headers=[{"name": "X-H", "value": "of ${host}"}]), r"\$\{host\}"),
+    "in one for the upstream": (dict(upstream="app", add_headers=[{"name": "X-H", "value": "$remote_addr"}]), r"\$remote_addr"),
+    "in a rewrite": (dict(path_prefix="/a", upstream="app", rewrite="/{hosts}"), r"\{hosts\}"),
+    "in a body": (dict(respond={"status": 200, "body": "you are {clients}"}), r"\{clients\}"),
 }
 
 

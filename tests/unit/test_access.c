@@ -26,9 +26,7 @@ log_close(void)
 		close(access_log.sink.fd);
 	if (access_log.sink.buf)
 		munmap(access_log.sink.buf, LOG_BUFFER);
-	for (size_t i = 0; i < access_log.n_ops; i++)
-		free((char *)(uintptr_t)access_log.ops[i].arg.p);
-	free(access_log.ops);
+	arena_free(&access_arena);
 	memset(&access_log, 0, sizeof access_log);
 	access_log.sink.fd = -1;
 	access_on = false;
@@ -212,15 +210,15 @@ test_time_zones(void **state)
 		setenv("TZ", rows[i].tz, 1);
 		tzset();
 		now_s--; /* what is kept is of that second only */
-		access_time(false);
+		time_text(false);
 		now_s++;
-		assert_true(slice_eq(access_time(false), slice_of(rows[i].clf)));
-		assert_true(slice_eq(access_time(true), slice_of(rows[i].iso)));
+		assert_true(slice_eq(time_text(false), slice_of(rows[i].clf)));
+		assert_true(slice_eq(time_text(true), slice_of(rows[i].iso)));
 	}
 	setenv("TZ", "UTC0", 1);
 	tzset();
 	now_s--;
-	access_time(false);
+	time_text(false);
 	now_s++;
 }
 

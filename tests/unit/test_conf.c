@@ -166,6 +166,7 @@ static const struct row errors[] = {
 	{ "[log]\naccess = false\n" UP, "2:10: error: log.access: expected stdout" },
 	{ "[log]\nformat = \"comon\"\n" UP, "2:10: error: log.format: expected common, combined, json or a pattern with $variables, did you mean 'common'?" },
 	{ "[log]\nformat = \"$client $metod\"\n" UP, "2:10: error: log.format: unknown variable '$metod', did you mean 'method'?" },
+	{ "[log]\nformat = \"{clinet}\"\n" UP, "2:10: error: log.format: unknown variable '{clinet}', did you mean 'client'?" },
 	{ "[log]\nformat = \"$client $\"\n" UP, "log.format: unknown variable '$'" },
 
 	/* upstreams */
@@ -248,7 +249,6 @@ static const struct row errors[] = {
 	{ "[[routes]]\nredirect = \"/\"\nstatus = 304\n", "3:10: error: routes.status: expected 301, 302, 303, 307 or 308" },
 	{ "[[routes]]\nredirect = \"/\"\nstatus = 200\n", "expected a number from 301 to 308, got 200" },
 	{ ROUTE_TO_APP "status = 302\n", "6:1: error: routes: status belongs to redirect" },
-	{ "[[routes]]\nredirect = \"https://{hots}/\"\n", "routes.redirect: expected {host}, {uri} or {path}, got {hots}" },
 	{ "[[routes]]\nredirect = \"\"\n", "routes.redirect: expected a URL without blanks" },
 	{ "[[routes]]\nredirect = \"/a\\nb\"\n", "routes.redirect: expected a URL without blanks" },
 	{ "[[routes]]\nrespond = { status = 99 }\n", "2:22: error: routes.respond.status: expected a number from 200 to 599, got 99" },
@@ -261,6 +261,7 @@ static const struct row errors[] = {
 	{ ROUTE_TO_APP "strip_prefix = true\n", "6:1: error: routes: strip_prefix needs path_prefix" },
 	{ ROUTE_TO_APP "path_prefix = \"/a\"\nstrip_prefix = true\nrewrite = \"/b\"\n", "8:1: error: routes: strip_prefix and rewrite exclude each other" },
 	{ ROUTE_TO_APP "path_prefix = \"/a\"\nrewrite = \"/b?x\"\n", "routes.rewrite: expected a path, without query" },
+	{ ROUTE_TO_APP "path_prefix = \"/a\"\nrewrite = \"/x{uri}\"\n", "routes.rewrite: expected a path, without query" },
 	{ ROUTE_TO_APP "path_prefix = \"/a\"\nrewrite = \"/$1\"\n", "7:11: error: routes.rewrite: $1 needs path_regex" },
 	{ ROUTE_TO_APP "path_regex = \"^/(a)\"\nrewrite = \"/$1$2\"\n", "7:11: error: routes.rewrite: $2: path_regex has 1 group\n" },
 	{ ROUTE_TO_APP "add_headers = [{ name = \"A B\", value = \"\" }]\n", "6:25: error: routes.add_headers: 'A B' is no name of a header field" },
@@ -574,6 +575,15 @@ static const struct row warnings[] = {
 	    "3:20: warning: server.client_ip_header: x-forwarded-for is read without it" },
 	{ ROUTE_TO_APP "require_auth = true\n", "4:3: warning: require_auth without server.admin_token: every request gets 401" },
 	{ ROUTE_TO_APP "[[routes]]\npath_prefix = \"/x\"\nupstream = \"app\"\n", "warning: this route is never reached: the one at line 4 takes all that it could" },
+	{ "[[routes]]\nredirect = \"https://{hots}/\"\n", "2:12: warning: redirect: unknown variable '{hots}', did you mean '{host}'?: it goes out as it stands" },
+	{ "[[routes]]\nredirect = \"https://a.example$request_uri\"\n", "unknown variable '$request_uri', did you mean '{uri}'?" },
+	{ "[[routes]]\nredirect = \"https://${host}/\"\n", "unknown variable '${host}', did you mean '{host}'?" },
+	{ "[[routes]]\nredirect = \"https://a.example/$1\"\n", "redirect: $1 needs path_regex: it goes out as it stands" },
+	{ "[[routes]]\npath_regex = \"^/(a)\"\nredirect = \"/$2\"\n", "redirect: $2: path_regex has 1 group: it goes out as it stands" },
+	{ "[[routes]]\nrespond = { body = \"{Clinet}\" }\n", "body: unknown variable '{Clinet}', did you mean '{client}'?" },
+	{ "[[routes]]\nrespond = { body = \"{tls.foo}\" }\n", "body: unknown variable '{tls.foo}': it goes" },
+	{ ROUTE_TO_APP "add_headers = [{ name = \"A\", value = \"$http_x_b\" }]\n", "add_headers: unknown variable '$http_x_b', did you mean '{header.NAME}'?" },
+	{ "[cache]\nsize_bytes = 1000000\n" ROUTE_TO_APP "rewrite = \"/{cookie.a}\"\n", "warning: nothing is cached: rewrite or add_headers say more than the URL does" },
 	{ UP "[[routes]]\nrespond = {}\n", "1:1: warning: no route uses upstream app" },
 	{ ROUTE_TO_APP "path_prefix = \"/a/../b//c\"\n", "6:15: warning: paths are compared in normal form: taken as \"/b/c\"" },
 	{ ROUTE_TO_APP "basic_auth = { joe = \"secret\" }\n", "6:22: warning: the password of joe is plain text" },
@@ -840,7 +850,7 @@ test_route_values(void **state)
 	assert_true(is(r->headers.v[0].value, "*"));
 	assert_int_equal(r->queries.n, 2);
 	assert_int_equal(r->clients.n, 1);
-	assert_true(r->has_rewrite && is(r->rewrite, "/new"));
+	assert_true(r->has_rewrite && is(r->rewrite.text, "/new"));
 	assert_int_equal(r->add_headers.n, 2);
 	assert_true(is(r->remove_headers.v[0], "Cookie"));
 	assert_int_equal(r->read_ms, 120000);
@@ -861,7 +871,7 @@ test_route_values(void **state)
 	assert_true(regex_matches(&r[2].regex, S("/u/12")));
 	assert_int_equal(r[3].action, ACT_RESPOND);
 	assert_int_equal(r[3].status, 418);
-	assert_true(is(r[3].body, "pot") && is(r[3].content_type, "text/plain; charset=utf-8"));
+	assert_true(is(r[3].body.text, "pot") && is(r[3].content_type, "text/plain; charset=utf-8"));
 	assert_int_equal(r[4].host_kind, HOST_ANY);
 	assert_int_equal(r[4].status, 200);
 	assert_int_equal(c->table.n_runs > 0, 1);

@@ -491,7 +491,8 @@ test_rewrite(void **state)
 	for (size_t i = 0; i < LEN(rewrites); i++) {
 		struct route r = { .path_kind = rewrites[i].kind, .path = slice_of(rewrites[i].path),
 			.strip_prefix = !rewrites[i].rewrite, .has_rewrite = rewrites[i].rewrite != NULL,
-			.rewrite = slice_of(rewrites[i].rewrite ? rewrites[i].rewrite : "") };
+			.rewrite.text = slice_of(rewrites[i].rewrite ? rewrites[i].rewrite : "") };
+		struct exchange x = { .route = &r };
 		struct slice in = exact(rewrites[i].raw);
 		char b[256];
 		struct text t = { b, 0, sizeof b, false };
@@ -501,8 +502,9 @@ test_rewrite(void **state)
 
 		if (r.path_kind == PATH_REGEX)
 			assert_null(regex_read(&a, &r.regex, r.path, &at));
+		template_read(&a, &r.rewrite, IN_TEXT, r.path_kind == PATH_REGEX ? r.regex.groups + 1 : 0);
 		assert_int_equal(path_normalise(in, &v), 0);
-		row_int(rewrites[i].why, in, "rewrite_apply", rewrite_apply(&t, &r, &v), true);
+		row_int(rewrites[i].why, in, "rewrite_apply", rewrite_apply(&t, &x, NULL, &v), true);
 		row_slice(rewrites[i].why, in, "target", text_slice(&t), slice_of(rewrites[i].want));
 		arena_free(&a);
 		exact_free(in);
