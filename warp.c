@@ -13970,8 +13970,7 @@ process_wrap(struct reader *r, struct upstream *up, char **argv)
  * Owns    nothing.
  * Offers  routes_read, path_words[], host_signs[].
  * Calls   base, arena, diag, toml, http, path, regex, template, crypt, users, route, hints,
- *         values,
- *         upstreams. */
+ *         values, upstreams. */
 
 /* ---- hosts in other letters; RFC 3492 ---- */
 
@@ -27836,8 +27835,8 @@ mount_find(const struct exchange *x, const struct head *h, struct slice *inner)
 	struct text o = { outers, 0, sizeof outers, false }, i = { inners, 0, sizeof inners, false };
 	const struct route *r = x->route;
 	struct slice said = peer_is_trusted(x->c) ? head_value(h, PREFIX_NAME) : S(""), own, seen;
-	struct expansion e = { .x = x, .h = h, .as = TO_PATH };
 	struct path_view view;
+	struct expansion e = { .x = x, .h = h, .as = TO_PATH, .view = &view };
 	size_t n = 0;
 
 	*inner = S("");
@@ -27846,7 +27845,7 @@ mount_find(const struct exchange *x, const struct head *h, struct slice *inner)
 	own.p = o.p + o.n;
 	if (route_is_mounted(r) && r->path_kind != PATH_REGEX) {
 		path_encode(&o, r->path);
-		if (!expand(&i, &r->rewrite, &e))
+		if ((r->rewrite.n > 0 && path_normalise(h->path, &view) < 0) || !expand(&i, &r->rewrite, &e))
 			return S("");
 	} else if (route_is_mounted(r) && path_normalise(h->path, &view) == 0) {
 		path_encode(&o, view.path);
