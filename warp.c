@@ -11724,6 +11724,7 @@ variable_meant(struct arena *a, struct slice word, unsigned in, bool braces)
 {
 	struct near near = { .word = arena_dup(a, word) };
 	struct slice rest = slice_of(variables_there), there, here;
+	const char *dot = memchr(near.word.p, '.', near.word.n);
 
 	for (char *p = (char *)(uintptr_t)near.word.p; *p; p++)
 		*p = lower(*p);
@@ -11732,6 +11733,8 @@ variable_meant(struct arena *a, struct slice word, unsigned in, bool braces)
 			return arena_dup(a, here).p;
 	if (slice_starts(near.word, S("http_")) && !(in & IN_LOG))
 		return "header.NAME";
+	if (dot && !slice_starts(near.word, S("tls."))) /* of header.X only that */
+		near.word.n = (size_t)(dot - near.word.p) + 1;
 	for (enum variable v = VAR_TIME; v < VAR_GROUP; v++)
 		if (variables_known[v].in & in && near_offer(&near, slice_of(variables_known[v].name)))
 			return variables_known[v].name;
