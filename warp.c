@@ -28248,7 +28248,8 @@ mount_domain(struct text *t, const struct mount *m, struct slice domain)
 	return own;
 }
 
-/* Adds a cookie to be set. Path=/ is all of the upstream. RFC 6265 4.1. False: it stays. */
+/* Adds a cookie to be set. Path=/ is all of the upstream. RFC 6265 4.1. False: it stays, as
+ * does one that browsers take for all of a host alone. RFC 6265bis 4.1.3. */
 static bool
 mount_cookie(struct text *t, const struct mount *m, struct slice cookie)
 {
@@ -28257,6 +28258,9 @@ mount_cookie(struct text *t, const struct mount *m, struct slice cookie)
 	size_t n;
 
 	slice_cut(&cookie, ';', &piece);
+	name = slice_trim(piece);
+	if (slice_ieq((struct slice){ name.p, MIN(name.n, S("__Host-").n) }, S("__Host-")))
+		return false;
 	text_add(t, piece);
 	while (cookie.p && slice_cut(&cookie, ';', &piece)) {
 		value = piece;
