@@ -150,18 +150,20 @@ def test_hosts(warp, run):
     w = warp(c)
     for reason, (host, want) in ASKED.items():
         assert w.ask("/", host=host, version="1.0" if host is None else "1.1").text == want, reason
+    said = run("-t", "-c", "warp.toml", conf=toml_file(c)).stdout
     for name, host in HOSTS[:-1]:
-        assert " host=%s " % host.replace("EXAMPLE", "example") in run("-t", "-c", "warp.toml", conf=toml_file(c)).stdout + " ", name
+        assert " host=%s " % host.replace("EXAMPLE", "example") in said, name
     said = run("-e", "GET http://nobody/", "-c", "warp.toml", conf=toml_file(c)).stdout
     assert 'wanted "www.*"' in said and 'wanted "~\\.test$"' in said
 
 
 def test_hosts_that_are_never_reached(check):
-    """The order of the file decides, so a name behind what covers it is a warning."""
-    for first, later, warned in (("~example", "www.example.com", True), ("www.*", "www.example.com", True), ("*.com", "www.*", False),
-            ("www.example.com", "~example", False), ("www.*", "www.a.*", True), ("~^a", "~^a", True)):
-        p = check("".join("[[routes]]\nhost = '%s'\nredirect = 'http://x/'\n" % h for h in (first, later)))
-        assert (p.returncode, "never reached" in p.stderr) == (0, warned), (first, later, p.stderr)
+    """The order of the file decides, so a name behind what covers it is a warning; the other way about it is none."""
+    routes = lambda hosts: "".join("[[routes]]\nhost = '%s'\nredirect = 'http://x/'\n" % h for h in hosts)
+    hosts = ["~^a", "a.example", "www.*", "www.example", "*.com", "www.a.*"]
+    p = check(routes(hosts))
+    assert re.findall(r":(\d+):1: warning: this route is never reached", p.stderr) == ["4", "10", "16"], p.stderr
+    assert "never reached" not in check(routes(reversed(hosts))).stderr
 
 
 def test_a_hosts_expression_takes_no_time(warp):
@@ -193,12 +195,6 @@ def test_rate_keys(warp, reason):
         server={"trusted_proxies": ["127.0.0.1"], "worker_threads": 2}))
     got = [w.ask("/", *fields.split("\r\n")).status for fields, _ in asked]
     assert got == [200 if passes else 429 for _, passes in asked], reason
-
-
-@pytest.mark.parametrize("key", ["header", "header:", "header:a b", "cookie", "ip:1", "all:x", "", "address"])
-def test_rate_key_is_none(check, key):
-    p = check("[[routes]]\nredirect = 'http://x/'\nrate_limit = { requests = 1, key = '%s' }\n" % key)
-    assert p.returncode == 1 and "routes.rate_limit.key: expected ip, all, header:NAME or cookie:NAME, got '%s'" % key in p.stderr
 
 
 def delayed(requests, per, burst, **route):
@@ -270,9 +266,8 @@ def test_a_long_delay_is_warned_of(check):
     text = "[[routes]]\nredirect = 'http://x/'\nrate_limit = { requests = %d, per_secs = 60, burst = %d, delay = %s }\n"
     said = "3:14: warning: with delay the last request of a burst waits 120 s"
     assert said in check(text % (1, 3, "true")).stderr
-    for fine in ((1, 2, "true"), (10, 10, "true"), (1, 3, "false")):
-        assert "burst" not in check(text % fine).stderr
-    assert ", 1 requests in 60 s (burst 2, delayed) by ip" in check(text % (1, 2, "true")).stdout
+    p = check(text % (1, 2, "true"))
+    assert "burst" not in p.stderr and ", 1 requests in 60 s (burst 2, delayed) by ip" in p.stdout
 
 
 def test_at_most_so_many_wait(warp):
