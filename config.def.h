@@ -231,6 +231,7 @@
 
 /* admin */
 #define VERBS_MAX     16    /* under way at one time, in each worker */
+#define USAGE_WAIT_MS 200   /* for the master, before figures are shown as they are */
 #define VERB_MAX      400   /* bytes of a verb and argument; below CTL_MAX */
 #define ADMIN_ROUTES  1000  /* shown in /status */
 #define PAGE_MAX      13312 /* bytes of the dashboard */

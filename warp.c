@@ -25538,9 +25538,10 @@ access_start(const struct conf *cf, struct wide *dropped)
 }
 
 /* ==== usage ==================================================================
- * Owns    a descriptor of /proc, opened while it can be.
- * Offers  usage_open, usage_of.
- * Calls   base. What a process has used of processor and memory. */
+ * Owns    nothing: the figures are on the board.
+ * Offers  usage_note, usage_of, outside_open.
+ * Calls   base, board. What a process has used of processor and memory: the master reads it
+ *         when a worker asks, as the sandbox keeps workers from /proc. */
 
 #define STAT_BYTES 1024 /* of /proc/PID/stat */
 #define STAT_STATE 3    /* field numbers, proc(5): the first behind the name */
@@ -25550,8 +25551,6 @@ access_start(const struct conf *cf, struct wide *dropped)
 #ifndef OPEN_TREE_CLONE /* open_tree(2); not in every libc */
 #define OPEN_TREE_CLONE 1
 #endif
-
-static int proc_dir = -1; /* -1: there is none, and nothing is known */
 
 /* A directory that stays in reach. For a chroot (locked) it is a mount: a plain
  * descriptor would lead back to the root. -1: errno says why. */
@@ -25566,53 +25565,56 @@ outside_open(const char *path, bool locked)
 	return locked ? -1 : open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
-/* Before chroot and the change of user. */
-static void
-usage_open(bool locked)
-{
-	proc_dir = outside_open("/proc", locked);
-	sandbox_reach(proc_dir, false);
-}
-
-/* The fields of a stat line behind the name, which may hold anything. */
-static void
-usage_read(struct slice stat, struct usage *u)
+/* The fields of a stat line behind the name, which may hold anything. False: they are not
+ * all there. */
+static bool
+usage_read(struct slice stat, struct board_usage *u)
 {
 	const char *at = memrchr(stat.p, ')', stat.n);
 	struct slice rest, word;
 	int64_t ticks = 0, v;
 
 	if (!at || (size_t)(at + 2 - stat.p) >= stat.n)
-		return;
+		return false;
 	rest = slice_from(stat, (size_t)(at + 2 - stat.p));
-	for (int i = STAT_STATE; i <= STAT_RSS && slice_cut(&rest, ' ', &word); i++) {
-		v = slice_uint(word, INT64_MAX);
+	for (int i = STAT_STATE; i <= STAT_RSS; i++) {
+		if (!slice_cut(&rest, ' ', &word) || ((v = slice_uint(word, INT64_MAX)) < 0 && i == STAT_RSS))
+			return false;
 		if (i == STAT_UTIME || i == STAT_STIME)
 			ticks += MAX(v, 0);
-		u->known = i == STAT_RSS && v >= 0;
 	}
-	if (!u->known)
+	wide_set(&u->ticks, ticks);
+	u->pages = (unsigned)v;
+	return true;
+}
+
+/* In the master: place `at` of the board holds what pid has used; pid 0: nobody. */
+static void
+usage_note(int at, int pid)
+{
+	struct board_usage *u = &board->usages[at];
+	char path[32], b[STAT_BYTES];
+	ssize_t n;
+	int fd;
+
+	u->pid = 0; /* nobody's while it is written */
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	if (pid <= 0 || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
 		return;
-	u->cpu_s = (double)ticks / (double)getauxval(AT_CLKTCK);
-	u->rss = (uint64_t)slice_uint(word, INT64_MAX) * (uint64_t)getauxval(AT_PAGESZ);
+	if ((n = read(fd, b, sizeof b)) > 0 && usage_read((struct slice){ b, (size_t)n }, u))
+		u->pid = pid;
+	close(fd);
 }
 
 /* pid 0: no process. */
 static struct usage
 usage_of(int pid)
 {
-	struct usage u = { 0 };
-	char path[32], b[STAT_BYTES];
-	ssize_t n;
-	int fd;
-
-	snprintf(path, sizeof path, "%d/stat", pid);
-	if (pid <= 0 || proc_dir < 0 || (fd = openat(proc_dir, path, O_RDONLY | O_CLOEXEC)) < 0)
-		return u;
-	if ((n = read(fd, b, sizeof b)) > 0)
-		usage_read((struct slice){ b, (size_t)n }, &u);
-	close(fd);
-	return u;
+	for (const struct board_usage *u = board->usages; u < board->usages + USAGES && pid > 0; u++)
+		if (u->pid == pid)
+			return (struct usage){ true, (double)wide_get(&u->ticks) /
+			    (double)getauxval(AT_CLKTCK), (uint64_t)u->pages * getauxval(AT_PAGESZ) };
+	return (struct usage){ 0 };
 }
 
 /* ==== dashboard ==============================================================
@@ -27082,8 +27084,8 @@ find_purge(const struct conf *cf, struct slice name, FILE *to)
 static const struct admin_end admin_ends[] = {
 	{ "/", "this list; to a browser: the dashboard", TEXT_TYPE, READ },
 	{ "/status", "what is going on, as JSON; ?format=text: as tables", JSON_TYPE,
-	  print_status, print_tables, READ },
-	{ "/metrics", "the same for Prometheus", PROM_TYPE, print_metrics, READ },
+	  print_status, print_tables, READ, .asks = true },
+	{ "/metrics", "the same for Prometheus", PROM_TYPE, print_metrics, READ, .asks = true },
 	{ "/health", "ok", TEXT_TYPE, print_ok, READ },
 	{ "/config", "the configuration in force, secrets masked", JSON_TYPE,
 	  conf_print_json, READ },
@@ -27215,11 +27217,13 @@ admin_print(const struct admin_request *rq, const struct conf *cf, const struct 
 {
 	bool text = query_has(rq->query, S("format"), S("text"));
 
-	if (e->print_text && text)
-		e->print_text(cf, to);
-	else if (e->print) {
-		reply->content_type = e->type;
-		e->print(cf, to);
+	if (e->print) {
+		reply->print = e->print_text && text ? e->print_text : e->print;
+		reply->content_type = reply->print == e->print ? e->type : TEXT_TYPE;
+		if (rq->may_ask && e->asks)
+			reply->verb = USAGE_VERB;
+		else
+			reply->print(cf, to);
 	} else if (WITH_DASHBOARD && rq->wants_html && !text) {
 		reply->content_type = HTML_TYPE;
 		reply->extra = dashboard_head();
@@ -33527,11 +33531,11 @@ exchange_upstream_late(struct exchange *x)
 
 /* ==== admin front ============================================================
  * Owns    the verbs that wait for the master's word.
- * Offers  admin_serve, admin_told, admin_left.
+ * Offers  admin_serve, admin_told, admin_due, admin_left.
  * Calls   arena, http, pool, auth, admin, heads, exchange. */
 
 static struct ask asks[VERBS_MAX];
-static int n_asks; /* taken */
+static int n_asks, n_late; /* taken; of them those whose patience has ended */
 
 static enum step
 admin_error(struct exchange *x, int status, const char *text)
@@ -33540,21 +33544,50 @@ admin_error(struct exchange *x, int status, const char *text)
 	    .content_type = S(TEXT_TYPE), .body = slice_of(text) });
 }
 
+/* Answers with what is to be printed. */
 static enum step
-admin_ask(struct exchange *x, const char *verb)
+admin_show(struct exchange *x, const struct admin_reply *reply)
+{
+	char *body = NULL;
+	size_t n = 0;
+	FILE *to = open_memstream(&body, &n);
+
+	if (to)
+		reply->print(conf, to);
+	if (!to || fclose(to) != 0) {
+		free(body);
+		return admin_error(x, 503, "out of memory\n");
+	}
+	return exchange_answer(x, &(struct answer){ .status = reply->status,
+	    .content_type = slice_of(reply->content_type), .extra = slice_of(reply->extra),
+	    .body = { body, n }, .owned = body });
+}
+
+/* The master hangs: a page is shown with what was known before. */
+static void
+admin_late(struct timer *t)
+{
+	OWNER(t, struct ask, late)->is_late = true;
+	n_late++;
+}
+
+static enum step
+admin_ask(struct exchange *x, const struct admin_reply *reply)
 {
 	char b[VERB_MAX + sizeof "00 "];
 	int i;
 
 	for (i = 0; i < VERBS_MAX && asks[i].taken; i++)
 		;
-	if (i == VERBS_MAX)
-		return admin_error(x, 503, "too many commands are under way\n");
-	snprintf(b, sizeof b, "%d %s", i, verb);
-	if (!master_tell(CTL_VERB, b))
-		return admin_error(x, 503, "the master does not listen\n");
-	asks[i] = (struct ask){ true, x, x->c };
+	snprintf(b, sizeof b, "%d %s", i, reply->verb);
+	if (i == VERBS_MAX || !master_tell(CTL_VERB, b))
+		return reply->print ? admin_show(x, reply) : admin_error(x, 503, i == VERBS_MAX
+		    ? "too many commands are under way\n" : "the master does not listen\n");
+	asks[i] = (struct ask){ .taken = true, .x = x, .c = x->c, .reply = *reply,
+		.late.fire = admin_late };
 	n_asks++;
+	if (reply->print)
+		timer_set(&asks[i].late, USAGE_WAIT_MS);
 	exchange_enter(x, X_ASK);
 	return STEP_AGAIN;
 }
@@ -33603,45 +33636,73 @@ admin_serve(struct exchange *x, const struct head *h, struct slice path, bool ex
 		.cross_site = is_cross_site(h),
 		.token = token ? token->value : bearer,
 		.secret = exposed ? conf->server.admin_token : conf->admin.token,
+		.may_ask = true,
 	};
 	struct admin_reply reply = { 0 };
 
 	admin_answer(&rq, conf, &reply);
 	if (reply.verb)
-		return admin_ask(x, reply.verb);
+		return admin_ask(x, &reply);
 	return exchange_answer(x, &(struct answer){ .status = reply.status,
 	    .content_type = slice_of(reply.content_type), .extra = slice_of(reply.extra),
 	    .body = { reply.body, reply.n }, .owned = reply.body });
 }
 
+/* Answers at with the master's word, or with the page that waited for it. Returns the
+ * client that asked; NULL: it has left. */
+static struct conn *
+admin_end(struct ask *at, struct slice word)
+{
+	struct ask a = *at;
+	bool good = slice_starts(word, S("ok"));
+	enum step s;
+	char *copy;
+
+	timer_clear(&at->late);
+	n_late -= at->is_late;
+	*at = (struct ask){ 0 };
+	n_asks--;
+	if (!a.x)
+		return NULL;
+	if (a.reply.print) {
+		s = admin_show(a.x, &a.reply);
+	} else {
+		copy = xcalloc(1, word.n + 1);
+		memcpy(copy, word.p, word.n);
+		copy[word.n] = '\n';
+		s = exchange_answer(a.x, &(struct answer){ .status = good ? 200 : 409,
+		    .content_type = S(TEXT_TYPE), .body = { copy, word.n + 1 }, .owned = copy });
+	}
+	if (s != STEP_DONE)
+		exchange_run(a.x);
+	return a.c;
+}
+
 /* The master's answer to a verb: its number, then "ok" and perhaps more, or what is wrong.
- * Returns the client that asked; NULL: it has left. */
+ * An answer that comes too late for its page is nobody's. */
 static struct conn *
 admin_told(struct slice word)
 {
 	struct slice number;
-	struct ask a;
-	bool good;
-	char *copy;
 	int64_t i;
 
 	slice_cut(&word, ' ', &number);
-	if ((i = slice_uint(number, VERBS_MAX - 1)) < 0 || !word.p || !asks[i].taken)
+	if ((i = slice_uint(number, VERBS_MAX - 1)) < 0 || !word.p || !asks[i].taken ||
+	    (asks[i].reply.print != NULL) != slice_eq(word, S(USAGE_VERB)))
 		return NULL;
-	a = asks[i];
-	asks[i] = (struct ask){ 0 };
-	n_asks--;
-	if (!a.x)
-		return NULL;
-	good = slice_starts(word, S("ok"));
-	copy = xcalloc(1, word.n + 1);
-	memcpy(copy, word.p, word.n);
-	copy[word.n] = '\n';
-	if (exchange_answer(a.x, &(struct answer){ .status = good ? 200 : 409,
-	    .content_type = S(TEXT_TYPE), .body = { copy, word.n + 1 },
-	    .owned = copy }) != STEP_DONE)
-		exchange_run(a.x);
-	return a.c;
+	return admin_end(&asks[i], word);
+}
+
+/* The client of a page that has waited long enough; NULL: there is none. */
+static struct conn *
+admin_due(void)
+{
+	struct conn *c = NULL;
+
+	for (int i = 0; n_late > 0 && i < VERBS_MAX && !c; i++)
+		if (asks[i].is_late)
+			c = admin_end(&asks[i], S(""));
+	return c;
 }
 
 /* c is closed: the answer to its verb goes nowhere. */
@@ -35004,11 +35065,15 @@ front_admit(void)
 static int
 front_settle(const struct conf *cf)
 {
+	struct conn *c;
+
 	while (held_news) {
 		held_news = false;
 		for (int i = 0; i < cf->n_upstreams; i++)
 			front_release(&cf->upstreams[i].roster->queue);
 	}
+	while ((c = admin_due()))
+		conn_go(c);
 	front_admit();
 	if (WITH_CACHE)
 		front_hits(&hits_due);
@@ -43265,7 +43330,6 @@ worker_child(void *task, int ctl)
 	sigset_t none;
 
 	logs_use(&k->cf->log);
-	usage_open(k->cf->server.chroot != NULL);
 	if (conf_spools(k->cf))
 		spool_open(k->cf->server.chroot != NULL);
 	router_dirs_open(k->cf, k->cf->server.chroot != NULL);
@@ -45115,6 +45179,21 @@ asked_purge(const struct verb *v, struct slice name, const struct asker *a)
 	verb_told(a, n >= 0 ? b : "the cache is busy; try again");
 }
 
+/* A page of figures waits for what processes have used. */
+static void
+asked_usage(const struct verb *v, struct slice name, const struct asker *a)
+{
+	int at = 0;
+
+	(void)name;
+	usage_note(at++, getpid());
+	for (int i = 0; i < WORKER_SLOTS; i++)
+		usage_note(at++, m.workers[i].pid);
+	for (int i = 0; i < PROCS_MAX; i++)
+		usage_note(at++, board->procs[i].pid);
+	verb_told(a, v->name);
+}
+
 /* A verb for the master from a worker's admin socket: a number that names the
  * request, a verb, maybe a name. */
 static void
@@ -45131,6 +45210,7 @@ master_verb(int slot, struct slice text)
 		{ "drain", true, asked_instance, true, NULL },
 		{ "enable", true, asked_instance, false, NULL },
 		{ "purge", true, asked_purge, 0, NULL },
+		{ USAGE_VERB, false, asked_usage, 0, NULL },
 	};
 	struct asker a = { .slot = slot, .pid = m.workers[slot].pid };
 	struct slice id, verb;

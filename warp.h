@@ -2027,6 +2027,13 @@ struct board_worker {
 
 #define CROWD_COUNT 0xfffu
 
+/* What a process has used. Writer: the master. */
+struct board_usage {
+	atomic_int pid;     /* 0: nobody's */
+	atomic_uint pages;  /* resident */
+	struct wide ticks;  /* of processors */
+};
+
 /* A rate limiter's cell: a client's tag, and when its debt ends (us). */
 struct board_rate {
 	atomic_uint tag, until_lo, until_hi;
@@ -2145,6 +2152,9 @@ struct board_nodes {
 	atomic_ushort flights[WORKERS_MAX * 2][NODE_UNITS];
 };
 
+#define USAGES (1 + WORKERS_MAX * 2 + PROCS_MAX) /* the master, workers, programs */
+#define USAGE_VERB "usage"
+
 struct board {
 	uint64_t layout;      /* see board_layout */
 	int64_t started_s;    /* wall clock; before the first fork */
@@ -2164,6 +2174,7 @@ struct board {
 	struct board_acme acme;
 	struct board_pg pg;
 	struct board_nodes nodes;
+	struct board_usage usages[USAGES];
 	/* exchanges by worker slot and instance, and the held ones: what a killed
 	 * worker leaves behind */
 	atomic_ushort flights[WORKERS_MAX * 2][INSTANCES_MAX][FLIGHT_EPOCHS + 1];
@@ -2679,10 +2690,12 @@ struct admin_request {
 	bool cross_site;     /* sent by a page of another site */
 	struct slice token;  /* X-Admin-Token or Bearer; may be empty */
 	struct slice secret; /* what token must be; empty: none is good */
+	bool may_ask;        /* the master, before a page is printed */
 };
 
 /* The answer to an admin_request; the caller frees body. With verb set there is no
- * body yet: verb is for the master, good until the next answer. */
+ * body yet: verb is for the master, good until the next answer; with print as well, that
+ * makes the body when the master has answered. */
 struct admin_reply {
 	int status;
 	const char *content_type;
@@ -2690,6 +2703,7 @@ struct admin_reply {
 	char *body;
 	size_t n;
 	const char *verb;
+	void (*print)(const struct conf *, FILE *);
 };
 
 /* ---- facts: what /status, its tables and /metrics are made of ---- */
@@ -2753,6 +2767,7 @@ struct admin_end {
 	const char *takes; /* what stands behind a verb: /NAME; NULL: nothing */
 	const char *(*find)(const struct conf *, struct slice name, FILE *); /* name */
 	bool alone; /* the name may be left out */
+	bool asks;  /* the master for what processes use, first */
 };
 
 /* How bytes from clients of a listener become requests. */
@@ -2994,6 +3009,9 @@ struct ask {
 	bool taken;
 	struct exchange *x; /* NULL: its client has left */
 	struct conn *c;
+	struct admin_reply reply;
+	struct timer late;  /* of a page */
+	bool is_late;
 };
 
 /* ==== gate =============================================================== */

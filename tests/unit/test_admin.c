@@ -30,7 +30,7 @@ setup(void **state)
 	(void)state;
 	clock_turn();
 	board_open();
-	usage_open(false);
+	usage_note(0, getpid());
 	cf = conf_simple(":1", "127.0.0.1:2", NULL);
 	cf->processes = both;
 	cf->n_processes = LEN(both);
@@ -56,7 +56,6 @@ teardown(void **state)
 	reply.body = NULL;
 	conf_free(cf);
 	munmap(board, sizeof *board);
-	close(proc_dir);
 	return 0;
 }
 
@@ -190,19 +189,20 @@ test_usage(void **state)
 {
 	static const char stat[] = "12 (a) b (c) S 1 1 1 0 -1 4194560 99 0 0 0 150 50 7 7 20 0 1 0 "
 	    "99 1000000 321 18446744073709551615 1";
-	struct usage u = { 0 };
+	struct board_usage *u = &board->usages[1];
 
 	(void)state;
-	usage_read(slice_of(stat), &u);
-	assert_true(u.known && u.rss == 321 * (uint64_t)sysconf(_SC_PAGESIZE));
-	assert_true(u.cpu_s > 0 && (long)(u.cpu_s * (double)sysconf(_SC_CLK_TCK) + 0.5) == 200);
+	assert_true(usage_read(slice_of(stat), u));
+	u->pid = 12;
+	assert_true(usage_of(12).known && usage_of(12).rss == 321 * (uint64_t)sysconf(_SC_PAGESIZE));
+	assert_true((long)(usage_of(12).cpu_s * (double)sysconf(_SC_CLK_TCK) + 0.5) == 200);
 	for (size_t n = 0; n < (size_t)(strstr(stat, "321") - stat); n++) {
 		struct slice cut = exact((struct slice){ stat, n });
-		u = (struct usage){ 0 };
-		usage_read(cut, &u);
-		assert_false(u.known);
+		assert_false(usage_read(cut, u));
 		exact_free(cut);
 	}
+	usage_note(1, INT_MAX);
+	assert_false(usage_of(12).known);
 	assert_true(usage_of(getpid()).known && usage_of(getpid()).rss > 0);
 	assert_false(usage_of(0).known || usage_of(INT_MAX).known);
 }
