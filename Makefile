@@ -12,7 +12,7 @@
 #   make bench    beside nginx and HAProxy; and what choosing a route and an
 #                 instance costs
 #   make instructions  of a kept GET: figures that do not depend on the day
-#   make size     where the bytes are
+#   make size     what each switch of config.h costs
 #   make man      brings the manual's table of keys up to date
 #   make cross    ARCHS="arm64 ...": warp-cross.ARCH for small machines
 #   make install  DESTDIR, PREFIX       make dist    a tarball of HEAD
@@ -79,6 +79,7 @@ NEEDS_MUSL = needs-musl
 endif
 
 HOUSE   = warp.c warp.h config.h
+LESS   := $(shell sed -n 's/^\#define WITH_\([A-Z]*\).*/build\/less\/\1/p' config.def.h)
 UNITS   = $(patsubst tests/unit/%.c,build/%,$(wildcard tests/unit/test_*.c))
 FUZZERS = $(patsubst tests/fuzz/%.c,build/%,$(wildcard tests/fuzz/fuzz_*.c))
 
@@ -102,6 +103,11 @@ warp-cross.%: $(HOUSE) | build/lean.ld
 
 build/cross/warp.%: $(HOUSE) | build/lean.ld
 	$(RELEASE)
+
+# Without one of what config.h switches on; without ALL of it.
+build/less/%: $(HOUSE) | build/less $(NEEDS_MUSL) build/lean.ld
+	@sed 's/^\(#define WITH_$(subst ALL,[A-Z]*,$*) *(*\)1/\10/' config.h >$@.h
+	$(RELEASE) -include $@.h
 
 warp-debug: $(HOUSE)
 	$(CC) $(STD) $(WARN) $(SANE) $(QUIET) $(CPPFLAGS) -o $@ warp.c $(LDFLAGS) -lbearssl
@@ -162,8 +168,8 @@ build/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h $(HOUSE) | build
 build/%_bench: tests/bench/%_bench.c $(HOUSE) | build
 	$(CC) $(INCLUDED) $(CFLAGS) -o $@ $< $(LDFLAGS) -lbearssl
 
-build:
-	@mkdir -p build
+build build/less:
+	@mkdir -p $@
 
 fuzz: $(FUZZERS)
 	@for f in $(FUZZERS); do tests/fuzz/run $$f $(FUZZ_SECS) || exit 1; done
@@ -194,9 +200,10 @@ instructions: warp
 	@tests/bench/instructions.py
 
 size: warp
-	@size warp
-	@ls -l warp | awk '{ printf "%d KB on disk\n", ($$5 + 1023) / 1024 }'
-	@wc -l warp.c warp.h config.def.h
+	@$(MAKE) -sj$$(nproc) $(LESS) build/less/ALL
+	@size warp $(LESS) build/less/ALL | awk '{ n = $$1 + $$2 } NR == 2 { all = n; \
+	    printf "%7d bytes of code and data in warp\n", n } NR > 2 { sub(".*/", "", $$6); \
+	    printf "%7d less without %s\n", all - n, $$6 }'
 
 # The manual's tables of keys and of system calls, from the program's own.
 man: warp | build

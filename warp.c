@@ -10528,7 +10528,7 @@ certs_load(const struct tls_conf *t,
 			good = false;
 	}
 	r.pair = -1;
-	if (good && t->domains.n > 0 && !certs_acme(&r, set, t))
+	if (WITH_ACME && good && t->domains.n > 0 && !certs_acme(&r, set, t))
 		good = certs_made(&r, set, t);
 	if (good && set->n == 0 && t->domains.n == 0)
 		good = certs_say(&r, DIAG_ERROR, "there is no certificate");
@@ -13031,7 +13031,8 @@ protocol_read(struct reader *r, struct upstream *up, const struct toml *table)
 		    "protocol fastcgi needs it: the directory of the scripts", NULL },
 		{ up->protocol != PROTOCOL_FASTCGI && up->cgi.root, "root",
 		    "only protocol fastcgi uses it", NULL },
-		{ up->cgi.index.n == 0 || memchr(up->cgi.index.p, '/', up->cgi.index.n), "index",
+		{ WITH_FASTCGI && (up->cgi.index.n == 0 ||
+		    memchr(up->cgi.index.p, '/', up->cgi.index.n)), "index",
 		    "'%s' is no name of a file", up->cgi.index.p },
 		{ !cgi && up->cgi.params.n > 0, "params",
 		    "only protocol uwsgi or fastcgi uses them", NULL },
@@ -16838,7 +16839,8 @@ conf_read(struct reader *r, const char *forced_listen)
 	server_read(r, forced_listen);
 	middleware_read(r);
 	top_read(r, SEC_CACHE, &r->conf->cache);
-	cache_check(r);
+	if (WITH_CACHE)
+		cache_check(r);
 	if (WITH_TLS)
 		tls_load(r);
 	log_read(r);
@@ -22225,7 +22227,7 @@ policy_choose(const br_ssl_server_policy_class **ctx, const br_ssl_server_contex
 	char text[256];
 	struct slice name = tls_name(&cc->eng, text);
 	const char *alpn = br_ssl_engine_get_selected_protocol(&t->c.eng);
-	bool challenge = alpn && strcmp(alpn, TLS_ALPN_ACME) == 0;
+	bool challenge = WITH_ACME && alpn && strcmp(alpn, TLS_ALPN_ACME) == 0;
 	const struct cert *only = challenge ? cert_of_challenge(t, name) : NULL;
 
 	if (challenge ? !only : tls_conf->strict_sni && name.n > 0 &&
@@ -34183,7 +34185,7 @@ gate_challenge(struct exchange *x, const struct head *h)
 	char b[ACME_TOKEN_MAX], *copy;
 	size_t n;
 
-	if ((h->method != M_GET && h->method != M_HEAD) || !slice_starts(h->path, dir) ||
+	if (!WITH_ACME || (h->method != M_GET && h->method != M_HEAD) || !slice_starts(h->path, dir) ||
 	    !challenge_answer(S(""), slice_from(h->path, dir.n), b))
 		return STEP_WAIT;
 	n = strlen(b);
