@@ -16,6 +16,7 @@
 #   make man      brings the manual's table of keys up to date
 #   make cross    ARCHS="arm64 ...": warp-cross.ARCH for small machines
 #   make install  DESTDIR, PREFIX       make dist    a tarball of HEAD
+#   make deb      a Debian package      make BINARY=warp-cross.ARCH: of that one
 #
 # make DEBUG=1 gives warp-debug instead: glibc, -g, address and undefined
 # behaviour sanitizers. warp-tiny is the same with the smallest buffers.
@@ -25,6 +26,7 @@ CLANG   = clang
 PYTHON  = /usr/bin/python3
 PREFIX  = /usr/local
 DESTDIR =
+BINARY  = warp
 FUZZ_SECS = 60
 SOAK_MINUTES = 10
 ARCHS   = arm64 armel armhf mipsel mips64el i386 ppc64el s390x
@@ -218,19 +220,44 @@ man: warp | build
 cross:
 	@contrib/cross $(ARCHS)
 
+S = $(DESTDIR)$(PREFIX)/share
 install: warp
-	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
-	    $(DESTDIR)$(PREFIX)/share/man/man5
-	install -m 755 warp $(DESTDIR)$(PREFIX)/bin/warp
-	install -m 644 man/warp.1 $(DESTDIR)$(PREFIX)/share/man/man1/warp.1
-	install -m 644 man/warp.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/warp.toml.5
+	mkdir -p $(DESTDIR)$(PREFIX)/bin $S/man/man1 $S/man/man5 \
+	    $S/bash-completion/completions $S/zsh/site-functions
+	install -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/warp
+	install -m 644 man/warp.1 $S/man/man1/warp.1
+	install -m 644 man/warp.toml.5 $S/man/man5/warp.toml.5
+	install -m 644 contrib/completion/warp.bash $S/bash-completion/completions/warp
+	install -m 644 contrib/completion/_warp $S/zsh/site-functions/_warp
 
 VERSION = $(shell sed -n 's/^\#define VERSION "\(.*\)"/\1/p' config.def.h)
 dist:
 	git archive --prefix=warp-$(VERSION)/ -o warp-$(VERSION).tar.gz HEAD
 
+# warp_VERSION_DEB_ARCH.deb. Of a warp for another machine:
+# make deb DEB_ARCH=armhf BINARY=warp-cross.armhf
+DEB_ARCH = $(shell dpkg --print-architecture)
+D = build/deb
+deb: warp
+	rm -rf $D
+	$(MAKE) install DESTDIR=$D PREFIX=/usr BINARY=$(BINARY)
+	mkdir -p $D/etc $D/lib/systemd/system $D/usr/share/doc/warp $D/DEBIAN
+	(cat contrib/warp.toml; printf '\n[admin]\nlisten = "unix:/run/warp/admin.sock"\n') >$D/etc/warp.toml
+	chmod 640 $D/etc/warp.toml
+	sed 's,/usr/local/,/usr/,; s,/etc/systemd,/lib/systemd,' contrib/init/warp.service \
+	    >$D/lib/systemd/system/warp.service
+	install -m 644 LICENSE $D/usr/share/doc/warp/copyright
+	install -m 644 README contrib/init/warp-root.conf contrib/init/warp.socket $D/usr/share/doc/warp
+	cp -r contrib/examples $D/usr/share/doc/warp/examples
+	gzip -9nf $D/usr/share/man/man?/*
+	install -m 755 contrib/debian/p* $D/DEBIAN
+	echo /etc/warp.toml >$D/DEBIAN/conffiles
+	sed 's/@VERSION@/$(VERSION)/; s/@ARCH@/$(DEB_ARCH)/; s/@SIZE@/'"$$(du -sk $D | cut -f1)"'/' \
+	    contrib/debian/control >$D/DEBIAN/control
+	dpkg-deb --root-owner-group -b $D warp_$(VERSION)_$(DEB_ARCH).deb
+
 # config.h stays: it is yours.
 clean:
-	rm -rf build warp warp-debug warp-tiny warp-cross.* warp-*.tar.gz
+	rm -rf build warp warp-debug warp-tiny warp-cross.* warp-*.tar.gz warp_*.deb
 
-.PHONY: all run check promises tests deps fuzz soak soak-cross cache-suite bench instructions size man cross install dist clean needs-musl
+.PHONY: all run check promises tests deps fuzz soak soak-cross cache-suite bench instructions size man cross install dist deb clean needs-musl

@@ -42,15 +42,18 @@ echo; read -r mapped
 exec unshare -m -p -f --kill-child --mount-proc sh -c '
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || exit 9
 for rule in /usr/lib/binfmt.d/qemu-*.conf; do cat "$rule" >/proc/sys/fs/binfmt_misc/register || exit 9; done
+printf %s "$I386" >/proc/sys/fs/binfmt_misc/register || exit 9
 exec "$@" </dev/null' sh "$@"
 """
+# Debian leaves it to the kernel, which may have been built without.
+I386 = r":qemu-i386:M::\x7fELF\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03\x00\x03\x00::/usr/bin/qemu-i386-static:F"
 
 
-def with_qemu(cmd, **kw):
+def with_qemu(cmd, env):
     """Runs cmd where the kernel starts foreign programs by QEMU, and ends what it left: exit status and output."""
     with tempfile.TemporaryFile("w+", errors="replace") as out:
         p = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", "-U", "sh", "-c", INSIDE, "sh", *cmd], text=True,
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out, **kw)
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out, cwd=ROOT, env=dict(env, I386=I386))
         p.stdout.readline()
         for which in ("uid", "gid"):
             with open("/proc/%d/%s_map" % (p.pid, which), "w") as f:
@@ -71,8 +74,8 @@ def serve(binary, first):
             asked.append("tests/system/test_%s.py::%s" % (name, test))
     with tempfile.NamedTemporaryFile(suffix=".xml") as result:
         _, text = with_qemu([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "--durations=12",
-                             "-n", "3", "--dist", "loadfile", "--junitxml", result.name, *asked], cwd=ROOT,
-                            env=dict(os.environ, WARP=binary, SLOW="8", SAMPLE=sample if first else "", PYTHONDONTWRITEBYTECODE="1"))
+                             "-n", "3", "--dist", "loadfile", "--junitxml", result.name, *asked],
+                            dict(os.environ, WARP=binary, SLOW="8", SAMPLE=sample if first else "", PYTHONDONTWRITEBYTECODE="1"))
         counts = collections.defaultdict(lambda: [0, 0])
         try:
             cases = list(ET.parse(result.name).iter("testcase"))
