@@ -367,6 +367,7 @@
 #define TICK_MS       8     /* waits of any length may be late by so much */
 #define TICK_MAX_MS   8192  /* longest step of one; each is twice the one before */
 #define TIMER_LISTS   72    /* different durations in one configuration */
+#define GRANTS        256   /* answers of forward_auth that count for cache_secs */
 #define AUTH_CACHE    64    /* basic_auth passwords whose hash was checked */
 #define AUTH_JOBS     64    /* passwords being hashed at one time; then 503 */
 #define AUTH_JOBS_OF_ONE 16 /* of these for one address */

@@ -9724,7 +9724,7 @@ policy_store(struct policy *p, const struct cache_rules *rules, const struct hea
 	if (res->status < 200 || res->status == 206 || res->status == 304 ||
 	    cc.has & DIRECTIVE(D_PRIVATE) ||
 	    (cc.has & DIRECTIVE(D_MUST_UNDERSTAND) ? !known : cc.has & DIRECTIVE(D_NO_STORE)) ||
-	    (req->count[F_AUTHORIZATION] > 0 && !(cc.has & SHARED)) ||
+	    ((req->count[F_AUTHORIZATION] > 0 || rules->guarded) && !(cc.has & SHARED)) ||
 	    (res->count[F_SET_COOKIE] > 0 &&
 	    !field_is_withheld(res, by, F_SET_COOKIE, S("Set-Cookie"))) ||
 	    vary_is_hidden(res))
@@ -11210,7 +11210,9 @@ static const struct key route_keys[] = {
 	PATH("basic_auth_file", ROUTE(users_file),
 	    "The users of basic_auth in a file by htpasswd (bcrypt, apr1, {SHA}) or of crypt(3) "
 	    "hashes; looked at every second."),
-	SOON("forward_auth", K_ANY, LATER, NULL, NULL, "An upstream that is asked first."),
+	SUB("forward_auth", K_TABLE, SEC_GUARD,
+	    "{ upstream, path, copy_headers, timeout_secs, cache_secs }: asked first whether the "
+	    "request may pass."),
 	{ "intercept_errors", K_STATUSES, SEC_ROOT, ROUTE(out.intercept), SAYS(NULL), "true",
 	    ERROR_FIRST, STATUS_LAST, HELP("The upstream's answers with these statuses get warp's "
 	    "error page; true: those that server.error_dir has a page for.") },
@@ -11253,6 +11255,18 @@ static const struct key rate_keys[] = {
 	TEXT("key", ROUTE(out.rate.key), "ip",
 	    "What is counted: each client address (ip), the route as a whole (all), or each value of "
 	    "header:NAME or cookie:NAME; those without it by address."),
+};
+
+static const struct key guard_keys[] = {
+	TEXT("upstream", ROUTE(guard_upstream), NULL, "The upstream that decides."),
+	TEXT("path", ROUTE(guard.path), "/", "What is asked for there, with a query perhaps."),
+	PLAIN("copy_headers", K_NAMES, ROUTE(guard.copy), NULL,
+	    "Names of fields in its answer that are set on the request upstream; the client's own "
+	    "are removed."),
+	SECS("timeout_secs", ROUTE(guard.via.read_ms), "10",
+	    "To connect, and to answer; then the client gets 503."),
+	KEY("cache_secs", K_SECS, ROUTE(guard.cache_ms), "0", 0, SECS_MAX,
+	    "How long an answer counts for requests with the same head by the same client."),
 };
 
 #define TLS(field) AT(struct tls_read, field)
@@ -11580,6 +11594,10 @@ static const struct section sections[SECTIONS] = {
 	    "Each has exactly one action."),
 	[SEC_RESPOND] = SECTION("routes.respond", respond_keys, "An answer of warp's own."),
 	[SEC_RATE] = SECTION("routes.rate_limit", rate_keys, "Of all workers together."),
+	[SEC_GUARD] = SECTION("routes.forward_auth", guard_keys, "An upstream that is asked, by GET with "
+	    "the request's head and X-Forwarded-Method, -Proto, -Host, -Uri, -For and "
+	    "X-Original-URL. 2xx: the request passes; else its answer is the client's; 503 without "
+	    "one."),
 	[SEC_TLS] = SECTION_IF(WITH_TLS, "tls", tls_keys, "enabled", NULL, "TLS toward clients, and ACME."),
 	[SEC_CERT] = SECTION_IF(WITH_TLS, "tls.certs", cert_keys, NULL, NULL, "One certificate of several, with its key."),
 	[SEC_EAB] = SECTION_IF(WITH_ACME, "tls.acme_eab", eab_keys, NULL, NULL, "Both keys are needed."),
@@ -14467,6 +14485,48 @@ route_users(struct reader *r, struct route_read *rr)
 	rr->out.basic_auth = &u->list;
 }
 
+/* How the authenticator of forward_auth is asked: by a route of its own. */
+static void
+route_guard(struct reader *r, struct route_read *rr, const struct toml *v)
+{
+	static const struct slice own[] = { { "X-Forwarded-Method", 18 }, { "X-Forwarded-Uri", 15 },
+		{ "X-Original-Method", 17 }, { "X-Original-URL", 14 }, { "Content-Length", 14 },
+		{ "Range", 5 }, { "If-Range", 8 }, { "If-Match", 8 }, { "If-None-Match", 13 },
+		{ "If-Modified-Since", 17 }, { "If-Unmodified-Since", 19 } };
+	struct near near = { .word = rr->guard_upstream };
+	struct slices *out = &rr->out.remove_headers, all = { NULL, 0 };
+	struct guard *a;
+
+	if (!v || v->kind != TOML_TABLE)
+		return;
+	a = rr->out.guard = arena_alloc(r->a, sizeof *a);
+	*a = rr->guard;
+	all.v = arena_alloc(r->a, (LEN(own) + (size_t)(a->copy.n + out->n)) * sizeof *all.v);
+	for (int i = 0; i < a->copy.n; i++)
+		all.v[all.n++] = a->copy.v[i];
+	a->via = (struct route){ .line = rr->out.line, .description = rr->out.description,
+		.action = ACT_UPSTREAM, .guard = a, .buffer_request = -1, .forward_headers = true,
+		.require_auth = rr->out.require_auth, .read_ms = a->via.read_ms,
+		.connect_ms = a->via.read_ms, .write_ms = a->via.read_ms };
+	a->via.remove_headers.v = arena_alloc(r->a, (LEN(own) + (size_t)all.n) * sizeof *all.v);
+	memcpy(a->via.remove_headers.v, own, sizeof own);
+	memcpy(a->via.remove_headers.v + LEN(own), all.v, (size_t)all.n * sizeof *all.v);
+	a->via.remove_headers.n = (int)LEN(own) + all.n;
+	for (int i = 0; i < out->n; i++)
+		all.v[all.n++] = out->v[i];
+	*out = all;
+	if (!near.word.p)
+		value_error(r, "forward_auth", v, "needs upstream, who decides");
+	else if (!(a->via.upstream = upstream_find(r->conf, &near)))
+		value_error(r, "forward_auth", v, "there is no [upstreams.%s]%s", near.word.p,
+		    near_text(r->a, &near));
+	else if (a->via.upstream->protocol > PROTOCOL_HTTPS)
+		value_error(r, "forward_auth", v, "an upstream that speaks HTTP is needed");
+	if (a->path.p[0] != '/' || !all_are(a->path, CH_TARGET))
+		value_error(r, "forward_auth", v, "path: expected a path that starts with / and holds "
+		    "no blanks");
+}
+
 /* A hash of how the route changes what the upstream is asked; 0: it does not. */
 static uint32_t
 route_asks(const struct route *r)
@@ -14504,6 +14564,7 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	route_owns(r, &rr.out);
 	route_rate(r, &rr.out.rate, toml_get(t, "rate_limit"));
 	route_users(r, &rr);
+	route_guard(r, &rr, toml_get(t, "forward_auth"));
 	*out = rr.out;
 	route_rewrite(r, out);
 	route_text(r, out, toml_get(t, "redirect"), &out->redirect);
@@ -16691,7 +16752,8 @@ conf_warn(struct reader *r)
 	int k;
 
 	for (int i = 0; i < c->n_upstreams; i++) {
-		for (k = 0; k < c->table.n && rs[k].upstream != &c->upstreams[i]; k++)
+		for (k = 0; k < c->table.n && rs[k].upstream != &c->upstreams[i] &&
+		    !(rs[k].guard && rs[k].guard->via.upstream == &c->upstreams[i]); k++)
 			;
 		if (k == c->table.n)
 			diag_add(&c->diags, DIAG_WARNING, c->upstreams[i].line, 1,
@@ -17212,6 +17274,8 @@ print_action(FILE *to, const struct route *r)
 	fputs(r->require_auth ? ", require_auth" : "", to);
 	if (r->basic_auth)
 		fprintf(to, ", basic_auth of %d", r->basic_auth->n);
+	if (r->guard)
+		fprintf(to, ", forward_auth by %s at %s", r->guard->via.upstream->name, r->guard->path.p);
 	if (r->rate.requests > 0)
 		fprintf(to, ", %u requests in %g s (burst %u%s) by %s", r->rate.requests,
 		    r->rate.per_ms / (double)SECOND_MS, r->rate.burst,
@@ -27577,15 +27641,32 @@ forward_skips(const struct forward *fw, struct slice name)
 	    &fw->x->route->remove_headers);
 }
 
-/* A line warp vouches for; a trusted proxy's value is kept. */
-static void
-forward_line(const struct forward *fw, struct slice name, enum field_id id, struct slice value)
+/* What is said in that field: a trusted proxy's value is kept. */
+static struct slice
+forward_value(const struct forward *fw, enum field_id id, struct slice value)
 {
-	if (forward_skips(fw, name))
-		return;
-	if (fw->trusted && fw->h->count[id] == 1)
-		value = head_field(fw->h, id)->value;
-	if (value.n > 0)
+	return fw->trusted && fw->h->count[id] == 1 ? head_field(fw->h, id)->value : value;
+}
+
+static struct slice
+forward_proto(const struct forward *fw)
+{
+	return forward_value(fw, F_X_FORWARDED_PROTO,
+	    fw->said.proto.n > 0 ? fw->said.proto : scheme_of(fw->x->c));
+}
+
+static struct slice
+forward_host(const struct forward *fw)
+{
+	return forward_value(fw, F_X_FORWARDED_HOST,
+	    fw->said.host.n > 0 ? fw->said.host : fw->x->host);
+}
+
+/* A line warp vouches for. */
+static void
+forward_line(const struct forward *fw, struct slice name, struct slice value)
+{
+	if (value.n > 0 && !forward_skips(fw, name))
 		fw->put(fw->t, name, value);
 }
 
@@ -27653,13 +27734,12 @@ forward_write(const struct forward *fw)
 			ip_text(&t, &c->peer);
 		forward_chain(fw, S("X-Forwarded-For"), F_X_FORWARDED_FOR, same || fw->said.who.p
 		    ? text_slice(&t) : slice_from(text_slice(&t), client.n + 2));
-		forward_line(fw, S("X-Forwarded-Proto"), F_X_FORWARDED_PROTO,
-		    fw->said.proto.n > 0 ? fw->said.proto : scheme_of(c));
-		forward_line(fw, S("X-Forwarded-Host"), F_X_FORWARDED_HOST,
-		    fw->said.host.n > 0 ? fw->said.host : fw->x->host);
+		forward_line(fw, S("X-Forwarded-Proto"), forward_proto(fw));
+		forward_line(fw, S("X-Forwarded-Host"), forward_host(fw));
 		if (c->listener->port > 0)
 			text_uint(&pt, ip_is_none(&c->dest) ? c->listener->port : c->dest_port);
-		forward_line(fw, S("X-Forwarded-Port"), F_X_FORWARDED_PORT, text_slice(&pt));
+		forward_line(fw, S("X-Forwarded-Port"),
+		    forward_value(fw, F_X_FORWARDED_PORT, text_slice(&pt)));
 		if (client.n > 0 && !forward_skips(fw, S("X-Real-IP")))
 			fw->put(fw->t, S("X-Real-IP"), client);
 	}
@@ -27900,21 +27980,56 @@ host_write(const struct forward *fw)
 	fw->put(fw->t, S("Host"), host);
 }
 
+/* Lines as line_write makes them. */
+static void
+lines_put(const struct forward *fw, struct slice rest)
+{
+	struct slice line, name;
+
+	while (slice_cut(&rest, '\n', &line) && line.n > 1) {
+		line.n--; /* CR */
+		slice_cut(&line, ':', &name);
+		fw->put(fw->t, name, slice_trim(line));
+	}
+}
+
 /* Writes what the cache asks for. */
 static void
 hit_write(const struct forward *fw)
 {
 	const struct hit *h = fw->x->hit;
 	struct slice codings = h->stores ? encoding_class(fw->h) : S("");
-	struct slice rest = { h->checks, h->checks_due ? h->checks_n : 0 }, line, name;
 
 	if (codings.n > 0 && !forward_skips(fw, S("Accept-Encoding")))
 		fw->put(fw->t, S("Accept-Encoding"), codings);
-	while (slice_cut(&rest, '\n', &line) && line.n > 1) {
-		line.n--; /* CR */
-		slice_cut(&line, ':', &name);
-		fw->put(fw->t, name, slice_trim(line));
+	lines_put(fw, (struct slice){ h->checks, h->checks_due ? h->checks_n : 0 });
+}
+
+/* Writes what an authenticator wants to know. */
+static void
+asking_write(const struct forward *fw)
+{
+	const struct head *h = fw->h;
+	struct slice uri;
+	size_t at;
+
+	chain.n = 0;
+	chain.full = false;
+	text_add(&chain, forward_proto(fw));
+	text_add(&chain, S("://"));
+	text_add(&chain, forward_host(fw));
+	at = chain.n;
+	text_add(&chain, h->form == TARGET_ORIGIN ? h->target : h->path);
+	if (h->form != TARGET_ORIGIN && h->has_query) {
+		text_char(&chain, '?');
+		text_add(&chain, h->query);
 	}
+	uri = slice_from(text_slice(&chain), at);
+	fw->put(fw->t, S("X-Forwarded-Method"), h->method_text);
+	fw->put(fw->t, S("X-Forwarded-Uri"), uri);
+	fw->put(fw->t, S("X-Original-Method"), h->method_text);
+	fw->put(fw->t, S("X-Original-URL"), text_slice(&chain));
+	fw->t->full |= chain.full;
 }
 
 static void
@@ -27962,6 +28077,10 @@ added_write(const struct forward *fw)
 	subject_write(fw);
 	if (fw->x->hit)
 		hit_write(fw);
+	if (fw->x->asking)
+		asking_write(fw);
+	if (fw->x->grant)
+		lines_put(fw, slice_of(fw->x->grant));
 	if (conf->middleware.via && !forward_skips(fw, S("Via")))
 		fw->put(fw->t, S("Via"), fw->h->minor ? S("1.1 warp") : S("1.0 warp"));
 	if (conf->server.request_id && !forward_skips(fw, S("X-Request-Id")))
@@ -28011,9 +28130,11 @@ request_write(struct text *t, const struct exchange *x, struct head *h)
 {
 	struct forward fw = forward_begin(t, x, h);
 
-	text_add(t, h->method_text);
+	text_add(t, x->asking ? S("GET") : h->method_text);
 	text_char(t, ' ');
-	if (!target_write(t, x, h))
+	if (x->asking)
+		text_add(t, x->route->guard->path);
+	else if (!target_write(t, x, h))
 		return false;
 	text_add(t, S(" HTTP/1.1\r\n"));
 	host_write(&fw);
@@ -31136,6 +31257,7 @@ exchange_free(struct exchange *x)
 	if (req_of == x)
 		req_of = NULL;
 	hit_free(x->hit);
+	free(x->grant);
 	spool_free(x->spool);
 	spool_drop(&x->made);
 	flow_end(&x->up);
@@ -31185,6 +31307,24 @@ exchange_tell(const struct exchange *x)
 		access_line(x, x->head_bytes.n ? exchange_request(x) : NULL);
 }
 
+/* An authenticator is not asked any more: x is as it was. */
+static void
+asking_end(struct exchange *x)
+{
+	struct asking *a = x->asking;
+
+	if (!a)
+		return;
+	hold_settle(x);
+	flow_end(&x->up);
+	x->route = a->route;
+	x->up = a->up;
+	x->method = a->method;
+	x->body_whole = a->body_whole;
+	x->asking = NULL;
+	free(a);
+}
+
 /* Ends x: counts, logs and frees it. The client's connection is idle again, or to
  * be closed. */
 static enum step
@@ -31198,6 +31338,7 @@ exchange_over(struct exchange *x)
 	if (x->state == X_PACE)
 		pace_leave(x);
 	hold_settle(x);
+	asking_end(x);
 	auth_leave(x);
 	if (c->ghost) {
 		exchange_free(x);
@@ -31436,8 +31577,10 @@ exchange_start(struct exchange *x, struct head *h, struct source *src, uint64_t 
 static enum step
 exchange_answer(struct exchange *x, const struct answer *a)
 {
-	bool bare = x->method == M_HEAD || a->status == 204 || a->status == 304;
+	bool bare;
 
+	asking_end(x);
+	bare = x->method == M_HEAD || a->status == 204 || a->status == 304;
 	upstream_leave(x, false);
 	hit_unfill(x->hit);
 	if (x->c->ghost) {
@@ -32080,7 +32223,7 @@ cache_enter(struct exchange *x, const struct head *rq)
 	h->x = x;
 	h->https = conn_is_tls(x->c) || came_by_https(x, rq);
 	h->stores = stores;
-	h->alone = !stores || rq->count[F_AUTHORIZATION] > 0;
+	h->alone = !stores || rq->count[F_AUTHORIZATION] > 0 || x->route->guard;
 	h->only = asked & CACHE_ONLY;
 	return asked & CACHE_LOOK ? cache_look(x) : STEP_WAIT;
 }
@@ -32198,6 +32341,8 @@ exchange_failed(struct exchange *x, int status)
 
 	if (cache_can_save(x))
 		return cache_save(x);
+	if (x->asking)
+		status = 503;
 	text_str(&t, x->cause);
 	if (p && conf->server.show_errors)
 		cause_of_process(&t, p);
@@ -32733,7 +32878,7 @@ exchange_interim(struct exchange *x, size_t n)
 
 	if (++x->interims > INTERIM_MAX)
 		return exchange_lost(x, LOST_BAD, "sent 1xx without end");
-	if (x->minor > 0 && !x->spool) {
+	if (x->minor > 0 && !x->spool && !x->asking) {
 		if (!interim_write(head_begin(), &res))
 			return exchange_lost(x, LOST_BAD, "sent a 1xx too long");
 		v = (struct iovec){ head_out.p, head_out.n };
@@ -32967,10 +33112,11 @@ exchange_sendfile(struct exchange *x, size_t n)
 /* ---- the cache: what the upstream answers ---- */
 
 static const struct cache_rules *
-cache_rules(void)
+cache_rules(const struct exchange *x)
 {
 	static struct cache_rules rules;
 
+	rules.guarded = x->route->guard;
 	rules.default_ttl_s = conf->cache.default_ttl_ms / SECOND_MS;
 	rules.stale_s = conf->cache.stale_ms / SECOND_MS;
 	return &rules;
@@ -33116,7 +33262,7 @@ cache_renew(struct exchange *x, const struct head *rq, size_t n)
 	policy_write(&merged, &old, &res);
 	if (merged.full || response_parse(&old, text_slice(&merged)) <= 0)
 		return exchange_lost(x, LOST_BAD, "sent a 304 too long");
-	if (policy_store(&p, cache_rules(), rq, &old, cache_delay(x))) {
+	if (policy_store(&p, cache_rules(x), rq, &old, cache_delay(x))) {
 		h->policy = p;
 		if (store_update(&h->r, &p, text_slice(&merged))) /* else it is asked about again */
 			redis_keep(&h->r);
@@ -33155,7 +33301,7 @@ cache_answer(struct exchange *x, size_t n)
 	}
 	store_drop(&h->r);
 	if (!h->stores || (size != UINT64_MAX && size > conf->cache.max_object_bytes) ||
-	    !policy_store(&p, cache_rules(), rq, &res, cache_delay(x)) ||
+	    !policy_store(&p, cache_rules(x), rq, &res, cache_delay(x)) ||
 	    !cache_begin(h, rq, &p, size, &k)) {
 		cache_pass(h, rq);
 		return x->c->ghost ? exchange_over(x) : STEP_WAIT;
@@ -33181,11 +33327,121 @@ cache_answer(struct exchange *x, size_t n)
 	return STEP_WAIT;
 }
 
+/* ---- forward_auth ---- */
+
+static struct grant grants[GRANTS];
+static enum step (*exchange_granted)(struct exchange *); /* the gate's */
+
+/* The place of x's grant; *print: what stands for all that it may depend on. */
+static struct grant *
+grant_of(const struct exchange *x, unsigned char *print)
+{
+	const struct conn *c = x->c;
+	struct slice shown = tls_shown(c->s.ch.tls, VAR_TLS_FINGERPRINT - VAR_TLS_SUBJECT);
+	const unsigned ports[] = { (unsigned)(x->route - conf->table.routes), c->listener->port,
+		c->dest_port, conn_is_tls(c) };
+	br_sha256_context h;
+
+	br_sha256_init(&h);
+	br_sha256_update(&h, auth_key, sizeof auth_key);
+	br_sha256_update(&h, ports, sizeof ports);
+	br_sha256_update(&h, c->peer.b, sizeof c->peer.b);
+	br_sha256_update(&h, shown.p, shown.n);
+	br_sha256_update(&h, x->head_bytes.p, x->head_bytes.n);
+	br_sha256_out(&h, print);
+	return &grants[print[0] % GRANTS];
+}
+
+static char *
+text_copy(struct slice s)
+{
+	char *p = xcalloc(1, s.n + 1);
+
+	memcpy(p, s.p, s.n);
+	return p;
+}
+
+/* Asks the authenticator of x's route; exchange_granted goes on if it lets x pass. */
+static enum step
+exchange_ask(struct exchange *x)
+{
+	struct guard *guard = x->route->guard;
+	unsigned char print[br_sha256_SIZE];
+	const struct grant *g = guard->cache_ms > 0 ? grant_of(x, print) : NULL;
+
+	if (g && g->until_ms > now_ms && memcmp(g->print, print, sizeof print) == 0) {
+		x->grant = text_copy(slice_of(g->lines));
+		return STEP_WAIT;
+	}
+	x->asking = xcalloc(1, sizeof *x->asking);
+	*x->asking = (struct asking){ x->route, x->up, x->method, x->body_whole };
+	x->route = &guard->via;
+	x->method = M_GET;
+	flow_begin(&x->up, x->up.from, BODY_NONE, 0);
+	x->up.state = FLOW_OFF;
+	exchange_enter(x, X_PICK);
+	return STEP_AGAIN;
+}
+
+/* The authenticator lets x pass, in a head of n bytes: res. */
+static enum step
+exchange_grant(struct exchange *x, size_t n)
+{
+	const struct guard *guard = x->route->guard;
+	struct text *t = head_begin();
+	unsigned char print[br_sha256_SIZE];
+	struct flow rest = x->down;
+	struct grant *g;
+
+	head_drop(&res, 0);
+	for (int i = 0; i < guard->copy.n; i++)
+		for (int k = 0; k < res.n; k++)
+			if (!res.f[k].drop && slice_ieq(res.f[k].name, guard->copy.v[i]))
+				line_write(t, guard->copy.v[i], res.f[k].value);
+	if (t->n > conf->server.max_header_bytes)
+		return exchange_lost(x, LOST_BAD, "sent a head too long");
+	x->grant = text_copy(text_slice(t));
+	x->status = res.status;
+	upstream_settle(x, n, true, &rest);
+	asking_end(x);
+	x->status = 0;
+	x->inst = NULL;
+	x->down = (struct flow){ .from = NULL };
+	x->wait = (struct waiter){ .turn = 0 };
+	x->tries = x->lost = 0;
+	x->tried = 0;
+	x->interims = 0;
+	x->sticks = x->passed = x->sent_any = false;
+	x->up_start_us = x->up_us = 0;
+	x->addr_i = 0;
+	x->cause[0] = '\0';
+	if (guard->cache_ms > 0) {
+		g = grant_of(x, print);
+		memcpy(g->print, print, sizeof print);
+		g->until_ms = now_ms + guard->cache_ms;
+		free(g->lines);
+		g->lines = text_copy(slice_of(x->grant));
+	}
+	return exchange_granted(x);
+}
+
+/* The answer res is the authenticator's, who does not let x pass: it is the client's. */
+static void
+exchange_deny(struct exchange *x)
+{
+	asking_end(x);
+	request_settle(x);
+	if (x->method != M_HEAD)
+		return;
+	x->reusable = x->down.body.kind == BODY_NONE; /* else its body is not read */
+	flow_begin(&x->down, x->down.from, BODY_NONE, 0);
+}
+
 /* The final answer's head is here, n bytes of it. */
 static enum step
 exchange_respond(struct exchange *x, size_t n)
 {
-	bool tunnel = res.status == 101;
+	bool tunnel = res.status == 101, denied;
 	enum relay r;
 	enum step s;
 
@@ -33196,9 +33452,14 @@ exchange_respond(struct exchange *x, size_t n)
 		return exchange_head_bad(x);
 	if (retry_is_due(x) && exchange_turn_away(x, n))
 		return exchange_dial(x);
-	if (WITH_CACHE && x->route->cache && conf->cache.store && !tunnel)
+	if (x->asking && res.status < 300)
+		return exchange_grant(x, n);
+	denied = x->asking;
+	if (denied)
+		exchange_deny(x);
+	if (WITH_CACHE && x->route->cache && conf->cache.store && !tunnel && !denied)
 		cache_spoil(x);
-	if (conf->middleware.x_sendfile && !tunnel && res.status != 204 && res.status != 304 &&
+	if (conf->middleware.x_sendfile && !tunnel && !denied && res.status != 204 && res.status != 304 &&
 	    (res.count[F_X_SENDFILE] || res.count[F_X_ACCEL_REDIRECT])) {
 		if (WITH_CACHE && x->hit)
 			cache_pass(x->hit, exchange_request(x));
@@ -33917,7 +34178,7 @@ gate_password(struct exchange *x, enum auth said)
 /* Checks x, which has passed some guards, against the route's limits. STEP_WAIT: x may
  * pass. */
 static enum step
-gate_guard(struct exchange *x, const struct head *h, enum guard passed)
+gate_guard(struct exchange *x, const struct head *h, enum guarded passed)
 {
 	const struct route *r = x->route;
 	enum step s;
@@ -33933,7 +34194,7 @@ gate_guard(struct exchange *x, const struct head *h, enum guard passed)
 	x->up.limit = r->has_max_body ? r->max_body_bytes : conf->server.max_body_bytes;
 	if (x->up.limit > 0 && x->up.body.kind == BODY_LENGTH && x->up.body.left > x->up.limit)
 		return exchange_error(x, 413, "the request body is too big", S(""));
-	return STEP_WAIT;
+	return r->guard && !x->grant ? exchange_ask(x) : STEP_WAIT;
 }
 
 /* ---- files ---- */
@@ -34210,7 +34471,7 @@ gate_before(struct exchange *x, const struct head *h)
 
 /* x->route is chosen; path is the normalised one. */
 static enum step
-gate_pass(struct exchange *x, const struct head *h, struct slice path, enum guard passed)
+gate_pass(struct exchange *x, const struct head *h, struct slice path, enum guarded passed)
 {
 	enum step s = gate_guard(x, h, passed);
 
@@ -34249,7 +34510,7 @@ gate_route(struct exchange *x, const struct head *h)
 
 /* Goes on with x behind a guard that it had to wait for. */
 static enum step
-gate_admit(struct exchange *x, enum guard passed, bool good)
+gate_admit(struct exchange *x, enum guarded passed, bool good)
 {
 	const struct head *h = exchange_request(x);
 	struct path_view view;
@@ -34258,6 +34519,13 @@ gate_admit(struct exchange *x, enum guard passed, bool good)
 	if (!good || !path_of(h, &view)) /* it was good before */
 		return gate_password(x, AUTH_NO);
 	return gate_pass(x, h, view.path, passed);
+}
+
+/* Goes on with x, which an authenticator let pass. */
+static enum step
+gate_granted(struct exchange *x)
+{
+	return gate_admit(x, GUARD_PASSWORD, true);
 }
 
 /* Routes x, whose head is req, or answers it. */
@@ -34936,6 +35204,7 @@ front_open(struct listener *ls, int n, uint32_t clients)
 	conns.v = map_zeroed(conns.most * conns.size);
 	upstream_door = upconn_ready;
 	upstream_due = upconn_due;
+	exchange_granted = gate_granted;
 	accept_again.fire = accept_due;
 	paced.ring = (struct link){ &paced.ring, &paced.ring };
 	paced.timer.fire = front_pace;
@@ -36768,6 +37037,9 @@ explain_guards(const struct route *r, const struct head *h, const struct conf *c
 			auth_work(&good);
 		fprintf(to, "basic auth: %s\n", good ? "good" : "missing or wrong: 401");
 	}
+	if (r->guard)
+		fprintf(to, "forward auth: %s would be asked: %s\n", r->guard->via.upstream->name,
+		    r->guard->path.p);
 }
 
 /* Adds a variable as people read it. */

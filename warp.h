@@ -1477,12 +1477,21 @@ struct route {
 	uint32_t read_ms, connect_ms, write_ms; /* 0: the upstream's */
 	bool require_auth;
 	struct pairs *basic_auth;               /* user, hash or text; NULL: anybody may */
+	struct guard *guard;                    /* of forward_auth; NULL: nobody is asked */
 	bool has_max_body;
 	uint64_t max_body_bytes;
 	struct rate_limit rate;
 	int64_t buffer_request;                 /* bytes in memory; -1: stream */
 	bool websocket, gzip, cache, forward_headers, forwarded;
 	uint32_t asks;                          /* see route_asks */
+};
+
+/* An authenticator. */
+struct guard {
+	struct route via;    /* how it is asked; its guard is this */
+	struct slice path;
+	struct slices copy;  /* fields of its answer that go along with the request */
+	uint32_t cache_ms;   /* its answer counts as long; 0: once */
 };
 
 /* ==== route =============================================================== */
@@ -1600,6 +1609,7 @@ struct cache_control {
 struct cache_rules {
 	uint32_t default_ttl_s; /* for responses that do not say how long they are good */
 	uint32_t stale_s;       /* for them all, when the upstream fails */
+	bool guarded;           /* warp checks who asks: as if there were Authorization */
 };
 
 /* What a request allows. */
@@ -1655,7 +1665,7 @@ enum key_when { NOW, LATER, LATER_OFF, OUT };
 
 enum section_id {
 	SEC_ROOT, SEC_SERVER, SEC_UPSTREAM, SEC_INSTANCE, SEC_UPSTREAM_TLS, SEC_HEALTH,
-	SEC_UPSTREAM_PROCESS, SEC_PROCESS, SEC_LIMITS, SEC_ROUTE, SEC_RESPOND, SEC_RATE, SEC_TLS,
+	SEC_UPSTREAM_PROCESS, SEC_PROCESS, SEC_LIMITS, SEC_ROUTE, SEC_RESPOND, SEC_RATE, SEC_GUARD, SEC_TLS,
 	SEC_CERT, SEC_EAB, SEC_CACHE, SEC_POSTGRES, SEC_MIDDLEWARE, SEC_LOG, SEC_ADMIN,
 	SEC_WEBSERVER, SEC_WEB_ROUTE, SEC_HOSTS, SEC_SITES, SEC_SITE_PROXY, SEC_SITE_UPSTREAM,
 	SEC_SITE_ROUTE, SEC_SITE_BALANCE, SEC_SITE_TIMEOUT, SEC_SITE_HEADERS, SEC_SITE_HEALTH,
@@ -1719,6 +1729,8 @@ struct route_read {
 	struct slices methods;
 	struct pairs users;
 	const char *users_file;
+	struct guard guard;
+	struct slice guard_upstream;
 	int respond_status;
 };
 
@@ -2939,9 +2951,26 @@ struct exchange {
 	bool passed;            /* an instance had no place for it */
 	uint8_t parity;         /* of the epoch of inst in which it began */
 	bool sticks, secure;    /* the answer sets the cookie of its instance: for https */
+	struct asking *asking;  /* an authenticator is asked; or NULL */
+	char *grant;            /* it let x pass: lines for the upstream, owned; or NULL */
 	struct auth_job *auth;  /* X_AUTH: what hashes its password */
 	struct exchange *auth_next; /* waits for the same job */
 	char cause[CAUSE_MAX];  /* why 502, 503, 504, in words */
+};
+
+/* What an exchange is, but for the question whether it may pass. */
+struct asking {
+	const struct route *route;
+	struct flow up;
+	enum method method;
+	bool body_whole;
+};
+
+/* An authenticator's word that counts for a while. */
+struct grant {
+	unsigned char print[br_sha256_SIZE];
+	int64_t until_ms;
+	char *lines;       /* see exchange.grant */
 };
 
 /* Flags of an entry of the cache. */
@@ -3017,7 +3046,7 @@ struct ask {
 /* ==== gate =============================================================== */
 
 /* What a request has to wait for before its route's action: those before it are passed. */
-enum guard { GUARD_NONE, GUARD_RATE, GUARD_PASSWORD };
+enum guarded { GUARD_NONE, GUARD_RATE, GUARD_PASSWORD };
 
 /* ==== http front ========================================================= */
 

@@ -277,6 +277,8 @@ static const struct row errors[] = {
 	{ ROUTE_TO_APP "basic_auth = { a = \"$apr1$x$y\" }\n", "this kind of hash is not known" },
 	{ ROUTE_TO_APP "rate_limit = { per_secs = 1 }\n", "6:1: error: routes: rate_limit needs requests" },
 	{ ROUTE_TO_APP "rate_limit = { requests = 0 }\n", "6:27: error: routes.rate_limit.requests: expected a number from 1 to" },
+	{ ROUTE_TO_APP "forward_auth = { path = \"/\" }\n", "routes.forward_auth: needs upstream, who decides" },
+	{ ROUTE_TO_APP "forward_auth = { upstream = \"apx\" }\n", "there is no [upstreams.apx], did you mean 'app'?" },
 	{ ROUTE_TO_APP "rate_limit = { requests = 1, key = \"user\" }\n", "routes.rate_limit.key: expected ip, all, header:NAME or cookie:NAME, got 'user'" },
 	{ ROUTE_TO_APP "rate_limit = { requests = 1, key = \"header\" }\n", "routes.rate_limit.key: expected ip, all, header:NAME or cookie:NAME, got 'header'" },
 	{ ROUTE_TO_APP "rate_limit = { requests = 1, key = \"header:\" }\n", "routes.rate_limit.key: expected ip, all, header:NAME or cookie:NAME, got 'header:'" },
@@ -357,7 +359,6 @@ test_file_cannot_be_read(void **state)
 /* ---- not supported yet ---- */
 
 static const struct row later[] = {
-	{ UP "[[routes]]\nupstream = \"app\"\nforward_auth = { upstream = \"app\" }\n", "routes.forward_auth: not supported yet" },
 };
 
 static void
