@@ -359,6 +359,7 @@ test_file_cannot_be_read(void **state)
 /* ---- not supported yet ---- */
 
 static const struct row later[] = {
+	{ "[server]\nmemory_bytes = 1\n" UP, "2:16: error: server.memory_bytes: not supported yet" },
 };
 
 static void
