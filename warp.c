@@ -25170,18 +25170,27 @@ var_tls_version(const struct tls *t)
 	    ? S("TLSv1") : S("");
 }
 
+/* The path in normal form; empty: there is none. */
+static struct slice
+path_seen(struct expansion *e)
+{
+	static struct path_view view;
+
+	if (!e->view && e->h && path_normalise(e->h->path, &view) == 0)
+		e->view = &view;
+	return e->view ? e->view->path : S("");
+}
+
 /* What a group of path_regex took of the path, as the client sent it. */
 static struct slice
 var_group(struct expansion *e, unsigned group)
 {
-	static struct path_view view;
 	static struct regex_span m[REGEX_GROUPS];
+	struct slice path = path_seen(e);
 
 	if (!e->m) {
-		if (!e->h || path_normalise(e->h->path, &view) < 0 ||
-		    !regex_find(&e->x->route->regex, view.path, m))
+		if (!path.p || !regex_find(&e->x->route->regex, path, m))
 			return S("");
-		e->view = &view;
 		e->m = m;
 	}
 	if (e->m[group].from < 0)
@@ -25333,7 +25342,7 @@ value_write(struct text *t, size_t from, const struct piece *p, struct expansion
 	if (e->as == TO_PATH && p->var != VAR_GROUP) {
 		if (p->var != VAR_PATH)
 			return segment_write(t, v);
-		path_encode(t, e->view->path);
+		path_encode(t, path_seen(e));
 		return true;
 	}
 	if (e->as == TO_LOCATION && link && !location_takes(head, v, p[1].text, &slash))
@@ -27343,6 +27352,7 @@ static const struct conf *conf;  /* this worker's */
 static struct head req, res;     /* parsed last; see exchange_request */
 static struct text head_out;     /* the head being written */
 static struct text chain;        /* a list of proxies for that head */
+static struct text added;        /* a value for it, of variables */
 static const struct exchange *req_of; /* whose head req is */
 
 static void
@@ -27353,6 +27363,7 @@ heads_open(const struct conf *cf)
 	head_out.cap = VARS_TIMES * chain.cap;
 	head_out.p = map_zeroed(head_out.cap);
 	chain.p = map_zeroed(chain.cap);
+	added = (struct text){ map_zeroed(chain.cap), 0, chain.cap, false };
 }
 
 /* head_out, empty. */
@@ -28053,11 +28064,11 @@ added_each(struct text *t, void (*put)(struct text *, struct slice name, struct 
 	for (int i = 0; i < add->n; i++) {
 		struct slice value = add->v[i].value;
 		if (values && values[i].n > 0) {
-			chain.n = 0;
-			chain.full = false;
-			expand(&chain, &values[i], &e);
-			t->full |= chain.full;
-			value = text_slice(&chain);
+			added.n = 0;
+			added.full = false;
+			expand(&added, &values[i], &e);
+			t->full |= added.full;
+			value = text_slice(&added);
 			if (value.n == 0)
 				continue;
 		}

@@ -97,32 +97,41 @@ REDIRECTS = {
 }
 
 
-@pytest.mark.parametrize("reason", REDIRECTS)
-def test_redirect(warp, reason):
-    keys, rows = REDIRECTS[reason]
-    w = warp(conf(keys))
+def test_redirect(warp):
+    """One warp for all; `a.example` in a row is the host of that route."""
+    hosts = {reason: "h%d.example" % i for i, reason in enumerate(REDIRECTS)}
+    w = warp(conf(*(dict(keys, host=hosts[reason]) for reason, (keys, rows) in REDIRECTS.items())))
+    wrong = []
     with w.client() as c:
-        for sent, want in rows.items():
-            m = c.ask(sent)
-            assert (m.status, m.get("Location")) == ((308, want) if want is not None else (400, None)), sent
+        for reason, (keys, rows) in REDIRECTS.items():
+            for sent, want in rows.items():
+                sent, want = sent.replace("//a.example", "//" + hosts[reason]), want and want.replace("www.a.example", "www." + hosts[reason])
+                m = c.ask(sent, host=hosts[reason])
+                if (m.status, m.get("Location")) != ((308, want) if want is not None else (400, None)):
+                    wrong.append((reason, sent, m.status, m.get("Location")))
+    assert not wrong
 
 
 EVIL = "\"><script>alert('1')</script>&amp;\\"
 
 
-@pytest.mark.parametrize("kind, want", [
-    ("text/html", "&quot;&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;amp;\\"), ("image/svg+xml", None),
-    ("application/json", json.dumps(EVIL)[1:-1]), ("application/problem+json", None), ("text/plain", EVIL)])
-def test_bodies_are_escaped_as_their_type_asks(warp, kind, want):
-    w = warp(conf({"respond": {"status": 200, "body": "{\"v\": \"{header.X-V}\"}", "content_type": kind}}))
-    m = w.ask("/", "X-V: " + EVIL)
-    assert m.get("Content-Length") == str(len(m.body)) and m.get("Content-Type") == kind
-    if want:
-        assert m.text == "{\"v\": \"%s\"}" % want
-    if "json" in kind:
-        assert json.loads(m.text) == {"v": EVIL}
-    if "xml" in kind:
-        assert "<" not in m.text
+BODIES = {"text/html; charset=utf-8": "&quot;&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;amp;\\", "image/svg+xml": None,
+          "application/json": json.dumps(EVIL)[1:-1], "application/problem+json": None, "text/plain": EVIL}
+
+
+def test_bodies_are_escaped_as_their_type_asks(warp):
+    w = warp(conf(*({"path_exact": "/%d" % i, "respond": {"status": 200, "body": "{\"v\": \"{header.X-V}\"}", "content_type": kind}}
+                    for i, kind in enumerate(BODIES))))
+    with w.client() as c:
+        for i, (kind, want) in enumerate(BODIES.items()):
+            m = c.ask("/%d" % i, "X-V: " + EVIL)
+            assert m.get("Content-Length") == str(len(m.body)) and m.get("Content-Type") == kind
+            if want:
+                assert m.text == "{\"v\": \"%s\"}" % want
+            if "json" in kind:
+                assert json.loads(m.text) == {"v": EVIL}
+            if "xml" in kind:
+                assert "<" not in m.text
 
 
 def test_error_pages(warp, tmp_path):
@@ -138,19 +147,35 @@ def test_error_pages(warp, tmp_path):
         assert c.ask("/x", method="HEAD").status == 404
 
 
-@pytest.mark.parametrize("value", ["a\tb", "tab\t", "\xff\xfe", "%0d%0aX-Forged: 1", "a\x7f"])
-def test_no_value_ends_a_line(warp, backend, value):
+def test_no_value_ends_a_line(warp, backend):
     b = backend()
     w = warp(conf({"add_headers": [{"name": "X-A", "value": "<{header.X-V}>"}, {"name": "X-B", "value": "<{query.v}>"}],
                    "add_response_headers": [{"name": "X-A", "value": "<{header.X-V}>"}]}, app=b))
+    for value in ("a\tb", "\xff\xfe", "%0d%0aX-Forged: 1", "a\x7f", "a\rX-Forged: 1"):
+        with w.client() as c:
+            c.send(request("/?v=%0d%0aX-Forged:1", "X-V: " + value))
+            m = c.response()
+        if m.status == 400:                                   # no value that a head can have
+            continue
+        assert m.status == 200 and not b.last.has("X-Forged") and not m.has("X-Forged")
+        for got in (b.last.get("X-A"), b.last.get("X-B"), m.get("X-A")):
+            assert got.startswith("<") and got.endswith(">") and not re.search("[\x00-\x1f\x7f]", got), (value, got)
+    assert len(b.requests) >= 3
+
+
+def test_with_what_others_made_of_it(warp, backend, tmp_path):
+    """A rewrite with variables is mapped back; a page stands in for an upstream's error and keeps its fields."""
+    (tmp_path / "426.html").write_text("{path}: {upstream}")
+    moved = [REQ, reply(b"", "Location: http://a.example/v1/b/c", status="302 Found")]
+    b = backend([*moved, *moved, REQ, reply(b"no", "Upgrade: foo/2", "Connection: upgrade", status="426 Upgrade Required")])
+    w = warp(conf({"path_exact": "/b", "rewrite": "/v1{path}", "map_back": True}, {"path_prefix": "/t", "rewrite": "/{method}", "map_back": True},
+                  {"path_prefix": "/", "intercept_errors": True, "add_response_headers": [{"name": "X-V", "value": "{header.X-V}"}]},
+                  app=b, server={"error_dir": str(tmp_path)}))
     with w.client() as c:
-        c.send(request("/?v=%0d%0aX-Forged:1", "X-V: " + value))
-        m = c.response()
-    if m.status == 400:                                       # no value that a head can have
-        return
-    assert m.status == 200 and not b.last.has("X-Forged") and not m.has("X-Forged")
-    for got in (b.last.get("X-A"), b.last.get("X-B"), m.get("X-A")):
-        assert got.startswith("<") and got.endswith(">") and not re.search("[\x00-\x1f\x7f]", got), got
+        assert c.ask("/b").status == 302 and b.last.target == "/v1/b"
+        assert c.ask("/t/x").status == 302 and b.last.target == "/GET/x"
+        m = c.ask("/c", "X-V: " + "v" * 50)
+        assert (m.status, m.text, m.get("Upgrade"), m.get("X-V")) == (426, "/c: app", "foo/2", "v" * 50)
 
 
 def test_log(warp, backend):
