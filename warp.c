@@ -27735,16 +27735,18 @@ forward_write(const struct forward *fw)
 	char b[FORWARD_TEXT], port[8];
 	struct text t = { b, 0, sizeof b, false }, pt = { port, 0, sizeof port, false };
 	struct slice client;
+	size_t own; /* where the peer begins in t */
 	bool same = ip_eq(&fw->x->client, &c->peer) || conf->server.client_ip_header.n > 0;
 
 	if (fw->x->route->forward_headers) {
 		ip_text(&t, &fw->x->client);
 		client = text_slice(&t);
-		text_add(&t, same ? S("") : S(", "));
+		text_add(&t, same || ip_is_none(&c->peer) ? S("") : S(", "));
+		own = t.n;
 		if (!same)
 			ip_text(&t, &c->peer);
 		forward_chain(fw, S("X-Forwarded-For"), F_X_FORWARDED_FOR, same || fw->said.who.p
-		    ? text_slice(&t) : slice_from(text_slice(&t), client.n + 2));
+		    ? text_slice(&t) : slice_from(text_slice(&t), own));
 		forward_line(fw, S("X-Forwarded-Proto"), forward_proto(fw));
 		forward_line(fw, S("X-Forwarded-Host"), forward_host(fw));
 		if (c->listener->port > 0)

@@ -82,7 +82,10 @@ def test_unix_and_private(warp, backend, tmp_path, trusted, unix, tcp):
     for addr, believed in ((path, unix), (w.port, tcp)):
         with Client(addr) as c:
             c.ask("/", "X-Forwarded-For: 1.2.3.4")
-        assert (b.last.get("X-Real-IP") == "1.2.3.4") == believed, addr
+            assert (b.last.get("X-Real-IP") == "1.2.3.4") == believed, addr
+            c.ask("/", "Forwarded: for=1.2.3.4")
+        chain = ["1.2.3.4"] * believed + [OWN] * (addr != path)
+        assert (b.last.get("X-Forwarded-For") or "") == ", ".join(chain)
 
 
 # ---- the sticky cookie ----------------------------------------------------------------
