@@ -69,8 +69,8 @@ FAST
 
 /* ==== base ===================================================================
  * Owns    the state of random_next.
- * Offers  LEN, MIN, MAX, slice_*, text_*, hash64, mix64, random_next, fd_close,
- *         clock_us, user_find, hex_value, utf8_*, base64_*, sha256, hmac_sha256,
+ * Offers  LEN, MIN, MAX, slice_*, text_*, hash64, mix64, random_next, random_fill,
+ *         fd_close, file_unnamed, memory_file, clock_us, user_find, hex_value, utf8_*, base64_*, sha256, hmac_sha256,
  *         OWNER, link_*, slot_*.
  * Calls   libc, BearSSL's hash. */
 
@@ -351,6 +351,55 @@ fd_close(int fd)
 	if (fd >= 0)
 		close(fd);
 	errno = err;
+}
+
+/* n bytes that nobody can guess. False: there are none. */
+static bool
+random_fill(void *p, size_t n)
+{
+	ssize_t got;
+	int fd;
+
+	do
+		got = getrandom(p, n, 0); /* Linux 3.17 */
+	while (got < 0 && errno == EINTR);
+	if (got < 0 && (fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC)) >= 0) {
+		got = read(fd, p, n);
+		close(fd);
+	}
+	return got == (ssize_t)n;
+}
+
+/* A file without a name in dir, or one that is unlinked at once. */
+static int
+file_unnamed(int dir)
+{
+	uint64_t n = 0;
+	char name[32];
+	int fd;
+
+	if ((fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)) >= 0)
+		return fd;
+	random_fill(&n, sizeof n);
+	snprintf(name, sizeof name, "warp-%016llx", (unsigned long long)n);
+	fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		unlinkat(dir, name, 0);
+	return fd;
+}
+
+/* A file in memory, or what is nearest to that. */
+static int
+memory_file(const char *name, unsigned flags)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC | flags), dir; /* Linux 3.17 */
+
+	if (fd < 0 && ((dir = open("/dev/shm", O_PATH | O_CLOEXEC)) >= 0 ||
+	    (dir = open("/tmp", O_PATH | O_CLOEXEC)) >= 0)) {
+		fd = file_unnamed(dir);
+		close(dir);
+	}
+	return fd;
 }
 
 /* Monotonic. */
@@ -6905,17 +6954,6 @@ der_wrap(struct der *d, unsigned tag, size_t since)
 }
 
 /* ---- keys ---- */
-
-static bool
-random_fill(void *p, size_t n)
-{
-	ssize_t got;
-
-	do
-		got = getrandom(p, n, 0);
-	while (got < 0 && errno == EINTR);
-	return got == (ssize_t)n;
-}
 
 /* A new key of P-256, its number in x. */
 static bool
@@ -18087,7 +18125,7 @@ board_map(int fd)
 static void
 board_open(void)
 {
-	board_fd = memfd_create("warp board", MFD_CLOEXEC);
+	board_fd = memory_file("warp board", 0);
 	if (board_fd >= 0 && ftruncate(board_fd, sizeof *board) < 0) {
 		close(board_fd);
 		board_fd = -1;
@@ -22047,7 +22085,7 @@ tls_ready(struct tls *t)
 	tls_wake(t);
 	br_ssl_engine_set_buffers_bidi(&t->c.eng, t->bufs->in, sizeof t->bufs->in, t->bufs->out,
 	    sizeof t->bufs->out);
-	if (getrandom(seed, sizeof seed, 0) != sizeof seed)
+	if (!random_fill(seed, sizeof seed))
 		return false;
 	br_ssl_engine_inject_entropy(&t->c.eng, seed, sizeof seed);
 	return true;
@@ -24824,7 +24862,7 @@ static struct link auth_queue = { &auth_queue, &auth_queue };
 static void
 auth_open(void)
 {
-	if (getrandom(auth_key, sizeof auth_key, 0) != sizeof auth_key)
+	if (!random_fill(auth_key, sizeof auth_key))
 		memcpy(auth_key, &now_us, sizeof now_us);
 }
 
@@ -29831,6 +29869,12 @@ pipe_take(void)
 	}
 	if (n_pipes == SPLICE_PIPES || pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0)
 		return NULL;
+	if (splice(fds[0], NULL, fds[1], NULL, 1, SPLICE_F_NONBLOCK) < 0 && errno != EINVAL) {
+		close(fds[0]); /* any that works says that both ends are of one pipe */
+		close(fds[1]);
+		n_pipes = SPLICE_PIPES;
+		return NULL;
+	}
 	fcntl(fds[1], F_SETPIPE_SZ, SPLICE_BYTES); /* smaller is only slower */
 	p = &pipes[n_pipes++];
 	*p = (struct pipe){ .r = fds[0], .w = fds[1] };
@@ -30241,7 +30285,7 @@ spool_pass(struct source *src, struct chan *to)
 		sp->sent += (uint64_t)put;
 		return put;
 	}
-	if (put < 0 && (errno == EINVAL || errno == ENOSYS))
+	if (put < 0 && (errno == EINVAL || errno == ENOSYS || errno == EPERM))
 		src->pass = NULL; /* not of this file system */
 	if (put < 0 && (errno == EAGAIN || !src->pass))
 		return 0;
@@ -30339,24 +30383,6 @@ spool_open(bool locked)
 	sandbox_reach(spool_dir, true);
 }
 
-/* A file without a name, or one that is unlinked at once. */
-static int
-spool_file(int dir)
-{
-	char name[32];
-	int fd;
-
-	if (dir < 0)
-		return memfd_create("body", MFD_CLOEXEC);
-	if ((fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)) >= 0)
-		return fd;
-	snprintf(name, sizeof name, "warp-%016llx", (unsigned long long)random_next());
-	fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd >= 0)
-		unlinkat(dir, name, 0);
-	return fd;
-}
-
 /* Room for n more bytes, up to max in all; returns how many. */
 static size_t
 spool_grow(struct spool *sp, size_t n, size_t max)
@@ -30393,7 +30419,8 @@ spool_add(struct spool *sp, const char *p, size_t n, size_t max)
 	sp->size += n;
 	p += fits;
 	n -= fits;
-	if (n > 0 && sp->fd < 0 && (sp->fd = spool_file(sp->dir)) < 0)
+	if (n > 0 && sp->fd < 0 && (sp->fd = sp->dir < 0 ? memory_file("body", 0)
+	    : file_unnamed(sp->dir)) < 0)
 		return log_errno("no file for a request body in %s", spool_where(sp));
 	while (n > 0) {
 		if ((put = write(sp->fd, p, n)) < 0 && errno == EINTR)
@@ -33995,7 +34022,7 @@ admin_left(const struct conn *c)
 /* ==== gate ===================================================================
  * Owns    the seed of what must not be guessed.
  * Offers  gate_open, gate_enter, gate_admit, admin_enter.
- * Calls   arena, clock, http, path, addr, route, certs, board, tls, pool, auth,
+ * Calls   arena, clock, log, http, path, addr, route, certs, board, tls, pool, auth,
  *         expand, heads, cgi, answers, maintenance, files, spool, hold, exchange, admin front.
  *         A request with a whole head passes here once: its route, its checks, its action. */
 
@@ -34004,8 +34031,10 @@ static uint64_t rate_seed; /* equal in all workers: the board is shared */
 static void
 gate_open(void)
 {
-	if (getrandom(random_state, sizeof random_state, 0) != sizeof random_state)
+	if (!random_fill(random_state, sizeof random_state)) {
+		log_warn("without getrandom and /dev/urandom ids can be guessed, and there is no TLS");
 		random_state[0] = (uint64_t)now_us;
+	}
 	random_state[1] |= 1; /* all zero would stay zero */
 	auth_open();
 	rate_seed = (uint64_t)board->started_s * UINT64_C(0x9e3779b97f4a7c15);
@@ -38312,7 +38341,7 @@ acme_run(void *task, int life)
 /* ==== pg =====================================================================
  * Owns    the helper process that listens to PostgreSQL, and all that is in it.
  * Offers  pg_run.
- * Calls   base, arena, clock, log, der, pgmsg, board, tls, chan, helper. Payloads go
+ * Calls   base, arena, clock, log, pgmsg, board, tls, chan, helper. Payloads go
  *         to the task's purge, in this process. */
 
 /* Notes why, for log and status; false, so that a failing step is one line. */
@@ -43272,17 +43301,17 @@ static int
 sealed_file(struct slice text)
 {
 	struct slice rest = text;
-	int fd = memfd_create("warp", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int fd = memory_file("warp", MFD_ALLOW_SEALING);
 	ssize_t done = 0;
 
 	for (; fd >= 0 && rest.n > 0; rest = slice_from(rest, (size_t)done))
 		if ((done = write(fd, rest.p, rest.n)) <= 0)
 			break;
-	if (fd >= 0 && (rest.n > 0 || fcntl(fd, F_ADD_SEALS,
-	    F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)) {
+	if (fd >= 0 && rest.n > 0) {
 		close(fd);
 		fd = -1;
-	}
+	} else if (fd >= 0) /* where files have seals */
+		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
 	return fd >= 0 ? fd : log_errno("certificates or users cannot be handed to the workers");
 }
 
@@ -44602,7 +44631,7 @@ upgrade(void)
 		argv[1] = (char *)(uintptr_t)"-V", argv[2] = NULL;
 	ug.late.fire = upgrade_check_late;
 	timer_set(&ug.late, CHECK_WAIT_S * SECOND_MS);
-	ug.says = memfd_create("warp upgrade", MFD_CLOEXEC);
+	ug.says = memory_file("warp upgrade", 0);
 	if ((ug.check = fork()) == 0) {
 		log_forked("upgrade");
 		sigemptyset(&none);
