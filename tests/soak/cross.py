@@ -2,7 +2,7 @@
 """The binaries of `make cross`, and warp itself, at work under qemu-user: cross.py [-s] [ARCH...]
 
 Each serves the system tests below, topic by topic, and a table says how big it is and what came of them; exit status 1
-if one failed. -s: the first test of each topic alone, by what `contrib/cross -c` left in build/cross (tests/run).
+if one failed; all that pytest said is in build/cross/ARCH.log. -s: the first test of each topic alone, by what `contrib/cross -c` left in build/cross (tests/run).
 QEMU is slow, so deadlines are eight times what they are. What the kernel would not start by itself it learns in a user
 namespace of their own: nothing is registered on this machine. make soak-cross calls it; needs qemu-user-static.
 """
@@ -109,6 +109,8 @@ def main():
         cells = [("%d" % p if p and not f else "%d/%d" % (p, p + f)) for p, f in (counts[t] for t in TOPICS)]
         print("%-9s %5d %5d " % (arch, os.path.getsize(path) // 1024, xz // 1024) + " ".join("%7s" % c for c in cells)
               + "  %4d" % (time.monotonic() - started), flush=True)
+        with open(os.path.join(ROOT, "build", "cross", arch + ".log"), "w") as f:
+            f.write(text)
         if any("/" in c for c in cells):
             bad.append("%s:\n%s" % (arch, text))
     print("\n".join(bad), end="")
