@@ -16252,8 +16252,8 @@ ini_parse(struct reader *r, struct slice text, bool variables)
 /* ==== conf ===================================================================
  * Owns    nothing: the caller owns a configuration.
  * Offers  conf_load, conf_options, conf_simple, conf_free.
- * Calls   base, arena, walk, diag, toml, http, path, addr, pgmsg, resp, route, x509, certs,
- *         keys, hints, values, upstreams, processes, routes, fastrouter, dialects, ini. */
+ * Calls   base, arena, walk, sandbox, diag, toml, http, path, addr, pgmsg, resp, route, x509,
+ *         certs, keys, hints, values, upstreams, processes, routes, fastrouter, dialects, ini. */
 
 #define HTTPS_PORT 443
 
@@ -17101,7 +17101,7 @@ conf_free(struct conf *c)
  * Owns    nothing.
  * Offers  conf_print_keys, conf_print_man, conf_print_check, conf_print_toml,
  *         conf_print_json.
- * Calls   base, arena, toml, http, json, certs, keys, hints, values, upstreams,
+ * Calls   base, arena, sandbox, toml, http, json, certs, keys, hints, values, upstreams,
  *         routes. */
 
 /* ---- -D and the manual ---- */
@@ -26137,7 +26137,7 @@ dashboard_head(void)
 /* ==== admin ==================================================================
  * Owns    the texts of an answer; the caller owns its body.
  * Offers  admin_answer.
- * Calls   base, arena, clock, path, addr, json, policy (purge_parse), keys (AT), hints,
+ * Calls   base, arena, clock, sandbox, path, addr, json, policy (purge_parse), keys (AT), hints,
  *         upstreams (upstream_find), conf out, board, store (store_stats), roster, tls,
  *         redis (redis), usage, dashboard. Figures are read off the board, whichever worker is
  *         asked. A new figure is one
@@ -29335,7 +29335,7 @@ maintenance_answer(const struct upstream *up, struct answer *a)
  * Owns    the directories that are served, and what was found at paths below
  *         them: open files, the bytes of small ones, or why there is none.
  * Offers  files_open, file_find, file_give, file_list, file_name, file_is_hidden.
- * Calls   base, arena, clock, log, http, path, timer, usage, heads, maintenance. No path leads
+ * Calls   base, arena, clock, log, sandbox, http, path, timer, usage, heads, maintenance. No path leads
  *         out of its directory: links inside are followed, others refused. A path is
  *         looked at anew after FILES_LOOK_MS. A disk that blocks is all a worker waits
  *         for. */
@@ -30230,9 +30230,11 @@ flow_tunnel(struct flow *f, struct chan *to, bool *ready)
 
 /* ==== spool ==================================================================
  * Owns    request bodies that are kept until they are whole.
- * Offers  conf_spools, spool_open, spool_new, spool_add, spool_rewind, spool_of, spool_of_file, spool_drop.
- * Calls   base, arena, log, buf, usage, files. Memory first, then an unlinked file. A
- *         made-up answer's body is read in the same way, and a file that is served. */
+ * Offers  conf_spools, spool_open, spool_new, spool_add, spool_rewind, spool_of,
+ *         spool_of_file, spool_drop.
+ * Calls   base, arena, log, sandbox, board, buf, usage, cgi, files. Memory first, then an
+ *         unlinked file. A made-up answer's body is read in the same way, and a file that is
+ *         served. */
 
 #define SPOOL_START 4096 /* first memory of a body; doubled as it grows */
 
@@ -33835,7 +33837,7 @@ exchange_upstream_late(struct exchange *x)
 /* ==== admin front ============================================================
  * Owns    the verbs that wait for the master's word.
  * Offers  admin_serve, admin_told, admin_due, admin_left.
- * Calls   arena, http, pool, auth, admin, heads, exchange. */
+ * Calls   arena, http, timer, pool, auth, admin, heads, exchange. */
 
 static struct ask asks[VERBS_MAX];
 static int n_asks, n_late; /* taken; of them those whose patience has ended */
@@ -35408,8 +35410,8 @@ front_told(struct slice word)
 /* ==== router =================================================================
  * Owns    the passages: what a client of [fastrouter] says to a node, and the node to it.
  * Offers  router_dirs_open, router_open.
- * Calls   base, arena, clock, log, http, addr, packet, nodes, timer, loop, buf, chan, pool,
- *         access, usage, heads, flow, spool, mapper, exchange, http front.
+ * Calls   base, arena, clock, log, sandbox, http, addr, packet, nodes, timer, loop, buf, chan,
+ *         pool, access, usage, heads, flow, spool, mapper, exchange, http front.
  *         A packet is read whole; its key leads to a node; it goes there as it came, but
  *         for its modifiers; then bytes pass both ways, unseen. */
 
@@ -37271,7 +37273,7 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 /* ==== helper =================================================================
  * Owns    env_hidden; a helper is its starter's.
  * Offers  env_is_ours, fds_close, stdio_release, helper_start, helper_settle, helper_mute.
- * Calls   base, sink, log, loop, privilege. A child of the master has only what it was
+ * Calls   base, sink, log, sandbox, loop, privilege. A child of the master has only what it was
  *         given, and dies with it: a forgotten socket would stay bound. */
 
 #define HELPER_KEEPS 4 /* room for two logs, syslog and the pair */
@@ -43518,11 +43520,10 @@ renew_settle(bool (*give)(int fd), bool (*give_users)(int fd))
  * Owns    what the master is: its configuration, listening sockets, workers, the
  *         resolver, the routers' and PostgreSQL's helpers.
  * Offers  workers_*, worker_tell, listeners_*, listener_of, resolver_*, pg_start,
- *         pg_stop, pg_gone, aides_*, aide_gone, aide_is, generation_open, start_load, systemd_read, notify_fmt, verb_told,
- *         asker_told.
+ *         pg_stop, pg_gone, aides_*, aide_gone, aide_is, generation_open, start_load,
+ *         systemd_read, notify_fmt, verb_told, asker_told.
  * Calls   arena, walk, clock, log, addr, policy, conf, pages, board, store, nodes, timer,
- *         loop, listen, logfile, mapper (conf_maps), usage, maintenance, files, spool,
- *         http front, router, health, worker, helper, resolve, pg, clerk, mapping, proc,
+ *         loop, listen, logfile, mapper (conf_maps), maintenance, files, spool, http front, router, health, worker, helper, resolve, pg, clerk, mapping, proc,
  *         jobs.
  *         A generation is one configuration's workers: the newest serves, older
  *         ones drain. */
