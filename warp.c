@@ -9762,7 +9762,7 @@ policy_store(struct policy *p, const struct cache_rules *rules, const struct hea
 	if (res->status < 200 || res->status == 206 || res->status == 304 ||
 	    cc.has & DIRECTIVE(D_PRIVATE) ||
 	    (cc.has & DIRECTIVE(D_MUST_UNDERSTAND) ? !known : cc.has & DIRECTIVE(D_NO_STORE)) ||
-	    ((req->count[F_AUTHORIZATION] > 0 || rules->guarded) && !(cc.has & SHARED)) ||
+	    (req->count[F_AUTHORIZATION] > 0 && !(cc.has & SHARED)) ||
 	    (res->count[F_SET_COOKIE] > 0 &&
 	    !field_is_withheld(res, by, F_SET_COOKIE, S("Set-Cookie"))) ||
 	    vary_is_hidden(res))
@@ -12381,7 +12381,7 @@ status_item(struct reader *r, const struct key *k, const struct toml *v, void *t
 	    (int)k->min, (int)k->max, k->preset ? k->preset : "502-504", value_text(r->a, v));
 }
 
-#define HASH_SLOW "each password that is tried costs a good part of a second of the processor"
+#define HASH_SLOW "a slow hash: each password that is tried costs a good part of a second of the processor"
 
 /* A user of a table, into a struct pair. A password is a text, or a hash that crypt knows;
  * what else starts with `$`, or `{SSHA}…` and the like of LDAP, is refused. */
@@ -33154,11 +33154,10 @@ exchange_sendfile(struct exchange *x, size_t n)
 /* ---- the cache: what the upstream answers ---- */
 
 static const struct cache_rules *
-cache_rules(const struct exchange *x)
+cache_rules(void)
 {
 	static struct cache_rules rules;
 
-	rules.guarded = x->route->guard;
 	rules.default_ttl_s = conf->cache.default_ttl_ms / SECOND_MS;
 	rules.stale_s = conf->cache.stale_ms / SECOND_MS;
 	return &rules;
@@ -33169,6 +33168,16 @@ static uint32_t
 cache_delay(const struct exchange *x)
 {
 	return (uint32_t)((now_us - x->up_start_us) / 1000 / SECOND_MS);
+}
+
+/* Whether the upstream's answer h may be stored, and for what. Where an authenticator is
+ * asked, that is as strict as with Authorization. */
+static bool
+cache_may_store(const struct exchange *x, struct policy *p, const struct head *rq,
+    const struct head *h)
+{
+	return policy_store(p, cache_rules(), rq, h, cache_delay(x)) &&
+	    (p->shared || !x->route->guard);
 }
 
 /* What the upstream answers is not stored: who waits for it goes alone, and so do those
@@ -33304,7 +33313,7 @@ cache_renew(struct exchange *x, const struct head *rq, size_t n)
 	policy_write(&merged, &old, &res);
 	if (merged.full || response_parse(&old, text_slice(&merged)) <= 0)
 		return exchange_lost(x, LOST_BAD, "sent a 304 too long");
-	if (policy_store(&p, cache_rules(x), rq, &old, cache_delay(x))) {
+	if (cache_may_store(x, &p, rq, &old)) {
 		h->policy = p;
 		if (store_update(&h->r, &p, text_slice(&merged))) /* else it is asked about again */
 			redis_keep(&h->r);
@@ -33343,7 +33352,7 @@ cache_answer(struct exchange *x, size_t n)
 	}
 	store_drop(&h->r);
 	if (!h->stores || (size != UINT64_MAX && size > conf->cache.max_object_bytes) ||
-	    !policy_store(&p, cache_rules(x), rq, &res, cache_delay(x)) ||
+	    !cache_may_store(x, &p, rq, &res) ||
 	    !cache_begin(h, rq, &p, size, &k)) {
 		cache_pass(h, rq);
 		return x->c->ghost ? exchange_over(x) : STEP_WAIT;

@@ -1609,7 +1609,6 @@ struct cache_control {
 struct cache_rules {
 	uint32_t default_ttl_s; /* for responses that do not say how long they are good */
 	uint32_t stale_s;       /* for them all, when the upstream fails */
-	bool guarded;           /* warp checks who asks: as if there were Authorization */
 };
 
 /* What a request allows. */
