@@ -33518,9 +33518,9 @@ exchange_respond(struct exchange *x, size_t n)
 	}
 	if (WITH_CACHE && x->hit && (s = cache_answer(x, n)) != STEP_WAIT)
 		return s;
-	if (x->route->map_back)
+	if (x->route->map_back && !denied)
 		head_map(x, exchange_request(x), &res);
-	if (is_intercepted(x))
+	if (!denied && is_intercepted(x))
 		return exchange_intercept(x, n);
 	x->keep = tunnel || answer_keeps(x); /* a tunnel: until it ends */
 	if (WITH_GZIP && conf->has_gzip && !tunnel)

@@ -119,6 +119,27 @@ def test_versions_and_kept_connections(warp, guard, backend, version, keep):
         assert len(g.b.conns) == 1 and len(g.asked) == 3, "its connection is kept, each request is asked about"
 
 
+def test_what_the_route_does_with_its_upstreams_answers_is_not_done_with_a_refusal(warp, guard, backend):
+    b = backend()
+    for no in (reply(b"whole", "Location: /login", "Set-Cookie: a=b; Path=/", status="401 No"), LOGIN):
+        g = guard(no=no)
+        w = guarded(warp, g, b, {"path_prefix": "/app", "strip_prefix": True, "map_back": True, "intercept_errors": [401, 403]})
+        m = w.ask("/app/x")
+        assert (m.status, m.body, m.get("Location"), m.all("Set-Cookie")) == ((401, b"whole", "/login", ["a=b; Path=/"]) if no != LOGIN else
+            (302, b"please log in", "https://auth.example/?rd=x", ["a=1; Path=/", "b=2"]))
+        assert w.ask("/app/x", OKAY).status == 200 and b.last.target == "/x"
+
+
+def test_a_refused_body_that_did_not_come(warp, guard, backend):
+    w = guarded(warp, guard(), backend())
+    with w.client() as c:
+        c.send(request("/", "Content-Length: 5", method="POST"))
+        m = c.response()
+        assert m.status == 302 and "close" in m.tokens("Connection"), "what follows is no request"
+        c.fin()
+        assert c.closed() == "eof"
+
+
 def test_head_request(warp, guard, backend):
     g, b = guard(), backend()
     w = guarded(warp, g, b)

@@ -275,8 +275,6 @@ static const struct row errors[] = {
 	{ ROUTE_TO_APP "basic_auth = { \"a:b\" = \"x\" }\n", "a user's name cannot hold a colon" },
 	{ ROUTE_TO_APP "basic_auth = { a = \"\" }\n", "routes.basic_auth: an empty password" },
 	{ ROUTE_TO_APP "basic_auth = { a = \"$apr1$x$y\" }\n", "this kind of hash is not known" },
-	{ ROUTE_TO_APP "forward_auth = { path = \"/\" }\n", "routes.forward_auth: needs upstream, who decides" },
-	{ ROUTE_TO_APP "forward_auth = { upstream = \"apx\" }\n", "there is no [upstreams.apx], did you mean 'app'?" },
 	{ ROUTE_TO_APP "forward_auth = { upstream = \"app\", path = \"verify\" }\n", "path: expected a path that starts with /" },
 	{ ROUTE_TO_APP "forward_auth = { upstream = \"app\", copy_headers = [\"Content-Length\"] }\n", "Content-Length is warp's own to write" },
 	{ ROUTE_TO_APP "forward_auth = { upstream = \"app\", cache_sec = 1 }\n", "did you mean 'cache_secs'?" },
