@@ -20,7 +20,8 @@ HOST = r"""set -e
 mount -t tmpfs none "$1"; cd "$1"; mkdir up work r
 mount -t overlay overlay -o lowerdir=/,upperdir=up,workdir=work r
 mkdir -p r/src && mount --bind "$2" r/src
-mount -t proc none r/proc; mount --rbind /dev r/dev; mount -t tmpfs none r/run; mount -t tmpfs none r/tmp
+for d in dev run tmp; do mount -t tmpfs none r/$d; done; mount -t proc none r/proc; ln -s /proc/self/fd r/dev/fd
+for f in null zero full random urandom; do touch r/dev/$f; mount --bind /dev/$f r/dev/$f; done
 python3 -c 'import fcntl, socket, struct
 fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh14x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP'
 exec chroot r /bin/sh -ec "$3"
@@ -262,7 +263,7 @@ zpty z zsh -f -i
 zpty -w z 'PS1=; fpath=(%s $fpath); autoload -Uz compinit; compinit -u -D; LISTMAX=0; zstyle ":completion:*" list-prompt ""; setopt no_beep; echo re""ady'
 while zpty -r z got; do [[ $got == *ready* ]] && break; done
 zpty -n -w z "warp %s"$'\t\t'
-sleep 0.3; zpty -n -w z $'\C-U'; zpty -w z 'echo do""ne'
+zpty -n -w z $'\C-U'; zpty -w z 'echo do""ne'
 while zpty -r z got; do print -r -- "$got"; [[ $got == *done* ]] && break; done
 zpty -d z
 """ % (ROOT + "/contrib/completion", line)

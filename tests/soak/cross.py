@@ -2,7 +2,8 @@
 """The binaries of `make cross`, and warp itself, at work under qemu-user: cross.py [-s] [ARCH...]
 
 Each serves the system tests below, topic by topic, and a table says how big it is and what came of them; exit status 1
-if one failed; all that pytest said is in build/cross/ARCH.log. -s: the first test of each topic alone, by what `contrib/cross -c` left in build/cross (tests/run).
+if one failed; all that pytest said is in build/cross/ARCH.log. -s: the first test of each topic alone, by what
+`contrib/cross -c` left in build/cross (tests/run).
 QEMU is slow, so deadlines are eight times what they are. What the kernel would not start by itself it learns in a user
 namespace of their own: nothing is registered on this machine. make soak-cross calls it; needs qemu-user-static.
 """
@@ -40,7 +41,7 @@ SAMPLE = ("s390x", "armel")                                # big-endian; and 32 
 INSIDE = """
 echo; read -r mapped
 exec unshare -m -p -f --kill-child --mount-proc sh -c '
-mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || exit 9
+mount -t binfmt_misc none /proc/sys/fs/binfmt_misc && mount -t tmpfs none /run || exit 9
 for rule in /usr/lib/binfmt.d/qemu-*.conf; do cat "$rule" >/proc/sys/fs/binfmt_misc/register || exit 9; done
 printf %s "$I386" >/proc/sys/fs/binfmt_misc/register || exit 9
 exec "$@" </dev/null' sh "$@"
