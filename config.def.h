@@ -38,6 +38,7 @@
 #define BLOCK_SMALL_BYTES 4080 /* an exchange with its head; musl makes it a page,
                                   but 4672 bytes of 4096 */
 #endif
+#define BLOCK_TINY_BYTES (BLOCK_SMALL_BYTES / 2 - 12) /* the same with a short head; half a page of musl's */
 #ifndef BLOCKS_KEPT_SMALL
 #define BLOCKS_KEPT_SMALL 128 /* free blocks kept for the next request */
 #endif
@@ -45,6 +46,14 @@
 #define BLOCKS_KEPT_LARGE 8
 #endif
 #define BLOCKS_REST_MS   200   /* unused so long: given back */
+#define MEMORY_PART      4     /* preset of memory_bytes: one such part of all there is, */
+#define MEMORY_MIN       4194304 /* but so much for each worker */
+#define MEMORY_NEEDS     4     /* exchanges whose worst needs it must have room for */
+#define CGROUPS_TEXT     16384 /* bytes of /proc/self/cgroup */
+#define LIMIT_TEXT       64    /* of a limit there */
+#define STARVED_MS       100   /* all wait for memory: then one goes first */
+#define STARVED_BATCH    16    /* go on in one turn when there is some again */
+#define HANDSHAKE_SLOW_MS 2000 /* makes way when there is none */
 #define SPLICE_PIPES     64     /* bodies spliced at once; others are copied */
 #define SPLICE_BYTES     262144 /* of one pipe, in the kernel */
 #define SPLICE_MIN       65536  /* shorter rests of bodies are copied */

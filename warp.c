@@ -10998,7 +10998,9 @@ static const struct key server_keys[] = {
 	    HEADER_BYTES_MAX, "Longest head of a request (431 beyond) or response (502 beyond)."),
 	KEY("max_body_bytes", K_BYTES, SERVER(out.max_body_bytes), "0", 0, LIMIT_MAX,
 	    "Longest request body (413 beyond); 0: no limit."),
-	SOON("memory_bytes", K_BYTES, LATER, NULL, NULL, "Bound of each worker's buffers."),
+	KEY("memory_bytes", K_BYTES, SERVER(out.memory_bytes), NULL, 1, UINT32_MAX,
+	    "What clients may make each worker hold; all workers share a quarter of the memory of the "
+	    "machine or cgroup if not said. Who needs more has to wait."),
 	WORDS("sandbox", K_CHOICE, SERVER(out.sandbox), "auto", "auto off strict",
 	    "Workers and helpers give up system calls and files that they do not need: all that "
 	    "this kernel can refuse, nothing, or no start without."),
@@ -16955,6 +16957,93 @@ conf_read(struct reader *r, const char *forced_listen)
 	r->where = "";
 }
 
+/* ---- memory ---- */
+
+/* Does some upstream speak TLS? */
+static bool
+conf_has_https(const struct conf *cf)
+{
+	for (int i = 0; WITH_TLS && i < cf->n_upstreams; i++)
+		if (upstream_is_https(&cf->upstreams[i]))
+			return true;
+	return false;
+}
+
+/* The most that one exchange can hold, but for a body that is kept. */
+static uint32_t
+exchange_bytes(const struct conf *c)
+{
+	enum { ROOM = 64, SMALL = 3, LARGE = 5 };
+	uint32_t head = c->server.max_header_bytes;
+	/* see blocks_open, whose head and tail room this rounds up */
+	uint32_t large = (uint32_t)sizeof(struct block) + ROOM + MAX((uint32_t)RELAY_BYTES, head) + head +
+	    HEAD_ADDED_MAX + BLOCK_SMALL_BYTES;
+	uint32_t tls = (uint32_t)c->tls.on + conf_has_https(c);
+
+	/* the exchange and two blocks of trailers; a long head; both directions waiting at
+	 * both ends */
+	return SMALL * BLOCK_SMALL_BYTES + LARGE * large + tls * (uint32_t)(sizeof(struct tls) +
+	    sizeof(struct tls_bufs) + sizeof(struct tls_verify) + TLS_FLIGHT) +
+	    (c->has_gzip ? (uint32_t)sizeof(struct gzip) : 0);
+}
+
+/* The least number in the file of that name in the directories from dir + path up to dir. */
+static uint64_t
+limit_above(struct arena *a, const char *dir, struct slice path, const char *name)
+{
+	uint64_t least = UINT64_MAX;
+	struct slice text;
+	uint64_t n;
+
+	for (;;) {
+		if (!file_read(a, arena_fmt(a, "%s%.*s/%s", dir, (int)path.n, path.p, name), LIMIT_TEXT, &text) &&
+		    (n = slice_number(text, 10)) > 0) /* "max" is none */
+			least = MIN(least, n);
+		if (path.n == 0)
+			return least;
+		while (path.n > 0 && path.p[--path.n] != '/')
+			;
+	}
+}
+
+/* Bytes of memory that the machine has, or the groups that warp is in. cgroups(7) */
+static uint64_t
+machine_bytes(struct arena *a)
+{
+	uint64_t least = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	struct slice rest, line, number, groups;
+
+	if (file_read(a, "/proc/self/cgroup", CGROUPS_TEXT, &rest))
+		return least;
+	while (slice_cut(&rest, '\n', &line))
+		if (slice_cut(&line, ':', &number) && slice_cut(&line, ':', &groups) && line.p) {
+			if (groups.n == 0)
+				least = MIN(least, limit_above(a, "/sys/fs/cgroup", line, "memory.max"));
+			else if (slice_find(groups, S("memory")))
+				least = MIN(least, limit_above(a, "/sys/fs/cgroup/memory", line,
+				    "memory.limit_in_bytes"));
+		}
+	return least;
+}
+
+/* What each worker may hold: enough for some exchanges at one time. */
+static void
+memory_settle(struct reader *r)
+{
+	struct server_conf *s = &r->conf->server;
+	uint32_t least = MEMORY_NEEDS * exchange_bytes(r->conf);
+
+	if (s->memory_bytes == 0)
+		s->memory_bytes = (uint32_t)MIN(MAX(machine_bytes(r->a) / MEMORY_PART /
+		    (unsigned)s->workers, (uint64_t)MAX(MEMORY_MIN, least)), UINT32_MAX);
+	else if (s->memory_bytes < least) {
+		r->where = "server";
+		r->table = toml_get(r->conf->tree, "server");
+		key_error(r, "memory_bytes", "expected at least %u: %d exchanges with heads of %u bytes",
+		    least, MEMORY_NEEDS, s->max_header_bytes);
+	}
+}
+
 /* Reads the routes, packs them if there is no error, and sorts the complaints. */
 static struct conf *
 conf_finish(struct reader *r)
@@ -16967,6 +17056,8 @@ conf_finish(struct reader *r)
 	for (int i = 0; i < c->table.n; i++)
 		c->has_gzip |= c->table.routes[i].gzip;
 	expose_lower(r);
+	if (c->diags.errors == 0)
+		memory_settle(r);
 	if (c->diags.errors == 0) {
 		conf_warn(r);
 		route_table_build(&c->arena, &c->table);
@@ -17102,7 +17193,7 @@ conf_free(struct conf *c)
  * Offers  conf_print_keys, conf_print_man, conf_print_check, conf_print_toml,
  *         conf_print_json.
  * Calls   base, arena, sandbox, toml, http, json, certs, keys, hints, values, upstreams,
- *         routes. */
+ *         routes, conf. */
 
 /* ---- -D and the manual ---- */
 
@@ -17188,54 +17279,28 @@ conf_print_man(FILE *to)
 
 /* ---- memory ---- */
 
-/* Does some upstream speak TLS? */
-static bool
-conf_has_https(const struct conf *cf)
-{
-	for (int i = 0; WITH_TLS && i < cf->n_upstreams; i++)
-		if (upstream_is_https(&cf->upstreams[i]))
-			return true;
-	return false;
-}
-
 static struct memory
 conf_memory(const struct conf *c)
 {
-	enum { ROOM = 64, SMALL = 3, LARGE = 5 };
-	uint64_t head = c->server.max_header_bytes, workers = (uint64_t)c->server.workers;
+	uint64_t workers = (uint64_t)c->server.workers, large = 2 * (uint64_t)RELAY_BYTES;
 	uint64_t share = (c->server.max_connections + workers - 1) / workers;
-	/* see blocks_open, whose head and tail room this rounds up */
-	uint64_t large = sizeof(struct block) + ROOM + MAX((uint64_t)RELAY_BYTES, head) + head +
-	    HEAD_ADDED_MAX;
-	uint64_t down = c->tls.on, up = conf_has_https(c);
-	struct memory m = { .worker = large + (VARS_TIMES + 1) * (head + HEAD_ADDED_MAX) + LOG_BUFFER +
-	    2 * sizeof(struct head) + BLOCKS_KEPT_SMALL * (uint64_t)BLOCK_SMALL_BYTES +
-	    BLOCKS_KEPT_LARGE * large };
+	uint64_t heads = c->server.max_header_bytes + HEAD_ADDED_MAX;
+	struct memory m = { .busy = exchange_bytes(c), .worker = (VARS_TIMES + 1) * heads + LOG_BUFFER +
+	    2 * sizeof(struct head) + large + (c->has_gzip ? sizeof(struct deflate) : 0) };
+	uint64_t kept = 0;
 
 	for (int i = 0; i < c->table.n; i++)
 		if (c->table.routes[i].buffer_request > 0)
-			m.busy = MAX(m.busy, (uint64_t)c->table.routes[i].buffer_request);
-	m.idle = sizeof(struct conn) + 2 * sizeof(struct upconn) +
-	    (down + 2 * up) * sizeof(struct tls) +
-	    3 * (sizeof(struct pollfd) + sizeof(struct watch *));
-	/* the exchange and two blocks of trailers; a long head; both directions
-	 * waiting at both ends */
-	m.busy += SMALL * (uint64_t)BLOCK_SMALL_BYTES + LARGE * large +
-	    (down + up) * (sizeof(struct tls_bufs) + TLS_FLIGHT);
-	if (c->has_gzip)
-		m.worker += sizeof(struct deflate) + GZIP_STREAMS * sizeof(struct gzip);
-	for (int i = 0; i < c->table.n; i++)
-		if (c->table.routes[i].action == ACT_FILES) {
-			m.worker += FILES_KEPT * (sizeof(struct file) + FILE_LINES + FILE_SMALL);
-			break;
-		}
-	/* a packet, a body that is kept, and what waits at both ends */
+			kept = MAX(kept, (uint64_t)c->table.routes[i].buffer_request);
 	for (int i = 0; i < c->n_routers; i++)
-		m.passage = MAX(m.passage, sizeof(struct conn) + sizeof(struct passage) + UINT16_MAX +
-		    c->routers[i].post_buffering + 2 * large);
+		kept = MAX(kept, UINT16_MAX + c->routers[i].post_buffering);
+	m.busy += kept;
+	m.idle = sizeof(struct conn) + 2 * sizeof(struct upconn) + (c->n_routers > 0 ?
+	    sizeof(struct conn) + sizeof(struct passage) : 0) +
+	    3 * (sizeof(struct pollfd) + sizeof(struct watch *));
+	m.held = MIN((uint64_t)c->server.memory_bytes, share * m.busy + MEMORY_NEEDS * (uint64_t)exchange_bytes(c));
 	m.shared = sizeof(struct board) - (c->n_servers > 0 ? 0 : sizeof(struct board_nodes));
-	m.all = m.shared + c->cache.size_bytes +
-	    workers * (m.worker + share * (m.idle + m.busy + m.passage));
+	m.all = m.shared + c->cache.size_bytes + workers * (m.worker + m.held + share * m.idle);
 	return m;
 }
 
@@ -17557,13 +17622,13 @@ conf_print_check(const struct conf *c, FILE *to)
 		print_upstream(to, &c->upstreams[i]);
 	for (int i = 0; i < c->n_processes; i++)
 		print_process(to, c->processes[i]);
-	fprintf(to, "memory: at most %llu MB: %u clients x %llu KB, if all are busy and no peer "
-	    "reads (%llu bytes each while idle); %d worker%s x %llu KB; shared %llu KB",
-	    (m.all + mb - 1) / mb, s->max_connections, (m.idle + m.busy) / kb,
-	    (unsigned long long)m.idle, s->workers, s->workers == 1 ? "" : "s", m.worker / kb,
-	    m.shared / kb);
-	if (m.passage > 0)
-		fprintf(to, "; as many clients of routers x %llu KB", m.passage / kb);
+	fprintf(to, "memory: at most %llu MB: %d worker%s x (%llu KB held for clients, of which one "
+	    "busy client can need %llu KB; %u clients x %llu bytes; %llu KB of its own); shared %llu KB",
+	    (m.all + mb - 1) / mb, s->workers, s->workers == 1 ? "" : "s", m.held / kb, m.busy / kb,
+	    (s->max_connections + (unsigned)s->workers - 1) / (unsigned)s->workers,
+	    (unsigned long long)m.idle, m.worker / kb, m.shared / kb);
+	if (c->cache.size_bytes > 0)
+		fprintf(to, "; cache %llu KB", (unsigned long long)c->cache.size_bytes / kb);
 	fputc('\n', to);
 }
 
@@ -21331,8 +21396,8 @@ timers_next_ms(void)
 
 /* ==== loop ===================================================================
  * Owns    the poll array, and the epoll set where quiet descriptors are parked.
- * Offers  loop_open, loop_watch, loop_unwatch, loop_inside, loop_is_ready,
- *         loop_first, loop_turn, loop_aim, loop_park_none, loop_forked.
+ * Offers  loop_open, loop_watch, loop_unwatch, loop_inside, loop_starve, loop_feed,
+ *         loop_is_ready, loop_first, loop_turn, loop_aim, loop_park_none, loop_forked.
  * Calls   base, arena, clock, timer.
  *
  * Watching, changing and removing are memory writes: that is poll's strength.
@@ -21352,6 +21417,7 @@ static struct watch parking = { .fd = -1, .slot = -1 };
 static struct link quiet;       /* those in poll */
 static struct link unpolled;    /* those in neither */
 static struct link insides;     /* those in poll that are ready whatever poll says */
+static struct link starved[HUNGERS]; /* those that are not read: see loop_starve */
 static struct watch *loop_first; /* called before all others that are ready */
 static uint32_t loop_turns;
 
@@ -21392,6 +21458,8 @@ static void
 loop_unwatch(struct watch *w)
 {
 	poll_remove(w);
+	if (w->starved.next)
+		link_drop(&w->starved);
 	w->parked = false; /* an event that epoll still reports is ignored */
 }
 
@@ -21400,6 +21468,11 @@ loop_unwatch(struct watch *w)
 static void
 loop_watch(struct watch *w, short events)
 {
+	if (w->starved.next) {
+		if (!(events & POLLIN))
+			link_drop(&w->starved);
+		events &= ~POLLIN;
+	}
 	if (w->parked && w->events == events && !w->inside)
 		return;
 	w->parked = false;
@@ -21429,6 +21502,29 @@ loop_inside(struct watch *w, bool are)
 	w->inside = are;
 	if (are && w->slot >= 0 && w->events & POLLIN)
 		quiet_append(&insides, w, loop_turns);
+}
+
+/* There is no memory for what w may bring: it is not watched for reading until loop_feed,
+ * or until its owner does not want to read. */
+static void
+loop_starve(struct watch *w, enum hunger h)
+{
+	if (!w->starved.next)
+		link_add_last(&starved[h], &w->starved);
+	loop_watch(w, (short)(w->events | POLLIN));
+}
+
+/* The oldest starved ones, at most n, are watched for reading again. */
+static void
+loop_feed(enum hunger h, int n)
+{
+	struct link *l;
+
+	for (; n > 0 && (l = link_first(&starved[h])); n--) {
+		struct watch *w = OWNER(l, struct watch, starved);
+		link_drop(l);
+		loop_watch(w, (short)(w->events | POLLIN));
+	}
 }
 
 /* Whether w has an event that was not handled yet. */
@@ -21645,11 +21741,135 @@ loop_forked(void)
 	n_polls = n_timer_lists = 0;
 }
 
+/* ==== ledger =================================================================
+ * Owns    the account of what clients make this worker hold: blocks, TLS, bodies in memory,
+ *         streams of gzip, files. What is kept free for the next counts as well.
+ * Offers  ledger_open, ledger_take, ledger_give, ledger_alloc, ledger_free, ledger_is_tense,
+ *         ledger_is_full, ledger_starves, ledger_relieve.
+ * Calls   base, arena, clock, loop.
+ *
+ * `need` is the most that one exchange holds, its TLS included. Below a quarter of the bound
+ * nothing is asked. Above it the worker is tense: it keeps nothing free and nothing that
+ * can do without memory has any; who takes a body is asked before a short piece is read for
+ * it, so that little is held for the slow. With two needs left no client is taken and no request
+ * begins; with one left nothing is read that wants a block, while what is held drains. Should
+ * all wait for each other, that last one is for the one of them that waits longest. */
+
+static struct ledger ledger = { .easy = UINT32_MAX }; /* no worker's: no bound */
+
+static void
+ledger_open(uint32_t bound, uint32_t need, atomic_uint *shown)
+{
+	ledger = (struct ledger){ .easy = bound / 4, .full = bound - 2 * need, .spent = bound - need,
+		.most_spent = bound - need / 2, .shown = shown };
+}
+
+static void
+ledger_take(size_t n)
+{
+	ledger.held += (uint32_t)n;
+	ledger.most = MAX(ledger.most, ledger.held);
+	if (ledger.shown) {
+		atomic_store_explicit(&ledger.shown[0], ledger.held, memory_order_relaxed);
+		atomic_store_explicit(&ledger.shown[1], ledger.most, memory_order_relaxed);
+	}
+}
+
+static void
+ledger_give(size_t n)
+{
+	ledger.held -= (uint32_t)n;
+	if (ledger.shown)
+		atomic_store_explicit(&ledger.shown[0], ledger.held, memory_order_relaxed);
+}
+
+static void *
+ledger_alloc(size_t n)
+{
+	void *p = malloc(n);
+
+	if (!p)
+		die_memory(); /* the master starts another worker */
+	ledger_take(n);
+	return p;
+}
+
+/* p: n bytes of ledger_alloc, or NULL. */
+static void
+ledger_free(void *p, size_t n)
+{
+	if (p)
+		ledger_give(n);
+	free(p);
+}
+
+__attribute__((always_inline)) static inline bool /* -Oz calls it: it is all that others pay */
+ledger_is_tense(void)
+{
+	return ledger.held > ledger.easy;
+}
+
+/* Nothing may begin. */
+static bool
+ledger_is_full(void)
+{
+	return ledger_is_tense() && ledger.held > ledger.full;
+}
+
+/* Whether a reading of that kind has to wait. */
+static bool
+ledger_lacks(enum hunger h)
+{
+	return ledger.held > (h == HUNGER_NEW ? ledger.full : ledger.spent);
+}
+
+/* Whether w, which wants memory for what it reads, has to wait for it. */
+static bool
+ledger_starves(struct watch *w, enum hunger h)
+{
+	if (!ledger_lacks(h) || w == ledger.favourite)
+		return false;
+	loop_starve(w, h);
+	ledger.starves = true;
+	return true;
+}
+
+/* After a turn: those that wait for memory go on as far as there is some. Returns ms until
+ * the next look; -1: none is due. */
+static int
+ledger_relieve(void)
+{
+	bool waits = link_first(&starved[HUNGER_BEGUN]), any = waits || link_first(&starved[HUNGER_NEW]);
+
+	ledger.starves = any;
+	if (!any) {
+		ledger.favourite = NULL;
+		ledger.stuck_ms = 0;
+		return -1;
+	}
+	for (enum hunger h = 0; h < HUNGERS; h++)
+		if (!ledger_lacks(h) && link_first(&starved[h])) {
+			loop_feed(h, STARVED_BATCH);
+			ledger.stuck_ms = 0;
+			return 0;
+		}
+	if (!waits)
+		return STARVED_MS;
+	if (ledger.stuck_ms == 0)
+		ledger.stuck_ms = now_ms;
+	if (now_ms - ledger.stuck_ms >= STARVED_MS && ledger.held <= ledger.most_spent) {
+		ledger.favourite = OWNER(link_first(&starved[HUNGER_BEGUN]), struct watch, starved);
+		loop_feed(HUNGER_BEGUN, 1);
+		ledger.stuck_ms = now_ms;
+	}
+	return STARVED_MS;
+}
+
 /* ==== buf ====================================================================
  * Owns    free blocks of two sizes, and the scratch block that every read
  *         goes into first.
  * Offers  block_take, block_give, buf_*, scratch_*.
- * Calls   base, arena, timer. A block belongs to a connection only while bytes
+ * Calls   base, ledger, timer. A block belongs to a connection only while bytes
  *         wait in it: usually only the scratch block is touched. */
 
 #define HEADROOM 16 /* before what is read: for a chunk's size line */
@@ -21659,6 +21879,7 @@ static struct block *blocks_free[BLOCK_CLASSES];
 static unsigned n_blocks_free[BLOCK_CLASSES];
 static unsigned n_blocks_spare[BLOCK_CLASSES]; /* of these: not taken since the last look */
 static uint32_t block_bytes[BLOCK_CLASSES] = {
+	[BLOCK_TINY] = BLOCK_TINY_BYTES,
 	[BLOCK_SMALL] = BLOCK_SMALL_BYTES,
 	[BLOCK_LARGE] = RELAY_BYTES,
 };
@@ -21674,6 +21895,14 @@ blocks_open(uint32_t head_bytes)
 	    BLOCK_SMALL_BYTES; /* trailers */
 }
 
+/* The smallest class whose blocks hold n bytes, or the largest. */
+static enum block_class
+block_class(size_t n)
+{
+	n += sizeof(struct block);
+	return n <= BLOCK_TINY_BYTES ? BLOCK_TINY : n <= BLOCK_SMALL_BYTES ? BLOCK_SMALL : BLOCK_LARGE;
+}
+
 static struct block *
 block_take(enum block_class k)
 {
@@ -21685,8 +21914,7 @@ block_take(enum block_class k)
 		n_blocks_spare[k] = MIN(n_blocks_spare[k], n_blocks_free[k]);
 		return b;
 	}
-	if (!(b = malloc(block_bytes[k])))
-		die_memory(); /* the master starts another worker */
+	b = ledger_alloc(block_bytes[k]);
 	b->cap = block_bytes[k] - (uint32_t)sizeof *b;
 	b->klass = (uint8_t)k;
 	return b;
@@ -21703,7 +21931,7 @@ blocks_shed(struct timer *t)
 		for (unsigned i = 0; i < n_blocks_spare[k]; i++) {
 			struct block *b = blocks_free[k];
 			blocks_free[k] = b->next;
-			free(b);
+			ledger_free(b, block_bytes[k]);
 		}
 		n_blocks_free[k] -= n_blocks_spare[k];
 		n_blocks_spare[k] = n_blocks_free[k];
@@ -21718,12 +21946,12 @@ static struct timer blocks_timer = { .fire = blocks_shed };
 static void
 block_give(struct block *b)
 {
-	static const unsigned kept[] = { BLOCKS_KEPT_SMALL, BLOCKS_KEPT_LARGE };
+	static const unsigned kept[] = { BLOCKS_KEPT_SMALL, BLOCKS_KEPT_SMALL, BLOCKS_KEPT_LARGE };
 
 	if (!b)
 		return;
-	if (n_blocks_free[b->klass] >= kept[b->klass]) {
-		free(b);
+	if (n_blocks_free[b->klass] >= kept[b->klass] || ledger_is_tense()) {
+		ledger_free(b, block_bytes[b->klass]);
 		return;
 	}
 	b->next = blocks_free[b->klass];
@@ -21790,10 +22018,13 @@ scratch_leave(const struct block *b)
 static void
 buf_settle(struct buf *f)
 {
+	enum block_class k;
+
 	if (f->b != scratch || !f->b)
 		return;
-	if (f->n + HEADROOM + TAILROOM <= block_bytes[BLOCK_SMALL] - sizeof(struct block))
-		buf_move(f, BLOCK_SMALL);
+	k = block_class(f->n + HEADROOM + TAILROOM);
+	if (k < BLOCK_LARGE)
+		buf_move(f, k);
 	else
 		scratch_leave(f->b);
 }
@@ -21805,6 +22036,14 @@ scratch_settle(void)
 	if (scratch_user)
 		buf_settle(scratch_user);
 	scratch_user = NULL;
+}
+
+/* Bytes that may be read at once: few, if they may have to be kept. */
+static size_t
+buf_piece(void)
+{
+	return ledger_is_tense() ? BLOCK_SMALL_BYTES - sizeof(struct block) - HEADROOM - TAILROOM
+	    : RELAY_BYTES;
 }
 
 /* Makes room for at least one more byte behind f; false: it is full. */
@@ -21827,7 +22066,7 @@ buf_room(struct buf *f)
 	}
 	if (f->b->klass == BLOCK_LARGE)
 		return false;
-	buf_move(f, BLOCK_LARGE);
+	buf_move(f, f->b->klass + 1u);
 	return true;
 }
 
@@ -21837,7 +22076,7 @@ buf_room(struct buf *f)
  * Offers  tls_open, tls_certs_use, tls_server, tls_client, tls_shake, tls_take,
  *         tls_writev, tls_push, tls_pending, tls_close, tls_free, tls_oldest,
  *         tls_why.
- * Calls   base, arena, clock, addr, der, x509, certs, board, loop, BearSSL. BearSSL's
+ * Calls   base, arena, clock, addr, der, x509, certs, board, loop, ledger, BearSSL. BearSSL's
  *         engine does no I/O: this room reads and writes for it. A connection
  *         has record buffers only while bytes lie in them, and a verifier of
  *         the peer only during its handshake. */
@@ -21858,8 +22097,6 @@ buf_room(struct buf *f)
 
 static const struct tls_conf *tls_conf; /* this worker's */
 static struct cert_set *tls_certs;      /* for new handshakes */
-static struct slots tls_slots = { .size = sizeof(struct tls),
-	.next_at = offsetof(struct tls, link) };
 static struct tls_bufs *tls_bufs_free;
 static unsigned n_tls_bufs_free;
 static struct link handshakes; /* of servers, running; oldest first */
@@ -21923,8 +22160,8 @@ tls_wake(struct tls *t)
 	if (b) {
 		tls_bufs_free = b->next;
 		n_tls_bufs_free--;
-	} else if (!(b = malloc(sizeof *b)))
-		die_memory();
+	} else
+		b = ledger_alloc(sizeof *b);
 	t->bufs = b;
 	t->c.eng.ibuf = b->in;
 	t->c.eng.obuf = b->out;
@@ -21935,8 +22172,8 @@ tls_bufs_give(struct tls *t)
 {
 	if (!t->bufs)
 		return;
-	if (n_tls_bufs_free >= TLS_BUFS_KEPT)
-		free(t->bufs);
+	if (n_tls_bufs_free >= TLS_BUFS_KEPT || ledger_is_tense())
+		ledger_free(t->bufs, sizeof *t->bufs);
 	else {
 		t->bufs->next = tls_bufs_free;
 		tls_bufs_free = t->bufs;
@@ -21962,10 +22199,8 @@ tls_rest(struct tls *t)
 static struct tls *
 tls_new(struct chan *ch)
 {
-	struct tls *t = slot_take(&tls_slots);
+	struct tls *t = ledger_alloc(sizeof *t);
 
-	if (!t)
-		return NULL;
 	memset((char *)t + sizeof t->c, 0, sizeof *t - sizeof t->c);
 	ch->tls = t;
 	t->ch = ch;
@@ -21991,7 +22226,7 @@ tls_shaken(struct tls *t)
 	n_handshakes -= t->link.next != NULL;
 	link_drop(&t->link);
 	tls_certs_leave(t);
-	free(t->verify);
+	ledger_free(t->verify, sizeof *t->verify);
 	t->verify = NULL;
 }
 
@@ -22007,17 +22242,16 @@ tls_free(struct chan *ch)
 	tls_shaken(t);
 	tls_bufs_give(t);
 	free(t->shown);
-	free(t->left);
+	ledger_free(t->left, t->left_cap);
 	memset(t, 0, sizeof *t); /* it had keys */
-	slot_give(&tls_slots, t);
+	ledger_free(t, sizeof *t);
 }
 
-/* The chan with the oldest handshake of a server; NULL: there is room for another. */
+/* The chan with the oldest handshake of a server, of `most` or more; NULL: there are fewer. */
 static struct chan *
-tls_oldest(void)
+tls_oldest(unsigned most)
 {
-	return n_handshakes < TLS_HANDSHAKES_MAX ? NULL
-	    : OWNER(handshakes.next, struct tls, link)->ch;
+	return n_handshakes < most ? NULL : OWNER(handshakes.next, struct tls, link)->ch;
 }
 
 /* ---- what both sides speak ---- */
@@ -22166,9 +22400,10 @@ static const br_x509_class verify_class = {
 static void
 tls_verify(struct tls *t, const struct trust *trust, const char *name)
 {
-	struct tls_verify *v = xcalloc(1, sizeof *v);
+	struct tls_verify *v = ledger_alloc(sizeof *v);
 	int64_t now = now_s;
 
+	memset(v, 0, sizeof *v);
 	t->verify = v;
 	v->vtable = &verify_class;
 	v->name = name;
@@ -22481,16 +22716,13 @@ tls_make(void)
 
 /* Room for that many connections with TLS at one time. */
 static void
-tls_open(const struct tls_conf *tc, uint32_t most)
+tls_open(const struct tls_conf *tc, bool used)
 {
 	tls_conf = tc;
 	tls_certs = tc->set;
 	tls_settings = hash64(tc->strict_sni, &tc->legacy, sizeof tc->legacy);
-	if (most == 0)
-		return;
-	tls_slots.most = most;
-	tls_slots.v = map_zeroed(most * tls_slots.size);
-	tls_make();
+	if (used)
+		tls_make();
 }
 
 /* Starts TLS on a client's ch; n bytes at p came already. Where clients are asked for a
@@ -22502,7 +22734,7 @@ tls_server(struct chan *ch, const char *p, size_t n)
 	const struct trust *clients = tls_conf->clients;
 	struct tls *t = tls_new(ch);
 
-	if (!t || n > sizeof t->bufs->in)
+	if (n > sizeof t->bufs->in)
 		return false;
 	link_add_last(&handshakes, &t->link);
 	n_handshakes++;
@@ -22534,8 +22766,6 @@ tls_client(struct chan *ch, const struct tls_peer *peer)
 	const struct cert *cert = peer->client;
 	struct ip ip;
 
-	if (!t)
-		return false;
 	t->is_client = true;
 	t->session = peer->session;
 	t->c.client = client_made;
@@ -22572,9 +22802,8 @@ flight_send(struct chan *ch)
 		return true;
 	if (put >= 0) {
 		t->left_at = 0;
-		t->left_n = (uint32_t)(n - (size_t)put);
-		if (!(t->left = malloc(t->left_n)))
-			die_memory();
+		t->left_n = t->left_cap = (uint32_t)(n - (size_t)put);
+		t->left = ledger_alloc(t->left_n);
 		memcpy(t->left, flight + put, t->left_n);
 	}
 	return false;
@@ -22615,7 +22844,7 @@ tls_push_left(struct chan *ch)
 	t->left_n -= (uint32_t)put;
 	if (t->left_n > 0)
 		return false;
-	free(t->left);
+	ledger_free(t->left, t->left_cap);
 	t->left = NULL;
 	return true;
 }
@@ -23073,9 +23302,9 @@ tls_why(const struct chan *ch, char *out, size_t n)
 
 /* ==== chan ===================================================================
  * Owns    what a chan owns: its descriptor and unsent bytes.
- * Offers  chan_open, chan_send, chan_flush, chan_forget, chan_shutdown,
+ * Offers  chan_open, chan_send, chan_takes, chan_flush, chan_forget, chan_shutdown,
  *         chan_close, side_open, side_of, side_fill, side_tls, side_plain, side_close.
- * Calls   base, timer, loop, buf, tls. All reads and writes of connections;
+ * Calls   base, timer, loop, ledger, buf, tls. All reads and writes of connections;
  *         rooms above do not know whether there is TLS on one. */
 
 static void
@@ -23144,6 +23373,19 @@ chan_read(struct chan *ch, char *to, size_t room)
 	return socket_get(ch, to, room);
 }
 
+/* Whether reading s has to wait for memory: not if it has a block with room, or part of a
+ * record. */
+static bool
+side_starves(struct side *s)
+{
+	const struct buf *in = &s->src.in;
+
+	if ((in->n > 0 && in->b != scratch && in->n + HEADROOM + TAILROOM < in->b->cap) ||
+	    (s->ch.tls && s->ch.tls->bufs))
+		return false;
+	return ledger_starves(&s->ch.w, s->begins && !s->x ? HUNGER_NEW : HUNGER_BEGUN);
+}
+
 /* Reads once, behind what is there. Returns bytes read, 0 when nothing came
  * (or nothing fits), -1 at the end or on failure: see src.end. */
 static ssize_t
@@ -23151,12 +23393,17 @@ side_fill(struct side *s)
 {
 	struct buf *in = &s->src.in;
 	ssize_t got;
-	size_t room;
+	size_t room, most = RELAY_BYTES;
 
+	if (ledger_is_tense()) {
+		if (ledger_is_full() && side_starves(s))
+			return 0;
+		most = buf_piece();
+	}
 	if (!buf_room(in))
 		return 0;
 	room = in->b->cap - in->off - in->n - TAILROOM;
-	got = chan_read(&s->ch, buf_p(in) + in->n, MIN(room, (size_t)RELAY_BYTES));
+	got = chan_read(&s->ch, buf_p(in) + in->n, MIN(room, most));
 	if (got > 0)
 		in->n += (uint32_t)got;
 	else if (in->n == 0)
@@ -23164,6 +23411,16 @@ side_fill(struct side *s)
 	if (got < 0)
 		s->src.end = s->ch.broken ? SOURCE_CUT : SOURCE_ENDED;
 	return got;
+}
+
+/* The deadline of s passed while it was not read, for want of memory: it starts anew. */
+static bool
+side_waits_in_vain(struct side *s)
+{
+	if (!s->ch.w.starved.next || (s->x && s->waits != WAIT_READ))
+		return false;
+	timer_set(&s->timer, s->timer.ms);
+	return true;
 }
 
 /* The side that src is part of. */
@@ -23241,6 +23498,16 @@ chan_writev(struct chan *ch, struct iovec *v, int n)
 	return n > 1 && iov_gather(&one, v, n) ? socket_put(ch, &one, 1) : socket_put(ch, v, n);
 }
 
+/* Whether the kernel takes something for ch now. If not, it waits for that. */
+static bool
+chan_takes(struct chan *ch)
+{
+	struct pollfd p = { .fd = ch->w.fd, .events = POLLOUT };
+
+	ch->waits = ch->w.fd >= 0 && poll(&p, 1, 0) == 0;
+	return !ch->waits;
+}
+
 /* Skips put bytes of v; returns the first piece that is left. */
 static int
 iov_skip(struct iovec *v, int n, size_t put)
@@ -23263,18 +23530,19 @@ chan_keep(struct chan *ch, struct iovec *v, int n, struct buf *owner)
 {
 	struct buf *out = &ch->out;
 	size_t total = 0;
+	enum block_class k;
 
 	for (int i = 0; i < n; i++)
 		total += v[i].iov_len;
-	if (n == 1 && owner && owner->b) {
+	k = block_class(total);
+	if (n == 1 && owner && owner->b && !(k < BLOCK_LARGE && ledger_is_tense())) {
 		scratch_leave(owner->b);
 		*out = (struct buf){ owner->b,
 		    (uint32_t)((char *)v[0].iov_base - owner->b->data), (uint32_t)total };
 		*owner = (struct buf){ NULL, 0, 0 };
 		return true;
 	}
-	out->b = block_take(total <= block_bytes[BLOCK_SMALL] - sizeof(struct block) ?
-	    BLOCK_SMALL : BLOCK_LARGE);
+	out->b = block_take(k);
 	for (int i = 0; i < n && out->n + v[i].iov_len <= out->b->cap; i++) {
 		memcpy(out->b->data + out->n, v[i].iov_base, v[i].iov_len);
 		out->n += (uint32_t)v[i].iov_len;
@@ -23314,7 +23582,7 @@ chan_flush(struct chan *ch)
 		put = chan_writev(ch, &v, 1);
 		if (put > 0)
 			buf_eat(&ch->out, (size_t)put);
-	} else if (WITH_TLS)
+	} else if (WITH_TLS && ch->tls && tls_pending(ch->tls))
 		tls_push(ch);
 	ch->waits = ch->out.n > 0 || (WITH_TLS && ch->tls && tls_pending(ch->tls));
 	if (WITH_TLS && ch->tls && !ch->waits)
@@ -26459,6 +26727,10 @@ static const struct fact gauges[] = {
 	{ "upstream_connections", "upstream_connections",
 	  "Connections to instances now open, idle ones included.",
 	  WORKER(upstream_connections) },
+	{ "memory_bytes", "held_bytes", "Memory that clients make workers hold: see memory_bytes.",
+	  WORKER(memory[0]) },
+	{ "memory_most_bytes", "held_most_bytes", "The most that it was, of each added.",
+	  WORKER(memory[1]) },
 };
 
 /* Counts of the same. */
@@ -29335,7 +29607,7 @@ maintenance_answer(const struct upstream *up, struct answer *a)
  * Owns    the directories that are served, and what was found at paths below
  *         them: open files, the bytes of small ones, or why there is none.
  * Offers  files_open, file_find, file_give, file_list, file_name, file_is_hidden.
- * Calls   base, arena, clock, log, sandbox, http, path, timer, usage, heads, maintenance. No path leads
+ * Calls   base, arena, clock, log, sandbox, http, path, timer, ledger, usage, heads, maintenance. No path leads
  *         out of its directory: links inside are followed, others refused. A path is
  *         looked at anew after FILES_LOOK_MS. A disk that blocks is all a worker waits
  *         for. */
@@ -29622,6 +29894,7 @@ file_give(struct file *f)
 {
 	if (--f->uses > 0)
 		return;
+	ledger_give(f->cost);
 	fd_close(f->fd);
 	free(f->bytes);
 	free(f->lines);
@@ -29673,12 +29946,14 @@ file_new(unsigned root, struct slice path, int fd, int err)
 {
 	struct file *f = xcalloc(1, sizeof *f + path.n + 1), **at;
 
-	if (n_files == FILES_KEPT)
+	if (n_files == FILES_KEPT || (n_files > 0 && ledger_is_tense()))
 		file_forget(OWNER(files_used.prev, struct file, used));
 	f->root = root;
 	memcpy(f->path, path.p, path.n);
 	errno = err;
 	file_fill(f, fd);
+	f->cost = sizeof *f + (f->bytes ? (size_t)f->st.st_size : 0) + (f->lines ? FILE_LINES : 0);
+	ledger_take(f->cost);
 	at = file_slot(root, path);
 	*at = f;
 	link_add(&files_used, &f->used);
@@ -29934,7 +30209,7 @@ pipe_drain(struct pipe *p, struct chan *to)
 /* ==== flow ===================================================================
  * Owns    nothing: a flow is its exchange's, as are its source and its taker.
  * Offers  flow_begin, flow_end, flow_owes, flow_unframe, flow_relay, flow_tunnel.
- * Calls   http, fcgi, deflate, buf, chan, pipe. One direction of an exchange: a body is read
+ * Calls   http, fcgi, deflate, ledger, buf, chan, pipe. One direction of an exchange: a body is read
  *         from a source, unframed, seen by a tap, compressed, framed as the taker
  *         needs it, and sent. What the taker does not take stops the reading. */
 
@@ -29946,8 +30221,9 @@ static unsigned n_zips; /* streams being compressed; at most GZIP_STREAMS */
 static bool
 flow_zip(struct flow *f, int level)
 {
-	if (!WITH_GZIP || n_zips == GZIP_STREAMS || !(f->zip = malloc(sizeof *f->zip)))
+	if (!WITH_GZIP || n_zips == GZIP_STREAMS || ledger_is_tense())
 		return false;
+	f->zip = ledger_alloc(sizeof *f->zip);
 	n_zips++;
 	gzip_begin(f->zip, level);
 	return true;
@@ -29971,9 +30247,11 @@ flow_end(struct flow *f)
 {
 	pipe_give(f->pipe);
 	block_give(f->trailers);
-	n_zips -= f->zip != NULL;
-	free(f->zip);
-	f->zip = NULL;
+	if (f->zip) {
+		n_zips--;
+		ledger_free(f->zip, sizeof *f->zip);
+		f->zip = NULL;
+	}
 	f->pipe = NULL;
 	f->trailers = NULL;
 	f->trailers_n = 0;
@@ -30158,7 +30436,7 @@ flow_splice(struct flow *f, struct chan *to, bool *ready)
 }
 
 /* Sends head, if given, then what there is of the body. Reads once: when *ready,
- * or if the source pulls. */
+ * or if the source pulls; as much in several pieces while memory is scarce. */
 static enum relay
 flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready)
 {
@@ -30168,7 +30446,7 @@ flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready
 	struct iovec v[1 + FLOW_PIECES];
 	struct slice piece;
 	ssize_t used;
-	int n, k;
+	int n, k, pieces = f->zip ? 1 : RELAY_BYTES / BLOCK_SMALL_BYTES;
 
 	if (!f->pipe && !head && *ready && !to->waits && flow_may_splice(f, to))
 		f->pipe = pipe_take();
@@ -30179,8 +30457,9 @@ flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready
 	while (!to->waits) {
 		n = 0;
 		if (from->in.n == 0 && !f->body.done && *ask) {
-			*ask = false;
-			from->fill(from);
+			if (ledger_is_tense() && !head && !chan_takes(to))
+				return RELAY_WAIT;
+			*ask = from->fill(from) > 0 && ledger_is_tense() && --pieces > 0;
 		}
 		if (head)
 			v[n++] = (struct iovec){ head->p, head->n };
@@ -30204,7 +30483,7 @@ flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready
 			return RELAY_REFUSED;
 		if (f->body.done)
 			return RELAY_DONE;
-		if (from->in.n == 0)
+		if (from->in.n == 0 && !*ask)
 			return from->end ? RELAY_SHORT : RELAY_WAIT;
 	}
 	return RELAY_WAIT;
@@ -30232,7 +30511,7 @@ flow_tunnel(struct flow *f, struct chan *to, bool *ready)
  * Owns    request bodies that are kept until they are whole.
  * Offers  conf_spools, spool_open, spool_new, spool_add, spool_rewind, spool_of,
  *         spool_of_file, spool_drop.
- * Calls   base, arena, log, sandbox, board, buf, usage, cgi, files. Memory first, then an
+ * Calls   base, arena, log, sandbox, board, ledger, buf, usage, cgi, files. Memory first, then an
  *         unlinked file. A made-up answer's body is read in the same way, and a file that is
  *         served. */
 
@@ -30254,11 +30533,11 @@ spool_fill(struct source *src)
 	if (sp->sent == sp->size && sp->next)
 		sp->next(sp);
 	if (sp->sent < sp->mem_n) {
-		got = (ssize_t)MIN((size_t)RELAY_BYTES, sp->mem_n - (size_t)sp->sent);
+		got = (ssize_t)MIN(buf_piece(), sp->mem_n - (size_t)sp->sent);
 		memcpy(to, sp->mem + sp->sent, (size_t)got);
 	} else if (sp->fd >= 0)
 		do
-			got = pread(sp->fd, to, (size_t)MIN((uint64_t)RELAY_BYTES, sp->size - sp->sent),
+			got = pread(sp->fd, to, (size_t)MIN((uint64_t)buf_piece(), sp->size - sp->sent),
 			    (off_t)(sp->at + sp->sent - sp->mem_n));
 		while (got < 0 && errno == EINTR);
 	if (got > 0) {
@@ -30300,8 +30579,12 @@ spool_pass(struct source *src, struct chan *to)
 static struct spool
 spool_of(struct slice text, void *own)
 {
-	return (struct spool){ .src = { .fill = spool_fill, .pulls = true }, .mem = text.p,
-		.mem_n = text.n, .size = text.n, .own = own, .fd = -1, .dir = spool_dir };
+	size_t cap = own ? text.n : 0;
+
+	if (own)
+		ledger_take(cap);
+	return (struct spool){ .src = { .fill = spool_fill, .pulls = true }, .mem = text.p, .mem_n = text.n,
+		.mem_cap = cap, .size = text.n, .own = own, .fd = -1, .dir = spool_dir };
 }
 
 /* A spool of n bytes of f from `first`; f is the spool's from then on. */
@@ -30352,7 +30635,8 @@ spool_drop(struct spool *sp)
 		file_give(sp->file);
 	else
 		fd_close(sp->fd);
-	free(sp->own);
+	if (sp->own)
+		ledger_free(sp->own, sp->mem_cap);
 }
 
 static void
@@ -30385,7 +30669,7 @@ spool_open(bool locked)
 	sandbox_reach(spool_dir, true);
 }
 
-/* Room for n more bytes, up to max in all; returns how many. */
+/* Room for n more bytes, up to max in all; returns how many: a file takes the rest. */
 static size_t
 spool_grow(struct spool *sp, size_t n, size_t max)
 {
@@ -30395,7 +30679,8 @@ spool_grow(struct spool *sp, size_t n, size_t max)
 	while (cap < sp->mem_n + n && cap < max)
 		cap *= 2;
 	cap = MIN(cap, max);
-	if (cap > sp->mem_cap && (mem = realloc(sp->own, cap))) {
+	if (cap > sp->mem_cap && !ledger_is_tense() && (mem = realloc(sp->own, cap))) {
+		ledger_take(cap - sp->mem_cap);
 		sp->mem = sp->own = mem;
 		sp->mem_cap = cap;
 	}
@@ -30799,7 +31084,7 @@ head_move(struct head *h, const char *from, size_t n, const char *to)
 static struct exchange *
 exchange_new(struct conn *c, size_t n)
 {
-	struct block *b = block_take(BLOCK_SMALL);
+	struct block *b = block_take(MIN(block_class(sizeof(struct exchange) + n), BLOCK_SMALL));
 	struct exchange *x = (void *)b->data;
 	char *to = b->data + sizeof *x;
 
@@ -31047,7 +31332,7 @@ hit_fill(struct source *src)
 	if (src->in.n > 0 || !buf_room(&src->in))
 		return 0;
 	do
-		n = store_read(&h->r, v, CACHE_PIECES, (size_t)MIN(h->left, (uint64_t)RELAY_BYTES));
+		n = store_read(&h->r, v, CACHE_PIECES, (size_t)MIN(h->left, (uint64_t)buf_piece()));
 	while (n == 0 && h->r.state < STORE_WHOLE && !hit_wait(h));
 	for (int i = 0; i < n; i++) {
 		memcpy(buf_p(&src->in) + src->in.n, v[i].iov_base, v[i].iov_len);
@@ -31206,7 +31491,7 @@ fetch_due(struct timer *t)
 
 	if (f->waits)
 		fetch_run(f, false);
-	else
+	else if (!side_waits_in_vain(&f->u->s))
 		fetch_end(f, false);
 }
 
@@ -34625,7 +34910,7 @@ admin_enter(struct exchange *x)
 /* ==== http front =============================================================
  * Owns    client connections and the listeners' watches.
  * Offers  front_open, front_drain, front_told, front_wake, front_settle, n_conns.
- * Calls   clock, log, http, addr, proxy, board, store, nodes, timer, loop, buf, tls, chan,
+ * Calls   clock, log, http, addr, proxy, board, store, nodes, timer, loop, ledger, buf, tls, chan,
  *         pool, auth, heads, flight, hold, exchange, admin front, gate. The doors: what poll and
  *         the timers say arrives here first. */
 
@@ -34637,6 +34922,7 @@ static uint32_t n_conns;
 static struct listener *listeners;
 static int n_listeners;
 static struct timer accept_again; /* runs: out of descriptors, no accept */
+static bool accept_short; /* clients are not taken for want of memory */
 
 static struct seats seats[LISTENER_KINDS];
 
@@ -34659,8 +34945,10 @@ static void
 accept_settle(enum listener_kind kind)
 {
 	struct seats *p = &seats[kind];
-	bool on = !draining && !accept_again.list && (p->n < p->max || link_first(&p->idle));
+	bool full = kind != LISTEN_ADMIN && ledger_is_full();
+	bool on = !draining && !full && !accept_again.list && (p->n < p->max || link_first(&p->idle));
 
+	accept_short |= full;
 	if (on == p->accepting && kind != LISTEN_ROUTER)
 		return;
 	p->accepting = on;
@@ -34900,7 +35188,7 @@ conn_shake(struct conn *c)
 static void
 conn_tls(struct conn *c)
 {
-	struct chan *oldest = tls_oldest();
+	struct chan *oldest = tls_oldest(TLS_HANDSHAKES_MAX);
 
 	if (oldest) {
 		warn_calmly(&calm_local, "%d TLS handshakes are under way: the oldest are dropped",
@@ -35049,6 +35337,8 @@ conn_ready(struct watch *w, short revents)
 		loop_inside(w, false); /* after conn_yield */
 	if (c->s.x) {
 		exchange_client_event(c->s.x, revents);
+	} else if (w->starved.next && revents & (POLLHUP | POLLERR)) {
+		conn_close(c);
 	} else if (c->state == CONN_LINGER) {
 		conn_linger_read(c);
 		got = 0;
@@ -35066,6 +35356,8 @@ conn_due(struct timer *t)
 {
 	struct conn *c = OWNER(t, struct conn, s.timer);
 
+	if (side_waits_in_vain(&c->s))
+		return;
 	if (c->s.x)
 		exchange_client_due(c->s.x);
 	else if (c->state == CONN_HEAD)
@@ -35105,6 +35397,8 @@ upconn_due(struct timer *t)
 	struct exchange *x = OWNER(t, struct side, timer)->x;
 	struct conn *c = x->c;
 
+	if (side_waits_in_vain(&x->u->s))
+		return;
 	if (exchange_upstream_late(x) != STEP_DONE)
 		exchange_run(x);
 	conn_go(c);
@@ -35119,6 +35413,7 @@ conn_open(struct listener *l, int fd, const struct ip *peer, uint16_t port, atom
 	*c = (struct conn){ .listener = l, .peer = *peer, .peer_port = port, .seat = seat };
 	side_open(&c->s, fd, conn_ready);
 	c->s.timer.fire = conn_due;
+	c->s.begins = l->kind == LISTEN_HTTP;
 	c->state = conf->server.proxy_protocol && l->kind == LISTEN_HTTP ? CONN_PROXY : CONN_IDLE;
 	n_conns++;
 	seats[l->kind].n++;
@@ -35184,7 +35479,8 @@ listener_take(struct listener *l)
 	int fd;
 
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
-		if ((p->n == p->max && !link_first(&p->idle)) || !listener_is_awake(l)) {
+		if ((p->n == p->max && !link_first(&p->idle)) || !listener_is_awake(l) ||
+		    (l->kind != LISTEN_ADMIN && ledger_is_full())) {
 			accept_settle(l->kind);
 			return false;
 		}
@@ -35384,12 +35680,51 @@ front_admit(void)
 	}
 }
 
+/* Makes room: closes kept clients that are idle and hold TLS, the oldest first, unless they
+ * have just spoken; else the oldest handshake, if it takes its time. */
+static void
+front_make_room(void)
+{
+	struct link *idle = &seats[LISTEN_HTTP].idle, *l = idle->prev, *prev;
+	struct conn *c;
+
+	for (; l && l != idle && ledger_is_full(); l = prev) {
+		prev = l->prev;
+		c = OWNER(l, struct conn, link);
+		if (c->s.ch.tls && c->served > 0 && !c->s.ch.w.starved.next && !loop_is_ready(&c->s.ch.w))
+			conn_close(c);
+	}
+	c = (struct conn *)tls_oldest(1);
+	if (c && ledger_is_full() &&
+	    c->s.timer.want_ms - now_ms + HANDSHAKE_SLOW_MS < c->s.timer.ms)
+		conn_close(c);
+}
+
+/* Lets clients that wait for memory go on, as far as there is some. As front_settle. */
+static int
+front_feed(void)
+{
+	int wait_ms;
+
+	if (!accept_short && !ledger.starves)
+		return -1;
+	wait_ms = ledger_relieve();
+	if (ledger_is_full() && (accept_short || wait_ms > 0))
+		front_make_room();
+	if (accept_short && !ledger_is_full()) {
+		accept_short = false;
+		accept_due(NULL);
+	}
+	return accept_short && wait_ms < 0 ? STARVED_MS : wait_ms;
+}
+
 /* After a turn of the loop: goes on with requests that waited. Returns ms until
  * it wants to be called again; -1: after the next event. */
 static int
 front_settle(const struct conf *cf)
 {
 	struct conn *c;
+	int hungry_ms;
 
 	while (held_news) {
 		held_news = false;
@@ -35403,8 +35738,9 @@ front_settle(const struct conf *cf)
 		front_hits(&hits_due);
 	ghosts_free();
 	quiet_due = quiet_due && !master_tell(CTL_QUIET, "");
+	hungry_ms = front_feed();
 	return auth_busy() ? 0 : link_first(&hits_due) ? CACHE_AGAIN_MS
-	    : quiet_due ? HELD_AGAIN_MS : -1;
+	    : quiet_due ? HELD_AGAIN_MS : hungry_ms;
 }
 
 static void
@@ -35419,7 +35755,7 @@ front_told(struct slice word)
 /* ==== router =================================================================
  * Owns    the passages: what a client of [fastrouter] says to a node, and the node to it.
  * Offers  router_dirs_open, router_open.
- * Calls   base, arena, clock, log, sandbox, http, addr, packet, nodes, timer, loop, buf, chan,
+ * Calls   base, arena, clock, log, sandbox, http, addr, packet, nodes, timer, loop, ledger, buf, chan,
  *         pool, access, usage, heads, flow, spool, mapper, exchange, http front.
  *         A packet is read whole; its key leads to a node; it goes there as it came, but
  *         for its modifiers; then bytes pass both ways, unseen. */
@@ -35589,6 +35925,7 @@ packet_take(struct passage *p)
 		p->body = spool_of((struct slice){ xcalloc(1, p->size), 0 }, NULL);
 		p->body.own = (void *)(uintptr_t)p->body.mem;
 		p->body.mem_cap = p->size;
+		ledger_take(p->size);
 		p->body.dir = p->rc->spool_fd;
 	}
 	n = MIN((size_t)in->n, p->size - p->body.mem_n);
@@ -36866,14 +37203,14 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	    (uint32_t)cf->server.workers;
 
 	clock_turn();
+	ledger_open(cf->server.memory_bytes, exchange_bytes(cf), me->memory);
 	blocks_open(cf->server.max_header_bytes);
 	scratch = block_take(BLOCK_LARGE);
 	loop_open((int)(3 * share + ADMIN_PLACES + 2 * router_clients(cf, share)) + n + WATCHES_SPARE +
 	    health_count(cf));
 	pool_open(share);
 	if (WITH_TLS)
-		tls_open(&cf->tls, cf->tls.on || conf_has_https(cf)
-		    ? 3 * share + (uint32_t)health_count(cf) + 1 : cf->cache.redis.tls);
+		tls_open(&cf->tls, cf->tls.on || conf_has_https(cf) || cf->cache.redis.tls);
 	heads_open(cf);
 	rosters_open(cf);
 	gate_open();

@@ -193,7 +193,7 @@ struct landlock_dir {
 
 /* ==== buf ================================================================= */
 
-enum block_class { BLOCK_SMALL, BLOCK_LARGE, BLOCK_CLASSES };
+enum block_class { BLOCK_TINY, BLOCK_SMALL, BLOCK_LARGE, BLOCK_CLASSES };
 
 /* Raw memory of its class's size, header included. On a free list, or owned
  * by exactly one buf, exchange, or the worker (as scratch). */
@@ -1106,6 +1106,7 @@ struct server_conf {
 	uint32_t header_ms, body_ms, keepalive_ms, write_ms, tunnel_ms, shutdown_ms;
 	uint32_t keepalive_requests;
 	uint32_t max_header_bytes;
+	uint32_t memory_bytes;             /* that clients may make each worker hold */
 	uint64_t max_body_bytes;           /* 0: no limit */
 	struct cidrs trusted;
 	struct slice client_ip_header;     /* that they say the client's address in; empty: none */
@@ -1867,14 +1868,12 @@ struct site {
 
 /* ==== conf out =========================================================== */
 
-/* Bytes needed while every client is busy and no peer reads, without program text
- * and the kernel's socket buffers. */
+/* Bytes at most, without program text and the kernel's socket buffers. */
 struct memory {
-	uint64_t idle;   /* a client that says nothing, with its share of the upstream
-	                    connections and of the poll array */
-	uint64_t busy;   /* on top of that: what its request can hold */
+	uint64_t idle;   /* a client's place, its upstream connections' and in the poll array */
+	uint64_t busy;   /* what its request can hold */
+	uint64_t held;   /* by all requests of a worker: see the ledger */
 	uint64_t worker; /* before its first client */
-	uint64_t passage; /* a client of a router; 0: there is none */
 	uint64_t shared; /* the board, where something can lie on it */
 	uint64_t all;
 };
@@ -2024,6 +2023,7 @@ struct board_worker {
 	atomic_uint upstream_connections;
 	atomic_int redis_state; /* enum redis_state */
 	atomic_bool counts_crowd; /* it has written to its part of crowds */
+	atomic_uint memory[2]; /* bytes held for clients; the most so far */
 	/* sums, all of them wide: see board_worker_gone */
 	struct wide accepted, requests, bytes_in, bytes_out, retries, refused, crowded;
 	struct wide handshakes, resumed, handshakes_failed; /* of clients; resumed
@@ -2376,7 +2376,24 @@ struct watch {
 	bool known;    /* to epoll, armed or not */
 	bool inside;   /* bytes were read and wait above poll: as good as POLLIN */
 	struct link link; /* oldest first; in no ring while parked or unwatched */
+	struct link starved; /* in a ring of those that are not read */
 	void (*ready)(struct watch *, short revents);
+};
+
+/* Whose reading waits for memory: a request's that is under way, or one that would begin. */
+enum hunger { HUNGER_BEGUN, HUNGER_NEW, HUNGERS };
+
+/* ==== ledger ============================================================== */
+
+/* Bytes. */
+struct ledger {
+	uint32_t held, most;  /* now; at any time */
+	uint32_t easy;        /* above: tense */
+	uint32_t full, spent, most_spent; /* two needs, one, half of one is left */
+	bool starves;         /* somebody may wait */
+	atomic_uint *shown;   /* where held and most are seen; NULL: nowhere */
+	int64_t stuck_ms;     /* since then all wait for each other; 0: they do not */
+	struct watch *favourite; /* may be read all the same: only compared */
 };
 
 /* ==== tls ================================================================= */
@@ -2410,7 +2427,7 @@ struct tls {
 	uint32_t have;          /* bytes in bufs->in that the engine has not got yet */
 	uint32_t have_at;       /* where they begin */
 	uint32_t left_n;        /* bytes of records that the kernel did not take */
-	uint32_t left_at;       /* where they begin */
+	uint32_t left_at, left_cap; /* where they begin; bytes of their memory */
 	unsigned char *left;    /* the records; NULL: none */
 	enum tls_state state;
 	bool is_client;         /* it connects to an upstream */
@@ -2508,6 +2525,7 @@ struct side {
 	struct source src;
 	struct exchange *x; /* NULL: none runs */
 	bool hup;           /* hung up, or failed: poll says so for ever */
+	bool begins;        /* what is read while x is NULL begins a request */
 	uint8_t waits;      /* enum wait: what its deadline is for */
 };
 
@@ -3151,6 +3169,7 @@ struct file {
 	struct link used;
 	unsigned root, uses;
 	int64_t looked_ms;
+	size_t cost;       /* bytes of memory */
 	int err;           /* 0: a regular file, EISDIR, or why it cannot be served */
 	int fd;            /* -1: none, or bytes has it all */
 	char *bytes;       /* of a small file */

@@ -1230,18 +1230,21 @@ test_print_json(void **state)
 static void
 test_memory_bound(void **state)
 {
-	struct conf *one = load_good("[server]\nmax_connections = 1000\n" UP);
-	struct conf *two = load_good("[server]\nmax_connections = 2000\n" UP);
-	struct conf *spool = load_good("[server]\nmax_connections = 1000\n" ROUTE_TO_APP "buffer_request = 1000000\n");
+	struct conf *few = load_good("[server]\nmemory_bytes = 8388608\nmax_connections = 10\n" UP);
+	struct conf *one = load_good("[server]\nmemory_bytes = 8388608\nmax_connections = 1000\n" UP);
+	struct conf *two = load_good("[server]\nmemory_bytes = 8388608\nmax_connections = 1000\nworker_threads = 2\n" UP);
+	struct conf *preset = load_good(UP);
 	struct memory bound = conf_memory(one);
 
 	(void)state;
-	assert_true(bound.all > sizeof(struct board));
-	assert_true(conf_memory(two).all - bound.all == 1000 * (bound.idle + bound.busy));
-	assert_true(conf_memory(spool).all - bound.all == 1000ull * 1000000);
+	assert_true(bound.all > bound.shared + bound.held && bound.held == 8388608);
+	assert_true(conf_memory(few).held < bound.held);
+	assert_true(conf_memory(two).all - bound.all == bound.worker + bound.held);
+	assert_true(preset->server.memory_bytes >= MEMORY_MIN);
+	conf_free(few);
 	conf_free(one);
 	conf_free(two);
-	conf_free(spool);
+	conf_free(preset);
 }
 
 static void

@@ -1233,7 +1233,7 @@ main(void)
 	scratch = block_take(BLOCK_LARGE);
 	loop_open(16);
 	pool_open(1);
-	tls_open(&(struct tls_conf){ .sessions = 0 }, 1);
+	tls_open(&(struct tls_conf){ .sessions = 0 }, true);
 	bad = cmocka_run_group_tests(tests, NULL, NULL);
 	block_give(scratch);
 	for (const char *const *f = (const char *const[]){ "warp.toml", "s", NULL }; *f; f++) {

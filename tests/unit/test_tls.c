@@ -49,7 +49,7 @@ all_setup(void **state)
 	assert_null(trust_load(&a, file, &believed));
 	unlink(file);
 	tc = (struct tls_conf){ .on = true, .sessions = 64, .set = certs };
-	tls_open(&tc, MOST);
+	tls_open(&tc, true);
 	return 0;
 }
 
