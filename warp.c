@@ -33361,7 +33361,6 @@ exchange_turn_away(struct exchange *x, size_t n)
 	return true;
 }
 
-
 /* ---- files that upstreams name ---- */
 
 /* The name of the file below x_sendfile_root that the upstream's answer (res) wants sent.

@@ -152,6 +152,15 @@ def test_intercepted(warp, backend):
     assert m.get("set-cookie") == "a=1; Path=/app" and "404 Not Found" in m.text
 
 
+def test_forward_auth(warp, backend):
+    """Who refuses is not the upstream: its answer goes out as it is, also with a status that is intercepted."""
+    no = reply("log in", "Location: /login", "Set-Cookie: sso=1; Path=/", status="401 Unauthorized")
+    w = warp(conf(dict(STRIP, intercept_errors=401, forward_auth={"upstream": "auth", "path": "/check"}), app=backend(name="app"),
+                  auth=backend(many(no))))
+    m = w.ask("/app/x")
+    assert (m.status, m.text, m.get("location"), m.get("set-cookie")) == (401, "log in", "/login", "sso=1; Path=/")
+
+
 def test_sendfile(warp, backend, tmp_path):
     (tmp_path / "f.txt").write_text("a file")
     b = backend(many(reply("", "X-Sendfile: f.txt", "Content-Location: /f", "Set-Cookie: a=1; Path=/")))
