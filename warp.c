@@ -1636,7 +1636,9 @@ static const char calls_allowed[] =
 	/* the time */
 	CALL(clock_gettime, "wnc")
 	CALL(clock_gettime64, "wnc")
+	CALL(clock_gettime32, "wnc")
 	CALL(gettimeofday, "wnc")
+	CALL(gettimeofday_time32, "wnc")
 	CALL(time, "wnc")
 	/* files in what Landlock leaves; helpers only read, as resolv.conf */
 	CALL(openat, "w")
