@@ -12012,7 +12012,7 @@ kind_error(struct reader *r, const struct key *k, const struct toml *v)
 static bool
 url_is_open(struct slice s)
 {
-	return (memmem(s.p, s.n, "://", 3) || slice_starts(s, S("unix:/"))) && !memchr(s.p, '@', s.n) &&
+	return (slice_find(s, S("://")) || slice_starts(s, S("unix:/"))) && !memchr(s.p, '@', s.n) &&
 	    !memchr(s.p, '?', s.n);
 }
 
@@ -16178,7 +16178,8 @@ static void
 ini_cache(struct ini *n, const struct ini_line *o)
 {
 	const struct toml *router = toml_get(n->tree, "fastrouter"), *v;
-	const char *at = slice_eq(o->said.key, S("cache")) ? o->said.text.p : strstr(o->said.text.p, "items=");
+	const char *at = slice_eq(o->said.key, S("cache")) ? o->said.text.p
+	    : slice_find(o->said.text, S("items="));
 	struct ini_line own = *o;
 
 	if (!toml_get(router, "use_cache") || !at)
@@ -17224,7 +17225,8 @@ conf_print_keys(FILE *to, const char *part)
 			const struct key *k = &s->keys[i];
 			const char *env = env_name(&a, id, k), *name = arena_fmt(&a, "%s%s%s", s->name,
 			    *s->name ? "." : "", k->name);
-			if (part && !strstr(name, part) && !(env && strstr(env, part)))
+			if (part && !slice_find(slice_of(name), slice_of(part)) &&
+			    !(env && slice_find(slice_of(env), slice_of(part))))
 				continue;
 			fprintf(to, "%-42s  %-40s  %-12s  %s%s%s%s\n        %s\n", name, kind_text(&a, k),
 			    key_preset(k), env ? env : "-", k->when == NOW ? "" : "  (",
@@ -22282,7 +22284,13 @@ tls_algorithms(br_ssl_engine_context *e)
 	br_ssl_engine_set_prf_sha384(e, &br_tls12_sha384_prf);
 	br_ssl_engine_set_default_ec(e);
 	br_ssl_engine_set_default_aes_gcm(e);
+#ifdef __x86_64__ /* every one has what these need: the others would only take room */
+	br_ssl_engine_set_chapol(e, &br_sslrec_in_chapol_vtable, &br_sslrec_out_chapol_vtable);
+	br_ssl_engine_set_chacha20(e, br_chacha20_sse2_get());
+	br_ssl_engine_set_poly1305(e, br_poly1305_ctmulq_get());
+#else
 	br_ssl_engine_set_default_chapol(e);
+#endif
 	br_ssl_engine_add_flags(e, BR_OPT_NO_RENEGOTIATION);
 }
 
@@ -39763,7 +39771,8 @@ client_stats(struct clerk_client *c, const struct router_conf *rc)
 {
 	FILE *to;
 
-	if (rc->stats_http && !memmem(c->in, c->n, "\r\n\r\n", 4) && c->n < CLERK_IN)
+	if (rc->stats_http && c->n < CLERK_IN &&
+	    !slice_find((struct slice){ (const char *)c->in, c->n }, S("\r\n\r\n")))
 		return true;
 	if (!(to = open_memstream(&c->out, &c->out_n)))
 		return false;
