@@ -10872,8 +10872,7 @@ trust_load(struct arena *a, const char *file, struct trust **out)
  *         and one field of a struct. */
 
 /* Why a key cannot be set. */
-static const char *const key_whens[] = { [NOW] = "", [LATER] = "not supported yet",
-	[LATER_OFF] = "not supported yet", [OUT] = "not in this build" };
+static const char *const key_whens[] = { [NOW] = "", [OUT] = "not in this build" };
 
 static const struct kind {
 	const char *name; /* what errors and the manual call it */
@@ -10931,9 +10930,6 @@ static const struct kind {
 	{ name, kind, SEC_ROOT, at, SAYS(preset), words, 0, 0, HELP(text) }
 #define SUB(name, kind, sub, text) \
 	{ name, kind, sub, NOWHERE, SAYS(NULL), NULL, 0, 0, HELP(text) }
-#define SOON(name, kind, later, preset, words, text) \
-	{ name, kind, SEC_ROOT, NOWHERE, SAYS(preset), words, 0, LIMIT_MAX, HELP(text), \
-	    .when = later }
 #define SAYS(text) .preset = text
 #define HELP(...) .help = !WITH_HELP ? "" : __VA_ARGS__
 #define IF(with, text) !(with) ? "" : text, .when = (with) ? NOW : OUT /* in place of a text */
@@ -12647,7 +12643,7 @@ key_unknown(struct reader *r, enum section_id id, const struct toml *v)
 	    (int)v->key.n, v->key.p, top ? "" : " in ", top ? "" : r->where, hint);
 }
 
-/* Refuses a section that is not supported yet, unless it is empty or its key named by
+/* Refuses a section that is not in this build, unless it is empty or its key named by
  * section.off is off. */
 static void
 section_refuse(struct reader *r, enum section_id id, const struct toml *v)
@@ -12671,7 +12667,7 @@ key_set(struct reader *r, const struct key *k, const struct toml *v, void *obj)
 			setters[k->kind].set(r, k, v, (char *)obj + k->at);
 	} else if (k->kind == K_TABLE || k->kind == K_TABLES)
 		section_refuse(r, k->sub, v);
-	else if (k->when == LATER || !value_is_off(v))
+	else if (!value_is_off(v))
 		value_error(r, k->name, v, "%s", key_whens[k->when]);
 }
 
@@ -16286,7 +16282,8 @@ static bool
 listen_ok(struct reader *r, const struct addr *a, const char *key)
 {
 	if (a->scheme == SCHEME_UWSGI)
-		return key_error(r, key, "%s: not supported yet", a->text);
+		return key_error(r, key, "%s: only upstreams are asked by uwsgi; [fastrouter] listens for it",
+		    a->text);
 	return a->kind != ADDR_NAME ||
 	    key_error(r, key, "%s: give an IP address, not a name", a->text);
 }

@@ -1659,9 +1659,8 @@ enum key_kind {
 /* How the environment says a value of some kind. */
 enum key_words { NO_WORDS, ONE_VALUE, ONE_TEXT, A_LIST };
 
-/* LATER: not supported yet; OUT: left out of this build. Refused, but OUT and LATER_OFF may
- * be false or 0. */
-enum key_when { NOW, LATER, LATER_OFF, OUT };
+/* OUT: left out of this build; refused, but may be off: false, 0 or empty. */
+enum key_when { NOW, OUT };
 
 enum section_id {
 	SEC_ROOT, SEC_SERVER, SEC_UPSTREAM, SEC_INSTANCE, SEC_UPSTREAM_TLS, SEC_HEALTH,

@@ -280,6 +280,7 @@ static const struct row errors[] = {
 	{ ROUTE_TO_APP "forward_auth = { upstream = \"app\", cache_sec = 1 }\n", "did you mean 'cache_secs'?" },
 	{ ROUTE_TO_APP "rate_limit = { per_secs = 1 }\n", "6:1: error: routes: rate_limit needs requests" },
 	{ ROUTE_TO_APP "rate_limit = { requests = 0 }\n", "6:27: error: routes.rate_limit.requests: expected a number from 1 to" },
+	{ "[server]\nmemory_bytes = 1\n" UP, "2:16: error: server.memory_bytes: expected at least" },
 	{ ROUTE_TO_APP "forward_auth = { path = \"/\" }\n", "routes.forward_auth: needs upstream, who decides" },
 	{ ROUTE_TO_APP "forward_auth = { upstream = \"apx\" }\n", "there is no [upstreams.apx], did you mean 'app'?" },
 	{ ROUTE_TO_APP "rate_limit = { requests = 1, key = \"user\" }\n", "routes.rate_limit.key: expected ip, all, header:NAME or cookie:NAME, got 'user'" },
@@ -357,19 +358,6 @@ test_file_cannot_be_read(void **state)
 	c = conf_load(dir);
 	expect(c, "(a directory)", "error: cannot read it: ", true);
 	conf_free(c);
-}
-
-/* ---- not supported yet ---- */
-
-static const struct row later[] = {
-	{ "[server]\nmemory_bytes = 1\n" UP, "2:16: error: server.memory_bytes: not supported yet" },
-};
-
-static void
-test_later(void **state)
-{
-	(void)state;
-	rows_run(later, LEN(later), true);
 }
 
 /* ---- dialects ---- */
@@ -1306,7 +1294,6 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_errors),
-		cmocka_unit_test(test_later),
 		cmocka_unit_test(test_off),
 		cmocka_unit_test(test_all_errors_at_once_by_line),
 		cmocka_unit_test(test_file_cannot_be_read),
