@@ -18,13 +18,16 @@ bounded = pytest.mark.skipif(not WHOLE, reason="no Landlock here, or a build wit
 
 
 def fact(pid, name):
-    with open("/proc/%d/status" % pid) as f:
-        return next(line.split()[1] for line in f if line.startswith(name + ":"))
+    """A line of its status; "gone" if it has ended meanwhile."""
+    try:
+        with open("/proc/%d/status" % pid) as f:
+            return next(line.split()[1] for line in f if line.startswith(name + ":"))
+    except OSError:
+        return "gone"
 
 
 def comm(pid):
-    with open("/proc/%d/comm" % pid) as f:
-        return f.read().strip()
+    return fact(pid, "Name")
 
 
 def everybody(tmp_path, **server):
