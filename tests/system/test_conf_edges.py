@@ -105,11 +105,10 @@ def test_braces_that_are_none(check, text):
 
 # ---- values ------------------------------------------------------------------------------
 
-HASH = "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g="
+HASH = "{SSHA}0c0blFTXXNuAMHECS4uxrj3ZieMoWImr"
 
 
-@pytest.mark.parametrize("value", [HASH, "{SSHA}0c0blFTXXNuAMHECS4uxrj3ZieMoWImr", "{PLAIN}x", "{x-odd}abc",
-                                   "$apr1$xxxxxxxx$dxHfLAsjHkDRmG83UXe8K0", "$2y$05$c4WoMPo3SXsafkva.HHa6u"])
+@pytest.mark.parametrize("value", [HASH, "{PLAIN}x", "{x-odd}abc", "$y$j9T$x$xxxxxxxx", "$2y$05$c4WoMPo3SXsafkva.HHa6u"])
 def test_basic_auth_of_an_unknown_form(check, value):
     """Else the hash itself would be the password."""
     p = check(HEAD + R + OK + 'basic_auth = { ann = "%s" }\n' % value)
@@ -123,7 +122,7 @@ def test_basic_auth_of_an_unknown_form_from_elsewhere(run, tmp_path):
     (tmp_path / "pw").chmod(0o600)
     for where in ("env:PW", "file:pw"):
         assert run("-t", "-c", "warp.toml", conf=text % where, env={"PW": HASH}).returncode == 1, where
-    assert run("-t", "-c", "warp.toml", conf=text % "a{SHA}b").returncode == 0
+    assert run("-t", "-c", "warp.toml", conf=text % "a{SSHA}b").returncode == 0
 
 
 @pytest.mark.parametrize("host", ["a b", "http://x", "a/b", "a@b", "", "a.example:http", "[::1"])
