@@ -70,8 +70,8 @@ FAST
 /* ==== base ===================================================================
  * Owns    the state of random_next.
  * Offers  LEN, MIN, MAX, slice_*, text_*, hash64, mix64, random_next, random_fill,
- *         fd_close, file_unnamed, memory_file, clock_us, user_find, hex_value, utf8_*, base64_*, sha256, hmac_sha256,
- *         OWNER, link_*, slot_*.
+ *         fd_close, file_unnamed, memory_file, clock_us, user_find, hex_value, utf8_*,
+ *         base64_*, sha256, hmac_sha256, OWNER, link_*, slot_*.
  * Calls   libc, BearSSL's hash. */
 
 #define LEN(a)    (sizeof(a) / sizeof((a)[0]))
@@ -1587,7 +1587,8 @@ warn_calmly(struct calm *c, const char *fmt, ...)
 /* A row: the number, which is text until it is read, as many machines lack some of the
  * calls; who may call: worker (w), helpers that look up names and connect (n), clerk (c);
  * and with what argument: x2: a third without PROT_EXEC, r1: a second that only reads, s:
- * streams and datagrams, of files and Internet, t1: whether it is a terminal. Most frequent first: old kernels walk it. */
+ * streams and datagrams, of files and Internet, t1: whether it is a terminal. Most
+ * frequent first: old kernels walk it. */
 #define CALL(name, by)    CALL_OF(SYS_##name, by)
 #define CALL_OF(nr, by)   CALL_TEXT(nr, by)
 #define CALL_TEXT(nr, by) #nr " " by ";"
@@ -11054,13 +11055,16 @@ static const struct key upstream_keys[] = {
 	    "http https uwsgi fastcgi", "What is spoken to the backend."),
 	KEY("modifier1", K_INT, UPSTREAM(out.cgi.modifier1), "0", 0, 255,
 	    IF(WITH_UWSGI, "Of the uwsgi packet: 0 Python, 5 Perl, 7 Ruby, 14 PHP.")),
-	KEY("modifier2", K_INT, UPSTREAM(out.cgi.modifier2), "0", 0, 255, IF(WITH_UWSGI, "Of the uwsgi packet.")),
+	KEY("modifier2", K_INT, UPSTREAM(out.cgi.modifier2), "0", 0, 255,
+	    IF(WITH_UWSGI, "Of the uwsgi packet.")),
 	PLAIN("params", K_ENV, UPSTREAM(out.cgi.params), NULL,
-	    IF(WITH_UWSGI || WITH_FASTCGI, "{ NAME = \"value\" }: variables for uwsgi and fastcgi, also instead of warp's.")),
+	    IF(WITH_UWSGI || WITH_FASTCGI, "{ NAME = \"value\" }: variables for uwsgi and fastcgi, "
+	    "also instead of warp's.")),
 	TEXT("root", UPSTREAM(out.cgi.root), NULL,
 	    IF(WITH_FASTCGI, "Of fastcgi: the directory of the scripts, as the backend sees it.")),
 	TEXT("index", UPSTREAM(out.cgi.index), "index.php",
-	    IF(WITH_FASTCGI, "Of fastcgi: the script for a directory, and for paths that name no script.")),
+	    IF(WITH_FASTCGI, "Of fastcgi: the script for a directory, and for paths that name no "
+	    "script.")),
 	KEY("keepalive", K_INT, UPSTREAM(out.keepalive), "32", 0, CLIENTS_MAX,
 	    "Idle connections kept for each instance, in each worker; by default none to uwsgi "
 	    "and fastcgi."),
@@ -11091,10 +11095,12 @@ static const struct key upstream_keys[] = {
 	PATH("maintenance", UPSTREAM(out.maintenance),
 	    "A file: while it exists it is the answer, with 503."),
 	PLAIN("subscription", K_SOCKETS, UPSTREAM(out.subscription), NULL,
-	    IF(WITH_UWSGI, "Instead of instances: an address, UDP or unix, where backends announce themselves as to a "
+	    IF(WITH_UWSGI, "Instead of instances: an address, UDP or unix, where backends announce "
+	    "themselves as to a "
 	    "FastRouter, with the upstream's name as their key; at most 16 of them.")),
 	PLAIN("subscription_secret", K_SECRET, UPSTREAM(out.subscription_secret), NULL,
-	    IF(WITH_UWSGI, "Then announcements end with unix, the time, and sign, the HMAC-SHA256 of what is before it "
+	    IF(WITH_UWSGI, "Then announcements end with unix, the time, and sign, the HMAC-SHA256 of "
+	    "what is before it "
 	    "behind the first 4 bytes, as bytes or in hexadecimal.")),
 	SUB("tls", K_TABLE, SEC_UPSTREAM_TLS, IF(WITH_TLS, "TLS toward https backends.")),
 	SUB("health", K_TABLE, SEC_HEALTH, "Probes."),
@@ -11177,7 +11183,8 @@ static const struct key process_keys[] = {
 	KEY("idle_stop_secs", K_SECS, PROCESS(out.idle_stop_ms), "0", 0, SECS_MAX,
 	    "With start_on = \"request\": stopped after so long without a request; 0: never."),
 	PLAIN("subscribe_to", K_WORDS, PROCESS(subscribe), NULL,
-	    IF(WITH_UWSGI, "Subscription servers to announce it to while it is ready: host:port:KEY[,MODIFIER1], or "
+	    IF(WITH_UWSGI, "Subscription servers to announce it to while it is ready: "
+	    "host:port:KEY[,MODIFIER1], or "
 	    "host:port:@FILE for the keys in a file; ADDRESS= before it, or =N= for a shared socket, "
 	    "if it serves no upstream.")),
 	PLAIN("shared_sockets", K_WORDS, PROCESS(shared), NULL,
@@ -11269,9 +11276,11 @@ static const struct key route_keys[] = {
 	    "As middleware.forward_headers, for this route."),
 	FLAG("forwarded", ROUTE(out.forwarded), NULL, "As middleware.forwarded, for this route."),
 	FLAG("cache", ROUTE(out.cache), NULL,
-	    IF(WITH_CACHE, "Store answers and serve what is stored; true where cache.size_bytes is not 0.")),
+	    IF(WITH_CACHE, "Store answers and serve what is stored; true where cache.size_bytes is "
+	    "not 0.")),
 	FLAG("gzip", ROUTE(out.gzip), NULL,
-	    IF(WITH_GZIP, "Compress answers, or do not; middleware.gzip_compression_enabled if not said.")),
+	    IF(WITH_GZIP, "Compress answers, or do not; middleware.gzip_compression_enabled if not "
+	    "said.")),
 	TEXT("description", ROUTE(out.description), NULL, "For people and logs."),
 };
 
@@ -11636,10 +11645,14 @@ static const struct section sections[SECTIONS] = {
 	    "the request's head and X-Forwarded-Method, -Proto, -Host, -Uri, -For and "
 	    "X-Original-URL. 2xx: the request passes; else its answer is the client's; 503 without "
 	    "one."),
-	[SEC_TLS] = SECTION_IF(WITH_TLS, "tls", tls_keys, "enabled", NULL, "TLS toward clients, and ACME."),
-	[SEC_CERT] = SECTION_IF(WITH_TLS, "tls.certs", cert_keys, NULL, NULL, "One certificate of several, with its key."),
-	[SEC_EAB] = SECTION_IF(WITH_ACME, "tls.acme_eab", eab_keys, NULL, NULL, "Both keys are needed."),
-	[SEC_CACHE] = SECTION_IF(WITH_CACHE, "cache", cache_keys, "size_bytes", NULL, "Answers kept, and shared through Redis."),
+	[SEC_TLS] = SECTION_IF(WITH_TLS, "tls", tls_keys, "enabled", NULL,
+	    "TLS toward clients, and ACME."),
+	[SEC_CERT] = SECTION_IF(WITH_TLS, "tls.certs", cert_keys, NULL, NULL,
+	    "One certificate of several, with its key."),
+	[SEC_EAB] = SECTION_IF(WITH_ACME, "tls.acme_eab", eab_keys, NULL, NULL,
+	    "Both keys are needed."),
+	[SEC_CACHE] = SECTION_IF(WITH_CACHE, "cache", cache_keys, "size_bytes", NULL,
+	    "Answers kept, and shared through Redis."),
 	[SEC_POSTGRES] = SECTION_IF(WITH_POSTGRES, "postgres", postgres_keys, NULL, NULL,
 	    "A database whose notifications purge the cache."),
 	[SEC_MIDDLEWARE] = SECTION("middleware", middleware_keys, "Switches for all routes."),
@@ -11651,10 +11664,14 @@ static const struct section sections[SECTIONS] = {
 	    "In order: the first whose path fits takes the request."),
 	[SEC_HOSTS] = SECTION_IF(WITH_DIALECTS, "hosts", hosts_keys, NULL,
 	    "ip ssh_port key_filename password_env apps_dir", "Fujin's hosts."),
-	[SEC_SITES] = SECTION_IF(WITH_DIALECTS, "sites", sites_keys, NULL, NULL, "BWS's sites; or [sites.proxy] alone, for one."),
-	[SEC_SITE_PROXY] = SECTION_IF(WITH_DIALECTS, "sites.proxy", site_proxy_keys, NULL, NULL, "What a site passes on."),
-	[SEC_SITE_UPSTREAM] = SECTION_IF(WITH_DIALECTS, "sites.proxy.upstreams", site_upstream_keys, NULL, NULL, "A backend."),
-	[SEC_SITE_ROUTE] = SECTION_IF(WITH_DIALECTS, "sites.proxy.routes", site_route_keys, NULL, NULL, "One path."),
+	[SEC_SITES] = SECTION_IF(WITH_DIALECTS, "sites", sites_keys, NULL, NULL,
+	    "BWS's sites; or [sites.proxy] alone, for one."),
+	[SEC_SITE_PROXY] = SECTION_IF(WITH_DIALECTS, "sites.proxy", site_proxy_keys, NULL, NULL,
+	    "What a site passes on."),
+	[SEC_SITE_UPSTREAM] = SECTION_IF(WITH_DIALECTS, "sites.proxy.upstreams", site_upstream_keys, NULL, NULL,
+	    "A backend."),
+	[SEC_SITE_ROUTE] = SECTION_IF(WITH_DIALECTS, "sites.proxy.routes", site_route_keys, NULL, NULL,
+	    "One path."),
 	[SEC_SITE_BALANCE] = SECTION_IF(WITH_DIALECTS, "sites.proxy.load_balancing", site_balance_keys, NULL, NULL,
 	    "For all upstreams of the site."),
 	[SEC_SITE_TIMEOUT] = SECTION_IF(WITH_DIALECTS, "sites.proxy.timeout", site_timeout_keys, NULL, NULL,
@@ -15738,7 +15755,8 @@ static const char ini_words[] =
     "need-app! plugin plugins need-plugin need-plugins plugin-dir plugins-dir home virtualenv venv "
     "pyhome pythonpath python-path pp pyargv optimize no-site! reload-os-env! py-* python-* "
     "wsgi-env-behaviour wsgi-env-behavior wsgi-lite wsgi-strict! wsgi-accept-buffer! "
-    "wsgi-accept-buffers! wsgi-disable-file-wrapper! chdir chdir2 uid gid add-gid umask chroot env unenv envdir procname* auto-procname! "
+    "wsgi-accept-buffers! wsgi-disable-file-wrapper! chdir chdir2 uid gid add-gid umask chroot "
+    "env unenv envdir procname* auto-procname! "
     "harakiri harakiri-verbose! max-requests min-worker-lifetime max-worker-lifetime "
     "worker-reload-mercy reload-mercy reload-on-* evil-reload-on-* limit-* socket-timeout "
     "socket-sndbuf socket-rcvbuf so-keepalive! so-send-timeout reuse-port! tcp-nodelay! "
@@ -25293,8 +25311,9 @@ auth_work(bool *good)
  * Owns    the texts of values that are made.
  * Offers  expand, value_of, conn_is_tls, scheme_of.
  * Calls   base, clock, template, http, path, addr, regex, route (host_normal), board, tls
- *         (tls_shown), auth (CREDENTIALS_MAX, auth_credentials), BearSSL. What variables stand for, and how
- *         it is written where their text goes: never as markup, nor with a control byte. */
+ *         (tls_shown), auth (CREDENTIALS_MAX, auth_credentials), BearSSL. What variables stand
+ *         for, and how it is written where their text goes: never as markup, nor with a
+ *         control byte. */
 
 #define TIME_TEXT  32 /* 10/Oct/2000:13:55:36 +0000 */
 #define VALUE_TEXT 64 /* a value that is made here: a number, an address */
@@ -29435,8 +29454,8 @@ answer_head(struct head *h, const struct answer *a)
  * Owns    what the upstreams' maintenance files said last, and the directories
  *         they are in.
  * Offers  maintenance_open, maintenance_answer, file_type.
- * Calls   base, arena, clock, log, sandbox, pool (master_tell), usage, heads. While the file is there it is
- *         the answer. Requests look for it, at most every MAINTENANCE_MS. */
+ * Calls   base, arena, clock, log, sandbox, pool (master_tell), usage, heads. While the file
+ *         is there it is the answer. Requests look for it, at most every MAINTENANCE_MS. */
 
 static struct notice *notices; /* by upstream.index */
 
@@ -43876,8 +43895,8 @@ renew_settle(bool (*give)(int fd), bool (*give_users)(int fd))
  *         pg_stop, pg_gone, aides_*, aide_gone, aide_is, generation_open, start_load,
  *         systemd_read, notify_fmt, verb_told, asker_told.
  * Calls   arena, walk, clock, log, addr, policy, conf, pages, board, store, nodes, timer,
- *         loop, listen, logfile, mapper (conf_maps), maintenance, files, spool, http front, router, health, worker, helper, resolve, pg, clerk, mapping, proc,
- *         jobs.
+ *         loop, listen, logfile, mapper (conf_maps), maintenance, files, spool, http front,
+ *         router, health, worker, helper, resolve, pg, clerk, mapping, proc, jobs.
  *         A generation is one configuration's workers: the newest serves, older
  *         ones drain. */
 
@@ -44389,9 +44408,10 @@ clerk_is_wanted(const struct conf *cf)
 }
 
 static struct aide aides[] = {
-	[AIDE_CLERK] = { .name = "clerk", .wanted = clerk_is_wanted, .run = WITH_UWSGI ? clerk_run : NULL, .op = CTL_WAKE },
-	[AIDE_MAPPER] = { .name = "mapper", .wanted = conf_maps, .run = WITH_UWSGI ? mapping_run : NULL, .op = CTL_MAP,
-		.stays = true },
+	[AIDE_CLERK] = { .name = "clerk", .wanted = clerk_is_wanted, .op = CTL_WAKE,
+		.run = WITH_UWSGI ? clerk_run : NULL },
+	[AIDE_MAPPER] = { .name = "mapper", .wanted = conf_maps, .op = CTL_MAP, .stays = true,
+		.run = WITH_UWSGI ? mapping_run : NULL },
 };
 
 /* It leaves, having done what it has begun: another may write where it wrote. Or, if it
