@@ -5844,6 +5844,7 @@ static const struct known_variable {
 	[VAR_REQUEST_ID] = { "request_id", IN_TEXT }, [VAR_REFERER] = { "referer", IN_LOG },
 	[VAR_USER_AGENT] = { "user_agent", IN_LOG }, [VAR_PROTOCOL] = { "protocol", IN_LOG },
 	[VAR_ROUTE] = { "route", IN_TEXT }, [VAR_USER] = { "user", IN_FORMAT },
+	[VAR_CACHE] = { "cache", IN_LOG },
 	[VAR_REQUEST] = { "request", IN_FORMAT }, [VAR_PATH] = { "path", IN_TEXT },
 	[VAR_QUERY] = { "query", IN_TEXT }, [VAR_SCHEME] = { "scheme", IN_TEXT },
 	[VAR_PORT] = { "port", IN_TEXT }, [VAR_CLIENT_PORT] = { "client_port", IN_TEXT },
@@ -25309,11 +25310,14 @@ auth_work(bool *good)
 
 /* ==== expand =================================================================
  * Owns    the texts of values that are made.
- * Offers  expand, value_of, conn_is_tls, scheme_of.
+ * Offers  expand, value_of, conn_is_tls, scheme_of, cached_words[].
  * Calls   base, clock, template, http, path, addr, regex, route (host_normal), board, tls
  *         (tls_shown), auth (CREDENTIALS_MAX, auth_credentials), BearSSL. What variables stand
  *         for, and how it is written where their text goes: never as markup, nor with a
  *         control byte. */
+
+static const char *const cached_words[CACHED] = { [CACHE_BYPASS] = "BYPASS", [CACHE_MISS] = "MISS",
+	[CACHE_STALE] = "STALE", [CACHE_HIT] = "HIT" };
 
 #define TIME_TEXT  32 /* 10/Oct/2000:13:55:36 +0000 */
 #define VALUE_TEXT 64 /* a value that is made here: a number, an address */
@@ -25577,6 +25581,8 @@ value_of(const struct piece *p, struct expansion *e)
 		return var_user(h);
 	case VAR_REQUEST:
 		return var_request(x);
+	case VAR_CACHE:
+		return slice_of(WITH_CACHE && x->hit ? cached_words[x->hit->word] : NULL);
 	case VAR_PATH:
 		return h ? h->path : S("");
 	case VAR_QUERY:
@@ -28573,9 +28579,6 @@ upgrade_write(struct text *t, const struct exchange *x, const struct head *h)
 		if (h->f[i].id == F_UPGRADE)
 			line_write(t, S("Upgrade"), h->f[i].value);
 }
-
-static const char *const cached_words[CACHED] = { [CACHE_BYPASS] = "BYPASS", [CACHE_MISS] = "MISS",
-	[CACHE_STALE] = "STALE", [CACHE_HIT] = "HIT" };
 
 /* ---- what names the upstream, mapped back ---- */
 

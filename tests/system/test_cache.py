@@ -733,6 +733,17 @@ def test_range_while_it_arrives(cached):
     assert (m.status, m.body) in ((206, body[150000:150100]), (200, body))
 
 
+def test_the_log_knows(warp, backend):
+    """$cache is what X-Cache said; of others it is empty."""
+    o = Origin(backend)
+    o.page("/x", says(MINUTE))
+    cf = cache_conf(o, {"path_prefix": "/x", "upstream": "app"}, {"respond": {"status": 200, "body": "own"}})
+    w = warp(toml_file({**cf, "log": {"access": "stdout", "format": "[$uri $cache]"}}))
+    got = [said(w.ask(t)) for t in ("/x", "/x", "/own")]
+    assert got == ["MISS", "HIT", None]
+    eventually(lambda: re.findall(r"\[(.*)\]", w.stdout) == ["/x MISS", "/x HIT", "/own -"], "the lines")
+
+
 # ---- one fetch for many ------------------------------------------------------------------------
 
 @pytest.mark.parametrize("workers", [1, 3])
