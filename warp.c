@@ -31103,7 +31103,7 @@ head_move(struct head *h, const char *from, size_t n, const char *to)
 		struct field *f = &h->f[i];
 		f->name.p = to + (f->name.p - from);
 		f->value.p = to + (f->value.p - from);
-		f->start = to + (f->start - from);
+		f->start = f->start ? to + (f->start - from) : NULL; /* see fields_write */
 		f->end = to + (f->end - from);
 	}
 }

@@ -273,6 +273,15 @@ def test_an_answer_cut_short_is_seen_as_such(warp, php, raw):
             c.response()
 
 
+def test_lines_without_cr_are_cached(warp, php):
+    """Scripts print such heads; what the cache keeps of one is as good as any."""
+    p = php([REQ, out(b"Content-Type: text/plain\nX-Plain: 1\nCache-Control: max-age=60\n\nok")])
+    w = warp({**conf(app=p), "cache": {"size_bytes": 1 << 20}})
+    for word in ("MISS", "HIT"):
+        m = w.ask("/a")
+        assert (m.status, m.text, m.get("x-plain"), m.get("x-cache")) == (200, "ok", "1", word)
+
+
 def test_connections_are_kept(warp, php):
     p = php()
     w = warp(conf(app={"on": p, "keepalive": 4}))
