@@ -32867,7 +32867,8 @@ exchange_pick(struct exchange *x)
 	/* a full instance keeps its clients */
 	x->sticks = up->balance->by == BY_COOKIE && in != p.stuck &&
 	    !(p.stuck && instance_full(p.stuck));
-	x->secure = x->sticks && (conn_is_tls(x->c) || came_by_https(x, exchange_request(x)));
+	if (x->sticks) /* it may again, see exchange_turn_away */
+		x->secure = conn_is_tls(x->c) || came_by_https(x, exchange_request(x));
 	return in;
 }
 

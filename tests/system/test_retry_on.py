@@ -172,6 +172,14 @@ def test_sticky(warp, backend):
     assert w.ask("/2", "Cookie: " + cookie).text == "b GET /2 0" and heads(a) == n
 
 
+def test_sticky_and_nobody_else(warp, backend):
+    """The cookie of the answer that stands is as it would have been without the search for another."""
+    w = warp(conf(app=keys(backend(many(NO)), strategy="cookie"), server={"trusted_proxies": ["127.0.0.1"]}))
+    for proto, secure in (("https", True), ("http", False)):
+        cookie = w.ask("/", "X-Forwarded-Proto: " + proto).all("set-cookie")[-1]
+        assert cookie.startswith("warp_instance=") and cookie.endswith("; Secure") == secure, cookie
+
+
 def test_cache(warp, backend):
     """What is stored is the answer of who gave one; where nobody does, what is stored may stand in."""
     ok = reply("ok", "Cache-Control: max-age=1, stale-if-error=600")
