@@ -29337,6 +29337,7 @@ records_begin(struct source *src, struct fcgi_reader *r)
  * Offers  answer_error, answer_fill, answer_head.
  * Calls   base, arena, clock, http, expand, heads. What warp says when no backend does. */
 
+#define TYPE_SEEN       64 /* bytes of a Content-Type that say how values are escaped */
 #define ERROR_CAUSE_MAX 2048
 #define ERROR_TEXT_MAX  (6 * ERROR_CAUSE_MAX) /* a character may become &amp; */
 
@@ -29391,11 +29392,15 @@ error_text(struct text *t, int status, bool json, const char *cause)
 static void
 answer_fill(struct answer *a, const struct template *w, const struct exchange *x, const struct head *h)
 {
-	bool markup = slice_find(a->content_type, S("html")) || slice_find(a->content_type, S("xml"));
-	struct expansion e = { .x = x, .h = h, .as = markup ? TO_HTML
-	    : slice_find(a->content_type, S("json")) ? TO_JSON : TO_TEXT };
-	struct text t = { .full = true };
+	char b[TYPE_SEEN];
+	struct text type = { b, 0, sizeof b, false }, t = { .full = true };
+	struct expansion e = { .x = x, .h = h, .as = TO_TEXT };
 
+	text_lower(&type, a->content_type);
+	if (type.n == 0 || slice_find(text_slice(&type), S("html")) || slice_find(text_slice(&type), S("xml")))
+		e.as = TO_HTML; /* what has no type may be taken for it */
+	else if (slice_find(text_slice(&type), S("json")))
+		e.as = TO_JSON;
 	a->body = w->text;
 	for (size_t cap = w->text.n + VALUES_ROOM; w->n > 0 && t.full; cap *= 2) {
 		free(t.p);
