@@ -4315,7 +4315,7 @@ chunk_decode(struct body *b, char *p, size_t n, size_t *content, struct text *tr
 /* ==== path ===================================================================
  * Owns    the normalised view of the path in hand.
  * Offers  path_plain, path_normalise, path_raw, path_encode, query_has,
- *         percent_read.
+ *         percent_read, path_has_dots.
  * Calls   base. Routes match this view, so that no spelling of a path evades
  *         its route; RFC 3986 6.2.2. */
 
@@ -4544,6 +4544,24 @@ percent_read(struct text *t, struct slice s)
 		text_char(t, (char)c);
 	}
 	return !t->full;
+}
+
+/* Whether a segment of path, which may hold %XX, is one of dots, as some backend sees it. */
+static bool
+path_has_dots(struct slice path)
+{
+	static char buf[TARGET_MAX];
+	struct text t = { buf, 0, sizeof buf, false };
+	struct slice rest, seg;
+
+	if (!percent_read(&t, path))
+		return true;
+	for (size_t i = 0; i < t.n; i++)
+		buf[i] = buf[i] == '\\' ? '/' : buf[i];
+	for (rest = text_slice(&t); slice_cut(&rest, '/', &seg);)
+		if (is_dots(seg))
+			return true;
+	return false;
 }
 
 /* ==== conditions =============================================================
@@ -28191,7 +28209,7 @@ request_drop(struct head *h, const struct exchange *x, bool trusted)
 /* The path of x, with head h, without the part that matched, or with it rewritten: the rest
  * is the client's own bytes. False: it is too long, or no longer a path. */
 static bool
-rewrite_apply(struct text *t, const struct exchange *x, const struct head *h, const struct path_view *view)
+rewrite_write(struct text *t, const struct exchange *x, const struct head *h, const struct path_view *view)
 {
 	const struct route *r = x->route;
 	struct slice path = view->path;
@@ -28211,6 +28229,28 @@ rewrite_apply(struct text *t, const struct exchange *x, const struct head *h, co
 		return false;
 	text_add(t, path_rest(view, to));
 	return !t->full;
+}
+
+/* Like rewrite_write, but no dots come to stand alone: `/app../x` without `/app` would lead
+ * above what the route shows. Those that the client's own path resolves may stay. */
+static bool
+rewrite_apply(struct text *t, const struct exchange *x, const struct head *h, const struct path_view *view)
+{
+	static char buf[2][TARGET_MAX];
+	struct text own = { buf[0], 0, TARGET_MAX, false }, again = { buf[1], 0, TARGET_MAX, false };
+	const struct route *r = x->route;
+	size_t at = t->n, n = r->path.n;
+	struct path_view normal;
+
+	if (!rewrite_write(t, x, h, view))
+		return false;
+	if (r->path_kind != PATH_REGEX && r->rewrite.n == 0 && (view->path.n == n || view->path.p[n] == '/'))
+		return true; /* it was cut between segments */
+	if (!path_has_dots(slice_from(text_slice(t), at)))
+		return true;
+	path_encode(&own, view->path);
+	return !own.full && path_normalise(text_slice(&own), &normal) == 0 &&
+	    rewrite_write(&again, x, h, &normal) && !path_has_dots(text_slice(&again));
 }
 
 /* The request target as the upstream gets it: the client's own bytes, but for

@@ -67,6 +67,32 @@ def test_what_is_left_stays_below(warp, backend):
     assert [r.target for r in b.requests if r.target != "/a/../b"] == []
 
 
+# reason: keys, targets that are refused, and what comes of others
+SEAMS = {
+    "behind half a segment": (STRIP, ["/app../x", "/app%2e%2e/x", "/app..;y/x", "/app.", "/app..", "/app/y/../../app../x"], {"/app.../x": "/.../x", "/app/./b/../c": "/./b/../c"}),
+    "rewritten": (REPLACE, ["/app..\\..\\x"], {"/app../x": "/new/base../x"}),
+    "a group": (dict(path_regex="^/app-(.*)$", rewrite="/img/$1"), ["/app-../x", "/app-..", "/app-..%2Fx", "/app-..%5cx", "/app-..;/x"], {"/app-.a/./b": "/img/.a/./b"}),
+    "two of them": (dict(path_regex="^/(.*)x(.*)$", rewrite="/p/$1$2"), ["/.x.", "/a/.x./b", "/x..", "/a/%2Ex%2e/b"], {"/.x.a/./b": "/p/..a/./b"}),
+    "a value": (dict(path_prefix="/app", rewrite="/u/{query.u}"), ["/app/r?u=" + v for v in (".", "..", "..;x", "..%3bx", "../..", "..%2f..", "a/..", "a\\..", "%2e.")], {
+        "/app/a/../r?u=.a/b": "/u/.a%2Fb/a/../r?u=.a/b", "/app/r?u=...": "/u/.../r?u=..."}),
+    "two values": (dict(path_prefix="/app", rewrite="/u/{query.u}{query.v}"), ["/app/r?u=.&v=.%2f"], {}),
+}
+
+
+@pytest.mark.parametrize("reason", SEAMS)
+def test_no_dots_where_it_was_cut(warp, backend, reason):
+    """`/app../x` without `/app` would lead above what the upstream is to show."""
+    keys, bad, good = SEAMS[reason]
+    b = backend()
+    w = warp(conf(keys, app=b))
+    with w.client() as c:
+        for t in bad:
+            assert c.ask(t).status == 400, (t, b.requests and b.last.target)
+        assert not b.requests
+        for t, want in good.items():
+            assert c.ask(t).status == 200 and b.last.target == want, t
+
+
 def test_a_target_of_full_length(warp, backend):
     """Escapes make the client's bytes three times as long as the view: nothing is cut off, nothing fails."""
     b = backend()
