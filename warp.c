@@ -28134,7 +28134,8 @@ subject_write(const struct forward *fw)
 		fw->put(fw->t, S("X-Client-Cert-Subject"), subject);
 }
 
-#define TWIN_MAX 256 /* bytes of a name that may be a twin */
+#define TWIN_MAX    256 /* bytes of a name that may be a twin */
+#define PREFIX_NAME S("X-Forwarded-Prefix")
 
 /* Drops twins such as `X_Real_IP`, which backends that read '_' as '-' would take
  * for fields that warp vouches for, sets or removes; and from an untrusted peer
@@ -28157,14 +28158,12 @@ head_drop_twins(struct head *h, const struct route *r, bool trusted)
 		for (size_t k = 0; !trusted && k < LEN(proxies); k++)
 			f->drop |= name.n > proxies[k].n &&
 			    slice_ieq((struct slice){ b, proxies[k].n }, proxies[k]);
-		if (twin && (field_id_of(name) != F_OTHER ||
+		if (twin && (field_id_of(name) != F_OTHER || slice_ieq(name, PREFIX_NAME) ||
 		    slice_ieq(name, conf->server.client_ip_header) ||
 		    is_named(name, &r->add_headers, &r->remove_headers)))
 			f->drop = true;
 	}
 }
-
-#define PREFIX_NAME S("X-Forwarded-Prefix")
 
 /* Whether the upstream sees other paths than the client. */
 static bool

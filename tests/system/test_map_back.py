@@ -63,7 +63,8 @@ def test_a_trusted_proxy(warp, backend, said, want):
     """What it took off itself comes first."""
     b = backend()
     w = warp(conf({"path_prefix": "/app", "strip_prefix": True}, {}, app=b, server=TRUST))
-    w.ask("/app/x", "X-Forwarded-Prefix: " + said)
+    w.ask("/app/x", "X-Forwarded-Prefix: " + said, "X_Forwarded_Prefix: /evil")
+    assert not b.last.has("x_forwarded_prefix"), "a backend that reads _ as - would take both for one"
     assert b.last.all("x-forwarded-prefix") == [want]
     w.ask("/x", "X-Forwarded-Prefix: " + said)
     assert b.last.all("x-forwarded-prefix") == [said], "where nothing is cut it travels on"
