@@ -32736,7 +32736,7 @@ static enum step
 exchange_failed(struct exchange *x, int status)
 {
 	static char buf[ERROR_CAUSE_MAX];
-	const struct process *p = x->route->upstream->process;
+	const struct process *p = (x->inst ? x->inst->up : x->route->upstream)->process;
 	struct text t = { buf, 0, sizeof buf - 1, false };
 
 	if (cache_can_save(x))

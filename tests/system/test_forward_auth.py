@@ -232,6 +232,16 @@ def test_a_broken_authenticator_is_503(warp, backend, reason, answer):
     assert not b.requests
 
 
+@pytest.mark.parametrize("action", [{}, {"respond": {"status": 200}}, {"static_dir": "@DIR@"}])
+def test_a_refusal_whose_body_is_broken(warp, backend, action):
+    """Also where the route itself has no upstream."""
+    b, g = backend(), backend([REQ, b"HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n", CLOSE], name="guard")
+    w = guarded(warp, g, b, {"path_prefix": "/", **action}, server={"worker_threads": 1})
+    with w.client() as c:
+        assert [c.ask("/", method=m).status for m in ("GET", "POST")] == [502, 502]
+    assert not b.requests
+
+
 @pytest.mark.parametrize("what", ["accepts no one", "says nothing", "ends no head"])
 def test_a_slow_authenticator_is_503(warp, backend, what):
     b = backend()
