@@ -35544,7 +35544,7 @@ listener_take(struct listener *l)
 {
 	struct seats *p = &seats[l->kind];
 	bool counts = l->kind == LISTEN_HTTP && !conf->server.proxy_protocol; /* else conn_proxy does */
-	atomic_uint *seat = NULL;
+	atomic_uint *seat;
 	union sock peer;
 	struct ip ip;
 	uint16_t port;
@@ -35562,6 +35562,7 @@ listener_take(struct listener *l)
 		fd = accept4(l->fd, &peer.sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
 			ip = ip_of_sock(&peer, &port);
+			seat = NULL;
 			if (counts && !crowd_admits(&ip, &seat)) {
 				close(fd);
 				continue;

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from lib import ECHO, REQ, SLOW, TIMEOUT, Client, Wire, conf, eventually, reply, request, toml_file
+from lib import ECHO, REQ, SLOW, TIMEOUT, Client, Wire, conf, eventually, freeze, reply, request, toml_file
 
 CDN = {"trusted_proxies": ["127.0.0.1"], "client_ip_header": "CF-Connecting-IP"}
 OWN = "127.0.0.1"
@@ -294,13 +294,17 @@ def test_at_most_so_many_wait(warp):
 
 # ---- connections of one client --------------------------------------------------------
 
+def connect_from(w, ip):
+    c = Client.__new__(Client)
+    Wire.__init__(c, socket.create_connection(w.addr, TIMEOUT, (ip, 0)))
+    return c
+
+
 def arrive(w, n, ip="127.0.0.1"):
     """n connections from ip, each with an answered request unless it was closed: those that are open."""
     got = []
     for _ in range(n):
-        s = socket.create_connection(w.addr, TIMEOUT, (ip, 0))
-        c = Client.__new__(Client)
-        Wire.__init__(c, s)
+        c = connect_from(w, ip)
         try:
             c.send(request())
             assert c.response().status == 200
@@ -392,6 +396,19 @@ def test_who_is_not_counted(warp, tmp_path):
     with Client(path) as a, Client(path) as b:
         assert a.ask().status == b.ask().status == 200
     assert len(arrive(w, 4)) == 1
+
+
+def test_who_is_not_counted_has_nobody_elses_place(warp):
+    """One that is counted and one that is not, accepted one after the other."""
+    w = warp(conf({"respond": {"status": 200}}, server={"max_connections_per_client": 1, "trusted_proxies": ["127.0.0.2"], "worker_threads": 1}))
+    worker, = w.children()
+    freeze(worker)
+    counted, proxy = (connect_from(w, ip).send(request()) for ip in ("127.0.0.1", "127.0.0.2"))
+    os.kill(worker, signal.SIGCONT)
+    assert counted.response().status == proxy.response().status == 200
+    proxy.ask("/", "Connection: close")
+    assert proxy.closed() == "eof" and arrive(w, 3) == [], "its place is taken still"
+    leave([counted, proxy])
 
 
 def test_clients_by_proxy_protocol(warp):
