@@ -18500,8 +18500,8 @@ rate_until(const struct board_rate *cell)
 
 /* GCRA: each request costs period / requests of time; a client may be burst
  * requests ahead. Returns 0: the request may pass, and with delay at *turn_us (of the
- * clock); else seconds to wait, 1 or more. The cell whose debt ends first makes room for a
- * new client. */
+ * clock; NULL: at once or not at all); else seconds to wait, 1 or more. The cell whose debt
+ * ends first makes room for a new client. */
 static unsigned
 rate_take(const struct rate_limit *r, uint64_t tag, int64_t *turn_us)
 {
@@ -18523,7 +18523,10 @@ rate_take(const struct rate_limit *r, uint64_t tag, int64_t *turn_us)
 	}
 	/* more is no true debt: another clock, two writers at once, a limit lowered */
 	until = MIN(rate_until(cell), now + room);
-	*turn_us = (int64_t)MAX(now, until);
+	if (turn_us)
+		*turn_us = (int64_t)MAX(now, until);
+	else
+		room = cost;
 	next = MAX(now, until) + cost;
 	if (next <= now + room)
 		until = next;
@@ -34482,16 +34485,13 @@ rate_tag(const struct exchange *x, const struct rate_limit *r, const struct head
 static enum step
 gate_limit(struct exchange *x, const struct head *h)
 {
-	struct rate_limit r = x->route->rate;
+	const struct rate_limit *r = &x->route->rate;
 	char b[64];
 	struct text t = { b, 0, sizeof b, false };
-	unsigned wait;
-	int64_t turn_us;
+	int64_t turn_us = 0;
+	unsigned wait = rate_take(r, rate_tag(x, r, h), r->delay && paced.n >= HELD_MAX ? NULL : &turn_us);
 
-	if (r.delay && paced.n >= HELD_MAX)
-		r.burst = 1;
-	wait = rate_take(&r, rate_tag(x, &r, h), &turn_us);
-	if (wait == 0 && r.delay && turn_us > now_us) {
+	if (wait == 0 && r->delay && turn_us > now_us) {
 		pace_join(x, (turn_us + 999) / 1000);
 		exchange_enter(x, X_PACE); /* gate_admit follows */
 		return STEP_AGAIN;

@@ -297,6 +297,21 @@ test_rate_turns(void **state)
 	assert_int_equal(turn_us, now_us);
 }
 
+/* Where nobody may wait now, what is owed stays owed. */
+static void
+test_rate_no_turn(void **state)
+{
+	static const struct rate_limit r = LIMIT(1, 1000, 5);
+
+	(void)state;
+	rate_setup(NULL);
+	assert_int_equal(rate_take(&r, 5, NULL), 0);
+	assert_int_equal(rate_take(&r, 5, NULL), 1);
+	assert_int_equal(let_pass(&r, 5, 100), 4);
+	assert_int_equal(rate_take(&r, 5, NULL), 5);
+	assert_int_equal(rate_take(&r, 5, &turn_us), 1);
+}
+
 /* Under a lower limit nobody owes more than that can be. */
 static void
 test_rate_lowered(void **state)
@@ -695,6 +710,7 @@ main(void)
 		cmocka_unit_test_setup(test_rate, rate_setup),
 		cmocka_unit_test_setup(test_rate_wait, rate_setup),
 		cmocka_unit_test_setup(test_rate_turns, rate_setup),
+		cmocka_unit_test(test_rate_no_turn),
 		cmocka_unit_test(test_rate_lowered),
 		cmocka_unit_test_setup(test_rate_cells, rate_setup),
 		cmocka_unit_test(test_hash64),
