@@ -33845,7 +33845,7 @@ exchange_deny(struct exchange *x)
 	request_settle(x);
 	if (x->method != M_HEAD)
 		return;
-	x->reusable = x->down.body.kind == BODY_NONE; /* else its body is not read */
+	x->reusable = x->reusable && x->down.body.done; /* else its body is not read */
 	flow_begin(&x->down, x->down.from, BODY_NONE, 0);
 }
 

@@ -151,6 +151,16 @@ def test_head_request(warp, guard, backend):
     assert [r.method for r in g.asked] == ["GET"] * 3 and [r.method for r in b.requests] == ["HEAD", "GET"]
 
 
+@pytest.mark.parametrize("reason, no, kept", [("closes", b"HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n", False),
+    ("stays", reply(b"", status="401 No"), True)])
+def test_refused_head_and_the_authenticators_connection(warp, guard, backend, reason, no, kept):
+    g = guard(no=no)
+    w = guarded(warp, g, backend(), server={"worker_threads": 1})
+    for _ in range(2):
+        assert w.ask("/", method="HEAD").status == int(no.split()[1])
+    assert (len(g.b.conns) == 1) == kept, reason
+
+
 def test_pipelined(warp, guard, backend):
     g, b = guard(), backend()
     w = guarded(warp, g, b)
