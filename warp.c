@@ -33532,13 +33532,17 @@ cache_delay(const struct exchange *x)
 }
 
 /* Whether the upstream's answer h may be stored, and for what. Where an authenticator is
- * asked, that is as strict as with Authorization. */
+ * asked, that is as strict as with Authorization, and what it says tells no variants apart. */
 static bool
 cache_may_store(const struct exchange *x, struct policy *p, const struct head *rq,
     const struct head *h)
 {
-	return policy_store(p, cache_rules(), rq, h, cache_delay(x)) &&
-	    (p->shared || !x->route->guard);
+	const struct guard *g = x->route->guard;
+
+	for (int i = 0; g && i < g->copy.n; i++)
+		if (head_has(h, F_VARY, g->copy.v[i].p))
+			return false;
+	return policy_store(p, cache_rules(), rq, h, cache_delay(x)) && (p->shared || !g);
 }
 
 /* What the upstream answers is not stored: who waits for it goes alone, and so do those

@@ -346,6 +346,20 @@ def test_with_warps_cache(warp, guard, backend):
     assert len(g.asked) == 5
 
 
+def test_what_is_stored_does_not_vary_by_what_the_authenticator_says(warp, backend):
+    """Public, but another for each user: the client's head does not tell them apart."""
+    def decide(c):
+        while True:
+            c.send(reply(b"", "Remote-User: " + c.request().get("Cookie")))
+
+    def serve(c):
+        while True:
+            c.send(reply(c.request().get("Remote-User"), "Cache-Control: public, max-age=600", "Vary: remote-user"))
+    g, b = backend([decide], name="guard"), backend([serve])
+    w = warp(toml_file({**conf({"forward_auth": {"upstream": "guard", "copy_headers": COPY}}, app=b, guard=g), "cache": {"size_bytes": 1 << 20}}))
+    assert [w.ask("/", "Cookie: " + u).text for u in ("ann", "bob", "ann")] == ["ann", "bob", "ann"]
+
+
 def test_behind_a_trusted_proxy(warp, guard, backend):
     """What it says of its client is passed on; where the request goes is still warp's to say."""
     g, b = guard(), backend()
