@@ -45326,8 +45326,7 @@ acme_take(void)
 			plain |= !m.ls.v[i].tls;
 			tls |= m.ls.v[i].tls;
 		}
-	if (WITH_TLS)
-		renew_take(m.conf, plain, tls);
+	renew_take(m.conf, plain, tls);
 }
 
 /* The new generation is ready: it serves, the old drains. */
