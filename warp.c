@@ -12439,6 +12439,8 @@ user_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	if (crypt_rounds(out->value) > 0) {
 		if (crypt_is_slow(out->value))
 			value_warn(r, v, HASH_SLOW);
+		if (slice_starts(out->value, S("$2")))
+			crypt_open(); /* it takes too long for workers */
 		return true;
 	}
 	n = *secret == '{' ? strspn(secret + 1, ALNUM "-_.") : 0;

@@ -1289,6 +1289,18 @@ teardown(void **state)
 	return rmdir(dir);
 }
 
+/* The digits of pi take too long for a worker, whose other clients would wait. */
+static void
+test_conf_bcrypt(void **state)
+{
+	(void)state;
+	memset(pi, 0, sizeof pi);
+	conf_free(load(ROUTE_TO_APP "basic_auth = { ann = \"plain\" }\n"));
+	assert_int_equal(pi[1], 0);
+	conf_free(load(ROUTE_TO_APP "basic_auth = { ann = \"$2y$04$UMo.mGH.xMW2EtWiVNc2iOyEqZ.Q0vZASPD7gTDekOgexi4AobkCO\" }\n"));
+	assert_int_equal(pi[1], 0x243f6a88);
+}
+
 int
 main(void)
 {
@@ -1320,6 +1332,7 @@ main(void)
 		cmocka_unit_test(test_memory_bound),
 		cmocka_unit_test(test_distance),
 		cmocka_unit_test(test_cut_short),
+		cmocka_unit_test(test_conf_bcrypt),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
