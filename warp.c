@@ -14586,8 +14586,12 @@ route_guard(struct reader *r, struct route_read *rr, const struct toml *v)
 		.connect_ms = a->via.read_ms, .write_ms = a->via.read_ms };
 	a->via.remove_headers.v = arena_alloc(r->a, (LEN(own) + (size_t)all.n) * sizeof *all.v);
 	memcpy(a->via.remove_headers.v, own, sizeof own);
-	memcpy(a->via.remove_headers.v + LEN(own), all.v, (size_t)all.n * sizeof *all.v);
-	a->via.remove_headers.n = (int)LEN(own) + all.n;
+	a->via.remove_headers.n = LEN(own);
+	for (int i = 0; i < all.n; i++) {
+		enum field_id id = field_id_of(all.v[i]);
+		if (id != F_AUTHORIZATION && id != F_COOKIE) /* by which it decides */
+			a->via.remove_headers.v[a->via.remove_headers.n++] = all.v[i];
+	}
 	for (int i = 0; i < out->n; i++)
 		all.v[all.n++] = out->v[i];
 	*out = all;

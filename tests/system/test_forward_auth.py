@@ -405,6 +405,7 @@ def test_protocols(warp, backend, which):
         if which == "authelia":
             assert m.get("Location") == "https://auth.example/?rd=http://a.example/dir/page?a=b&rm=GET" and m.has("Set-Cookie")
         assert c.ask("/dir", "Cookie: session=good", "Authorization: Bearer mine").status == 200
+    assert all(r.get("Authorization") == "Bearer mine" for r in g.requests), "by which it may decide, also if it sets another"
     for name in copied:
         assert b.last.all(name) == [line.split(": ", 1)[1] for line in yes.decode().split("\r\n") if line.startswith(name + ":")], name
     if "Authorization" not in copied:
