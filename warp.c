@@ -1814,13 +1814,21 @@ landlock_version(void)
 	return (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_VERSION);
 }
 
+/* The rights to files that this kernel knows: it refuses rules of others. */
+static uint64_t
+landlock_known(void)
+{
+	int version = landlock_version();
+
+	return (1u << (LANDLOCK_FIRST + MIN(version, 3) + (version >= 5))) - 1;
+}
+
 /* Rules by which all of `files` is forbidden, and ports and signals. */
 static int
 landlock_make(uint64_t files)
 {
 	int version = landlock_version();
-	uint64_t known = (1u << (LANDLOCK_FIRST + MIN(version, 3) + (version >= 5))) - 1;
-	struct landlock_rules r = { files & known, version >= 4 ? LANDLOCK_BIND : 0,
+	struct landlock_rules r = { files & landlock_known(), version >= 4 ? LANDLOCK_BIND : 0,
 		version >= 6 ? LANDLOCK_SIGNAL : 0 };
 
 	return version <= 0 ? -1 : (int)syscall(SYS_landlock_create_ruleset, &r, sizeof r, 0);
@@ -1848,7 +1856,8 @@ static void
 sandbox_reach(int dir, bool written)
 {
 #ifdef SYS_landlock_create_ruleset
-	struct landlock_dir d = { LANDLOCK_READS | (written ? LANDLOCK_SPOOLS : 0), dir };
+	struct landlock_dir d = { LANDLOCK_READS | (written ? LANDLOCK_SPOOLS & landlock_known() : 0),
+		dir };
 
 	if (sandbox_rules < 0)
 		sandbox_rules = landlock_make(~UINT64_C(0));
