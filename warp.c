@@ -1587,8 +1587,8 @@ warn_calmly(struct calm *c, const char *fmt, ...)
 /* A row: the number, which is text until it is read, as many machines lack some of the
  * calls; who may call: worker (w), helpers that look up names and connect (n), clerk (c);
  * and with what argument: x2: a third without PROT_EXEC, r1: a second that only reads, s:
- * streams and datagrams, of files and Internet, t1: whether it is a terminal. Most
- * frequent first: old kernels walk it. */
+ * streams and datagrams, of files and Internet, t1: whether it is a terminal, or the number of
+ * an interface, as in fe80::1%eth0. Most frequent first: old kernels walk it. */
 #define CALL(name, by)    CALL_OF(SYS_##name, by)
 #define CALL_OF(nr, by)   CALL_TEXT(nr, by)
 #define CALL_TEXT(nr, by) #nr " " by ";"
@@ -1723,12 +1723,23 @@ filter_arg(struct filter *f, uint32_t arg)
 	filter_op(f, FILTER_LOAD, FILTER_ARGS + 8 * arg + ARG_LOW, 0, 0);
 }
 
+/* Allowed if the argument is one of the n of v. */
+static void
+filter_one_of(struct filter *f, uint32_t arg, const uint32_t *v, uint32_t n)
+{
+	filter_arg(f, arg);
+	for (uint32_t i = 0; i < n; i++)
+		filter_op(f, FILTER_IF, v[i], (int)(n - i), 0);
+	filter_op(f, FILTER_END, FILTER_ERRNO | EPERM, 0, 0);
+	filter_op(f, FILTER_END, FILTER_ALLOW, 0, 0);
+}
+
 /* What follows the comparison of a call's number: allowed, or by its argument. */
 static void
 filter_rule(struct filter *f, struct slice rule)
 {
 	static const uint32_t families[] = { AF_UNIX, AF_INET, AF_INET6 };
-	bool equal = rule.n > 0 && *rule.p == 't'; /* else bits that must not be there */
+	static const uint32_t asks[] = { TIOCGWINSZ, SIOCGIFINDEX };
 
 	if (rule.n == 0) {
 		filter_op(f, FILTER_END, FILTER_ALLOW, 0, 0);
@@ -1736,15 +1747,12 @@ filter_rule(struct filter *f, struct slice rule)
 		filter_arg(f, 1);
 		filter_op(f, FILTER_AND, SOCK_KINDS, 0, 0);
 		filter_op(f, FILTER_IF_GE, SOCK_RAW, LEN(families) + 1, 0);
-		filter_arg(f, 0);
-		for (size_t i = 0; i < LEN(families); i++)
-			filter_op(f, FILTER_IF, families[i], (int)(LEN(families) - i), 0);
-		filter_op(f, FILTER_END, FILTER_ERRNO | EPERM, 0, 0);
-		filter_op(f, FILTER_END, FILTER_ALLOW, 0, 0);
-	} else {
+		filter_one_of(f, 0, families, LEN(families));
+	} else if (*rule.p == 't') {
+		filter_one_of(f, 1, asks, LEN(asks));
+	} else { /* bits that must not be there */
 		filter_arg(f, (uint32_t)(rule.p[1] - '0'));
-		filter_op(f, equal ? FILTER_IF : FILTER_IF_BITS, equal ? TIOCGWINSZ
-		    : *rule.p == 'x' ? PROT_EXEC : WRITES, !equal, equal);
+		filter_op(f, FILTER_IF_BITS, *rule.p == 'x' ? PROT_EXEC : WRITES, 1, 0);
 		filter_op(f, FILTER_END, FILTER_ALLOW, 0, 0);
 		filter_op(f, FILTER_END, FILTER_ERRNO | EPERM, 0, 0);
 	}
