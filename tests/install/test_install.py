@@ -132,6 +132,23 @@ def test_systemd(tmp_path):
     assert p.returncode == 0, p.stdout
 
 
+def group(*names):
+    """The system calls that systemd means by names, as @file-system."""
+    words = [w for n in names for w in (subprocess.run(["systemd-analyze", "syscall-filter", n], capture_output=True, text=True).stdout
+                                        .split("\n", 2)[2].split() if n[0] == "@" else [n])]
+    return group(*words) if any(w[0] == "@" for w in words) else set(words)
+
+
+def test_systemd_calls():
+    """The unit leaves to warp what it then takes from its workers itself, and how it does so."""
+    left = set()
+    for filter in re.findall(r"(?m)^SystemCallFilter=(.*)", open(ROOT + "/contrib/init/warp.service").read()):
+        left = left - group(*filter[1:].split()) if filter[0] == "~" else left | group(*filter.split())
+    wants = set(re.findall(r"(?m)^\tCALL\((\w+),", open(ROOT + "/warp.c").read())) & group("@known")
+    wants |= {"seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"}
+    assert len(wants) > 60 and not wants - left
+
+
 def test_runit(tmp_path):
     host(tmp_path, SAYS + r"""
 mkdir -p /srv/sv; cp -r /src/contrib/init/runit /srv/sv/warp
