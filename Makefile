@@ -210,9 +210,10 @@ size: warp
 # The manual's tables of keys and of system calls, from the program's own.
 man: warp | build
 	@sed '/CALLS BEGIN/q' man/warp.1 >build/man && sed -n -e '/CALLS BEGIN/,/CALLS END/{' \
-	    -e 's|^\t/\* \([^:]*\) \*/$$|.TP\n\1|p' -e 's|^\tCALL(\(.*\), MMAP_BY)|.BR \1 " (wnc x2)"|p' \
+	    -e '/CALLS END/d' -e 's|^\t/\* \([^:]*\) \*/$$|.TP\n\1|p' \
+	    -e 's|^\tCALL(\(.*\), MMAP_BY)|.BR \1 " (wnc x2)"|p' \
 	    -e 's|^\tCALL(\(.*\), "\(.*\)")|.BR \1 " (\2)"|p' -e '}' warp.c >>build/man && \
-	    sed -n '/CALLS END/,$$p' man/warp.1 >>build/man && cp build/man man/warp.1
+	    sed -n '/^.." CALLS END/,$$p' man/warp.1 >>build/man && cp build/man man/warp.1
 	@sed '/KEYS BEGIN/q' man/warp.toml.5 >build/man && ./warp -D man >>build/man && \
 	    sed -n '/KEYS END/,$$p' man/warp.toml.5 >>build/man && cp build/man man/warp.toml.5
 
