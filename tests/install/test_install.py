@@ -107,6 +107,38 @@ apt -P warp; fails ls /usr/bin/warp; fails ls -d /etc/warp.toml; fails ls -d /va
     assert "# mine" in lines, out
 
 
+def test_deb_with_systemd(tmp_path):
+    """What the package's scripts ask of a systemctl as old as Debian 11's: started, upgraded in place, and started again
+    when it comes back after a removal; masked, it stays as it is."""
+    out = host(tmp_path, r"""
+mkdir -p /run/systemd/system /s; cp /src/contrib/debian/p* /s
+cat >/usr/bin/systemctl <<'END'
+#!/bin/sh
+[ "$1" = -q ] && shift || [ "$*" = "--system daemon-reload" ] || [ "$1" = show ] || echo "$@"
+case $1 in
+is-active) [ -e /s/active ] ;;
+is-enabled) [ -e /s/enabled ] ;;
+show) [ "$*" = "show -p MainPID --value warp.service" ] && cat /s/pid ;;
+enable) [ ! -e /s/masked ] && : >/s/enabled ;;
+start) : >/s/active ;;
+stop) rm -f /s/active ;;
+--system | disable) ;;
+*) exit 1 ;;
+esac
+END
+sh -c 'trap "echo told; exit" USR2; echo $$ >/s/pid; while :; do sleep 0.05; done' & master=$!
+until [ -s /s/pid ]; do sleep 0.05; done
+/s/postinst configure
+/s/prerm upgrade 0.2; /s/postinst configure 0.1; wait $master
+echo removed; /s/prerm remove; /s/postrm remove
+echo back; /s/postinst configure 0.1
+rm -f /s/active /s/enabled; : >/s/masked
+echo masked; /s/postinst configure
+""")
+    assert out.split("\n")[:-1] == ["enable warp.service", "start warp.service", "told", "removed", "stop warp.service",
+                                    "back", "start warp.service", "masked", "enable warp.service"], out
+
+
 # ---- scripts --------------------------------------------------------------------
 
 def test_shellcheck():
