@@ -29556,18 +29556,22 @@ notice_dir(const char *path, bool locked)
 	return outside_open(dir, locked);
 }
 
-/* Before chroot and before rights are dropped. */
+/* As files_open, twice. */
 static void
 maintenance_open(const struct conf *cf)
 {
+	bool again = notices != NULL, locked = cf->server.chroot != NULL;
 	const char *path;
 
-	notices = xcalloc((size_t)cf->n_upstreams + 1, sizeof *notices);
+	if (!again)
+		notices = xcalloc((size_t)cf->n_upstreams + 1, sizeof *notices);
 	for (int i = 0; i < cf->n_upstreams; i++) {
+		if (again && (locked || notices[i].dir >= 0))
+			continue;
 		notices[i].dir = -1;
 		if (!(path = cf->upstreams[i].maintenance))
 			continue;
-		notices[i].dir = notice_dir(path, cf->server.chroot != NULL);
+		notices[i].dir = notice_dir(path, locked);
 		sandbox_reach(notices[i].dir, false);
 		if (notices[i].dir < 0 && errno == ENOSYS)
 			log_warn("maintenance %s: not seen from server.chroot, this kernel is too old",
@@ -29718,18 +29722,24 @@ static unsigned n_files;
 
 #define FILE_FLAGS (O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
 
-/* Before chroot and before rights are dropped. */
+/* Before chroot and before rights are dropped; and again behind that, as root may lack what
+ * lets it into a directory that the user is let into. */
 static void
 files_open(const struct conf *cf)
 {
-	roots = xcalloc((size_t)cf->table.n + 1, sizeof *roots);
+	bool again = roots != NULL, locked = cf->server.chroot != NULL;
+
+	if (!again)
+		roots = xcalloc((size_t)cf->table.n + 1, sizeof *roots);
 	for (int i = 0; i <= cf->table.n; i++) {
 		struct root *r = &roots[i];
+		if (again && (locked || r->fd >= 0))
+			continue;
 		r->conf = i < cf->table.n ? &cf->table.routes[i].files : &cf->middleware.sendfile;
-		r->fd = r->conf->dir ? outside_open(r->conf->dir, cf->server.chroot != NULL) : -1;
+		r->fd = r->conf->dir ? outside_open(r->conf->dir, locked) : -1;
 		if (r->conf->dir && r->fd < 0 && errno == ENOSYS)
 			log_warn("files of %s: not served from server.chroot, which needs Linux 5.2", r->conf->dir);
-		else if (r->conf->dir && r->fd < 0)
+		else if (r->conf->dir && r->fd < 0 && (again || locked))
 			log_errno("files of %s", r->conf->dir);
 		sandbox_reach(r->fd, false);
 	}
@@ -37824,7 +37834,7 @@ helper_start(const char *name, void (*run)(void *arg, int fd), void *arg, int *k
 /* In a helper: drops to the rights that [server] gives; ends with the master, even if
  * it hangs. All but a worker stay out of the chroot, to find resolv.conf and hosts. */
 static void
-helper_settle(const struct server_conf *sc, enum sandbox_role role)
+helper_drop(const struct server_conf *sc, enum sandbox_role role)
 {
 	struct server_conf as = *sc;
 
@@ -37832,9 +37842,22 @@ helper_settle(const struct server_conf *sc, enum sandbox_role role)
 		as.chroot = NULL;
 	/* a change of user would have cleared the signal */
 	if (privilege_drop(&as) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ||
-	    getppid() != helper_parent || (!sandbox_enter(role, sc->sandbox) &&
-	    sc->sandbox == SANDBOX_STRICT))
+	    getppid() != helper_parent)
 		_exit(EXIT_OTHER);
+}
+
+static void
+helper_confine(const struct server_conf *sc, enum sandbox_role role)
+{
+	if (!sandbox_enter(role, sc->sandbox) && sc->sandbox == SANDBOX_STRICT)
+		_exit(EXIT_OTHER);
+}
+
+static void
+helper_settle(const struct server_conf *sc, enum sandbox_role role)
+{
+	helper_drop(sc, role);
+	helper_confine(sc, role);
 }
 
 /* ==== resolve ================================================================
@@ -44105,7 +44128,10 @@ worker_child(void *task, int ctl)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	maintenance_open(k->cf);
 	files_open(k->cf);
-	helper_settle(&k->cf->server, SANDBOX_WORKER);
+	helper_drop(&k->cf->server, SANDBOX_WORKER);
+	maintenance_open(k->cf);
+	files_open(k->cf);
+	helper_confine(&k->cf->server, SANDBOX_WORKER);
 	worker_run(k->cf, k->ls->v, k->ls->n_served, ctl, k->slot);
 }
 

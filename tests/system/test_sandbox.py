@@ -1,8 +1,10 @@
 """Workers and helpers give up system calls (seccomp) and files (Landlock); the master and programs do not. What is refused
 in detail: tests/unit/test_sandbox.c. A build with glibc (sanitizers) has no sandbox: only that this is said is tested there."""
+import ctypes
 import os
 import shutil
 import signal
+import tempfile
 
 import pytest
 
@@ -101,6 +103,31 @@ def test_maintenance_directory_is_replaced(warp, backend, tmp_path):
     eventually(lambda: w.ask().text == "back soon", "the text of the file")
     os.unlink(d / "down.txt")
     eventually(lambda: w.ask().status == 200, "its end")
+
+
+def humble():
+    """A root that is let in no further than others, as in a container with cap_drop: all."""
+    for cap in (1, 2):                                    # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        ctypes.CDLL(None).prctl(24, cap, 0, 0, 0)         # PR_CAPBSET_DROP
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone has what is dropped here")
+def test_directories_that_only_the_user_may_see(warp, backend):
+    with tempfile.TemporaryDirectory() as top:
+        os.chmod(top, 0o755)
+        d = os.path.join(top, "private", "root")
+        os.makedirs(d)
+        for name in ("x.txt", "down.txt"):
+            with open(os.path.join(d, name), "w") as f:
+                f.write(name)
+        shutil.chown(os.path.dirname(d), "nobody")
+        os.chmod(os.path.dirname(d), 0o700)
+        w = warp(toml_file(conf({"path_prefix": "/files/", "static_dir": d, "strip_prefix": True}, {"path_prefix": "/"},
+                                server={"user": "nobody"}, app={"on": backend(), "maintenance": d + "/down.txt"})), preexec_fn=humble)
+        before = w.children()
+        for path, text in (("/", "down.txt"), ("/files/x.txt", "x.txt")):
+            assert w.ask(path).text == text
+        assert w.children() == before, "and no other worker"
 
 
 def test_what_workers_open(warp, backend, tmp_path):
