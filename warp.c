@@ -41406,7 +41406,7 @@ child_start(const struct process *ps, const char *label, int index, const struct
 		argv[i] = child_text(&cs, slice_of(ps->argv[i]));
 	if (env && pipe2(fds, O_CLOEXEC) == 0) {
 		cs.out = fds[1];
-		if (fchown(fds[1], as->user ? as->uid : (uid_t)-1,
+		if ((as->user || as->group) && fchown(fds[1], as->user ? as->uid : (uid_t)-1,
 		        as->group ? as->gid : (gid_t)-1) < 0)
 			log_errno("process %s: its output", label); /* for /dev/stdout */
 		if ((pid = warden_start(&cs, as, argv, env, warden)) < 0)
