@@ -21817,7 +21817,8 @@ loop_forked(void)
  * can do without memory has any; who takes a body is asked before a short piece is read for
  * it, so that little is held for the slow. With two needs left no client is taken and no request
  * begins; with one left nothing is read that wants a block, while what is held drains. Should
- * all wait for each other, that last one is for the one of them that waits longest. */
+ * all wait for each other, that last one is for the one of them that waits longest, and the
+ * one before it for who would begin: parts of heads may be all that is held. */
 
 static struct ledger ledger = { .easy = UINT32_MAX }; /* no worker's: no bound */
 
@@ -21903,27 +21904,26 @@ ledger_starves(struct watch *w, enum hunger h)
 static int
 ledger_relieve(void)
 {
-	bool waits = link_first(&starved[HUNGER_BEGUN]), any = waits || link_first(&starved[HUNGER_NEW]);
+	enum hunger h = link_first(&starved[HUNGER_BEGUN]) ? HUNGER_BEGUN : HUNGER_NEW;
 
-	ledger.starves = any;
-	if (!any) {
+	ledger.starves = link_first(&starved[h]);
+	if (!ledger.starves) {
 		ledger.favourite = NULL;
 		ledger.stuck_ms = 0;
 		return -1;
 	}
-	for (enum hunger h = 0; h < HUNGERS; h++)
-		if (!ledger_lacks(h) && link_first(&starved[h])) {
-			loop_feed(h, STARVED_BATCH);
+	for (enum hunger fed = 0; fed < HUNGERS; fed++)
+		if (!ledger_lacks(fed) && link_first(&starved[fed])) {
+			loop_feed(fed, STARVED_BATCH);
 			ledger.stuck_ms = 0;
 			return 0;
 		}
-	if (!waits)
-		return STARVED_MS;
 	if (ledger.stuck_ms == 0)
 		ledger.stuck_ms = now_ms;
-	if (now_ms - ledger.stuck_ms >= STARVED_MS && ledger.held <= ledger.most_spent) {
-		ledger.favourite = OWNER(link_first(&starved[HUNGER_BEGUN]), struct watch, starved);
-		loop_feed(HUNGER_BEGUN, 1);
+	if (now_ms - ledger.stuck_ms >= STARVED_MS &&
+	    ledger.held <= (h == HUNGER_NEW ? ledger.spent : ledger.most_spent)) {
+		ledger.favourite = OWNER(link_first(&starved[h]), struct watch, starved);
+		loop_feed(h, 1);
 		ledger.stuck_ms = now_ms;
 	}
 	return STARVED_MS;

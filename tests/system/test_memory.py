@@ -285,6 +285,25 @@ def test_crashing(group, warp, source, tmp_path):
     survives(w, group, "%d wait for what crashes" % MANY, crowd)
 
 
+@slow
+def test_parts_of_heads(group, warp, source):
+    """Parts of heads leave too little for any of them to go on: one does all the same, then the next."""
+    least = int(re.search(r"at least (\d+)", run_warp("-t", "-c", "/dev/stdin", input="[server]\nmax_header_bytes = 4096\n"
+                          "memory_bytes = 1\n[[routes]]\nrespond = { status = 200, body = \"x\" }\n").stderr)[1])
+    w = start(warp, group, source, bound=least, server={"max_header_bytes": 4096, "max_connections": 1024})
+    head = request("/64", "X-Long: " + "x" * 3000)
+    crowd = [Client(w.port) for _ in range(500)]
+    for c in crowd:
+        c.send(head[:1940])                                # as much as a small block takes
+    eventually(lambda: held(w)[0] > least // 2, "memory is short", 2 * TIMEOUT)
+    for c in crowd:
+        c.send(head[1940:])
+    for c in crowd:
+        assert c.response(timeout=2 * PATIENCE).status == 200
+        c.close()
+    check(w, group, "%d parts of heads" % len(crowd), bound=least)
+
+
 def test_bound(run):
     """`-t` says what the bound is and of what it is made; one that is too small for any request is refused."""
     good = run_warp("-t", "-c", "/dev/stdin", input='[server]\nmemory_bytes = 8388608\n[[routes]]\nrespond = { status = 200, body = "x" }\n')
