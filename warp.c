@@ -33098,6 +33098,8 @@ upstream_connected(struct exchange *x)
 	char why[WHY_MAX];
 
 	if (WITH_TLS && x->inst->addr.scheme == SCHEME_HTTPS && !ch->tls) {
+		if (ledger_lacks(HUNGER_BEGUN))
+			return STEP_WAIT; /* see upstream_arm */
 		if (x->inst->up->tls.trust && !clock_is_right())
 			return exchange_early(x);
 		if (!upstream_tls(x))
@@ -34133,7 +34135,8 @@ upstream_arm(struct exchange *x)
 	short want = in ? states[x->state].upstream : 0;
 	enum wait wait = states[x->state].wait;
 
-	if (wait == WAIT_CONNECT && x->u->retry_connect) {
+	if (wait == WAIT_CONNECT && (x->u->retry_connect || (x->u->state == UP_BUSY && !u->ch.tls))) {
+		loop_unwatch(&u->ch.w); /* it is there: memory for TLS is waited for */
 		timer_set(&u->timer, CONNECT_AGAIN_MS);
 		return;
 	}
@@ -34230,6 +34233,8 @@ exchange_upstream_late(struct exchange *x)
 			return exchange_lost(x, LOST_CONNECT_TIMEOUT,
 			    "does not finish the TLS handshake in time");
 		}
+		if (x->u->state == UP_BUSY)
+			return STEP_AGAIN;
 		if (!x->u->retry_connect || now_ms >= x->connect_by_ms)
 			return exchange_lost(x, LOST_CONNECT_TIMEOUT, "does not accept in time");
 		if (!upconn_dial(x->u))

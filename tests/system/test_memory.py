@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import time
 import pytest
 
 import tls as tls_tools
-from lib import SANITIZED, SLOW, TIMEOUT, WARP, Client, conf, eventually, free_port, request, run_warp
+from lib import SANITIZED, SLOW, TIMEOUT, WARP, Client, conf, eventually, free_port, freeze, request, run_warp
 
 MB = 1 << 20
 WHOLE = bool(os.environ.get("WHOLE"))
@@ -35,6 +36,8 @@ class Group:
         self.mb, self.dir, self.v2 = mb, None, os.path.exists("/sys/fs/cgroup/cgroup.controllers")
         top = "/sys/fs/cgroup" if self.v2 else GROUPS
         dir = "%s/warp-test-%d-%d" % (top, os.getpid(), mb)
+        if SANITIZED:
+            return                                         # its shadow alone takes more
         try:
             os.mkdir(dir)
             with open(dir + ("/memory.max" if self.v2 else "/memory.limit_in_bytes"), "w") as f:
@@ -172,6 +175,12 @@ def held(w):
     return sum(r["memory_bytes"] for r in rows), max(r["memory_most_bytes"] for r in rows)
 
 
+def connections(w):
+    """Of clients, the one who asks among them."""
+    with Client(w.path("admin")) as c:
+        return sum(r["connections"] for r in json.loads(c.ask("/status").body)["workers"])
+
+
 def healthy(w, seconds, target="/64", size=64):
     """Requests of a client that behaves: how many were served, and the longest wait."""
     end, n, longest = time.monotonic() + seconds, 0, 0.0
@@ -302,6 +311,24 @@ def test_parts_of_heads(group, warp, source):
         assert c.response(timeout=2 * PATIENCE).status == 200
         c.close()
     check(w, group, "%d parts of heads" % len(crowd), bound=least)
+
+
+@slow
+def test_upstreams_without_a_word(group, warp, source):
+    """Connections to upstreams whose handshake takes its time wait for memory like all else."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as silent:
+        up = {"url": "https://127.0.0.1:%d" % silent.getsockname()[1], "connect_timeout_secs": 2, "tls": {"verify": False}}
+        w = start(warp, group, source, routes=[{"path_prefix": "/silent", "upstream": "silent"}, {"path_prefix": "/"}], silent=up, bound=BOUND // 2)
+        crowd = Crowd(w.port, MANY, b"", lambda s: s.recv(1))
+        eventually(lambda: connections(w) > MANY, "all are taken", 5 * TIMEOUT)
+        for pid in w.children():
+            freeze(pid)
+        for s in crowd.socks:
+            s.send(request("/silent"))
+        for pid in w.children():
+            os.kill(pid, signal.SIGCONT)                   # all begin at one time
+        eventually(lambda: held(w)[0] > BOUND // 4, "handshakes begin", 5 * TIMEOUT)
+        survives(w, group, "%d upstream handshakes" % MANY, crowd, bound=BOUND // 2)
 
 
 def test_bound(run):
