@@ -36423,6 +36423,10 @@ passage_due(struct timer *t)
 {
 	struct passage *p = OWNER(t, struct conn, s.timer)->passage;
 
+	if (p->c->s.ch.w.starved.next || p->node.ch.w.starved.next) {
+		timer_set(t, p->rc->timeout_ms); /* it was not read: see side_waits_in_vain */
+		return;
+	}
 	if (p->state != PASSAGE_CONNECT) {
 		p->status = p->status ? p->status : 504;
 		passage_end(p, false);

@@ -459,6 +459,31 @@ test_crowd_is_full(void **state)
 	memset(board->crowd, 0, sizeof board->crowd);
 }
 
+/* ---- want of memory ---- */
+
+/* A passage of which a side is not read for want of memory has not come too late. */
+static void
+test_passage_waits_in_vain(void **state)
+{
+	struct router_conf rc = { .timeout_ms = 1000 };
+	struct passage p = { .rc = &rc, .state = PASSAGE_BYTES };
+	struct watch *sides[] = { &p.node.ch.w, NULL };
+	struct conn c = { .passage = &p };
+
+	(void)state;
+	p.c = &c;
+	sides[1] = &c.s.ch.w;
+	for (size_t i = 0; i < LEN(sides); i++) {
+		sides[i]->slot = -1;
+		loop_starve(sides[i], HUNGER_BEGUN);
+		passage_due(&c.s.timer);
+		assert_ptr_equal(c.passage, &p);
+		assert_non_null(c.s.timer.list);
+		timer_clear(&c.s.timer);
+		loop_unwatch(sides[i]);
+	}
+}
+
 int
 main(void)
 {
@@ -473,6 +498,7 @@ main(void)
 		cmocka_unit_test_setup(test_lists_of_conns, front_setup),
 		cmocka_unit_test_setup(test_crowd, front_setup),
 		cmocka_unit_test_setup(test_crowd_is_full, front_setup),
+		cmocka_unit_test_setup(test_passage_waits_in_vain, front_setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
