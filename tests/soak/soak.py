@@ -3,17 +3,20 @@
 
     WARP=./warp-debug soak.py 0.3     another binary
     SEED=7 soak.py                    the same faults again (their moments differ)
+    SOAK_PAUSE=0.01 soak.py           clients that pause so long between requests: others use the machine too
 
-One warp, three upstreams: `rolling` (three replicas, chosen ports), `single` (blue and green,
-a socket), `fixed` (one port, checked, held over restarts), and a process that serves nobody.
+One warp, three upstreams with programs: `rolling` (three replicas, chosen ports), `single` (blue and green,
+a socket), `fixed` (one port, checked, held over restarts), and a process that serves nobody;
+and around it (around.py) files, a cache with Redis and PostgreSQL, a FastRouter whose nodes come and go, TLS on both
+sides, forward_auth, rate_limit that delays, request bodies on the disk, a name for the resolver, a bound of memory.
 Clients ask all the time: plain ones, some that leave in the midst of an answer, some that read
 slowly, some that send bodies. Meanwhile processes get kill -9 and SIGSTOP, workers are killed,
--s restart is said, the configuration changes, the binary is upgraded.
+-s restart is said, the configuration changes, the binary is upgraded; and there are the faults of around.py.
 
 Then the faults stop, the load stops, and it is counted: requests in flight and held, clients,
-descriptors of the master and the workers, their memory, processes; and after warp's end what it
-left behind. A good client that saw an error counts as well, unless a worker was killed under it
-or its own backend was frozen. Prints a line of figures; exit status 1 if one of them is bad.
+descriptors of the master and the workers, their memory, processes, helpers, sockets, what is open at the stores; and
+after warp's end what it left behind. A good client that saw an error counts as well, unless a worker was killed under it,
+had no descriptors left, or what it asked for could not be had (a full disk, a name that is none). Prints figures; exit status 1 if one of them is bad.
 """
 import collections
 import contextlib
@@ -28,14 +31,16 @@ import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "system"))
+import around  # noqa: E402
 import lib  # noqa: E402
 import supervised as sup  # noqa: E402
 from lib import Client, ProtocolError, eventually, free_port, request  # noqa: E402
 
 BIG = 300000           # bytes of a body, and of the answer to it
+PAUSE = float(os.environ.get("SOAK_PAUSE") or 0)     # seconds between two requests: on a machine that others use too
 GROWTH = 4 << 20       # bytes master and workers may have grown by, each
-FIELDS = ("answers", "errors", "aborted", "slow", "kills", "freezes", "restarts", "reloads", "worker_kills", "upgrades")
 
 
 class Soak:
@@ -44,8 +49,12 @@ class Soak:
         self.counts = collections.Counter()
         self.errors, self.lock = [], threading.Lock()
         self.faults_over, self.load_over = threading.Event(), threading.Event()
-        self.kills_at = []                 # when workers were killed
+        self.hard = {}                     # until when an error is nobody's fault, by the reason
+        self.conf_lock = threading.Lock()
+        self.recent = collections.deque(maxlen=6)       # faults, with their times
         self.generation, self.port = 0, free_port()
+        self.born = time.monotonic()
+        self.around = around.Around(self, directory)
         self.w = lib.Warp(self.conf(), (), directory)
         for up in ("rolling", "single", "fixed"):
             eventually(lambda: all(i["state"] == "up" for i in sup.instances(self.w, up)), up + " is up", 20 * lib.SLOW)
@@ -54,7 +63,7 @@ class Soak:
         """It differs from the last one: by a variable of one process, or by nothing that matters."""
         g = self.generation
         app, common = self.app, {"hold_secs": 20, "read_timeout_secs": 15, "retries": 5}
-        return lib.toml_file({
+        return lib.toml_file(self.around.extend({
             "server": {"worker_threads": 2, "keepalive_timeout_secs": 20, "shutdown_timeout_secs": 5},
             "admin": {"listen": ["@DIR@/admin"]},
             "upstreams": {
@@ -67,7 +76,7 @@ class Soak:
             "processes": {"cron": app("cron")},
             "routes": [{"path_prefix": "/rolling", "strip_prefix": True, "upstream": "rolling"},
                        {"path_prefix": "/single", "strip_prefix": True, "upstream": "single"},
-                       {"path_prefix": "/fixed", "strip_prefix": True, "upstream": "fixed", "description": "generation %d" % g}]})
+                       {"path_prefix": "/fixed", "strip_prefix": True, "upstream": "fixed", "description": "generation %d" % g}]}))
 
     @staticmethod
     def app(name, *words, **keys):
@@ -78,14 +87,16 @@ class Soak:
         with self.lock:
             self.counts[what] += n
 
-    def error(self, began, what):
-        """An error a client saw, unless a worker it may have been at was killed meanwhile."""
+    def error(self, began, what, *excuses):
+        """An error a client saw, unless a worker it may have been at was killed meanwhile, or what excuses name."""
         with self.lock:
-            if any(began - 1 <= t for t in self.kills_at):
-                self.counts["excused"] += 1
+            reasons = [r for r in ("worker", "descriptors", *excuses) if began - 1 <= self.hard.get(r, 0)]
+            if reasons:
+                self.counts["excused: " + reasons[0]] += 1
             else:
                 self.counts["errors"] += 1
-                self.errors.append("%.1f s: %s" % (time.monotonic() - self.began, what))
+                self.errors.append("%.1f s (since %.1f): %s; faults: %s" % (
+                    time.monotonic() - self.born, began - self.born, what, ", ".join(self.recent)))
 
     # ---- clients ----
 
@@ -104,6 +115,7 @@ class Soak:
                     self.count("answers")
                     if "close" in m.tokens("connection"):
                         return
+                    time.sleep(PAUSE)
                 except (OSError, EOFError, TimeoutError, ProtocolError) as e:
                     self.error(began, repr(e))
                     return
@@ -179,38 +191,42 @@ class Soak:
         self.count("restarts")
 
     def reload(self):
-        self.generation += 1
-        self.w.write(self.conf())
-        sup.verb(self.w, "reload")
+        with self.conf_lock:
+            self.generation += 1
+            self.w.write(self.conf())
+            sup.verb(self.w, "reload")
         self.count("reloads")
 
     def kill_worker(self):
         pids = sup.workers(self.w)
-        with self.lock:
-            self.kills_at.append(time.monotonic())
+        self.hard["worker"] = float("inf")
         with contextlib.suppress(ProcessLookupError, IndexError):
             sup.kill(self.random.choice(pids))
             self.count("worker_kills")
         eventually(lambda: len([x for x in sup.status(self.w)["workers"] if x["state"] == "ready"]) == 2, "two workers", 20 * lib.SLOW)
-        with self.lock:
-            self.kills_at.append(time.monotonic())
+        self.hard["worker"] = time.monotonic()
 
     def upgrade(self):
         sup.upgrade(self.w)
         self.count("upgrades")
 
-    def faults(self):
+    def own_faults(self):
         what = [self.kill] * 6 + [self.freeze] * 3 + [self.restart] * 3 + [self.reload] * 3 + [self.kill_worker] * 2 + [self.upgrade]
         first = [self.kill, self.restart, self.reload, self.kill_worker, self.upgrade, self.freeze]   # each once, however short
+        self.faults(what, first, 0.8)
+
+    def faults(self, what, first, pause):
+        """One after another: each of the first, then any of what."""
         while not self.faults_over.is_set():
             fault = first.pop() if first else self.random.choice(what)
+            self.recent.append("%.1f %s" % (time.monotonic() - self.born, fault.__name__))
             try:
                 fault()
-            except AssertionError as e:
+            except Exception as e:
                 with self.lock:
                     self.counts["faults_failed"] += 1
-                    self.errors.append("%s: %s" % (fault.__name__, str(e)[:500]))
-            self.faults_over.wait(self.random.random() * 0.8)
+                    self.errors.append("%.1f s: %s: %r" % (time.monotonic() - self.born, fault.__name__, str(e)[:500]))
+            self.faults_over.wait(self.random.random() * pause)
 
     # ---- figures ----
 
@@ -253,7 +269,8 @@ class Soak:
     def warm(self):
         """Every path once, on each worker, so that what is kept for later is there when it is measured."""
         rnd = random.Random(1)
-        threads = [threading.Thread(target=kind, args=(rnd,)) for kind in (self.plain, self.bodies, self.slow, self.aborts) * 5]
+        threads = [threading.Thread(target=kind, args=(rnd,)) 
+                   for kind in [self.plain, self.bodies, self.slow, self.aborts] * 5 + [k for k, _ in self.around.clients] * 2]
         for t in threads:
             t.start()
         for t in threads:
@@ -265,7 +282,6 @@ class Soak:
         return self.calm()
 
     def run(self, seconds):
-        self.began = time.monotonic()
         self.warm()
         seen = []
         for step in (self.reload, self.upgrade):      # workers of either hold a descriptor or two more
@@ -274,11 +290,14 @@ class Soak:
             if not_calm := self.settle():
                 return ["not calm before the faults: " + ", ".join(not_calm)]
             seen.append(self.figures())
+        self.stores = self.around.figures()
         before = {k: tuple(map(max, seen[0][k], seen[1][k])) for k in seen[0]}
         kinds = [(self.plain, 0.0)] * 4 + [(self.bodies, 0.1)] + [(self.aborts, 0.02)] * 2 + [(self.slow, 0.1)]
+        kinds += self.around.clients
         load = [threading.Thread(target=self.client, args=(k, i, pause), daemon=True) for i, (k, pause) in enumerate(kinds)]
-        fault = threading.Thread(target=self.faults, daemon=True)
-        for t in load + [fault]:
+        faults = [threading.Thread(target=self.own_faults, daemon=True),
+                  threading.Thread(target=self.faults, args=(self.around.faults, list(self.around.faults), 1.5), daemon=True)]
+        for t in load + faults:
             t.start()
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and self.w.proc.poll() is None:
@@ -287,11 +306,12 @@ class Soak:
                 print("\r%4d s left, %s" % (left, self.line()), end="", flush=True)
         bad = []
         self.faults_over.set()
-        fault.join(120 * lib.SLOW)
+        for t in faults:
+            t.join(120 * lib.SLOW)
         self.load_over.set()
         for t in load:
             t.join(90)
-        if any(t.is_alive() for t in load + [fault]):
+        if any(t.is_alive() for t in load + faults):
             bad.append("a client or the faults did not come to an end")
         if self.w.proc.poll() is not None:
             return bad + ["warp is gone, status %s:\n%s" % (self.w.proc.returncode, self.w.stderr[-3000:])]
@@ -315,18 +335,30 @@ class Soak:
         for who, a, b in zip(names, self.after["memory"], before["memory"]):
             if a > b + GROWTH and not lib.SANITIZED:
                 bad.append("%s has %d KB of memory, had %d" % (who, a >> 10, b >> 10))
+        self.stores_after = {}
+
+        def same():
+            self.stores_after = self.around.figures()
+            return self.stores_after == self.stores
+        with contextlib.suppress(AssertionError):
+            eventually(same, "", 20 * lib.SLOW)
+        bad += ["%s: %s, was %s" % (k, v, self.stores[k]) for k, v in self.stores_after.items() if v != self.stores[k]]
         zombies = [c for c in self.w.children() if not sup.alive(c)]
         return bad + (["zombies: %s" % zombies] if zombies else [])
 
     def line(self):
-        return ", ".join("%d %s" % (self.counts[f], f.replace("_", " ")) for f in FIELDS)
+        return ", ".join("%d %s" % (n, f.replace("_", " ")) for f, n in sorted(self.counts.items()))
+
+    def table(self):
+        out = ["soak: %-28s %8d" % (f.replace("_", " "), n) for f, n in sorted(self.counts.items())]
+        return "\n".join(out + ["soak: left out: " + s for s in self.around.skipped])
 
     def growth(self):
         if not hasattr(self, "after"):
             return ""
         kb = lambda f: tuple(x >> 10 for x in f["memory"])
-        return "; descriptors %s -> %s, private KB %s -> %s (master, largest worker)" % (
-            self.before["fds"], self.after["fds"], kb(self.before), kb(self.after))
+        return "descriptors %s -> %s, private KB %s -> %s (master, largest worker)\nsoak: at the start %s\nsoak: at the end   %s" % (
+            self.before["fds"], self.after["fds"], kb(self.before), kb(self.after), self.stores, self.stores_after)
 
     def stop(self):
         """Ends warp; what is left of it."""
@@ -351,16 +383,21 @@ def ours(directory):
 
 
 def main():
+    around.private([sys.executable, *sys.argv])
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 30))
     directory = tempfile.mkdtemp(prefix="warp-soak-")
+    os.chmod(directory, 0o755)          # PostgreSQL is not root
+    if os.environ.get("SOAK_PRIVATE"):
+        around.rooms(directory)
     soak, bad = Soak(directory, seed), ["it did not come to an end"]
     try:
         bad = soak.run(60 * minutes)
     finally:
         if soak.w.proc.poll() is None:
             bad += soak.stop()
-    print("soak: %g min, seed %d: %s, %d excused%s" % (minutes, seed, soak.line(), soak.counts["excused"], soak.growth()))
+        soak.around.close()
+    print("soak: %g min, seed %d\n%s\nsoak: %s" % (minutes, seed, soak.table(), soak.growth()))
     if bad:
         with open(os.path.join(directory, "stderr"), "w") as f:
             f.write(soak.w.stderr)
