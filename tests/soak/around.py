@@ -155,6 +155,7 @@ class Around:
         self.guard = Server(lambda m, b: (lib.reply(b"", "Remote-User: ann"), None))
         self.torn = Server(self.tear)
         self.nodes = [Server(self.node, uwsgi.NodeConn) for _ in range(NODES)]
+        self.closing = threading.Event()
         self.away = set()                        # nodes that do not announce themselves
         self.dns = Dns() if self.private else self.skip("DNS that hangs and lies", "no namespace of its own")
         if not self.private:
@@ -219,12 +220,11 @@ class Around:
 
     def announce(self):
         """As uwsgi does it, a bit more often: each node that is there says so."""
-        while not self.soak.load_over.is_set():
+        while not self.closing.wait(0.5):
             for i, n in enumerate(self.nodes):
                 if i not in self.away:
                     with contextlib.suppress(OSError):
                         uwsgi.announce("127.0.0.1:%d" % self.subscriptions, "soak.example", n)
-            self.soak.load_over.wait(0.5)
 
     # ---- clients ----
 
@@ -457,6 +457,7 @@ class Around:
         return got
 
     def close(self):
+        self.closing.set()
         for s in (self.redis, self.pg, *self.nodes):
             if s:
                 s.close()

@@ -316,6 +316,7 @@ class Soak:
         if self.w.proc.poll() is not None:
             return bad + ["warp is gone, status %s:\n%s" % (self.w.proc.returncode, self.w.stderr[-3000:])]
         bad += self.settle()
+        self.load_over.clear()
         self.warm()
         bad += self.settle()
         bad += self.left(before)
