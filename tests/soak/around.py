@@ -241,7 +241,7 @@ class Around:
                     target = what()
                     m = c.ask(target, *fields, method=method, body=body, timeout=60)
                     if not good(target, m):
-                        self.soak.error(began, "%s: %d %r" % (target, m.status, m.text[:200]), *excuse)
+                        self.soak.error(began, "%s: %d %r" % (target, m.status, m.text[:200]), *excuse, "never" if m.status == 200 else "")
                     self.soak.count("answers")
                     if "close" in m.tokens("connection"):
                         return
@@ -329,7 +329,8 @@ class Around:
             self.soak.count("descriptors")
 
     def crowd(self):
-        """More clients than may come."""
+        """More clients than may come: who is idle makes way, and may be asking just then (RFC 9112, 9.3.1)."""
+        self.soak.hard["crowd"] = float("inf")
         with contextlib.ExitStack() as end:
             with contextlib.suppress(OSError):
                 for _ in range(900):
@@ -337,6 +338,7 @@ class Around:
                     s.setblocking(False)
                     s.connect_ex(("127.0.0.1", self.soak.w.port))
             self.pause(2)
+        self.soak.hard["crowd"] = time.monotonic()
         self.soak.count("crowds")
 
     def nodes_leave(self):
@@ -448,6 +450,7 @@ class Around:
         """Connections at the stores, nodes, files, segments of shared memory, helpers by name."""
         got = {"helpers": sorted(lib.read("/proc/%d/comm" % p).strip() for p in self.soak.w.children()),
                "sockets": sorted(n for n in os.listdir(self.dir) if n not in ("warp.toml.new",)),
+               "run": sum(len(files) for _, _, files in os.walk("/run")) if self.private else 0,
                "tmp": sorted(os.listdir("/tmp")) if self.private else [],
                "shm": sorted(n for n in os.listdir("/dev/shm") if "PostgreSQL" not in n) if self.private else []}
         if self.redis:
@@ -455,6 +458,12 @@ class Around:
         if self.pg:
             got["listeners"] = int(self.pg.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'warp'"))
         return got
+
+    def left(self):
+        """Once warp has ended."""
+        found = [os.path.join(d, f) for d, _, files in os.walk("/run") for f in files] if self.private else []
+        found += [self.soak.w.path(n) for n in ("admin", "router") if os.path.exists(self.soak.w.path(n))]
+        return ["left behind: %s" % found] if found else []
 
     def close(self):
         self.closing.set()
@@ -472,8 +481,8 @@ def private(argv):
 
 
 def rooms(directory):
-    """In those namespaces: the loopback, a resolv.conf, a small /tmp (what is needed of the old one stays where it is), and
-    a small place for the log."""
+    """In those namespaces: the loopback, a resolv.conf, a small /tmp (what is needed of the old one stays where it is), an
+    empty /run, and a small place for the log."""
     run = lambda *cmd, **kw: subprocess.run(cmd, check=True, **kw)
     small = ("mount", "-t", "tmpfs", "-o", "mode=1777,size=%d" % DISK, "none")
     run("ip", "link", "set", "lo", "up")
@@ -483,6 +492,7 @@ def rooms(directory):
     run("mount", "--bind", conf, "/etc/resolv.conf")
     os.mkdir(os.path.join(directory, "small"))
     run(*small, os.path.join(directory, "small"))
+    run(*small, "/run")
     kept = {d: os.open(d, os.O_RDONLY) for d in (lib.ROOT, os.path.dirname(lib.WARP), directory) if d.startswith("/tmp/")}
     run(*small, "/tmp")
     for d, fd in kept.items():

@@ -88,9 +88,10 @@ class Soak:
             self.counts[what] += n
 
     def error(self, began, what, *excuses):
-        """An error a client saw, unless a worker it may have been at was killed meanwhile, or what excuses name."""
+        """An error a client saw, unless a worker it may have been at was killed meanwhile, or what excuses name. "never"
+        among them: an answer that is not to what was asked."""
         with self.lock:
-            reasons = [r for r in ("worker", "descriptors", *excuses) if began - 1 <= self.hard.get(r, 0)]
+            reasons = [r for r in ("worker", "descriptors", "crowd", *excuses) if began - 1 <= self.hard.get(r, 0) and "never" not in excuses]
             if reasons:
                 self.counts["excused: " + reasons[0]] += 1
             else:
@@ -370,7 +371,7 @@ class Soak:
             return [str(e)[:2000]]
         time.sleep(0.1)
         left = [p for p in mine if sup.alive(p)] + ours(self.dir)
-        return ["processes left behind: %s" % left] if left else []
+        return (["processes left behind: %s" % left] if left else []) + self.around.left()
 
 
 def ours(directory):
