@@ -157,6 +157,10 @@ build/test_deflate build/fuzz_deflate build/deflate_bench: LDFLAGS += -lz
 build/warp-plain: $(HOUSE) | build
 	$(CC) $(STD) $(WARN) -O1 -g $(CPPFLAGS) -o $@ warp.c $(LDFLAGS) -lbearssl
 
+# Whose wall clock can be moved.
+build/warp-clock: $(HOUSE) tests/soak/clock.h | $(NEEDS_MUSL) build/lean.ld
+	$(RELEASE) -include tests/soak/clock.h
+
 build/test_%: tests/unit/test_%.c tests/unit/unit.h $(HOUSE) | build
 	$(CLANG) $(INCLUDED) $(SANE) -O0 -o $@ $< $(LDFLAGS) -lcmocka -lbearssl
 
@@ -176,8 +180,8 @@ build build/less:
 fuzz: $(FUZZERS)
 	@for f in $(FUZZERS); do tests/fuzz/run $$f $(FUZZ_SECS) || exit 1; done
 
-soak: warp
-	$(PYTHON) tests/soak/soak.py $(SOAK_MINUTES)
+soak: warp build/warp-clock
+	WARP=build/warp-clock $(PYTHON) tests/soak/soak.py $(SOAK_MINUTES)
 	@tests/packages/install build check
 	WHOLE=1 $(PYTHON) tests/run system-debug system-tiny conformance-debug
 

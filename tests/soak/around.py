@@ -160,7 +160,11 @@ class Around:
         self.dns = Dns() if self.private else self.skip("DNS that hangs and lies", "no namespace of its own")
         if not self.private:
             self.skip("full disk", "no namespace of its own")
-        self.skip("clock jumps", "the clock is everybody's here, and a time namespace has no wall clock")
+        self.clock = os.path.join(directory, "clock")
+        with open(self.clock, "wb") as f:
+            f.write(bytes(4))
+        with open(lib.WARP, "rb") as f:
+            movable = b"SOAK_CLOCK" in f.read() or self.skip("clock jumps", "WARP is not build/warp-clock, and the clock is everybody's")
         self.https, self.subscriptions = free_port(), free_port()
         threading.Thread(target=self.announce, daemon=True).start()
         c = [(self.tls_client, 0.05), (self.files, 0.03), (self.cache, 0.02), (self.cache, 0.02), (self.router, 0.03),
@@ -168,7 +172,7 @@ class Around:
         self.clients = c + ([(self.named, 0.1)] if self.dns else [])
         self.faults = [self.broken, self.descriptors, self.crowd, self.nodes_leave, self.any_child, self.purge, self.files_change] + \
             ([self.redis_ends, self.redis_freezes] if self.redis else []) + ([self.pg_ends] if self.pg else []) + \
-            ([self.full_disk, self.dns_fails] if self.private else [])
+            ([self.full_disk, self.dns_fails] if self.private else []) + ([self.clock_jumps] if movable else [])
 
     def skip(self, what, why):
         self.skipped.append("%s: %s" % (what, why))
@@ -253,7 +257,7 @@ class Around:
         if not hasattr(self, "ctx"):
             self.ctx = tls.context(self.pki.root)
         self.ask(lambda: rnd.choice(("/secret/x", "/files/b.bin")), lambda t, m: m.status == 200 and m.body == (b"secret" if t[1] == "s" else BLOB),
-                 make=lambda: tls.Client(self.https, self.ctx, timeout=60), n=rnd.randrange(1, 20))
+                 make=lambda: tls.Client(self.https, self.ctx, timeout=60), n=rnd.randrange(1, 20), excuse=("clock",))
 
     def files(self, rnd):
         def good(t, m):
@@ -443,6 +447,17 @@ class Around:
         if mode != "hang":
             self.soak.hard["dns"] = time.monotonic() + 35       # DNS_TTL_SECS, and then some
         self.soak.count("dns_" + mode)
+
+    def clock_jumps(self):
+        """An hour, a day, years, either way: certificates of upstreams are not valid then, nothing else may happen."""
+        self.soak.hard["clock"] = float("inf")
+        for away in (self.soak.random.choice((1, -1)) * self.soak.random.choice((3600, 86400, 100000000, 600000000)), 0):
+            with open(self.clock, "r+b") as f:
+                f.write(struct.pack("=i", away))
+            if away:
+                self.pause(3)
+        self.soak.hard["clock"] = time.monotonic() + 1
+        self.soak.count("clock_jumps")
 
     # ---- figures ----
 

@@ -55,7 +55,7 @@ class Soak:
         self.generation, self.port = 0, free_port()
         self.born = time.monotonic()
         self.around = around.Around(self, directory)
-        self.w = lib.Warp(self.conf(), (), directory)
+        self.w = lib.Warp(self.conf(), (), directory, env={"SOAK_CLOCK": self.around.clock})
         for up in ("rolling", "single", "fixed"):
             eventually(lambda: all(i["state"] == "up" for i in sup.instances(self.w, up)), up + " is up", 20 * lib.SLOW)
 
@@ -291,7 +291,7 @@ class Soak:
             if not_calm := self.settle():
                 return ["not calm before the faults: " + ", ".join(not_calm)]
             seen.append(self.figures())
-        self.stores = self.around.figures()
+        self.stores, self.fds = self.around.figures(), open_files(self.w.pid)
         before = {k: tuple(map(max, seen[0][k], seen[1][k])) for k in seen[0]}
         kinds = [(self.plain, 0.0)] * 4 + [(self.bodies, 0.1)] + [(self.aborts, 0.02)] * 2 + [(self.slow, 0.1)]
         kinds += self.around.clients
@@ -333,6 +333,8 @@ class Soak:
         while (more := grown()) and time.monotonic() < end:       # a probe, or a connection that is just being closed
             time.sleep(0.05)
         bad += ["%s has %d descriptors, had %d" % g for g in more]
+        if more:
+            bad.append("descriptors of the master: %s\nthey were: %s" % (open_files(self.w.pid), self.fds))
         self.before, self.after = before, self.figures()
         for who, a, b in zip(names, self.after["memory"], before["memory"]):
             if a > b + GROWTH and not lib.SANITIZED:
@@ -372,6 +374,18 @@ class Soak:
         time.sleep(0.1)
         left = [p for p in mine if sup.alive(p)] + ours(self.dir)
         return (["processes left behind: %s" % left] if left else []) + self.around.left()
+
+
+def open_files(pid):
+    """Descriptor by descriptor, what it is; unix sockets by their path."""
+    with open("/proc/%d/net/unix" % pid) as f:
+        paths = {x[6]: x[7] for x in (line.split() for line in f) if len(x) > 7}
+    out = {}
+    for fd in sorted(os.listdir("/proc/%d/fd" % pid), key=int):
+        with contextlib.suppress(OSError):
+            what = os.readlink("/proc/%d/fd/%s" % (pid, fd))
+            out[int(fd)] = paths.get(what.strip("socket:[]"), what)
+    return out
 
 
 def ours(directory):
