@@ -487,12 +487,12 @@ class Around:
                 s.close()
 
 
-def private(argv):
-    """Goes on in namespaces of its own, where that may be; else returns."""
+def private(argv, directory):
+    """The exit status of the same in namespaces of its own; None where that may not be."""
     space = ["unshare", "--pid", "--fork", "--mount-proc", "--mount", "--net", "--kill-child"]
-    if os.environ.get("SOAK_PRIVATE") or subprocess.run([*space, "true"], stderr=subprocess.DEVNULL).returncode:
-        return
-    os.execvpe(space[0], [*space, *argv], {**os.environ, "SOAK_PRIVATE": "1"})
+    if subprocess.run([*space, "true"], stderr=subprocess.DEVNULL).returncode:
+        return None
+    return subprocess.run([*space, *argv], env={**os.environ, "SOAK_PRIVATE": directory}).returncode
 
 
 def rooms(directory):

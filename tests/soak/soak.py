@@ -237,15 +237,17 @@ class Soak:
 
     def figures(self):
         """Descriptors and private memory, each as (master, the largest of the workers). Without connections, which are
-        counted elsewhere, and without pipes: a worker keeps those it once spliced with, the master has each child's output."""
+        counted elsewhere, and without pipes: a worker keeps those it once spliced with, the master has each child's output;
+        nor the bells of the cache: one for each worker there ever was at one time."""
         held = {x["pid"]: x["connections"] + x["upstream_connections"] for x in sup.status(self.w)["workers"]}
         master, *others = self.own()
 
         def fds(pid):
+            known = ("anon_inode:[eventfd]",) if pid == master else ("anon_inode:[eventfd]", "pipe:")
             n = 0
             for fd in os.listdir("/proc/%d/fd" % pid):
                 with contextlib.suppress(FileNotFoundError):
-                    n += pid == master or not os.readlink("/proc/%d/fd/%s" % (pid, fd)).startswith("pipe:")
+                    n += not os.readlink("/proc/%d/fd/%s" % (pid, fd)).startswith(known)
             return n - held.get(pid, 0)
 
         def dirty(pid):
@@ -399,13 +401,17 @@ def ours(directory):
 
 
 def main():
-    around.private([sys.executable, *sys.argv])
+    inside = os.environ.get("SOAK_PRIVATE")
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 30))
-    directory = tempfile.mkdtemp(prefix="warp-soak-")
+    directory = inside or tempfile.mkdtemp(prefix="warp-soak-")
     os.chmod(directory, 0o755)          # PostgreSQL is not root
-    if os.environ.get("SOAK_PRIVATE"):
+    if inside:
         around.rooms(directory)
+    elif (status := around.private([sys.executable, *sys.argv], directory)) is not None:
+        if status == 0:
+            shutil.rmtree(directory)
+        return status
     soak, bad = Soak(directory, seed), ["it did not come to an end"]
     try:
         bad = soak.run(60 * minutes)
@@ -420,7 +426,8 @@ def main():
         print("\n".join("soak: BAD: " + b for b in bad))
         print("soak: warp's log is %s/stderr" % directory)
         return 1
-    shutil.rmtree(directory)
+    if not inside:
+        shutil.rmtree(directory)
     print("soak: nothing is left over")
     return 0
 
