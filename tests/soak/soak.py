@@ -13,10 +13,11 @@ Clients ask all the time: plain ones, some that leave in the midst of an answer,
 slowly, some that send bodies. Meanwhile processes get kill -9 and SIGSTOP, workers are killed,
 -s restart is said, the configuration changes, the binary is upgraded; and there are the faults of around.py.
 
-Then the faults stop, the load stops, and it is counted: requests in flight and held, clients,
-descriptors of the master and the workers, their memory, processes, helpers, sockets, what is open at the stores; and
-after warp's end what it left behind. A good client that saw an error counts as well, unless a worker was killed under it,
-had no descriptors left, or what it asked for could not be had (a full disk, a name that is none). Prints figures; exit status 1 if one of them is bad.
+Then the faults stop, the load stops, and it is counted: requests in flight and held, clients, descriptors of the master
+and the workers, their memory, processes, helpers, sockets, what is open at the stores; and after warp's end what it left
+behind. An error a good client saw counts as well, unless a worker was killed under it, had no descriptors left or closed
+idle clients for a crowd, its own backend was frozen, or what it asked for could not be had (a full disk, a name that is
+none). Prints a table of faults and the figures; exit status 1 if one of them is bad.
 """
 import collections
 import contextlib
@@ -50,6 +51,7 @@ class Soak:
         self.errors, self.lock = [], threading.Lock()
         self.faults_over, self.load_over = threading.Event(), threading.Event()
         self.hard = {}                     # until when an error is nobody's fault, by the reason
+        self.most = 0                      # bytes that a worker held for clients
         self.conf_lock = threading.Lock()
         self.recent = collections.deque(maxlen=6)       # faults, with their times
         self.generation, self.port = 0, free_port()
@@ -253,6 +255,7 @@ class Soak:
         def dirty(pid):
             with open("/proc/%d/smaps_rollup" % pid) as f:
                 return int(re.search(r"(?m)^Private_Dirty:\s+(\d+) kB", f.read())[1]) << 10
+        self.held = max(x["memory_bytes"] for x in sup.status(self.w)["workers"])
         return {"fds": (fds(master), max(map(fds, others))), "memory": (dirty(master), max(map(dirty, others)))}
 
     def calm(self):
@@ -293,6 +296,7 @@ class Soak:
             if not_calm := self.settle():
                 return ["not calm before the faults: " + ", ".join(not_calm)]
             seen.append(self.figures())
+        self.held_before = self.held
         self.stores, self.fds = self.around.figures(), open_files(self.w.pid)
         before = {k: tuple(map(max, seen[0][k], seen[1][k])) for k in seen[0]}
         kinds = [(self.plain, 0.0)] * 4 + [(self.bodies, 0.1)] + [(self.aborts, 0.02)] * 2 + [(self.slow, 0.1)]
@@ -305,6 +309,8 @@ class Soak:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and self.w.proc.poll() is None:
             time.sleep(min(5, left))
+            with contextlib.suppress(AssertionError):
+                self.most = max([self.most] + [x["memory_most_bytes"] for x in sup.status(self.w)["workers"]])
             if sys.stdout.isatty():
                 print("\r%4d s left, %s" % (left, self.line()), end="", flush=True)
         bad = []
@@ -348,6 +354,10 @@ class Soak:
             return self.stores_after == self.stores
         with contextlib.suppress(AssertionError):
             eventually(same, "", 20 * lib.SLOW)
+        if self.held > self.held_before + (64 << 10):
+            bad.append("a worker holds %d bytes for clients that are gone, held %d" % (self.held, self.held_before))
+        if self.most > around.MEMORY:
+            bad.append("a worker held %d bytes for clients, more than memory_bytes %d" % (self.most, around.MEMORY))
         bad += ["%s: %s, was %s" % (k, v, self.stores[k]) for k, v in self.stores_after.items() if v != self.stores[k]]
         zombies = [c for c in self.w.children() if not sup.alive(c)]
         return bad + (["zombies: %s" % zombies] if zombies else [])
@@ -363,8 +373,8 @@ class Soak:
         if not hasattr(self, "after"):
             return ""
         kb = lambda f: tuple(x >> 10 for x in f["memory"])
-        return "descriptors %s -> %s, private KB %s -> %s (master, largest worker)\nsoak: at the start %s\nsoak: at the end   %s" % (
-            self.before["fds"], self.after["fds"], kb(self.before), kb(self.after), self.stores, self.stores_after)
+        return "descriptors %s -> %s, private KB %s -> %s (master, largest worker); held for clients at most %d of %d KB\nsoak: at the start %s\nsoak: at the end   %s" % (
+            self.before["fds"], self.after["fds"], kb(self.before), kb(self.after), self.most >> 10, around.MEMORY >> 10, self.stores, self.stores_after)
 
     def stop(self):
         """Ends warp; what is left of it."""
