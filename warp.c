@@ -32876,7 +32876,7 @@ upstream_attach(struct exchange *x, struct upconn *u)
 	u->s.timer.fire = upstream_due;
 	timer_clear(&u->s.timer);
 	u->s.waits = WAIT_NOTHING;
-	if (x->inst->up->protocol == PROTOCOL_FASTCGI)
+	if (WITH_FASTCGI && x->inst->up->protocol == PROTOCOL_FASTCGI)
 		records_begin(&u->s.src, &u->reader);
 	x->connect_by_ms = now_ms +
 	    (x->route->connect_ms ? x->route->connect_ms : x->inst->up->connect_ms);
@@ -36831,7 +36831,7 @@ probe_ask(struct probe *p)
 		probe_passed(p);
 		return;
 	}
-	if (p->in->up->protocol == PROTOCOL_FASTCGI)
+	if (WITH_FASTCGI && p->in->up->protocol == PROTOCOL_FASTCGI)
 		records_begin(&p->s.src, &p->reader);
 	p->state = PROBE_ANSWER;
 	if (!probe_send(p, probe_request_write)) {
