@@ -23450,7 +23450,7 @@ side_starves(struct side *s)
 {
 	const struct buf *in = &s->src.in;
 
-	if ((in->n > 0 && in->b != scratch && in->n + HEADROOM + TAILROOM < in->b->cap) ||
+	if (s->drains || (in->n > 0 && in->b != scratch && in->n + HEADROOM + TAILROOM < in->b->cap) ||
 	    (s->ch.tls && s->ch.tls->bufs))
 		return false;
 	return ledger_starves(&s->ch.w, s->begins && !s->x ? HUNGER_NEW : HUNGER_BEGUN);
@@ -24993,6 +24993,7 @@ redis_dial(void)
 		return;
 	}
 	u->s.ch.w.ready = redis_event;
+	u->s.drains = true;
 	if (u->state == UP_BUSY)
 		redis_connected();
 	else
@@ -35213,6 +35214,8 @@ conn_linger(struct conn *c)
 		return;
 	}
 	tls_free(&c->s.ch); /* what comes is not looked at */
+	c->s.drains = true;
+	loop_unwatch(&c->s.ch.w); /* it may have waited for memory */
 	c->linger_by_ms = now_ms + LINGER_ALL_MS;
 	loop_watch(&c->s.ch.w, POLLIN);
 	timer_set(&c->s.timer, LINGER_MS);

@@ -2525,6 +2525,7 @@ struct side {
 	struct exchange *x; /* NULL: none runs */
 	bool hup;           /* hung up, or failed: poll says so for ever */
 	bool begins;        /* what is read while x is NULL begins a request */
+	bool drains;        /* what it reads is not kept: it waits for no memory */
 	uint8_t waits;      /* enum wait: what its deadline is for */
 };
 

@@ -484,6 +484,21 @@ test_passage_waits_in_vain(void **state)
 	}
 }
 
+/* With no memory left all wait but for those of whom nothing is kept. */
+static void
+test_draining_needs_none(void **state)
+{
+	struct side s = { .ch.w.slot = -1 };
+
+	(void)state;
+	ledger.held = 1; /* and spent is 0 */
+	assert_true(side_starves(&s));
+	loop_unwatch(&s.ch.w);
+	s.drains = true;
+	assert_false(side_starves(&s));
+	ledger.held = 0;
+}
+
 int
 main(void)
 {
@@ -499,6 +514,7 @@ main(void)
 		cmocka_unit_test_setup(test_crowd, front_setup),
 		cmocka_unit_test_setup(test_crowd_is_full, front_setup),
 		cmocka_unit_test_setup(test_passage_waits_in_vain, front_setup),
+		cmocka_unit_test_setup(test_draining_needs_none, front_setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
