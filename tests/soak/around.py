@@ -37,7 +37,7 @@ UPLOAD = b"u" * 200000          # beyond buffer_request: it goes to the disk
 DISK = 2 << 20                  # bytes of each small file system
 KEYS = 40                       # of what is cached
 NODES = 3                       # of the FastRouter; the first one stays
-MEMORY = 24 << 20               # server.memory_bytes
+MEMORY = 2 << 20                # server.memory_bytes, little more than it must be
 ENDS = (OSError, EOFError, TimeoutError, ProtocolError)
 
 
@@ -170,7 +170,7 @@ class Around:
         c = [(self.tls_client, 0.05), (self.files, 0.03), (self.cache, 0.02), (self.cache, 0.02), (self.router, 0.03),
              (self.guarded, 0.05), (self.delayed, 0.02), (self.uploads, 0.1), (self.torn_client, 0.05)]
         self.clients = c + ([(self.named, 0.1)] if self.dns else [])
-        self.faults = [self.broken, self.descriptors, self.crowd, self.nodes_leave, self.any_child, self.purge, self.files_change] + \
+        self.faults = [self.broken, self.descriptors, self.crowd, self.hungry, self.nodes_leave, self.any_child, self.purge, self.files_change] + \
             ([self.redis_ends, self.redis_freezes] if self.redis else []) + ([self.pg_ends] if self.pg else []) + \
             ([self.full_disk, self.dns_fails] if self.private else []) + ([self.clock_jumps] if movable else [])
 
@@ -344,6 +344,21 @@ class Around:
             self.pause(2)
         self.soak.hard["crowd"] = time.monotonic()
         self.soak.count("crowds")
+
+    def hungry(self):
+        """Clients who ask for much and read nothing: more than memory_bytes allows. The others wait; who is idle makes way."""
+        self.soak.hard["crowd"] = float("inf")
+        with contextlib.ExitStack() as end:
+            with contextlib.suppress(OSError):
+                for _ in range(150):
+                    s = end.enter_context(socket.socket())
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    s.settimeout(0.2)
+                    s.connect(("127.0.0.1", self.soak.w.port))
+                    s.sendall(request("/single/big?400000"))
+            self.pause(2)
+        self.soak.hard["crowd"] = time.monotonic()
+        self.soak.count("hungry_crowds")
 
     def nodes_leave(self):
         """One node says goodbye, or dies without a word, and comes back. The first is always there."""

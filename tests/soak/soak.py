@@ -210,7 +210,11 @@ class Soak:
         self.hard["worker"] = time.monotonic()
 
     def upgrade(self):
-        sup.upgrade(self.w)
+        """It waits for a rolling restart to be done, which waits for clients that hang."""
+        with self.conf_lock:
+            old = set(sup.workers(self.w))
+            self.w.signal(signal.SIGUSR2)
+            eventually(lambda: (now := set(sup.workers(self.w))) and not now & old, "new workers", 60 * lib.SLOW)
         self.count("upgrades")
 
     def own_faults(self):
