@@ -37,7 +37,7 @@ UPLOAD = b"u" * 200000          # beyond buffer_request: it goes to the disk
 DISK = 2 << 20                  # bytes of each small file system
 KEYS = 40                       # of what is cached
 NODES = 3                       # of the FastRouter; the first one stays
-MEMORY = 2 << 20                # server.memory_bytes, little more than it must be
+MEMORY = 4 << 20                # server.memory_bytes: not much more than it must be
 ENDS = (OSError, EOFError, TimeoutError, ProtocolError)
 
 
