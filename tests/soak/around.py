@@ -378,23 +378,23 @@ class Around:
         self.away.discard(i)
 
     def any_child(self):
-        """Any process of warp's but the master: a helper, a warden, a worker."""
-        workers = set(sup.workers(self.soak.w))
-        others = [p for p in self.soak.w.children() if p not in workers]
-        if not others:
+        """Any process of warp's but the master: a helper, a warden, a worker that drains; frozen, workers that serve too."""
+        kill = self.soak.random.random() < 0.5
+        spared = set(sup.workers(self.soak.w)) if kill else ()
+        pids = [p for p in self.soak.w.children() if p not in spared]
+        if not pids:
             return
-        pid = self.soak.random.choice(others)
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            if self.soak.random.random() < 0.5:
-                name = lib.read("/proc/%d/comm" % pid).strip()
-                self.soak.hard["worker"] = float("inf") if name == "warp" else self.soak.hard.get("worker", 0)
+        pid = self.soak.random.choice(pids)
+        name = lib.read("/proc/%d/comm" % pid).strip()
+        with contextlib.suppress(ProcessLookupError):
+            if kill:
                 sup.kill(pid)
-                self.soak.count("killed " + name)
-                if name == "warp":
+                if name != "warden":
                     self.soak.hard["worker"] = time.monotonic() + 1
+                self.soak.count("killed " + name)
             else:
                 sup.kill(pid, signal.SIGSTOP)
-                self.soak.count("helpers_frozen")
+                self.soak.count("frozen " + name)
                 self.pause(2)
                 sup.kill(pid, signal.SIGCONT)
 
