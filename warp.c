@@ -11033,7 +11033,7 @@ static const struct key server_keys[] = {
 	    HEADER_BYTES_MAX, "Longest head of a request (431 beyond) or response (502 beyond)."),
 	KEY("max_body_bytes", K_BYTES, SERVER(out.max_body_bytes), "0", 0, LIMIT_MAX,
 	    "Longest request body (413 beyond); 0: no limit."),
-	KEY("memory_bytes", K_BYTES, SERVER(out.memory_bytes), NULL, 1, UINT32_MAX,
+	KEY("memory_bytes", K_BYTES, SERVER(out.memory_bytes), NULL, 1, INT32_MAX,
 	    "What clients may make each worker hold; all workers share a quarter of the memory of the "
 	    "machine or cgroup if not said. Who needs more has to wait."),
 	WORDS("sandbox", K_CHOICE, SERVER(out.sandbox), "auto", "auto off strict",
@@ -17095,7 +17095,7 @@ memory_settle(struct reader *r)
 
 	if (s->memory_bytes == 0)
 		s->memory_bytes = (uint32_t)MIN(MAX(machine_bytes(r->a) / MEMORY_PART /
-		    (unsigned)s->workers, (uint64_t)MAX(MEMORY_MIN, least)), UINT32_MAX);
+		    (unsigned)s->workers, (uint64_t)MAX(MEMORY_MIN, least)), INT32_MAX);
 	else if (s->memory_bytes < least) {
 		r->where = "server";
 		r->table = toml_get(r->conf->tree, "server");
@@ -18260,6 +18260,7 @@ board_open(void)
 		die_memory();
 	board->layout = board_layout();
 	board->started_s = (int64_t)time(NULL);
+	random_fill(&board->seed, sizeof board->seed);
 	log_lost = &board->log_lost;
 }
 
@@ -33889,40 +33890,20 @@ exchange_deny(struct exchange *x)
 	flow_begin(&x->down, x->down.from, BODY_NONE, 0);
 }
 
-/* The final answer's head is here, n bytes of it. */
-static enum step
-exchange_respond(struct exchange *x, size_t n)
+/* Whether the answer res, which may be passed on, names a file to be sent instead. */
+static bool
+sendfile_is_asked(void)
 {
-	bool tunnel = res.status == 101, denied;
-	enum relay r;
-	enum step s;
+	return conf->middleware.x_sendfile && res.status >= 200 && res.status != 204 &&
+	    res.status != 304 && (res.count[F_X_SENDFILE] || res.count[F_X_ACCEL_REDIRECT]);
+}
 
-	if (tunnel && !x->upgrade)
-		return exchange_lost(x, LOST_BAD, "switched protocols unasked");
-	flow_begin(&x->down, &x->u->s.src, BODY_NONE, 0);
-	if (!tunnel && exchange_frame(x) < 0)
-		return exchange_head_bad(x);
-	if (retry_is_due(x) && exchange_turn_away(x, n))
-		return exchange_dial(x);
-	if (x->asking && res.status < 300)
-		return exchange_grant(x, n);
-	denied = x->asking;
-	if (denied)
-		exchange_deny(x);
-	if (WITH_CACHE && x->route->cache && conf->cache.store && !tunnel && !denied)
-		cache_spoil(x);
-	if (conf->middleware.x_sendfile && !tunnel && !denied && res.status != 204 && res.status != 304 &&
-	    (res.count[F_X_SENDFILE] || res.count[F_X_ACCEL_REDIRECT])) {
-		if (WITH_CACHE && x->hit)
-			cache_pass(x->hit, exchange_request(x));
-		return x->c->ghost ? exchange_over(x) : exchange_sendfile(x, n);
-	}
-	if (WITH_CACHE && x->hit && (s = cache_answer(x, n)) != STEP_WAIT)
-		return s;
-	if (x->route->map_back && !denied)
-		head_map(x, exchange_request(x), &res);
-	if (!denied && is_intercepted(x))
-		return exchange_intercept(x, n);
+/* Passes on the answer res, a head of n bytes and what follows. */
+static enum step
+exchange_pass(struct exchange *x, size_t n, bool tunnel)
+{
+	enum relay r;
+
 	x->keep = tunnel || answer_keeps(x); /* a tunnel: until it ends */
 	if (WITH_GZIP && conf->has_gzip && !tunnel)
 		answer_zip(x, &res, x->down.body.left);
@@ -33936,6 +33917,40 @@ exchange_respond(struct exchange *x, size_t n)
 	}
 	upstream_answered(x);
 	return tunnel && r != RELAY_REFUSED ? exchange_tunnel(x) : exchange_down(x, r);
+}
+
+/* The final answer's head is here, n bytes of it. */
+static enum step
+exchange_respond(struct exchange *x, size_t n)
+{
+	bool tunnel = res.status == 101;
+	enum step s;
+
+	if (tunnel && (!x->upgrade || x->asking))
+		return exchange_lost(x, LOST_BAD, "switched protocols unasked");
+	flow_begin(&x->down, &x->u->s.src, BODY_NONE, 0);
+	if (!tunnel && exchange_frame(x) < 0)
+		return exchange_head_bad(x);
+	if (retry_is_due(x) && exchange_turn_away(x, n))
+		return exchange_dial(x);
+	if (x->asking && res.status < 300)
+		return exchange_grant(x, n);
+	if (x->asking) { /* the answer of who was asked is the client's as it is */
+		exchange_deny(x);
+		return exchange_pass(x, n, tunnel);
+	}
+	if (WITH_CACHE && x->route->cache && conf->cache.store && !tunnel)
+		cache_spoil(x);
+	if (sendfile_is_asked()) {
+		if (WITH_CACHE && x->hit)
+			cache_pass(x->hit, exchange_request(x));
+		return x->c->ghost ? exchange_over(x) : exchange_sendfile(x, n);
+	}
+	if (WITH_CACHE && x->hit && (s = cache_answer(x, n)) != STEP_WAIT)
+		return s;
+	if (x->route->map_back)
+		head_map(x, exchange_request(x), &res);
+	return is_intercepted(x) ? exchange_intercept(x, n) : exchange_pass(x, n, tunnel);
 }
 
 /* The request is on its way; the upstream sends a head, or part of one. */
@@ -34435,13 +34450,11 @@ admin_left(const struct conn *c)
 }
 
 /* ==== gate ===================================================================
- * Owns    the seed of what must not be guessed.
+ * Owns    nothing.
  * Offers  gate_open, gate_enter, gate_admit, admin_enter.
  * Calls   arena, clock, log, http, path, addr, route, certs, board, tls, pool, auth,
  *         expand, heads, cgi, answers, maintenance, files, spool, hold, exchange, admin front.
  *         A request with a whole head passes here once: its route, its checks, its action. */
-
-static uint64_t rate_seed; /* equal in all workers: the board is shared */
 
 static void
 gate_open(void)
@@ -34452,7 +34465,6 @@ gate_open(void)
 	}
 	random_state[1] |= 1; /* all zero would stay zero */
 	auth_open();
-	rate_seed = (uint64_t)board->started_s * UINT64_C(0x9e3779b97f4a7c15);
 }
 
 /* The 16 digits that all request ids of this worker begin with. */
@@ -34509,7 +34521,7 @@ client_keeps(const struct exchange *x, const struct head *h)
 static uint64_t
 rate_tag(const struct exchange *x, const struct rate_limit *r, const struct head *h)
 {
-	uint64_t seed = rate_seed + 2 * (uint64_t)(x->route - conf->table.routes);
+	uint64_t seed = board->seed + 2 * (uint64_t)(x->route - conf->table.routes);
 	struct slice value = S("");
 
 	for (int i = 0; r->by >= RATE_HEADER && value.n == 0 && i < h->n; i++) {
@@ -35132,7 +35144,7 @@ crowd_find(atomic_uint *cells, unsigned tag, unsigned *is)
 static bool
 crowd_enter(const struct ip *ip, atomic_uint **seat)
 {
-	uint64_t hash = hash64(rate_seed, ip->b, ip_own_bytes(ip));
+	uint64_t hash = hash64(board->seed, ip->b, ip_own_bytes(ip));
 	unsigned tag = (unsigned)(hash >> 32) & ~CROWD_COUNT, is;
 	atomic_uint *cells = &board->crowd[hash & (CROWD_CELLS - CROWD_WAYS)];
 

@@ -222,13 +222,13 @@ test_writer_dies(void **state)
 /* ---- counters in two words ---- */
 
 static struct wide *counter;
-static uint64_t from, added;
+static uint64_t from, step;
 static bool alone; /* by the only writer */
 
 static void
 wide_grows(void)
 {
-	(alone ? wide_count : wide_add)(counter, added);
+	(alone ? wide_count : wide_add)(counter, step);
 }
 
 /* It never says less than it was, nor more than it will be. */
@@ -237,9 +237,9 @@ wide_look(void)
 {
 	uint64_t now = wide_get(counter);
 
-	if (now < from || now > from + added)
+	if (now < from || now > from + step)
 		fail_msg("%llx while %llx is added to %llx", (unsigned long long)now,
-		    (unsigned long long)added, (unsigned long long)from);
+		    (unsigned long long)step, (unsigned long long)from);
 }
 
 static void
@@ -253,12 +253,12 @@ test_wide(void **state)
 	counter = &board->instances[0].requests;
 	for (size_t i = 0; i < LEN(starts) * LEN(steps) * 2; i++) {
 		from = starts[i / LEN(steps) / 2];
-		added = steps[i / 2 % LEN(steps)];
+		step = steps[i / 2 % LEN(steps)];
 		alone = i % 2 == 0;
 		wide_set(counter, (int64_t)from);
 		assert_true(wide_get(counter) == from);
 		each_step(wide_grows, wide_look);
-		assert_true(wide_get(counter) == from + added);
+		assert_true(wide_get(counter) == from + step);
 	}
 }
 
