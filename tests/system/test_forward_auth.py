@@ -292,12 +292,13 @@ def test_the_client_leaves_while_it_is_asked(warp, backend):
     go = threading.Event()
     g = backend([REQ, WAIT(go), OK], [REQ, OK, REQ, OK], name="guard")
     b = backend()
-    w = guarded(warp, g, b, server={"worker_threads": 1})
+    w = guarded(warp, g, b, server={"worker_threads": 1}, log={"access": "stdout", "format": "$uri $status"})
     c = w.client()
     c.send(request("/left", OKAY))
     eventually(lambda: g.requests, "it is asked")
     c.rst()
-    assert w.ask("/", OKAY).status == 200, "one worker: it has seen the end of the other"
+    eventually(lambda: "/left 499" in w.stdout, "its end is seen")
+    assert w.ask("/", OKAY).status == 200
     go.set()
     assert w.ask("/", OKAY).status == 200
     assert [r.target for r in b.requests] == ["/"] * 2

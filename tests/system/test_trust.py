@@ -213,7 +213,7 @@ def test_a_guard_needs_no_memory(warp):
     w = warp(conf(guard, {"respond": {"status": 200}}))
     pid = w.children()[0]
     with w.client() as c:
-        assert c.ask("/open").status == 200
+        assert c.ask("/open" + 2000 * "n").status == 200, "what a head of that length needs is there"
         with open("/proc/%d/statm" % pid) as f:
             most = int(f.read().split()[0]) * resource.getpagesize()
         resource.prlimit(pid, resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
