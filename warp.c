@@ -18552,7 +18552,7 @@ rate_take(const struct rate_limit *r, uint64_t tag, int64_t *turn_us)
 	else
 		room = cost;
 	next = MAX(now, until) + cost;
-	if (next <= now + room)
+	if (next <= now + room + MIN(cost / 8, (uint64_t)RATE_SKEW_US))
 		until = next;
 	cell->until_lo = (uint32_t)until;
 	cell->until_hi = (uint32_t)(until >> 32);

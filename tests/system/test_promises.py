@@ -594,7 +594,8 @@ def test_unix_is_quicker(warp, one_cpu, quick_app, tmp_path):
     took = [[cost(w) for w in made] for _ in range(15)]
     (tcp, tcp_clock), (unix, unix_clock) = (zip(*t) for t in zip(*took))
     assert statistics.median(unix) < 0.85 * statistics.median(tcp), (sorted(unix), sorted(tcp))
-    assert min(unix_clock) < min(tcp_clock), (sorted(unix_clock), sorted(tcp_clock))
+    unix_clock, tcp_clock = sorted(unix_clock), sorted(tcp_clock)
+    assert unix_clock[3] < tcp_clock[3], (unix_clock, tcp_clock)          # the least may be one lucky turn's
 
 
 @promise("S3-117")

@@ -297,6 +297,19 @@ test_rate_turns(void **state)
 	assert_int_equal(turn_us, now_us);
 }
 
+/* A worker that has not looked at the clock for some ms refuses nobody for that. */
+static void
+test_rate_two_clocks(void **state)
+{
+	static const struct rate_limit r = LIMIT(2, 600000, 2);
+
+	(void)state;
+	assert_int_equal(rate_take(&r, 5, &turn_us), 0);
+	now_us -= 5000;
+	assert_int_equal(rate_take(&r, 5, &turn_us), 0);
+	assert_int_not_equal(rate_take(&r, 5, &turn_us), 0);
+}
+
 /* Where nobody may wait now, what is owed stays owed. */
 static void
 test_rate_no_turn(void **state)
@@ -711,6 +724,7 @@ main(void)
 		cmocka_unit_test_setup(test_rate_wait, rate_setup),
 		cmocka_unit_test_setup(test_rate_turns, rate_setup),
 		cmocka_unit_test(test_rate_no_turn),
+		cmocka_unit_test_setup(test_rate_two_clocks, rate_setup),
 		cmocka_unit_test(test_rate_lowered),
 		cmocka_unit_test_setup(test_rate_cells, rate_setup),
 		cmocka_unit_test(test_hash64),
