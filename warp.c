@@ -1705,7 +1705,7 @@ static const char calls_allowed[] =
 	"";
 /* clang-format on */
 
-static int sandbox_rules = -1; /* Landlock's, a worker's; -1: none yet, or no Landlock */
+static int sandbox_rules = -1; /* Landlock's, a worker's; -1: none (yet); -2: none wanted */
 static bool sandbox_files;     /* no more of them than those rules say */
 
 /* ---- system calls ---- */
@@ -1858,6 +1858,13 @@ landlock_set(enum sandbox_role role)
 #define landlock_set(role) ((void)(role), false)
 #endif
 
+/* Instead of what follows, where server.sandbox is off. */
+static void
+sandbox_forgo(void)
+{
+	sandbox_rules = -2;
+}
+
 /* In a worker, before sandbox_enter: files below dir stay in reach; -1: nothing. written: they
  * are made there as well. */
 static void
@@ -1867,7 +1874,7 @@ sandbox_reach(int dir, bool written)
 	struct landlock_dir d = { LANDLOCK_READS | (written ? LANDLOCK_SPOOLS & landlock_known() : 0),
 		dir };
 
-	if (sandbox_rules < 0)
+	if (sandbox_rules == -1)
 		sandbox_rules = landlock_make(~UINT64_C(0));
 	if (dir >= 0 && sandbox_rules >= 0 && syscall(SYS_landlock_add_rule, sandbox_rules,
 	    LANDLOCK_BENEATH, &d, 0) < 0)
@@ -44017,7 +44024,7 @@ renew_settle(bool (*give)(int fd), bool (*give_users)(int fd))
  * Offers  workers_*, worker_tell, listeners_*, listener_of, resolver_*, pg_start,
  *         pg_stop, pg_gone, aides_*, aide_gone, aide_is, generation_open, start_load,
  *         systemd_read, notify_fmt, verb_told, asker_told.
- * Calls   arena, walk, clock, log, addr, policy, conf, pages, board, store, nodes, timer,
+ * Calls   arena, walk, clock, log, sandbox, addr, policy, conf, pages, board, store, nodes, timer,
  *         loop, listen, logfile, mapper (conf_maps), maintenance, files, spool, http front,
  *         router, health, worker, helper, resolve, pg, clerk, mapping, proc, jobs.
  *         A generation is one configuration's workers: the newest serves, older
@@ -44150,6 +44157,8 @@ worker_child(void *task, int ctl)
 		signal(ignored[i], SIG_IGN);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (k->cf->server.sandbox == SANDBOX_OFF)
+		sandbox_forgo();
 	maintenance_open(k->cf);
 	files_open(k->cf);
 	helper_drop(&k->cf->server, SANDBOX_WORKER);

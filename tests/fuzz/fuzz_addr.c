@@ -35,7 +35,8 @@ network(struct slice in)
 	struct ip ip;
 
 	if (cidr_parse(in, &c)) {
-		MUST(c.bits <= 128 && cidr_has(&c, &c.ip));
+		MUST(ip_is_none(&c.ip) ? !cidr_has(&c, &c.ip) || c.bits == CIDR_UNIX
+		                       : c.bits <= 128 && cidr_has(&c, &c.ip));
 		ip_text(&t, &c.ip);
 		if (!ip_is_none(&c.ip))
 			MUST(ip_parse(text_slice(&t), &ip) && memcmp(&ip, &c.ip, sizeof ip) == 0);
