@@ -1543,7 +1543,8 @@ warn_calmly(struct calm *c, const char *fmt, ...)
 
 /* ==== sandbox ================================================================
  * Owns    what this process may still reach of the file system.
- * Offers  sandbox_files, sandbox_whole, sandbox_text, sandbox_reach, sandbox_enter.
+ * Offers  sandbox_files, sandbox_whole, sandbox_text, sandbox_forgo, sandbox_reach,
+ *         sandbox_enter.
  * Calls   base, log. Workers and helpers that never start a program give up all system
  *         calls but those listed (seccomp), and all files but in directories that they
  *         were given (Landlock). What they had opened before stays theirs. */
@@ -18267,7 +18268,7 @@ board_open(void)
 		die_memory();
 	board->layout = board_layout();
 	board->started_s = (int64_t)time(NULL);
-	random_fill(&board->seed, sizeof board->seed);
+	memcpy(&board->seed, (const void *)getauxval(AT_RANDOM), sizeof board->seed); /* never blocks */
 	log_lost = &board->log_lost;
 }
 
@@ -25587,26 +25588,11 @@ var_group(struct expansion *e, unsigned group)
 	return path_raw(e->view, (size_t)e->m[group].from, (size_t)e->m[group].to);
 }
 
-/* The value of p's variable, or empty; good until the next call. */
+/* What warp itself knows of x. */
 static struct slice
-value_of(const struct piece *p, struct expansion *e)
+value_of_work(enum variable v, const struct exchange *x)
 {
-	const struct exchange *x = e->x;
-	const struct head *h = e->h;
-	struct slice host;
-
-	switch (p->var) {
-	case VAR_TIME:
-		return time_text(!e->clf);
-	case VAR_CLIENT:
-		return made_ip(&x->client);
-	case VAR_METHOD:
-		return x->method_text;
-	case VAR_URI:
-		return var_uri(x, h);
-	case VAR_HOST:
-		host = host_normal(x->host);
-		return host.n > 0 ? host : x->host;
+	switch (v) {
 	case VAR_STATUS:
 		return x->status > 0 ? made_uint((uint64_t)x->status) : S("");
 	case VAR_BYTES:
@@ -25622,35 +25608,72 @@ value_of(const struct piece *p, struct expansion *e)
 		    : made_secs(x->up_us > 0 ? x->up_us : now_us - x->up_start_us);
 	case VAR_REQUEST_ID:
 		return slice_of(x->id);
+	case VAR_ROUTE:
+		return var_route(x->route);
+	case VAR_CACHE:
+		return slice_of(WITH_CACHE && x->hit ? cached_words[x->hit->word] : NULL);
+	default:
+		return S("");
+	}
+}
+
+/* What is known of x's client and its connection. */
+static struct slice
+value_of_client(enum variable v, const struct exchange *x)
+{
+	switch (v) {
+	case VAR_CLIENT:
+		return made_ip(&x->client);
+	case VAR_CLIENT_PORT:
+		return ip_eq(&x->client, &x->c->peer) && x->c->peer_port > 0
+		    ? made_uint(x->c->peer_port) : S("");
+	case VAR_SCHEME:
+		return scheme_of(x->c);
+	case VAR_PORT:
+		return var_port(x->c);
+	case VAR_TLS_VERSION:
+		return var_tls_version(x->c->s.ch.tls);
+	case VAR_TLS_SUBJECT: case VAR_TLS_ISSUER: case VAR_TLS_SERIAL: case VAR_TLS_FINGERPRINT:
+		return tls_shown(x->c->s.ch.tls, v - VAR_TLS_SUBJECT);
+	default:
+		return value_of_work(v, x);
+	}
+}
+
+/* The value of p's variable, or empty; good until the next call. */
+static struct slice
+value_of(const struct piece *p, struct expansion *e)
+{
+	const struct exchange *x = e->x;
+	const struct head *h = e->h;
+	struct slice host;
+
+	switch (p->var) {
+	case VAR_TIME:
+		return time_text(!e->clf);
+	case VAR_METHOD:
+		return x->method_text;
+	case VAR_URI:
+		return var_uri(x, h);
+	case VAR_HOST:
+		host = host_normal(x->host);
+		return host.n > 0 ? host : x->host;
 	case VAR_REFERER:
 		return var_known(h, F_REFERER);
 	case VAR_USER_AGENT:
 		return var_known(h, F_USER_AGENT);
 	case VAR_PROTOCOL:
 		return x->method_text.n == 0 ? S("") : x->minor ? S("HTTP/1.1") : S("HTTP/1.0");
-	case VAR_ROUTE:
-		return var_route(x->route);
 	case VAR_USER:
 		return var_user(h);
 	case VAR_REQUEST:
 		return var_request(x);
-	case VAR_CACHE:
-		return slice_of(WITH_CACHE && x->hit ? cached_words[x->hit->word] : NULL);
 	case VAR_PATH:
 		return h ? h->path : S("");
 	case VAR_QUERY:
 		return h && h->has_query ? h->query : S("");
-	case VAR_SCHEME:
-		return scheme_of(x->c);
-	case VAR_PORT:
-		return var_port(x->c);
-	case VAR_CLIENT_PORT:
-		return ip_eq(&x->client, &x->c->peer) && x->c->peer_port > 0
-		    ? made_uint(x->c->peer_port) : S("");
-	case VAR_TLS_VERSION:
-		return var_tls_version(x->c->s.ch.tls);
-	case VAR_TLS_SUBJECT: case VAR_TLS_ISSUER: case VAR_TLS_SERIAL: case VAR_TLS_FINGERPRINT:
-		return tls_shown(x->c->s.ch.tls, p->var - VAR_TLS_SUBJECT);
+	case VAR_HEADER:
+		return h ? head_value(h, p->arg) : S("");
 	case VAR_COOKIE:
 		return var_cookie(h, p->arg);
 	case VAR_PARAMETER:
@@ -25658,7 +25681,7 @@ value_of(const struct piece *p, struct expansion *e)
 	case VAR_GROUP:
 		return var_group(e, (unsigned)(*p->arg.p - '0'));
 	default:
-		return h ? head_value(h, p->arg) : S("");
+		return value_of_client(p->var, x);
 	}
 }
 
@@ -28673,8 +28696,8 @@ mount_path(struct text *t, const struct mount *m, struct slice path)
 	    (m->outer.n > m->inner.n && path_is_below(path, m->outer)))
 		return false;
 	path = slice_from(path, m->inner.n);
-	if (m->outer.n == 0 && path.n > 1 && path.p[0] == '/' && memchr("/\\", path.p[1], 2))
-		return false;
+	if (m->outer.n == 0 && path.n > 1 && path.p[0] == '/' && memchr("/\\\t", path.p[1], 3))
+		return false; /* browsers pass over a tab */
 	text_add(t, m->outer);
 	if (m->outer.n == 0 && (path.n == 0 || path.p[0] != '/'))
 		text_char(t, '/');

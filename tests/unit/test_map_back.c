@@ -58,6 +58,7 @@ static const struct {
 	{ "no prefix, a query", URL, FRONT, "/new?x", "/?x" },
 	{ "would be an authority", URL, FRONT, "/new//evil.example", NULL },
 	{ "would be one to browsers", URL, FRONT, "/new/\\evil.example", NULL },
+	{ "would be one without the tab", URL, FRONT, "/new/\t/evil.example", NULL },
 	{ "one prefix is the other's begin", URL, DEEP, "/app/v2/x", "/app/x" },
 	{ "that one alone", URL, DEEP, "/app/x", NULL },
 	{ "the upstream's address", URL, STRIP, "http://127.0.0.1:3000/x", "http://site.example:8080/app/x" },
