@@ -28500,11 +28500,10 @@ added_each(struct text *t, void (*put)(struct text *, struct slice name, struct 
     const struct pairs *add, const struct template *values, const struct exchange *x,
     const struct head *h)
 {
-	struct expansion e = { .x = x, .h = h };
-
 	for (int i = 0; i < add->n; i++) {
 		struct slice value = add->v[i].value;
 		if (values && values[i].n > 0) {
+			struct expansion e = { .x = x, .h = h };
 			added.n = 0;
 			added.full = false;
 			expand(&added, &values[i], &e);
