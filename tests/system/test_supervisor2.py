@@ -206,7 +206,7 @@ def test_end_with_a_daemon_that_has_children(warp):
     wait_state(w, "up", "odd")
     try:
         w.stop()
-        assert not alive(inner)
+        gone([inner])
     finally:
         with contextlib.suppress(ProcessLookupError):
             kill(inner)
@@ -413,7 +413,7 @@ def test_chain_on_request(warp):
                    "c": {"process": app("c", PORT, start_on="request", depends_on=["b"])}}))
     t = time.monotonic()
     assert w.ask("/c/").status == 200
-    assert time.monotonic() - t < 2.5, time.monotonic() - t
+    assert time.monotonic() - t < TIMEOUT, "three starts, none of them waits for a deadline"
 
 
 def test_dependency_does_not_fall_asleep(warp):
