@@ -5115,6 +5115,13 @@ is_host_name(struct slice s)
 	    (letters > 0 || last == s.n);
 }
 
+/* A cookie's Domain. RFC 6265 5.2.3 */
+static bool
+is_domain(struct slice s)
+{
+	return is_host_name(slice_from(s, s.n > 0 && s.p[0] == '.'));
+}
+
 /* Splits `host:port`, `[v6]:port`, `:port`; port is empty when there is none. */
 static bool
 addr_split(struct slice s, struct slice *host, struct slice *port, bool *v6)
@@ -11087,12 +11094,12 @@ static const struct key upstream_keys[] = {
 	    "least_time, first."),
 	TEXT("hash_header", UPSTREAM(out.hash_header), NULL,
 	    "Header field of strategy header_hash."),
-	TEXT("sticky_cookie", UPSTREAM(out.sticky_cookie), "warp_instance",
-	    "Cookie of strategy cookie."),
+	TEXT("sticky_cookie", UPSTREAM(out.sticky_cookie.text), "warp_instance",
+	    "Cookie of strategy cookie. Takes variables."),
 	KEY("sticky_max_age_secs", K_INT, UPSTREAM(out.sticky_max_age_s), "0", 0, INT32_MAX,
 	    "Its Max-Age; 0: none, it ends with the browser's session."),
-	TEXT("sticky_domain", UPSTREAM(out.sticky_domain), NULL,
-	    "Its Domain; none: it is for the host that set it alone."),
+	TEXT("sticky_domain", UPSTREAM(out.sticky_domain.text), NULL,
+	    "Its Domain; none: it is for the host that set it alone. Takes variables."),
 	WORDS("sticky_samesite", K_CHOICE, UPSTREAM(out.sticky_samesite), "Lax", "Lax Strict None",
 	    "Its SameSite; with None it is Secure."),
 	WORDS("protocol", K_CHOICE, UPSTREAM(out.protocol), "http",
@@ -11912,8 +11919,8 @@ variable_doubt(struct arena *a, struct slice *rest, unsigned in, unsigned groups
 /* ==== values =================================================================
  * Owns    nothing: values go into the structs of the configuration being read.
  * Offers  section_read, key_set, complain, value_error, table_error, key_error,
- *         rules_check, value_text.
- * Calls   base, arena, walk, diag, toml, http, addr, crypt, trust, keys, hints. */
+ *         rules_check, text_read, value_text.
+ * Calls   base, arena, walk, diag, toml, http, addr, template, crypt, trust, keys, hints. */
 
 #define SECRET_FILE_MAX 65536 /* bytes of what `file:` names */
 #define GOT_MAX         40    /* bytes of a wrong text that are shown */
@@ -12036,6 +12043,23 @@ rules_check(struct reader *r, const struct rule *rules, size_t n)
 	for (size_t i = 0; i < n; i++)
 		if (rules[i].broken)
 			key_error(r, rules[i].key, rules[i].words, rules[i].arg);
+}
+
+/* Reads the variables in t, which v says, and warns of what only looks like one. groups:
+ * as for template_read. */
+static void
+text_read(struct reader *r, const struct toml *v, struct template *t, unsigned groups)
+{
+	bool strict = v && slice_eq(v->key, S("rewrite"));
+	struct slice rest = t->text;
+	const char *why;
+
+	template_read(r->a, t, IN_TEXT, groups);
+	while (v && (why = variable_doubt(r->a, &rest, IN_TEXT, groups)))
+		if (strict && *why == '$')
+			key_error(r, "rewrite", "%s", why);
+		else
+			value_warn(r, v, "%s: %s: it goes out as it stands", v->key.p, why);
 }
 
 /* Kind, range and choices of a key: "a number from 1 to 65535". */
@@ -12780,7 +12804,7 @@ section_read(struct reader *r, enum section_id id, const char *where, const stru
  * Owns    nothing.
  * Offers  upstreams_read, upstream_tls_read, upstream_is_https,
  *         upstream_find, name_is_dns.
- * Calls   base, arena, toml, http, addr, balance, certs, keys, hints,
+ * Calls   base, arena, toml, http, addr, template, balance, certs, keys, hints,
  *         values. */
 
 #define DNS_LABEL_MAX 63 /* RFC 1035 2.3.4 */
@@ -12939,6 +12963,27 @@ instances_read(struct reader *r, struct upstream *up, const struct place *own)
 		table_error(r, list, "every instance is a backup: at least one must not be");
 }
 
+/* A text of the sticky cookie, which says the same in every request of a client; valid: what
+ * it may be. */
+static void
+sticky_read(struct reader *r, const char *key, struct template *t, bool (*valid)(struct slice),
+    const char *expected)
+{
+	const uint64_t changes = VAR(VAR_TIME) | VAR(VAR_REQUEST_ID) | VAR(VAR_INSTANCE) |
+	    VAR(VAR_CLIENT_PORT);
+	const char *sample = "";
+
+	text_read(r, toml_get(r->table, key), t, 0);
+	if (template_vars(t) & changes)
+		key_error(r, key, "{time}, {request_id}, {instance} and {client_port} differ from "
+		    "request to request");
+	for (size_t i = 0; i < t->n; i++)
+		sample = arena_fmt(r->a, "%s%.*s%s", sample, (int)t->v[i].text.n, t->v[i].text.p,
+		    t->v[i].var == VAR_NONE ? "" : "x");
+	if (t->text.p && !valid(t->n > 0 ? slice_of(sample) : t->text))
+		key_error(r, key, "expected %s, got '%s'", expected, t->text.p);
+}
+
 /* The strategy, and the keys that only one strategy needs or uses. */
 static void
 strategy_read(struct reader *r, struct upstream *up, struct slice name)
@@ -12946,7 +12991,6 @@ strategy_read(struct reader *r, struct upstream *up, struct slice name)
 	static const char *const sticky[] = { "sticky_cookie", "sticky_max_age_secs",
 		"sticky_domain", "sticky_samesite" };
 	const struct toml *header = toml_get(r->table, "hash_header");
-	struct slice domain = up->sticky_domain;
 	enum pick_by by;
 	struct near near = { .word = name };
 	const char *all = "";
@@ -12972,12 +13016,10 @@ strategy_read(struct reader *r, struct upstream *up, struct slice name)
 		    "only strategy header_hash uses it, this one is %s", name.p },
 		{ by == BY_HEADER && up->hash_header.p && !is_token(up->hash_header), "hash_header",
 		    "expected the name of a header field, got '%s'", up->hash_header.p },
-		{ by == BY_COOKIE && !is_token(up->sticky_cookie), "sticky_cookie",
-		    "expected the name of a cookie, got '%s'", up->sticky_cookie.p },
 	};
 	rules_check(r, rules, LEN(rules));
-	if (domain.p && !is_host_name(slice_from(domain, *domain.p == '.')))
-		key_error(r, "sticky_domain", "expected a domain such as example.com, got '%s'", domain.p);
+	sticky_read(r, "sticky_cookie", &up->sticky_cookie, is_token, "the name of a cookie");
+	sticky_read(r, "sticky_domain", &up->sticky_domain, is_domain, "a domain such as example.com");
 	for (size_t i = 0; i < LEN(sticky); i++)
 		if (by != BY_COOKIE && toml_get(r->table, sticky[i]))
 			key_error(r, sticky[i], "only strategy cookie uses it, this one is %s", name.p);
@@ -14455,21 +14497,10 @@ route_action(struct reader *r, struct route_read *rr)
 
 /* ---- what happens on the way ---- */
 
-/* Reads the variables in t, which v says, and warns of what only looks like one. */
 static void
 route_text(struct reader *r, const struct route *out, const struct toml *v, struct template *t)
 {
-	unsigned groups = out->path_kind == PATH_REGEX ? out->regex.groups + 1 : 0;
-	bool strict = v && slice_eq(v->key, S("rewrite"));
-	struct slice rest = t->text;
-	const char *why;
-
-	template_read(r->a, t, IN_TEXT, groups);
-	while (v && (why = variable_doubt(r->a, &rest, IN_TEXT, groups)))
-		if (strict && *why == '$')
-			key_error(r, "rewrite", "%s", why);
-		else
-			value_warn(r, v, "%s: %s: it goes out as it stands", v->key.p, why);
+	text_read(r, v, t, out->path_kind == PATH_REGEX ? out->regex.groups + 1 : 0);
 }
 
 /* The values of the fields in v; NULL: none has variables. */
@@ -28618,24 +28649,46 @@ status_write(struct text *t, int status, struct slice reason)
 	text_add(t, S("\r\n"));
 }
 
-/* The cookie that leads back to this instance. RFC 6265 4.1. */
+#define STICKY_TEXT 256 /* bytes of the sticky cookie's name, or of its domain */
+
+/* What w says of x, in b; empty: that is not valid. */
+static struct slice
+sticky_text(struct text b, const struct template *w, const struct exchange *x,
+    bool (*valid)(struct slice))
+{
+	struct expansion e = { .x = x };
+
+	if (w->n == 0)
+		return w->text;
+	e.h = exchange_request(x);
+	expand(&b, w, &e);
+	return !b.full && valid(text_slice(&b)) ? text_slice(&b) : S("");
+}
+
+/* The cookie that leads back to x's instance, if its name can be one. RFC 6265 4.1. */
 static void
-cookie_write(struct text *t, const struct instance *in, bool secure)
+cookie_write(struct text *t, const struct exchange *x)
 {
 	static const char *const same_sites[] = { [SAME_SITE_LAX] = "Lax",
 		[SAME_SITE_STRICT] = "Strict", [SAME_SITE_NONE] = "None; Secure" };
-	const struct upstream *up = in->up;
+	const struct upstream *up = x->inst->up;
+	char b[STICKY_TEXT];
+	const struct text room = { b, 0, sizeof b, false };
+	struct slice v = sticky_text(room, &up->sticky_cookie, x, is_token);
 
+	if (v.n == 0)
+		return;
 	text_add(t, S("Set-Cookie: "));
-	text_add(t, up->sticky_cookie);
+	text_add(t, v);
 	text_char(t, '=');
-	text_hex(t, stuck_value(in), STUCK_LEN);
+	text_hex(t, stuck_value(x->inst), STUCK_LEN);
 	if (up->sticky_max_age_s > 0)
 		text_fmt(t, "; Max-Age=%u", up->sticky_max_age_s);
-	if (up->sticky_domain.p)
-		text_fmt(t, "; Domain=%s", up->sticky_domain.p);
+	v = sticky_text(room, &up->sticky_domain, x, is_domain);
+	if (v.n > 0)
+		text_fmt(t, "; Domain=%.*s", (int)v.n, v.p);
 	text_fmt(t, "; Path=/; HttpOnly; SameSite=%s%s\r\n", same_sites[up->sticky_samesite],
-	    secure && up->sticky_samesite != SAME_SITE_NONE ? "; Secure" : "");
+	    x->secure && up->sticky_samesite != SAME_SITE_NONE ? "; Secure" : "");
 }
 
 #define HSTS_NAME S("Strict-Transport-Security")
@@ -28943,7 +28996,7 @@ answer_write(struct text *t, const struct exchange *x, struct head *h)
 	    r->answer_adds ? exchange_request(x) : NULL);
 	if (x->sticks && (x->u || (stored && x->hit->word != CACHE_STALE)) &&
 	    !is_named(S("Set-Cookie"), &none.add_headers, &r->remove_response_headers))
-		cookie_write(t, x->inst, x->secure);
+		cookie_write(t, x);
 	if (x->hit)
 		answer_line(t, r, S("X-Cache"), slice_of(cached_words[x->hit->word]));
 	if (x->down.chunk_out)
@@ -32926,12 +32979,15 @@ header_key(const struct head *h, struct slice name)
 }
 
 static struct instance *
-cookie_instance(struct upstream *up, const struct head *h)
+cookie_instance(struct upstream *up, const struct exchange *x)
 {
-	struct slice value;
+	char b[STICKY_TEXT];
+	struct slice value, name = sticky_text((struct text){ b, 0, sizeof b, false },
+	    &up->sticky_cookie, x, is_token);
+	const struct head *h = exchange_request(x);
 
-	for (int i = 0; i < h->n; i++)
-		if (h->f[i].id == F_COOKIE && cookie_find(h->f[i].value, up->sticky_cookie, &value))
+	for (int i = 0; i < h->n && name.n > 0; i++)
+		if (h->f[i].id == F_COOKIE && cookie_find(h->f[i].value, name, &value))
 			return balance_stuck(up, value);
 	return NULL;
 }
@@ -32956,7 +33012,7 @@ pick_of(struct exchange *x, struct pick *p)
 		p->key = header_key(exchange_request(x), up->hash_header);
 		break;
 	case BY_COOKIE:
-		p->stuck = cookie_instance(up, exchange_request(x));
+		p->stuck = cookie_instance(up, x);
 		break;
 	default:
 		break;

@@ -1333,7 +1333,8 @@ struct upstream {
 	uint32_t hold_ms;
 	uint32_t slow_start_ms;
 	const char *maintenance;  /* absolute; NULL: none */
-	struct slice hash_header, sticky_cookie, sticky_domain;
+	struct slice hash_header;
+	struct template sticky_cookie, sticky_domain;
 	uint32_t sticky_max_age_s;
 	enum same_site sticky_samesite;
 	struct health_conf health;

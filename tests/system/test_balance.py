@@ -297,6 +297,26 @@ def test_cookie(warp, backend):
     assert bs[0].last.get("Cookie") is not None, "the backend sees it"
 
 
+def test_cookie_of_variables(warp, backend):
+    """Two upstreams of one host do not take it from each other; a value that can be no name or domain sets none."""
+    bs = three(backend)
+    keys = {"sticky_cookie": "at_{upstream}{header.X-Tenant}", "sticky_domain": ".{host}"}
+    w = warp(conf({"path_prefix": "/o", "upstream": "other"}, {"path_prefix": "/", "upstream": "app"},
+                  app=up("cookie", bs, **keys), other=up("cookie", bs, **keys)))
+    seen = {}
+    for path, tenant, cookie in (("/", "", "at_app"), ("/o", "", "at_other"), ("/", "7", "at_app7")):
+        m = w.ask(path, "X-Tenant: " + tenant, host="a.example")
+        assert re.fullmatch(cookie + "=[0-9a-f]{16}; Domain=[.]a.example; Path=/; HttpOnly; SameSite=Lax", m.get("Set-Cookie"))
+        seen[path, tenant] = name(m), m.get("Set-Cookie").split(";")[0]
+    for _ in range(4):
+        for (path, tenant), (n, cookie) in seen.items():
+            m = w.ask(path, "X-Tenant: " + tenant, "Cookie: " + "; ".join(c for _, c in seen.values()), host="a.example")
+            assert name(m) == n and not m.has("Set-Cookie")
+    for tenant in ("a b", "x" * 300, 'a=b; Path="/"'):
+        assert not w.ask("/", "X-Tenant: " + tenant, host="a.example").has("Set-Cookie")
+    assert "Domain" not in w.ask("/", host="[::1]").get("Set-Cookie")
+
+
 def test_cookie_moves_on(warp, backend):
     """Its instance is gone: another one, and a new cookie; after a restart of warp the old ones are still good."""
     bs = three(backend)
@@ -423,6 +443,9 @@ BAD = {
     "a negative age": ('strategy = "cookie"\nsticky_max_age_secs = -1', "expected a number from 0 to 2147483647, got -1"),
     "SameSite of another kind": ('strategy = "cookie"\nsticky_samesite = "lax"', "did you mean 'Lax'"),
     "a cookie that is none": ('strategy = "cookie"\nsticky_cookie = "x y"', "expected the name of a cookie, got 'x y'"),
+    "a cookie that changes": ('strategy = "cookie"\nsticky_cookie = "x{instance}"', "differ from request to request"),
+    "a cookie that never is one": ('strategy = "cookie"\nsticky_cookie = "x {host}"', "expected the name of a cookie, got 'x {host}'"),
+    "a domain that never is one": ('strategy = "cookie"\nsticky_domain = "a;{host}"', "expected a domain such as example.com"),
     "a strategy misspelt": ('strategy = "least_con"', "did you mean 'least_conn'"),
     "backups alone": ('instances = [{ url = "x:1", backup = true }]', "every instance is a backup"),
     "a weight of 0": ('instances = [{ url = "x:1", weight = 0 }]', "weight"),

@@ -22,7 +22,7 @@ upstream_make(const char *strategy, int n, const unsigned *weights)
 	ins = arena_alloc(&arena, (size_t)MAX(n, 1) * sizeof *ins);
 	*up = (struct upstream){ .name = "u", .instances = ins, .n_instances = n,
 		.balance = balance_find(slice_of(strategy)), .max_fails = 3, .fail_ms = 1000,
-		.sticky_cookie = S("c"), .keepalive_ms = 60000 };
+		.sticky_cookie = { S("c"), NULL, 0 }, .keepalive_ms = 60000 };
 	conf_one.upstreams = up;
 	conf_one.n_upstreams = 1;
 	for (int i = 0; i < n; i++)

@@ -792,7 +792,7 @@ test_strategies(void **state)
 
 	(void)state;
 	assert_string_equal(a->balance->name, "cookie");
-	assert_string_equal(a->sticky_cookie.p, "warp_instance");
+	assert_string_equal(a->sticky_cookie.text.p, "warp_instance");
 	assert_int_equal(a->instances[0].weight, 2);
 	assert_int_equal(a->instances[0].max_connections, 7);
 	assert_false(a->instances[0].backup);
