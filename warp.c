@@ -11279,7 +11279,8 @@ static const struct key route_keys[] = {
 	PLAIN("index", K_NAMES_OF_FILES, ROUTE(out.files.index), "index.html",
 	    "Files served for a directory: the first that is there."),
 	TEXT("fallback", ROUTE(out.files.fallback), NULL,
-	    "File of static_dir served where there is none, such as /index.html."),
+	    "What there is where no file is: one of static_dir, such as /index.html, or @NAME, an "
+	    "upstream, which also gets what is neither GET nor HEAD."),
 	FLAG("listing", ROUTE(out.files.listing), "false", "List directories without an index."),
 	FLAG("dot_files", ROUTE(out.files.dot_files), "false",
 	    "Serve names that begin with a dot; else only .well-known."),
@@ -14438,21 +14439,36 @@ route_owns(struct reader *r, const struct route *out)
 	const struct toml *v;
 
 	for (size_t i = 0; i < LEN(keys); i++)
-		if (out->action != keys[i].of && (v = toml_get(r->table, keys[i].key)) && !value_is_off(v))
+		if ((keys[i].of == ACT_FILES ? out->action != ACT_FILES : !out->upstream) &&
+		    (v = toml_get(r->table, keys[i].key)) && !value_is_off(v))
 			table_error(r, v, "%s belongs to %s", keys[i].key, keys[i].of == ACT_FILES
 			    ? "static_dir" : "upstream");
 }
 
+/* The upstream that a key names. */
+static struct upstream *
+route_upstream(struct reader *r, const char *key, struct slice name)
+{
+	struct near near = { .word = name };
+	struct upstream *up = upstream_find(r->conf, &near);
+
+	if (!up)
+		key_error(r, key, "there is no [upstreams.%s]%s", name.p, near_text(r->a, &near));
+	return up;
+}
+
 static void
-route_files(struct reader *r, const struct route *out)
+route_files(struct reader *r, struct route *out)
 {
 	if (out->action != ACT_FILES)
 		return;
-	if (out->files.fallback.p && (out->files.fallback.n < 2 || slice_find(out->files.fallback, S(".."))))
+	if (slice_starts(out->files.fallback, S("@")))
+		out->upstream = route_upstream(r, "fallback", slice_from(out->files.fallback, 1));
+	else if (out->files.fallback.p && (out->files.fallback.n < 2 || slice_find(out->files.fallback, S(".."))))
 		key_error(r, "fallback", "expected a file of static_dir");
 	if (!is_field_value(out->files.cache_control))
 		key_error(r, "cache_control", "a header field cannot hold control characters");
-	if (out->cache && toml_get(r->table, "cache"))
+	if (out->cache && !out->upstream && toml_get(r->table, "cache"))
 		key_warn(r, "cache", "files of static_dir are not cached: the kernel does that");
 	dir_check(r, toml_get(r->table, "static_dir"), out->files.dir);
 }
@@ -14464,16 +14480,13 @@ route_action(struct reader *r, struct route_read *rr)
 	const struct toml *v = one_of(r, r->table, ways, "an action: upstream, static_dir, "
 	    "redirect or respond"), *status = toml_get(r->table, "status");
 	bool respond = v && slice_eq(v->key, S("respond"));
-	struct near near = { .word = rr->upstream };
 	struct route *out = &rr->out;
 
 	if (!v)
 		return;
 	if (slice_eq(v->key, S("upstream")) && rr->upstream.p) {
 		out->action = ACT_UPSTREAM;
-		if (!(out->upstream = upstream_find(r->conf, &near)))
-			key_error(r, "upstream", "there is no [upstreams.%s]%s", rr->upstream.p,
-			    near_text(r->a, &near));
+		out->upstream = route_upstream(r, "upstream", rr->upstream);
 	}
 	if (slice_eq(v->key, S("static_dir")))
 		out->action = ACT_FILES;
@@ -14719,7 +14732,7 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 		out->forwarded = r->conf->middleware.forwarded;
 	if (!toml_get(t, "cache"))
 		out->cache = true;
-	out->cache = out->cache && out->action == ACT_UPSTREAM && r->conf->cache.size_bytes > 0;
+	out->cache = out->cache && out->upstream && r->conf->cache.size_bytes > 0;
 	if (out->cache && route_varies(out)) {
 		out->cache = false;
 		diag_add(&r->conf->diags, DIAG_WARNING, t->line, t->col,
@@ -17461,7 +17474,8 @@ print_action(FILE *to, const struct route *r)
 	if (r->action == ACT_UPSTREAM)
 		fprintf(to, " -> upstream %s", r->upstream->name);
 	else if (r->action == ACT_FILES)
-		fprintf(to, " -> files of %s%s", r->files.dir, r->files.listing ? ", listed" : "");
+		fprintf(to, " -> files of %s%s%s%s", r->files.dir, r->files.listing ? ", listed" : "",
+		    r->upstream ? ", else upstream " : "", r->upstream ? r->upstream->name : "");
 	else if (r->action == ACT_REDIRECT)
 		fprintf(to, " -> %d %s", r->status, r->redirect.text.p);
 	else if (r->action == ACT_ADMIN)
@@ -34830,34 +34844,49 @@ file_of_directory(unsigned root, const struct files_conf *fc, struct text *path)
 	return file_find(root, text_slice(path));
 }
 
+/* Whether the directory at path, which gets its slash, has an index or may be listed. */
+static bool
+directory_shows(unsigned root, const struct files_conf *fc, struct text *path)
+{
+	struct file *f;
+	int err;
+
+	text_str(path, path->n > 0 ? "/" : "");
+	f = file_of_directory(root, fc, path);
+	err = f->err;
+	file_give(f);
+	return err == 0 || (err == EISDIR && fc->listing);
+}
+
 /* What the request h for path, which is normal, finds: 200 with the file, the caller's to
- * give back, or without one: the names in the directory *t; 308: a slash is missing; or why
- * nothing is, with *err. */
+ * give back, or without one: the names in the directory *t; 308: a slash is missing; 0: it is
+ * the upstream's; or why nothing is, with *err. */
 static int
 gate_find(const struct exchange *x, const struct head *h, struct slice path, struct text *t,
     struct file **f, int *err)
 {
-	const struct files_conf *fc = &x->route->files;
-	unsigned root = (unsigned)(x->route - conf->table.routes);
-	bool bare = path.p[path.n - 1] != '/' && x->route->path_kind == PATH_PREFIX &&
-	    x->route->strip_prefix && !x->route->has_rewrite, slash;
+	const struct route *r = x->route;
+	const struct files_conf *fc = &r->files;
+	unsigned root = (unsigned)(r - conf->table.routes);
+	bool bare = path.p[path.n - 1] != '/' && r->path_kind == PATH_PREFIX && r->strip_prefix &&
+	    !r->has_rewrite, slash;
 
 	*f = NULL;
 	*err = ENOENT;
 	if (h->method != M_GET && h->method != M_HEAD)
-		return 405;
+		return r->upstream ? 0 : 405;
 	if (route_file(t, x, h, path) && (fc->dot_files || !file_is_hidden(text_slice(t)))) {
-		if (t->n == 0 && bare)
-			return 308; /* links of its index are relative to it */
-		slash = t->n == 0 || t->p[t->n - 1] == '/';
+		slash = t->n == 0 ? !bare : t->p[t->n - 1] == '/'; /* links of its index are relative to it */
 		*f = slash ? file_of_directory(root, fc, t) : file_find(root, text_slice(t));
 		if ((*err = (*f)->err) == 0)
 			return 200;
 		file_give(*f);
 		*f = NULL;
-		if (*err == EISDIR && (!slash || fc->listing))
+		if (*err == EISDIR && (slash ? fc->listing : !r->upstream || directory_shows(root, fc, t)))
 			return slash ? 200 : 308;
 	}
+	if (r->upstream && (file_status(*err) == 404 || *err == EISDIR))
+		return 0;
 	if ((file_status(*err) == 404 || *err == EISDIR) && fc->fallback.n > 0) {
 		*f = file_find(root, slice_from(fc->fallback, fc->fallback.p[0] == '/'));
 		if ((*err = (*f)->err) == 0)
@@ -34877,6 +34906,8 @@ gate_files(struct exchange *x, const struct head *h, struct slice path)
 	int err, status = gate_find(x, h, path, &t, &f, &err);
 
 	switch (status) {
+	case 0:
+		return gate_forward(x, h);
 	case 200:
 		return f ? exchange_file(x, h, f) : gate_listing(x, h, (unsigned)(x->route -
 		    conf->table.routes), text_slice(&t));
@@ -37711,7 +37742,7 @@ explain_upstream(struct exchange *x, struct head *h, FILE *to)
 }
 
 static void
-explain_file(const struct exchange *x, const struct head *h, const struct conf *cf, FILE *to)
+explain_file(struct exchange *x, struct head *h, const struct conf *cf, FILE *to)
 {
 	const struct files_conf *fc = &x->route->files;
 	struct path_view view;
@@ -37739,6 +37770,8 @@ explain_file(const struct exchange *x, const struct head *h, const struct conf *
 		fprintf(to, "the names in %.*s of %s\n", (int)t->n, t->p, fc->dir);
 	else if (status == 308)
 		fprintf(to, "308 to this path with a slash at its end\n");
+	else if (status == 0)
+		explain_upstream(x, h, to);
 	else
 		fprintf(to, "%s: %d\n", status == 405 ? "files can be read, not changed" : strerror(err), status);
 }

@@ -1282,13 +1282,39 @@ def test_files_and_upstreams_on_one_connection(warp, backend, tree):
             assert c.ask("/f/a.txt", "Range: bytes=-1").status == 206
 
 
+def test_a_file_if_there_is_one_else_an_upstream(warp, backend, tree):
+    """As try_files $uri @app: what is no file, nor a directory with an index, is the application's."""
+    w = warp(conf(dict(path_prefix="/b/", strip_prefix=True, static_dir=tree.root, fallback="@app"),
+                  dict(path_prefix="/m", strip_prefix=True, static_dir=tree.root + "/with", fallback="@app"),
+                  dict(path_prefix="/l/", strip_prefix=True, static_dir=tree.root, fallback="@app", listing=True),
+                  dict(path_prefix="/", static_dir=tree.root, fallback="@app", map_back=True), app=backend()))
+    with w.client() as c:
+        for _ in range(2):
+            for at in ("/b", ""):
+                assert c.ask(at + "/a.txt").body == TEXT
+                assert c.ask(at + "/with/").body == c.ask("/m/").body == b"<p>with</p>"
+                m = c.ask(at + "/with?q")
+                assert (m.status, m.get("Location")) == (308, at + "/with/?q")
+                assert c.ask(at + "/a.txt", "Range: bytes=-1").status == 206
+                for target in ("/none", "/none/", "/noindex", "/noindex/", "/a.txt/x", "/.env", "/sub", "/sub/"):
+                    assert c.ask(at + target + "?q").text == "app GET %s?q 0" % target, target
+                for target in ("/a.txt", "/with", "/none"):
+                    assert c.ask(at + target, method="POST", body=b"12345").text == "app POST %s 5" % target
+                c.send(request(at + "/none", "Transfer-Encoding: chunked", method="PUT") + b"5\r\n12345\r\n0\r\n\r\n")
+                assert c.response().text == "app PUT /none 5"
+            assert c.ask("/m").get("Location") == "/m/"
+            assert c.ask("/l/noindex").status == 308 and "<a href" in c.ask("/l/noindex/").text
+    assert re.search("files of .*/root, else upstream app", lib.run_warp("-t", "-c", w.file).stdout)
+
+
 @pytest.mark.parametrize("route, says", [
+    ('static_dir = "/srv"\nfallback = "@y"', "there is no .upstreams.y."), ('static_dir = "/srv"\nmap_back = true', "map_back belongs to upstream"),
     ('static_dir = "/srv"\nupstream = "x"', "static_dir|upstream"), ('static_dir = ""', "static_dir"), ('static_dir = 1', "static_dir"),
     ('redirect = "/x"\nlisting = true', "listing|static_dir"), ('static_dir = "/srv"\nfallback = "/../x"', "fallback"), ('static_dir = "/srv"\nlistings = true', "listings"),
     ('static_dir = "/srv"\nstrip_prefix = true', "strip_prefix"),
 ])
 def test_configurations_that_are_refused(check, route, says):
-    p = check('[upstreams.x]\nport = 1\n[[routes]]\n%s\n' % route)
+    p = check('[upstreams.x]\nhost = "127.0.0.1"\nport = 1\n[[routes]]\n%s\n' % route)
     assert p.returncode == 1 and re.search(says, p.stdout + p.stderr), p.stdout + p.stderr
 
 
@@ -1297,6 +1323,7 @@ EXPLAINED = {
     "GET http://a/f/a.txt": "the file a.txt of ", "GET http://a/f/sub/": "the file sub/index.html of ",
     "GET http://a/f/sub": "308 ", "POST http://a/f/a.txt": "405", "GET http://a/f/none": "404",
     "GET http://a/f/.env": "404", "GET http://a/spa/none": "the file index.html of ",
+    "GET http://a/b/a.txt": "the file a.txt of ", "GET http://a/b/none": "upstream app", "POST http://a/b/a.txt": "upstream app",
     "GET http://a/list/": "the names in ", "GET http://a/f/list/": "403",
 }
 
@@ -1309,9 +1336,9 @@ def test_explained(run, tmp_path, what):
     for name in ("a.txt", ".env", "index.html", "sub/index.html"):
         (root / name).write_text(name)
     routes = "".join('[[routes]]\npath_prefix = "/%s/"\nstrip_prefix = true\nstatic_dir = "%s"\n%s\n' % (prefix, dir, more)
-                     for prefix, dir, more in (("f", root, ""), ("spa", root, 'fallback = "/index.html"'),
+                     for prefix, dir, more in (("f", root, ""), ("b", root, 'fallback = "@app"'), ("spa", root, 'fallback = "/index.html"'),
                                                ("list", root / "list", "listing = true")))
-    p = run("-c", "warp.toml", "-e", what, conf=routes)
+    p = run("-c", "warp.toml", "-e", what, conf="[upstreams.app]\nhost = \"127.0.0.1\"\nport = 1\n" + routes)
     assert p.returncode == 0 and EXPLAINED[what] in p.stdout, p.stdout + p.stderr
 
 
