@@ -13,8 +13,10 @@ small file systems that fill up; on the machine itself neither is touched.
 import contextlib
 import gzip
 import hashlib
+import itertools
 import os
 import resource
+import shutil
 import signal
 import socket
 import ssl
@@ -23,6 +25,7 @@ import subprocess
 import threading
 import time
 
+import acme
 import lib
 import stores
 import supervised as sup
@@ -38,6 +41,8 @@ DISK = 2 << 20                  # bytes of each small file system
 KEYS = 40                       # of what is cached
 NODES = 3                       # of the FastRouter; the first one stays
 MEMORY = 4 << 20                # server.memory_bytes: not much more than it must be
+CERT_SECS = 90                  # of a certificate by ACME: renewed at two thirds of it, which is every minute
+AUTH_SECS = 2                   # a verdict of forward_auth counts for half of it
 ENDS = (OSError, EOFError, TimeoutError, ProtocolError)
 
 
@@ -137,7 +142,7 @@ class Around:
         self.soak_pause = float(os.environ.get("SOAK_PAUSE") or 0)
         self.private = bool(os.environ.get("SOAK_PRIVATE"))
         sub = lambda name: os.path.join(directory, name)
-        for d in ("redis", "pg", "pki", "www", "small"):
+        for d in ("redis", "pg", "pki", "www", "small", "keys", "ca"):
             os.makedirs(sub(d), exist_ok=True)
         os.chmod(sub("pg"), 0o777)
         for name, content in (("a.txt", TEXT), ("b.bin", BLOB)):
@@ -152,8 +157,9 @@ class Around:
         ctx.load_cert_chain(up.cert, up.key)
         self.origin = Server(self.original)
         self.secret = Server(lambda m, b: (lib.reply(b"secret"), None), ctx=ctx)
-        self.guard = Server(lambda m, b: (lib.reply(b"", "Remote-User: ann"), None))
-        self.torn = Server(self.tear)
+        self.guard = Server(self.verdict)
+        self.guard_mode, self.denied_at = "allow", float("inf")
+        self.torn, self.torn_at = Server(self.tear), itertools.count()
         self.nodes = [Server(self.node, uwsgi.NodeConn) for _ in range(NODES)]
         self.closing = threading.Event()
         self.away = set()                        # nodes that do not announce themselves
@@ -166,21 +172,43 @@ class Around:
         with open(lib.WARP, "rb") as f:
             movable = b"SOAK_CLOCK" in f.read() or self.skip("clock jumps", "WARP is not build/warp-clock, and the clock is everybody's")
         self.https, self.subscriptions = free_port(), free_port()
+        self.ca = self.certify(sub("ca")) if shutil.which("pebble") else self.skip("ACME", "no pebble")
+        self.serials = {}                        # of certificates by ACME that a client saw, and when first
         threading.Thread(target=self.announce, daemon=True).start()
         c = [(self.tls_client, 0.05), (self.files, 0.03), (self.cache, 0.02), (self.cache, 0.02), (self.router, 0.03),
              (self.guarded, 0.05), (self.delayed, 0.02), (self.uploads, 0.1), (self.torn_client, 0.05)]
-        self.clients = c + ([(self.named, 0.1)] if self.dns else [])
-        self.faults = [self.broken, self.descriptors, self.crowd, self.hungry, self.nodes_leave, self.any_child, self.purge, self.files_change] + \
+        self.clients = c + ([(self.named, 0.1)] if self.dns else []) + ([(self.acme_client, 0.2)] if self.ca else [])
+        self.faults = [self.broken, self.descriptors, self.crowd, self.hungry, self.nodes_leave, self.any_child, self.purge, self.files_change,
+                       self.guard_fails] + ([self.ca_ends, self.ca_freezes, self.ca_refuses] if self.ca else []) + \
             ([self.redis_ends, self.redis_freezes] if self.redis else []) + ([self.pg_ends] if self.pg else []) + \
             ([self.full_disk, self.dns_fails] if self.private else []) + ([self.clock_jumps] if movable else [])
 
     def skip(self, what, why):
         self.skipped.append("%s: %s" % (what, why))
 
+    def certify(self, directory):
+        """A CA behind another directory, whose answers may be made up. It asks again for what was proved, one time in two,
+        and refuses a nonce now and then."""
+        ca = acme.Pebble(directory, http_port=self.soak.http, tls_port=self.https, validity=CERT_SECS,
+                         env={"PEBBLE_WFE_NONCEREJECT": "10", "PEBBLE_AUTHZREUSE": "50"})
+        self.front, self.roots = acme.Front(ca), ""
+        self.front.directory                     # asked once; it never changes
+        self.trust(ca)
+        return ca
+
+    def trust(self, ca):
+        """It signs with another key after each start; what it signed before is good until it ends."""
+        self.roots += ca.root()
+        self.acme_ctx = tls.context(self.pki.root)
+        self.acme_ctx.load_verify_locations(cadata=self.roots)
+
     def extend(self, c):
         """The configuration of soak.py and all of this."""
         c["server"].update({"https_listen": ["127.0.0.1:%d" % self.https], "memory_bytes": MEMORY, "max_connections": 400})
         c["tls"] = {"enabled": True, "cert": self.cert.cert, "key": self.cert.key, "redirect": False, "session_cache": 100}
+        if self.ca:
+            c["tls"].update({"domains": ["acme.example"], "acme_directory": os.path.join(self.dir, "keys", "acme"),
+                             "acme_url": self.front.url, "acme_ca_file": self.ca.ca_file})
         c["cache"] = {"size_bytes": 1 << 20, "stale_secs": 5, **({"redis_url": self.redis.url} if self.redis else {})}
         if self.pg:
             c["postgres"] = {"url": self.pg.url(more="?sslmode=disable"), "channel": "soak"}
@@ -214,9 +242,16 @@ class Around:
         return lib.reply(b"origin %d" % len(body)), None
 
     def tear(self, m, body):
-        """An answer that is cut anywhere, one time in two."""
-        out = lib.reply(cached(m.target[6:]), "Cache-Control: max-age=1")
-        return out, hash(time.monotonic_ns()) % len(out) if time.monotonic_ns() // 1000 % 2 else None
+        """An answer that is cut at every byte in turn, one time in two."""
+        out, n = lib.reply(cached(m.target[6:]), "Cache-Control: max-age=1"), next(self.torn_at)
+        self.soak.count("torn_by_the_backend", n % 2)
+        return out, n // 2 % len(out) if n % 2 else None
+
+    def verdict(self, m, body):
+        out = lib.reply(b"", "Remote-User: ann", status="403 Forbidden" if self.guard_mode == "deny" else "200 OK")
+        if self.guard_mode == "late":
+            self.pause(3)
+        return out, self.soak.random.randrange(len(out)) if self.guard_mode == "reset" else None
 
     @staticmethod
     def node(m, body):
@@ -288,7 +323,29 @@ class Around:
             self.soak.error(began, "fastrouter: %r" % e, "nodes")
 
     def guarded(self, rnd):
-        self.ask(lambda: "/guarded", lambda t, m: m.status == 200)
+        """Once the guard has said no for as long as its yes may be kept, nobody comes in."""
+        asked = []
+
+        def what():
+            asked.append(time.monotonic())
+            return "/guarded"
+        self.ask(what, lambda t, m: m.status == 200 and asked[-1] < self.denied_at + AUTH_SECS, excuse=("guard",))
+
+    def acme_client(self, rnd):
+        """Whoever wants the name whose certificate is by ACME gets one for it, by that CA, that is valid."""
+        began = time.monotonic()
+        try:
+            with tls.Client(self.https, self.acme_ctx, "acme.example", timeout=60) as c:
+                cert = c.sock.getpeercert()
+                assert acme.names(cert) == ["acme.example"], cert
+                self.serials.setdefault(cert["serialNumber"], began)
+                self.soak.count("handshakes_by_acme")
+                m = c.ask("/files/a.txt", timeout=60)
+                if m.status != 200 or m.body != TEXT:
+                    self.soak.error(began, "acme.example: %d %r" % (m.status, m.text[:200]))
+        except ENDS as e:
+            self.soak.error(began, "acme.example: %r, certificates so far: %d, the last one %.0f s ago" % (
+                e, len(self.serials), began - max(self.serials.values(), default=0)))
 
     def named(self, rnd):
         self.ask(lambda: "/named", lambda t, m: m.status == 200, excuse=("dns",))
@@ -398,6 +455,43 @@ class Around:
                 self.pause(2)
                 sup.kill(pid, signal.SIGCONT)
 
+    def guard_fails(self):
+        """Whom forward_auth asks answers late, not whole, or no."""
+        mode = self.soak.random.choice(("late", "reset", "deny"))
+        self.soak.hard["guard"] = float("inf") if mode != "late" else self.soak.hard.get("guard", 0)
+        self.guard_mode = mode
+        self.denied_at = time.monotonic() if mode == "deny" else float("inf")
+        self.pause(6)
+        self.guard_mode, self.denied_at = "allow", float("inf")
+        if mode != "late":
+            self.soak.hard["guard"] = time.monotonic() + AUTH_SECS
+        self.soak.count("guard_" + mode)
+
+    def ca_ends(self):
+        """It comes back without a memory of accounts and orders."""
+        self.ca.stop()
+        self.pause(5)
+        self.ca.start()
+        self.trust(self.ca)
+        self.soak.count("ca_ended")
+
+    def ca_freezes(self):
+        self.ca.proc.send_signal(signal.SIGSTOP)
+        self.pause(5)
+        self.ca.proc.send_signal(signal.SIGCONT)
+        self.soak.count("ca_frozen")
+
+    def ca_refuses(self):
+        """Orders are refused, cut or answered with something else."""
+        real = self.front.directory["newOrder"]
+        self.front.answers["/order"] = self.soak.random.choice((
+            (500, {}, {}), (429, {"Retry-After": "3"}, {"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many"}),
+            (201, {}, {"status": "valid"}), b"HTTP/1.1 201 Created\r\nContent-Len", b"\0" * 100, b"HTTP/1.1 103 x\r\n\r\n"))
+        self.front.directory["newOrder"] = self.front.place("/order")
+        self.pause(8)
+        self.front.directory["newOrder"] = real
+        self.soak.count("ca_refuses")
+
     def purge(self):
         key = "/cached/%d" % self.soak.random.randrange(KEYS)
         if self.pg and self.pg.proc.poll() is None:
@@ -434,9 +528,9 @@ class Around:
         self.soak.count("postgres_ended")
 
     def full_disk(self):
-        """Where bodies are spooled, and where the access log is: nothing more fits."""
+        """Where bodies are spooled, where the access log is, and where certificates are: nothing more fits."""
         self.soak.hard["disk"] = float("inf")
-        names = [os.path.join(d, "fill") for d in ("/tmp", os.path.join(self.dir, "small"))]
+        names = [os.path.join(d, "fill") for d in ("/tmp", os.path.join(self.dir, "small"), os.path.join(self.dir, "keys"))]
         try:
             for name in names:
                 with open(name, "wb", buffering=0) as f, contextlib.suppress(OSError):
@@ -480,6 +574,7 @@ class Around:
         """Connections at the stores, nodes, files, segments of shared memory, helpers by name."""
         got = {"helpers": sorted(lib.read("/proc/%d/comm" % p).strip() for p in self.soak.w.children()),
                "sockets": sorted(n for n in os.listdir(self.dir) if n not in ("warp.toml.new",)),
+               "keys": sorted(os.listdir(os.path.join(self.dir, "keys", "acme"))) if self.ca else [],
                "run": sum(len(files) for _, _, files in os.walk("/run")) if self.private else 0,
                "tmp": sorted(os.listdir("/tmp")) if self.private else [],
                "shm": sorted(n for n in os.listdir("/dev/shm") if "PostgreSQL" not in n) if self.private else []}
@@ -500,6 +595,8 @@ class Around:
         for s in (self.redis, self.pg, *self.nodes):
             if s:
                 s.close()
+        if self.ca:
+            self.ca.__exit__()
 
 
 def private(argv, directory):
@@ -520,8 +617,9 @@ def rooms(directory):
     with open(conf, "w") as f:
         f.write("nameserver 127.0.0.1\noptions timeout:1 attempts:2\n")
     run("mount", "--bind", conf, "/etc/resolv.conf")
-    os.mkdir(os.path.join(directory, "small"))
-    run(*small, os.path.join(directory, "small"))
+    for d in ("small", "keys"):
+        os.mkdir(os.path.join(directory, d))
+        run(*small, os.path.join(directory, d))
     run(*small, "/run")
     kept = {d: os.open(d, os.O_RDONLY) for d in (lib.ROOT, os.path.dirname(lib.WARP), directory) if d.startswith("/tmp/")}
     run(*small, "/tmp")

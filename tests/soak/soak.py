@@ -11,19 +11,20 @@ and around it (around.py) files, a cache with Redis and PostgreSQL, a FastRouter
 sides, forward_auth, rate_limit that delays, request bodies on the disk, a name for the resolver, a bound of memory.
 Clients ask all the time: plain ones, some that leave in the midst of an answer, some that read
 slowly, some that send bodies. Meanwhile processes get kill -9 and SIGSTOP, workers are killed,
--s restart is said, the configuration changes, the binary is upgraded; and there are the faults of around.py.
+-s restart is said, the configuration changes, the binary is upgraded; and there are the faults of around.py. Every few
+minutes all of that pauses, and the master is killed and started again, or may open nothing for a while.
 
 Then the faults stop, the load stops, and it is counted: requests in flight and held, clients, descriptors of the master
 and the workers, their memory, processes, helpers, sockets, what is open at the stores; and after warp's end what it left
 behind. An error a good client saw counts as well, unless a worker was killed under it, had no descriptors left or closed
-idle clients for a crowd, its own backend was frozen, or what it asked for could not be had (a full disk, a name that is
-none). Prints a table of faults and the figures; exit status 1 if one of them is bad.
+idle clients for a crowd, or what it asked for could not be had (a full disk, a name that is none, a guard that says no). Prints a table of faults and the figures; exit status 1 if one of them is bad.
 """
 import collections
 import contextlib
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -34,6 +35,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "system"))
+import acme  # noqa: E402
 import around  # noqa: E402
 import lib  # noqa: E402
 import supervised as sup  # noqa: E402
@@ -42,6 +44,19 @@ from lib import Client, ProtocolError, eventually, free_port, request  # noqa: E
 BIG = 300000           # bytes of a body, and of the answer to it
 PAUSE = float(os.environ.get("SOAK_PAUSE") or 0)     # seconds between two requests: on a machine that others use too
 GROWTH = 4 << 20       # bytes master and workers may have grown by, each
+MASTER_SECS = 150      # between two faults of the master
+
+
+class Warp(lib.Warp):
+    """What it says for hours is in the file stderr; of it is kept here what comes last."""
+
+    def _read_err(self):
+        with open(self.path("stderr"), "ab", buffering=0) as f:
+            for line in iter(self.proc.stderr.readline, b""):
+                f.write(line)
+                with self._news:
+                    self._err = self._err[-100000:] + line.decode("utf-8", "replace")
+                    self._news.notify_all()
 
 
 class Soak:
@@ -54,10 +69,19 @@ class Soak:
         self.most = 0                      # bytes that a worker held for clients
         self.conf_lock = threading.Lock()
         self.recent = collections.deque(maxlen=6)       # faults, with their times
-        self.generation, self.port = 0, free_port()
+        self.gate = threading.Semaphore(2)              # both: no other fault while it is held
+        self.generation, self.port, self.http = 0, free_port(), free_port()
         self.born = time.monotonic()
         self.around = around.Around(self, directory)
-        self.w = lib.Warp(self.conf(), (), directory, env={"SOAK_CLOCK": self.around.clock})
+        self.start()
+        if self.around.ca:
+            eventually(lambda: acme.served(self.around.https, "acme.example", self.around.ca.root()), "a certificate", 30 * lib.SLOW)
+
+    def start(self):
+        self.w = Warp(self.conf(), (), self.dir, env={"SOAK_CLOCK": self.around.clock}, port=self.http)
+        self.up()
+
+    def up(self):
         for up in ("rolling", "single", "fixed"):
             eventually(lambda: all(i["state"] == "up" for i in sup.instances(self.w, up)), up + " is up", 20 * lib.SLOW)
 
@@ -206,8 +230,56 @@ class Soak:
         with contextlib.suppress(ProcessLookupError, IndexError):
             sup.kill(self.random.choice(pids))
             self.count("worker_kills")
-        eventually(lambda: len([x for x in sup.status(self.w)["workers"] if x["state"] == "ready"]) == 2, "two workers", 20 * lib.SLOW)
+        self.two_workers()
         self.hard["worker"] = time.monotonic()
+
+    def two_workers(self):
+        eventually(lambda: len([x for x in sup.status(self.w)["workers"] if x["state"] == "ready"]) == 2, "two workers", 20 * lib.SLOW)
+
+    def freeze_master(self):
+        """Who is served goes on being served."""
+        self.w.signal(signal.SIGSTOP)
+        self.count("master_frozen")
+        time.sleep(self.random.random() * 1.5)
+        self.w.signal(signal.SIGCONT)
+
+    def kill_master(self):
+        """Nothing of it goes on without it, and the next one is not disturbed by what it left."""
+        self.hard["worker"] = float("inf")
+        self.w.signal(signal.SIGKILL)
+        self.w.wait(20 * lib.SLOW)
+        eventually(lambda: not ours(self.dir), "what the killed master started ends", 20 * lib.SLOW)
+        self.start()
+        self.hard["worker"] = time.monotonic()
+        self.count("master_kills")
+
+    def full_master(self):
+        """It may open no descriptor more, or one, while a program and a worker end, it is told to reload, and to be upgraded."""
+        limit, pid = resource.RLIMIT_NOFILE, self.w.pid
+        was = resource.prlimit(pid, limit)
+        self.hard["worker"] = self.hard["descriptors"] = float("inf")
+        n = max(map(int, os.listdir("/proc/%d/fd" % pid))) + self.random.randrange(3)
+        victims = [self.some_process(), self.random.choice(sup.workers(self.w))]
+        try:
+            resource.prlimit(pid, limit, (n, was[1]))
+            for victim in filter(None, victims):
+                sup.kill(victim)
+            self.w.signal(self.random.choice((signal.SIGHUP, signal.SIGUSR2)))
+            time.sleep(2)
+        finally:
+            for p in [pid] + self.w.children():       # those it started meanwhile have its limit
+                with contextlib.suppress(ProcessLookupError):
+                    resource.prlimit(p, limit, was)
+        self.up()
+        self.two_workers()
+        self.hard["worker"] = self.hard["descriptors"] = time.monotonic()
+        self.count("descriptors_of_the_master")
+
+    def master_faults(self):
+        """When no other fault is at work: those wait."""
+        with self.gate, self.gate:
+            self.one(self.master_turn[0])
+        self.master_turn.reverse()
 
     def upgrade(self):
         """It waits for a rolling restart to be done, which waits for clients that hang."""
@@ -218,22 +290,26 @@ class Soak:
         self.count("upgrades")
 
     def own_faults(self):
-        what = [self.kill] * 6 + [self.freeze] * 3 + [self.restart] * 3 + [self.reload] * 3 + [self.kill_worker] * 2 + [self.upgrade]
+        what = [self.kill] * 6 + [self.freeze] * 3 + [self.restart] * 3 + [self.reload] * 3 + [self.kill_worker] * 2 + [self.upgrade] * 2 + \
+            [self.freeze_master]
         first = [self.kill, self.restart, self.reload, self.kill_worker, self.upgrade, self.freeze]   # each once, however short
         self.faults(what, first, 0.8)
 
     def faults(self, what, first, pause):
         """One after another: each of the first, then any of what."""
         while not self.faults_over.is_set():
-            fault = first.pop() if first else self.random.choice(what)
-            self.recent.append("%.1f %s" % (time.monotonic() - self.born, fault.__name__))
-            try:
-                fault()
-            except Exception as e:
-                with self.lock:
-                    self.counts["faults_failed"] += 1
-                    self.errors.append("%.1f s: %s: %r" % (time.monotonic() - self.born, fault.__name__, str(e)[:500]))
+            with self.gate:
+                self.one(first.pop() if first else self.random.choice(what))
             self.faults_over.wait(self.random.random() * pause)
+
+    def one(self, fault):
+        self.recent.append("%.1f %s" % (time.monotonic() - self.born, fault.__name__))
+        try:
+            fault()
+        except Exception as e:
+            with self.lock:
+                self.counts["faults_failed"] += 1
+                self.errors.append("%.1f s: %s: %r" % (time.monotonic() - self.born, fault.__name__, str(e)[:500]))
 
     # ---- figures ----
 
@@ -256,11 +332,13 @@ class Soak:
                     n += not os.readlink("/proc/%d/fd/%s" % (pid, fd)).startswith(known)
             return n - held.get(pid, 0)
 
-        def dirty(pid):
+        def memory(pid, what):
             with open("/proc/%d/smaps_rollup" % pid) as f:
-                return int(re.search(r"(?m)^Private_Dirty:\s+(\d+) kB", f.read())[1]) << 10
+                return int(re.search(r"(?m)^%s:\s+(\d+) kB" % what, f.read())[1]) << 10
         self.held = max(x["memory_bytes"] for x in sup.status(self.w)["workers"])
-        return {"fds": (fds(master), max(map(fds, others))), "memory": (dirty(master), max(map(dirty, others)))}
+        return {"fds": (fds(master), max(map(fds, others))),
+                **{k: (memory(master, w), max(memory(p, w) for p in others)) for k, w in (("memory", "Private_Dirty"), ("pss", "Pss"))},
+                "shared": (shared(master), 0)}
 
     def calm(self):
         """Nothing in flight, no client but the one that asks, everything up: or what is not."""
@@ -294,6 +372,7 @@ class Soak:
     def run(self, seconds):
         self.warm()
         seen = []
+        self.master_turn = [self.kill_master, self.full_master]
         for step in (self.reload, self.upgrade):      # workers of either hold a descriptor or two more
             step()
             self.warm()
@@ -310,9 +389,12 @@ class Soak:
                   threading.Thread(target=self.faults, args=(self.around.faults, list(self.around.faults), 1.5), daemon=True)]
         for t in load + faults:
             t.start()
-        end = time.monotonic() + seconds
+        end, calls = time.monotonic() + seconds, [t for t in range(1, int(seconds)) if t % min(MASTER_SECS, int(seconds / 3)) == 0]
         while (left := end - time.monotonic()) > 0 and self.w.proc.poll() is None:
-            time.sleep(min(5, left))
+            if calls and seconds - left > calls[0]:
+                calls.pop(0)
+                self.master_faults()
+            time.sleep(max(0, min(5, end - time.monotonic())))
             with contextlib.suppress(AssertionError):
                 self.most = max([self.most] + [x["memory_most_bytes"] for x in sup.status(self.w)["workers"]])
             if sys.stdout.isatty():
@@ -333,6 +415,13 @@ class Soak:
         self.warm()
         bad += self.settle()
         bad += self.left(before)
+        self.counts["renewals"] = len(self.around.serials) - 1
+        if self.around.ca and self.counts["renewals"] < int(seconds / (2 * around.CERT_SECS)):
+            bad.append("%d renewals only" % self.counts["renewals"])
+        said = lib.read(self.w.path("stderr"))
+        self.counts["lines_of_log"] = said.count("\n")
+        self.counts["renewals_failed"] = said.count("error: no certificate for")
+        bad += ["a sanitizer spoke"] if lib.REPORTS.search(said) else []
         if self.counts["errors"] or self.counts["faults_failed"]:
             bad += ["seen by clients: " + e for e in self.errors[:10]]
         return bad
@@ -351,6 +440,8 @@ class Soak:
         for who, a, b in zip(names, self.after["memory"], before["memory"]):
             if a > b + GROWTH and not lib.SANITIZED:
                 bad.append("%s has %d KB of memory, had %d" % (who, a >> 10, b >> 10))
+        if self.after["shared"] > (before["shared"][0] + GROWTH, 0):
+            bad.append("%d bytes are shared, were %d" % (self.after["shared"][0], before["shared"][0]))
         self.stores_after = {}
 
         def same():
@@ -376,8 +467,8 @@ class Soak:
     def growth(self):
         if not hasattr(self, "after"):
             return ""
-        kb = lambda f: tuple(x >> 10 for x in f["memory"])
-        return "descriptors %s -> %s, private KB %s -> %s (master, largest worker); held for clients at most %d of %d KB\nsoak: at the start %s\nsoak: at the end   %s" % (
+        kb = lambda f: "%s private, %s Pss, %d shared" % (*(tuple(x >> 10 for x in f[k]) for k in ("memory", "pss")), f["shared"][0] >> 10)
+        return "descriptors %s -> %s, KB %s -> %s (master, largest worker); held for clients at most %d of %d KB\nsoak: at the start %s\nsoak: at the end   %s" % (
             self.before["fds"], self.after["fds"], kb(self.before), kb(self.after), self.most >> 10, around.MEMORY >> 10, self.stores, self.stores_after)
 
     def stop(self):
@@ -390,6 +481,15 @@ class Soak:
         time.sleep(0.1)
         left = [p for p in mine if sup.alive(p)] + ours(self.dir)
         return (["processes left behind: %s" % left] if left else []) + self.around.left()
+
+
+def shared(pid):
+    """Bytes in use of the segments that master and workers share."""
+    n = 0
+    with open("/proc/%d/smaps" % pid) as f:
+        for m in re.finditer(r"(?m)^[0-9a-f]+-\S+ rw-s .*\n(?:[A-Z]\w+: .*\n)*?Rss:\s+(\d+) kB", f.read()):
+            n += int(m[1]) << 10
+    return n
 
 
 def open_files(pid):
@@ -435,8 +535,6 @@ def main():
         soak.around.close()
     print("soak: %g min, seed %d\n%s\nsoak: %s" % (minutes, seed, soak.table(), soak.growth()))
     if bad:
-        with open(os.path.join(directory, "stderr"), "w") as f:
-            f.write(soak.w.stderr)
         print("\n".join("soak: BAD: " + b for b in bad))
         print("soak: warp's log is %s/stderr" % directory)
         return 1
