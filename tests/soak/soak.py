@@ -122,8 +122,13 @@ class Soak:
                 self.counts["excused: " + reasons[0]] += 1
             else:
                 self.counts["errors"] += 1
-                self.errors.append("%.1f s (since %.1f): %s; faults: %s" % (
+                self.bad("%.1f s (since %.1f): %s; faults: %s" % (
                     time.monotonic() - self.born, began - self.born, what, ", ".join(self.recent)))
+
+    def bad(self, what):
+        """Said at once: who watches need not wait for the end."""
+        self.errors.append(what)
+        print("soak: seen at %s: %s" % (time.strftime("%T"), what), flush=True)
 
     # ---- clients ----
 
@@ -309,7 +314,7 @@ class Soak:
         except Exception as e:
             with self.lock:
                 self.counts["faults_failed"] += 1
-                self.errors.append("%.1f s: %s: %r" % (time.monotonic() - self.born, fault.__name__, str(e)[:500]))
+                self.bad("%.1f s: %s: %r" % (time.monotonic() - self.born, fault.__name__, str(e)[:500]))
 
     # ---- figures ----
 
@@ -394,6 +399,8 @@ class Soak:
             if calls and seconds - left > calls[0]:
                 calls.pop(0)
                 self.master_faults()
+                with contextlib.suppress(OSError, AssertionError, ValueError):
+                    print("soak: after %d s: %s; %s" % (seconds - left, self.figures(), self.line()), flush=True)
             time.sleep(max(0, min(5, end - time.monotonic())))
             with contextlib.suppress(AssertionError):
                 self.most = max([self.most] + [x["memory_most_bytes"] for x in sup.status(self.w)["workers"]])
