@@ -40859,6 +40859,25 @@ dir_remove(const char *path, bool deep)
 	rmdir(path);
 }
 
+/* Removes directories in base whose master was killed. */
+static void
+run_dirs_sweep(const char *base)
+{
+	char name[sizeof RUN_DIR + 32];
+	struct dirent *e;
+	DIR *d = opendir(base);
+	int64_t pid;
+
+	while (d && (e = readdir(d)))
+		if ((pid = slice_uint(slice_of(e->d_name), INT32_MAX)) > 0 &&
+		    kill((pid_t)pid, 0) < 0 && errno == ESRCH) {
+			snprintf(name, sizeof name, "%s/%d", base, (int)pid);
+			dir_remove(name, true);
+		}
+	if (d)
+		closedir(d);
+}
+
 static char run_dir_made[sizeof RUN_DIR + 32]; /* empty: not needed yet */
 
 /* The directory of sockets that warp chooses, made on demand. */
@@ -40869,10 +40888,12 @@ run_dir(void)
 	char *dir = run_dir_made;
 
 	for (size_t i = 0; i < LEN(bases) && !*dir; i++) {
-		if (i > 0 || !dir_make(bases[i], NULL))
+		if (i > 0 || !dir_make(bases[i], NULL)) {
 			snprintf(dir, sizeof run_dir_made, "%s-%d", bases[i], (int)getpid());
-		else
+		} else {
+			run_dirs_sweep(bases[i]);
 			snprintf(dir, sizeof run_dir_made, "%s/%d", bases[i], (int)getpid());
+		}
 		if (!dir_make(dir, NULL))
 			*dir = '\0';
 	}

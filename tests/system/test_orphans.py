@@ -192,6 +192,20 @@ def test_next_start_ends_the_old_ones(warp):
     gone(old, "the old warp's")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs /run/warp")
+def test_next_start_removes_sockets_of_a_killed_one(warp):
+    """Those that it chose, and no living one's."""
+    w, other = [warp(fleet(app("web", "socket={socket}"))) for _ in range(2)]
+    wait_state(w, "up")
+    wait_state(other, "up")
+    made = "/run/warp/%d" % w.pid
+    die(w)
+    assert os.listdir(made)
+    wait_state(warp(fleet(app("web", "socket={socket}"))), "up")
+    assert not os.path.exists(made)
+    assert other.ask().status == 200 and os.listdir("/run/warp/%d" % other.pid)
+
+
 def test_a_start_touches_no_living_warps(warp, run):
     """Programs of the same names, of another warp; and of this very one, which is only started twice."""
     w = warp(fixed(free_port()))
