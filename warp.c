@@ -43721,18 +43721,23 @@ renew_saved(struct arena *a)
 {
 	struct certs_reader r = { .a = a };
 	struct cert c = { .cert_file = "", .key_file = "" };
+	struct renew_facts f = { 0 };
 
 	if (cert_read(&r, &c, rn.pem, rn.pem)) {
-		rn.got_from_s = c.from_s;
-		rn.got_until_s = c.until_s;
+		rn.got_from_s = f.from_s = c.from_s;
+		rn.got_until_s = f.until_s = c.until_s;
 		log_info("new certificate for %s, by %.*s, until %s", renew_names(a),
 		    (int)c.issuer.n, c.issuer.p, cert_date(a, c.until_s));
 	}
 	arena_free(&rn.kept);
 	rn.pem = S("");
 	rn.other_ca = false;
-	rn.wait_ms = rn.limit_ms = 0;
-	rn.again_ms = now_ms + ACME_RETRY_MS;
+	rn.wait_ms = renew_at(&f) > now_s ? 0 : renew_backoff(rn.wait_ms);
+	if (rn.wait_ms > 0)
+		log_warn("it is due again already: is this host's clock right? next try in %lld s",
+		    (long long)(rn.wait_ms / SECOND_MS));
+	rn.limit_ms = 0;
+	rn.again_ms = now_ms + MAX(rn.wait_ms, ACME_RETRY_MS);
 	rn.look_ms = 0;
 	rn.ask_ms = now_ms + ACME_ASK_S * SECOND_MS;
 	rn.facts = (struct renew_facts){ .dice = renew_dice() };

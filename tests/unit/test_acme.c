@@ -130,6 +130,36 @@ test_backoff(void **state)
 	rows_end();
 }
 
+/* A certificate that is due as soon as it is there, as when the clock is ahead, is no reason to ask all the time. */
+static void
+test_due_again(void **state)
+{
+	enum { TRIES = 4, SOON = 5000 };
+	struct slice name = S("a.example"), secret, leaf;
+	struct tls_conf t = { .domains = { &name, 1 } };
+	struct cert_set none = { 0 };
+	int64_t wait = 0;
+
+	(void)state;
+	if (!board)
+		board_open();
+	log_level = LOG_LVL_ERROR;
+	t.set = &none;
+	rn.t = &t;
+	assert_null(file_read(&arena, "tests/unit/certs/ec.key", RENEW_RESULT_MAX, &secret));
+	assert_null(file_read(&arena, "tests/unit/certs/ec.pem", RENEW_RESULT_MAX, &leaf));
+	for (int i = 0; i <= TRIES; i++) {
+		now_s = (time_t)(i < TRIES ? NOW + 36000 * DAY : NOW);
+		wait = i < TRIES ? renew_backoff(wait) : SOON;
+		rn.pem = slice_of(arena_fmt(&rn.kept, "%.*s%.*s", (int)secret.n, secret.p, (int)leaf.n, leaf.p));
+		renew_saved(&arena);
+		row_int(i < TRIES ? "due already" : "not due", S("certificate"), "wait", rn.again_ms - now_ms, wait);
+	}
+	rn.t = NULL;
+	arena_free(&arena);
+	rows_end();
+}
+
 static void
 test_times(void **state)
 {
@@ -150,7 +180,8 @@ test_clock(void **state)
 {
 	(void)state;
 	assert_true(clock_built_s() > 1795000000 && clock_built_s() % DAY_S == 0);
-	board_open();
+	if (!board)
+		board_open();
 	log_level = LOG_LVL_ERROR;
 	now_s = 0;
 	assert_false(renew_clock_is_right());
@@ -248,6 +279,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_due),
 		cmocka_unit_test(test_backoff),
+		cmocka_unit_test(test_due_again),
 		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_clock),
 		cmocka_unit_test(test_places),
