@@ -45369,7 +45369,8 @@ upgrade_checked(int status)
 	} else if (good && (m.state != M_RUNNING || jobs_busy())) {
 		ug.again = true;
 	} else if (!good || !upgrade_trial()) {
-		log_error("upgrade: %s cannot run this configuration; going on", ug.exe);
+		log_error("upgrade refused: %s cannot run this configuration; going on: correct it, "
+		    "then ask again", ug.exe);
 		asker_told(&ug.asker, "the new binary cannot run this configuration, the log says "
 		    "why");
 	} else

@@ -568,7 +568,7 @@ def test_upgrade_refused(warp, binary, reason):
         if text:
             w.write(text.replace("{busy}", str(s.getsockname()[1])))
         w.signal(signal.SIGUSR2)
-        w.wait_stderr("upgrade: .*going on")
+        w.wait_stderr("upgrade refused: .*going on: correct it, then ask again")
     assert w.ask().text == "old" and w.children() == old
     w.write(says("new"))
     binary(BINARY)
