@@ -11362,8 +11362,8 @@ static const struct key guard_keys[] = {
 	PLAIN("copy_headers", K_NAMES, ROUTE(guard.copy), NULL,
 	    "Names of fields in its answer that are set on the request upstream; the client's own "
 	    "are removed."),
-	SECS("timeout_secs", ROUTE(guard.via.read_ms), "10",
-	    "To connect, and to answer; then the client gets 503."),
+	SECS("timeout_secs", ROUTE(guard.ask_ms), "10",
+	    "For the whole question, other instances of it included; then the client gets 503."),
 	KEY("cache_secs", K_SECS, ROUTE(guard.cache_ms), "0", 0, SECS_MAX,
 	    "How long an answer counts for requests with the same head by the same client."),
 };
@@ -14651,8 +14651,7 @@ route_guard(struct reader *r, struct route_read *rr, const struct toml *v)
 		all.v[all.n++] = a->copy.v[i];
 	a->via = (struct route){ .line = rr->out.line, .description = rr->out.description,
 		.action = ACT_UPSTREAM, .guard = a, .buffer_request = -1, .forward_headers = true,
-		.require_auth = rr->out.require_auth, .read_ms = a->via.read_ms,
-		.connect_ms = a->via.read_ms, .write_ms = a->via.read_ms };
+		.require_auth = rr->out.require_auth, .read_ms = a->ask_ms, .write_ms = a->ask_ms };
 	a->via.remove_headers.v = arena_alloc(r->a, (LEN(own) + (size_t)all.n) * sizeof *all.v);
 	memcpy(a->via.remove_headers.v, own, sizeof own);
 	a->via.remove_headers.n = LEN(own);
@@ -31266,6 +31265,7 @@ static const struct {
 
 static void (*upstream_door)(struct watch *, short); /* the front's */
 static void (*upstream_due)(struct timer *);
+static void (*asking_due)(struct timer *);
 
 /* The n bytes of head h have moved: its slices follow. */
 static void
@@ -31856,6 +31856,7 @@ asking_end(struct exchange *x)
 	x->method = a->method;
 	x->body_whole = a->body_whole;
 	x->asking = NULL;
+	timer_clear(&a->late);
 	free(a);
 }
 
@@ -33926,7 +33927,9 @@ exchange_ask(struct exchange *x)
 		return STEP_WAIT;
 	}
 	x->asking = xcalloc(1, sizeof *x->asking);
-	*x->asking = (struct asking){ x->route, x->up, x->method, x->body_whole };
+	*x->asking = (struct asking){ x, { .fire = asking_due }, x->route, x->up, x->method,
+		x->body_whole };
+	timer_set(&x->asking->late, guard->ask_ms);
 	x->route = &guard->via;
 	x->method = M_GET;
 	flow_begin(&x->up, x->up.from, BODY_NONE, 0);
@@ -35781,6 +35784,41 @@ front_pace(struct timer *t)
 	pace_arm();
 }
 
+/* x was held: it goes on, or (over) is answered, for it waited too long. Returns
+ * whether it has to wait on. */
+static bool
+front_go_on(struct exchange *x, bool over)
+{
+	struct conn *c = x->c;
+	bool waits;
+
+	hold_leave(x);
+	exchange_enter(x, X_PICK);
+	if (!over || exchange_failed(x, x->held_status) != STEP_DONE)
+		exchange_run(x);
+	waits = c->s.x == x && x->state == X_HOLD;
+	conn_go(c);
+	scratch_settle();
+	return waits;
+}
+
+/* An authenticator takes too long, however often it was tried. */
+static void
+front_unsaid(struct timer *t)
+{
+	struct exchange *x = OWNER(t, struct asking, late)->x;
+	struct conn *c = x->c;
+
+	if (x->state == X_HOLD) {
+		front_go_on(x, true);
+		return;
+	}
+	if (exchange_lost(x, LOST_READ_TIMEOUT, "does not answer in time") != STEP_DONE)
+		exchange_run(x);
+	conn_go(c);
+	scratch_settle();
+}
+
 /* Clients that routers may have beside the others. */
 static uint32_t
 router_clients(const struct conf *cf, uint32_t clients)
@@ -35800,6 +35838,7 @@ front_open(struct listener *ls, int n, uint32_t clients)
 	conns.v = map_zeroed(conns.most * conns.size);
 	upstream_door = upconn_ready;
 	upstream_due = upconn_due;
+	asking_due = front_unsaid;
 	exchange_granted = gate_granted;
 	accept_again.fire = accept_due;
 	paced.ring = (struct link){ &paced.ring, &paced.ring };
@@ -35829,24 +35868,6 @@ front_drain(uint64_t gone)
 	for (int i = 0; i < LISTENER_KINDS; i++)
 		for (struct link *l = seats[i].idle.next; l && l != &seats[i].idle; l = l->next)
 			conn_rest(OWNER(l, struct conn, link));
-}
-
-/* x was held: it goes on, or (over) is answered, for it waited too long. Returns
- * whether it has to wait on. */
-static bool
-front_go_on(struct exchange *x, bool over)
-{
-	struct conn *c = x->c;
-	bool waits;
-
-	hold_leave(x);
-	exchange_enter(x, X_PICK);
-	if (!over || exchange_failed(x, x->held_status) != STEP_DONE)
-		exchange_run(x);
-	waits = c->s.x == x && x->state == X_HOLD;
-	conn_go(c);
-	scratch_settle();
-	return waits;
 }
 
 /* Releases requests that waited too long and q->go more, the oldest first. When

@@ -1493,7 +1493,7 @@ struct guard {
 	struct route via;    /* how it is asked; its guard is this */
 	struct slice path;
 	struct slices copy;  /* fields of its answer that go along with the request */
-	uint32_t cache_ms;   /* its answer counts as long; 0: once */
+	uint32_t ask_ms, cache_ms; /* it may take as long; its answer counts as long, 0: once */
 };
 
 /* ==== route =============================================================== */
@@ -2979,6 +2979,8 @@ struct exchange {
 
 /* What an exchange is, but for the question whether it may pass. */
 struct asking {
+	struct exchange *x;
+	struct timer late;
 	const struct route *route;
 	struct flow up;
 	enum method method;

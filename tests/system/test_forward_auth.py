@@ -271,6 +271,27 @@ def test_a_slow_authenticator_is_503(warp, backend, what):
             hole.close()
 
 
+@pytest.mark.parametrize("what", ["drips its head", "accepts no one, again and again", "is held"])
+def test_timeout_secs_bounds_the_whole_question(warp, backend, what):
+    def drip(c):
+        c.request()
+        for _ in range(int(100 * SLOW)):
+            c.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            time.sleep(0.05)
+    b, holes = backend(), [Blackhole() for _ in range(3 if what[0] == "a" else 0)]
+    g = {"on": [{"host": "127.0.0.1", "port": h.port} for h in holes], "connect_timeout_secs": 1.2 * SLOW, "retries": 9} if holes else \
+        backend([drip], name="guard") if what[0] == "d" else {"host": "127.0.0.1", "port": free_port(), "hold_secs": 60}
+    try:
+        w = guarded(warp, g, b, auth={"timeout_secs": 1.6 * SLOW})
+        t = time.monotonic()
+        assert w.ask("/", OKAY).status == 503
+        assert 1.5 * SLOW < time.monotonic() - t < 2.3 * SLOW
+        assert not b.requests
+    finally:
+        for h in holes:
+            h.close()
+
+
 def test_interim_answers_of_the_authenticator_are_its_own(warp, guard, backend):
     g, b = guard(yes=b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK), backend()
     w = guarded(warp, g, b)
