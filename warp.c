@@ -11361,7 +11361,7 @@ static const struct key guard_keys[] = {
 	TEXT("path", ROUTE(guard.path), "/", "What is asked for there, with a query perhaps."),
 	PLAIN("copy_headers", K_NAMES, ROUTE(guard.copy), NULL,
 	    "Names of fields in its answer that are set on the request upstream; the client's own "
-	    "are removed."),
+	    "are removed. Set-Cookie instead joins the client's answer."),
 	SECS("timeout_secs", ROUTE(guard.ask_ms), "10",
 	    "For the whole question, other instances of it included; then the client gets 503."),
 	KEY("cache_secs", K_SECS, ROUTE(guard.cache_ms), "0", 0, SECS_MAX,
@@ -28994,7 +28994,7 @@ answer_write(struct text *t, const struct exchange *x, struct head *h)
 {
 	static const struct route none; /* for an answer without a route */
 	const struct route *r = x->route ? x->route : &none;
-	bool stored = x->hit && x->down.from == &x->hit->src;
+	bool stored = x->hit && x->down.from == &x->hit->src, sets;
 
 	answer_drop(h, x, r);
 	status_write(t, h->status, h->reason);
@@ -29007,8 +29007,11 @@ answer_write(struct text *t, const struct exchange *x, struct head *h)
 		hsts_write(t, r);
 	added_each(t, line_write, &r->add_response_headers, r->answer_adds, x,
 	    r->answer_adds ? exchange_request(x) : NULL);
-	if (x->sticks && (x->u || (stored && x->hit->word != CACHE_STALE)) &&
-	    !is_named(S("Set-Cookie"), &none.add_headers, &r->remove_response_headers))
+	sets = (x->cookies || x->sticks) && !is_named(S("Set-Cookie"), &none.add_headers,
+	    &r->remove_response_headers);
+	if (sets && x->cookies)
+		text_str(t, x->cookies);
+	if (sets && x->sticks && (x->u || (stored && x->hit->word != CACHE_STALE)))
 		cookie_write(t, x);
 	if (x->hit)
 		answer_line(t, r, S("X-Cache"), slice_of(cached_words[x->hit->word]));
@@ -31792,6 +31795,7 @@ exchange_free(struct exchange *x)
 		req_of = NULL;
 	hit_free(x->hit);
 	free(x->grant);
+	free(x->cookies);
 	spool_free(x->spool);
 	spool_drop(&x->made);
 	flow_end(&x->up);
@@ -33938,24 +33942,34 @@ exchange_ask(struct exchange *x)
 	return STEP_AGAIN;
 }
 
+/* What guard copies of its answer res: cookies, for the client, or else the other fields.
+ * NULL: too much. */
+static char *
+grant_lines(const struct guard *guard, bool cookies)
+{
+	struct text *t = head_begin();
+
+	for (int i = 0; i < guard->copy.n; i++)
+		for (int k = 0; k < res.n; k++)
+			if (!res.f[k].drop && slice_ieq(res.f[k].name, guard->copy.v[i]) &&
+			    (res.f[k].id == F_SET_COOKIE) == cookies)
+				line_write(t, guard->copy.v[i], res.f[k].value);
+	return t->n > conf->server.max_header_bytes ? NULL : text_copy(text_slice(t));
+}
+
 /* The authenticator lets x pass, in a head of n bytes: res. */
 static enum step
 exchange_grant(struct exchange *x, size_t n)
 {
 	const struct guard *guard = x->route->guard;
-	struct text *t = head_begin();
 	unsigned char print[br_sha256_SIZE];
 	struct flow rest = x->down;
 	struct grant *g;
 
 	head_drop(&res, 0);
-	for (int i = 0; i < guard->copy.n; i++)
-		for (int k = 0; k < res.n; k++)
-			if (!res.f[k].drop && slice_ieq(res.f[k].name, guard->copy.v[i]))
-				line_write(t, guard->copy.v[i], res.f[k].value);
-	if (t->n > conf->server.max_header_bytes)
+	x->cookies = grant_lines(guard, true);
+	if (!(x->grant = grant_lines(guard, false)))
 		return exchange_lost(x, LOST_BAD, "sent a head too long");
-	x->grant = text_copy(text_slice(t));
 	x->status = res.status;
 	upstream_settle(x, n, true, &rest);
 	asking_end(x);

@@ -2971,7 +2971,8 @@ struct exchange {
 	uint8_t parity;         /* of the epoch of inst in which it began */
 	bool sticks, secure;    /* the answer sets the cookie of its instance: for https */
 	struct asking *asking;  /* an authenticator is asked; or NULL */
-	char *grant;            /* it let x pass: lines for the upstream, owned; or NULL */
+	char *grant, *cookies;  /* it let x pass: lines for the upstream, and for the client;
+	                           owned; or NULL */
 	struct auth_job *auth;  /* X_AUTH: what hashes its password */
 	struct exchange *auth_next; /* waits for the same job */
 	char cause[CAUSE_MAX];  /* why 502, 503, 504, in words */

@@ -271,6 +271,35 @@ def test_a_slow_authenticator_is_503(warp, backend, what):
             hole.close()
 
 
+@pytest.mark.parametrize("action", [{}, {"redirect": "https://x.example{uri}"}, {"respond": {"status": 200}}, {"static_dir": "@DIR@"}, {"remove_response_headers": ["Set-Cookie"]}])
+def test_cookies_of_the_authenticator(warp, guard, backend, action):
+    """A session that it renews: its cookies join the answer, where copy_headers names them."""
+    mine, its = ["s=1; Path=/", "t=2"], reply(b"ok", "Set-Cookie: app=3")
+    g, b = guard(yes=reply(b"", "Remote-User: ann", *("Set-Cookie: " + m for m in mine))), backend([REQ, its, REQ, its])
+    for copy in (["set-cookie", "Remote-User"], ["Remote-User"]):
+        w = guarded(warp, g, b, {"path_prefix": "/", **action}, auth={"copy_headers": copy, "cache_secs": 60}, server={"worker_threads": 1})
+        with w.client() as c:
+            for turn in range(2):
+                got = c.ask("/warp.toml", OKAY).all("Set-Cookie")
+                want = (mine if copy[0] == "set-cookie" and turn == 0 else []) + ([] if action else ["app=3"])
+                assert sorted(got) == sorted([] if "remove_response_headers" in action else want), "each is said once"
+            if not action:
+                assert b.last.get("Remote-User") == "ann" and not b.last.has("Set-Cookie")
+            assert c.ask("/no").all("Set-Cookie") == ([] if "remove_response_headers" in action else ["a=1; Path=/", "b=2"]), "a refusal is as it is"
+
+
+def test_cookies_of_the_authenticator_are_not_stored(warp, guard, backend):
+    g, b = guard(yes=reply(b"", "Set-Cookie: s=1")), backend([REQ, reply(b"x", "Cache-Control: public, max-age=600")])
+    w = warp(toml_file({**conf({"forward_auth": {"upstream": "guard", "copy_headers": ["Set-Cookie"]}}, app=b, guard=g), "cache": {"size_bytes": 1 << 20}}))
+    assert [w.ask("/", OKAY).all("Set-Cookie") for _ in range(2)] == [["s=1"]] * 2
+    g.yes = OK
+    m = w.ask("/", OKAY)
+    assert m.get("X-Cache") == "HIT" and m.all("Set-Cookie") == ["s=1"]
+    g.yes = reply(b"")
+    m = w.ask("/", OKAY)
+    assert m.get("X-Cache") == "HIT" and not m.has("Set-Cookie")
+
+
 @pytest.mark.parametrize("what", ["drips its head", "accepts no one, again and again", "is held"])
 def test_timeout_secs_bounds_the_whole_question(warp, backend, what):
     def drip(c):
