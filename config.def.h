@@ -383,7 +383,7 @@
 #define AUTH_JOBS_OF_ONE 16 /* of these for one address */
 #define AUTH_TURN_US  500   /* of hashing, before others have their turn */
 #define AUTH_ROUNDS_WARN 100000 /* rounds of a hash; 0.2 s a try: a warning */
-#define AUTH_BCRYPT_WARN 4096 /* of bcrypt, cost 12; as much */
+#define AUTH_BCRYPT   24    /* of these take as long as one of bcrypt */
 #define PIPELINE_TURN 8     /* requests of one client answered before others have
                                their turn */
 #define ADMIN_PLACES  32    /* clients of the admin listeners, beside max_connections */

@@ -6164,8 +6164,8 @@ FORTIFIED(memset, int)
 
 /* ==== crypt ==================================================================
  * Owns    the digits of pi that bcrypt starts from, once they are made.
- * Offers  HASH_UNKNOWN, crypt_open, crypt_rounds, crypt_is_slow, crypt_begin, crypt_work,
- *         crypt_matches, users_parse.
+ * Offers  HASH_UNKNOWN, crypt_open, crypt_rounds, crypt_cost, crypt_is_slow, crypt_begin,
+ *         crypt_work, crypt_matches, users_parse.
  * Calls   base, arena, BearSSL's hashes. The hashes that htpasswd, Caddy and `openssl
  *         passwd` write, some rounds at a time, and htpasswd's files. */
 
@@ -6463,11 +6463,18 @@ crypt_rounds(struct slice hash)
 	return h.want.p ? h.rounds : 0;
 }
 
+/* As crypt_rounds; one of bcrypt counts as many. */
+static uint64_t
+crypt_cost(struct slice hash)
+{
+	return (uint64_t)crypt_rounds(hash) * (slice_starts(hash, S("$2")) ? AUTH_BCRYPT : 1);
+}
+
 /* Whether each try costs a good part of a second. */
 static bool
 crypt_is_slow(struct slice hash)
 {
-	return crypt_rounds(hash) > (slice_starts(hash, S("$2")) ? AUTH_BCRYPT_WARN : AUTH_ROUNDS_WARN);
+	return crypt_cost(hash) > AUTH_ROUNDS_WARN;
 }
 
 /* Begins to check the password. False: the hash is unknown, or the password too long. */
@@ -25329,7 +25336,7 @@ auth_wait(struct exchange *x, struct slice password, struct slice secret,
 }
 
 /* Whether h names one of users and its password: a hash, if crypt knows it, else plain
- * text. An unknown user costs as much. AUTH_LATER: auth_work returns x. */
+ * text. An unknown user costs as much as the dearest. AUTH_LATER: auth_work returns x. */
 static enum auth
 auth_basic(struct exchange *x, const struct head *h, const struct pairs *users)
 {
@@ -25344,11 +25351,12 @@ auth_basic(struct exchange *x, const struct head *h, const struct pairs *users)
 	rest = text_slice(&t);
 	if (!slice_cut(&rest, ':', &user) || !rest.p || memchr(rest.p, '\0', rest.n))
 		return AUTH_NO;
-	for (int i = 0; i < users->n && !known; i++) {
-		known = slice_eq(user, users->v[i].name);
-		if (known || (secret.n == 0 && crypt_rounds(users->v[i].value) > 0))
+	for (int i = 0; i < users->n && !known; i++)
+		if ((known = slice_eq(user, users->v[i].name)))
 			secret = users->v[i].value;
-	}
+	for (int i = 0; i < users->n && !known; i++)
+		if (crypt_cost(users->v[i].value) > crypt_cost(secret))
+			secret = users->v[i].value;
 	if (crypt_rounds(secret) == 0)
 		return known && slice_eq_secret(rest, secret) ? AUTH_YES : AUTH_NO;
 	auth_print(secret, known, text_slice(&t), print);

@@ -320,6 +320,37 @@ test_files(void **state)
 	rows_end();
 }
 
+/* An unknown user is not told from those of a list by the time: the dearest hash is made. */
+static void
+test_unknown_user(void **state)
+{
+	static const char cheap[] = "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=",
+		sha[] = "$6$saltstring$adDbXsJjcDlq2662QPgd.tkSOVmnG9Tt3oXl4HR60SusC3AGjirnDenVZp3DGwLwqy6iYKCzannhaX9DR72nN1",
+		bcrypt[] = "$2y$10$UMo.mGH.xMW2EtWiVNc2iOyEqZ.Q0vZASPD7gTDekOgexi4AobkCO";
+	static const struct { const char *of[3]; unsigned rounds; } lists[] = {
+		{ { cheap, sha, bcrypt }, 1024 }, { { bcrypt, sha, cheap }, 1024 }, { { cheap, sha, cheap }, 5000 },
+		{ { "plain", cheap, "text" }, 1 }, { { "plain", "text", "all" }, 0 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < LEN(lists); i++) {
+		struct pair v[3];
+		struct exchange x = { .auth = NULL };
+		struct head h;
+		struct slice head = S("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Basic em9lOng=\r\n\r\n");
+		enum auth said;
+
+		for (size_t k = 0; k < LEN(v); k++)
+			v[k] = (struct pair){ S("ann"), slice_of(lists[i].of[k]) };
+		assert_true(request_parse(&h, head) > 0);
+		said = auth_basic(&x, &h, &(struct pairs){ v, LEN(v) });
+		row_int("unknown user", slice_of(lists[i].of[0]), "waits", said == AUTH_LATER, lists[i].rounds > 0);
+		row_int("unknown user", slice_of(lists[i].of[0]), "rounds", x.auth ? x.auth->crypt.rounds : 0, lists[i].rounds);
+		auth_leave(&x);
+	}
+	rows_end();
+}
+
 static void
 test_secret(void **state)
 {
@@ -346,6 +377,7 @@ main(void)
 		cmocka_unit_test(test_bcrypt_cut),
 		cmocka_unit_test(test_pi),
 		cmocka_unit_test(test_files),
+		cmocka_unit_test(test_unknown_user),
 		cmocka_unit_test(test_secret),
 	};
 
