@@ -8257,6 +8257,7 @@ static const struct announced announced_vars[] = {
 	{ ANNOUNCED(sni_crt), .texts = PATH_MAX },
 	{ ANNOUNCED(sni_ca), .texts = PATH_MAX },
 	{ ANNOUNCED(notify), .texts = NOTIFY_MAX },
+	{ ANNOUNCED(via), .texts = VIA_MAX },
 	{ ANNOUNCED(unix), .most = UINT32_MAX },
 	{ ANNOUNCED(sign), .texts = ANNOUNCED_MAX },
 };
@@ -39795,23 +39796,38 @@ clerk_acknowledge(const struct announcement *a)
 	    text_slice(&t));
 }
 
+/* The word for this router in `via`, for which uWSGI has no ear. */
+static struct slice
+clerk_mark(const struct router_conf *rc)
+{
+	static char b[32];
+
+	return (struct slice){ b, (size_t)snprintf(b, sizeof b, "%08x.%d ", ck.mark,
+	    (int)(rc - ck.cf->routers)) };
+}
+
 /* Passes a on: the node is this router. If that is what a says, it has come round. */
 static void
 clerk_resubscribe(const struct router_conf *rc, const struct announcement *a)
 {
-	struct announcement b = { .leaves = a->leaves, .key = a->key, .modifier1 = a->modifier1,
+	struct announcement said = { .leaves = a->leaves, .key = a->key, .modifier1 = a->modifier1,
 		.modifier2 = a->modifier2, .sni_key = a->sni_key, .sni_crt = a->sni_crt,
 		.sni_ca = a->sni_ca };
 	const struct addr *from = rc->resubscribe_bind.n > 0 ? rc->resubscribe_bind.v : NULL;
-	char out[ANNOUNCED_MAX];
+	char out[ANNOUNCED_MAX], b[VIA_MAX];
+	struct text via = { b, 0, sizeof b, false };
 	size_t n;
 
 	if (rc->resubscribe.n == 0 || rc->listen.n == 0)
 		return;
-	b.address = slice_of(rc->listen.v[0].text);
+	said.address = slice_of(rc->listen.v[0].text);
 	if (rc->listen.v[0].kind == ADDR_UNIX)
-		b.address = slice_from(b.address, sizeof "unix:" - 1);
-	if (!slice_eq(a->address, b.address) && (n = announcement_write(out, sizeof out, &b)) > 0)
+		said.address = slice_from(said.address, sizeof "unix:" - 1);
+	text_add(&via, a->via);
+	text_add(&via, clerk_mark(rc));
+	said.via = text_slice(&via);
+	if (!via.full && !slice_eq(a->address, said.address) &&
+	    (n = announcement_write(out, sizeof out, &said)) > 0)
 		for (int i = 0; i < rc->resubscribe.n; i++)
 			clerk_send(&rc->resubscribe.v[i].sock, rc->resubscribe.v[i].sock_n, from,
 			    (struct slice){ out, n });
@@ -39878,8 +39894,8 @@ clerk_hear(const struct router_conf *rc, int fd)
 		return false;
 	if (known)
 		memcpy(&who, CMSG_DATA(cm), sizeof who);
-	if (announcement_parse((struct slice){ b, (size_t)n }, &a) &&
-	    clerk_trusts(rc, &a, known ? &who : NULL)) {
+	if (announcement_parse((struct slice){ b, (size_t)n }, &a) && /* nor has it come round: */
+	    !slice_find(a.via, clerk_mark(rc)) && clerk_trusts(rc, &a, known ? &who : NULL)) {
 		clerk_note(rc, &a, known ? &who : NULL);
 		clerk_resubscribe(rc, &a);
 	}
@@ -40236,6 +40252,8 @@ clerk_open(const struct worker_task *k, int life)
 	};
 
 	ck.cf = k->cf;
+	if (!random_fill(&ck.mark, sizeof ck.mark))
+		ck.mark = (uint32_t)now_us;
 	loop_open(LISTENERS_MAX + CLERK_CLIENTS + 1);
 	ck.life = (struct watch){ .fd = life, .slot = -1, .ready = clerk_leaves };
 	loop_watch(&ck.life, POLLIN);

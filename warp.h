@@ -898,6 +898,7 @@ enum {
 	PACKET_CACHE_API = 17,   /* modifier2: what applications use */
 	KEY_MAX = 255,           /* bytes of a key */
 	NODE_ADDRESS_MAX = 255,
+	VIA_MAX = 160,           /* bytes of via: more have passed it on than make sense */
 	NOTIFY_MAX = 101,        /* bytes of a path for acknowledgements */
 	ANNOUNCED_MAX = 4096,    /* bytes of a datagram */
 	CACHE_REPLY_MAX = 64     /* bytes of a cache's answer before the value */
@@ -915,6 +916,7 @@ struct announcement {
 	struct slice key, address;
 	uint32_t modifier1, modifier2, cores, load, weight, backup;
 	struct slice proto, algo, sni_key, sni_crt, sni_ca, notify;
+	struct slice via;        /* a word of each warp that passed it on */
 	uint32_t unix;           /* seconds: when it was signed */
 	struct slice sign;       /* a signature of is_signed; empty: none */
 	struct slice is_signed;
@@ -3453,6 +3455,7 @@ struct clerk {
 	const struct conf *cf;
 	struct watch life;
 	struct timer sweep; /* while there is something in the table */
+	uint32_t mark;      /* random: see clerk_mark */
 	uint32_t awake;     /* bits of routers, as the master was told */
 	bool news;          /* of upstreams, which it was not told yet */
 	uint64_t prints[ROUTERS_MAX]; /* of cache files, as they were read */

@@ -44,8 +44,8 @@ def free_port(kind=socket.SOCK_DGRAM):
 
 
 class Router:
-    def __init__(self, warp, more="", **kw):
-        self.sub = free_port()
+    def __init__(self, warp, more="", sub=None, **kw):
+        self.sub = sub or free_port()
         self.warp = warp(CONF % {"sub": self.sub, "more": more % {"sub": self.sub}}, **kw)
         self.out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.out.connect(("127.0.0.1", self.sub))
@@ -217,9 +217,27 @@ def test_resubscribed(router):
     up.settimeout(10)
     r = router('resubscribe = ["127.0.0.1:%d"]' % up.getsockname()[1])
     r.say("k", "/tmp/x", modifier1=5, weight=9, cores=3)
-    assert up.recv(4096) == packet([("key", "k"), ("address", r.warp.path("router")), ("modifier1", 5)])
+    got = up.recv(4096)
+    assert got[4:].startswith(packet([("key", "k"), ("address", r.warp.path("router")), ("modifier1", 5)])[4:]) and b"via" in got
     r.say("k", "/tmp/x", leaves=True, modifier1=5)
     assert up.recv(4096)[3] == 1
+
+
+def test_routers_that_pass_on_to_each_other(router):
+    """In a ring of three: what has come round is dropped, or they would not stop. A node is known where it said so, and behind it."""
+    tap = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    tap.bind(("127.0.0.1", 0))
+    tap.settimeout(10)
+    subs = [free_port() for _ in range(3)]
+    ring = [router('resubscribe = ["127.0.0.1:%d", "127.0.0.1:%d"]' % (subs[(i + 1) % 3], tap.getsockname()[1]), sub=subs[i]) for i in range(3)]
+    for key in ("a", "b"):
+        ring[0].say(key, "/tmp/x")
+        for r, where in zip(ring, ("/tmp/x", ring[0].warp.path("router"), ring[1].warp.path("router"))):
+            r.wait(key, [where])
+    ring[0].say("c", "/tmp/x", leaves=True)
+    said = [tap.recv(4096) for _ in range(9)]
+    assert sorted(d[d.index(b"key") + 5:][:1] for d in said) == [b"a"] * 3 + [b"b"] * 3 + [b"c"] * 3
+    assert all(list(r.nodes(key)) == [where] for key in "ab" for r, where in zip(ring, ("/tmp/x", ring[0].warp.path("router"), ring[1].warp.path("router"))))
 
 
 # ---- what must not get lost ----
