@@ -162,6 +162,7 @@
 #define UPSTREAM_SILENT_MS 17000 /* without an announcement: it is gone */
 #define NODE_UNITS     32768  /* of all keys, nodes and values */
 #define NODE_UNIT      64     /* bytes; a key takes 1 mostly, a node 2 or 3 */
+#define NODES_OF_KEY   1024   /* one key leaves room for others */
 #define NODE_BUCKETS   2048   /* of keys; power of 2 */
 #define NODE_SCOPES    32     /* routers of all configurations that are at work */
 #define NODE_MARKS     256    /* static nodes that are remembered; power of 2 */

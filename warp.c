@@ -20646,15 +20646,18 @@ node_find(const struct node_key *k, struct slice address)
 	return i;
 }
 
-/* A node without weight, at the end of k's; 0: there is no room. */
+/* A node without weight, at the end of k's; 0: there is no room, or it has its share. */
 static uint32_t
 node_make(uint32_t k, struct slice address)
 {
-	uint32_t i = units_take(units_for(sizeof(struct node) + address.n));
-	struct node *nd = node_at(i);
+	uint32_t i, n = 0;
+	struct node *nd;
 
-	if (!i)
+	for (i = node_key_at(k)->nodes; i; i = node_at(i)->next)
+		n++;
+	if (n >= NODES_OF_KEY || !(i = units_take(units_for(sizeof *nd + address.n))))
 		return 0;
+	nd = node_at(i);
 	nd->key = k;
 	nd->dead = 1;
 	nd->n = (uint16_t)address.n;
@@ -39864,7 +39867,8 @@ clerk_note(const struct router_conf *rc, const struct announcement *a, const str
 		    a->address.p);
 		break;
 	case NODE_NO_ROOM:
-		warn_calmly(&calm_clerk, "%.*s => %.*s: no room: make NODE_UNITS in config.h larger",
+		warn_calmly(&calm_clerk, "%.*s => %.*s: no room: make NODE_UNITS or NODES_OF_KEY in "
+		    "config.h larger",
 		    key_n, a->key.p, n, a->address.p);
 		break;
 	case NODE_KNOWN:

@@ -546,6 +546,23 @@ test_full(void **state)
 	clock_turn();
 }
 
+/* One key does not fill the table. */
+static void
+test_share(void **state)
+{
+	char address[32];
+	int n = 0;
+
+	(void)state;
+	opened();
+	do
+		snprintf(address, sizeof address, "127.0.%d.%d:80", n / 200, n % 200 + 1);
+	while (n++ < 20000 && announce("greedy", address, 1) == NODE_NEW);
+	assert_int_equal(n, NODES_OF_KEY + 1);
+	assert_int_equal(announce("greedy", "127.0.0.1:80", 1), NODE_KNOWN);
+	assert_int_equal(announce("other", address, 1), NODE_NEW);
+}
+
 /* What a worker reads does not become another's. */
 static void
 test_rest(void **state)
@@ -808,7 +825,7 @@ main(void)
 		cmocka_unit_test(test_keys), cmocka_unit_test(test_algos),
 		cmocka_unit_test(test_algo_of_key), cmocka_unit_test(test_life),
 		cmocka_unit_test(test_gap), cmocka_unit_test(test_routers),
-		cmocka_unit_test(test_full), cmocka_unit_test(test_rest),
+		cmocka_unit_test(test_full), cmocka_unit_test(test_share), cmocka_unit_test(test_rest),
 		cmocka_unit_test(test_stamps), cmocka_unit_test(test_stamps_old),
 		cmocka_unit_test(test_stamps_full), cmocka_unit_test(test_kills),
 		cmocka_unit_test(test_json),
