@@ -24430,8 +24430,8 @@ upconn_connect(struct instance *in, uint8_t addr_i)
  *         purges under way.
  * Offers  redis_open, redis_get, redis_forget, redis_set, redis_set_end, redis_delete,
  *         redis_sweep.
- * Calls   base, arena, clock, log, resp, board, timer, loop, buf, tls, chan, pool. Commands are
- *         pipelined: answers come in their order. Whatever fails is a miss. */
+ * Calls   base, arena, clock, log, resp, board, timer, loop, ledger, buf, tls, chan, pool.
+ *         Commands are pipelined: answers come in their order. Whatever fails is a miss. */
 
 static struct redis redis;
 
@@ -24474,8 +24474,8 @@ redis_pause(uint32_t ms)
 
 	if (c->up)
 		upconn_close(c->up);
-	free(c->out.p);
-	free(c->value);
+	ledger_free(c->out.p, c->out.cap);
+	ledger_free(c->value, c->value_cap);
 	*c = (struct redis_conn){ .up = NULL };
 	redis.due_ms = now_ms + ms;
 	redis_enter(REDIS_RESTING, tick_ms(ms));
@@ -24529,7 +24529,7 @@ redis_flush(void)
 		c->sent += (size_t)MAX(put, 0);
 	}
 	if (c->sent == c->out.n) {
-		free(c->out.p);
+		ledger_free(c->out.p, c->out.cap);
 		c->out = (struct text){ NULL, 0, 0, false };
 		c->sent = 0;
 	}
@@ -24550,8 +24550,9 @@ redis_room(size_t n)
 	if (redis.state < REDIS_GREETING || redis.n == REDIS_QUEUE || redis.c.up->s.ch.broken ||
 	    (waits > 0 && waits + n > REDIS_UNSENT) || !(p = realloc(t->p, t->n + n)))
 		return NULL;
+	ledger_give(t->cap);
 	t->p = p;
-	t->cap = t->n + n;
+	ledger_take(t->cap = t->n + n);
 	return t;
 }
 
@@ -24882,7 +24883,7 @@ redis_answered(enum resp_event e)
 	c->value = NULL;
 	c->value_n = 0;
 	ask_end(value);
-	free((void *)(uintptr_t)value.p);
+	ledger_free((void *)(uintptr_t)value.p, c->value_cap);
 	if (kind == ASK_PING)
 		redis_ready();
 	else if (kind == ASK_SCAN)
@@ -24909,9 +24910,10 @@ redis_take(enum resp_event e)
 	}
 	if (a->kind == ASK_SCAN)
 		sweep_take(e);
-	else if (e == RESP_BULK && a->done)
-		c->value = malloc((size_t)c->resp.n + 1);
-	else if (e == RESP_PIECE && c->value) {
+	else if (e == RESP_BULK && a->done) {
+		if (!ledger_is_full() && (c->value = malloc((size_t)c->resp.n + 1)))
+			ledger_take(c->value_cap = (size_t)c->resp.n + 1);
+	} else if (e == RESP_PIECE && c->value) {
 		memcpy(c->value + c->value_n, text->p, text->n);
 		c->value_n += text->n;
 	}

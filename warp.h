@@ -2574,7 +2574,7 @@ struct redis_conn {
 	int64_t late_ms;          /* the last of them */
 	struct resp resp;
 	char *value;              /* of the GET being answered; NULL: not wanted */
-	size_t value_n;
+	size_t value_n, value_cap;
 	struct text out;          /* commands, of which `sent` bytes are with the kernel */
 	size_t sent;
 	bool scanning;            /* SCAN is not answered yet */

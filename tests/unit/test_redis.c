@@ -102,6 +102,7 @@ end(void)
 		free(s);
 	}
 	redis.n_sweeps = 0;
+	assert_in_range(ledger.held, 0, OBJECT_MAX / 2); /* blocks that are kept */
 	assert_int_equal(me->upstream_connections, 0);
 	conf_free(cf);
 }
@@ -145,6 +146,7 @@ caller_done(void *arg, struct slice value)
 	free(c->value);
 	c->value = NULL;
 	if (value.p) {
+		assert_true(ledger.held > value.n); /* on the account of memory_bytes */
 		c->value = malloc(value.n + 1);
 		memcpy(c->value, value.p, value.n);
 	}
