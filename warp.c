@@ -8134,7 +8134,7 @@ stored_read(struct stored *s, struct slice value, struct slice key)
 
 /* ==== packet =================================================================
  * Owns    nothing: slices lie in the caller's block.
- * Offers  vars_next, vars_are_good, var_put, packet_head, router_key, announcement_*,
+ * Offers  vars_next, var_put, packet_head, router_vars, router_key, announcement_*,
  *         cache_command_parse, cache_reply.
  * Calls   base. The uwsgi protocol: blocks of variables; keys of a FastRouter;
  *         announcements of nodes; commands to its cache. Nothing is copied. */
@@ -8188,19 +8188,6 @@ vars_next(struct slice *rest, struct packet_var *v)
 	return false;
 }
 
-/* Whether it adds up, and each variable has a name. */
-static bool
-vars_are_good(struct slice block)
-{
-	struct packet_var v;
-
-	if (block.n == 0)
-		return true;
-	while (vars_next(&block, &v))
-		;
-	return block.p != NULL;
-}
-
 /* A name or value above 65535 bytes sets full. */
 static void
 var_put(struct text *t, struct slice name, struct slice value)
@@ -8219,23 +8206,31 @@ packet_head(char out[PACKET_HEAD], unsigned modifier1, size_t n, unsigned modifi
 	out[3] = (char)modifier2;
 }
 
-/* Sets *key to what the block is routed by, a slice of it. A value that is empty or
- * above KEY_MAX is none; of several the last counts, but the first SERVER_NAME. False:
- * there is no key. */
+/* Sets v to the values of what a router looks at, slices of block: of several the last
+ * counts, but the first SERVER_NAME; what is empty or above KEY_MAX is no key. False: the
+ * block does not add up, or has a variable without a name. */
 static bool
-router_key(struct slice block, struct slice *key)
+router_vars(struct slice block, struct slice v[ROUTER_VARS])
 {
-	static const struct slice names[] = { { "UWSGI_FASTROUTER_KEY", 20 }, { "HTTP_HOST", 9 },
-		{ "SERVER_NAME", 11 } };
-	struct slice found[LEN(names)] = { { NULL, 0 } };
-	struct packet_var v;
+	static const struct slice names[ROUTER_VARS] = { { "UWSGI_FASTROUTER_KEY", 20 },
+		{ "HTTP_HOST", 9 }, { "SERVER_NAME", 11 }, { "CONTENT_LENGTH", 14 }, { "REMOTE_ADDR", 11 },
+		{ "HTTP_TRANSFER_ENCODING", 22 }, { "HTTP_UPGRADE", 12 } };
+	struct packet_var one;
 
-	while (vars_next(&block, &v))
-		for (size_t i = 0; i < LEN(names) && v.value.n > 0 && v.value.n <= KEY_MAX; i++)
-			if (slice_eq(v.name, names[i]) && (i < 2 || !found[i].p))
-				found[i] = v.value;
-	*key = found[found[0].p ? 0 : found[1].p ? 1 : 2];
-	return key->p != NULL;
+	memset(v, 0, ROUTER_VARS * sizeof *v);
+	while (vars_next(&block, &one))
+		for (size_t i = 0; i < ROUTER_VARS; i++)
+			if (one.name.n == names[i].n && slice_eq(one.name, names[i]) && (i >= ROUTER_KEYS ||
+			    (one.value.n > 0 && one.value.n <= KEY_MAX && (i < ROUTER_NAME || !v[i].p))))
+				v[i] = one.value;
+	return block.p != NULL;
+}
+
+/* What a request is routed by; NULL: it has no key. */
+static struct slice
+router_key(const struct slice v[ROUTER_VARS])
+{
+	return v[v[ROUTER_KEY].p ? ROUTER_KEY : v[ROUTER_HOST].p ? ROUTER_HOST : ROUTER_NAME];
 }
 
 /* ---- announcements ---- */
@@ -36134,7 +36129,6 @@ passage_show(const struct passage *p, struct exchange *x)
 	static char buf[TARGET_MAX];
 	struct text line = { buf, 0, sizeof buf, false };
 
-	ip_parse(passage_var(p, S("REMOTE_ADDR")), &x->client);
 	x->target = passage_var(p, S("REQUEST_URI"));
 	text_add(&line, passage_var(p, S("REQUEST_METHOD")));
 	x->method_text = text_slice(&line);
@@ -36155,7 +36149,7 @@ passage_tell(const struct passage *p)
 	struct instance node = { .up = &up, .addr = { .kind = ADDR_INET, .text = p->pick.address } };
 	struct route route = { .line = p->rc->line, .upstream = &up };
 	struct exchange x = { .c = p->c, .route = &route, .inst = p->pick.address[0] ? &node : NULL,
-		.host = { p->key, p->key_n }, .client = p->c->peer,
+		.host = { p->key, p->key_n }, .client = p->from,
 		.status = p->status ? p->status : STATUS_ABORTED,
 		.start_us = p->start_us, .up_start_us = p->up_start_us, .minor = 1,
 		.up.body.total = passage_in(p), .down.body.total = p->down.body.total };
@@ -36238,7 +36232,7 @@ static enum step
 passage_packet(struct passage *p)
 {
 	struct side *c = &p->c->s;
-	struct slice key;
+	struct slice v[ROUTER_VARS], key;
 	int64_t length;
 
 	if (p->c_ready)
@@ -36246,14 +36240,18 @@ passage_packet(struct passage *p)
 	p->c_ready = false;
 	if (!packet_take(p))
 		return c->src.end ? passage_end(p, false) : STEP_WAIT;
-	if (!vars_are_good(passage_vars(p)))
+	if (!router_vars(passage_vars(p), v))
 		return passage_fail(p, 400, "the variables of a packet do not add up");
-	if (!router_key(passage_vars(p), &key))
+	key = router_key(v);
+	if (!key.p)
 		return passage_fail(p, 400, "a packet without a key");
 	memcpy(p->key, key.p, key.n);
 	p->key_n = (uint8_t)key.n;
-	length = slice_uint(passage_var(p, S("CONTENT_LENGTH")), INT64_MAX);
+	length = slice_uint(v[ROUTER_LENGTH], INT64_MAX);
 	p->length = (uint64_t)MAX(length, 0);
+	p->goes_on = (v[ROUTER_LENGTH].n > 0 && !slice_eq(v[ROUTER_LENGTH], S("0"))) ||
+	    v[ROUTER_CODING].n > 0 || v[ROUTER_UPGRADE].n > 0;
+	ip_parse(v[ROUTER_CLIENT], &p->from);
 	flow_begin(&p->up, &c->src, BODY_LENGTH, p->rc->post_buffering > 0 ? p->length : 0);
 	p->state = PASSAGE_PICK;
 	return STEP_AGAIN;
@@ -36292,10 +36290,8 @@ static enum step
 passage_pick(struct passage *p)
 {
 	struct slice key = { p->key, p->key_n };
-	struct ip from = p->c->peer;
 
-	ip_parse(passage_var(p, S("REMOTE_ADDR")), &from); /* what iphash goes by */
-	switch (nodes_pick(p->rc, key, &from, p->attempt, &p->pick)) {
+	switch (nodes_pick(p->rc, key, &p->from, p->attempt, &p->pick)) {
 	case PICKED:
 		p->state = p->up.body.done || p->kept ? PASSAGE_DIAL : PASSAGE_BODY;
 		return STEP_AGAIN;
@@ -36329,10 +36325,7 @@ passage_lost(struct passage *p, const char *why)
 static bool
 passage_goes_on(const struct passage *p)
 {
-	struct slice length = passage_var(p, S("CONTENT_LENGTH"));
-
-	return (length.n > 0 && !slice_eq(length, S("0"))) || p->c->s.src.in.n > 0 ||
-	    passage_var(p, S("HTTP_TRANSFER_ENCODING")).n > 0 || passage_var(p, S("HTTP_UPGRADE")).n > 0;
+	return p->goes_on || p->c->s.src.in.n > 0;
 }
 
 /* Connects, on the socket there is. */
@@ -36642,7 +36635,8 @@ passage_open(struct conn *c)
 	struct passage *p = slot_take(&passages); /* as many as conns */
 
 	*p = (struct passage){ .c = c, .rc = &conf->routers[c->listener->router],
-		.start_us = now_us, .node.ch.w = { .fd = -1, .slot = -1 }, .body.fd = -1 };
+		.from = c->peer, .start_us = now_us, .node.ch.w = { .fd = -1, .slot = -1 },
+		.body.fd = -1 };
 	c->passage = p;
 	c->state = CONN_BUSY;
 	c->s.ch.w.ready = passage_client_ready;

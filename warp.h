@@ -909,6 +909,12 @@ struct packet_var {
 	struct slice name, value;
 };
 
+/* What a FastRouter looks at; the keys first. */
+enum router_var {
+	ROUTER_KEY, ROUTER_HOST, ROUTER_NAME, ROUTER_KEYS,
+	ROUTER_LENGTH = ROUTER_KEYS, ROUTER_CLIENT, ROUTER_CODING, ROUTER_UPGRADE, ROUTER_VARS
+};
+
 /* What a node says to a subscription server; texts lie in the datagram. Empty or 0 is
  * what it leaves out. */
 struct announcement {
@@ -3265,6 +3271,8 @@ struct passage {
 	int status;              /* of the answer, or why there is none; 0: not known */
 	int64_t start_us, up_start_us;
 	uint64_t length;         /* CONTENT_LENGTH; 0: none */
+	struct ip from;          /* REMOTE_ADDR, or the peer: what iphash goes by */
+	bool goes_on;            /* more than the packet is to come, it says */
 	bool kept;               /* the body is whole, in `body` */
 	bool lent;               /* the node has the client's descriptor too */
 	bool full;               /* its backlog is: connect again soon */

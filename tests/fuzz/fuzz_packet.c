@@ -11,16 +11,17 @@ static void
 block(struct slice in)
 {
 	struct text t = { malloc(in.n), 0, in.n, false };
-	struct slice rest = in, key, empty = S("");
+	struct slice rest = in, found[ROUTER_VARS], key, empty = S("");
 	struct packet_var v;
 
 	while (vars_next(&rest, &v)) {
 		MUST(v.name.n > 0 && lies_in(v.name, in) && lies_in(v.value, in) && lies_in(rest, in));
 		var_put(&t, v.name, v.value);
 	}
-	MUST(!t.full && vars_are_good(in.n ? in : empty) == (in.n == 0 || rest.p != NULL));
+	MUST(!t.full && router_vars(in.n ? in : empty, found) == (in.n == 0 || rest.p != NULL));
 	MUST(memcmp(t.p, in.p, t.n) == 0 && (!rest.p || t.n == in.n)); /* byte for byte */
-	if (router_key(in, &key))
+	key = router_key(found);
+	if (key.p)
 		MUST(key.n > 0 && key.n <= KEY_MAX && lies_in(key, in));
 	free(t.p);
 }

@@ -45,6 +45,8 @@ vars_shown(struct slice in, struct text *t)
 static void
 test_blocks(void **state)
 {
+	struct slice v[ROUTER_VARS];
+
 	(void)state;
 	for (size_t i = 0; i < LEN(blocks); i++) {
 		struct slice in = exact(blocks[i].in);
@@ -52,12 +54,13 @@ test_blocks(void **state)
 		struct text t = { b, 0, sizeof b, false };
 		vars_shown((struct slice){ in.n ? in.p : "", in.n }, &t);
 		row_slice(blocks[i].why, in, "it", text_slice(&t), slice_of(blocks[i].want));
-		row_int(blocks[i].why, in, "good", vars_are_good(in), !strchr(blocks[i].want, '!'));
+		row_int(blocks[i].why, in, "good", router_vars((struct slice){ in.n ? in.p : "", in.n }, v),
+		    !strchr(blocks[i].want, '!'));
 		exact_free(in);
 	}
 	for (size_t n = 0; n < 18; n++) { /* three of six bytes */
 		struct slice in = exact((struct slice){ "\1\0a\1\0b\1\0c\1\0d\1\0e\1\0f", n });
-		row_int("cut short", in, "good", vars_are_good(in), n % 6 == 0);
+		row_int("cut short", in, "good", router_vars((struct slice){ n ? in.p : "", n }, v), n % 6 == 0);
 		exact_free(in);
 	}
 	rows_end();
@@ -69,6 +72,7 @@ test_put(void **state)
 	static char big[70000], b[70000];
 	struct text t = { b, 0, 16, false };
 	char head[PACKET_HEAD];
+	struct slice v[ROUTER_VARS];
 
 	(void)state;
 	var_put(&t, S("ab"), S("c"));
@@ -79,7 +83,7 @@ test_put(void **state)
 	t = (struct text){ b, 0, sizeof b, false };
 	var_put(&t, S("a"), (struct slice){ big, 65535 });
 	assert_false(t.full);
-	assert_true(vars_are_good(text_slice(&t)));
+	assert_true(router_vars(text_slice(&t), v));
 	t.n = 0;
 	var_put(&t, S("a"), (struct slice){ big, 65536 });
 	assert_true(t.full);
@@ -138,8 +142,10 @@ test_keys(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < LEN(keys); i++) {
-		struct slice in = exact(block_of(keys[i].vars, b, sizeof b)), key;
-		row_int(keys[i].why, in, "found", router_key(in, &key), keys[i].want != NULL);
+		struct slice in = exact(block_of(keys[i].vars, b, sizeof b)), v[ROUTER_VARS], key;
+		row_int(keys[i].why, in, "good", router_vars((struct slice){ in.n ? in.p : "", in.n }, v), true);
+		key = router_key(v);
+		row_int(keys[i].why, in, "found", key.p != NULL, keys[i].want != NULL);
 		row_slice(keys[i].why, in, "it", key, slice_of(keys[i].want));
 		exact_free(in);
 	}
