@@ -21591,11 +21591,10 @@ loop_unwatch(struct watch *w)
 static void
 loop_watch(struct watch *w, short events)
 {
-	if (w->starved.next) {
-		if (!(events & POLLIN))
-			link_drop(&w->starved);
-		events &= ~POLLIN;
-	}
+	if (!(events & POLLIN))
+		link_drop(&w->starved);
+	else if (w->starved.next)
+		events &= ~(POLLIN | POLLRDHUP); /* an end is not read, either */
 	if (w->parked && w->events == events && !w->inside)
 		return;
 	w->parked = false;
@@ -36328,17 +36327,19 @@ passage_goes_on(const struct passage *p)
 	return p->goes_on || p->c->s.src.in.n > 0;
 }
 
-/* Connects, on the socket there is. */
+/* Connects, on the socket there is. What is on this host takes bytes already when
+ * connect() says that it goes on: the packet is tried at once, unless a body follows it. */
 static enum step
 passage_connect(struct passage *p)
 {
 	int done = sock_connect(p->node.ch.w.fd, &p->pick.to, p->pick.to_n);
+	bool begun = done == 0 || (errno == EINPROGRESS && !p->kept);
 
 	p->full = done < 0 && errno == EAGAIN && p->pick.to.sa.sa_family == AF_UNIX;
 	if (p->full)
 		timer_set(&p->node.timer, CONNECT_AGAIN_MS);
-	p->state = done == 0 ? PASSAGE_SEND : PASSAGE_CONNECT;
-	if (done == 0)
+	p->state = begun ? PASSAGE_SEND : PASSAGE_CONNECT;
+	if (begun)
 		return STEP_AGAIN;
 	return errno == EINPROGRESS || p->full ? STEP_WAIT : passage_lost(p, strerror(errno));
 }
@@ -36358,6 +36359,19 @@ passage_dial(struct passage *p)
 	return passage_connect(p);
 }
 
+/* The connection failed with err before it took a byte. */
+static enum step
+passage_refused(struct passage *p, int err)
+{
+	if (err != ECONNRESET && err != EPIPE)
+		return passage_lost(p, strerror(err));
+	side_close(&p->node); /* it is there: no reason to leave it out. specs/uwsgi.md 6.4 */
+	nodes_done(&p->pick, 0, 0);
+	p->attempt++;
+	p->state = PASSAGE_PICK;
+	return STEP_AGAIN;
+}
+
 /* Poll has an event for the connection that is being made. */
 static enum step
 passage_connecting(struct passage *p)
@@ -36370,63 +36384,75 @@ passage_connecting(struct passage *p)
 	p->n_ready = false;
 	if (p->node.hup && getsockopt(p->node.ch.w.fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0)
 		err = errno;
-	if (err == ECONNRESET) { /* it is there: no reason to leave it out. specs/uwsgi.md 6.4 */
-		side_close(&p->node);
-		nodes_done(&p->pick, 0, 0);
-		p->attempt++;
-		p->state = PASSAGE_PICK;
-		return STEP_AGAIN;
-	}
 	if (err)
-		return passage_lost(p, strerror(err));
-	p->node.hup = false;
+		return passage_refused(p, err);
 	p->state = PASSAGE_SEND;
 	return STEP_AGAIN;
 }
 
-
-/* Sends the packet, or its first bytes, with the client's descriptor: a node that knows
- * that answers there, others here. specs/uwsgi.md 7. */
-static void
-passage_lend(struct passage *p)
+/* Sends the packet, or its first bytes: how many, as sendmsg. With `lent` the client's
+ * descriptor goes along: a node that knows that answers there. specs/uwsgi.md 7. */
+static ssize_t
+packet_put(const struct passage *p)
 {
 	union {
 		struct cmsghdr align;
 		char space[CMSG_SPACE(sizeof(int))];
-	} control = { .align = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+	} control = { .align = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
+		.cmsg_type = SCM_RIGHTS } };
 	struct iovec v = { p->body.own, p->size };
-	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control.space,
-		.msg_controllen = sizeof control.space };
-	ssize_t put;
+	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1 };
 
-	control.align.cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(&control.align), &p->c->s.ch.w.fd, sizeof(int));
-	put = sendmsg(p->node.ch.w.fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (put <= 0)
-		return; /* the flow sends it, or sees why not */
-	p->lent = true;
-	p->body.sent = (uint64_t)put;
-	body_take(&p->up.body, (size_t)put);
-	p->up.state = p->up.body.done ? FLOW_DONE : FLOW_ON;
+	if (p->lent) {
+		memcpy(CMSG_DATA(&control.align), &p->c->s.ch.w.fd, sizeof(int));
+		m.msg_control = control.space;
+		m.msg_controllen = sizeof control.space;
+	}
+	return sendmsg(p->node.ch.w.fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* The connection is there: the packet goes, with the modifiers that the node has. */
+/* What the client says behind the packet is the node's, too. */
+static void
+passage_follow(struct passage *p)
+{
+	flow_begin(&p->up, &p->c->s.src, BODY_CLOSE, 0);
+	p->up.state = FLOW_ON;
+	p->c_ready = p->c->s.src.in.n > 0;
+}
+
+/* The packet goes, with the modifiers that the node has, and with it a body that was kept. */
 static enum step
 passage_send(struct passage *p)
 {
 	char *packet = p->body.own;
+	ssize_t put = 0;
 
 	packet[0] = (char)p->pick.modifier1;
 	packet[PACKET_HEAD - 1] = (char)p->pick.modifier2;
+	p->lent = p->rc->fd_passing && p->pick.to.sa.sa_family == AF_UNIX && !passage_goes_on(p);
+	if (!p->kept && (put = packet_put(p)) < 0 && p->lent && errno != EAGAIN) {
+		p->lent = false; /* there it is not allowed, or the node has left */
+		put = packet_put(p);
+	}
+	if (put < 0 && errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM)
+		return passage_refused(p, errno);
+	p->state = put < 0 ? PASSAGE_CONNECT : PASSAGE_BYTES;
+	if (put < 0)
+		return STEP_WAIT; /* for the connection */
+	p->node.hup = false; /* it was of connecting, or of another node */
 	p->up_start_us = now_us;
-	flow_begin(&p->up, &p->body.src, BODY_LENGTH, p->body.size);
 	flow_begin(&p->down, &p->node.src, BODY_CLOSE, 0);
-	p->up.state = p->down.state = FLOW_ON;
+	p->down.state = FLOW_ON;
 	p->down.tap = passage_tap;
 	p->down.tapped = p;
-	p->state = PASSAGE_BYTES;
-	if (p->rc->fd_passing && p->pick.to.sa.sa_family == AF_UNIX && !passage_goes_on(p))
-		passage_lend(p);
+	if (put == p->size && !p->lent) {
+		passage_follow(p);
+		return p->c_ready || p->c->s.src.end ? STEP_AGAIN : STEP_WAIT;
+	}
+	flow_begin(&p->up, &p->body.src, BODY_LENGTH, p->body.size);
+	p->body.sent = (uint64_t)put;
+	body_take(&p->up.body, (size_t)put);
+	p->up.state = p->up.body.done ? FLOW_DONE : FLOW_ON;
 	return STEP_AGAIN;
 }
 
@@ -36487,6 +36513,10 @@ passage_bytes(struct passage *p)
 			return passage_done(p, true); /* it has answered the client itself */
 	}
 	r = flow_relay(&p->down, &p->c->s.ch, NULL, &p->n_ready);
+	if (r == RELAY_WAIT && p->node.hup && !p->c->s.ch.waits) { /* the end has come with it */
+		p->n_ready = true;
+		r = flow_relay(&p->down, &p->c->s.ch, NULL, &p->n_ready);
+	}
 	if (r == RELAY_WAIT || (r == RELAY_DONE && p->c->s.ch.waits))
 		return STEP_WAIT;
 	return r == RELAY_REFUSED ? passage_end(p, false) : passage_done(p, r == RELAY_DONE);
@@ -36522,7 +36552,8 @@ passage_arm(struct passage *p)
 	if (p->state == PASSAGE_CONNECT && !p->full)
 		loop_watch(&n->ch.w, POLLOUT);
 	else if (bytes)
-		side_watch(n, (short)((!owes && !n->src.end ? POLLIN : 0) | (owed ? POLLOUT : 0)));
+		side_watch(n, (short)((!owes && !n->src.end ? POLLIN | POLLRDHUP : 0) |
+		    (owed ? POLLOUT : 0)));
 }
 
 static void
@@ -36566,7 +36597,7 @@ passage_node_ready(struct watch *w, short revents)
 {
 	struct passage *p = OWNER(w, struct passage, node.ch.w);
 
-	p->node.hup |= (revents & (POLLERR | POLLHUP | POLLNVAL)) != 0;
+	p->node.hup |= (revents & (POLLERR | POLLHUP | POLLNVAL | POLLRDHUP)) != 0;
 	timer_set(&p->c->s.timer, p->rc->timeout_ms);
 	p->n_ready = p->state == PASSAGE_CONNECT || revents & (POLLIN | POLLHUP | POLLERR);
 	if (revents & POLLOUT && p->state == PASSAGE_BYTES && p->node.ch.waits) {
