@@ -35736,9 +35736,9 @@ accept_pause(void)
 	accept_due(NULL);
 }
 
-/* Accepts one batch at l: whether there may be more. */
+/* Accepts at most so many at l: whether there may be more. */
 static bool
-listener_take(struct listener *l)
+listener_take(struct listener *l, int most)
 {
 	struct seats *p = &seats[l->kind];
 	bool counts = l->kind == LISTEN_HTTP && !conf->server.proxy_protocol; /* else conn_proxy does */
@@ -35749,7 +35749,7 @@ listener_take(struct listener *l)
 	socklen_t n;
 	int fd;
 
-	for (int i = 0; i < ACCEPT_BATCH; i++) {
+	for (int i = 0; i < most; i++) {
 		if ((p->n == p->max && !link_first(&p->idle)) || !listener_is_awake(l) ||
 		    (l->kind != LISTEN_ADMIN && ledger_is_full())) {
 			accept_settle(l->kind);
@@ -35781,8 +35781,12 @@ listener_take(struct listener *l)
 static void
 listener_ready(struct watch *w, short revents)
 {
+	struct listener *l = (struct listener *)w;
+	bool crowd = loop_turns - l->turn < 2; /* else who came is likely to be alone */
+
 	(void)revents;
-	listener_take((struct listener *)w);
+	l->turn = loop_turns;
+	listener_take(l, crowd ? ACCEPT_BATCH : 1);
 }
 
 /* Goes on with delayed requests that are due. */
@@ -35880,7 +35884,7 @@ front_drain(uint64_t gone)
 {
 	for (int i = 0; i < n_listeners; i++)
 		for (int left = LISTEN_BACKLOG; gone >> i & 1 && left > 0; left -= ACCEPT_BATCH)
-			if (!listener_take(&listeners[i]))
+			if (!listener_take(&listeners[i], ACCEPT_BATCH))
 				break;
 	draining = true;
 	timer_clear(&accept_again);

@@ -2834,6 +2834,7 @@ struct listener {
 	int fd;
 	unsigned router; /* of those that are a router's: index in conf.routers */
 	const struct front *front;
+	uint32_t turn;   /* of the loop, when it had clients last */
 	bool tls;        /* it speaks https */
 	uint16_t port;   /* as bound; 0 for unix */
 	bool is_unix;    /* a socket file, whose mode guards it, whatever addr says */
