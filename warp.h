@@ -519,7 +519,7 @@ struct head {
 	struct slice reason;
 	int minor;                /* HTTP/1.minor: 0 or 1 */
 	int n;
-	uint16_t first[FIELD_IDS]; /* 1 + index of the first such field, 0: none */
+	uint16_t first[FIELD_IDS]; /* 1 + index of the first such field, if there is one */
 	uint8_t count[FIELD_IDS];  /* how many (saturates) */
 	struct field f[FIELDS_MAX + FIELDS_ADDED];
 };
