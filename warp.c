@@ -3201,59 +3201,9 @@ is_field_value(struct slice s)
 /* ---- names ---- */
 
 static const struct slice field_names[FIELD_IDS] = {
-	[F_ACCEPT]            = { "Accept", 6 },
-	[F_ACCEPT_ENCODING]   = { "Accept-Encoding", 15 },
-	[F_ACCEPT_RANGES]     = { "Accept-Ranges", 13 },
-	[F_AGE]               = { "Age", 3 },
-	[F_AUTHORIZATION]     = { "Authorization", 13 },
-	[F_CACHE_CONTROL]     = { "Cache-Control", 13 },
-	[F_CDN_CACHE_CONTROL] = { "CDN-Cache-Control", 17 },
-	[F_CONNECTION]        = { "Connection", 10 },
-	[F_CONTENT_ENCODING]  = { "Content-Encoding", 16 },
-	[F_CONTENT_LENGTH]    = { "Content-Length", 14 },
-	[F_CONTENT_LOCATION]  = { "Content-Location", 16 },
-	[F_CONTENT_RANGE]     = { "Content-Range", 13 },
-	[F_CONTENT_TYPE]      = { "Content-Type", 12 },
-	[F_COOKIE]            = { "Cookie", 6 },
-	[F_DATE]              = { "Date", 4 },
-	[F_ETAG]              = { "ETag", 4 },
-	[F_EXPECT]            = { "Expect", 6 },
-	[F_EXPIRES]           = { "Expires", 7 },
-	[F_FORWARDED]         = { "Forwarded", 9 },
-	[F_HOST]              = { "Host", 4 },
-	[F_HTTP2_SETTINGS]    = { "HTTP2-Settings", 14 },
-	[F_IF_MATCH]          = { "If-Match", 8 },
-	[F_IF_MODIFIED_SINCE] = { "If-Modified-Since", 17 },
-	[F_IF_NONE_MATCH]     = { "If-None-Match", 13 },
-	[F_IF_RANGE]          = { "If-Range", 8 },
-	[F_IF_UNMODIFIED_SINCE] = { "If-Unmodified-Since", 19 },
-	[F_KEEP_ALIVE]        = { "Keep-Alive", 10 },
-	[F_LAST_MODIFIED]     = { "Last-Modified", 13 },
-	[F_LOCATION]          = { "Location", 8 },
-	[F_PROXY_AUTHENTICATE] = { "Proxy-Authenticate", 18 },
-	[F_PROXY_AUTHORIZATION] = { "Proxy-Authorization", 19 },
-	[F_PROXY_CONNECTION]  = { "Proxy-Connection", 16 },
-	[F_RANGE]             = { "Range", 5 },
-	[F_REFERER]           = { "Referer", 7 },
-	[F_SERVER]            = { "Server", 6 },
-	[F_SET_COOKIE]        = { "Set-Cookie", 10 },
-	[F_TE]                = { "TE", 2 },
-	[F_TRAILER]           = { "Trailer", 7 },
-	[F_TRANSFER_ENCODING] = { "Transfer-Encoding", 17 },
-	[F_UPGRADE]           = { "Upgrade", 7 },
-	[F_USER_AGENT]        = { "User-Agent", 10 },
-	[F_VARY]              = { "Vary", 4 },
-	[F_VIA]               = { "Via", 3 },
-	[F_X_ADMIN_TOKEN]     = { "X-Admin-Token", 13 },
-	[F_X_CLIENT_CERT_SUBJECT] = { "X-Client-Cert-Subject", 21 },
-	[F_X_FORWARDED_FOR]   = { "X-Forwarded-For", 15 },
-	[F_X_FORWARDED_HOST]  = { "X-Forwarded-Host", 16 },
-	[F_X_FORWARDED_PORT]  = { "X-Forwarded-Port", 16 },
-	[F_X_FORWARDED_PROTO] = { "X-Forwarded-Proto", 17 },
-	[F_X_ACCEL_REDIRECT]  = { "X-Accel-Redirect", 16 },
-	[F_X_REAL_IP]         = { "X-Real-IP", 9 },
-	[F_X_REQUEST_ID]      = { "X-Request-Id", 12 },
-	[F_X_SENDFILE]        = { "X-Sendfile", 10 },
+#define NAMED(id, name, first, near_last) [F_##id] = { name, sizeof name - 1 },
+	FIELDS(NAMED)
+#undef NAMED
 };
 
 /* Sets of known fields: sums of FIELD(id). */
@@ -3275,67 +3225,14 @@ static const struct slice kept_names[] = {
 
 static const struct slice kept_prefixes[] = { { "Content-", 8 }, { "X-Forwarded-", 12 } };
 
-/* Length, first letter and last but one tell all names of field_names[] apart;
- * if a new name falls on a taken slot, the compiler says so. */
+/* If a new name falls on a taken slot, the compiler says so. */
 #define FIELD_SLOT(n, first, near_last) (((n) + (first) * 11u + (near_last) * 30u) % 256u)
 
-/* clang-format off */
 static const uint8_t field_slots[256] = {
-	[FIELD_SLOT(6, 'a', 'p')] = F_ACCEPT,
-	[FIELD_SLOT(15, 'a', 'n')] = F_ACCEPT_ENCODING,
-	[FIELD_SLOT(13, 'a', 'e')] = F_ACCEPT_RANGES,
-	[FIELD_SLOT(3, 'a', 'g')] = F_AGE,
-	[FIELD_SLOT(13, 'a', 'o')] = F_AUTHORIZATION,
-	[FIELD_SLOT(13, 'c', 'o')] = F_CACHE_CONTROL,
-	[FIELD_SLOT(17, 'c', 'o')] = F_CDN_CACHE_CONTROL,
-	[FIELD_SLOT(10, 'c', 'o')] = F_CONNECTION,
-	[FIELD_SLOT(16, 'c', 'n')] = F_CONTENT_ENCODING,
-	[FIELD_SLOT(14, 'c', 't')] = F_CONTENT_LENGTH,
-	[FIELD_SLOT(16, 'c', 'o')] = F_CONTENT_LOCATION,
-	[FIELD_SLOT(13, 'c', 'g')] = F_CONTENT_RANGE,
-	[FIELD_SLOT(12, 'c', 'p')] = F_CONTENT_TYPE,
-	[FIELD_SLOT(6, 'c', 'i')] = F_COOKIE,
-	[FIELD_SLOT(4, 'd', 't')] = F_DATE,
-	[FIELD_SLOT(4, 'e', 'a')] = F_ETAG,
-	[FIELD_SLOT(6, 'e', 'c')] = F_EXPECT,
-	[FIELD_SLOT(7, 'e', 'e')] = F_EXPIRES,
-	[FIELD_SLOT(9, 'f', 'e')] = F_FORWARDED,
-	[FIELD_SLOT(4, 'h', 's')] = F_HOST,
-	[FIELD_SLOT(14, 'h', 'g')] = F_HTTP2_SETTINGS,
-	[FIELD_SLOT(8, 'i', 'c')] = F_IF_MATCH,
-	[FIELD_SLOT(17, 'i', 'c')] = F_IF_MODIFIED_SINCE,
-	[FIELD_SLOT(13, 'i', 'c')] = F_IF_NONE_MATCH,
-	[FIELD_SLOT(8, 'i', 'g')] = F_IF_RANGE,
-	[FIELD_SLOT(19, 'i', 'c')] = F_IF_UNMODIFIED_SINCE,
-	[FIELD_SLOT(10, 'k', 'v')] = F_KEEP_ALIVE,
-	[FIELD_SLOT(13, 'l', 'e')] = F_LAST_MODIFIED,
-	[FIELD_SLOT(8, 'l', 'o')] = F_LOCATION,
-	[FIELD_SLOT(18, 'p', 't')] = F_PROXY_AUTHENTICATE,
-	[FIELD_SLOT(19, 'p', 'o')] = F_PROXY_AUTHORIZATION,
-	[FIELD_SLOT(16, 'p', 'o')] = F_PROXY_CONNECTION,
-	[FIELD_SLOT(5, 'r', 'g')] = F_RANGE,
-	[FIELD_SLOT(7, 'r', 'e')] = F_REFERER,
-	[FIELD_SLOT(6, 's', 'e')] = F_SERVER,
-	[FIELD_SLOT(10, 's', 'i')] = F_SET_COOKIE,
-	[FIELD_SLOT(2, 't', 't')] = F_TE,
-	[FIELD_SLOT(7, 't', 'e')] = F_TRAILER,
-	[FIELD_SLOT(17, 't', 'n')] = F_TRANSFER_ENCODING,
-	[FIELD_SLOT(7, 'u', 'd')] = F_UPGRADE,
-	[FIELD_SLOT(10, 'u', 'n')] = F_USER_AGENT,
-	[FIELD_SLOT(4, 'v', 'r')] = F_VARY,
-	[FIELD_SLOT(3, 'v', 'i')] = F_VIA,
-	[FIELD_SLOT(13, 'x', 'e')] = F_X_ADMIN_TOKEN,
-	[FIELD_SLOT(21, 'x', 'c')] = F_X_CLIENT_CERT_SUBJECT,
-	[FIELD_SLOT(15, 'x', 'o')] = F_X_FORWARDED_FOR,
-	[FIELD_SLOT(16, 'x', 's')] = F_X_FORWARDED_HOST,
-	[FIELD_SLOT(16, 'x', 'r')] = F_X_FORWARDED_PORT,
-	[FIELD_SLOT(17, 'x', 't')] = F_X_FORWARDED_PROTO,
-	[FIELD_SLOT(9, 'x', 'i')] = F_X_REAL_IP,
-	[FIELD_SLOT(12, 'x', 'i')] = F_X_REQUEST_ID,
-	[FIELD_SLOT(16, 'x', 'c')] = F_X_ACCEL_REDIRECT,
-	[FIELD_SLOT(10, 'x', 'l')] = F_X_SENDFILE,
+#define PLACED(id, name, first, near_last) [FIELD_SLOT(sizeof name - 1, first, near_last)] = F_##id,
+	FIELDS(PLACED)
+#undef PLACED
 };
-/* clang-format on */
 
 /* Whether eight, or four, bytes differ otherwise than letters in their case: bit 0x20
  * makes nothing else of a token a letter, digit or '-'. */

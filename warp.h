@@ -418,61 +418,70 @@ struct template {
 /* ==== http ================================================================ */
 
 /* Fields that warp knows by name; order is that of field_names[]. */
+/* The fields that are known: id and name, and the name's first letter and its last but one,
+ * which with its length tell it from all the others. */
+/* clang-format off */
+#define FIELDS(F) \
+	F(ACCEPT, "Accept", 'a', 'p') \
+	F(ACCEPT_ENCODING, "Accept-Encoding", 'a', 'n') \
+	F(ACCEPT_RANGES, "Accept-Ranges", 'a', 'e') \
+	F(AGE, "Age", 'a', 'g') \
+	F(AUTHORIZATION, "Authorization", 'a', 'o') \
+	F(CACHE_CONTROL, "Cache-Control", 'c', 'o') \
+	F(CDN_CACHE_CONTROL, "CDN-Cache-Control", 'c', 'o') \
+	F(CONNECTION, "Connection", 'c', 'o') \
+	F(CONTENT_ENCODING, "Content-Encoding", 'c', 'n') \
+	F(CONTENT_LENGTH, "Content-Length", 'c', 't') \
+	F(CONTENT_LOCATION, "Content-Location", 'c', 'o') \
+	F(CONTENT_RANGE, "Content-Range", 'c', 'g') \
+	F(CONTENT_TYPE, "Content-Type", 'c', 'p') \
+	F(COOKIE, "Cookie", 'c', 'i') \
+	F(DATE, "Date", 'd', 't') \
+	F(ETAG, "ETag", 'e', 'a') \
+	F(EXPECT, "Expect", 'e', 'c') \
+	F(EXPIRES, "Expires", 'e', 'e') \
+	F(FORWARDED, "Forwarded", 'f', 'e') \
+	F(HOST, "Host", 'h', 's') \
+	F(HTTP2_SETTINGS, "HTTP2-Settings", 'h', 'g') \
+	F(IF_MATCH, "If-Match", 'i', 'c') \
+	F(IF_MODIFIED_SINCE, "If-Modified-Since", 'i', 'c') \
+	F(IF_NONE_MATCH, "If-None-Match", 'i', 'c') \
+	F(IF_RANGE, "If-Range", 'i', 'g') \
+	F(IF_UNMODIFIED_SINCE, "If-Unmodified-Since", 'i', 'c') \
+	F(KEEP_ALIVE, "Keep-Alive", 'k', 'v') \
+	F(LAST_MODIFIED, "Last-Modified", 'l', 'e') \
+	F(LOCATION, "Location", 'l', 'o') \
+	F(PROXY_AUTHENTICATE, "Proxy-Authenticate", 'p', 't') \
+	F(PROXY_AUTHORIZATION, "Proxy-Authorization", 'p', 'o') \
+	F(PROXY_CONNECTION, "Proxy-Connection", 'p', 'o') \
+	F(RANGE, "Range", 'r', 'g') \
+	F(REFERER, "Referer", 'r', 'e') \
+	F(SERVER, "Server", 's', 'e') \
+	F(SET_COOKIE, "Set-Cookie", 's', 'i') \
+	F(TE, "TE", 't', 't') \
+	F(TRAILER, "Trailer", 't', 'e') \
+	F(TRANSFER_ENCODING, "Transfer-Encoding", 't', 'n') \
+	F(UPGRADE, "Upgrade", 'u', 'd') \
+	F(USER_AGENT, "User-Agent", 'u', 'n') \
+	F(VARY, "Vary", 'v', 'r') \
+	F(VIA, "Via", 'v', 'i') \
+	F(X_ADMIN_TOKEN, "X-Admin-Token", 'x', 'e') \
+	F(X_CLIENT_CERT_SUBJECT, "X-Client-Cert-Subject", 'x', 'c') \
+	F(X_FORWARDED_FOR, "X-Forwarded-For", 'x', 'o') \
+	F(X_FORWARDED_HOST, "X-Forwarded-Host", 'x', 's') \
+	F(X_FORWARDED_PORT, "X-Forwarded-Port", 'x', 'r') \
+	F(X_FORWARDED_PROTO, "X-Forwarded-Proto", 'x', 't') \
+	F(X_REAL_IP, "X-Real-IP", 'x', 'i') \
+	F(X_REQUEST_ID, "X-Request-Id", 'x', 'i') \
+	F(X_ACCEL_REDIRECT, "X-Accel-Redirect", 'x', 'c') \
+	F(X_SENDFILE, "X-Sendfile", 'x', 'l')
+/* clang-format on */
+
 enum field_id {
 	F_OTHER,
-	F_ACCEPT,
-	F_ACCEPT_ENCODING,
-	F_ACCEPT_RANGES,
-	F_AGE,
-	F_AUTHORIZATION,
-	F_CACHE_CONTROL,
-	F_CDN_CACHE_CONTROL,
-	F_CONNECTION,
-	F_CONTENT_ENCODING,
-	F_CONTENT_LENGTH,
-	F_CONTENT_LOCATION,
-	F_CONTENT_RANGE,
-	F_CONTENT_TYPE,
-	F_COOKIE,
-	F_DATE,
-	F_ETAG,
-	F_EXPECT,
-	F_EXPIRES,
-	F_FORWARDED,
-	F_HOST,
-	F_HTTP2_SETTINGS,
-	F_IF_MATCH,
-	F_IF_MODIFIED_SINCE,
-	F_IF_NONE_MATCH,
-	F_IF_RANGE,
-	F_IF_UNMODIFIED_SINCE,
-	F_KEEP_ALIVE,
-	F_LAST_MODIFIED,
-	F_LOCATION,
-	F_PROXY_AUTHENTICATE,
-	F_PROXY_AUTHORIZATION,
-	F_PROXY_CONNECTION,
-	F_RANGE,
-	F_REFERER,
-	F_SERVER,
-	F_SET_COOKIE,
-	F_TE,
-	F_TRAILER,
-	F_TRANSFER_ENCODING,
-	F_UPGRADE,
-	F_USER_AGENT,
-	F_VARY,
-	F_VIA,
-	F_X_ADMIN_TOKEN,
-	F_X_CLIENT_CERT_SUBJECT,
-	F_X_FORWARDED_FOR,
-	F_X_FORWARDED_HOST,
-	F_X_FORWARDED_PORT,
-	F_X_FORWARDED_PROTO,
-	F_X_REAL_IP,
-	F_X_REQUEST_ID,
-	F_X_ACCEL_REDIRECT,
-	F_X_SENDFILE,
+#define ID(id, name, first, near_last) F_##id,
+	FIELDS(ID)
+#undef ID
 	FIELD_IDS,
 	F_CUT = 63 /* of no name: see head_cut_name */
 };
