@@ -1108,8 +1108,9 @@ walk_read(struct arena *a, const char *path, size_t max, uid_t own, struct slice
 
 /* ==== clock ==================================================================
  * Owns    now_ms, now_us, now_s and the Date text, read once a turn.
- * Offers  clock_turn, clock_is_right, clock_date, date_form, date_write.
- * Calls   libc. */
+ * Offers  clock_turn, clock_is_right, clock_date, date_form, date_write, date_take,
+ *         date_seconds, date_rfc3339.
+ * Calls   base, libc. */
 
 static int64_t now_ms; /* monotonic */
 static int64_t now_us; /* monotonic */
@@ -1209,6 +1210,74 @@ clock_date(void)
 	if (of != now_s || !text[0])
 		date_write(text, of = now_s);
 	return (struct slice){ text, DATE_LEN };
+}
+
+/* Takes what form says off the front of *s: in it a digit i is one of v[i], B.. a month's name
+ * for v[1], a dot any byte and _ a digit of the day or a blank. False: *s stays. */
+static bool
+date_take(struct slice *s, const char *form, int *v)
+{
+	size_t n = strlen(form);
+
+	if (s->n < n)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		char f = form[i] == '_' ? s->p[i] == ' ' ? ' ' : '2' : form[i];
+		if (f == 'B') {
+			while (month_names[v[1]] && strncasecmp(month_names + v[1], s->p + i, 3) != 0)
+				v[1] += 3;
+			if (!month_names[v[1]])
+				return false;
+		} else if (isdigit((unsigned char)f)) {
+			if (!isdigit((unsigned char)s->p[i]))
+				return false;
+			v[f - '0'] = v[f - '0'] * 10 + s->p[i] - '0';
+		} else if (f != '.' && lower(s->p[i]) != lower(f))
+			return false;
+	}
+	*s = slice_from(*s, n);
+	return true;
+}
+
+/* The wall clock of year, month from 0, and so on; -1: there is no such time. */
+static int64_t
+date_seconds(const int v[6])
+{
+	struct tm tm = { .tm_year = v[0] - 1900, .tm_mon = v[1], .tm_mday = v[2],
+		.tm_hour = v[3], .tm_min = v[4], .tm_sec = v[5] - (v[5] == 60) }; /* a leap second */
+	int64_t t = timegm(&tm);
+
+	return tm.tm_mon != v[1] || tm.tm_mday != v[2] || tm.tm_hour != v[3] || tm.tm_min != v[4]
+	    ? -1 : MAX(t, 0);
+}
+
+/* A date, a time, or both and perhaps a zone. Returns what of that s is; 0: nothing.
+ * *at: wall clock, if it is all of it. RFC 3339 5.6. */
+static unsigned
+date_rfc3339(struct slice s, int64_t *at)
+{
+	int v[8] = { 0 };
+	bool day = date_take(&s, "0000-11-22", v), time = !day || s.n > 0, zone, east;
+
+	if (day && time && !date_take(&s, "t", v) && !date_take(&s, " ", v))
+		return 0;
+	if (time && !date_take(&s, "33:44:55", v))
+		return 0;
+	if (time && s.n > 1 && s.p[0] == '.' && isdigit((unsigned char)s.p[1]))
+		do
+			s = slice_from(s, 1);
+		while (s.n > 0 && isdigit((unsigned char)s.p[0]));
+	zone = day && s.n > 0;
+	east = zone && s.p[0] == '+';
+	if (zone && !date_take(&s, "z", v) && !date_take(&s, east ? "+66:77" : "-66:77", v))
+		return 0;
+	v[0] = day ? v[0] : 1970;
+	v[1] = day ? v[1] - 1 : 0;
+	v[2] = day ? v[2] : 1;
+	if (s.n > 0 || v[6] > 23 || v[7] > 59 || (*at = date_seconds(v)) < 0)
+		return 0;
+	*at += (v[6] * HOUR_S + v[7] * MINUTE_S) * (east ? -1 : 1);
+	return (day ? HAS_DATE : 0) | (time ? HAS_TIME : 0) | (zone ? HAS_ZONE : 0);
 }
 
 /* ==== sink ===================================================================
@@ -2173,7 +2242,7 @@ diags_log(const struct diags *ds)
 /* ==== toml ===================================================================
  * Owns    nothing: the tree is in the caller's arena.
  * Offers  toml_parse, toml_get.
- * Calls   base, arena, diag. All of TOML 1.0.0. After an error the parser goes
+ * Calls   base, arena, clock, diag. All of TOML 1.0.0. After an error the parser goes
  *         on with the next line, so that all errors are reported at once.
  * Keys of a table are looked up one by one: fast enough for files of people. */
 
@@ -2541,95 +2610,6 @@ number_parse(struct toml_parser *tp, struct slice s, struct toml *v)
 	return !*p && isfinite(v->real); /* stricter than TOML: 1e999 is a slip */
 }
 
-/* Takes pattern off the front of *s: a 0 is a digit of the number at v, any other
- * character stands for itself, in either case, and ends that number. False: s does
- * not match. */
-static bool
-date_take(struct slice *s, const char *pattern, int *v)
-{
-	for (; *pattern; pattern++, *s = slice_from(*s, 1)) {
-		char c = s->n > 0 ? lower(s->p[0]) : '\0';
-		if (*pattern == '0' ? c < '0' || c > '9' : c != *pattern)
-			return false;
-		if (*pattern == '0')
-			*v = *v * 10 + c - '0';
-		else
-			v++;
-	}
-	return true;
-}
-
-static bool
-date_day(struct slice *s)
-{
-	static const int days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
-	int v[3] = { 0 }; /* year, month, day */
-	bool leap;
-
-	if (!date_take(s, "0000-00-00", v) || v[1] < 1 || v[1] > 12)
-		return false;
-	leap = (v[0] % 4 == 0 && v[0] % 100 != 0) || v[0] % 400 == 0;
-	return v[2] >= 1 && v[2] <= days[v[1] - 1] + (v[1] == 2 && leap);
-}
-
-static bool
-date_time(struct slice *s)
-{
-	int v[3] = { 0 }; /* hours, minutes, seconds */
-
-	if (!date_take(s, "00:00:00", v) || v[0] > 23 || v[1] > 59 || v[2] > 60)
-		return false;
-	if (!date_take(s, ".", v))
-		return true;
-	if (s->n == 0 || !isdigit((unsigned char)s->p[0]))
-		return false;
-	while (s->n > 0 && isdigit((unsigned char)s->p[0]))
-		*s = slice_from(*s, 1);
-	return true;
-}
-
-static bool
-date_zone(struct slice *s)
-{
-	int v[3] = { 0 }; /* nothing, hours, minutes */
-
-	if (date_take(s, "z", v))
-		return true;
-	return date_take(s, s->p[0] == '+' ? "+00:00" : "-00:00", v) && v[1] <= 23 && v[2] <= 59;
-}
-
-static bool
-date_parse(struct toml_parser *tp, struct slice s, struct toml *v)
-{
-	v->text = arena_dup(tp->arena, s);
-	if (s.n > 2 && s.p[2] == ':') {
-		v->kind = TOML_TIME_LOCAL;
-		return date_time(&s) && s.n == 0;
-	}
-	if (!date_day(&s))
-		return false;
-	v->kind = TOML_DATE_LOCAL;
-	if (s.n == 0)
-		return true;
-	if (lower(s.p[0]) != 't' && s.p[0] != ' ')
-		return false;
-	s = slice_from(s, 1);
-	if (!date_time(&s))
-		return false;
-	v->kind = s.n == 0 ? TOML_DATETIME_LOCAL : TOML_DATETIME;
-	return s.n == 0 || (date_zone(&s) && s.n == 0);
-}
-
-/* Whether s begins like a date or a time. */
-static bool
-date_begins(struct slice s)
-{
-	struct slice t = s;
-	int v[2] = { 0 };
-
-	return date_take(&s, "0000-", v) || date_take(&t, "00:", v);
-}
-
 static bool
 toml_is_bare(char c)
 {
@@ -2662,8 +2642,13 @@ toml_word(struct toml_parser *tp)
 static bool
 toml_scalar(struct toml_parser *tp, struct toml *v)
 {
+	static const uint8_t kinds[] = { [HAS_DATE] = TOML_DATE_LOCAL, [HAS_TIME] = TOML_TIME_LOCAL,
+		[HAS_DATE | HAS_TIME] = TOML_DATETIME_LOCAL,
+		[HAS_DATE | HAS_TIME | HAS_ZONE] = TOML_DATETIME };
 	const char *from = tp->p;
-	struct slice s = toml_word(tp);
+	struct slice s = toml_word(tp), begin = s;
+	int parts[6] = { 0 };
+	int64_t at;
 
 	if (slice_eq(s, S("true")) || slice_eq(s, S("false"))) {
 		v->kind = TOML_BOOLEAN;
@@ -2672,10 +2657,10 @@ toml_scalar(struct toml_parser *tp, struct toml *v)
 	}
 	if (s.n == 0)
 		return toml_error(tp, from, "expected a value");
-	if (date_begins(s)) {
-		if (date_parse(tp, s, v))
-			return true;
-		return toml_error(tp, from, "'%.*s' is no date or time", toml_shown(s), s.p);
+	if (date_take(&begin, "0000-", parts) || date_take(&begin, "33:", parts)) {
+		v->text = arena_dup(tp->arena, s);
+		v->kind = (enum toml_kind)kinds[date_rfc3339(v->text, &at)];
+		return v->kind || toml_error(tp, from, "'%.*s' is no date or time", toml_shown(s), s.p);
 	}
 	if (number_parse(tp, s, v))
 		return true;
@@ -4527,8 +4512,7 @@ path_has_dots(struct slice path)
 
 /* ==== conditions =============================================================
  * Owns    nothing.
- * Offers  delta_read, date_parts, date_seconds, date_read, head_date,
- *         conditions_check, ranges_parse.
+ * Offers  delta_read, date_read, head_date, conditions_check, ranges_parse.
  * Calls   base, clock, http. What of a body a client has already and what part of it
  *         the client wants, of files and of what is stored alike. RFC 9110 13, 14. */
 
@@ -4546,42 +4530,6 @@ delta_read(struct slice s, int64_t max)
 
 /* ---- dates ---- */
 
-/* Reads s by a form: in it a digit i is one of v[i], B.. a month's name for v[1], a dot
- * any byte and _ a digit of the day or a blank. */
-static bool
-date_parts(struct slice s, const char *form, int v[6])
-{
-	if (s.n != strlen(form))
-		return false;
-	for (size_t i = 0; i < s.n; i++) {
-		char f = form[i] == '_' ? s.p[i] == ' ' ? ' ' : '2' : form[i];
-		if (f == 'B') {
-			while (month_names[v[1]] && strncasecmp(month_names + v[1], s.p + i, 3) != 0)
-				v[1] += 3;
-			if (!month_names[v[1]])
-				return false;
-		} else if (isdigit((unsigned char)f)) {
-			if (!isdigit((unsigned char)s.p[i]))
-				return false;
-			v[f - '0'] = v[f - '0'] * 10 + s.p[i] - '0';
-		} else if (f != '.' && lower(s.p[i]) != lower(f))
-			return false;
-	}
-	return true;
-}
-
-/* The wall clock of year, month from 0, and so on; -1: there is no such time. */
-static int64_t
-date_seconds(const int v[6])
-{
-	struct tm tm = { .tm_year = v[0] - 1900, .tm_mon = v[1], .tm_mday = v[2],
-		.tm_hour = v[3], .tm_min = v[4], .tm_sec = v[5] - (v[5] == 60) }; /* a leap second */
-	int64_t t = timegm(&tm);
-
-	return tm.tm_mon != v[1] || tm.tm_mday != v[2] || tm.tm_hour != v[3] || tm.tm_min != v[4]
-	    ? -1 : MAX(t, 0);
-}
-
 /* A date in any of the three forms as wall clock, 0 before 1970; -1: it is none.
  * RFC 9110 5.6.7. */
 static int64_t
@@ -4595,8 +4543,8 @@ date_read(struct slice s)
 
 	if (day >= LONG_DAY)
 		s = slice_from(s, (size_t)day);
-	if (!date_parts(s, day >= LONG_DAY ? ", 22-B..-00 33:44:55 GMT" : day == SHORT_DAY
-	    ? "..., 22 B.. 0000 33:44:55 GMT" : "... B.. _2 33:44:55 0000", v))
+	if (!date_take(&s, day >= LONG_DAY ? ", 22-B..-00 33:44:55 GMT" : day == SHORT_DAY
+	    ? "..., 22 B.. 0000 33:44:55 GMT" : "... B.. _2 33:44:55 0000", v) || s.n > 0)
 		return -1;
 	if (day >= LONG_DAY) { /* the year that is at most 50 ahead */
 		gmtime_r(&now_s, &tm);
@@ -38164,31 +38112,13 @@ acme_fail(struct acme *j, const char *fmt, ...)
 
 /* ---- time ---- */
 
-/* 2026-11-21T10:00:00.5+01:00 as wall clock; -1: it is no date. RFC 3339 5.6. */
+/* 2026-11-21T10:00:00.5+01:00 as wall clock; -1: it is no date with time and zone. */
 static int64_t
-acme_time(const char *s)
+acme_time(struct slice s)
 {
-	static const char form[] = "0000-11-22T33:44:55";
-	int v[6] = { 0 };
-	bool is = strlen(s) > LEN(form) - 1 && date_parts((struct slice){ s, LEN(form) - 1 }, form, v);
-	const char *at = s + LEN(form) - 1;
-	int64_t t, h, min;
+	int64_t t;
 
-	v[1]--;
-	if (!is || (t = date_seconds(v)) < 0)
-		return -1;
-	if (*at == '.')
-		at += 1 + strspn(at + 1, "0123456789");
-	if (*at == 'Z' || *at == 'z')
-		return at[1] ? -1 : t;
-	if ((*at != '+' && *at != '-') || strlen(at) != sizeof "+hh:mm" - 1 || at[3] != ':')
-		return -1;
-	h = slice_uint((struct slice){ at + 1, 2 }, 23);
-	min = slice_uint((struct slice){ at + 4, 2 }, 59);
-	if (h < 0 || min < 0)
-		return -1;
-	h = h * HOUR_S + min * MINUTE_S;
-	return *at == '+' ? t - h : t + h;
+	return date_rfc3339(s, &t) == (HAS_DATE | HAS_TIME | HAS_ZONE) ? t : -1;
 }
 
 /* Retry-After as seconds from now; -1: it says none. RFC 9110 10.2.3. */
@@ -38920,8 +38850,8 @@ acme_window(struct acme *j)
 	again = an.retry_s < 0 ? ACME_ASK_S
 	    : MIN(MAX(an.retry_s, (int64_t)MINUTE_S), (int64_t)DAY_S);
 	w = json_get(an.json, "suggestedWindow");
-	from = acme_time(json_text(w, "start").p);
-	until = acme_time(json_text(w, "end").p);
+	from = acme_time(json_text(w, "start"));
+	until = acme_time(json_text(w, "end"));
 	if (an.status != 200 || from < 0 || until <= from)
 		from = until = 0;
 	else if (json_text(an.json, "explanationURL").n > 0)

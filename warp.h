@@ -24,6 +24,7 @@
 /* ==== ground ============================================================== */
 
 #define DATE_LEN 29 /* Sun, 06 Nov 1994 08:49:37 GMT */
+enum { HAS_DATE = 1, HAS_TIME = 2, HAS_ZONE = 4 }; /* parts of date_rfc3339 */
 
 /* A view of n bytes someone else owns; good until that buffer moves. */
 struct slice {

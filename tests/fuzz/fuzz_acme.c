@@ -22,7 +22,7 @@ document(struct acme *j, struct slice in)
 		MUST(*j->why && !strpbrk(j->why, "\r\n"));
 	c = acme_choose(j, v, name);
 	MUST(c ? json_text(c, "type").n > 0 : j->advice != NULL);
-	acme_time(json_text(json_get(v, "suggestedWindow"), "start").p);
+	acme_time(json_text(json_get(v, "suggestedWindow"), "start"));
 }
 
 /* What is quoted is read back as it was, if it is UTF-8 at all. */

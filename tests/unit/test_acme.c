@@ -165,7 +165,7 @@ test_times(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < LEN(times); i++)
-		row_int(times[i].why, times[i].text, "time", acme_time(times[i].text.p), times[i].s);
+		row_int(times[i].why, times[i].text, "time", acme_time(times[i].text), times[i].s);
 	for (size_t i = 0; i < LEN(retries); i++) {
 		struct slice in = exact(retries[i].text);
 		row_int(retries[i].why, in, "wait", acme_retry(in, 1795219200), retries[i].s);
