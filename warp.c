@@ -37972,7 +37972,7 @@ helper_settle(const struct server_conf *sc, enum sandbox_role role)
 
 /* Sets addresses that need no lookup. True: there are names as well. */
 static bool
-resolve_fixed(struct conf *cf)
+resolve_fixed(const struct conf *cf)
 {
 	bool names = false;
 
@@ -38060,9 +38060,9 @@ resolve_round(const struct conf *cf, int life, char *failed, bool whole)
 /* The helper: writes a byte to life after the first round, and ends when the master
  * closes life. */
 static void
-resolve_run(void *conf_of, int life)
+resolve_run(void *task, int life)
 {
-	const struct conf *cf = conf_of;
+	const struct conf *cf = ((const struct worker_task *)task)->cf;
 	struct pollfd p = { .fd = life, .events = POLLIN };
 	char *failed = xcalloc(INSTANCES_MAX, 1), first = 1;
 	int64_t whole_ms = 0;
@@ -39360,10 +39360,10 @@ pg_rest(struct pg *p, int64_t *wait_ms)
 
 /* The helper. Ends when the master closes life. */
 static void
-pg_run(void *arg, int life)
+pg_run(void *task, int life)
 {
 	struct pg *p = xcalloc(1, sizeof *p);
-	const struct conf *cf = arg;
+	const struct conf *cf = ((const struct worker_task *)task)->cf;
 	int64_t wait_ms = PG_RETRY_MS;
 	struct passwd *pw;
 
@@ -44118,11 +44118,9 @@ renew_settle(bool (*give)(int fd), bool (*give_users)(int fd))
 }
 
 /* ==== generation =============================================================
- * Owns    what the master is: its configuration, listening sockets, workers, the
- *         resolver, the routers' and PostgreSQL's helpers.
- * Offers  workers_*, worker_tell, listeners_*, listener_of, resolver_*, pg_start,
- *         pg_stop, pg_gone, aides_*, aide_gone, aide_is, generation_open, start_load,
- *         systemd_read, notify_fmt, verb_told, asker_told.
+ * Owns    what the master is: its configuration, listening sockets, workers and helpers.
+ * Offers  workers_*, worker_tell, listeners_*, listener_of, aides_*, aide_gone, aide_of,
+ *         generation_open, start_load, systemd_read, notify_fmt, verb_told, asker_told.
  * Calls   arena, walk, clock, log, sandbox, addr, policy, conf, pages, board, store, nodes, timer,
  *         loop, listen, logfile, mapper (conf_maps), maintenance, files, spool, http front,
  *         router, health, worker, helper, resolve, pg, clerk, mapping, proc, jobs.
@@ -44420,79 +44418,7 @@ workers_respawn(struct timer *t)
 		}
 }
 
-/* ---- resolver ---- */
-
-static void
-resolver_stop(void)
-{
-	if (m.resolver_life >= 0)
-		close(m.resolver_life); /* that ends it */
-	m.resolver_life = -1;
-	m.resolver = 0;
-}
-
-static void
-resolver_start(struct conf *cf)
-{
-	int keep[HELPER_KEEPS] = { log_sink.fd };
-
-	resolver_stop();
-	timer_clear(&m.resolver_again);
-	if (resolve_fixed(cf) && (m.resolver = helper_start("resolver", resolve_run, cf, keep, 1,
-	    &m.resolver_life)) < 0)
-		m.resolver = 0;
-}
-
-/* Starts the resolver if there are names, and waits a moment for its first round: the
- * first request is to find its upstream. */
-static void
-resolver_first(struct conf *cf)
-{
-	struct pollfd p = { .events = POLLIN };
-
-	resolver_start(cf);
-	m.resolver_wait_ms = RESPAWN_MS;
-	p.fd = m.resolver_life;
-	if (p.fd >= 0)
-		poll(&p, 1, RESOLVE_WAIT_MS);
-	clock_turn();
-}
-
-static void
-resolver_due(struct timer *t)
-{
-	(void)t;
-	resolver_start(m.conf);
-}
-
-/* The resolver died: another follows, later each time. */
-static void
-resolver_gone(void)
-{
-	resolver_stop();
-	if (m.state >= M_DRAINING)
-		return;
-	log_warn("the resolver died; another one follows");
-	m.resolver_again.fire = resolver_due;
-	timer_set(&m.resolver_again, m.resolver_wait_ms);
-	m.resolver_wait_ms = MIN(2 * m.resolver_wait_ms, (uint32_t)MINUTE_S * SECOND_MS);
-}
-
 /* ---- PostgreSQL's helper ---- */
-
-static void
-pg_stop(void)
-{
-	if (m.pg_life >= 0) {
-		loop_unwatch(&m.pg_watch);
-		close(m.pg_life); /* that ends it */
-	}
-	m.pg_life = -1;
-	m.pg = 0;
-	m.pg_of = 0;
-	board->pg.state = PG_OFF;
-	board_text_set(&board->pg.why, S(""));
-}
 
 /* A hash of what the helper for cf depends on. */
 static uint64_t
@@ -44578,57 +44504,24 @@ pg_ready(struct watch *w, short revents)
 	else if (n > 0)
 		purge_memory(S("*"));
 	else if (revents & (POLLHUP | POLLERR))
-		loop_unwatch(w); /* it died: see pg_gone */
+		loop_unwatch(w); /* it died: see aide_gone */
 }
 
-/* Starts the helper, if cf has one. A helper that listens as cf says goes on: starting
- * anew, it would miss notifications. */
-static void
-pg_start(struct conf *cf)
+static bool
+pg_is_wanted(const struct conf *cf)
 {
-	int keep[HELPER_KEEPS] = { log_sink.fd };
-	uint64_t of = pg_print(cf);
-
-	if (m.pg > 0 && m.pg_of == of && board->pg.state == PG_LISTENING)
-		return;
-	pg_stop();
-	timer_clear(&m.pg_again);
-	m.pg_wait_ms = RESPAWN_MS;
-	if (!WITH_POSTGRES || cf->postgres.url.n == 0)
-		return;
-	if ((m.pg = helper_start("postgres", pg_run, cf, keep, 1, &m.pg_life)) < 0) {
-		m.pg = 0;
-		return;
-	}
-	m.pg_watch = (struct watch){ .fd = m.pg_life, .slot = -1, .ready = pg_ready };
-	loop_watch(&m.pg_watch, POLLIN);
-	m.pg_of = of;
+	m.pg_of = pg_print(cf);
+	return cf->postgres.url.n > 0;
 }
 
-static void
-pg_due(struct timer *t)
+/* A helper that listens as cf says goes on: starting anew, it would miss notifications. */
+static bool
+pg_suits(const struct conf *cf)
 {
-	uint32_t wait_ms = m.pg_wait_ms;
-
-	(void)t;
-	pg_start(m.conf);
-	m.pg_wait_ms = wait_ms;
+	return m.pg_of == pg_print(cf) && board->pg.state == PG_LISTENING;
 }
 
-/* The helper died: another follows, later each time. */
-static void
-pg_gone(void)
-{
-	pg_stop();
-	if (m.state >= M_DRAINING)
-		return;
-	log_warn("PostgreSQL's helper died; another one follows");
-	m.pg_again.fire = pg_due;
-	timer_set(&m.pg_again, m.pg_wait_ms);
-	m.pg_wait_ms = MIN(2 * m.pg_wait_ms, (uint32_t)MINUTE_S * SECOND_MS);
-}
-
-/* ---- the helpers of routers ---- */
+/* ---- all helpers ---- */
 
 /* Whether somebody must write the table of nodes. */
 static bool
@@ -44641,41 +44534,7 @@ clerk_is_wanted(const struct conf *cf)
 	return cf->n_servers > cf->n_routers;
 }
 
-static struct aide aides[] = {
-	[AIDE_CLERK] = { .name = "clerk", .wanted = clerk_is_wanted, .op = CTL_WAKE,
-		.run = WITH_UWSGI ? clerk_run : NULL },
-	[AIDE_MAPPER] = { .name = "mapper", .wanted = conf_maps, .op = CTL_MAP, .stays = true,
-		.run = WITH_UWSGI ? mapping_run : NULL },
-};
-
-/* It leaves, having done what it has begun: another may write where it wrote. Or, if it
- * stays, when it is not needed any more. */
-static void
-aide_stop(struct aide *a)
-{
-	struct pollfd gone = { .fd = a->life.fd };
-
-	timer_clear(&a->again);
-	if (a->pid == 0)
-		return;
-	shutdown(a->life.fd, SHUT_WR);
-	if (!a->stays && poll(&gone, 1, AIDE_STOP_MS) == 0) {
-		kill(a->pid, SIGKILL);
-		poll(&gone, 1, AIDE_STOP_MS);
-	}
-	loop_unwatch(&a->life);
-	close(a->life.fd);
-	a->pid = 0;
-}
-
-static void
-aides_stop(void)
-{
-	for (size_t i = 0; i < LEN(aides); i++)
-		aide_stop(&aides[i]);
-}
-
-/* It says that workers are to look again, or its end is near: see aide_gone. */
+/* Workers are to look again, or its end is near: see aide_gone. */
 static void
 aide_ready(struct watch *w, short revents)
 {
@@ -44688,8 +44547,51 @@ aide_ready(struct watch *w, short revents)
 		loop_unwatch(w);
 }
 
+static struct aide aides[] = {
+	[AIDE_RESOLVER] = { .name = "resolver", .wanted = resolve_fixed, .run = resolve_run,
+		.first_ms = RESOLVE_WAIT_MS },
+	[AIDE_POSTGRES] = { .name = "postgres", .wanted = pg_is_wanted, .suits = pg_suits,
+		.ready = pg_ready, .run = WITH_POSTGRES ? pg_run : NULL },
+	[AIDE_CLERK] = { .name = "clerk", .wanted = clerk_is_wanted, .ready = aide_ready,
+		.op = CTL_WAKE, .alone = true, .first_ms = AIDE_WAIT_MS,
+		.run = WITH_UWSGI ? clerk_run : NULL },
+	[AIDE_MAPPER] = { .name = "mapper", .wanted = conf_maps, .ready = aide_ready, .op = CTL_MAP,
+		.first_ms = AIDE_WAIT_MS, .run = WITH_UWSGI ? mapping_run : NULL },
+};
+
+/* It leaves when it sees that; alone: having done what it has begun, as another may write
+ * where it wrote. */
+static void
+aide_stop(struct aide *a)
+{
+	struct pollfd gone = { .fd = a->life.fd };
+
+	timer_clear(&a->again);
+	if (a->pid == 0)
+		return;
+	shutdown(a->life.fd, SHUT_WR);
+	if (a->alone && poll(&gone, 1, AIDE_STOP_MS) == 0) {
+		kill(a->pid, SIGKILL);
+		poll(&gone, 1, AIDE_STOP_MS);
+	}
+	loop_unwatch(&a->life);
+	close(a->life.fd);
+	a->pid = 0;
+	if (a == &aides[AIDE_POSTGRES]) {
+		board->pg.state = PG_OFF;
+		board_text_set(&board->pg.why, S(""));
+	}
+}
+
+static void
+aides_stop(void)
+{
+	for (size_t i = 0; i < LEN(aides); i++)
+		aide_stop(&aides[i]);
+}
+
 /* A new one, for cf and its sockets, if it is wanted. Waits up to wait_ms for its first
- * byte: the first request is to find its node. */
+ * byte: the first request is to find its upstream, or node. */
 static void
 aide_start(struct aide *a, struct conf *cf, struct listeners *ls, int wait_ms)
 {
@@ -44697,28 +44599,31 @@ aide_start(struct aide *a, struct conf *cf, struct listeners *ls, int wait_ms)
 	struct pollfd first = { .events = POLLIN };
 
 	aide_stop(a);
-	if (!WITH_UWSGI || !a->wanted(cf))
+	if (!a->run || !a->wanted(cf))
 		return;
-	for (int i = ls->n_served; i < ls->n; i++)
+	for (int i = ls->n_served; i < ls->n && a->op; i++)
 		keep[n++] = ls->v[i].fd;
 	a->pid = helper_start(a->name, a->run, &(struct worker_task){ cf, ls, 0 }, keep, n, &fd);
 	if (a->pid < 0) {
 		a->pid = 0;
 		return;
 	}
-	a->life = (struct watch){ .fd = fd, .slot = -1, .ready = aide_ready };
-	loop_watch(&a->life, POLLIN);
+	a->life = (struct watch){ .fd = fd, .slot = -1, .ready = a->ready };
+	if (a->ready)
+		loop_watch(&a->life, POLLIN);
 	first.fd = fd;
-	poll(&first, 1, wait_ms);
+	poll(&first, 1, MIN(wait_ms, a->first_ms));
 	clock_turn();
 }
 
 static void
 aides_start(struct conf *cf, struct listeners *ls, int wait_ms)
 {
-	for (size_t i = 0; i < LEN(aides); i++) {
-		aides[i].wait_ms = RESPAWN_MS;
-		aide_start(&aides[i], cf, ls, wait_ms);
+	for (struct aide *a = aides; a < aides + LEN(aides); a++) {
+		if (a->pid > 0 && a->suits && a->suits(cf))
+			continue;
+		a->wait_ms = RESPAWN_MS;
+		aide_start(a, cf, ls, wait_ms);
 	}
 }
 
@@ -44729,33 +44634,31 @@ aide_due(struct timer *t)
 	    m.next ? &m.next_ls : &m.ls, 0);
 }
 
+static struct aide *
+aide_of(pid_t pid)
+{
+	for (struct aide *a = aides; a < aides + LEN(aides); a++)
+		if (a->pid == pid)
+			return a;
+	return NULL;
+}
+
 /* The aide of that pid has died: another follows, later each time. False: it is none. */
 static bool
 aide_gone(pid_t pid)
 {
-	struct aide *a = aides;
+	struct aide *a = aide_of(pid);
 
-	while (a < aides + LEN(aides) && a->pid != pid)
-		a++;
-	if (a == aides + LEN(aides))
+	if (!a)
 		return false;
 	aide_stop(a);
 	if (m.state < M_DRAINING) {
-		log_warn("the %s died; another one follows", a->name);
+		log_warn("the helper %s died; another one follows", a->name);
 		a->again.fire = aide_due;
 		timer_set(&a->again, a->wait_ms);
 		a->wait_ms = MIN(2 * a->wait_ms, (uint32_t)MINUTE_S * SECOND_MS);
 	}
 	return true;
-}
-
-static bool
-aide_is(pid_t pid)
-{
-	for (size_t i = 0; i < LEN(aides); i++)
-		if (aides[i].pid == pid)
-			return true;
-	return false;
 }
 
 /* ---- listening ---- */
@@ -45026,8 +44929,6 @@ generation_open(struct conf *cf, struct listeners *to, struct listeners *have)
 		nodes_attach(cf);
 	procs_preview(cf);
 	files_raise(cf);
-	resolver_first(cf);
-	pg_start(cf);
 	aides_start(cf, to, RESOLVE_WAIT_MS);
 	return 0;
 }
@@ -45290,8 +45191,6 @@ upgrade_exec(void)
 	asker_told(&ug.asker, "ok");
 	log_info("upgrade: starting %s", ug.exe);
 	notify_fmt("RELOADING=1");
-	resolver_stop();
-	pg_stop();
 	aides_stop();
 	renew_stop();
 	snprintf(old, sizeof old, "%d", fd);
@@ -45306,8 +45205,6 @@ upgrade_exec(void)
 	unsetenv(ENV_INHERIT);
 	unsetenv(ENV_OLD);
 	fd_close(fd);
-	resolver_start(m.conf);
-	pg_start(m.conf);
 	aides_start(m.conf, &m.ls, 0);
 	notify_fmt("READY=1");
 }
@@ -45558,8 +45455,6 @@ reload_cancel(const char *why)
 	board_attach(m.conf);
 	procs_take(m.conf, m.generation, proc_changed);
 	files_raise(m.conf);
-	resolver_start(m.conf);
-	pg_start(m.conf);
 	aides_start(m.conf, &m.ls, 0);
 	if (!m.reload_again)
 		asker_told(&m.asker, why);
@@ -45680,8 +45575,9 @@ fds_pass(int to, char op, const int *fds, size_t n)
 static void
 aides_logs(struct conf *cf, struct listeners *ls)
 {
-	if (aides[AIDE_CLERK].pid)
-		aide_start(&aides[AIDE_CLERK], cf, ls, 0);
+	for (struct aide *a = aides; a < &aides[AIDE_MAPPER]; a++)
+		if (a->pid)
+			aide_start(a, cf, ls, 0);
 	if (aides[AIDE_MAPPER].pid &&
 	    !fds_pass(aides[AIDE_MAPPER].life.fd, CTL_LOGS, &cf->log.error.fd, 1))
 		log_errno("the new log to the mapper");
@@ -45769,12 +45665,6 @@ logs_reopen(void)
 	if ((m.next && !logs_renew(m.next)) || !logs_renew(m.conf))
 		return;
 	outputs_reopen();
-	if (m.resolver > 0)
-		resolver_start(cf); /* it has the old files */
-	if (m.pg > 0) {
-		pg_stop();
-		pg_start(cf);
-	}
 	aides_logs(cf, m.next ? &m.next_ls : &m.ls);
 	log_info("logs reopened");
 }
@@ -45823,8 +45713,6 @@ master_leave(enum master_state state)
 	notify_systemd("STOPPING=1");
 	asker_told(&m.asker, "warp is stopping");
 	asker_told(&ug.asker, "warp is stopping");
-	resolver_stop();
-	pg_stop();
 	aides_stop();
 	renew_stop();
 	upgrade_check_end();
@@ -45980,7 +45868,7 @@ child_is_known(pid_t pid)
 	for (int i = 0; i < m.n_strangers; i++)
 		if (m.strangers[i] == pid)
 			return true;
-	return worker_of(pid) || pid == m.resolver || pid == m.pg || aide_is(pid) ||
+	return worker_of(pid) || aide_of(pid) ||
 	    pid == ug.check || pid == rn.pid || proc_below(pid);
 }
 
@@ -46004,10 +45892,6 @@ children_reap(void)
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		if (pid == m.resolver)
-			resolver_gone();
-		if (pid == m.pg)
-			pg_gone();
 		if (pid == ug.check)
 			upgrade_checked(status);
 		if (!aide_gone(pid) && !renew_reaped(pid) && !procs_reaped(pid, status) && (w = worker_of(pid)))
@@ -46352,9 +46236,7 @@ master_start(struct conf *cf)
 	procs_take(cf, m.generation, proc_changed);
 	procs_resume(m.generation);
 	acme_take();
-	resolver_first(cf);
 	cache_adopt(cf, NULL);
-	pg_start(cf);
 	aides_start(cf, &m.ls, AIDE_WAIT_MS);
 	timer_set(&m.deadline, READY_WAIT_MS);
 	return workers_start(cf, &m.ls, m.generation) < 0 ? EXIT_OTHER : 0;
@@ -46367,7 +46249,7 @@ master_run(const struct start *s, struct conf *cf)
 	struct stat ours, there;
 
 	m.start = s;
-	m.resolver_life = m.pg_life = m.pid_fd = m.notify_fd = m.daemon_fd = -1;
+	m.pid_fd = m.notify_fd = m.daemon_fd = -1;
 	if ((m.code = master_start(cf)) != 0) {
 		upgrade_back(m.start->argv);
 		master_stop();

@@ -3692,16 +3692,19 @@ struct worker {
 	int64_t started_ms;
 };
 
-enum { AIDE_CLERK, AIDE_MAPPER };
+enum { AIDE_RESOLVER, AIDE_POSTGRES, AIDE_CLERK, AIDE_MAPPER };
 
-/* A helper process that routers need: the master keeps it alive. It writes a byte to life
- * when it is ready, and when workers are to look again. */
+/* A helper process that the master keeps alive. It writes to life when it is ready, and
+ * what it has to say. */
 struct aide {
 	const char *name;
 	bool (*wanted)(const struct conf *);
-	void (*run)(void *task, int life);
-	enum ctl_op op;      /* to the workers, when it says something */
-	bool stays;          /* while workers talk to it, though another one follows */
+	bool (*suits)(const struct conf *); /* one that runs goes on, with this configuration */
+	void (*ready)(struct watch *, short); /* it says something; NULL: nothing more */
+	void (*run)(void *task, int life); /* NULL: not built in */
+	enum ctl_op op;      /* to the workers, when it says something; 0: it serves no sockets */
+	bool alone;          /* it ends before another one follows */
+	int first_ms;        /* a start waits so long for its first byte */
 	pid_t pid;           /* 0: none */
 	struct watch life;
 	struct timer again;
@@ -3742,16 +3745,7 @@ struct master {
 	struct timer respawn;          /* starts missing workers; not armed: none miss */
 	struct timer repair;           /* of stores that workers left; not armed: all are good */
 	struct timer deadline;         /* of starting, reloading, stopping */
-	pid_t resolver;
-	int resolver_life;
-	struct timer resolver_again;
-	uint32_t resolver_wait_ms;
-	pid_t pg;                      /* PostgreSQL's helper; 0: none */
-	int pg_life;
-	struct watch pg_watch;         /* of pg_life */
-	struct timer pg_again;
-	uint32_t pg_wait_ms;
-	uint64_t pg_of;                /* hash of what it depends on */
+	uint64_t pg_of;                /* hash of what PostgreSQL's helper depends on */
 	int pid_fd, notify_fd, daemon_fd;
 	struct asker asker;            /* of a reload */
 	pid_t checker;                 /* worker that does the health checks; 0: none */

@@ -256,7 +256,7 @@ def test_reload_upgrade_and_death(router):
     lib.eventually(lambda: r.clerk() not in (None, clerk), "another clerk")
     os.kill(r.clerk(), signal.SIGKILL)
     r.say("late", "127.0.0.1:1")  # heard by the next one
-    w.wait_stderr("the clerk died; another one follows")
+    w.wait_stderr("the helper clerk died; another one follows")
     lib.eventually(lambda: whole() == 31)
     w.signal(signal.SIGUSR2)
     w.wait_stderr("warp .* ready(?s:.*)warp .* ready")

@@ -36,7 +36,7 @@ def test_life(warp, tmp_path):
     w.wait_stderr("mapper .*mapper.py has ended; another one follows")
     lib.eventually(lambda: mappers(w).get(helper, python) != python, "another python")
     os.kill(helper, signal.SIGKILL)
-    w.wait_stderr("the mapper died; another one follows")
+    w.wait_stderr("the helper mapper died; another one follows")
     helper, _ = one(w, [helper])
     w.signal(signal.SIGHUP)
     w.wait_stderr("reloaded")

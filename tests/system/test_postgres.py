@@ -326,7 +326,7 @@ def test_helper_dies(warp, pg):
     w.wait_stderr(LISTENING)
     pid = int(w.wait_stderr(r"postgres\[(\d+)\] info: PostgreSQL")[1])
     os.kill(pid, signal.SIGKILL)
-    w.wait_stderr("PostgreSQL's helper died; another one follows")
+    w.wait_stderr("the helper postgres died; another one follows")
     lib.eventually(lambda: len(re.findall(LISTENING, w.stderr)) == 2)
     heard(w, pg)
     w.signal(signal.SIGUSR1)
