@@ -213,10 +213,11 @@ size: warp
 
 # The manual's tables of keys and of system calls, from the program's own.
 man: warp | build
-	@sed '/CALLS BEGIN/q' man/warp.1 >build/man && sed -n -e '/CALLS BEGIN/,/CALLS END/{' \
-	    -e '/CALLS END/d' -e 's|^\t/\* \([^:]*\) \*/$$|.TP\n\1|p' \
-	    -e 's|^\tCALL(\(.*\), MMAP_BY)|.BR \1 " (wnc x2)"|p' \
-	    -e 's|^\tCALL(\(.*\), "\(.*\)")|.BR \1 " (\2)"|p' -e '}' warp.c >>build/man && \
+	@sed '/CALLS BEGIN/q' man/warp.1 >build/man && sed -n '/CALLS BEGIN:/,/CALLS END/p' warp.c | \
+	    awk '/^\t\/\* [^:]* \*\/$$/ && !/CALLS/ { gsub(/^\t.. | ..$$/, ""); print ".TP\n" $$0; next } \
+	    /:" / { by = $$0; sub(/:.*/, "", by); sub(/MMAP_BY */, "wnc x2", by); gsub(/[\t"]/, "", by) } \
+	    { while (match($$0, /CALL\([a-z0-9_]*/)) { print ".BR " substr($$0, RSTART + 5, RLENGTH - 5) \
+	    " \" (" by ")\""; $$0 = substr($$0, RSTART + RLENGTH) } }' >>build/man && \
 	    sed -n '/^.." CALLS END/,$$p' man/warp.1 >>build/man && cp build/man man/warp.1
 	@sed '/KEYS BEGIN/q' man/warp.toml.5 >build/man && ./warp -D man >>build/man && \
 	    sed -n '/KEYS END/,$$p' man/warp.toml.5 >>build/man && cp build/man man/warp.toml.5

@@ -1697,123 +1697,62 @@ warn_calmly(struct calm *c, const char *fmt, ...)
 #define MMAP_BY "wnc x2"
 #endif
 
-/* A row: the number, which is text until it is read, as many machines lack some of the
- * calls; who may call: worker (w), helpers that look up names and connect (n), clerk (c);
- * and with what argument: x2: a third without PROT_EXEC, r1: a second that only reads, s:
- * streams and datagrams, of files and Internet, t1: whether it is a terminal, or the number of
- * an interface, as in fe80::1%eth0. Most frequent first: old kernels walk it. */
-#define CALL(name, by)    CALL_OF(SYS_##name, by)
-#define CALL_OF(nr, by)   CALL_TEXT(nr, by)
-#define CALL_TEXT(nr, by) #nr " " by ";"
+/* A row: who may call: worker (w), helpers that look up names and connect (n), clerk (c); with
+ * what argument: x2: a third without PROT_EXEC, r1: a second that only reads, s: streams and
+ * datagrams, of files and Internet, t1: whether it is a terminal, or the number of an interface,
+ * as in fe80::1%eth0; and the calls, numbers that are text until they are read, as many machines
+ * lack some. Most frequent first: old kernels walk it. */
+#define CALL(name)    CALL_OF(SYS_##name)
+#define CALL_OF(nr)   CALL_TEXT(nr)
+#define CALL_TEXT(nr) #nr " "
 /* clang-format off */
 static const char calls_allowed[] =
 	/* CALLS BEGIN: `make man` copies them; a comment is the reason for those below it */
 	/* wait for descriptors */
-	CALL(poll, "wnc")
-	CALL(ppoll, "wnc")
-	CALL(ppoll_time64, "wnc")
-	CALL(epoll_wait, "wc")
-	CALL(epoll_pwait, "wc")
-	CALL(epoll_ctl, "wc")
-	CALL(epoll_create1, "wc")
+	"wnc:" CALL(poll) CALL(ppoll) CALL(ppoll_time64) ";"
+	"wc:" CALL(epoll_wait) CALL(epoll_pwait) CALL(epoll_ctl) CALL(epoll_create1) ";"
 	/* bytes from and to clients, upstreams, helpers, logs */
-	CALL(recvfrom, "wnc")
-	CALL(recvmsg, "wnc")
-	CALL(read, "wnc")
-	CALL(readv, "wnc")
-	CALL(sendto, "wnc")
-	CALL(sendmsg, "wnc")
-	CALL(write, "wnc")
-	CALL(writev, "wnc")
-	CALL(ioctl, "wnc t1")
+	"wnc:" CALL(recvfrom) CALL(recvmsg) CALL(read) CALL(readv) CALL(sendto) CALL(sendmsg)
+	    CALL(write) CALL(writev) ";"
+	"wnc t1:" CALL(ioctl) ";"
 	/* bodies and files, without copying */
-	CALL(splice, "w")
-	CALL(sendfile, "w")
-	CALL(sendfile64, "w")
-	CALL(pipe2, "w")
+	"w:" CALL(splice) CALL(sendfile) CALL(sendfile64) CALL(pipe2) ";"
 	/* connections */
-	CALL(accept4, "wc")
-	CALL(accept, "wc")
-	CALL(close, "wnc")
-	CALL(shutdown, "wc")
-	CALL(socket, "wnc s")
-	CALL(connect, "wnc")
-	CALL(getsockopt, "wnc")
-	CALL(setsockopt, "wnc")
-	CALL(getsockname, "wnc")
-	CALL(getpeername, "wnc")
-	CALL(bind, "nc")
-	CALL(fcntl, "wnc")
-	CALL(fcntl64, "wnc")
+	"wnc:" CALL(close) CALL(connect) CALL(getsockopt) CALL(setsockopt) CALL(getsockname)
+	    CALL(getpeername) CALL(fcntl) CALL(fcntl64) ";"
+	"wc:" CALL(accept4) CALL(accept) CALL(shutdown) ";"
+	"wnc s:" CALL(socket) ";"
+	"nc:" CALL(bind) ";"
 	/* those, on machines that have one call for all of them */
-	CALL(socketcall, "wnc")
+	"wnc:" CALL(socketcall) ";"
 	/* the time */
-	CALL(clock_gettime, "wnc")
-	CALL(clock_gettime64, "wnc")
-	CALL(clock_gettime32, "wnc")
-	CALL(gettimeofday, "wnc")
-	CALL(gettimeofday_time32, "wnc")
-	CALL(time, "wnc")
+	"wnc:" CALL(clock_gettime) CALL(clock_gettime64) CALL(clock_gettime32) CALL(gettimeofday)
+	    CALL(gettimeofday_time32) CALL(time) ";"
 	/* files in what Landlock leaves; helpers only read, as resolv.conf */
-	CALL(openat, "w")
-	CALL(openat, "nc r2")
-	CALL(open, "wnc r1")
-	CALL(openat2, "w")
-	CALL(stat, "wnc")
-	CALL(lstat, "wnc")
-	CALL(stat64, "wnc")
-	CALL(lstat64, "wnc")
-	CALL(newfstatat, "wnc")
-	CALL(fstatat64, "wnc")
-	CALL(statx, "wnc")
-	CALL(fstat, "wnc")
-	CALL(fstat64, "wnc")
-	CALL(readlinkat, "w")
-	CALL(readlink, "wnc")
-	CALL(getdents64, "w")
-	CALL(lseek, "wnc")
-	CALL(_llseek, "wnc")
-	CALL(pread64, "w")
-	CALL(fadvise64, "w")
-	CALL(fadvise64_64, "w")
-	CALL(arm_fadvise64_64, "w")
+	"wnc:" CALL(stat) CALL(lstat) CALL(stat64) CALL(lstat64) CALL(newfstatat) CALL(fstatat64)
+	    CALL(statx) CALL(fstat) CALL(fstat64) CALL(readlink) CALL(lseek) CALL(_llseek) ";"
+	"w:" CALL(openat) CALL(openat2) CALL(readlinkat) CALL(getdents64) CALL(pread64)
+	    CALL(fadvise64) CALL(fadvise64_64) CALL(arm_fadvise64_64) ";"
+	"nc r2:" CALL(openat) ";"
+	"wnc r1:" CALL(open) ";"
 	/* request bodies that outgrow memory */
-	CALL(memfd_create, "w")
-	CALL(unlinkat, "w")
+	"w:" CALL(memfd_create) CALL(unlinkat) ";"
 	/* memory; none that can be run */
-	CALL(mmap, MMAP_BY)
-	CALL(mmap2, "wnc x2")
-	CALL(mprotect, "wnc x2")
-	CALL(munmap, "wnc")
-	CALL(mremap, "wnc")
-	CALL(madvise, "wnc")
-	CALL(brk, "wnc")
+	MMAP_BY ":" CALL(mmap) ";"
+	"wnc x2:" CALL(mmap2) CALL(mprotect) ";"
+	"wnc:" CALL(munmap) CALL(mremap) CALL(madvise) CALL(brk) ";"
 	/* memory that processes share */
-	CALL(futex, "wnc")
-	CALL(futex_time64, "wnc")
-	CALL(sched_yield, "wnc")
+	"wnc:" CALL(futex) CALL(futex_time64) CALL(sched_yield) ";"
 	/* keys, tokens */
-	CALL(getrandom, "wnc")
+	"wnc:" CALL(getrandom) ";"
 	/* who it is itself */
-	CALL(getpid, "wnc")
-	CALL(gettid, "wnc")
-	CALL(getppid, "wnc")
-	CALL(getuid, "wnc")
-	CALL(getuid32, "wnc")
-	CALL(geteuid, "wnc")
-	CALL(getgid, "c")
-	CALL(getgid32, "c")
-	CALL(getcwd, "c")
-	CALL(geteuid32, "wnc")
+	"wnc:" CALL(getpid) CALL(gettid) CALL(getppid) CALL(getuid) CALL(getuid32)
+	    CALL(geteuid) CALL(geteuid32) ";"
+	"c:" CALL(getgid) CALL(getgid32) CALL(getcwd) ";"
 	/* signals */
-	CALL(rt_sigaction, "wnc")
-	CALL(rt_sigprocmask, "wnc")
-	CALL(rt_sigreturn, "wnc")
-	CALL(sigreturn, "wnc")
+	"wnc:" CALL(rt_sigaction) CALL(rt_sigprocmask) CALL(rt_sigreturn) CALL(sigreturn) ";"
 	/* the end */
-	CALL(exit_group, "wnc")
-	CALL(exit, "wnc")
-	CALL(restart_syscall, "wnc")
+	"wnc:" CALL(exit_group) CALL(exit) CALL(restart_syscall) ";"
 	/* CALLS END */
 	"";
 /* clang-format on */
@@ -1874,7 +1813,7 @@ filter_rule(struct filter *f, struct slice rule)
 static void
 filter_make(struct filter *f, enum sandbox_role role)
 {
-	struct slice rest = slice_of(calls_allowed), row, number, by;
+	struct slice rest = slice_of(calls_allowed), row, rule, number, by;
 	unsigned short at;
 	int64_t nr;
 
@@ -1884,13 +1823,17 @@ filter_make(struct filter *f, enum sandbox_role role)
 	filter_op(f, FILTER_END, FILTER_REFUSE, 0, 0);
 	filter_op(f, FILTER_LOAD, FILTER_NUMBER, 0, 0);
 	while (slice_cut(&rest, ';', &row)) {
-		if (!slice_word(&row, &number) || (nr = slice_uint(number, INT32_MAX)) < 0 ||
-		    !slice_word(&row, &by) || !memchr(by.p, "wnc"[role], by.n))
+		if (!slice_cut(&row, ':', &rule) || !slice_word(&rule, &by) ||
+		    !memchr(by.p, "wnc"[role], by.n))
 			continue;
-		at = f->n;
-		filter_op(f, FILTER_IF, (uint32_t)nr, 0, 0);
-		filter_rule(f, row);
-		f->ops[at].no = (uint8_t)(f->n - at - 1);
+		while (slice_word(&row, &number)) {
+			if ((nr = slice_uint(number, INT32_MAX)) < 0)
+				continue;
+			at = f->n;
+			filter_op(f, FILTER_IF, (uint32_t)nr, 0, 0);
+			filter_rule(f, rule);
+			f->ops[at].no = (uint8_t)(f->n - at - 1);
+		}
 	}
 	filter_op(f, FILTER_END, FILTER_REFUSE, 0, 0);
 }
