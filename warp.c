@@ -3606,24 +3606,18 @@ connection_is_short(const struct head *h)
 static void
 head_drop(struct head *h, uint64_t set)
 {
+	struct slice rest, item;
+
 	set |= fields_hop;
-	for (int i = 0; i < h->n; i++) {
-		h->f[i].drop = set >> h->f[i].id & 1;
-		h->f[i].kept = false;
+	for (struct field *f = h->f; f < h->f + h->n; f++) {
+		f->drop = set >> f->id & 1;
+		f->kept = false;
 	}
-	if (h->count[F_CONNECTION] == 0)
-		return;
-	for (int i = 0; i < h->n; i++) {
-		struct slice rest = h->f[i].value, item;
-		if (h->f[i].id != F_CONNECTION)
-			continue;
+	for (int at = 0; head_next(h, F_CONNECTION, &at, &rest);)
 		while (slice_list_next(&rest, &item))
-			for (int k = 0; k < h->n; k++) {
-				struct field *f = &h->f[k];
+			for (struct field *f = h->f; f < h->f + h->n; f++)
 				if (!f->drop && !f->kept && slice_ieq(f->name, item))
 					*(name_is_kept(f) ? &f->kept : &f->drop) = true;
-			}
-	}
 }
 
 /* Adds a field. */
@@ -3901,27 +3895,20 @@ static int
 coding_of(const struct head *h)
 {
 	struct slice rest, item;
-	int chunked = 0, others = 0;
-	bool identity = false;
+	bool chunked = false, others = false, identity = false;
 
-	for (int i = 0; i < h->n; i++) {
-		if (h->f[i].id != F_TRANSFER_ENCODING)
-			continue;
-		rest = h->f[i].value;
+	for (int at = 0; head_next(h, F_TRANSFER_ENCODING, &at, &rest);)
 		while (slice_cut(&rest, ',', &item)) {
 			item = slice_trim(item);
-			if (slice_ieq(item, S("identity"))) {
+			if (slice_ieq(item, S("identity")))
 				identity = true;
-				continue;
-			}
-			if (chunked || !is_token(item))
+			else if (chunked || !is_token(item))
 				return -1;
-			if (slice_ieq(item, S("chunked")))
-				chunked++;
+			else if (slice_ieq(item, S("chunked")))
+				chunked = true;
 			else
-				others++;
+				others = true;
 		}
-	}
 	return identity ? 0 : !chunked ? -1 : others ? 0 : 1;
 }
 
