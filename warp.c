@@ -3235,41 +3235,32 @@ method_of(struct slice s)
 static const char *
 status_text(int status)
 {
-	static const struct { int status; const char *text; } texts[] = {
-		{ 100, "Continue" }, { 101, "Switching Protocols" },
-		{ 102, "Processing" }, { 103, "Early Hints" }, { 200, "OK" },
-		{ 201, "Created" }, { 202, "Accepted" },
-		{ 203, "Non-Authoritative Information" }, { 204, "No Content" },
-		{ 205, "Reset Content" }, { 206, "Partial Content" },
-		{ 207, "Multi-Status" }, { 208, "Already Reported" }, { 226, "IM Used" },
-		{ 300, "Multiple Choices" }, { 301, "Moved Permanently" },
-		{ 302, "Found" }, { 303, "See Other" }, { 304, "Not Modified" },
-		{ 305, "Use Proxy" }, { 307, "Temporary Redirect" },
-		{ 308, "Permanent Redirect" }, { 400, "Bad Request" },
-		{ 401, "Unauthorized" }, { 402, "Payment Required" },
-		{ 403, "Forbidden" }, { 404, "Not Found" }, { 405, "Method Not Allowed" },
-		{ 406, "Not Acceptable" }, { 407, "Proxy Authentication Required" },
-		{ 408, "Request Timeout" }, { 409, "Conflict" }, { 410, "Gone" },
-		{ 411, "Length Required" }, { 412, "Precondition Failed" },
-		{ 413, "Content Too Large" }, { 414, "URI Too Long" },
-		{ 415, "Unsupported Media Type" }, { 416, "Range Not Satisfiable" },
-		{ 417, "Expectation Failed" }, { 418, "I'm a teapot" },
-		{ 421, "Misdirected Request" }, { 422, "Unprocessable Content" },
-		{ 423, "Locked" }, { 424, "Failed Dependency" }, { 425, "Too Early" },
-		{ 426, "Upgrade Required" }, { 428, "Precondition Required" },
-		{ 429, "Too Many Requests" }, { 431, "Request Header Fields Too Large" },
-		{ 451, "Unavailable For Legal Reasons" },
-		{ 500, "Internal Server Error" }, { 501, "Not Implemented" },
-		{ 502, "Bad Gateway" }, { 503, "Service Unavailable" },
-		{ 504, "Gateway Timeout" }, { 505, "HTTP Version Not Supported" },
-		{ 506, "Variant Also Negotiates" }, { 507, "Insufficient Storage" },
-		{ 508, "Loop Detected" }, { 511, "Network Authentication Required" },
-	};
+	static const char texts[] =
+	    "200 OK\0" "100 Continue\0" "101 Switching Protocols\0" "102 Processing\0"
+	    "103 Early Hints\0" "201 Created\0" "202 Accepted\0"
+	    "203 Non-Authoritative Information\0" "204 No Content\0" "205 Reset Content\0"
+	    "206 Partial Content\0" "207 Multi-Status\0" "208 Already Reported\0" "226 IM Used\0"
+	    "300 Multiple Choices\0" "301 Moved Permanently\0" "302 Found\0" "303 See Other\0"
+	    "304 Not Modified\0" "305 Use Proxy\0" "307 Temporary Redirect\0"
+	    "308 Permanent Redirect\0" "400 Bad Request\0" "401 Unauthorized\0"
+	    "402 Payment Required\0" "403 Forbidden\0" "404 Not Found\0" "405 Method Not Allowed\0"
+	    "406 Not Acceptable\0" "407 Proxy Authentication Required\0" "408 Request Timeout\0"
+	    "409 Conflict\0" "410 Gone\0" "411 Length Required\0" "412 Precondition Failed\0"
+	    "413 Content Too Large\0" "414 URI Too Long\0" "415 Unsupported Media Type\0"
+	    "416 Range Not Satisfiable\0" "417 Expectation Failed\0" "418 I'm a teapot\0"
+	    "421 Misdirected Request\0" "422 Unprocessable Content\0" "423 Locked\0"
+	    "424 Failed Dependency\0" "425 Too Early\0" "426 Upgrade Required\0"
+	    "428 Precondition Required\0" "429 Too Many Requests\0"
+	    "431 Request Header Fields Too Large\0" "451 Unavailable For Legal Reasons\0"
+	    "500 Internal Server Error\0" "501 Not Implemented\0" "502 Bad Gateway\0"
+	    "503 Service Unavailable\0" "504 Gateway Timeout\0" "505 HTTP Version Not Supported\0"
+	    "506 Variant Also Negotiates\0" "507 Insufficient Storage\0" "508 Loop Detected\0"
+	    "511 Network Authentication Required\0";
+	const char *p = texts;
 
-	for (size_t i = 0; i < LEN(texts); i++)
-		if (texts[i].status == status)
-			return texts[i].text;
-	return "Status"; /* not in the IANA registry */
+	while (*p && (int)slice_number((struct slice){ p, 3 }, 10) != status)
+		p += strlen(p) + 1;
+	return *p ? p + 4 : "Status"; /* not in the IANA registry */
 }
 
 /* ---- lines ---- */
