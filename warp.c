@@ -43896,7 +43896,7 @@ certs_again(const struct tls_conf *t)
 
 /* Gives users whose files have changed to the workers. */
 static void
-users_look(bool (*give)(int fd))
+users_look(bool (*give)(char op, int fd))
 {
 	struct arena a = { NULL };
 	struct slice text;
@@ -43916,7 +43916,7 @@ users_look(bool (*give)(int fd))
 		text_fmt(&t, "%u\n", u->at);
 		text_add(&t, text);
 		fd = sealed_file(text_slice(&t));
-		if (fd < 0 || !give(fd))
+		if (fd < 0 || !give(CTL_USERS, fd))
 			u->print = 0; /* the next look sends them again */
 		else
 			log_info("users have changed: %d in %s", u->list.n, u->file);
@@ -43928,7 +43928,7 @@ users_look(bool (*give)(int fd))
 /* Gives certificates whose files have changed, maybe by us, to the workers;
  * connections stay. */
 static void
-certs_look(bool (*give)(int fd))
+certs_look(bool (*give)(char op, int fd))
 {
 	struct tls_conf *t = rn.serves;
 	uint64_t print = certs_print(t);
@@ -43952,7 +43952,7 @@ certs_look(bool (*give)(int fd))
 	certs_news(t->set, set);
 	certs_free(t->set);
 	t->set = set;
-	if (!give(fd))
+	if (!give(CTL_CERTS, fd))
 		t->print = 0;
 	close(fd);
 }
@@ -44025,17 +44025,16 @@ renew_start(void)
 	renew_state(ACME_WAITING, at, S(""));
 }
 
-/* Does what is due. give hands a file of certificates to the workers, give_users one of
- * users; false: one of them did not take it. */
+/* Does what is due. give hands a file to the workers; false: one of them did not take it. */
 static void
-renew_settle(bool (*give)(int fd), bool (*give_users)(int fd))
+renew_settle(bool (*give)(char op, int fd))
 {
 	if (WITH_ACME)
 		renew_start();
 	if (WITH_TLS && rn.certs_ms > 0 && now_ms >= rn.certs_ms)
 		certs_look(give);
 	if (rn.users_ms > 0 && now_ms >= rn.users_ms)
-		users_look(give_users);
+		users_look(give);
 }
 
 /* ==== generation =============================================================
@@ -45544,18 +45543,6 @@ workers_give(char op, int fd)
 	return all;
 }
 
-static bool
-workers_certs(int fd)
-{
-	return workers_give(CTL_CERTS, fd);
-}
-
-static bool
-workers_users(int fd)
-{
-	return workers_give(CTL_USERS, fd);
-}
-
 /* Opens log files of cf anew, for its workers as well. False: logged; the old files
  * stay. */
 static bool
@@ -46051,7 +46038,7 @@ master_settle(void)
 	procs_news = false;
 	checker_name();
 	if (m.state == M_RUNNING)
-		renew_settle(workers_certs, workers_users); /* workers accept: challenges can be met */
+		renew_settle(workers_give); /* workers accept: challenges can be met */
 	if (m.state == M_DRAINING && !worker_next(NULL))
 		master_event(EV_DRAINED);
 	if (procs_hopeless && m.state < M_STOPPING)
