@@ -12086,17 +12086,7 @@ set_table(struct reader *r, const struct key *k, const struct toml *v, void *to)
 
 /* ---- members of lists ---- */
 
-static bool
-addr_item(struct reader *r, const struct key *k, const struct toml *v, void *out)
-{
-	const char *why;
-	struct slice s;
-
-	return text_get(r, k, v, &s) && (addr_parse(r->a, s, out, &why) ||
-	    value_error(r, k->name, v, "%s: %s", s.p, why));
-}
-
-/* An address as above, or as uWSGI says it: `\\0name` is abstract, and what has neither
+/* An address of K_ADDRS, or as uWSGI says it: `\\0name` is abstract, and what has neither
  * colon nor slash in front is a path. */
 static bool
 socket_parse(struct reader *r, struct slice s, struct addr *out, const char **why)
@@ -12108,16 +12098,6 @@ socket_parse(struct reader *r, struct slice s, struct addr *out, const char **wh
 	else if (s.n > 0 && !strchr(others, *s.p) && !strchr(s.p, ':') && !slice_starts(s, S("unix")))
 		s = slice_of(conf_path(r->conf, s));
 	return addr_parse(r->a, s, out, why);
-}
-
-static bool
-socket_item(struct reader *r, const struct key *k, const struct toml *v, void *out)
-{
-	const char *why;
-	struct slice s;
-
-	return text_get(r, k, v, &s) && (socket_parse(r, s, out, &why) ||
-	    value_error(r, k->name, v, "%s: %s", s.p, why));
 }
 
 /* An address to connect to. A comma and a modifier may follow it. */
@@ -12149,12 +12129,13 @@ node_parse(struct reader *r, struct slice s, struct node_conf *out, const char *
 }
 
 static bool
-node_item(struct reader *r, const struct key *k, const struct toml *v, void *out)
+addr_item(struct reader *r, const struct key *k, const struct toml *v, void *out)
 {
 	const char *why;
 	struct slice s;
 
-	return text_get(r, k, v, &s) && (node_parse(r, s, out, &why) ||
+	return text_get(r, k, v, &s) && ((k->kind == K_ADDRS ? addr_parse(r->a, s, out, &why)
+	    : k->kind == K_SOCKETS ? socket_parse(r, s, out, &why) : node_parse(r, s, out, &why)) ||
 	    value_error(r, k->name, v, "%s: %s", s.p, why));
 }
 
@@ -12416,8 +12397,8 @@ static const struct setter {
 	[K_USERS] = { user_item, sizeof(struct pair), TOML_TABLE, false },
 	[K_ENV] = { env_item, sizeof(struct pair), TOML_TABLE, false },
 	[K_WORDS] = { word_item, sizeof(struct slice), TOML_ARRAY, true },
-	[K_SOCKETS] = { socket_item, sizeof(struct addr), TOML_ARRAY, true },
-	[K_NODES] = { node_item, sizeof(struct node_conf), TOML_ARRAY, true },
+	[K_SOCKETS] = { addr_item, sizeof(struct addr), TOML_ARRAY, true },
+	[K_NODES] = { addr_item, sizeof(struct node_conf), TOML_ARRAY, true },
 	[K_MAP] = { map_item, sizeof(struct pair), TOML_TABLE, false },
 };
 
