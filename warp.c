@@ -26608,7 +26608,6 @@ say_part(struct teller *t, const char *label, const char *name, struct value v,
 
 /* ---- workers ---- */
 
-static const char *const code_names[] = { NULL, "1xx", "2xx", "3xx", "4xx", "5xx" };
 static const char *const worker_states[] = {
 	[WORKER_FREE] = "free", [WORKER_STARTING] = "starting",
 	[WORKER_READY] = "ready", [WORKER_DRAINING] = "draining",
@@ -26635,11 +26634,12 @@ count_of(const void *rec, size_t at, size_t size)
 static void
 say_codes(struct teller *t, const void *rec, size_t at, const char *none, const struct fact *f)
 {
+	const char *const names[] = { none, "1xx", "2xx", "3xx", "4xx", "5xx" };
+
 	if (f->name)
 		say_open(t, f->name, '{');
-	for (size_t i = 0; i < LEN(code_names); i++)
-		say_part(t, "code", i > 0 ? code_names[i] : none, v_int(count_of(rec,
-		    at + i * sizeof(struct wide), sizeof(struct wide))), f);
+	for (size_t i = 0; i < LEN(names); i++, at += sizeof(struct wide))
+		say_part(t, "code", names[i], v_int(count_of(rec, at, sizeof(struct wide))), f);
 	if (f->name)
 		say_close(t, '}');
 }
@@ -26786,18 +26786,6 @@ static const char *const health_names[] = {
 	[HEALTH_UNKNOWN] = "unknown", [HEALTH_UP] = "up", [HEALTH_DOWN] = "down",
 };
 
-/* An address that warp chooses may change: its label is the place. */
-static void
-say_instance_labels(struct teller *t, const struct instance *in)
-{
-	char b[ADDR_TEXT];
-	const char *name = in->addr.kind == ADDR_NONE ? in->addr.text : instance_address(in, b);
-	int twin = t->as == AS_METRICS ? instance_twin(in) : 0;
-
-	say_label(t, "upstream", in->up->name);
-	say_label(t, "instance", twin > 0 ? arena_fmt(&scrap, "%s %d", name, twin + 1) : name);
-}
-
 static void
 say_health(struct teller *t, const struct board_instance *bi)
 {
@@ -26835,15 +26823,14 @@ say_instance_counts(struct teller *t, const struct board_instance *bi)
 	uint64_t n = wide_get(&bi->requests);
 	double us = (double)wide_get(&bi->latency_us);
 
-	SAY(t, v_int(bi->in_flight), "in_flight", COLUMN("IN_FLIGHT", 9));
+	SAY(t, v_int(bi->in_flight), "in_flight", "instance_in_flight",
+	    "Requests now with the instance.", COLUMN("IN_FLIGHT", 9));
 	SAY(t, v_int(n), "requests", "instance_requests_total",
 	    "Answers that came from the instance.", COLUMN("REQUESTS", 10));
 	SAY(t, v_int(wide_get(&bi->failures)), "failures", "instance_failures_total",
 	    "Failures of the instance.", COLUMN("FAILURES", 8));
 	SAY(t, v_real(us / US_PER_S), NULL, "instance_response_seconds_total",
 	    "Sum of the times until the head of its answer.");
-	SAY(t, v_int(bi->in_flight), NULL, "instance_in_flight",
-	    "Requests now with the instance.");
 	SAY(t, v_real(n > 0 ? us / (double)n / US_PER_MS : 0), "latency_ms",
 	    COLUMN("LATENCY_MS", 10), .digits = 3);
 	SAY(t, v_real(bi->average_us / US_PER_MS), "average_ms");
@@ -26857,11 +26844,15 @@ say_instance(struct teller *t, const struct instance *in, int i)
 {
 	struct text why = { arena_alloc(&scrap, WHY_MAX), 0, WHY_MAX - 1, false };
 	const char *address = instance_address(in, arena_alloc(&scrap, ADDR_TEXT));
+	/* one that warp chooses may change: its label is the place */
+	const char *label = in->addr.kind == ADDR_NONE ? in->addr.text : address;
 	const struct board_instance *bi = in->board;
+	int twin = t->as == AS_METRICS ? instance_twin(in) : 0;
 
 	instance_why(in, &why);
 	row_begin(t, NULL);
-	say_instance_labels(t, in);
+	say_label(t, "upstream", in->up->name);
+	say_label(t, "instance", twin > 0 ? arena_fmt(&scrap, "%s %d", label, twin + 1) : label);
 	SAY(t, v_str(in->up->name), NULL, COLUMN("UPSTREAM", FIT));
 	SAY(t, v_int(i), "index");
 	SAY(t, v_str(address), "address", COLUMN("INSTANCE", FIT));
@@ -27134,27 +27125,23 @@ tell_acme(struct teller *t)
 static void
 tell_cache(struct teller *t)
 {
-	uint64_t n[CACHED] = { 0 };
 	struct store_stats s;
 
 	if (!WITH_CACHE || !t->cf->cache.store)
 		return;
 	s = store_stats(t->cf->cache.store);
-	for (size_t i = 0; i < CACHED; i++)
-		n[i] = count_of(NULL, offsetof(struct board_worker, cached) + i * sizeof(struct wide),
-		    sizeof(struct wide));
 	row_begin(t, "cache");
 	SAY(t, v_int(s.size), "size_bytes", "cache_size_bytes", "Most that the cache may take.");
 	SAY(t, v_int(s.used), "bytes", "cache_bytes", "What it takes.", COLUMN("CACHE_BYTES", 11));
 	SAY(t, v_int(s.entries), "entries", "cache_entries", "Answers stored, and names of Vary.",
 	    COLUMN("ENTRIES", 8));
-	SAY(t, v_int(n[CACHE_HIT]), "hits", "cache_hits_total",
+	SAY(t, COUNTED(NULL, cached[CACHE_HIT]), "hits", "cache_hits_total",
 	    "Requests answered with what was stored.", COLUMN("HITS", 10));
-	SAY(t, v_int(n[CACHE_MISS]), "misses", "cache_misses_total",
+	SAY(t, COUNTED(NULL, cached[CACHE_MISS]), "misses", "cache_misses_total",
 	    "Requests for what was not stored.", COLUMN("MISSES", 10));
-	SAY(t, v_int(n[CACHE_STALE]), "stale", "cache_stale_total",
+	SAY(t, COUNTED(NULL, cached[CACHE_STALE]), "stale", "cache_stale_total",
 	    "Requests answered with what was stored and no longer fresh.", COLUMN("STALE", 8));
-	SAY(t, v_int(n[CACHE_BYPASS]), "bypassed", "cache_bypassed_total",
+	SAY(t, COUNTED(NULL, cached[CACHE_BYPASS]), "bypassed", "cache_bypassed_total",
 	    "Requests that the cache is not for.", COLUMN("BYPASSED", 10));
 	SAY(t, v_int(s.evicted), "evictions", "cache_evictions_total",
 	    "Answers that made way for others.", COLUMN("EVICTIONS", 10));
@@ -27206,11 +27193,9 @@ tell_redis(struct teller *t)
 	SAY(t, v_int(ready), "ready", "redis_ready", "Workers whose connection to Redis is good.",
 	    COLUMN("READY", 5));
 	for (size_t i = 0; i < REDIS_COUNTS; i++)
-		say_part(t, "what", names[i], v_int(count_of(NULL, offsetof(struct board_worker, redis) +
-		    i * sizeof(struct wide), sizeof(struct wide))), FACT("", "redis_commands_total",
-		    "Answers and commands, by what became of them."));
-	SAY(t, v_int(count_of(NULL, offsetof(struct board_worker, redis) + REDIS_HITS *
-	    sizeof(struct wide), sizeof(struct wide))), NULL, COLUMN("HITS", 0));
+		say_part(t, "what", names[i], COUNTED(NULL, redis[i]), FACT("",
+		    "redis_commands_total", "Answers and commands, by what became of them."));
+	SAY(t, COUNTED(NULL, redis[REDIS_HITS]), NULL, COLUMN("HITS", 0));
 	row_end(t);
 }
 
@@ -27248,8 +27233,6 @@ workers_in(int state)
 static void
 tell_warp(struct teller *t)
 {
-	const struct board_worker *all = NULL;
-
 	if (t->as != AS_JSON)
 		row_begin(t, NULL);
 	say_part(t, "version", VERSION, v_int(1), FACT(NULL, "build_info",
@@ -27270,11 +27253,11 @@ tell_warp(struct teller *t)
 	for (int i = WORKER_STARTING; i <= WORKER_DRAINING; i++)
 		say_part(t, "state", worker_states[i], v_int(workers_in(i)), FACT(NULL, "workers",
 		    "Worker processes by state."));
-	SAY(t, COUNTED(all, connections), NULL, COLUMN("CONNECTIONS", -11));
-	SAY(t, COUNTED(all, requests), NULL, COLUMN("REQUESTS", 0));
-	say_counted(t, all, gauges, LEN(gauges));
-	say_requests(t, all);
-	say_codes(t, all, offsetof(struct board_worker, codes), "aborted", FACT("codes"));
+	SAY(t, COUNTED(NULL, connections), NULL, COLUMN("CONNECTIONS", -11));
+	SAY(t, COUNTED(NULL, requests), NULL, COLUMN("REQUESTS", 0));
+	say_counted(t, NULL, gauges, LEN(gauges));
+	say_requests(t, NULL);
+	say_codes(t, NULL, offsetof(struct board_worker, codes), "aborted", FACT("codes"));
 	if (t->as != AS_JSON)
 		row_end(t);
 }
@@ -27459,21 +27442,15 @@ admin_end_find(struct slice path, struct slice *arg)
 	return NULL;
 }
 
-/* Decodes %XX in s, NUL behind it; false: malformed, or too long. */
+/* As percent_read, without control bytes, which would part what the master is told. */
 static bool
-arg_decode(struct slice s, char *out, size_t max)
+name_read(struct text *t, struct slice s)
 {
-	size_t n = 0;
+	bool good = percent_read(t, s);
 
-	for (size_t i = 0; i < s.n; i++, n++) {
-		int c = s.p[i] == '%' ? percent_value(slice_from(s, i)) : (unsigned char)s.p[i];
-		if (c < ' ' || n + 1 >= max)
-			return false;
-		i += s.p[i] == '%' ? 2 : 0;
-		out[n] = (char)c;
-	}
-	out[n] = '\0';
-	return true;
+	for (size_t i = 0; i < t->n; i++)
+		good &= (unsigned char)t->p[i] >= ' ';
+	return good;
 }
 
 /* ---- the answer ---- */
@@ -27522,7 +27499,8 @@ admin_verb(const struct admin_request *rq, const struct conf *cf, const struct a
     struct slice arg, struct admin_reply *reply, FILE *to)
 {
 	static char verb[VERB_MAX];
-	char name[VERB_MAX / 2];
+	char name[VERB_MAX / 2] = "";
+	struct text t = { name, 0, sizeof name - 1, false };
 	const char *who = "";
 
 	if (rq->cross_site)
@@ -27532,7 +27510,7 @@ admin_verb(const struct admin_request *rq, const struct conf *cf, const struct a
 			fprintf(to, "%s needs a name: %s%s\n", e->path + 1, e->path, e->takes);
 			return 400;
 		}
-		if (!arg_decode(arg, name, sizeof name))
+		if (!name_read(&t, arg))
 			return admin_no(to, 400, "the name is malformed or too long");
 		if (!(who = e->find(cf, slice_of(name), to)))
 			return 404;
