@@ -18313,26 +18313,21 @@ instance_text(const struct instance *in)
 	return instance_address(in, b);
 }
 
-/* Takes n places away, or all: a killed worker may have noted more than it took. */
+/* Takes n off the count in some bits of a word, or all: a killed worker may have noted more
+ * than it took. Returns the word. */
 static unsigned
-places_less(atomic_uint *places, unsigned n)
+bits_less(atomic_uint *word, unsigned bits, unsigned n)
 {
-	unsigned had = *places;
+	unsigned had = *word, less;
 
-	while (!atomic_compare_exchange_weak(places, &had, had - MIN(n, had)))
-		;
-	return had - MIN(n, had);
+	do
+		less = had - MIN(n, had & bits);
+	while (!atomic_compare_exchange_weak(word, &had, less));
+	return less;
 }
 
-/* Takes n connections off a cell of crowd, or all: see places_less. */
-static void
-crowd_less(atomic_uint *cell, unsigned n)
-{
-	unsigned had = *cell;
-
-	while (!atomic_compare_exchange_weak(cell, &had, had - MIN(n, had & CROWD_COUNT)))
-		;
-}
+#define places_less(places, n) bits_less(places, UINT_MAX, n)
+#define crowd_less(cell, n)    bits_less(cell, CROWD_COUNT, n)
 
 /* A worker left: keeps its sums in board->gone and frees its slot. */
 static void
