@@ -19935,8 +19935,9 @@ pick_credit(struct node_field *f)
 /* The node with the fewest requests or, weighed, for its weight; of several the next one
  * behind that which was picked last. */
 static uint32_t
-pick_fewest(struct node_field *f, bool weighed)
+pick_fewest(struct node_field *f)
 {
+	bool weighed = f->algo == NODE_WLRC;
 	uint64_t least_n = 1, least_w = 0; /* endless */
 	uint32_t i, first = 0, next = 0, was = f->key->turn;
 	bool behind = false;
@@ -19958,18 +19959,6 @@ pick_fewest(struct node_field *f, bool weighed)
 	return first;
 }
 
-static uint32_t
-pick_lrc(struct node_field *f)
-{
-	return pick_fewest(f, false);
-}
-
-static uint32_t
-pick_wlrc(struct node_field *f)
-{
-	return pick_fewest(f, true);
-}
-
 /* The client's address modulo nodes. */
 static uint32_t
 pick_iphash(struct node_field *f)
@@ -19988,13 +19977,12 @@ pick_iphash(struct node_field *f)
 	return last;
 }
 
-static uint32_t (*const node_algos[NODE_ALGOS])(struct node_field *) = {
-	[NODE_WRR] = pick_credit, [NODE_LRC] = pick_lrc, [NODE_WLRC] = pick_wlrc,
-	[NODE_IPHASH] = pick_iphash,
-};
-
-static const char *const node_algo_names[NODE_ALGOS] = {
-	[NODE_WRR] = "wrr", [NODE_LRC] = "lrc", [NODE_WLRC] = "wlrc", [NODE_IPHASH] = "iphash",
+static const struct {
+	struct slice name; /* in announcements */
+	uint32_t (*pick)(struct node_field *);
+} node_algos[NODE_ALGOS] = {
+	[NODE_WRR] = { { "wrr", 3 }, pick_credit }, [NODE_LRC] = { { "lrc", 3 }, pick_fewest },
+	[NODE_WLRC] = { { "wlrc", 4 }, pick_fewest }, [NODE_IPHASH] = { { "iphash", 6 }, pick_iphash },
 };
 
 /* A request on node i begins. False: it died meanwhile; whoever saw no request on it may
@@ -20027,7 +20015,8 @@ pick_live(const struct node_ask *q, struct node_key *k, struct node_pick *out)
 
 	for (int tries = 0; tries < NODE_TRIES; tries++) {
 		field_see(&f, k, q->client);
-		if (f.n == 0 || !(i = node_algos[k->algo ? k->algo - 1u : q->rc->algo](&f)))
+		f.algo = k->algo ? k->algo - 1u : q->rc->algo;
+		if (f.n == 0 || !(i = node_algos[f.algo].pick(&f)))
 			return false;
 		nd = node_at(i);
 		if (!node_take(i))
@@ -20461,7 +20450,7 @@ nodes_announce(const struct router_conf *rc, const struct announcement *a,
 		return NODE_NO_ROOM; /* a key without nodes goes with the next sweep */
 	nd = node_at(i);
 	for (unsigned algo = 0; algo < NODE_ALGOS; algo++)
-		if (slice_eq(a->algo, slice_of(node_algo_names[algo])))
+		if (slice_eq(a->algo, node_algos[algo].name))
 			node_key_at(k)->algo = (uint8_t)(algo + 1);
 	nd->modifiers = a->modifier1 << 8 | a->modifier2;
 	nd->weight = MAX(a->weight, 1u);

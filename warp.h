@@ -2353,6 +2353,7 @@ struct node_field {
 	uint32_t level;  /* the lowest one of backup that lives */
 	uint32_t n;      /* nodes of it that do */
 	uint32_t least;  /* their lowest weight */
+	unsigned algo;   /* enum node_algo */
 };
 
 /* What an announcement has changed. */
