@@ -20975,33 +20975,25 @@ roster_ring_max(const struct upstream *up)
 	return (size_t)up->n_instances + (even ? 0 : RING_MAX);
 }
 
-static void
-roster_open(struct upstream *up)
-{
-	struct roster *r = xcalloc(1, sizeof *r);
-	size_t n = (size_t)MAX(up->n_instances, 1);
-
-	r->ready = xcalloc(n, sizeof(struct instance *));
-	r->weight = xcalloc(n, sizeof *r->weight);
-	r->turns = xcalloc(n, sizeof *r->turns);
-	if (up->balance->turns)
-		r->ring = xcalloc(MAX(roster_ring_max(up), 1), sizeof *r->ring);
-	r->epoch = board->epoch - 1; /* ready is to be made */
-	up->roster = r;
-}
-
 /* Once in each worker, which keeps its rosters as long as it lives. */
 static void
 rosters_open(struct conf *cf)
 {
-	for (int u = 0; u < cf->n_upstreams; u++) {
-		struct upstream *up = &cf->upstreams[u];
-		for (int i = 0; i < up->n_instances; i++) {
+	for (struct upstream *up = cf->upstreams; up < cf->upstreams + cf->n_upstreams; up++) {
+		size_t n = (size_t)up->n_instances;
+		struct roster *r = up->roster = xcalloc(1, sizeof *r);
+
+		for (size_t i = 0; i < n; i++) {
 			struct instance *in = &up->instances[i];
 			in->hash = mix64(hash64((uint64_t)instance_twin(in) + 1, in->addr.text,
 			    strlen(in->addr.text)));
 		}
-		roster_open(up);
+		r->ready = xcalloc(n, sizeof(struct instance *));
+		r->weight = xcalloc(n, sizeof *r->weight);
+		r->turns = xcalloc(n, sizeof *r->turns);
+		if (up->balance->turns)
+			r->ring = xcalloc(roster_ring_max(up), sizeof *r->ring);
+		r->epoch = board->epoch - 1; /* ready is to be made */
 	}
 }
 

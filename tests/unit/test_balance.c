@@ -324,7 +324,7 @@ test_trial_is_one(void **state)
 	up2->instances = ins2;
 	for (int i = 0; i < 3; i++)
 		ins2[i].up = up2;
-	roster_open(up2);
+	rosters_open(&(struct conf){ .upstreams = up2, .n_upstreams = 1 });
 	fails(0, 3);
 	now_ms += 1000;
 	for (int i = 0; i < 12; i++) {
