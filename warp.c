@@ -14481,11 +14481,21 @@ route_asks(const struct route *r)
 	return (uint32_t)h;
 }
 
+/* As other sections say it. */
+static struct route
+route_new(const struct conf *c, unsigned line)
+{
+	return (struct route){ .line = line, .buffer_request = -1, .websocket = true,
+		.forward_headers = c->middleware.forward_headers,
+		.forwarded = c->middleware.forwarded, .gzip = c->middleware.gzip,
+		.cache = c->cache.size_bytes > 0 };
+}
+
 static void
 route_read(struct reader *r, struct route *out, const struct toml *t)
 {
 	const struct toml *body = toml_get(t, "respond"), *pages = toml_get(t, "intercept_errors");
-	struct route_read rr = { .out = { .line = t->line } };
+	struct route_read rr = { .out = route_new(r->conf, t->line) };
 
 	if (t->kind != TOML_TABLE) {
 		table_error(r, t, "expected [[routes]], got %s", value_text(r->a, t));
@@ -14509,17 +14519,7 @@ route_read(struct reader *r, struct route *out, const struct toml *t)
 	out->adds = route_texts(r, out, toml_get(t, "add_headers"), &out->add_headers);
 	out->answer_adds = route_texts(r, out, toml_get(t, "add_response_headers"),
 	    &out->add_response_headers);
-	if (!toml_get(t, "buffer_request"))
-		out->buffer_request = -1;
 	out->has_max_body = toml_get(t, "max_body_bytes");
-	if (!toml_get(t, "gzip"))
-		out->gzip = r->conf->middleware.gzip;
-	if (!toml_get(t, "forward_headers"))
-		out->forward_headers = r->conf->middleware.forward_headers;
-	if (!toml_get(t, "forwarded"))
-		out->forwarded = r->conf->middleware.forwarded;
-	if (!toml_get(t, "cache"))
-		out->cache = true;
 	out->cache = out->cache && out->upstream && r->conf->cache.size_bytes > 0;
 	if (out->cache && route_varies(out)) {
 		out->cache = false;
