@@ -14551,16 +14551,10 @@ routes_read(struct reader *r, const struct toml *list)
 	c->table.routes = arena_alloc(r->a, MAX(n, (size_t)1) * sizeof *c->table.routes);
 	for (const struct toml *t = list ? list->first : NULL; t; t = t->next)
 		route_read(r, &c->table.routes[c->table.n++], t);
-	if (n == 0 && c->n_upstreams == 1)
-		c->table.routes[c->table.n++] = (struct route){
-			.line = c->upstreams[0].line,
-			.action = ACT_UPSTREAM,
-			.upstream = &c->upstreams[0],
-			.buffer_request = -1,
-			.websocket = true,
-			.forward_headers = c->middleware.forward_headers,
-			.forwarded = c->middleware.forwarded,
-		};
+	if (n == 0 && c->n_upstreams == 1) {
+		c->table.routes[0] = route_new(c, c->upstreams[0].line);
+		c->table.routes[c->table.n++].upstream = &c->upstreams[0];
+	}
 	r->where = "";
 	r->table = NULL;
 	if (c->table.n == 0 && c->n_processes + c->n_routers == 0 && c->diags.errors == 0)
