@@ -15652,20 +15652,23 @@ static const char ini_words[] =
     "freebind! map-socket catch-exceptions! reload-on-exception! no-threads-wait! drop-after-*";
 
 /* What warp does itself, or has no use for. */
-static const struct { const char *name, *words; } ini_others[] = {
-	{ "daemonize", "warp -d goes into the background" },
-	{ "daemonize2", "warp -d goes into the background" },
-	{ "pidfile", "warp -p FILE writes it" },
-	{ "pidfile2", "warp -p FILE writes it" },
-	{ "safe-pidfile", "warp -p FILE writes it" },
-	{ "safe-pidfile2", "warp -p FILE writes it" },
-	{ "ini", "one file is read, that of -c" },
-	{ "include", "one file is read, that of -c" },
-	{ "inherit", "one file is read, that of -c" },
+static const struct { const char *names, *words; } ini_others[] = {
+	{ "daemonize daemonize2", "warp -d goes into the background" },
+	{ "pidfile pidfile2 safe-pidfile safe-pidfile2", "warp -p FILE writes it" },
+	{ "ini include inherit", "one file is read, that of -c" },
 	{ "emperor", "warp runs one uwsgi; list others in [processes] of a warp.toml" },
-	{ "zerg", "a shared-socket, or fd://N, does this" },
-	{ "fastrouter-zerg", "a shared-socket, or fd://N, does this" },
+	{ "zerg fastrouter-zerg", "a shared-socket, or fd://N, does this" },
 };
+
+/* Why name is not taken; NULL: it is none of those. */
+static const char *
+ini_other(struct slice name)
+{
+	for (size_t i = 0; i < LEN(ini_others); i++)
+		if (near_find(&(struct near){ .word = name }, ini_others[i].names) >= 0)
+			return ini_others[i].words;
+	return NULL;
+}
 
 /* Options that stand for a key of [fastrouter] without having its prefix. */
 static const char ini_core[] = "no-fd-passing abstract-socket chmod-socket stats-http stats-minified "
@@ -15753,9 +15756,8 @@ ini_option(struct slice name)
 		return k->kind == K_BOOL ? INI_NOTHING : near_find(&near, may) >= 0 ? INI_MAY : INI_VALUE;
 	if (slice_eq(name, S("shared-socket")))
 		return INI_VALUE;
-	for (size_t i = 0; i < LEN(ini_others); i++)
-		if (slice_eq(name, slice_of(ini_others[i].name)))
-			return INI_VALUE;
+	if (ini_other(name))
+		return INI_VALUE;
 	if (!ini_word(name, &mark).p)
 		return INI_NONE;
 	return mark == '!' ? INI_NOTHING : INI_VALUE;
@@ -16028,11 +16030,10 @@ ini_lower(struct ini *n, struct ini_line *o)
 	struct toml *t;
 	char mark = ' ';
 
-	for (size_t i = 0; i < LEN(ini_others); i++)
-		if (slice_eq(name, slice_of(ini_others[i].name))) {
-			ini_error(n, o, "%s: %s", name.p, ini_others[i].words);
-			return;
-		}
+	if (ini_other(name)) {
+		ini_error(n, o, "%s: %s", name.p, ini_other(name));
+		return;
+	}
 	if (slice_eq(name, S("shared-socket"))) {
 		t = tree_get(n, n->tree, "shared_sockets", TOML_ARRAY, o);
 		node_add(n->r, node_new(n->r, t, "", TOML_TABLE, &o->said), "listen", &o->said);
