@@ -25631,18 +25631,22 @@ static const struct {
 };
 
 static void
-access_compile(struct slice pattern, unsigned in)
-{
-	access_log.line.text = pattern;
-	template_read(&access_arena, &access_log.line, in, 0);
-}
-
-static void
-access_compile_json(void)
+access_compile(const char *pattern)
 {
 	struct template *line = &access_log.line;
+	unsigned in = IN_TEXT | IN_LOG;
 
-	access_log.json = true;
+	for (size_t i = 0; i < LEN(access_formats); i++)
+		if (strcmp(pattern, access_formats[i].name) == 0) {
+			pattern = access_formats[i].pattern;
+			in |= IN_FORMAT;
+		}
+	line->text = slice_of(pattern);
+	access_log.json = slice_eq(line->text, S("json"));
+	if (!access_log.json) {
+		template_read(&access_arena, line, in, 0);
+		return;
+	}
 	line->v = arena_alloc(&access_arena, VAR_PROTOCOL * sizeof *line->v);
 	for (enum variable v = VAR_TIME; v <= VAR_PROTOCOL; v++)
 		line->v[line->n++] = (struct piece){ .var = v, .text = slice_of(variables_known[v].name) };
@@ -25813,9 +25817,6 @@ access_fd(int fd)
 static void
 access_start(const struct conf *cf, struct wide *dropped)
 {
-	const char *pattern = cf->log.format;
-	unsigned in = IN_TEXT | IN_LOG;
-
 	access_log.dropped = dropped;
 	access_on = cf->log.access.sink != SINK_OFF;
 	if (!access_on)
@@ -25824,15 +25825,7 @@ access_start(const struct conf *cf, struct wide *dropped)
 	access_log.sink.cap = LOG_BUFFER;
 	sink_use(&access_log.sink, cf->log.access.fd, cf->log.access.sink == SINK_SYSLOG);
 	access_lines();
-	for (size_t i = 0; i < LEN(access_formats); i++)
-		if (strcmp(pattern, access_formats[i].name) == 0) {
-			pattern = access_formats[i].pattern;
-			in |= IN_FORMAT;
-		}
-	if (strcmp(pattern, "json") == 0)
-		access_compile_json();
-	else
-		access_compile(slice_of(pattern), in);
+	access_compile(cf->log.format);
 }
 
 /* ==== usage ==================================================================
