@@ -17696,30 +17696,19 @@ conf_print_toml(const struct conf *c, FILE *to)
 
 /* ---- /config ---- */
 
-/* Is name that of a key whose value is never shown? */
+/* Is v, a member of table, never shown? { name = "X-Key", value = … } may be as secret as a
+ * password, and so may env = { NAME = "value" } beside a command. */
 static bool
-key_is_secret(struct slice name)
+member_is_secret(const struct toml *table, const struct toml *v)
 {
+	bool secret = slice_eq(v->key, S("value")) ? toml_get(table, "name") != NULL
+	    : slice_eq(v->key, S("env")) && toml_get(table, "command");
+
 	for (enum section_id id = SEC_SERVER; id < SECTIONS; id++) {
-		const struct key *k = key_find(id, name);
-		if (k && k->when == NOW && (k->kind == K_SECRET || k->kind == K_USERS))
-			return true;
+		const struct key *k = key_find(id, v->key);
+		secret |= k && k->when == NOW && (k->kind == K_SECRET || k->kind == K_USERS);
 	}
-	return false;
-}
-
-/* { name = "X-Key", value = … } may be as secret as a password. */
-static bool
-pair_is_secret(const struct toml *table)
-{
-	return toml_get(table, "name") && toml_get(table, "value");
-}
-
-/* env = { NAME = "value" } beside a command may hold secrets. */
-static bool
-env_is_secret(const struct toml *table, const struct toml *v)
-{
-	return slice_eq(v->key, S("env")) && toml_get(table, "command");
+	return secret;
 }
 
 static void
@@ -17740,7 +17729,6 @@ static void
 json_value(struct json_out *o, const struct toml *v, bool secret)
 {
 	bool table = v->kind == TOML_TABLE;
-	bool pair = table && pair_is_secret(v);
 
 	if (!table && v->kind != TOML_ARRAY) {
 		if (secret)
@@ -17755,22 +17743,9 @@ json_value(struct json_out *o, const struct toml *v, bool secret)
 			json_key(o, c->key);
 		else
 			json_item(o);
-		json_value(o, c, secret || (table && key_is_secret(c->key)) ||
-		    (table && env_is_secret(v, c)) || (pair && slice_eq(c->key, S("value"))));
+		json_value(o, c, secret || (table && member_is_secret(v, c)));
 	}
 	json_close(o, table ? '}' : ']');
-}
-
-/* A preset as JSON: numbers and true or false as they are. */
-static void
-json_preset(FILE *to, const struct key *k)
-{
-	if (!k->preset)
-		fputs("null", to);
-	else if (kinds[k->kind].words == ONE_VALUE)
-		fputs(k->preset, to);
-	else
-		json_quote(to, slice_of(k->preset));
 }
 
 /* A key, its value, and where that is from: { "value": 80, "from": "file:2" }. v NULL:
@@ -17785,8 +17760,10 @@ json_said(struct json_out *o, const struct key *k, const struct toml *v, const c
 	if (v)
 		json_value(&in_line, v, k->kind == K_SECRET || k->kind == K_USERS ||
 		    k->kind == K_ENV);
+	else if (k->preset && kinds[k->kind].words != ONE_VALUE)
+		json_quote(o->to, slice_of(k->preset));
 	else
-		json_preset(o->to, k);
+		fputs(k->preset ? k->preset : "null", o->to); /* numbers, true or false */
 	if (env)
 		fprintf(o->to, ", \"from\": \"env:%s\" }", env);
 	else if (v)
