@@ -9945,9 +9945,8 @@ policy_spoilt(struct text *t, struct slice keys[KEYS_SPOILT], bool https,
 
 /* ==== certs ==================================================================
  * Owns    nothing: a set of certificates is its loader's.
- * Offers  certs_load, certs_pair, certs_pack,
- *         certs_unpack, certs_are_less, certs_keep, certs_free, certs_print,
- *         cert_covers, cert_date.
+ * Offers  certs_load, certs_pair, certs_pack, certs_unpack, certs_are_less, certs_keep,
+ *         certs_free, certs_print, file_print, cert_covers, cert_date.
  * Calls   base, arena, walk, pem, der, x509, BearSSL. Lengths that a file states are
  *         never trusted. RFC 7468, RFC 5280. */
 
@@ -9960,6 +9959,7 @@ policy_spoilt(struct text *t, struct slice keys[KEYS_SPOILT], bool https,
 #define DAYS_TO_1970    719528 /* BearSSL counts days from the year 0 */
 #define PEM_LINES       64     /* bytes of the two lines around an object */
 #define CERT_PACK_MARK  "warp certificates 1"
+#define PEM_DAMAGED     "%s is damaged: '%.*s' in it has no end or is no base64"
 
 /* Always false, so that a failing check is one line. */
 __attribute__((format(printf, 3, 4))) static bool
@@ -10000,8 +10000,8 @@ cert_chain(const struct certs_reader *r, struct cert *c, struct slice text)
 			c->chain[c->n_chain++] = (br_x509_certificate){
 				(unsigned char *)(uintptr_t)o.der.p, o.der.n };
 	if (got < 0)
-		return certs_say(r, DIAG_ERROR, "%s is damaged: '%.*s' in it has no end or is no "
-		    "base64", c->cert_file, (int)MIN(o.name.n, (size_t)40), o.name.p);
+		return certs_say(r, DIAG_ERROR, PEM_DAMAGED, c->cert_file,
+		    (int)MIN(o.name.n, (size_t)40), o.name.p);
 	return c->n_chain > 0 || certs_say(r, DIAG_ERROR, "%s holds no certificate (PEM, "
 	    "-----BEGIN CERTIFICATE-----)", c->cert_file);
 }
@@ -10017,8 +10017,8 @@ cert_key_find(const struct certs_reader *r, const struct cert *c, struct slice t
 		if (slice_ends(key->name, S("PRIVATE KEY")))
 			break;
 	if (got < 0)
-		return certs_say(r, DIAG_ERROR, "%s is damaged: '%.*s' in it has no end or is no "
-		    "base64", c->key_file, (int)MIN(key->name.n, (size_t)40), key->name.p);
+		return certs_say(r, DIAG_ERROR, PEM_DAMAGED, c->key_file,
+		    (int)MIN(key->name.n, (size_t)40), key->name.p);
 	if (got == 0)
 		return certs_say(r, DIAG_ERROR, "%s holds no private key (PEM, "
 		    "-----BEGIN PRIVATE KEY-----)", c->key_file);
@@ -10451,6 +10451,19 @@ certs_pair(const char *cert, const char *key,
 	return certs_load(&t, say, to);
 }
 
+/* h, and of that file what changes when it does. */
+static uint64_t
+file_print(uint64_t h, const char *file)
+{
+	int64_t of[5] = { 0 };
+	struct stat st;
+
+	if (stat(file, &st) == 0)
+		memcpy(of, (int64_t[]){ 1, (int64_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
+		    (int64_t)st.st_size, (int64_t)st.st_ino }, sizeof of);
+	return hash64(h, of, sizeof of);
+}
+
 /* A hash that changes when a file that t names has changed. */
 static uint64_t
 certs_print(const struct tls_conf *t)
@@ -10458,17 +10471,10 @@ certs_print(const struct tls_conf *t)
 	struct arena a = { NULL };
 	uint64_t h = 1;
 
-	for (int i = 0; i <= 2 * t->n_files; i++) {
-		const char *file = i == 2 * t->n_files
-		    ? (t->domains.n > 0 ? acme_file(&a, t) : NULL)
-		    : i % 2 ? t->files[i / 2].key : t->files[i / 2].cert;
-		struct stat st;
-		if (file && stat(file, &st) == 0) {
-			int64_t of[] = { i, (int64_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
-				(int64_t)st.st_size, (int64_t)st.st_ino };
-			h = hash64(h, of, sizeof of);
-		}
-	}
+	for (int i = 0; i < t->n_files; i++)
+		h = file_print(file_print(h, t->files[i].cert), t->files[i].key);
+	if (t->domains.n > 0)
+		h = file_print(h, acme_file(&a, t));
 	arena_free(&a);
 	return h;
 }
@@ -10593,23 +10599,10 @@ certs_keep(struct cert_set *set, const struct cert_set *old, const struct slices
 
 /* ==== users ==================================================================
  * Owns    nothing.
- * Offers  users_load, users_use, users_print.
- * Calls   base, arena, walk, crypt. Files of users, which htpasswd writes. */
+ * Offers  users_load, users_use.
+ * Calls   arena, walk, crypt, certs (file_print). Files of users, which htpasswd writes. */
 
 #define USERS_FILE_MAX 8388608
-
-/* A hash that changes when u's file does. */
-static uint64_t
-users_print(const struct users *u)
-{
-	int64_t of[5] = { 0 };
-	struct stat st;
-
-	if (stat(u->file, &st) == 0)
-		memcpy(of, (int64_t[]){ 1, (int64_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
-		    (int64_t)st.st_size, (int64_t)st.st_ino }, sizeof of);
-	return hash64(1, of, sizeof of);
-}
 
 /* The users in text are u's from now on. NULL or, in a, why not: u stays as it was. */
 static const char *
@@ -10636,7 +10629,7 @@ users_load(struct users *u, struct arena *a, struct slice *text)
 {
 	const char *why;
 
-	u->print = users_print(u); /* said once */
+	u->print = file_print(1, u->file); /* said once */
 	why = walk_read(a, u->file, USERS_FILE_MAX, ROOT, text);
 	return why ? arena_fmt(a, "%s: %s", u->file, why) : users_use(u, *text, a);
 }
@@ -10715,8 +10708,7 @@ trust_load(struct arena *a, const char *file, struct trust **out)
 		if (pem_is_cert(&o) && trust_add(a, o.der, &t->v[t->n]))
 			t->n++;
 	if (!why && got < 0)
-		why = arena_fmt(a, "%s is damaged: '%.*s' in it has no end or is no base64", file,
-		    (int)MIN(o.name.n, (size_t)40), o.name.p);
+		why = arena_fmt(a, PEM_DAMAGED, file, (int)MIN(o.name.n, (size_t)40), o.name.p);
 	else if (!why && t->n == 0)
 		why = arena_fmt(a, "%s holds no certificate that can be used (PEM)", file);
 	arena_free(&scratch);
@@ -43806,7 +43798,7 @@ users_look(bool (*give)(char op, int fd))
 
 	rn.users_ms = now_ms + USERS_LOOK_MS;
 	for (struct users *u = rn.users; u; u = u->next) {
-		if (u->print == users_print(u))
+		if (u->print == file_print(1, u->file))
 			continue;
 		if ((why = users_load(u, &a, &text))) {
 			log_error("users have changed, but cannot be used: %s; those before stay", why);
