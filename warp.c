@@ -37303,22 +37303,11 @@ worker_run(struct conf *cf, struct listener *ls, int n, int ctl, int slot)
 
 #define EXPLAIN_MAX 32768 /* bytes of the request made of the arguments */
 
-/* Whether the URL of the request goes over TLS. */
+/* `METHOD URL` and lines to a request head; *over_tls: so the URL says. False: it does not
+ * fit. */
 static bool
-explain_is_tls(struct slice request)
-{
-	struct slice url = slice_trim(request), method;
-
-	if (memchr(url.p, ' ', url.n))
-		slice_cut(&url, ' ', &method);
-	url = slice_trim(url);
-	return slice_ieq((struct slice){ url.p, MIN(url.n, S("https://").n) }, S("https://")) ||
-	    slice_ieq((struct slice){ url.p, MIN(url.n, S("wss://").n) }, S("wss://"));
-}
-
-/* `METHOD URL` and lines to a request head. False: it does not fit. */
-static bool
-explain_request(struct text *t, struct slice request, const char *const *headers, int n)
+explain_request(struct text *t, struct slice request, const char *const *headers, int n,
+    bool *over_tls)
 {
 	struct slice rest = slice_trim(request), method, authority = { NULL, 0 };
 	const char *at;
@@ -37328,6 +37317,7 @@ explain_request(struct text *t, struct slice request, const char *const *headers
 	else
 		method = S("GET");
 	rest = slice_trim(rest);
+	*over_tls = strncasecmp(rest.p, "https://", 8) == 0 || strncasecmp(rest.p, "wss://", 6) == 0;
 	if ((at = slice_find(rest, S("://")))) {
 		authority = slice_from(rest, (size_t)(at - rest.p) + 3);
 		at = memchr(authority.p, '/', authority.n);
@@ -37606,6 +37596,7 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 	static struct exchange x;
 	struct text t = { buf, 0, sizeof buf, false };
 	struct path_view view;
+	bool over_tls;
 	int err;
 
 	if (client && strcmp(client, "unix:") != 0 && !ip_parse(slice_of(client), &c.peer)) {
@@ -37616,20 +37607,20 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 		c.peer = (struct ip){ { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1 } };
 	heads_open(cf);
 	clock_turn();
-	if (!explain_request(&t, slice_of(request), headers, n) ||
+	if (!explain_request(&t, slice_of(request), headers, n, &over_tls) ||
 	    (err = request_parse(&req, text_slice(&t))) <= 0) {
 		fprintf(stderr, "warp: -e: expected 'METHOD URL', and -H 'Name: value'\n");
 		return EXIT_USAGE;
 	}
-	explain_conn(&c, cf, req.host, explain_is_tls(slice_of(request)));
+	explain_conn(&c, cf, req.host, over_tls);
 	if (path_normalise(req.path, &view) < 0) {
 		fprintf(to, "the path is malformed: 400\n");
 		return 0;
 	}
 	fprintf(to, "path %.*s\n", (int)view.path.n, view.path.p);
 	x = (struct exchange){ .c = &c, .host = req.host, .method_text = req.method_text,
-		.target = req.target, .minor = 1, .client = client_of(&c.peer, &req) };
-	x.up.body.done = true;
+		.target = req.target, .minor = 1, .client = client_of(&c.peer, &req),
+		.up.body.done = true };
 	snprintf(x.id, sizeof x.id, "(made for each request)");
 	if (gate_to_https(&x, &req)) { /* before any route is looked at */
 		https_write(head_begin(), &x, &req);
