@@ -18530,10 +18530,10 @@ place_is(struct store_place *p, struct slice s)
 }
 
 static void
-place_get(struct store_place p, size_t n, struct text *to)
+place_get(struct store_place *p, size_t n, struct text *to)
 {
 	for (struct slice s; n > 0; n -= s.n) {
-		s = place_next(&p, n);
+		s = place_next(p, n);
 		text_add(to, s);
 	}
 }
@@ -18883,7 +18883,7 @@ ref_look(struct store_ref *r, struct policy *facts, struct text *head)
 	if (r->state == STORE_BEGUN || !e->head.block)
 		return;
 	*facts = e->facts;
-	place_get(e->head, e->head_n, head);
+	place_get(&(struct store_place){ e->head.block, e->head.at }, e->head_n, head);
 	if (!r->place.block)
 		r->place = e->body;
 }
@@ -18973,16 +18973,10 @@ store_texts(const struct store_ref *r, struct text *to)
 {
 	const struct store_entry *e = entry_at(r->entry);
 	struct store_place p = { r->entry, sizeof *e };
-	struct slice s;
 
-	for (size_t n = e->key_n; n > 0; n -= s.n) {
-		s = place_next(&p, n);
-		text_add(to, s);
-	}
-	if (e->vary_n > 0) {
-		text_char(to, '\n');
-		place_get(p, e->vary_n, to);
-	}
+	place_get(&p, e->key_n, to);
+	text_str(to, e->vary_n > 0 ? "\n" : "");
+	place_get(&p, e->vary_n, to);
 }
 
 static uint64_t
@@ -19337,7 +19331,7 @@ store_purge_some(uint32_t *cursor, bool (*match)(const void *arg, struct slice k
 		struct text key = { copy, 0, sizeof copy, false };
 		uint32_t b = heads_next(cursor);
 		if (b && !entry_gone(entry_at(b))) {
-			place_get((struct store_place){ b, sizeof(struct store_entry) },
+			place_get(&(struct store_place){ b, sizeof(struct store_entry) },
 			    entry_at(b)->key_n, &key);
 			if (match(arg, text_slice(&key))) {
 				entry_unlink(b);
@@ -24924,11 +24918,8 @@ mapper_use(int fd)
 static void
 mapper_open(const struct conf *cf)
 {
-	if (!conf_maps(cf))
-		return;
-	for (struct map_ask *a = map_asks; a < map_asks + MAPPER_ASKS; a++)
-		a->late.fire = map_late;
-	master_tell(CTL_MAP, "");
+	if (conf_maps(cf))
+		master_tell(CTL_MAP, "");
 }
 
 /* Asks rc's mapper for key's address; told hears it later, unless mapper_forget comes
@@ -24947,6 +24938,7 @@ mapper_ask(const struct router_conf *rc, struct slice key,
 	a->told = told;
 	a->arg = arg;
 	a->sent = false;
+	a->late.fire = map_late;
 	a->m.id = MAPPER_ASKS * ++map_turn + (uint32_t)(a - map_asks);
 	a->m.scope = rc->scope;
 	memcpy(a->m.text, key.p, key.n);
