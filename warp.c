@@ -27538,10 +27538,8 @@ head_begin(void)
 static struct head *
 exchange_request(const struct exchange *x)
 {
-	uint32_t scanned = 0;
-
 	if (req_of != x)
-		x->c->listener->front->parse(&req, x->head_bytes, &scanned);
+		request_parse(&req, x->head_bytes);
 	req_of = x;
 	return &req;
 }
@@ -34882,6 +34880,7 @@ static int n_listeners;
 static struct timer accept_again; /* runs: out of descriptors, no accept */
 static bool accept_short; /* clients are not taken for want of memory */
 
+static void (*router_door)(struct conn *); /* takes over a client of LISTEN_ROUTER */
 static struct seats seats[LISTENER_KINDS];
 
 static struct seats *
@@ -35077,7 +35076,8 @@ conn_linger_read(struct conn *c)
 
 /* ---- HTTP/1 ---- */
 
-/* See struct front; within max_header_bytes. */
+/* Parses the head at the front of in. Returns bytes eaten, 0 while it is not whole (searched
+ * up to *scanned), or minus the status: see head_fault. */
 static int
 http_parse(struct head *h, struct slice in, uint32_t *scanned)
 {
@@ -35129,7 +35129,7 @@ conn_shake(struct conn *c)
 		return;
 	case SHAKE_PLAIN:
 		side_plain(&c->s);
-		c->listener->front->refuse(c, 400, "plain HTTP was sent to an https port");
+		conn_refuse(c, 400, "plain HTTP was sent to an https port");
 		return;
 	case SHAKE_FAILED:
 		ip_text(&t, &c->peer);
@@ -35214,33 +35214,27 @@ conn_proxy(struct conn *c)
 static bool
 conn_request(struct conn *c)
 {
-	const struct front *front = c->listener->front;
 	struct exchange *x;
 	int n;
 
 	if (c->state == CONN_PROXY)
 		return conn_proxy(c);
 	req_of = NULL;
-	n = front->parse(&req, buf_slice(&c->s.src.in), &c->scanned);
+	n = http_parse(&req, buf_slice(&c->s.src.in), &c->scanned);
 	if (n == 0) {
 		conn_more(c);
 		return false;
 	}
 	c->scanned = 0;
 	if (n < 0) {
-		front->refuse(c, -n, head_fault);
+		conn_refuse(c, -n, head_fault);
 		return false;
 	}
 	x = exchange_new(c, (size_t)n);
-	if (front->enter(x) != STEP_DONE)
+	if ((c->listener->kind == LISTEN_ADMIN ? admin_enter(x) : gate_enter(x)) != STEP_DONE)
 		exchange_run(x);
 	return true;
 }
-
-static const struct front fronts[LISTENER_KINDS] = {
-	[LISTEN_HTTP] = { http_parse, conn_refuse, gate_enter, NULL },
-	[LISTEN_ADMIN] = { http_parse, conn_refuse, admin_enter, NULL },
-};
 
 /* c has more requests: other connections come first. */
 static void
@@ -35321,7 +35315,7 @@ conn_due(struct timer *t)
 	if (c->s.x)
 		exchange_client_due(c->s.x);
 	else if (c->state == CONN_HEAD)
-		c->listener->front->refuse(c, 408, "the request head did not come in time");
+		conn_refuse(c, 408, "the request head did not come in time");
 	else
 		conn_close(c);
 	conn_go(c);
@@ -35379,8 +35373,8 @@ conn_open(struct listener *l, int fd, const struct ip *peer, uint16_t port, atom
 	seats[l->kind].n++;
 	COUNT(me->connections, 1);
 	wide_count(&me->accepted, 1);
-	if (l->front->opened) {
-		l->front->opened(c);
+	if (WITH_UWSGI && l->kind == LISTEN_ROUTER) {
+		router_door(c);
 		return;
 	}
 	if (WITH_TLS && l->tls && c->state == CONN_IDLE)
@@ -35558,11 +35552,8 @@ front_open(struct listener *ls, int n, uint32_t clients)
 	accept_again.fire = accept_due;
 	paced.ring = (struct link){ &paced.ring, &paced.ring };
 	paced.timer.fire = front_pace;
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++)
 		ls[i].w = (struct watch){ .fd = ls[i].fd, .slot = -1, .ready = listener_ready };
-		if (!ls[i].front)
-			ls[i].front = &fronts[ls[i].kind];
-	}
 	accept_due(NULL);
 }
 
@@ -36352,7 +36343,7 @@ passage_told(void *arg, struct slice address)
 	passage_run(p);
 }
 
-/* A client was accepted. See struct front. */
+/* A client was accepted. */
 static void
 passage_open(struct conn *c)
 {
@@ -36368,8 +36359,6 @@ passage_open(struct conn *c)
 	passage_client_ready(&c->s.ch.w, POLLIN); /* the packet is often here already */
 }
 
-static const struct front router_front = { .opened = passage_open };
-
 /* Where bodies are kept; before chroot and the change of user. */
 static void
 router_dirs_open(struct conf *cf, bool locked)
@@ -36384,16 +36373,14 @@ router_dirs_open(struct conf *cf, bool locked)
 }
 
 static void
-router_open(struct listener *ls, int n, uint32_t clients)
+router_open(uint32_t clients)
 {
+	router_door = passage_open;
 	node_door = passage_node_ready;
 	node_again = passage_again;
 	mapper_door = passage_told;
 	passages.most = router_clients(conf, clients);
 	passages.v = map_zeroed(passages.most * passages.size);
-	for (int i = 0; i < n; i++)
-		if (ls[i].kind == LISTEN_ROUTER)
-			ls[i].front = &router_front;
 }
 
 /* ==== health =================================================================
@@ -37243,7 +37230,7 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	loop_watch(&ctl_watch, POLLIN);
 	loop_first = &ctl_watch; /* a leaving worker accepts no more */
 	if (WITH_UWSGI)
-		router_open(ls, n, share);
+		router_open(share);
 	front_open(ls, n, share);
 	if (WITH_UWSGI) {
 		nodes_join((unsigned)(me - board->workers));

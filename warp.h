@@ -2820,16 +2820,6 @@ struct admin_end {
 	bool asks;  /* the master for what processes use, first */
 };
 
-/* How bytes from clients of a listener become requests. */
-struct front {
-	/* Parses the head at the front of a slice. Returns bytes eaten, 0 while it is not
-	 * whole (searched up to *scanned), or minus the status: see head_fault. */
-	int (*parse)(struct head *, struct slice, uint32_t *scanned);
-	void (*refuse)(struct conn *, int status, const char *cause); /* no request */
-	enum step (*enter)(struct exchange *); /* takes on a request */
-	void (*opened)(struct conn *); /* or NULL. Instead of all that: takes over a client */
-};
-
 enum listener_kind {
 	LISTEN_HTTP, LISTEN_ADMIN, LISTEN_ROUTER,
 	LISTENER_KINDS,
@@ -2844,7 +2834,6 @@ struct listener {
 	enum listener_kind kind;
 	int fd;
 	unsigned router; /* of those that are a router's: index in conf.routers */
-	const struct front *front;
 	uint32_t turn;   /* of the loop, when it had clients last */
 	bool tls;        /* it speaks https */
 	uint16_t port;   /* as bound; 0 for unix */
