@@ -31065,16 +31065,18 @@ key_path(struct slice key)
 	return path.n;
 }
 
-/* The name in Redis of the entry with these texts; see store_texts. */
+/* The name in Redis of r's entry. */
 static struct slice
-redis_name(struct slice texts)
+redis_name(const struct store_ref *r)
 {
-	static char name[REDIS_KEY_MAX + 1];
-	struct text as = { name, 0, sizeof name, false };
-	struct slice rest = texts, key;
+	static char texts[STORE_KEY_MAX + 1], name[REDIS_KEY_MAX + 1];
+	struct text all = { texts, 0, sizeof texts, false }, as = { name, 0, sizeof name, false };
+	struct slice rest, key;
 
+	store_texts(r, &all);
+	rest = text_slice(&all);
 	slice_cut(&rest, '\n', &key);
-	redis_key(&as, texts, key_path(key));
+	redis_key(&as, text_slice(&all), key_path(key));
 	return text_slice(&as);
 }
 
@@ -31082,12 +31084,11 @@ redis_name(struct slice texts)
 static void
 redis_keep(const struct store_ref *w)
 {
-	static char texts[STORE_KEY_MAX + 1];
 	static struct text head;
-	struct text key = { texts, 0, sizeof texts, false }, *to;
+	struct text *to;
 	struct store_ref r = { .entry = w->entry };
 	struct iovec v[CACHE_PIECES];
-	struct stored s = { 0 };
+	struct stored s;
 	struct slice as;
 	struct policy p;
 	size_t from;
@@ -31099,13 +31100,12 @@ redis_keep(const struct store_ref *w)
 		head = (struct text){ map_zeroed(stored_head.cap), 0, stored_head.cap, false };
 	head.n = 0;
 	head.full = false;
-	store_texts(w, &key);
-	if (key.full || !store_look(&r, &p, &head) || r.gone || r.state != STORE_WHOLE || head.full)
+	if (!store_look(&r, &p, &head) || r.gone || r.state != STORE_WHOLE || head.full)
 		return;
 	s = (struct stored){ .stored_s = p.came_s, .facts = { p.age_s, p.fresh_s, p.while_s, p.error_s,
 		p.shared, p.validates, p.flags }, .head = text_slice(&head),
 		.body = { NULL, store_length(&r) } };
-	as = redis_name(text_slice(&key));
+	as = redis_name(w);
 	to = redis_set(as, STORED_BYTES + s.head.n + s.body.n,
 	    p.flags & ENTRY_NAMES ? DAY_S : policy_left(&p));
 	if (!to)
@@ -31130,30 +31130,14 @@ redis_is_meant(struct slice key, struct slice text)
 	return purge_parse(&p, text) && purge_match(&p, key);
 }
 
-/* The name of k in Redis. */
-static struct slice
-redis_name_of(const struct store_key *k)
-{
-	static char texts[STORE_KEY_MAX + 1];
-	struct text key = { texts, 0, sizeof texts, false };
-
-	text_add(&key, k->key);
-	if (k->vary.n > 0) {
-		text_char(&key, '\n');
-		text_add(&key, k->vary);
-	}
-	return redis_name(text_slice(&key));
-}
-
 /* What Redis had goes into h->w, as if it had been fetched. */
 static void
 hit_take(struct hit *h, struct slice value)
 {
-	struct store_key k = { h->asked_key, { h->asked_key.p + h->asked_key.n, h->asked_vary }, 0 };
 	struct stored s;
 	struct policy p;
 
-	if (!value.p || !h->w.writing || !stored_read(&s, value, redis_name_of(&k)))
+	if (!value.p || !h->w.writing || !stored_read(&s, value, redis_name(&h->w)))
 		return;
 	p = (struct policy){ .came_s = s.stored_s, .age_s = s.facts[0], .fresh_s = s.facts[1],
 		.while_s = s.facts[2], .error_s = s.facts[3], .shared = s.facts[4],
@@ -31207,7 +31191,6 @@ hit_free(struct hit *h)
 	link_drop(&h->link);
 	if (WITH_REDIS && h->asking)
 		redis_forget(h);
-	free((void *)(uintptr_t)h->asked_key.p);
 	free(h->checks);
 	store_drop(&h->w);
 	store_drop(&h->r);
@@ -32376,19 +32359,11 @@ redis_told(void *arg, struct slice value)
 
 /* Asks Redis for what h is to fill. False: it is not there, or too slow. */
 static bool
-redis_ask_for(struct hit *h, const struct store_key *k)
+redis_ask_for(struct hit *h)
 {
-	char *both;
-
 	if (!WITH_REDIS || !conf->cache.redis_at || h->asks++ == REDIS_ASKS)
 		return false;
-	free((void *)(uintptr_t)h->asked_key.p);
-	both = xcalloc(1, k->key.n + k->vary.n + 1);
-	memcpy(both, k->key.p, k->key.n);
-	memcpy(both + k->key.n, k->vary.p, k->vary.n);
-	h->asked_key = (struct slice){ both, k->key.n };
-	h->asked_vary = k->vary.n;
-	h->asking = redis_get(redis_name_of(k), redis_told, h);
+	h->asking = redis_get(redis_name(&h->w), redis_told, h);
 	if (h->asking)
 		exchange_enter(h->x, X_STORED);
 	return h->asking;
@@ -32437,7 +32412,7 @@ cache_look(struct exchange *x)
 	if (!store_begin(&k, &h->w))
 		return h->w.busy ? cache_busy(x) : STEP_WAIT;
 	if (h->w.writing)
-		return h->r.entry || !redis_ask_for(h, &k) ? STEP_WAIT : STEP_AGAIN;
+		return h->r.entry || !redis_ask_for(h) ? STEP_WAIT : STEP_AGAIN;
 	store_drop(&h->r); /* somebody else fetches it */
 	h->r = h->w;
 	h->w = (struct store_ref){ 0 };

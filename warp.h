@@ -3021,8 +3021,6 @@ struct hit {
 	uint64_t varies;       /* hash of the names of Vary by which it was found; 0: none */
 	uint64_t left;         /* bytes of r still to be sent */
 	uint32_t salt;         /* see cache_key */
-	struct slice asked_key; /* what Redis is asked for: owned, with the variant's text behind */
-	size_t asked_vary;     /* bytes of that */
 	uint8_t asks;          /* questions to Redis so far */
 	uint8_t tries;         /* that met a busy store */
 	bool asking;           /* one is under way */
