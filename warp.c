@@ -27910,25 +27910,13 @@ forward_write(const struct forward *fw)
 			text_uint(&pt, ip_is_none(&c->dest) ? c->listener->port : c->dest_port);
 		forward_line(fw, S("X-Forwarded-Port"),
 		    forward_value(fw, F_X_FORWARDED_PORT, text_slice(&pt)));
-		if (client.n > 0 && !forward_skips(fw, S("X-Real-IP")))
-			fw->put(fw->t, S("X-Real-IP"), client);
+		forward_line(fw, S("X-Real-IP"), client);
 	}
 	if (fw->x->route->forwarded) {
 		t.n = 0;
 		forwarded_write(&t, same ? &fw->x->client : &c->peer, fw->x->host, scheme_of(c));
 		forward_chain(fw, S("Forwarded"), F_FORWARDED, t.full ? S("") : text_slice(&t));
 	}
-}
-
-/* Writes the subject of the client's certificate, if a field may hold it. */
-static void
-subject_write(const struct forward *fw)
-{
-	struct slice subject = tls_shown(fw->x->c->s.ch.tls, 0);
-
-	if (subject.n > 0 && is_field_value(subject) &&
-	    !forward_skips(fw, S("X-Client-Cert-Subject")))
-		fw->put(fw->t, S("X-Client-Cert-Subject"), subject);
 }
 
 #define TWIN_MAX    256 /* bytes of a name that may be a twin */
@@ -28189,10 +28177,9 @@ static void
 hit_write(const struct forward *fw)
 {
 	const struct hit *h = fw->x->hit;
-	struct slice codings = h->stores ? encoding_class(fw->h) : S("");
 
-	if (codings.n > 0 && !forward_skips(fw, S("Accept-Encoding")))
-		fw->put(fw->t, S("Accept-Encoding"), codings);
+	if (h->stores)
+		forward_line(fw, S("Accept-Encoding"), encoding_class(fw->h));
 	lines_put(fw, (struct slice){ h->checks, h->checks_due ? h->checks_n : 0 });
 }
 
@@ -28223,15 +28210,6 @@ asking_write(const struct forward *fw)
 	fw->t->full |= chain.full;
 }
 
-static void
-prefix_write(const struct forward *fw)
-{
-	struct slice inner, outer = mount_find(fw->x, fw->h, &inner);
-
-	if (outer.n > 0 && !forward_skips(fw, PREFIX_NAME))
-		fw->put(fw->t, PREFIX_NAME, outer);
-}
-
 /* Adds the fields of a route, their values with those of x. One of variables that are
  * empty is not sent. */
 static void
@@ -28259,23 +28237,26 @@ added_each(struct text *t, void (*put)(struct text *, struct slice name, struct 
 static void
 added_write(const struct forward *fw)
 {
-	const struct route *r = fw->x->route;
+	const struct exchange *x = fw->x;
+	const struct route *r = x->route;
+	struct slice inner, subject = tls_shown(x->c->s.ch.tls, 0);
 
 	forward_write(fw);
-	if (fw->x->route->forward_headers && route_is_mounted(fw->x->route))
-		prefix_write(fw);
-	subject_write(fw);
-	if (fw->x->hit)
+	if (r->forward_headers && route_is_mounted(r))
+		forward_line(fw, PREFIX_NAME, mount_find(x, fw->h, &inner));
+	if (is_field_value(subject))
+		forward_line(fw, S("X-Client-Cert-Subject"), subject);
+	if (x->hit)
 		hit_write(fw);
-	if (fw->x->asking)
+	if (x->asking)
 		asking_write(fw);
-	if (fw->x->grant)
-		lines_put(fw, slice_of(fw->x->grant));
-	if (conf->middleware.via && !forward_skips(fw, S("Via")))
-		fw->put(fw->t, S("Via"), fw->h->minor ? S("1.1 warp") : S("1.0 warp"));
-	if (conf->server.request_id && !forward_skips(fw, S("X-Request-Id")))
-		fw->put(fw->t, S("X-Request-Id"), slice_of(fw->x->id));
-	added_each(fw->t, fw->put, &r->add_headers, r->adds, fw->x, fw->h);
+	if (x->grant)
+		lines_put(fw, slice_of(x->grant));
+	if (conf->middleware.via)
+		forward_line(fw, S("Via"), fw->h->minor ? S("1.1 warp") : S("1.0 warp"));
+	if (conf->server.request_id)
+		forward_line(fw, S("X-Request-Id"), slice_of(x->id));
+	added_each(fw->t, fw->put, &r->add_headers, r->adds, x, fw->h);
 }
 
 /* How the body is framed and what becomes of the connection. */
