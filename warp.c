@@ -9803,10 +9803,11 @@ origin_write(struct text *t, bool https, struct slice host)
 	text_lower(t, host);
 }
 
+/* Adds path, and the query of req if it has one. */
 static void
-target_add(struct text *t, const struct head *req)
+target_add(struct text *t, struct slice path, const struct head *req)
 {
-	text_add(t, req->path);
+	text_add(t, path);
 	if (req->has_query) {
 		text_char(t, '?');
 		text_add(t, req->query);
@@ -9819,7 +9820,7 @@ static void
 policy_key(struct text *t, bool https, const struct head *req)
 {
 	origin_write(t, https, req->host);
-	target_add(t, req);
+	target_add(t, req->path, req);
 }
 
 /* Takes a scheme off *to; https: what it is. */
@@ -9929,7 +9930,7 @@ policy_spoilt(struct text *t, struct slice keys[KEYS_SPOILT], bool https,
 		return 0;
 	origin_write(t, https, req->host);
 	origin.n = (size_t)(t->p + t->n - origin.p);
-	target_add(t, req);
+	target_add(t, req->path, req);
 	for (size_t i = 0; !t->full; i++) {
 		key.n = (size_t)(t->p + t->n - key.p);
 		if (key.n > 0)
@@ -27500,7 +27501,7 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
  * Owns    the text of the head being written, and the heads being read.
  * Offers  heads_open, exchange_request, client_of, forward_begin, request_write,
  *         answer_write, interim_write, head_map.
- * Calls   base, clock, http, path, addr, regex, route (host_normal), policy (encoding_class),
+ * Calls   base, clock, http, path, addr, regex, route (host_normal), policy (encoding_class, target_add),
  *         upstreams (upstream_is_https), roster, loop, tls (tls_shown), expand. Makes the head
  *         for one side from the other's: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
 
@@ -28047,27 +28048,18 @@ target_write(struct text *t, const struct exchange *x, const struct head *h)
 	struct path_view view;
 	struct slice p;
 
-	if (h->form == TARGET_ORIGIN && !x->route->strip_prefix && !x->route->has_rewrite) {
-		text_add(t, h->target);
+	if (!x->route->strip_prefix && !x->route->has_rewrite) {
+		target_add(t, h->path, h);
 		return true;
 	}
-	if (!x->route->strip_prefix && !x->route->has_rewrite) {
-		text_add(t, h->path);
-	} else {
-		if (path_normalise(h->path, &view) < 0 ||
-		    !rewrite_apply(&path, x, h, &view))
-			return false;
-		p = text_slice(&path);
-		while (p.n > 1 && p.p[0] == '/' && p.p[1] == '/')
-			p = slice_from(p, 1); /* would look like an authority */
-		if (p.n == 0 || p.p[0] != '/')
-			text_char(t, '/');
-		text_add(t, p);
-	}
-	if (h->has_query) {
-		text_char(t, '?');
-		text_add(t, h->query);
-	}
+	if (path_normalise(h->path, &view) < 0 || !rewrite_apply(&path, x, h, &view))
+		return false;
+	p = text_slice(&path);
+	while (p.n > 1 && p.p[0] == '/' && p.p[1] == '/')
+		p = slice_from(p, 1); /* would look like an authority */
+	if (p.n == 0 || p.p[0] != '/')
+		text_char(t, '/');
+	target_add(t, p, h);
 	return true;
 }
 
@@ -28188,7 +28180,6 @@ static void
 asking_write(const struct forward *fw)
 {
 	const struct head *h = fw->h;
-	struct slice uri;
 	size_t at;
 
 	chain.n = 0;
@@ -28197,14 +28188,9 @@ asking_write(const struct forward *fw)
 	text_add(&chain, S("://"));
 	text_add(&chain, forward_host(fw));
 	at = chain.n;
-	text_add(&chain, h->form == TARGET_ORIGIN ? h->target : h->path);
-	if (h->form != TARGET_ORIGIN && h->has_query) {
-		text_char(&chain, '?');
-		text_add(&chain, h->query);
-	}
-	uri = slice_from(text_slice(&chain), at);
+	target_add(&chain, h->path, h);
 	fw->put(fw->t, S("X-Forwarded-Method"), h->method_text);
-	fw->put(fw->t, S("X-Forwarded-Uri"), uri);
+	fw->put(fw->t, S("X-Forwarded-Uri"), slice_from(text_slice(&chain), at));
 	fw->put(fw->t, S("X-Original-Method"), h->method_text);
 	fw->put(fw->t, S("X-Original-URL"), text_slice(&chain));
 	fw->t->full |= chain.full;
@@ -28719,8 +28705,8 @@ interim_write(struct text *t, struct head *h)
 /* ==== cgi ====================================================================
  * Owns    the variables being written.
  * Offers  upstream_write, upstream_parse, cgi_write, cgi_ask, records_begin.
- * Calls   base, log, http, path, addr, packet, fcgi, route (host_normal, route_find), buf,
- *         chan, expand, heads. What a request's head says, as variables for backends that speak uwsgi
+ * Calls   base, log, http, path, addr, packet, fcgi, route (host_normal, route_find), policy
+ *         (target_add), buf, chan, expand, heads. What a request's head says, as variables for backends that speak uwsgi
  *         or FastCGI, and the heads that they answer with: RFC 3875. */
 
 #define VAR_NAME_MAX 256 /* bytes of a field's name, as a variable */
@@ -28837,10 +28823,6 @@ cgi_path(const struct exchange *x, const struct head *h, struct text *script, st
 	struct path_view view;
 	struct slice p;
 
-	if (h->form == TARGET_ASTERISK) {
-		text_add(path, h->target);
-		return true;
-	}
 	if (path_normalise(h->path, &view) < 0)
 		return false;
 	if (slice_find(view.path, S("%2F")) && (!path_stays(x, h, view.path) ||
@@ -28943,13 +28925,9 @@ target_vars(struct text *t, const struct exchange *x, const struct head *h)
 
 	if (!cgi_path(x, h, &script, &path))
 		return false;
-	text_add(&uri, h->form == TARGET_ABSOLUTE ? h->path : h->target);
-	if (h->form == TARGET_ABSOLUTE && h->has_query) {
-		text_char(&uri, '?');
-		text_add(&uri, h->query);
-	}
+	target_add(&uri, h->path, h);
 	var_write(t, up, S("REQUEST_URI"), text_slice(&uri));
-	var_write(t, up, S("QUERY_STRING"), h->has_query ? h->query : S(""));
+	var_write(t, up, S("QUERY_STRING"), h->query);
 	place_vars(t, up, text_slice(&script), text_slice(&path));
 	t->full |= uri.full || path.full;
 	return true;
@@ -34219,8 +34197,8 @@ admin_left(const struct conn *c)
 /* ==== gate ===================================================================
  * Owns    nothing.
  * Offers  gate_open, gate_enter, gate_admit, admin_enter.
- * Calls   arena, clock, log, http, path, addr, route, certs, board, tls, pool, auth,
- *         expand, heads, cgi, answers, maintenance, files, spool, hold, exchange, admin front.
+ * Calls   arena, clock, log, http, path, addr, route, policy (target_add), certs, board, tls,
+ *         pool, auth, expand, heads, cgi, answers, maintenance, files, spool, hold, exchange, admin front.
  *         A request with a whole head passes here once: its route, its checks, its action. */
 
 static void
@@ -34471,11 +34449,7 @@ gate_slash(struct exchange *x, const struct head *h)
 	text_add(&t, S("Location: "));
 	if (path_of(h, &view))
 		path_encode(&t, view.path);
-	text_char(&t, '/');
-	if (h->has_query) {
-		text_char(&t, '?');
-		text_add(&t, h->query);
-	}
+	target_add(&t, S("/"), h);
 	text_add(&t, S("\r\n"));
 	return exchange_error(x, t.full ? 414 : 308, "", t.full ? S("") : text_slice(&t));
 }
@@ -34648,8 +34622,7 @@ gate_to_https(const struct exchange *x, const struct head *h)
 	const struct tls_conf *t = &conf->tls;
 
 	return WITH_TLS && t->on && t->redirect && t->redirect_port > 0 && !conn_is_tls(x->c) &&
-	    x->c->listener->port > 0 && (h->form == TARGET_ORIGIN || h->form == TARGET_ABSOLUTE) &&
-	    !came_by_https(x, h) && host_has_cert(t->set, host_normal(x->host));
+	    x->c->listener->port > 0 && !came_by_https(x, h) && host_has_cert(t->set, host_normal(x->host));
 }
 
 /* The same target's URL by https. */
@@ -34664,11 +34637,7 @@ https_write(struct text *t, const struct exchange *x, const struct head *h)
 		text_char(t, ':');
 		text_uint(t, conf->tls.redirect_port);
 	}
-	text_add(t, h->form == TARGET_ORIGIN ? h->target : h->path);
-	if (h->form != TARGET_ORIGIN && h->has_query) {
-		text_char(t, '?');
-		text_add(t, h->query);
-	}
+	target_add(t, h->path, h);
 }
 
 static enum step

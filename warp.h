@@ -512,7 +512,7 @@ struct field {
 	bool kept;  /* found before: no Connection option may drop it */
 };
 
-enum target_form { TARGET_ORIGIN, TARGET_ABSOLUTE, TARGET_ASTERISK, TARGET_AUTHORITY };
+enum target_form { TARGET_ORIGIN, TARGET_ABSOLUTE, TARGET_ASTERISK };
 
 /* The parsed head of a request or response, in any protocol. Every slice points
  * into the bytes it was parsed from. RFC 9112 2 to 5. */
