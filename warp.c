@@ -343,6 +343,15 @@ text_fmt(struct text *t, const char *fmt, ...)
 		t->n += (size_t)n;
 }
 
+/* t, empty. */
+static struct text *
+text_empty(struct text *t)
+{
+	t->n = 0;
+	t->full = false;
+	return t;
+}
+
 static struct slice
 text_slice(const struct text *t)
 {
@@ -27510,29 +27519,36 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
 
 static const struct conf *conf;  /* this worker's */
 static struct head req, res;     /* parsed last; see exchange_request */
+static size_t head_most;         /* bytes of the longest, with what warp adds */
 static struct text head_out;     /* the head being written */
 static struct text chain;        /* a list of proxies for that head */
 static struct text added;        /* a value for it, of variables */
 static const struct exchange *req_of; /* whose head req is */
 
+/* t, empty, with room for cap bytes from the first time on. */
+static struct text *
+text_open(struct text *t, size_t cap)
+{
+	if (!t->p)
+		*t = (struct text){ map_zeroed(cap), 0, cap, false };
+	return text_empty(t);
+}
+
 static void
 heads_open(const struct conf *cf)
 {
 	conf = cf;
-	chain.cap = cf->server.max_header_bytes + HEAD_ADDED_MAX;
-	head_out.cap = VARS_TIMES * chain.cap;
-	head_out.p = map_zeroed(head_out.cap);
-	chain.p = map_zeroed(chain.cap);
-	added = (struct text){ map_zeroed(chain.cap), 0, chain.cap, false };
+	head_most = cf->server.max_header_bytes + HEAD_ADDED_MAX;
+	text_open(&head_out, VARS_TIMES * head_most);
+	text_open(&chain, head_most);
+	text_open(&added, head_most);
 }
 
 /* head_out, empty. */
 static struct text *
 head_begin(void)
 {
-	head_out.n = 0;
-	head_out.full = false;
-	return &head_out;
+	return text_empty(&head_out);
 }
 
 /* x's head, parsed; anew if another came between. */
@@ -27849,8 +27865,7 @@ forward_chain(const struct forward *fw, struct slice name, enum field_id id, str
 		fw->put(fw->t, name, own);
 		return;
 	}
-	chain.n = 0;
-	chain.full = false;
+	text_empty(&chain);
 	for (int i = 0; i < fw->h->n; i++) {
 		if (fw->h->f[i].id != id || fw->h->f[i].value.n == 0)
 			continue;
@@ -28182,8 +28197,7 @@ asking_write(const struct forward *fw)
 	const struct head *h = fw->h;
 	size_t at;
 
-	chain.n = 0;
-	chain.full = false;
+	text_empty(&chain);
 	text_add(&chain, forward_proto(fw));
 	text_add(&chain, S("://"));
 	text_add(&chain, forward_host(fw));
@@ -28207,9 +28221,7 @@ added_each(struct text *t, void (*put)(struct text *, struct slice name, struct 
 		struct slice value = add->v[i].value;
 		if (values && values[i].n > 0) {
 			struct expansion e = { .x = x, .h = h };
-			added.n = 0;
-			added.full = false;
-			expand(&added, &values[i], &e);
+			expand(text_empty(&added), &values[i], &e);
 			t->full |= added.full;
 			value = text_slice(&added);
 			if (value.n == 0)
@@ -28612,9 +28624,7 @@ head_map(const struct exchange *x, const struct head *rq, struct head *h)
 	static struct text t;
 	struct mount m = mount_of(x, rq);
 
-	if (!t.p)
-		t = (struct text){ map_zeroed(head_out.cap), 0, head_out.cap, false };
-	t.n = 0;
+	text_open(&t, head_out.cap);
 	for (int i = 0; i < h->n; i++)
 		for (size_t k = 0; k < LEN(maps); k++) {
 			size_t n = t.n;
@@ -28776,8 +28786,7 @@ fields_as_vars(struct text *t, struct head *h)
 		f->drop |= memchr(f->name.p, '_', f->name.n) || slice_ieq(f->name, S("Proxy"));
 		if (f->drop || f->id == F_CONTENT_TYPE || f->id == F_CONTENT_LENGTH)
 			continue;
-		chain.n = 0;
-		chain.full = false;
+		text_empty(&chain);
 		for (int k = i + 1; k < h->n; k++) {
 			struct field *g = &h->f[k];
 			if (g->drop || g->id != f->id || !slice_ieq(g->name, f->name))
@@ -30897,7 +30906,7 @@ hold_place(const struct upstream *up)
  * Owns    a request and its answer, from a whole head to the last byte.
  * Offers  exchange_new, exchange_enter, exchange_answer, exchange_error,
  *         exchange_run, exchange_client_event, exchange_client_due,
- *         exchange_upstream_late, cache_open, cache_enter, hits_waiting, hits_due.
+ *         exchange_upstream_late, cache_enter, hits_waiting, hits_due.
  * Calls   everything below. Each step looks at one state; exchange_run takes
  *         steps until one has to wait, then says what for. Where there is a cache,
  *         `hit` is an exchange's part in it: a miss begins an entry, those who want
@@ -31055,11 +31064,7 @@ redis_keep(const struct store_ref *w)
 
 	if (!WITH_REDIS || !conf->cache.redis_at || !w->entry)
 		return;
-	if (!head.p)
-		head = (struct text){ map_zeroed(stored_head.cap), 0, stored_head.cap, false };
-	head.n = 0;
-	head.full = false;
-	if (!store_look(&r, &p, &head) || r.gone || r.state != STORE_WHOLE || head.full)
+	if (!store_look(&r, &p, text_open(&head, head_most)) || r.gone || r.state != STORE_WHOLE || head.full)
 		return;
 	s = (struct stored){ .stored_s = p.came_s, .facts = { p.age_s, p.fresh_s, p.while_s, p.error_s,
 		p.shared, p.validates, p.flags }, .head = text_slice(&head),
@@ -31799,8 +31804,7 @@ intercept_kept(void)
 	static const char *const names[] = { "WWW-Authenticate", "Retry-After", "Allow", "Upgrade",
 		"Set-Cookie", "Cache-Control", "Age", "Vary" };
 
-	chain.n = 0;
-	chain.full = false;
+	text_empty(&chain);
 	for (int i = 0; i < res.n; i++) {
 		const struct field *f = &res.f[i];
 		bool kept = slice_ieq((struct slice){ f->name.p, MIN(f->name.n, S("Access-Control-").n) },
@@ -32030,16 +32034,6 @@ exchange_file(struct exchange *x, const struct head *h, struct file *f)
 
 /* ---- the cache: answers ---- */
 
-/* Before the first request, where there is a cache. */
-static void
-cache_open(const struct conf *cf)
-{
-	if (!cf->cache.store)
-		return;
-	stored_head.cap = cf->server.max_header_bytes + HEAD_ADDED_MAX;
-	stored_head.p = map_zeroed(stored_head.cap);
-}
-
 /* Who is asked, and how, ends a key: what two upstreams say of one target is two things,
  * or one upstream that a route asks in a way of its own. */
 static void
@@ -32107,9 +32101,7 @@ cache_find(struct hit *h, const struct head *rq, struct store_key *k)
 	static char names[STORE_KEY_MAX];
 	struct text t = { names, 0, sizeof names, false };
 
-	stored_head.n = 0;
-	stored_head.full = false;
-	if (!store_find(k, &h->r, &h->policy, &stored_head))
+	if (!store_find(k, &h->r, &h->policy, text_open(&stored_head, head_most)))
 		return false;
 	if (h->r.state != STORE_BEGUN && h->policy.flags & ENTRY_NAMES) {
 		text_add(&t, text_slice(&stored_head));
@@ -32132,9 +32124,7 @@ cache_find(struct hit *h, const struct head *rq, struct store_key *k)
 static bool
 hit_look(struct hit *h)
 {
-	stored_head.n = 0;
-	stored_head.full = false;
-	return store_look(&h->r, &h->policy, &stored_head) && !stored_head.full &&
+	return store_look(&h->r, &h->policy, text_open(&stored_head, head_most)) && !stored_head.full &&
 	    response_parse(&res, text_slice(&stored_head)) > 0;
 }
 
@@ -32428,8 +32418,7 @@ step_stored(struct exchange *x)
 		return cache_again(x);
 	if (hit_wait(h))
 		return STEP_WAIT;
-	stored_head.n = 0;
-	if (!store_look(&h->r, &h->policy, &stored_head))
+	if (!store_look(&h->r, &h->policy, text_open(&stored_head, head_most)))
 		return cache_later(x);
 	if (h->r.state == STORE_BEGUN)
 		return STEP_AGAIN;
@@ -33380,9 +33369,7 @@ cache_begin(struct hit *h, const struct head *rq, const struct policy *p, uint64
 	}
 	facts = *p;
 	head_drop(&res, FIELD(F_X_SENDFILE) | FIELD(F_X_ACCEL_REDIRECT));
-	stored_head.n = 0;
-	stored_head.full = false;
-	policy_write(&stored_head, &res, NULL);
+	policy_write(text_open(&stored_head, head_most), &res, NULL);
 	h->w.busy = !h->x->c->ghost && !(pool_spares_one() && store_share(&h->w, &h->r)) &&
 	    size == UINT64_MAX;
 	return !stored_head.full && !h->w.busy && store_head(&h->w, &facts, text_slice(&stored_head),
@@ -33437,15 +33424,11 @@ cache_renew(struct exchange *x, const struct head *rq, size_t n)
 	struct hit *h = x->hit;
 	struct policy p;
 
-	if (!merged.p)
-		merged = (struct text){ map_zeroed(stored_head.cap), 0, stored_head.cap, false };
-	merged.n = stored_head.n = 0;
-	merged.full = stored_head.full = false;
-	if (!store_look(&h->r, &p, &stored_head) || stored_head.full ||
+	if (!store_look(&h->r, &p, text_open(&stored_head, head_most)) || stored_head.full ||
 	    response_parse(&old, text_slice(&stored_head)) <= 0)
 		return cache_reask(x, n);
 	head_drop(&res, 0);
-	policy_write(&merged, &old, &res);
+	policy_write(text_open(&merged, head_most), &old, &res);
 	if (merged.full || response_parse(&old, text_slice(&merged)) <= 0)
 		return exchange_lost(x, LOST_BAD, "sent a 304 too long");
 	if (cache_may_store(x, &p, rq, &old)) {
@@ -37144,8 +37127,6 @@ worker_open(struct conf *cf, struct listener *ls, int n, int ctl)
 	heads_open(cf);
 	rosters_open(cf);
 	gate_open();
-	if (WITH_CACHE)
-		cache_open(cf);
 	access_start(cf, &me->log_dropped);
 	if (WITH_REDIS)
 		redis_open(&cf->cache);
