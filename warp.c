@@ -16880,7 +16880,7 @@ exchange_bytes(const struct conf *c)
 	/* the exchange and two blocks of trailers; a long head; both directions waiting at
 	 * both ends */
 	return SMALL * BLOCK_SMALL_BYTES + LARGE * large + tls * (uint32_t)(sizeof(struct tls) +
-	    sizeof(struct tls_bufs) + sizeof(struct tls_verify) + TLS_FLIGHT) +
+	    sizeof(struct block) + sizeof(struct tls_bufs) + sizeof(struct tls_verify) + TLS_FLIGHT) +
 	    (c->has_gzip ? (uint32_t)sizeof(struct gzip) : 0);
 }
 
@@ -21718,7 +21718,7 @@ ledger_relieve(void)
 }
 
 /* ==== buf ====================================================================
- * Owns    free blocks of two sizes, and the scratch block that every read
+ * Owns    free blocks of each class, and the scratch block that every read
  *         goes into first.
  * Offers  block_take, block_give, buf_*, scratch_*.
  * Calls   base, ledger, timer. A block belongs to a connection only while bytes
@@ -21734,6 +21734,7 @@ static uint32_t block_bytes[BLOCK_CLASSES] = {
 	[BLOCK_TINY] = BLOCK_TINY_BYTES,
 	[BLOCK_SMALL] = BLOCK_SMALL_BYTES,
 	[BLOCK_LARGE] = RELAY_BYTES,
+	[BLOCK_TLS] = sizeof(struct block) + sizeof(struct tls_bufs),
 };
 static struct block *scratch;
 static struct buf *scratch_user; /* the buf in it now */
@@ -21798,7 +21799,8 @@ static struct timer blocks_timer = { .fire = blocks_shed };
 static void
 block_give(struct block *b)
 {
-	static const unsigned kept[] = { BLOCKS_KEPT_SMALL, BLOCKS_KEPT_SMALL, BLOCKS_KEPT_LARGE };
+	static const unsigned kept[] = { BLOCKS_KEPT_SMALL, BLOCKS_KEPT_SMALL, BLOCKS_KEPT_LARGE,
+		TLS_BUFS_KEPT };
 
 	if (!b)
 		return;
@@ -21923,12 +21925,12 @@ buf_room(struct buf *f)
 }
 
 /* ==== tls ====================================================================
- * Owns    the engines of all TLS connections, record buffers between uses, and
- *         the certificates that handshakes are given.
+ * Owns    the engines of all TLS connections, and the certificates that handshakes are
+ *         given.
  * Offers  tls_open, tls_certs_use, tls_server, tls_client, tls_shake, tls_take,
  *         tls_writev, tls_push, tls_pending, tls_close, tls_free, tls_oldest,
  *         tls_why.
- * Calls   base, arena, clock, addr, der, x509, certs, board, loop, ledger, BearSSL. BearSSL's
+ * Calls   base, arena, clock, addr, der, x509, certs, board, loop, ledger, buf, BearSSL. BearSSL's
  *         engine does no I/O: this room reads and writes for it. A connection
  *         has record buffers only while bytes lie in them, and a verifier of
  *         the peer only during its handshake. */
@@ -21949,8 +21951,6 @@ buf_room(struct buf *f)
 
 static const struct tls_conf *tls_conf; /* this worker's */
 static struct cert_set *tls_certs;      /* for new handshakes */
-static struct tls_bufs *tls_bufs_free;
-static unsigned n_tls_bufs_free;
 static struct link handshakes; /* of servers, running; oldest first */
 static unsigned n_handshakes;
 static uint64_t tls_settings; /* hash of the settings that sessions depend on */
@@ -22005,18 +22005,11 @@ socket_get(struct chan *ch, void *to, size_t room)
 static void
 tls_wake(struct tls *t)
 {
-	struct tls_bufs *b = tls_bufs_free;
-
 	if (t->bufs)
 		return;
-	if (b) {
-		tls_bufs_free = b->next;
-		n_tls_bufs_free--;
-	} else
-		b = ledger_alloc(sizeof *b);
-	t->bufs = b;
-	t->c.eng.ibuf = b->in;
-	t->c.eng.obuf = b->out;
+	t->bufs = (void *)block_take(BLOCK_TLS)->data;
+	t->c.eng.ibuf = t->bufs->in;
+	t->c.eng.obuf = t->bufs->out;
 }
 
 static void
@@ -22024,13 +22017,7 @@ tls_bufs_give(struct tls *t)
 {
 	if (!t->bufs)
 		return;
-	if (n_tls_bufs_free >= TLS_BUFS_KEPT || ledger_is_tense())
-		ledger_free(t->bufs, sizeof *t->bufs);
-	else {
-		t->bufs->next = tls_bufs_free;
-		tls_bufs_free = t->bufs;
-		n_tls_bufs_free++;
-	}
+	block_give(OWNER(t->bufs, struct block, data));
 	t->bufs = NULL;
 	t->c.eng.ibuf = t->c.eng.obuf = NULL; /* use without tls_wake crashes */
 }

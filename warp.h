@@ -194,7 +194,8 @@ struct landlock_dir {
 
 /* ==== buf ================================================================= */
 
-enum block_class { BLOCK_TINY, BLOCK_SMALL, BLOCK_LARGE, BLOCK_CLASSES };
+enum block_class { BLOCK_TINY, BLOCK_SMALL, BLOCK_LARGE, BLOCK_TLS /* a pair of record buffers */,
+	BLOCK_CLASSES };
 
 /* Raw memory of its class's size, header included. On a free list, or owned
  * by exactly one buf, exchange, or the worker (as scratch). */
@@ -2422,10 +2423,8 @@ struct ledger {
 #define TLS_FLIGHT ((RELAY_BYTES / TLS_RECORD_MAX + 1) * BR_SSL_BUFSIZE_OUTPUT) /* bytes
 	of records that are sent together */
 
-/* A pair of record buffers: on the free list, or with a connection while
- * bytes lie in them. */
+/* A pair of record buffers, in a block: a connection has it while bytes lie in them. */
 struct tls_bufs {
-	struct tls_bufs *next;
 	unsigned char in[BR_SSL_BUFSIZE_INPUT], out[BR_SSL_BUFSIZE_OUTPUT];
 };
 
