@@ -33885,13 +33885,15 @@ upstream_arm(struct exchange *x)
 		side_deadline(u, WAIT_NOTHING, 0, x->u_events);
 }
 
-/* Takes steps until one waits. Afterwards x is gone unless c->s.x is x. */
+/* Goes on with x after a step, which may have ended it: takes steps until one waits. */
 static void
-exchange_run(struct exchange *x)
+exchange_run(struct exchange *x, enum step s)
 {
-	struct conn *c = x->c;
-	enum step s;
+	struct conn *c;
 
+	if (s == STEP_DONE)
+		return;
+	c = x->c;
 	do
 		s = states[x->state].step(x);
 	while (s == STEP_AGAIN);
@@ -33930,7 +33932,7 @@ exchange_client_event(struct exchange *x, short revents)
 			return;
 		}
 	}
-	exchange_run(x);
+	exchange_run(x, STEP_AGAIN);
 }
 
 static void
@@ -33951,8 +33953,7 @@ exchange_client_due(struct exchange *x)
 		s = exchange_error(x, 408, "the request body did not come", S(""));
 	else
 		s = exchange_abort(x);
-	if (s != STEP_DONE)
-		exchange_run(x);
+	exchange_run(x, s);
 }
 
 static enum step
@@ -34031,8 +34032,7 @@ admin_ask(struct exchange *x, const struct admin_reply *reply)
 	if (i == VERBS_MAX || !master_tell(CTL_VERB, b))
 		return reply->print ? admin_show(x, reply) : admin_error(x, 503, i == VERBS_MAX
 		    ? "too many commands are under way\n" : "the master does not listen\n");
-	asks[i] = (struct ask){ .taken = true, .x = x, .c = x->c, .reply = *reply,
-		.late.fire = admin_late };
+	asks[i] = (struct ask){ .taken = true, .c = x->c, .reply = *reply, .late.fire = admin_late };
 	n_asks++;
 	if (reply->print)
 		timer_set(&asks[i].late, USAGE_WAIT_MS);
@@ -34102,6 +34102,7 @@ static struct conn *
 admin_end(struct ask *at, struct slice word)
 {
 	struct ask a = *at;
+	struct exchange *x = a.c ? a.c->s.x : NULL;
 	bool good = slice_starts(word, S("ok"));
 	enum step s;
 	char *copy;
@@ -34110,19 +34111,18 @@ admin_end(struct ask *at, struct slice word)
 	n_late -= at->is_late;
 	*at = (struct ask){ 0 };
 	n_asks--;
-	if (!a.x)
+	if (!x)
 		return NULL;
 	if (a.reply.print) {
-		s = admin_show(a.x, &a.reply);
+		s = admin_show(x, &a.reply);
 	} else {
 		copy = xcalloc(1, word.n + 1);
 		memcpy(copy, word.p, word.n);
 		copy[word.n] = '\n';
-		s = exchange_answer(a.x, &(struct answer){ .status = good ? 200 : 409,
+		s = exchange_answer(x, &(struct answer){ .status = good ? 200 : 409,
 		    .content_type = S(TEXT_TYPE), .body = { copy, word.n + 1 }, .owned = copy });
 	}
-	if (s != STEP_DONE)
-		exchange_run(a.x);
+	exchange_run(x, s);
 	return a.c;
 }
 
@@ -34158,10 +34158,8 @@ static void
 admin_left(const struct conn *c)
 {
 	for (int i = 0; n_asks > 0 && i < VERBS_MAX; i++)
-		if (asks[i].c == c) {
-			asks[i].x = NULL;
+		if (asks[i].c == c)
 			asks[i].c = NULL;
-		}
 }
 
 /* ==== gate ===================================================================
@@ -34997,8 +34995,7 @@ conn_refuse(struct conn *c, int status, const char *cause)
 	x = exchange_new(c, 0);
 	x->up.body.kind = BODY_CLOSE; /* unknown: the rest is not looked at */
 	x->minor = 1;
-	if (exchange_error(x, status, cause, S("")) != STEP_DONE)
-		exchange_run(x);
+	exchange_run(x, exchange_error(x, status, cause, S("")));
 }
 
 /* Goes on with the TLS handshake; the first request may have come with it. */
@@ -35126,8 +35123,7 @@ conn_request(struct conn *c)
 		return false;
 	}
 	x = exchange_new(c, (size_t)n);
-	if ((c->listener->kind == LISTEN_ADMIN ? admin_enter(x) : gate_enter(x)) != STEP_DONE)
-		exchange_run(x);
+	exchange_run(x, c->listener->kind == LISTEN_ADMIN ? admin_enter(x) : gate_enter(x));
 	return true;
 }
 
@@ -35174,6 +35170,14 @@ conn_go(struct conn *c)
 	}
 }
 
+/* The same at the end of an event. */
+static void
+conn_end_turn(struct conn *c)
+{
+	conn_go(c);
+	scratch_settle();
+}
+
 static void
 conn_ready(struct watch *w, short revents)
 {
@@ -35213,8 +35217,7 @@ conn_due(struct timer *t)
 		conn_refuse(c, 408, "the request head did not come in time");
 	else
 		conn_close(c);
-	conn_go(c);
-	scratch_settle();
+	conn_end_turn(c);
 }
 
 static void
@@ -35235,9 +35238,8 @@ upconn_ready(struct watch *w, short revents)
 			chan_forget(&u->ch);
 		}
 	}
-	exchange_run(x);
-	conn_go(c);
-	scratch_settle();
+	exchange_run(x, STEP_AGAIN);
+	conn_end_turn(c);
 }
 
 static void
@@ -35248,10 +35250,8 @@ upconn_due(struct timer *t)
 
 	if (side_waits_in_vain(&x->u->s))
 		return;
-	if (exchange_upstream_late(x) != STEP_DONE)
-		exchange_run(x);
-	conn_go(c);
-	scratch_settle();
+	exchange_run(x, exchange_upstream_late(x));
+	conn_end_turn(c);
 }
 
 static void
@@ -35380,10 +35380,8 @@ front_pace(struct timer *t)
 		if ((int64_t)x->wait.turn > now_ms)
 			break;
 		pace_leave(x);
-		if (gate_admit(x, GUARD_RATE, true) != STEP_DONE)
-			exchange_run(x);
-		conn_go(c);
-		scratch_settle();
+		exchange_run(x, gate_admit(x, GUARD_RATE, true));
+		conn_end_turn(c);
 	}
 	pace_arm();
 }
@@ -35398,11 +35396,9 @@ front_go_on(struct exchange *x, bool over)
 
 	hold_leave(x);
 	exchange_enter(x, X_PICK);
-	if (!over || exchange_failed(x, x->held_status) != STEP_DONE)
-		exchange_run(x);
+	exchange_run(x, over ? exchange_failed(x, x->held_status) : STEP_AGAIN);
 	waits = c->s.x == x && x->state == X_HOLD;
-	conn_go(c);
-	scratch_settle();
+	conn_end_turn(c);
 	return waits;
 }
 
@@ -35417,10 +35413,8 @@ front_unsaid(struct timer *t)
 		front_go_on(x, true);
 		return;
 	}
-	if (exchange_lost(x, LOST_READ_TIMEOUT, "does not answer in time") != STEP_DONE)
-		exchange_run(x);
-	conn_go(c);
-	scratch_settle();
+	exchange_run(x, exchange_lost(x, LOST_READ_TIMEOUT, "does not answer in time"));
+	conn_end_turn(c);
 }
 
 /* Clients that routers may have beside the others. */
@@ -35505,9 +35499,8 @@ front_hits(struct link *ring)
 		struct conn *c = h->x->c;
 		link_drop(&h->link);
 		h->src.pulls = true;
-		exchange_run(h->x);
-		conn_go(c);
-		scratch_settle();
+		exchange_run(h->x, STEP_AGAIN);
+		conn_end_turn(c);
 	}
 }
 
@@ -35542,10 +35535,8 @@ front_admit(void)
 	for (struct exchange *x = auth_work(&good), *next; x; x = next) {
 		struct conn *c = x->c;
 		next = x->auth_next;
-		if (gate_admit(x, GUARD_PASSWORD, good) != STEP_DONE)
-			exchange_run(x);
-		conn_go(c);
-		scratch_settle();
+		exchange_run(x, gate_admit(x, GUARD_PASSWORD, good));
+		conn_end_turn(c);
 	}
 }
 

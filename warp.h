@@ -3064,8 +3064,7 @@ enum lost {
  * the master has answered, even if the client has left. */
 struct ask {
 	bool taken;
-	struct exchange *x; /* NULL: its client has left */
-	struct conn *c;
+	struct conn *c;     /* its exchange waits; NULL: it has left */
 	struct admin_reply reply;
 	struct timer late;  /* of a page */
 	bool is_late;
