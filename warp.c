@@ -21413,21 +21413,14 @@ quiet_oldest(const struct link *ring)
 	return l ? OWNER(l, struct watch, link) : NULL;
 }
 
+/* Parks those of the ring that have been there for so long. */
 static void
-park_quiet(void)
+park_old(const struct link *ring, uint32_t now, uint32_t age)
 {
 	struct watch *w;
 
-	for (int i = 0; i < PARKED_BATCH && (w = quiet_oldest(&quiet)); i++) {
-		if (loop_turns - w->since < PARK_TURNS)
-			break;
+	for (int i = 0; i < PARKED_BATCH && (w = quiet_oldest(ring)) && now - w->since >= age; i++)
 		loop_park(w);
-	}
-	for (int i = 0; i < PARKED_BATCH && (w = quiet_oldest(&unpolled)); i++) {
-		if ((uint32_t)now_ms - w->since < UNPOLLED_MS)
-			break;
-		loop_park(w);
-	}
 }
 
 /* wait_ms, or less when a watch is to be parked. */
@@ -21555,7 +21548,8 @@ loop_turn(int wait_ms)
 	loop_dispatch(ready);
 	if (due_ms <= now_ms)
 		timers_run();
-	park_quiet();
+	park_old(&quiet, loop_turns, PARK_TURNS);
+	park_old(&unpolled, (uint32_t)now_ms, UNPOLLED_MS);
 }
 
 /* From now on w watches fd, which may be another one than before, for events;
@@ -23529,26 +23523,24 @@ listen_options(int fd, const struct addr *a)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6, sizeof only_v6);
 }
 
-/* Joins a, if it is a group: RFC 1112, RFC 3493 5.2. Who sends to a unix socket is known. */
+/* Joins a, if it is a group: RFC 1112, RFC 3678 5.1. Who sends to a unix socket is known. */
 static void
 listen_datagrams(int fd, const struct addr *a)
 {
-	const struct in_addr group = a->sock.in.sin_addr;
+	bool v6 = a->sock.sa.sa_family == AF_INET6;
+	struct group_req group = { 0 };
 	int on = 1, bytes = SUBSCRIBE_BYTES;
 
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
 	if (a->sock.sa.sa_family == AF_UNIX) {
 		setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
-	} else if (a->sock.sa.sa_family == AF_INET && IN_MULTICAST(ntohl(group.s_addr))) {
+	} else if (v6 ? IN6_IS_ADDR_MULTICAST(&a->sock.in6.sin6_addr)
+	    : IN_MULTICAST(ntohl(a->sock.in.sin_addr.s_addr))) {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-		if (setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &(struct ip_mreq){ group, { 0 } },
-		    sizeof(struct ip_mreq)) < 0)
-			log_errno("joining %s", a->text);
-	} else if (a->sock.sa.sa_family == AF_INET6 && IN6_IS_ADDR_MULTICAST(&a->sock.in6.sin6_addr)) {
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-		if (setsockopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &(struct ipv6_mreq){
-		    a->sock.in6.sin6_addr, 0 }, sizeof(struct ipv6_mreq)) < 0)
+		memcpy(&group.gr_group, &a->sock, a->sock_n);
+		if (setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, MCAST_JOIN_GROUP, &group,
+		    sizeof group) < 0)
 			log_errno("joining %s", a->text);
 	}
 }
@@ -36492,8 +36484,6 @@ probe_parse(struct probe *p)
 		probe_failed(p, "sent 1xx without end");
 	else if (p->s.src.end)
 		probe_cut(p);
-	else
-		loop_watch(&p->s.ch.w, p->s.ch.waits ? POLLIN | POLLOUT : POLLIN);
 }
 
 /* A uwsgi backend was pinged, and answered, or (got < 0) closed in peace, as those do that
@@ -36505,8 +36495,6 @@ probe_pinged(struct probe *p, ssize_t got)
 		probe_passed(p);
 	else if (got < 0)
 		probe_cut(p);
-	else
-		loop_watch(&p->s.ch.w, p->s.ch.waits ? POLLIN | POLLOUT : POLLIN);
 }
 
 /* Sends what waits, reads what came: a backend that no longer reads may have
@@ -36524,7 +36512,7 @@ probe_answer(struct probe *p)
 		probe_parse(p);
 	else if (got < 0)
 		probe_cut(p);
-	else
+	if (p->state == PROBE_ANSWER) /* nothing is decided yet */
 		loop_watch(&p->s.ch.w, p->s.ch.waits ? POLLIN | POLLOUT : POLLIN);
 }
 
