@@ -3245,12 +3245,12 @@ static const char *
 status_text(int status)
 {
 	static const char texts[] =
-	    "200 OK\0" "100 Continue\0" "101 Switching Protocols\0" "102 Processing\0"
+	    "200 OK\0" "304 Not Modified\0" "100 Continue\0" "101 Switching Protocols\0" "102 Processing\0"
 	    "103 Early Hints\0" "201 Created\0" "202 Accepted\0"
 	    "203 Non-Authoritative Information\0" "204 No Content\0" "205 Reset Content\0"
 	    "206 Partial Content\0" "207 Multi-Status\0" "208 Already Reported\0" "226 IM Used\0"
 	    "300 Multiple Choices\0" "301 Moved Permanently\0" "302 Found\0" "303 See Other\0"
-	    "304 Not Modified\0" "305 Use Proxy\0" "307 Temporary Redirect\0"
+	    "305 Use Proxy\0" "307 Temporary Redirect\0"
 	    "308 Permanent Redirect\0" "400 Bad Request\0" "401 Unauthorized\0"
 	    "402 Payment Required\0" "403 Forbidden\0" "404 Not Found\0" "405 Method Not Allowed\0"
 	    "406 Not Acceptable\0" "407 Proxy Authentication Required\0" "408 Request Timeout\0"

@@ -419,7 +419,6 @@ struct template {
 
 /* ==== http ================================================================ */
 
-/* Fields that warp knows by name; order is that of field_names[]. */
 /* The fields that are known: id and name, and the name's first letter and its last but one,
  * which with its length tell it from all the others. */
 /* clang-format off */
