@@ -45,6 +45,7 @@ BIG = 300000           # bytes of a body, and of the answer to it
 PAUSE = float(os.environ.get("SOAK_PAUSE") or 0)     # seconds between two requests: on a machine that others use too
 GROWTH = 4 << 20       # bytes master and workers may have grown by, each
 MASTER_SECS = 150      # between two faults of the master
+FAULTS = 3             # at one time
 
 
 class Warp(lib.Warp):
@@ -69,7 +70,7 @@ class Soak:
         self.most = 0                      # bytes that a worker held for clients
         self.conf_lock = threading.Lock()
         self.recent = collections.deque(maxlen=6)       # faults, with their times
-        self.gate = threading.Semaphore(2)              # both: no other fault while it is held
+        self.gate = threading.Semaphore(FAULTS)         # all of it: no other fault while it is held
         self.generation, self.port, self.http = 0, free_port(), free_port()
         self.born = time.monotonic()
         self.around = around.Around(self, directory)
@@ -117,7 +118,7 @@ class Soak:
         """An error a client saw, unless a worker it may have been at was killed meanwhile, or what excuses name. "never"
         among them: an answer that is not to what was asked."""
         with self.lock:
-            reasons = [r for r in ("worker", "descriptors", "crowd", *excuses) if began - 1 <= self.hard.get(r, 0) and "never" not in excuses]
+            reasons = [r for r in ("worker", "master", "descriptors", "crowd", *excuses) if began - 1 <= self.hard.get(r, 0) and "never" not in excuses]
             if reasons:
                 self.counts["excused: " + reasons[0]] += 1
             else:
@@ -250,12 +251,12 @@ class Soak:
 
     def kill_master(self):
         """Nothing of it goes on without it, and the next one is not disturbed by what it left."""
-        self.hard["worker"] = float("inf")
+        self.hard["master"] = float("inf")
         self.w.signal(signal.SIGKILL)
         self.w.wait(20 * lib.SLOW)
         eventually(lambda: not ours(self.dir), "what the killed master started ends", 20 * lib.SLOW)
         self.start()
-        self.hard["worker"] = time.monotonic()
+        self.hard["master"] = time.monotonic()
         self.count("master_kills")
 
     def full_master(self):
@@ -282,7 +283,9 @@ class Soak:
 
     def master_faults(self):
         """When no other fault is at work: those wait."""
-        with self.gate, self.gate:
+        with contextlib.ExitStack() as end:
+            for _ in range(FAULTS):
+                end.enter_context(self.gate)
             self.one(self.master_turn[0])
         self.master_turn.reverse()
 
@@ -295,10 +298,12 @@ class Soak:
         self.count("upgrades")
 
     def own_faults(self):
-        what = [self.kill] * 6 + [self.freeze] * 3 + [self.restart] * 3 + [self.reload] * 3 + [self.kill_worker] * 2 + [self.upgrade] * 2 + \
-            [self.freeze_master]
-        first = [self.kill, self.restart, self.reload, self.kill_worker, self.upgrade, self.freeze]   # each once, however short
-        self.faults(what, first, 0.8)
+        first = [self.kill, self.restart, self.freeze_master, self.kill_worker, self.freeze]          # each once, however short
+        self.faults([self.kill] * 6 + [self.freeze] * 3 + [self.restart] * 3 + [self.kill_worker] * 2 + [self.freeze_master], first, 0.8)
+
+    def turns(self):
+        """A new configuration or a new binary every few seconds, whatever else happens."""
+        self.faults([self.reload] * 2 + [self.upgrade], [self.reload, self.upgrade], 4)
 
     def faults(self, what, first, pause):
         """One after another: each of the first, then any of what."""
@@ -390,7 +395,7 @@ class Soak:
         kinds = [(self.plain, 0.0)] * 4 + [(self.bodies, 0.1)] + [(self.aborts, 0.02)] * 2 + [(self.slow, 0.1)]
         kinds += self.around.clients
         load = [threading.Thread(target=self.client, args=(k, i, pause), daemon=True) for i, (k, pause) in enumerate(kinds)]
-        faults = [threading.Thread(target=self.own_faults, daemon=True),
+        faults = [threading.Thread(target=self.own_faults, daemon=True), threading.Thread(target=self.turns, daemon=True),
                   threading.Thread(target=self.faults, args=(self.around.faults, list(self.around.faults), 1.5), daemon=True)]
         for t in load + faults:
             t.start()
