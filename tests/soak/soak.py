@@ -17,7 +17,9 @@ minutes all of that pauses, and the master is killed and started again, or may o
 Then the faults stop, the load stops, and it is counted: requests in flight and held, clients, descriptors of the master
 and the workers, their memory, processes, helpers, sockets, what is open at the stores; and after warp's end what it left
 behind. An error a good client saw counts as well, unless a worker was killed under it, had no descriptors left or closed
-idle clients for a crowd, or what it asked for could not be had (a full disk, a name that is none, a guard that says no). Prints a table of faults and the figures; exit status 1 if one of them is bad.
+idle clients for a crowd, this program itself stood still (a machine with others on it), or what it asked for could not
+be had (a full disk, a name that is none, a guard that says no). Prints a table of faults and the figures; exit status 1
+if one of them is bad.
 """
 import collections
 import contextlib
@@ -33,6 +35,7 @@ import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+os.environ.setdefault("SLOW", "4")        # each wait is an upper bound, and the machine is busy
 sys.path.insert(0, HERE)
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "system"))
 import acme  # noqa: E402
@@ -46,6 +49,7 @@ PAUSE = float(os.environ.get("SOAK_PAUSE") or 0)     # seconds between two reque
 GROWTH = 4 << 20       # bytes master and workers may have grown by, each
 MASTER_SECS = 150      # between two faults of the master
 FAULTS = 3             # at one time
+STALL = 2              # seconds this program may be late: its clients and servers have timeouts to keep
 
 
 class Warp(lib.Warp):
@@ -118,7 +122,7 @@ class Soak:
         """An error a client saw, unless a worker it may have been at was killed meanwhile, or what excuses name. "never"
         among them: an answer that is not to what was asked."""
         with self.lock:
-            reasons = [r for r in ("worker", "master", "descriptors", "crowd", *excuses) if began - 1 <= self.hard.get(r, 0) and "never" not in excuses]
+            reasons = [r for r in ("worker", "master", "descriptors", "crowd", "stalled", *excuses) if began - 1 <= self.hard.get(r, 0) and "never" not in excuses]
             if reasons:
                 self.counts["excused: " + reasons[0]] += 1
             else:
@@ -130,6 +134,15 @@ class Soak:
         """Said at once: who watches need not wait for the end."""
         self.errors.append(what)
         print("soak: seen at %s: %s" % (time.strftime("%T"), what), flush=True)
+
+    def pulse(self):
+        """Notices that nothing here ran for a while."""
+        while not self.load_over.is_set():
+            began = time.monotonic()
+            time.sleep(0.1)
+            if (late := time.monotonic() - began - 0.1) > STALL:
+                self.hard["stalled"] = time.monotonic() + late       # who was in the midst of it has timeouts behind it
+                self.count("stalled_seconds", int(late))
 
     # ---- clients ----
 
@@ -395,6 +408,7 @@ class Soak:
         kinds = [(self.plain, 0.0)] * 4 + [(self.bodies, 0.1)] + [(self.aborts, 0.02)] * 2 + [(self.slow, 0.1)]
         kinds += self.around.clients
         load = [threading.Thread(target=self.client, args=(k, i, pause), daemon=True) for i, (k, pause) in enumerate(kinds)]
+        load.append(threading.Thread(target=self.pulse, daemon=True))
         faults = [threading.Thread(target=self.own_faults, daemon=True), threading.Thread(target=self.turns, daemon=True),
                   threading.Thread(target=self.faults, args=(self.around.faults, list(self.around.faults), 1.5), daemon=True)]
         for t in load + faults:
