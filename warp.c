@@ -31409,14 +31409,31 @@ hit_goes_on(struct exchange *x)
 	return true;
 }
 
+/* A copy of lines, for lines_free. */
+static char *
+lines_copy(struct slice s)
+{
+	char *p = ledger_alloc(s.n + 1);
+
+	memcpy(p, s.p, s.n);
+	p[s.n] = '\0';
+	return p;
+}
+
+static void
+lines_free(char *p)
+{
+	ledger_free(p, p ? strlen(p) + 1 : 0);
+}
+
 static void
 exchange_free(struct exchange *x)
 {
 	if (req_of == x)
 		req_of = NULL;
 	hit_free(x->hit);
-	free(x->grant);
-	free(x->cookies);
+	lines_free(x->grant);
+	lines_free(x->cookies);
 	spool_free(x->spool);
 	spool_drop(&x->made);
 	flow_end(&x->up);
@@ -33500,15 +33517,6 @@ grant_of(const struct exchange *x, unsigned char *print)
 	return &grants[print[0] % GRANTS];
 }
 
-static char *
-text_copy(struct slice s)
-{
-	char *p = xcalloc(1, s.n + 1);
-
-	memcpy(p, s.p, s.n);
-	return p;
-}
-
 /* Asks the authenticator of x's route; exchange_granted goes on if it lets x pass. */
 static enum step
 exchange_ask(struct exchange *x)
@@ -33518,7 +33526,7 @@ exchange_ask(struct exchange *x)
 	const struct grant *g = guard->cache_ms > 0 ? grant_of(x, print) : NULL;
 
 	if (g && g->until_ms > now_ms && memcmp(g->print, print, sizeof print) == 0) {
-		x->grant = text_copy(slice_of(g->lines));
+		x->grant = lines_copy(slice_of(g->lines));
 		return STEP_WAIT;
 	}
 	x->asking = xcalloc(1, sizeof *x->asking);
@@ -33545,7 +33553,7 @@ grant_lines(const struct guard *guard, bool cookies)
 			if (!res.f[k].drop && slice_ieq(res.f[k].name, guard->copy.v[i]) &&
 			    (res.f[k].id == F_SET_COOKIE) == cookies)
 				line_write(t, guard->copy.v[i], res.f[k].value);
-	return t->n > conf->server.max_header_bytes ? NULL : text_copy(text_slice(t));
+	return t->n > conf->server.max_header_bytes ? NULL : lines_copy(text_slice(t));
 }
 
 /* The authenticator lets x pass, in a head of n bytes: res. */
@@ -33579,8 +33587,8 @@ exchange_grant(struct exchange *x, size_t n)
 		g = grant_of(x, print);
 		memcpy(g->print, print, sizeof print);
 		g->until_ms = now_ms + guard->cache_ms;
-		free(g->lines);
-		g->lines = text_copy(slice_of(x->grant));
+		lines_free(g->lines);
+		g->lines = lines_copy(slice_of(x->grant));
 	}
 	return exchange_granted(x);
 }

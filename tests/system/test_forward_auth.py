@@ -1,4 +1,5 @@
 """forward_auth: another server decides who may pass."""
+import json
 import os
 import signal
 import threading
@@ -6,7 +7,7 @@ import time
 
 import pytest
 
-from lib import BODY, CLOSE, HEAD, REQ, SLOW, SWITCH, UPGRADE, WAIT, Blackhole, chunks, conf, eventually, free_port, reply, request, toml_file
+from lib import BODY, CLOSE, Client, HEAD, REQ, SLOW, SWITCH, UPGRADE, WAIT, Blackhole, chunks, conf, eventually, free_port, reply, request, toml_file
 
 COPY = ["Remote-User", "Remote-Groups"]
 OK = reply(b"", "Remote-User: ann", "Remote-Groups: a,b", "X-Other: no", "Set-Cookie: s=1")
@@ -377,6 +378,18 @@ def test_cache_secs_end(warp, guard, backend):
     w = guarded(warp, g, backend(), auth={"cache_secs": 0.2}, server={"worker_threads": 1})
     assert w.ask("/", OKAY).status == 200
     eventually(lambda: w.ask("/", OKAY).status == 200 and len(g.asked) > 1, "it is asked again")
+
+
+def test_what_is_kept_counts_as_memory(warp, guard, backend):
+    g = guard(yes=reply(b"", "Remote-User: " + "u" * 8000))
+    w = guarded(warp, g, backend(), auth={"cache_secs": 600}, server={"worker_threads": 1}, admin={"listen": ["@DIR@/admin"]})
+    held = lambda: json.loads(Client(w.path("admin")).ask("/status").body)["workers"][0]["memory_bytes"]
+    with w.client() as c:
+        assert c.ask("/", OKAY).status == 200
+        before = held()
+        for i in range(60):
+            assert c.ask("/%d" % i, OKAY).status == 200
+        assert 40 * 8000 < held() - before < 64 * 8000, "but for those that were in each other's place"
 
 
 def test_with_warps_cache(warp, guard, backend):
