@@ -8125,7 +8125,8 @@ announcement_write(char *out, size_t cap, const struct announcement *a)
 {
 	struct text t = { out, PACKET_HEAD, MIN(cap, (size_t)ANNOUNCED_MAX), cap < PACKET_HEAD };
 
-	for (const struct announced *f = announced_vars; f < announced_vars + LEN(announced_vars) && !t.full; f++) {
+	for (const struct announced *f = announced_vars;
+	    f < announced_vars + LEN(announced_vars) && !t.full; f++) {
 		char b[20];
 		struct text number = { b, 0, sizeof b, false };
 		struct slice s = S("");
@@ -11530,12 +11531,12 @@ static const struct section sections[SECTIONS] = {
 	    "BWS's sites; or [sites.proxy] alone, for one."),
 	[SEC_SITE_PROXY] = SECTION_IF(WITH_DIALECTS, "sites.proxy", site_proxy_keys, NULL, NULL,
 	    "What a site passes on."),
-	[SEC_SITE_UPSTREAM] = SECTION_IF(WITH_DIALECTS, "sites.proxy.upstreams", site_upstream_keys, NULL, NULL,
-	    "A backend."),
+	[SEC_SITE_UPSTREAM] = SECTION_IF(WITH_DIALECTS, "sites.proxy.upstreams",
+	    site_upstream_keys, NULL, NULL, "A backend."),
 	[SEC_SITE_ROUTE] = SECTION_IF(WITH_DIALECTS, "sites.proxy.routes", site_route_keys, NULL, NULL,
 	    "One path."),
-	[SEC_SITE_BALANCE] = SECTION_IF(WITH_DIALECTS, "sites.proxy.load_balancing", site_balance_keys, NULL, NULL,
-	    "For all upstreams of the site."),
+	[SEC_SITE_BALANCE] = SECTION_IF(WITH_DIALECTS, "sites.proxy.load_balancing",
+	    site_balance_keys, NULL, NULL, "For all upstreams of the site."),
 	[SEC_SITE_TIMEOUT] = SECTION_IF(WITH_DIALECTS, "sites.proxy.timeout", site_timeout_keys, NULL, NULL,
 	    "For all routes of the site."),
 	[SEC_SITE_HEADERS] = SECTION_IF(WITH_DIALECTS, "sites.proxy.headers", site_headers_keys, NULL, NULL,
@@ -12258,7 +12259,8 @@ status_item(struct reader *r, const struct key *k, const struct toml *v, void *t
 	    (int)k->min, (int)k->max, k->preset ? k->preset : "502-504", value_text(r->a, v));
 }
 
-#define HASH_SLOW "a slow hash: each password that is tried costs a good part of a second of the processor"
+#define HASH_SLOW "a slow hash: each password that is tried costs a good part of a second of the " \
+	"processor"
 
 /* A user of a table, into a struct pair. A password is a text, or a hash that crypt knows;
  * what else starts with `$`, or `{SSHA}…` and the like of LDAP, is refused. */
@@ -14340,7 +14342,8 @@ route_rewrite(struct reader *r, struct route *out)
 }
 
 /* What the URL does not say, by which answers are told apart in the cache. */
-#define NOT_IN_URL (~(VAR(VAR_HOST) | VAR(VAR_PATH) | VAR(VAR_PARAMETER) | VAR(VAR_GROUP) | VAR(VAR_SCHEME)))
+#define NOT_IN_URL (~(VAR(VAR_HOST) | VAR(VAR_PATH) | VAR(VAR_PARAMETER) | VAR(VAR_GROUP) | \
+	VAR(VAR_SCHEME)))
 
 /* Whether the texts of the route let answers to one URL differ. */
 static bool
@@ -14804,7 +14807,8 @@ router_rules(struct reader *r, const struct router_conf *rc)
 	for (const struct toml *v = r->table->first; v && rc->subscription_server.n == 0; v = v->next)
 		if (slice_starts(v->key, S("subscription")) || slice_starts(v->key, S("resubscribe")) ||
 		    (slice_eq(v->key, S("cheap")) && rc->cheap))
-			key_warn(r, v->key.p, slice_eq(v->key, S("cheap")) ? "without subscription_server nobody is ever accepted"
+			key_warn(r, v->key.p, slice_eq(v->key, S("cheap"))
+			    ? "without subscription_server nobody is ever accepted"
 			    : "does nothing without subscription_server");
 	if (!router_maps(rc) && rc->fallback.n == 0)
 		complain(r, DIAG_WARNING, NULL, r->table, "routes nothing: say use_cache, use_pattern, "
@@ -16002,8 +16006,9 @@ ini_pass(struct ini *n, const struct ini_line *o, bool flag)
 		node_string(n->r, n->shared, "", slice_of(value + 1), &o->said);
 		value = arena_fmt(n->r->a, "fd://{fd%d}", (int)shared);
 	}
-	node_string(n->r, ini_is_plugin(o->said.key) ? n->early : n->args, "", slice_of(flag || !o->says ? arena_fmt(n->r->a, "--%s",
-	    o->said.key.p) : arena_fmt(n->r->a, "--%s=%s", o->said.key.p, value)), &o->said);
+	node_string(n->r, ini_is_plugin(o->said.key) ? n->early : n->args, "",
+	    slice_of(flag || !o->says ? arena_fmt(n->r->a, "--%s", o->said.key.p)
+	    : arena_fmt(n->r->a, "--%s=%s", o->said.key.p, value)), &o->said);
 }
 
 /* fastrouter-use-socket = N: the N-th socket of the instance becomes a fixed node. */
@@ -17196,7 +17201,8 @@ conf_memory(const struct conf *c)
 	m.idle = sizeof(struct conn) + 2 * sizeof(struct upconn) + (c->n_routers > 0 ?
 	    sizeof(struct conn) + sizeof(struct passage) : 0) +
 	    3 * (sizeof(struct pollfd) + sizeof(struct watch *));
-	m.held = MIN((uint64_t)c->server.memory_bytes, share * m.busy + MEMORY_NEEDS * (uint64_t)exchange_bytes(c));
+	m.held = MIN((uint64_t)c->server.memory_bytes,
+	    share * m.busy + MEMORY_NEEDS * (uint64_t)exchange_bytes(c));
 	m.shared = sizeof(struct board) - (c->n_servers > 0 ? 0 : sizeof(struct board_nodes));
 	m.all = m.shared + c->cache.size_bytes + workers * (m.worker + m.held + share * m.idle);
 	return m;
@@ -23983,7 +23989,8 @@ pool_give(struct upconn *u)
 	u->s.x = NULL;
 	u->served++;
 	if (draining || in->n_idle >= in->up->keepalive || n_idle_all + n_alone >= max_idle ||
-	    u->epoch != in->board->epoch || !upconn_fits(u) || (!upconn_is_late(u) && loop_is_ready(&u->s.ch.w))) {
+	    u->epoch != in->board->epoch || !upconn_fits(u) ||
+	    (!upconn_is_late(u) && loop_is_ready(&u->s.ch.w))) {
 		upconn_close(u);
 		return;
 	}
@@ -27988,7 +27995,8 @@ request_drop(struct head *h, const struct exchange *x, bool trusted)
 /* The path of x, with head h, without the part that matched, or with it rewritten: the rest
  * is the client's own bytes. False: it is too long, or no longer a path. */
 static bool
-rewrite_write(struct text *t, const struct exchange *x, const struct head *h, const struct path_view *view)
+rewrite_write(struct text *t, const struct exchange *x, const struct head *h,
+    const struct path_view *view)
 {
 	const struct route *r = x->route;
 	struct slice path = view->path;
@@ -28013,7 +28021,8 @@ rewrite_write(struct text *t, const struct exchange *x, const struct head *h, co
 /* Like rewrite_write, but no dots come to stand alone: `/app../x` without `/app` would lead
  * above what the route shows. Those that the client's own path resolves may stay. */
 static bool
-rewrite_apply(struct text *t, const struct exchange *x, const struct head *h, const struct path_view *view)
+rewrite_apply(struct text *t, const struct exchange *x, const struct head *h,
+    const struct path_view *view)
 {
 	static char buf[2][TARGET_MAX];
 	struct text own = { buf[0], 0, TARGET_MAX, false }, again = { buf[1], 0, TARGET_MAX, false };
@@ -29452,10 +29461,10 @@ maintenance_answer(const struct upstream *up, struct answer *a)
  * Owns    the directories that are served, and what was found at paths below
  *         them: open files, the bytes of small ones, or why there is none.
  * Offers  files_open, file_find, file_give, file_list, file_name, file_is_hidden.
- * Calls   base, arena, clock, log, sandbox, http, path, timer, ledger, usage, heads, maintenance. No path leads
- *         out of its directory: links inside are followed, others refused. A path is
- *         looked at anew after FILES_LOOK_MS. A disk that blocks is all a worker waits
- *         for. */
+ * Calls   base, arena, clock, log, sandbox, http, path, timer, ledger, usage, heads,
+ *         maintenance. No path leads out of its directory: links inside are followed, others
+ *         refused. A path is looked at anew after FILES_LOOK_MS. A disk that blocks is all a
+ *         worker waits for. */
 
 static struct root *roots;            /* by route; behind them x_sendfile_root's */
 static struct file *file_slots[FILES_SLOTS];
