@@ -751,6 +751,23 @@ hmac_sha256(struct slice key, const struct slice *v, int n, unsigned char out[br
 	br_hmac_out(&h, out);
 }
 
+#ifndef OPEN_TREE_CLONE /* open_tree(2); not in every libc */
+#define OPEN_TREE_CLONE 1
+#endif
+
+/* A directory that stays in reach. For a chroot (locked) it is a mount: a plain
+ * descriptor would lead back to the root. -1: errno says why. */
+static int
+outside_open(const char *path, bool locked)
+{
+#ifdef SYS_open_tree /* Linux 5.2 */
+	if (locked)
+		return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC);
+#endif
+	errno = ENOSYS;
+	return locked ? -1 : open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
 /* ==== arena ==================================================================
  * Owns    blocks that are freed together.
  * Offers  arena_alloc, arena_dup, arena_fmt, arena_free. Never fails: a
@@ -14253,6 +14270,8 @@ route_upstream(struct reader *r, const char *key, struct slice name)
 static void
 route_files(struct reader *r, struct route *out)
 {
+	int fd = -1;
+
 	if (out->action != ACT_FILES)
 		return;
 	if (slice_starts(out->files.fallback, S("@")))
@@ -14264,6 +14283,9 @@ route_files(struct reader *r, struct route *out)
 	if (out->cache && !out->upstream && toml_get(r->table, "cache"))
 		key_warn(r, "cache", "files of static_dir are not cached: the kernel does that");
 	dir_check(r, toml_get(r->table, "static_dir"), out->files.dir);
+	if (r->conf->server.chroot && (fd = outside_open("/", true)) < 0 && errno == ENOSYS)
+		key_warn(r, "static_dir", "not served from server.chroot, which needs Linux 5.2");
+	fd_close(fd);
 }
 
 static void
@@ -25787,7 +25809,7 @@ access_start(const struct conf *cf, struct wide *dropped)
 
 /* ==== usage ==================================================================
  * Owns    nothing: the figures are on the board.
- * Offers  usage_note, usage_of, outside_open.
+ * Offers  usage_note, usage_of.
  * Calls   base, board. What a process has used of processor and memory: the master reads it
  *         when a worker asks, as the sandbox keeps workers from /proc. */
 
@@ -25796,22 +25818,6 @@ access_start(const struct conf *cf, struct wide *dropped)
 #define STAT_UTIME 14   /* ticks */
 #define STAT_STIME 15
 #define STAT_RSS   24   /* pages */
-#ifndef OPEN_TREE_CLONE /* open_tree(2); not in every libc */
-#define OPEN_TREE_CLONE 1
-#endif
-
-/* A directory that stays in reach. For a chroot (locked) it is a mount: a plain
- * descriptor would lead back to the root. -1: errno says why. */
-static int
-outside_open(const char *path, bool locked)
-{
-#ifdef SYS_open_tree /* Linux 5.2 */
-	if (locked)
-		return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC);
-#endif
-	errno = ENOSYS;
-	return locked ? -1 : open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-}
 
 /* The fields of a stat line behind the name, which may hold anything. False: they are not
  * all there. */
@@ -29278,7 +29284,7 @@ answer_head(struct head *h, const struct answer *a)
  * Owns    what the upstreams' maintenance files said last, and the directories
  *         they are in.
  * Offers  maintenance_open, maintenance_answer, file_type.
- * Calls   base, arena, clock, log, sandbox, pool (master_tell), usage, heads. While the file
+ * Calls   base, arena, clock, log, sandbox, pool (master_tell), heads. While the file
  *         is there it is the answer. Requests look for it, at most every MAINTENANCE_MS. */
 
 static struct notice *notices; /* by upstream.index */
@@ -29461,7 +29467,7 @@ maintenance_answer(const struct upstream *up, struct answer *a)
  * Owns    the directories that are served, and what was found at paths below
  *         them: open files, the bytes of small ones, or why there is none.
  * Offers  files_open, file_find, file_give, file_list, file_name, file_is_hidden.
- * Calls   base, arena, clock, log, sandbox, http, path, timer, ledger, usage, heads,
+ * Calls   base, arena, clock, log, sandbox, http, path, timer, ledger, heads,
  *         maintenance. No path leads out of its directory: links inside are followed, others
  *         refused. A path is looked at anew after FILES_LOOK_MS. A disk that blocks is all a
  *         worker waits for. */
@@ -30371,7 +30377,7 @@ flow_tunnel(struct flow *f, struct chan *to, bool *ready)
  * Owns    request bodies that are kept until they are whole.
  * Offers  conf_spools, spool_open, spool_new, spool_add, spool_rewind, spool_of,
  *         spool_of_file, spool_drop.
- * Calls   base, arena, log, sandbox, board, ledger, buf, usage, cgi, files. Memory first, then an
+ * Calls   base, arena, log, sandbox, board, ledger, buf, cgi, files. Memory first, then an
  *         unlinked file. A made-up answer's body is read in the same way, and a file that is
  *         served. */
 
@@ -35625,7 +35631,7 @@ front_told(struct slice word)
  * Owns    the passages: what a client of [fastrouter] says to a node, and the node to it.
  * Offers  router_dirs_open, router_open.
  * Calls   base, arena, clock, log, sandbox, http, addr, packet, nodes, timer, loop, ledger, buf, chan,
- *         pool, access, usage, heads, flow, spool, mapper, exchange, http front.
+ *         pool, access, heads, flow, spool, mapper, exchange, http front.
  *         A packet is read whole; its key leads to a node; it goes there as it came, but
  *         for its modifiers; then bytes pass both ways, unseen. */
 

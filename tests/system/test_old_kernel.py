@@ -5,6 +5,7 @@ import errno
 import os
 import platform
 import struct
+import subprocess
 
 import pytest
 
@@ -96,3 +97,12 @@ buffer_request = 1000
     running(w)
     works()
     assert "its output" not in w.stderr, "nothing has another owner"
+
+
+def test_files_of_a_chroot_are_told_of(tmp_path):
+    """Without open_tree the files are out of reach there: -t says so, where the kernel can it does not."""
+    (tmp_path / "w.toml").write_text('[server]\nlisten = ["127.0.0.1:1"]\nchroot = "/"\n[[routes]]\nstatic_dir = "."\n')
+    said = [subprocess.run([lib.WARP, "-t", "-c", str(tmp_path / "w.toml")], capture_output=True, text=True, timeout=lib.TIMEOUT, preexec_fn=f)
+            for f in (None, refuse(["open_tree"], errno.ENOSYS))]
+    assert [p.returncode for p in said] == [0, 0]
+    assert ["needs Linux 5.2" in p.stderr for p in said] == [False, True], said[1].stderr
