@@ -24819,12 +24819,13 @@ redis_open(const struct cache_conf *c)
 {
 	redis.conf = c;
 	redis.at = c->redis_at;
+	if (!redis.at)
+		return; /* the pages of the questions stay untouched */
 	redis.timer.fire = redis_due;
 	redis.sweep_timer.fire = sweep_due;
 	for (size_t i = 0; i < REDIS_QUEUE; i++)
 		redis.asks[i].timer.fire = ask_late;
-	if (redis.at)
-		redis_dial();
+	redis_dial();
 }
 
 /* ==== mapper =================================================================
