@@ -5075,7 +5075,7 @@ addr_parse(struct arena *a, struct slice s, struct addr *out, const char **why)
 /* ==== regex ==================================================================
  * Owns    the marks of the expression in hand, and the one being read.
  * Offers  regex_read, regex_matches, regex_find.
- * Calls   base, arena.
+ * Calls   base, arena, diag (is_word_char).
  *
  * POSIX extended regular expressions of bytes (IEEE 1003.1, 9.4), with \d \w \s, \b
  * and their like. An expression is a tree. A mark at a leaf means that some match got
@@ -5493,12 +5493,6 @@ static struct {
 	uint16_t ends[TARGET_MAX + 1]; /* where a match from there ends, plus 1; 0: none */
 } pass;
 
-static bool
-is_word(char c)
-{
-	return isalnum((unsigned char)c) || c == '_';
-}
-
 /* What is around text.p[at], as a bit: see RE_START and its like. */
 static uint16_t
 regex_context(size_t at)
@@ -5508,7 +5502,7 @@ regex_context(size_t at)
 	unsigned bit = (at == 0 ? 2u : 1u) << (end ? 2 : 0);
 
 	if (pass.re->words)
-		bit = bit << (at > 0 && is_word(p[-1]) ? 4 : 0) << (!end && is_word(*p) ? 8 : 0);
+		bit = bit << (at > 0 && is_word_char(p[-1]) ? 4 : 0) << (!end && is_word_char(*p) ? 8 : 0);
 	return (uint16_t)bit;
 }
 
