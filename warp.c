@@ -37506,9 +37506,10 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 
 /* ==== helper =================================================================
  * Owns    env_hidden; a helper is its starter's.
- * Offers  env_is_ours, fds_close, stdio_release, helper_start, helper_settle, helper_mute.
- * Calls   base, sink, log, sandbox, loop, privilege. A child of the master has only what it was
- *         given, and dies with it: a forgotten socket would stay bound. */
+ * Offers  env_is_ours, fds_close, stdio_release, helper_start, helper_settle, helper_mute,
+ *         talk_*.
+ * Calls   base, clock, sink, log, sandbox, loop, tls, chan, privilege. A child of the master has
+ *         only what it was given, and dies with it: a forgotten socket would stay bound. */
 
 #define HELPER_KEEPS 4 /* room for two logs, syslog and the pair */
 #define ENV_MARK     "WARP_PROC"
@@ -37635,6 +37636,137 @@ helper_settle(const struct server_conf *sc, enum sandbox_role role)
 {
 	helper_drop(sc, role);
 	helper_confine(sc, role);
+}
+
+/* ---- a connection of a helper's ---- */
+
+/* The master is gone, or done with us. */
+_Noreturn static void
+talk_leave(struct talk *k)
+{
+	chan_close(&k->ch);
+	_exit(0);
+}
+
+/* Waits until the connection, if there is one, can be read or written. False: it is
+ * too late. */
+static bool
+talk_wait(struct talk *k, short events)
+{
+	struct pollfd v[] = { { .fd = k->life, .events = POLLIN },
+		{ .fd = k->ch.w.fd, .events = events } };
+	int n;
+
+	do {
+		clock_turn();
+		n = poll(v, LEN(v), (int)MAX(k->by_ms - now_ms, 0));
+	} while (n < 0 && errno == EINTR);
+	clock_turn();
+	if (v[0].revents)
+		talk_leave(k);
+	return n > 0;
+}
+
+/* Connects to one address, within ms. False: errno says why not. */
+static bool
+talk_dial_one(struct talk *k, const struct sockaddr *sa, socklen_t n, int64_t ms)
+{
+	int fd = socket(sa->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err = 0, on = 1;
+	int64_t by_ms = k->by_ms;
+	socklen_t size = sizeof err;
+
+	if (fd < 0)
+		return false;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	chan_open(&k->ch, fd, NULL);
+	clock_turn();
+	k->by_ms = MIN(by_ms, now_ms + ms);
+	if (connect(fd, sa, n) < 0)
+		err = errno;
+	if (err == EINPROGRESS && !talk_wait(k, POLLOUT))
+		err = ETIMEDOUT;
+	else if (err == EINPROGRESS)
+		getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size);
+	k->by_ms = by_ms;
+	if (err == 0)
+		return true;
+	chan_close(&k->ch);
+	errno = err;
+	return false;
+}
+
+/* Connects to the first address of host that answers. False: errno says why not, or
+ * *unknown, as gai_strerror does, why it has none. */
+static bool
+talk_dial(struct talk *k, const char *host, const char *port, int64_t ms, int *unknown)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list;
+	bool done = false;
+	int err;
+
+	if ((*unknown = getaddrinfo(host, port, &hints, &list)) != 0)
+		return false;
+	clock_turn();
+	errno = ETIMEDOUT;
+	for (const struct addrinfo *ai = list; ai && !done && now_ms < k->by_ms; ai = ai->ai_next)
+		done = talk_dial_one(k, ai->ai_addr, ai->ai_addrlen, ms);
+	err = errno;
+	freeaddrinfo(list);
+	errno = err;
+	return done;
+}
+
+/* Ends the handshake that tls_client has begun. */
+static bool
+talk_shake(struct talk *k)
+{
+	enum shake got;
+
+	while ((got = tls_shake(&k->ch)) == SHAKE_WAITS &&
+	    talk_wait(k, k->ch.waits ? POLLOUT : POLLIN))
+		;
+	return got == SHAKE_DONE;
+}
+
+static bool
+talk_send(struct talk *k, struct slice s)
+{
+	ssize_t put;
+
+	while (s.n > 0 || (WITH_TLS && k->ch.tls && tls_pending(k->ch.tls))) {
+		put = chan_writev(&k->ch, &(struct iovec){ (char *)(uintptr_t)s.p, s.n }, 1);
+		if (put < 0 || (put == 0 && !talk_wait(k, POLLOUT)))
+			return false;
+		s = slice_from(s, (size_t)put);
+	}
+	return true;
+}
+
+/* Adds what comes to in: the bytes; 0: it is too late; -1: the end, or a failure. */
+static ssize_t
+talk_read(struct talk *k, struct text *in)
+{
+	ssize_t got = 0;
+
+	while (got == 0) {
+		if (!k->ch.w.inside && !talk_wait(k, POLLIN))
+			return 0;
+		got = chan_read(&k->ch, in->p + in->n, in->cap - in->n);
+	}
+	in->n += (size_t)MAX(got, 0);
+	return got;
+}
+
+/* Why one of these has failed. */
+static const char *
+talk_why(const struct talk *k, char why[WHY_MAX])
+{
+	bool over = k->ch.broken || k->ch.eof;
+
+	snprintf(why, WHY_MAX, over ? "it closed the connection" : "it takes too long");
+	if (WITH_TLS && over && k->ch.tls && k->ch.tls->err != 0)
+		tls_why(&k->ch, why, WHY_MAX);
+	return why;
 }
 
 /* ==== resolve ================================================================
@@ -37833,109 +37965,37 @@ acme_place(struct arena *a, struct slice url, struct acme_place *to)
 	return true;
 }
 
-/* Calls on fd in direction way wait ms at most. */
-static void
-acme_wait(int fd, int way, int64_t ms)
-{
-	struct timeval t = { .tv_sec = ms / SECOND_MS, .tv_usec = ms % SECOND_MS * 1000 };
-
-	setsockopt(fd, SOL_SOCKET, way, &t, sizeof t);
-}
-
-/* A connection to one address, whose calls wait as long as a request may take;
- * -1: errno says why not. */
-static int
-acme_dial_one(const struct addrinfo *ai)
-{
-	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
-
-	if (fd < 0)
-		return -1;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	acme_wait(fd, SO_SNDTIMEO, ACME_CONNECT_MS);
-	if (connect(fd, ai->ai_addr, ai->ai_addrlen) < 0) {
-		if (errno == EINPROGRESS)
-			errno = ETIMEDOUT;
-		fd_close(fd);
-		return -1;
-	}
-	acme_wait(fd, SO_SNDTIMEO, ACME_REQUEST_MS);
-	acme_wait(fd, SO_RCVTIMEO, ACME_REQUEST_MS);
-	return fd;
-}
-
-/* Whether this request has time left. */
-static bool
-acme_in_time(const struct acme *j)
-{
-	clock_turn();
-	return now_ms < j->by_ms;
-}
-
-/* Connects to the first address of `to` that answers; -1: see why. */
-static int
-acme_dial(struct acme *j, const struct acme_place *to)
-{
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list;
-	int err = getaddrinfo(to->host, to->port, &hints, &list), fd = -1;
-
-	if (err != 0) {
-		j->advice = "is tls.acme_url right, and does this host resolve names?";
-		acme_fail(j, "%s does not resolve: %s", to->host, gai_strerror(err));
-		return -1;
-	}
-	errno = ETIMEDOUT;
-	for (const struct addrinfo *ai = list; ai && fd < 0 && acme_in_time(j); ai = ai->ai_next)
-		fd = acme_dial_one(ai);
-	err = errno;
-	freeaddrinfo(list);
-	if (fd >= 0)
-		return fd;
-	j->advice = "is tls.acme_url right, and may this host connect to it?";
-	acme_fail(j, "%s cannot be reached: %s", to->authority, strerror(err));
-	return -1;
-}
-
 /* The connection failed, or the CA took too long. */
 static bool
 acme_lost(struct acme *j, const char *doing)
 {
-	const struct chan *ch = &j->ca.ch;
-	char why[WHY_MAX] = "it closed the connection";
+	char why[WHY_MAX];
 
-	if (!ch->broken && !ch->eof)
-		snprintf(why, sizeof why, "it took longer than %d s", ACME_REQUEST_MS / SECOND_MS);
-	else if (ch->tls && ch->tls->err != 0)
-		tls_why(ch, why, sizeof why);
-	return acme_fail(j, "%s %s: %s", j->ca.host, doing, why);
+	return acme_fail(j, "%s %s: %s", j->host, doing, talk_why(&j->ca, why));
 }
 
 /* Connects to `to`, or keeps the connection that leads there. */
 static bool
 acme_connect(struct acme *j, const struct acme_place *to)
 {
-	struct acme_ca *ca = &j->ca;
 	struct tls_peer peer = { .name = to->host, .trust = j->task->t->acme_trust };
-	enum shake got;
-	int fd;
+	int unknown;
 
-	ca->heard = false;
-	if (ca->ch.w.fd >= 0 && strcmp(ca->host, to->host) == 0 && strcmp(ca->port, to->port) == 0)
+	j->heard = false;
+	if (j->ca.ch.w.fd >= 0 && strcmp(j->host, to->host) == 0 && strcmp(j->port, to->port) == 0)
 		return true;
 	chan_close(&j->ca.ch);
-	if ((fd = acme_dial(j, to)) < 0)
-		return false;
-	chan_open(&ca->ch, fd, NULL);
-	ca->host = to->host;
-	ca->port = to->port;
-	if (!tls_client(&ca->ch, &peer)) {
-		close(fd);
-		ca->ch.w.fd = -1;
-		return acme_fail(j, "TLS cannot be started: this host has no random numbers");
+	j->host = to->host;
+	j->port = to->port;
+	if (!talk_dial(&j->ca, to->host, to->port, ACME_CONNECT_MS, &unknown)) {
+		j->advice = unknown ? "is tls.acme_url right, and does this host resolve names?"
+		    : "is tls.acme_url right, and may this host connect to it?";
+		return unknown ? acme_fail(j, "%s does not resolve: %s", to->host, gai_strerror(unknown))
+		    : acme_fail(j, "%s cannot be reached: %s", to->authority, strerror(errno));
 	}
-	while ((got = tls_shake(&ca->ch)) == SHAKE_WAITS && acme_in_time(j))
-		;
-	if (got == SHAKE_DONE)
+	if (!tls_client(&j->ca.ch, &peer))
+		return acme_fail(j, "TLS cannot be started: this host has no random numbers");
+	if (talk_shake(&j->ca))
 		return true;
 	j->advice = "is tls.acme_url right, and does tls.acme_ca_file (without it: the system's "
 	    "bundle) hold who signed for that server?";
@@ -37944,44 +38004,23 @@ acme_connect(struct acme *j, const struct acme_place *to)
 
 /* ---- requests ---- */
 
-static bool
-acme_send(struct acme *j, struct slice s)
-{
-	struct chan *ch = &j->ca.ch;
-	ssize_t put;
-
-	while (s.n > 0 || tls_pending(ch->tls)) {
-		put = tls_writev(ch, &(struct iovec){ (char *)(uintptr_t)s.p, s.n }, s.n > 0);
-		if (put < 0 || !acme_in_time(j))
-			return acme_lost(j, "does not take the request");
-		s = slice_from(s, (size_t)put);
-	}
-	return true;
-}
-
 /* Reads more of the answer: its bytes; 0: that was all; -1: see why. */
 static ssize_t
 acme_recv(struct acme *j)
 {
-	struct chan *ch = &j->ca.ch;
-	struct text *in = &j->in;
-	ssize_t got = 0;
+	ssize_t got;
 
-	if (in->n == in->cap) {
-		acme_fail(j, "%s answers with more than %zu bytes", j->ca.host, in->cap);
+	if (j->in.n == j->in.cap) {
+		acme_fail(j, "%s answers with more than %zu bytes", j->host, j->in.cap);
 		return -1;
 	}
-	while (got == 0 && acme_in_time(j))
-		got = chan_read(ch, in->p + in->n, in->cap - in->n);
-	if (got > 0) {
-		j->ca.heard = true;
-		in->n += (size_t)got;
-		return got;
-	}
-	if (got < 0 && ch->eof && !ch->broken)
+	if ((got = talk_read(&j->ca, &j->in)) > 0)
+		j->heard = true;
+	else if (got < 0 && j->ca.ch.eof && !j->ca.ch.broken)
 		return 0;
-	acme_lost(j, "does not answer");
-	return -1;
+	else
+		acme_lost(j, "does not answer");
+	return got > 0 ? got : -1;
 }
 
 /* Reads an answer's head, after interim ones: its bytes; -1: see why. */
@@ -37999,7 +38038,7 @@ acme_head(struct acme *j)
 			memmove(j->in.p, j->in.p + n, j->in.n);
 		} else if (n < 0 || acme_recv(j) <= 0) {
 			if (n < 0)
-				acme_fail(j, "%s does not speak HTTP", j->ca.host);
+				acme_fail(j, "%s does not speak HTTP", j->host);
 			else if (j->ca.ch.eof)
 				acme_lost(j, "does not answer");
 			return -1;
@@ -38018,14 +38057,14 @@ acme_body(struct acme *j, enum method m, size_t at, struct slice *out)
 	ssize_t n;
 
 	if (body_of_response(&b, &j->head, m) < 0)
-		return acme_fail(j, "%s does not say how long its answer is", j->ca.host);
+		return acme_fail(j, "%s does not say how long its answer is", j->host);
 	for (;;) {
 		trailers.n = 0;
 		if (b.kind != BODY_CHUNKED)
 			content = body_take(&b, in->n - start);
 		else if (chunk_decode(&b, in->p + start, in->n - start, &content, &trailers) < 0 ||
 		    trailers.full)
-			return acme_fail(j, "%s answers with malformed chunks", j->ca.host);
+			return acme_fail(j, "%s answers with malformed chunks", j->host);
 		in->n = start += content;
 		if (b.done)
 			break;
@@ -38095,14 +38134,15 @@ acme_ask(struct acme *j, enum method m, struct slice url, struct slice body, str
 	    body.n, (int)body.n, body.p));
 	do {
 		clock_turn();
-		j->by_ms = MIN(now_ms + ACME_REQUEST_MS, j->end_ms);
+		j->ca.by_ms = MIN(now_ms + ACME_REQUEST_MS, j->end_ms);
 		kept = j->ca.ch.w.fd >= 0;
-		if (acme_connect(j, &to) && acme_send(j, text) && acme_read(j, m, an)) {
+		if (acme_connect(j, &to) && (talk_send(&j->ca, text) ||
+		    acme_lost(j, "does not take the request")) && acme_read(j, m, an)) {
 			j->advice = NULL; /* the failure is overcome */
 			return true;
 		}
 		chan_close(&j->ca.ch);
-	} while (kept && !j->ca.heard && now_ms < j->by_ms);
+	} while (kept && !j->heard && now_ms < j->ca.by_ms);
 	return false;
 }
 
@@ -38550,7 +38590,7 @@ acme_run(void *task, int life)
 	clock_turn();
 	tls_open(k->t, 1);
 	*j = (struct acme){ .task = k, .end_ms = now_ms + ACME_JOB_MS, .retry_s = -1,
-		.why = "", .nonce = S(""), .kid = S(""), .ca.ch.w.fd = -1,
+		.why = "", .nonce = S(""), .kid = S(""), .ca = { .life = life, .ch.w.fd = -1 },
 		.in = { xcalloc(1, ACME_ANSWER_MAX), 0, ACME_ANSWER_MAX, false } };
 	j->jwk = jwk_text(&j->arena, k->account);
 	j->thumb = jwk_thumbprint(&j->arena, j->jwk);
@@ -38590,74 +38630,36 @@ pg_fail(struct pg *p, const char *fmt, ...)
 
 /* ---- the connection ---- */
 
-/* The master is gone, or done with us. */
-static void
-pg_leave(struct pg *p)
-{
-	chan_close(&p->ch);
-	_exit(0);
-}
-
 /* Enters a state. */
 static void
 pg_enter(struct pg *p, enum pg_state state)
 {
-	struct pollfd life = { .fd = p->life, .events = POLLIN };
+	struct pollfd life = { .fd = p->k.life, .events = POLLIN };
 
 	if (poll(&life, 1, 0) > 0)
-		pg_leave(p); /* another helper may be writing */
+		talk_leave(&p->k); /* another helper may be writing */
 	board->pg.state = (int)state;
 	board->pg.since_s = (uint32_t)now_s;
 	board_text_set(&board->pg.why, slice_of(p->why));
-}
-
-/* Waits until the connection, if there is one, can be read or written. False: it is
- * too late. */
-static bool
-pg_wait(struct pg *p, short events)
-{
-	struct pollfd v[] = { { .fd = p->life, .events = POLLIN },
-		{ .fd = p->ch.w.fd, .events = events } };
-	int n;
-
-	do {
-		clock_turn();
-		n = poll(v, LEN(v), (int)MAX(p->by_ms - now_ms, 0));
-	} while (n < 0 && errno == EINTR);
-	clock_turn();
-	if (v[0].revents)
-		pg_leave(p);
-	return n > 0;
 }
 
 /* The connection failed while it was doing that. */
 static bool
 pg_lost(struct pg *p, const char *doing)
 {
-	char why[WHY_MAX] = "it closed the connection";
+	char why[WHY_MAX];
 
-	if (!p->ch.broken && !p->ch.eof)
-		snprintf(why, sizeof why, "it takes too long");
-	else if (WITH_TLS && p->ch.tls && p->ch.tls->err != 0)
-		tls_why(&p->ch, why, sizeof why);
-	return pg_fail(p, "%s: %s", doing, why);
+	return pg_fail(p, "%s: %s", doing, talk_why(&p->k, why));
 }
 
 /* Sends what is in out. */
 static bool
 pg_send(struct pg *p)
 {
-	struct slice s = text_slice(&p->out);
-	ssize_t put;
-
 	if (p->out.full)
 		return pg_fail(p, "a name or the password in postgres.url is too long");
-	while (s.n > 0 || (WITH_TLS && p->ch.tls && tls_pending(p->ch.tls))) {
-		put = chan_writev(&p->ch, &(struct iovec){ (char *)(uintptr_t)s.p, s.n }, 1);
-		if (put < 0 || (put == 0 && !pg_wait(p, POLLOUT)))
-			return pg_lost(p, "sending");
-		s = slice_from(s, (size_t)put);
-	}
+	if (!talk_send(&p->k, text_slice(&p->out)))
+		return pg_lost(p, "sending");
 	memset(p->out.p, 0, p->out.n); /* it may have been the password */
 	p->out.n = 0;
 	return true;
@@ -38675,13 +38677,12 @@ pg_next(struct pg *p, struct pgmsg *msg)
 		in->n -= p->at;
 		memmove(in->p, in->p + p->at, in->n);
 		p->at = 0;
-		if (!p->ch.w.inside && !pg_wait(p, POLLIN))
+		if ((got = talk_read(&p->k, in)) == 0)
 			return 0;
-		if ((got = chan_read(&p->ch, in->p + in->n, in->cap - in->n)) < 0) {
+		if (got < 0) {
 			pg_lost(p, p->listening_ms ? "listening" : "logging in");
 			return -1;
 		}
-		in->n += (size_t)got;
 	}
 	if (n < 0) {
 		pg_fail(p, "it does not speak PostgreSQL's protocol");
@@ -38715,7 +38716,7 @@ pg_heard(struct pg *p, const struct pgmsg *msg)
 		wide_count(&board->pg.bells, 1);
 		log_debug("notified: %.*s", (int)b.n, b.p);
 		if (b.n > 0)
-			pg_purge(p->life, b);
+			pg_purge(p->k.life, b);
 	}
 	if (msg->type != 'E')
 		return true;
@@ -38743,45 +38744,17 @@ pg_expect(struct pg *p, struct pgmsg *msg, char a, char b)
 /* ---- connecting ---- */
 
 static bool
-pg_dial_one(struct pg *p, const struct sockaddr *sa, socklen_t n)
-{
-	int fd = socket(sa->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err = 0;
-	socklen_t size = sizeof err;
-
-	if (fd < 0)
-		return pg_fail(p, "connecting: %s", strerror(errno));
-	chan_open(&p->ch, fd, NULL);
-	clock_turn();
-	p->by_ms = now_ms + PG_CONNECT_MS;
-	if (connect(fd, sa, n) < 0)
-		err = errno;
-	if (err == EINPROGRESS && !pg_wait(p, POLLOUT))
-		err = ETIMEDOUT;
-	else if (err == EINPROGRESS)
-		getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size);
-	if (err == 0)
-		return true;
-	chan_close(&p->ch);
-	return pg_fail(p, "connecting: %s", strerror(err));
-}
-
-/* Connects to the first address that answers. */
-static bool
 pg_dial(struct pg *p)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list;
 	const struct addr *to = &p->to->addr;
-	bool done = false;
-	int err;
+	int unknown = 0;
 
-	if (to->kind != ADDR_NAME)
-		return pg_dial_one(p, &to->sock.sa, to->sock_n);
-	if ((err = getaddrinfo(to->host, p->to->said[PGURL_PORT].p, &hints, &list)) != 0)
-		return pg_fail(p, "its name does not resolve: %s", gai_strerror(err));
-	for (const struct addrinfo *ai = list; ai && !done; ai = ai->ai_next)
-		done = pg_dial_one(p, ai->ai_addr, ai->ai_addrlen);
-	freeaddrinfo(list);
-	return done;
+	p->k.by_ms = INT64_MAX;
+	if (to->kind == ADDR_NAME ? talk_dial(&p->k, to->host, p->to->said[PGURL_PORT].p,
+	    PG_CONNECT_MS, &unknown) : talk_dial_one(&p->k, &to->sock.sa, to->sock_n, PG_CONNECT_MS))
+		return true;
+	return unknown ? pg_fail(p, "its name does not resolve: %s", gai_strerror(unknown))
+	    : pg_fail(p, "connecting: %s", strerror(errno));
 }
 
 /* Whether what is sent cannot be read on the way. */
@@ -38791,8 +38764,8 @@ pg_is_private(const struct pg *p)
 	union sock peer;
 	socklen_t n = sizeof peer;
 
-	if (p->ch.tls || getpeername(p->ch.w.fd, &peer.sa, &n) < 0)
-		return p->ch.tls;
+	if (p->k.ch.tls || getpeername(p->k.ch.w.fd, &peer.sa, &n) < 0)
+		return p->k.ch.tls;
 	return peer.sa.sa_family == AF_INET ? *(unsigned char *)&peer.in.sin_addr == IN_LOOPBACKNET
 	    : peer.sa.sa_family == AF_UNIX || IN6_IS_ADDR_LOOPBACK(&peer.in6.sin6_addr);
 }
@@ -38804,9 +38777,9 @@ pg_secure(struct pg *p)
 	enum ssl_mode mode = p->to->addr.kind == ADDR_UNIX || p->plain ? SSL_DISABLE : p->to->mode;
 	struct tls_peer peer = { .name = mode == SSL_VERIFY_CA ? NULL : p->to->addr.host,
 		.trust = p->cf->postgres.trust };
-	enum shake got = SHAKE_WAITS;
 	size_t from;
 	char c = 0;
+	bool done;
 
 	p->plain = false;
 	if (!WITH_TLS || mode == SSL_DISABLE)
@@ -38816,20 +38789,17 @@ pg_secure(struct pg *p)
 	pgmsg_end(&p->out, from);
 	if (!pg_send(p))
 		return false;
-	if (!pg_wait(p, POLLIN))
+	if (!talk_wait(&p->k, POLLIN))
 		return pg_lost(p, "asking for TLS");
-	if (recv(p->ch.w.fd, &c, 1, 0) == 1 && c == 'N' && mode == SSL_PREFER)
+	if (recv(p->k.ch.w.fd, &c, 1, 0) == 1 && c == 'N' && mode == SSL_PREFER)
 		return true;
 	if (c == 'N')
 		return pg_fail(p, "it offers no TLS, which sslmode asks for");
 	if (c != 'S')
 		return pg_fail(p, "it does not speak PostgreSQL's protocol");
-	if (tls_client(&p->ch, &peer))
-		while ((got = tls_shake(&p->ch)) == SHAKE_WAITS &&
-		    pg_wait(p, p->ch.waits ? POLLOUT : POLLIN))
-			;
-	p->plain = got != SHAKE_DONE && mode == SSL_PREFER;
-	return got == SHAKE_DONE || pg_lost(p, "TLS handshake");
+	done = tls_client(&p->k.ch, &peer) && talk_shake(&p->k);
+	p->plain = !done && mode == SSL_PREFER;
+	return done || pg_lost(p, "TLS handshake");
 }
 
 /* ---- authentication ---- */
@@ -38939,7 +38909,7 @@ pg_login(struct pg *p)
 	struct slice database = p->to->said[PGURL_DATABASE];
 	struct pgmsg msg;
 
-	p->by_ms = now_ms + PG_LOGIN_MS;
+	p->k.by_ms = now_ms + PG_LOGIN_MS;
 	if (!pg_secure(p))
 		return false;
 	pgmsg_startup(&p->out, p->user.p, database.n > 0 ? database.p : p->user.p);
@@ -38966,7 +38936,7 @@ pg_listen(struct pg *p)
 	int got = 1;
 
 	while (got > 0) {
-		p->by_ms = now_ms + (asked ? PG_ANSWER_MS : PG_SILENT_MS);
+		p->k.by_ms = now_ms + (asked ? PG_ANSWER_MS : PG_SILENT_MS);
 		got = pg_next(p, &msg);
 		if (got > 0) {
 			asked = false;
@@ -38998,9 +38968,9 @@ pg_session(struct pg *p)
 	p->why[0] = p->said[0] = '\0';
 	pg_enter(p, PG_LISTENING);
 	log_info("PostgreSQL at %s: listening for %s%s", p->to->addr.text, pc->channel.p,
-	    p->ch.tls ? ", with TLS" : "");
+	    p->k.ch.tls ? ", with TLS" : "");
 	if (!pc->keep)
-		pg_purge(p->life, p->heard ? S("*") : (struct slice){ NULL, 0 });
+		pg_purge(p->k.life, p->heard ? S("*") : (struct slice){ NULL, 0 });
 	p->heard = true;
 	pg_listen(p);
 }
@@ -39013,7 +38983,7 @@ pg_rest(struct pg *p, int64_t *wait_ms)
 	int64_t ms;
 
 	clock_turn();
-	chan_close(&p->ch);
+	chan_close(&p->k.ch);
 	if (p->listening_ms && now_ms - p->listening_ms >= PG_STABLE_MS)
 		*wait_ms = PG_RETRY_MS;
 	if (p->refused)
@@ -39026,8 +38996,8 @@ pg_rest(struct pg *p, int64_t *wait_ms)
 		log_warn("PostgreSQL at %s: %s; trying again%s", p->to->addr.text, p->why,
 		    p->plain ? " without TLS" : "");
 	memcpy(p->said, p->why, sizeof p->said);
-	p->by_ms = now_ms + ms;
-	while (pg_wait(p, 0))
+	p->k.by_ms = now_ms + ms;
+	while (talk_wait(&p->k, 0))
 		;
 }
 
@@ -39045,7 +39015,7 @@ pg_run(void *task, int life)
 	if (WITH_TLS)
 		tls_open(&cf->tls, 1);
 	pw = getpwuid(geteuid());
-	*p = (struct pg){ .cf = cf, .to = &cf->postgres.to, .life = life, .ch.w.fd = -1,
+	*p = (struct pg){ .cf = cf, .to = &cf->postgres.to, .k = { .life = life, .ch.w.fd = -1 },
 		.user = cf->postgres.to.said[PGURL_USER],
 		.in = { xcalloc(1, PGMSG_MAX + 1), 0, PGMSG_MAX + 1, false },
 		.out = { xcalloc(1, PG_OUT_MAX), 0, PG_OUT_MAX, false },

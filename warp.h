@@ -3296,6 +3296,15 @@ struct probe {
 	struct fcgi_reader reader; /* of s.src, with FastCGI */
 };
 
+/* ==== helper ============================================================== */
+
+/* A connection of a helper, which waits for it. */
+struct talk {
+	int life;      /* closed by the master: the helper ends */
+	struct chan ch; /* w.fd -1: none */
+	int64_t by_ms; /* what is waited for must have happened by then */
+};
+
 /* ==== acme, renew ========================================================= */
 
 /* What the CA offers at its directory. RFC 8555 7.1.1, 9773 4. */
@@ -3325,23 +3334,18 @@ struct acme_answer {
 	int64_t retry_s;         /* of Retry-After; -1: not said */
 };
 
-/* The connection to the CA; ch.w.fd is -1 while there is none. */
-struct acme_ca {
-	struct chan ch;
-	const char *host, *port;
-	bool heard; /* bytes came since the request */
-};
-
 /* One job, from the directory to the certificate. */
 struct acme {
 	const struct acme_task *task;
 	struct arena arena;
-	int64_t by_ms, end_ms;   /* deadlines: request, job */
+	int64_t end_ms;          /* of the job */
 	struct slice urls[ACME_URLS];
 	struct slice jwk, thumb, kid, nonce;
 	bool wants_eab;
 	struct slice order;      /* its URL */
-	struct acme_ca ca;
+	struct talk ca;          /* the connection to the CA, */
+	const char *host, *port; /* which is there */
+	bool heard;              /* bytes came since the request */
 	struct head head;
 	struct text in;          /* an answer's bytes so far */
 	const char *why;         /* of a failure, one line; "": none */
@@ -3410,9 +3414,7 @@ struct pg {
 	const struct conf *cf;
 	const struct pgurl *to;
 	struct slice user;      /* the URL's, or whom the helper runs as */
-	int life;
-	struct chan ch;         /* w.fd -1: none */
-	int64_t by_ms;          /* what is waited for must have happened by then */
+	struct talk k;
 	int64_t listening_ms;   /* since then; 0: not yet */
 	enum pg_auth auth;
 	bool refused;           /* trying again soon is no use */
