@@ -43762,7 +43762,7 @@ renew_settle(bool (*give)(char op, int fd))
 /* ==== generation =============================================================
  * Owns    what the master is: its configuration, listening sockets, workers and helpers.
  * Offers  workers_*, worker_tell, listeners_*, listener_of, aides_*, aide_gone, aide_of,
- *         generation_open, start_load, systemd_read, notify_fmt, verb_told, asker_told.
+ *         generation_open, start_load, systemd_read, notify, verb_told, asker_told.
  * Calls   arena, walk, clock, log, sandbox, addr, policy, conf, pages, board, store, nodes, timer,
  *         loop, listen, logfile, mapper (conf_maps), maintenance, files, spool, http front,
  *         router, health, worker, helper, resolve, pg, clerk, mapping, proc, jobs.
@@ -43777,34 +43777,27 @@ static struct master m;
 
 /* One datagram to systemd. */
 static void
-notify_systemd(const char *text)
+notify(const char *what)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
-	size_t n = path ? strlen(path) : 0;
-	int fd;
-
-	if (n < 2 || n >= sizeof un.sun_path ||
-	    (fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) < 0)
-		return;
-	memcpy(un.sun_path, path, n);
-	if (un.sun_path[0] == '@')
-		un.sun_path[0] = '\0';
-	if (sendto(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&un,
-	    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
-		log_errno("NOTIFY_SOCKET %s", path);
-	close(fd);
-}
-
-static void
-notify_fmt(const char *what)
-{
+	size_t path_n = path ? strlen(path) : 0;
 	char text[128];
+	int fd, n;
 
 	clock_turn();
-	snprintf(text, sizeof text, "%s\nMONOTONIC_USEC=%lld\nMAINPID=%d", what,
+	if (path_n < 2 || path_n >= sizeof un.sun_path ||
+	    (fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) < 0)
+		return;
+	memcpy(un.sun_path, path, path_n);
+	if (un.sun_path[0] == '@')
+		un.sun_path[0] = '\0';
+	n = snprintf(text, sizeof text, "%s\nMONOTONIC_USEC=%lld\nMAINPID=%d", what,
 	    (long long)now_us, (int)getpid());
-	notify_systemd(text);
+	if (sendto(fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&un,
+	    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + path_n)) < 0)
+		log_errno("NOTIFY_SOCKET %s", path);
+	close(fd);
 }
 
 /* The next live worker behind w (NULL: the first); NULL: there is none. */
@@ -44832,7 +44825,7 @@ upgrade_exec(void)
 
 	asker_told(&ug.asker, "ok");
 	log_info("upgrade: starting %s", ug.exe);
-	notify_fmt("RELOADING=1");
+	notify("RELOADING=1");
 	aides_stop();
 	renew_stop();
 	snprintf(old, sizeof old, "%d", fd);
@@ -44848,7 +44841,7 @@ upgrade_exec(void)
 	unsetenv(ENV_OLD);
 	fd_close(fd);
 	aides_start(m.conf, &m.ls, 0);
-	notify_fmt("READY=1");
+	notify("READY=1");
 }
 
 /* The new binary has checked the configuration; status is from wait. */
@@ -45080,7 +45073,7 @@ reload_commit(void)
 		asker_told(&m.asker, "ok"); /* after its worker was told to drain */
 	conf_free(old);
 	log_info("reloaded, generation %u", m.generation);
-	notify_fmt("READY=1");
+	notify("READY=1");
 }
 
 /* Gives up: the old generation goes on. */
@@ -45100,7 +45093,7 @@ reload_cancel(const char *why)
 	aides_start(m.conf, &m.ls, 0);
 	if (!m.reload_again)
 		asker_told(&m.asker, why);
-	notify_fmt("READY=1");
+	notify("READY=1");
 }
 
 /* A new worker died, or the deadline is over: its timer is unset then. */
@@ -45124,7 +45117,7 @@ reload_begin(void)
 	char text[CTL_MAX - 1] = "the configuration is wrong";
 	struct conf *cf;
 
-	notify_fmt("RELOADING=1");
+	notify("RELOADING=1");
 	cf = start_load(m.start);
 	diags_log(&cf->diags);
 	if (cf->diags.errors > 0) {
@@ -45137,7 +45130,7 @@ reload_begin(void)
 		    cf->diags.errors == 1 ? "" : "s");
 		asker_told(&m.asker, text); /* the first error */
 		conf_free(cf);
-		notify_fmt("READY=1");
+		notify("READY=1");
 		return;
 	}
 	m.next = cf;
@@ -45331,7 +45324,7 @@ master_ready(void)
 		fd_say(&m.daemon_fd, 0);
 	}
 	fd_say(&m.notify_fd, '\n');
-	notify_fmt("READY=1");
+	notify("READY=1");
 }
 
 /* ---- ends ---- */
@@ -45340,7 +45333,7 @@ static void
 master_leave(enum master_state state)
 {
 	m.state = state;
-	notify_systemd("STOPPING=1");
+	notify("STOPPING=1");
 	asker_told(&m.asker, "warp is stopping");
 	asker_told(&ug.asker, "warp is stopping");
 	aides_stop();
