@@ -674,6 +674,12 @@ test_presets(void **state)
 	assert_ptr_equal(r->upstream, up);
 	assert_int_equal(r->buffer_request, -1);
 	assert_true(r->websocket);
+	assert_false(r->gzip || r->cache || r->forwarded);
+	conf_free(c);
+	c = load_good("[middleware]\ngzip_compression_enabled = true\nforwarded = true\n"
+	    "[cache]\nsize_bytes = 10000000\n" UP); /* its route follows other sections */
+	r = &c->table.routes[0];
+	assert_true(r->gzip == WITH_GZIP && r->cache == WITH_CACHE && r->forwarded);
 	conf_free(c);
 }
 
