@@ -14789,13 +14789,6 @@ router_signs(struct reader *r, const struct router_read *rr, struct router_conf 
 		    slice_of(router_path(r, rr->credentials_dirs.v[i].p));
 }
 
-static bool
-router_maps(const struct router_conf *rc)
-{
-	return rc->use_cache || rc->use_pattern || rc->subscription_server.n > 0 || rc->use_base ||
-	    rc->code_file || rc->program || rc->to.n > 0;
-}
-
 /* What is hardly meant, and what cannot be. */
 static void
 router_rules(struct reader *r, const struct router_conf *rc)
@@ -14826,7 +14819,8 @@ router_rules(struct reader *r, const struct router_conf *rc)
 			key_warn(r, v->key.p, slice_eq(v->key, S("cheap"))
 			    ? "without subscription_server nobody is ever accepted"
 			    : "does nothing without subscription_server");
-	if (!router_maps(rc) && rc->fallback.n == 0)
+	if (!rc->use_cache && !rc->use_pattern && rc->subscription_server.n == 0 && !rc->use_base &&
+	    !rc->code_file && !rc->program && rc->to.n == 0 && rc->fallback.n == 0)
 		complain(r, DIAG_WARNING, NULL, r->table, "routes nothing: say use_cache, use_pattern, "
 		    "subscription_server, use_base, use_code_string, use_program or to");
 }
@@ -15999,17 +15993,13 @@ ini_router(struct ini *n, const struct key *k, const struct ini_line *o)
 		v->text = S("666");
 }
 
-/* Whether uwsgi must be told before it knows the options of plugins. */
-static bool
-ini_is_plugin(struct slice name)
-{
-	return slice_starts(name, S("plugin")) || slice_starts(name, S("need-plugin"));
-}
-
-/* Adds an argument of uwsgi's. =N as a value is a shared socket. */
+/* Adds an argument of uwsgi's: plugins first, which other options are of. =N as a value is
+ * a shared socket. */
 static void
 ini_pass(struct ini *n, const struct ini_line *o, bool flag)
 {
+	bool plugin = slice_starts(o->said.key, S("plugin")) ||
+	    slice_starts(o->said.key, S("need-plugin"));
 	const char *value = o->said.text.p;
 	int64_t shared = *value == '=' ? slice_uint(slice_from(o->said.text, 1), INT_MAX) : -1;
 
@@ -16022,9 +16012,8 @@ ini_pass(struct ini *n, const struct ini_line *o, bool flag)
 		node_string(n->r, n->shared, "", slice_of(value + 1), &o->said);
 		value = arena_fmt(n->r->a, "fd://{fd%d}", (int)shared);
 	}
-	node_string(n->r, ini_is_plugin(o->said.key) ? n->early : n->args, "",
-	    slice_of(flag || !o->says ? arena_fmt(n->r->a, "--%s", o->said.key.p)
-	    : arena_fmt(n->r->a, "--%s=%s", o->said.key.p, value)), &o->said);
+	node_string(n->r, plugin ? n->early : n->args, "", slice_of(arena_fmt(n->r->a,
+	    flag || !o->says ? "--%s" : "--%s=%s", o->said.key.p, value)), &o->said);
 }
 
 /* fastrouter-use-socket = N: the N-th socket of the instance becomes a fixed node. */
