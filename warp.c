@@ -10787,7 +10787,7 @@ static const struct kind {
 };
 
 #define AT(type, field) offsetof(type, field), sizeof(((type *)NULL)->field)
-#define NOWHERE         0, 0
+#define NOWHERE         0, 0 /* the value is checked; its reader looks at the table, if at all */
 #define KEY(name, kind, at, preset, min, max, text) \
 	{ name, kind, SEC_ROOT, at, SAYS(preset), NULL, min, max, HELP(text) }
 #define PLAIN(name, kind, at, preset, text) \
@@ -11385,15 +11385,15 @@ static const struct key router_keys[] = {
 	KEY("workers", K_INT, ROUTER(out.workers), NULL, 1, WORKERS_MAX, "The same."),
 	PLAIN("uid", K_WORDS, ROUTER(user), NULL, "server.user, where that is not said."),
 	PLAIN("gid", K_WORDS, ROUTER(group), NULL, "server.group, where that is not said."),
-	KEY("events", K_INT, ROUTER(ignored_number), NULL, 1, INT32_MAX,
+	KEY("events", K_INT, NOWHERE, NULL, 1, INT32_MAX,
 	    "Of uWSGI; warp waits for any number of events, so this changes nothing."),
-	KEY("buffer_size", K_BYTES, ROUTER(ignored_number), NULL, 1, INT32_MAX,
+	KEY("buffer_size", K_BYTES, NOWHERE, NULL, 1, INT32_MAX,
 	    "Of uWSGI; warp has room for any packet, so this changes nothing."),
-	KEY("harakiri", K_INT, ROUTER(ignored_number), NULL, 0, INT32_MAX,
+	KEY("harakiri", K_INT, NOWHERE, NULL, 0, INT32_MAX,
 	    "Of uWSGI; no event keeps warp busy, so this changes nothing."),
-	FLAG("stats_minified", ROUTER(ignored), NULL,
+	FLAG("stats_minified", NOWHERE, NULL,
 	    "Of uWSGI; warp's statistics always are, so this changes nothing."),
-	FLAG("subscription_slot", ROUTER(ignored), NULL,
+	FLAG("subscription_slot", NOWHERE, NULL,
 	    "Of uWSGI, which has no use for it any more; this changes nothing."),
 };
 
@@ -11414,7 +11414,7 @@ static const struct key webserver_keys[] = {
 static const struct key web_route_keys[] = {
 	TEXT("path", WEB(path), NULL, "The path starts with this text; a * at its end is ignored."),
 	TEXT("upstream", WEB(upstream), NULL, "An address, or the name of one of [upstreams]."),
-	FLAG("strip_path", WEB(strip), "false", "The upstream sees the path without that."),
+	FLAG("strip_path", NOWHERE, "false", "The upstream sees the path without that."),
 };
 
 static const struct key hosts_keys[] = {
@@ -11448,33 +11448,33 @@ static const struct key site_proxy_keys[] = {
 static const struct key site_upstream_keys[] = {
 	TEXT("name", SITE(name), NULL, "Backends of one name are one upstream."),
 	TEXT("url", SITE(url), NULL, "Its address as http://, https://, ws:// or wss://."),
-	KEY("weight", K_INT, SITE(weight), "1", 1, WEIGHT_MAX,
+	KEY("weight", K_INT, NOWHERE, "1", 1, WEIGHT_MAX,
 	    "Its share of the requests, with method weighted."),
 };
 
 static const struct key site_route_keys[] = {
 	TEXT("path", SITE(path), NULL, "The path starts with this text; a * at its end is ignored."),
 	TEXT("upstream", SITE(upstream), NULL, "Its upstream, or one of [upstreams]."),
-	FLAG("strip_prefix", SITE(strip), "false", "The upstream sees the path without that."),
-	FLAG("websocket", SITE(websocket), "false", "Let upgrades through; else 426."),
+	FLAG("strip_prefix", NOWHERE, "false", "The upstream sees the path without that."),
+	FLAG("websocket", NOWHERE, "false", "Let upgrades through; else 426."),
 };
 
 static const struct key site_balance_keys[] = {
-	WORDS("method", K_CHOICE, SITE(method), "round_robin",
+	WORDS("method", K_CHOICE, NOWHERE, "round_robin",
 	    "round_robin weighted least_connections least_conn",
 	    "By turns, by weight at random, or where the fewest requests are."),
 };
 
 static const struct key site_timeout_keys[] = {
-	SECS("read", SITE(secs), NULL, "Longest silence of a backend, in seconds."),
-	SECS("write", SITE(secs), NULL, "Longest wait between two writes to it, in seconds."),
+	SECS("read", NOWHERE, NULL, "Longest silence of a backend, in seconds."),
+	SECS("write", NOWHERE, NULL, "Longest wait between two writes to it, in seconds."),
 };
 
 static const struct key site_headers_keys[] = {
-	FLAG("add_x_forwarded", SITE(flag), NULL,
+	FLAG("add_x_forwarded", NOWHERE, NULL,
 	    "Send X-Forwarded-For, -Proto, -Host, -Port and X-Real-IP; as middleware.forward_headers "
 	    "if not said."),
-	FLAG("add_forwarded", SITE(flag), NULL,
+	FLAG("add_forwarded", NOWHERE, NULL,
 	    "Send Forwarded (RFC 7239); as middleware.forwarded if not said."),
 	SUB("add", K_LINES, SEC_ROOT, "{ \"Name\" = \"value\" } set on the request upstream."),
 	SUB("remove", K_ANY, SEC_ROOT,
@@ -11483,7 +11483,7 @@ static const struct key site_headers_keys[] = {
 
 static const struct key site_health_keys[] = {
 	FLAG("enabled", SITE(health), "true", "false: no probes."),
-	SECS("interval_seconds", SITE(secs), "10", "Time between probes."),
+	SECS("interval_seconds", NOWHERE, "10", "Time between probes."),
 	TEXT("path", SITE(path), NULL, "What to ask for; none: only connect."),
 };
 

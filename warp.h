@@ -1756,23 +1756,20 @@ struct router_read {
 	struct router_conf out; /* first */
 	struct slice code, sign_check;
 	struct slices program, skip_uids, credentials_dirs, user, group;
-	bool no_fd_passing, abstract, ignored;
-	uint32_t ignored_number;
+	bool no_fd_passing, abstract;
 };
 
 /* Values of Fujin's sections: which those of a table are, and whether they are good. */
 struct web_read {
 	struct slice upstream, path, domain, user, envfile;
-	bool strip;
 };
 
 /* The same of BWS's; some are only looked at in the table itself. */
 struct site_read {
 	struct slice name, hostname, url, path, upstream;
-	uint32_t port, weight, secs;
+	uint32_t port;
 	const char *dir;
-	bool enabled, strip, websocket, flag, health;
-	int method;
+	bool enabled, health;
 };
 
 /* What an option of uWSGI takes on the command line. */
