@@ -18819,16 +18819,16 @@ pins_ready(void)
 	return true;
 }
 
-/* pins_ready has seen to the cell. reads: from body byte pos on, else nothing. */
+/* pins_ready has seen to the cell. reads: the body, from its first byte on. */
 static void
-pin_take(struct store_ref *r, uint32_t b, bool reads, uint32_t pos)
+pin_take(struct store_ref *r, uint32_t b, bool reads)
 {
 	struct store_pin *pin = pin_at(shelf.pins);
 
-	*r = (struct store_ref){ .entry = b, .pin = shelf.pins, .pos = pos };
+	*r = (struct store_ref){ .entry = b, .pin = shelf.pins };
 	shelf.pins = pin->next;
 	pin->entry = b;
-	pin->pos = pos;
+	pin->pos = 0;
 	pin->reads = reads;
 	entry_at(b)->pins++;
 }
@@ -18927,7 +18927,7 @@ store_find(const struct store_key *k, struct store_ref *r, struct policy *facts,
 	sketch_count(k->hash, true);
 	if (pins_ready() && (b = index_find(k, false)) != 0) {
 		entry_at(b)->hot = true;
-		pin_take(r, b, true, 0);
+		pin_take(r, b, true);
 		ref_look(r, facts, head);
 	}
 	store_leave();
@@ -19082,7 +19082,7 @@ entry_make(struct store_ref *r, const struct store_key *k)
 	e->key_n = (uint32_t)k->key.n;
 	e->vary_n = (uint32_t)k->vary.n;
 	e->writer = (uint8_t)(shelf.slot + 1);
-	pin_take(r, b, false, 0);
+	pin_take(r, b, false);
 	settled();
 	bit_set(shelf.heads, b, true);
 	r->writing = true;
@@ -19113,7 +19113,7 @@ store_begin(const struct store_key *k, struct store_ref *r)
 		return false;
 	if (pins_ready()) {
 		if ((b = index_find(k, true)) != 0)
-			pin_take(r, b, true, 0);
+			pin_take(r, b, true);
 		else
 			entry_make(r, k);
 	}
@@ -19130,7 +19130,7 @@ store_share(const struct store_ref *w, struct store_ref *r)
 	if (!store_enter())
 		return false;
 	if (pins_ready())
-		pin_take(r, w->entry, true, 0);
+		pin_take(r, w->entry, true);
 	store_leave();
 	return r->entry != 0;
 }
@@ -20256,10 +20256,10 @@ node_units(const struct node *nd)
 }
 
 static void
-units_set(uint32_t *bits, uint32_t i, uint32_t n, bool on)
+units_set(uint32_t *bits, uint32_t i, uint32_t n)
 {
 	while (n-- > 0)
-		bit_set(bits, i++, on);
+		bit_set(bits, i++, true);
 }
 
 /* n units in a row, all zero; 0: there are none. */
@@ -20282,7 +20282,7 @@ units_take(uint32_t n)
 		NODES->fresh += n;
 		at = NODES->fresh;
 	}
-	units_set(node_used, at - n, n, true);
+	units_set(node_used, at - n, n);
 	memset(NODES->units[at - n], 0, (size_t)n * NODE_UNIT);
 	return at - n;
 }
@@ -20291,7 +20291,7 @@ units_take(uint32_t n)
 static void
 units_give(uint32_t i, uint32_t n)
 {
-	units_set(node_rests[0], i, n, true);
+	units_set(node_rests[0], i, n);
 }
 
 /* Units that have rested for two epochs may be used again. An epoch lasts until no worker
@@ -20366,9 +20366,9 @@ nodes_open(void)
 	node_free = 0;
 	for (uint32_t b = 0; b < NODE_BUCKETS; b++)
 		for (i = NODES->buckets[b]; i; i = node_key_at(i)->next) {
-			units_set(node_used, i, node_key_units(node_key_at(i)), true);
+			units_set(node_used, i, node_key_units(node_key_at(i)));
 			for (n = node_key_at(i)->nodes; n; n = node_at(n)->next)
-				units_set(node_used, n, node_units(node_at(n)), true);
+				units_set(node_used, n, node_units(node_at(n)));
 		}
 	for (i = NODE_SCOPES; i < NODES->fresh; i++)
 		if (!bit_get(node_used, i)) {

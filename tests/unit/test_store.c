@@ -174,7 +174,7 @@ find(const struct store_key *k, bool filling, struct store_ref *r)
 	if (!store_enter())
 		return false;
 	if (pins_ready() && (b = index_find(k, true)) != 0) {
-		pin_take(r, b, true, 0);
+		pin_take(r, b, true);
 		ref_look(r, &facts, &head);
 	}
 	store_leave();
