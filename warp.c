@@ -30930,25 +30930,23 @@ head_move(struct head *h, const char *from, size_t n, const char *to)
 	}
 }
 
-/* Takes over the n bytes of head (req) at the front of c's input; 0: what
- * came was no head. */
+/* A request of c with a copy of that head, which req is; empty: what came was no head. */
 static struct exchange *
-exchange_new(struct conn *c, size_t n)
+exchange_new(struct conn *c, struct slice head)
 {
-	struct block *b = block_take(MIN(block_class(sizeof(struct exchange) + n), BLOCK_SMALL));
+	struct block *b = block_take(MIN(block_class(sizeof(struct exchange) + head.n), BLOCK_SMALL));
 	struct exchange *x = (void *)b->data;
 	char *to = b->data + sizeof *x;
 
 	*x = (struct exchange){ .c = c, .to = &c->s.ch, .block = b, .start_us = now_us,
 		.up.from = &c->s.src, .made.fd = -1 };
-	if (n > b->cap - sizeof *x) {
+	if (head.n > b->cap - sizeof *x) {
 		x->head_block = block_take(BLOCK_LARGE);
 		to = x->head_block->data;
 	}
-	if (n > 0) {
-		bytes_copy(to, buf_p(&c->s.src.in), n);
-		head_move(&req, buf_p(&c->s.src.in), n, to);
-		buf_eat(&c->s.src.in, n);
+	if (head.n > 0) {
+		bytes_copy(to, head.p, head.n);
+		head_move(&req, head.p, head.n, to);
 		x->method = req.method;
 		x->method_text = req.method_text;
 		x->target = req.target;
@@ -30956,7 +30954,7 @@ exchange_new(struct conn *c, size_t n)
 		x->minor = (uint8_t)req.minor;
 		req_of = x;
 	}
-	x->head_bytes = (struct slice){ to, n };
+	x->head_bytes = (struct slice){ to, head.n };
 	x->client = c->peer;
 	c->s.x = x;
 	c->s.waits = WAIT_NOTHING;
@@ -32240,10 +32238,8 @@ static void
 cache_refresh(const struct exchange *x, struct hit *h, const struct store_key *k)
 {
 	struct text none = { NULL, 0, 0, false };
-	const struct head *rq;
 	struct store_ref w;
 	struct exchange *y;
-	struct block *b;
 
 	if (x->head_block || x->method != M_GET || !pool_spares_one() || !store_begin(k, &w))
 		return;
@@ -32251,27 +32247,20 @@ cache_refresh(const struct exchange *x, struct hit *h, const struct store_key *k
 		store_drop(&w);
 		return;
 	}
-	b = block_take(BLOCK_SMALL);
-	y = (void *)b->data;
-	*y = (struct exchange){ .c = ghost_new(x->c), .route = x->route, .block = b,
-		.start_us = now_us, .client = x->client, .method = x->method, .made.fd = -1,
-		.body_whole = true };
+	exchange_request(x);
+	y = exchange_new(ghost_new(x->c), x->head_bytes);
+	req_of = NULL; /* x may have dropped some of its fields */
+	y->route = x->route;
+	y->client = x->client;
+	y->minor = 0; /* wants no 1xx */
+	y->body_whole = true;
 	memcpy(y->id, x->id, sizeof y->id);
-	memcpy(b->data + sizeof *y, x->head_bytes.p, x->head_bytes.n);
-	y->head_bytes = (struct slice){ b->data + sizeof *y, x->head_bytes.n };
-	y->to = &y->c->s.ch;
-	y->c->s.x = y;
-	y->up.from = &y->c->s.src;
 	y->hit = xcalloc(1, sizeof *y->hit);
 	*y->hit = (struct hit){ .x = y, .w = w, .policy = h->policy, .https = h->https, .stores = true,
 		.alone = true };
 	cache_checks(y->hit);
 	if (!store_find(k, &y->hit->r, &y->hit->policy, &none))
 		y->hit->checks_due = false;
-	rq = exchange_request(y);
-	y->method_text = rq->method_text;
-	y->target = rq->target;
-	y->host = rq->host;
 	exchange_enter(y, X_PICK);
 	link_add(&hits_due, &y->hit->link);
 }
@@ -34991,7 +34980,7 @@ conn_refuse(struct conn *c, int status, const char *cause)
 	struct exchange *x;
 
 	buf_free(&c->s.src.in);
-	x = exchange_new(c, 0);
+	x = exchange_new(c, S(""));
 	x->up.body.kind = BODY_CLOSE; /* unknown: the rest is not looked at */
 	x->minor = 1;
 	exchange_run(x, exchange_error(x, status, cause, S("")));
@@ -35121,7 +35110,8 @@ conn_request(struct conn *c)
 		conn_refuse(c, -n, head_fault);
 		return false;
 	}
-	x = exchange_new(c, (size_t)n);
+	x = exchange_new(c, (struct slice){ buf_p(&c->s.src.in), (size_t)n });
+	buf_eat(&c->s.src.in, (size_t)n);
 	exchange_run(x, c->listener->kind == LISTEN_ADMIN ? admin_enter(x) : gate_enter(x));
 	return true;
 }
