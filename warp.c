@@ -24075,17 +24075,26 @@ sock_connect(int fd, const union sock *to, socklen_t n)
 	return done;
 }
 
-/* Connects u. False: failed at once, errno says why. */
+/* Connects u, on a new socket if it has none. False: failed at once, errno says why. */
 static bool
 upconn_dial(struct upconn *u)
 {
 	union sock to = { 0 };
 	socklen_t to_n;
-	int done;
+	int done, fd, on = 1;
 
 	if (!board_addrs_get(u->inst->board, u->addr_i, &to, &to_n)) {
 		errno = EADDRNOTAVAIL;
 		return false;
+	}
+	if (u->s.ch.w.fd < 0) {
+		fd = socket(to.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		if (fd < 0)
+			return false;
+		if (to.sa.sa_family != AF_UNIX)
+			setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* an optimisation */
+		side_open(&u->s, fd, NULL);
+		u->to = hash64(0, &to, to_n);
 	}
 	done = sock_connect(u->s.ch.w.fd, &to, to_n);
 	u->retry_connect = done < 0 && errno == EAGAIN && to.sa.sa_family == AF_UNIX;
@@ -24107,31 +24116,17 @@ instance_peer(struct instance *in)
 static struct upconn *
 upconn_connect(struct instance *in, uint8_t addr_i)
 {
-	int fd, family, on = 1, why;
-	unsigned epoch = in->board->epoch; /* before its address is read */
-	unsigned seq = in->board->addrs.seq;
-	union sock to = { 0 };
-	socklen_t to_n;
-	struct upconn *u;
+	struct upconn *u = slot_take(&upconns);
+	int why;
 
-	if (!board_addrs_get(in->board, addr_i, &to, &to_n)) {
-		errno = EADDRNOTAVAIL;
-		return NULL;
-	}
-	family = to.sa.sa_family;
-	if ((fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0)
-		return NULL;
-	if (family != AF_UNIX)
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* an optimisation */
-	if (!(u = slot_take(&upconns))) {
-		close(fd);
+	if (!u) {
 		errno = EMFILE;
 		return NULL;
 	}
-	*u = (struct upconn){ .inst = in, .addr_i = addr_i, .epoch = epoch, .addrs_seq = seq,
-		.to = hash64(0, &to, to_n) };
+	*u = (struct upconn){ .inst = in, .addr_i = addr_i, .epoch = in->board->epoch,
+		.addrs_seq = in->board->addrs.seq }; /* before its address is read */
+	side_open(&u->s, -1, NULL);
 	COUNT(me->upstream_connections, 1);
-	side_open(&u->s, fd, NULL);
 	if (upconn_dial(u))
 		return u;
 	why = errno;
