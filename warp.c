@@ -23163,12 +23163,12 @@ chan_open(struct chan *ch, int fd, void (*ready)(struct watch *, short))
 	*ch = (struct chan){ .w = { .fd = fd, .slot = -1, .ready = ready } };
 }
 
-/* Drops what was not sent. */
+/* The peer takes no more: drops what was not sent. What it said before can be read. */
 static void
 chan_forget(struct chan *ch)
 {
 	buf_free(&ch->out);
-	ch->waits = false;
+	ch->waits = ch->broken = false;
 }
 
 /* Ends writing. With TLS the peer may write nothing more either. */
@@ -24145,12 +24145,6 @@ upconn_connect(struct instance *in, uint8_t addr_i)
 
 static struct redis redis;
 
-static void
-redis_count(enum redis_count what)
-{
-	wide_count(&me->redis[what], 1);
-}
-
 /* ms: how long that may last, or 0. */
 static void
 redis_enter(enum redis_state s, uint32_t ms)
@@ -24290,7 +24284,7 @@ redis_get(struct slice key, void (*done)(void *arg, struct slice value), void *a
 	struct text *t = redis_room(key.n);
 
 	if (!t) {
-		redis_count(REDIS_BYPASSED);
+		wide_count(&me->redis[REDIS_BYPASSED], 1);
 		return false;
 	}
 	resp_write(t, 0, "GET %", key);
@@ -24315,7 +24309,7 @@ redis_set(struct slice key, size_t n, uint32_t secs)
 	struct text *t = secs > 0 && n <= redis.c.resp.max ? redis_room(key.n + n) : NULL;
 
 	if (!t) {
-		redis_count(REDIS_BYPASSED);
+		wide_count(&me->redis[REDIS_BYPASSED], 1);
 		return NULL;
 	}
 	redis.set_from = t->n;
@@ -24349,7 +24343,7 @@ ask_late(struct timer *t)
 	struct redis_ask *a = OWNER(t, struct redis_ask, timer);
 	void (*done)(void *, struct slice) = a->done;
 
-	redis_count(REDIS_TIMEOUTS);
+	wide_count(&me->redis[REDIS_TIMEOUTS], 1);
 	if (a->asked_ms >= redis.c.late_ms) {
 		redis.c.late_ms = now_ms;
 		redis.c.late++;
@@ -24546,7 +24540,7 @@ redis_refused(enum redis_ask_kind kind)
 	bool fatal = kind < ASK_PING || slice_starts(says, S("NOAUTH")) ||
 	    (kind == ASK_PING && slice_starts(says, S("ERR")));
 
-	redis_count(REDIS_ERRORS);
+	wide_count(&me->redis[REDIS_ERRORS], 1);
 	for (size_t i = 0; i < says.n && kind == ASK_AUTH; i++)
 		if (memchr("'`\"", says.p[i], 3))
 			says.n = i;
@@ -24585,9 +24579,9 @@ redis_answered(enum resp_event e)
 	if (a->timer.list) /* in time */
 		c->late = 0;
 	if (kind == ASK_GET && (e == RESP_NIL || (value.p && a->done)))
-		redis_count(e == RESP_NIL ? REDIS_MISSES : REDIS_HITS);
+		wide_count(&me->redis[e == RESP_NIL ? REDIS_MISSES : REDIS_HITS], 1);
 	else if (kind == ASK_SET && e != RESP_ERROR)
-		redis_count(REDIS_STORED);
+		wide_count(&me->redis[REDIS_STORED], 1);
 	else if (kind == ASK_DEL && e != RESP_ERROR && c->resp.n > 0)
 		wide_count(&me->redis[REDIS_DELETED], (uint64_t)MIN(c->resp.n, REDIS_DELETES));
 	c->value = NULL;
@@ -30149,18 +30143,6 @@ chunk_frame(char *p, size_t *n)
 
 static const char record_last[FCGI_HEAD] = { 1, FCGI_STDIN, 0, FCGI_REQUEST };
 
-static int
-flow_tail(const struct flow *f, struct iovec *v)
-{
-	int n = 0;
-
-	v[n++] = (struct iovec){ "0\r\n", 3 };
-	if (f->trailers_n > 0)
-		v[n++] = (struct iovec){ f->trailers->data, f->trailers_n };
-	v[n++] = (struct iovec){ "\r\n", 2 };
-	return n;
-}
-
 static bool
 flow_is_too_big(const struct flow *f)
 {
@@ -30207,8 +30189,12 @@ flow_frame(const struct flow *f, struct slice piece, struct iovec *v)
 	}
 	if (piece.n > 0)
 		v[k++] = (struct iovec){ p, piece.n };
-	if (f->body.done && f->chunk_out)
-		k += flow_tail(f, v + k);
+	if (f->body.done && f->chunk_out) {
+		v[k++] = (struct iovec){ "0\r\n", 3 };
+		if (f->trailers_n > 0)
+			v[k++] = (struct iovec){ f->trailers->data, f->trailers_n };
+		v[k++] = (struct iovec){ "\r\n", 2 };
+	}
 	if (f->body.done && f->records)
 		v[k++] = (struct iovec){ (void *)(uintptr_t)record_last, sizeof record_last };
 	return k;
@@ -32598,14 +32584,10 @@ static struct instance *
 cookie_instance(struct upstream *up, const struct exchange *x)
 {
 	char b[STICKY_TEXT];
-	struct slice value, name = sticky_text((struct text){ b, 0, sizeof b, false },
-	    &up->sticky_cookie, x, is_token);
-	const struct head *h = exchange_request(x);
+	struct slice name = sticky_text((struct text){ b, 0, sizeof b, false }, &up->sticky_cookie, x,
+	    is_token);
 
-	for (int i = 0; i < h->n && name.n > 0; i++)
-		if (h->f[i].id == F_COOKIE && cookie_find(h->f[i].value, name, &value))
-			return balance_stuck(up, value);
-	return NULL;
+	return name.n > 0 ? balance_stuck(up, var_cookie(exchange_request(x), name)) : NULL;
 }
 
 /* What the strategy needs of this request. */
@@ -33705,7 +33687,6 @@ step_tunnel(struct exchange *x)
 		if (r == RELAY_BAD)
 			return exchange_over(x);
 		if (r == RELAY_REFUSED) { /* its last words may still be on their way */
-			u->broken = false;
 			chan_forget(u);
 			x->up.state = FLOW_CUT;
 			x->u_ready = true;
@@ -35218,7 +35199,6 @@ upconn_ready(struct watch *w, short revents)
 		x->c_ready = chan_flush(&u->ch) && x->up.state == FLOW_ON;
 		if (u->ch.broken) { /* it may have answered before it left */
 			x->up.state = FLOW_CUT;
-			u->ch.broken = false;
 			chan_forget(&u->ch);
 		}
 	}
@@ -36021,7 +36001,6 @@ passage_up(struct passage *p)
 	    : flow_tunnel(&p->up, &p->node.ch, &p->c_ready);
 
 	if (r == RELAY_REFUSED) { /* its last words may still be on their way */
-		p->node.ch.broken = false;
 		chan_forget(&p->node.ch);
 		p->up.state = FLOW_CUT;
 		p->n_ready = true;
@@ -36158,7 +36137,6 @@ passage_node_ready(struct watch *w, short revents)
 		p->c_ready = chan_flush(&p->node.ch);
 		if (p->node.ch.broken) { /* it may have answered before it left */
 			p->up.state = FLOW_CUT;
-			p->node.ch.broken = false;
 			chan_forget(&p->node.ch);
 		}
 	}
