@@ -3035,17 +3035,17 @@ enum {
 	CHUNK_EXT_FREE = 16        /* extension bytes each chunk may bring */
 };
 
-enum { CH_TOKEN = 1, CH_VALUE = 2, CH_TARGET = 4, CH_HOST = 8 };
+enum { CH_TOKEN = 1, CH_VALUE = 2, CH_TARGET = 4, CH_HOST = 8, CH_PATH = 16 /* see target_split */ };
 
 /* What each byte may be part of: a sum of CH_. Rows of 16, from NUL. */
 /* clang-format off */
 static const uint8_t chars[256] = {
 	 0,  0,  0,  0,  0,  0,  0,  0,  0,  2,  0,  0,  0,  0,  0,  0,
 	 0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
-	 2, 15,  6,  3, 15, 15, 15, 15,  6,  6, 15, 15,  6, 15, 15,  6,
+	 2, 15,  6,  3, 15, 31, 15, 15,  6,  6, 15, 15,  6, 15, 15, 22,
 	15, 15, 15, 15, 15, 15, 15, 15, 15, 15,  6,  6,  6, 14,  6,  6,
 	 6, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
-	15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,  6,  6,  6,  7, 15,
+	15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,  6, 22,  6,  7, 15,
 	 7, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
 	15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,  6,  7,  6, 15,  0,
 	 6,  6,  6,  6,  6,  6,  6,  6,  6,  6,  6,  6,  6,  6,  6,  6,
@@ -3101,21 +3101,20 @@ value_end(struct slice s, size_t at)
 	return at;
 }
 
-/* How many of the eight bytes at p, from the first on, are letters, digits or '-'.
- * No sum carries from one byte to the next. */
+/* How many of the eight bytes at p, from the first on, are letters or '-'. No sum
+ * carries from one byte to the next. */
 static size_t
 word_plain(const char *p)
 {
 	const uint64_t ones = UINT64_MAX / UINT8_MAX, high = ones << 7;
-	uint64_t w, low, letter, digit, dash;
+	uint64_t w, low, letter;
 
 	memcpy(&w, p, sizeof w);
 	low = w & ~high;
 	letter = low | ones * 0x20;
 	letter = (letter + ones * (0x80 - 'a')) & ~(letter + ones * (0x7f - 'z'));
-	digit = (low + ones * (0x80 - '0')) & ~(low + ones * (0x7f - '9'));
-	dash = ~((low ^ ones * '-') + ones * 0x7f);
-	w = ~((letter | digit | dash) & ~w) & high;
+	w |= ((low ^ ones * '-') + ones * 0x7f) & ~letter; /* neither '-' nor a letter */
+	w &= high;
 	if (w == 0)
 		return sizeof w;
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -3125,8 +3124,7 @@ word_plain(const char *p)
 #endif
 }
 
-/* Where the name that begins at `at` ends; *plain: it has nothing but letters,
- * digits and '-'. */
+/* Where the name that begins at `at` ends; *plain: it has nothing but letters and '-'. */
 static size_t
 token_end(struct slice s, size_t at, bool *plain)
 {
@@ -3216,8 +3214,13 @@ name_is(struct slice token, struct slice name)
 {
 	const size_t whole = sizeof(uint64_t), half = sizeof(uint32_t), n = name.n;
 
-	if (token.n != n || n < half)
-		return slice_ieq(token, name);
+	if (token.n != n)
+		return false;
+	for (size_t i = 0; n < half && i < n; i++)
+		if ((token.p[i] ^ name.p[i]) & ~0x20)
+			return false;
+	if (n < half)
+		return true;
 	if (n < whole)
 		return !half_differs(token.p, name.p) &&
 		    !half_differs(token.p + n - half, name.p + n - half);
@@ -3345,22 +3348,22 @@ head_scan(struct slice in, uint32_t *scanned)
 	return 0;
 }
 
-/* Steps over the CRLF at *at, or with lf a bare LF: 1, 0 while it is not there, -1
- * when something else is. Without lf stricter than RFC 9112 2.2. */
+/* Whether a CRLF, or with lf a bare LF, is at `at`, and *next behind it: 1, 0 while it is
+ * not there, -1 when something else is. Without lf stricter than RFC 9112 2.2. */
 static int
-line_end(struct slice in, size_t *at, bool lf)
+line_end(struct slice in, size_t at, size_t *next, bool lf)
 {
-	if (in.n - *at >= 2 && in.p[*at] == '\r' && in.p[*at + 1] == '\n') {
-		*at += 2;
+	if (in.n - at >= 2 && in.p[at] == '\r' && in.p[at + 1] == '\n') {
+		*next = at + 2;
 		return 1;
 	}
-	if (*at == in.n)
+	if (at == in.n)
 		return 0;
-	if (lf && in.p[*at] == '\n') {
-		++*at;
+	if (lf && in.p[at] == '\n') {
+		*next = at + 1;
 		return 1;
 	}
-	return in.p[*at] == '\r' && *at + 1 == in.n ? 0 : -1;
+	return in.p[at] == '\r' && at + 1 == in.n ? 0 : -1;
 }
 
 /* ---- fields ---- */
@@ -3407,14 +3410,14 @@ field_bad(struct slice name, char c)
 	    : "a byte that no name of a field may have, behind", name);
 }
 
-/* The field line at *at: 1, 0 unfinished, -1 malformed. RFC 9112 5; obs-fold
- * is refused. */
-static int
-field_parse(struct head *h, struct slice in, size_t *at, bool lf)
+/* The field line at start: where the next one begins, 0 unfinished, -1 malformed. RFC
+ * 9112 5; obs-fold is refused. */
+static ssize_t
+field_parse(struct head *h, struct slice in, size_t start, bool lf)
 {
 	struct field *f = &h->f[h->n];
-	size_t start = *at, colon = token_end(in, start, &f->plain), value, end;
-	int got;
+	size_t colon = token_end(in, start, &f->plain), value, end, next;
+	int got = 1;
 
 	if (colon == in.n)
 		return 0;
@@ -3422,11 +3425,11 @@ field_parse(struct head *h, struct slice in, size_t *at, bool lf)
 		return field_bad((struct slice){ in.p + start, colon - start }, in.p[colon]);
 	for (value = colon + 1; value < in.n && is_blank(in.p[value]); value++)
 		;
-	end = *at = value_end(in, value);
-	if (in.n - end >= 2 && in.p[end] == '\r' && in.p[end + 1] == '\n') {
-		*at += 2;
-		got = 1;
-	} else if ((got = line_end(in, at, lf)) < 0)
+	end = value_end(in, value);
+	next = end + 2;
+	if (in.n - end < 2 || in.p[end] != '\r' || in.p[end + 1] != '\n')
+		got = line_end(in, end, &next, lf);
+	if (got < 0)
 		return head_bad(-1, "a control byte, or a line end that is none, in a field",
 		    (struct slice){ in.p + start, colon - start });
 	if (got == 0)
@@ -3435,13 +3438,13 @@ field_parse(struct head *h, struct slice in, size_t *at, bool lf)
 		end--;
 	f->name = (struct slice){ in.p + start, colon - start };
 	f->value = (struct slice){ in.p + value, end - value };
-	f->start = lf && in.p[*at - 2] != '\r' ? NULL : in.p + start;
-	f->end = in.p + *at;
+	f->start = lf && in.p[next - 2] != '\r' ? NULL : in.p + start;
+	f->end = in.p + next;
 	f->drop = f->kept = false;
 	f->id = (uint8_t)field_id_of(f->name);
 	h->n++;
 	field_count(h, (enum field_id)f->id);
-	return 1;
+	return (ssize_t)next;
 }
 
 /* All field lines at *at and the empty line: 1, 0 unfinished, -1 malformed, -2
@@ -3449,18 +3452,20 @@ field_parse(struct head *h, struct slice in, size_t *at, bool lf)
 static int
 fields_parse(struct head *h, struct slice in, size_t *at, bool lf)
 {
+	size_t from = *at;
+	ssize_t next;
 	int got;
 
 	head_clear(h);
-	while (*at < in.n && in.p[*at] != '\r' && !(lf && in.p[*at] == '\n')) {
+	for (; from < in.n && in.p[from] != '\r' && !(lf && in.p[from] == '\n'); from = (size_t)next) {
 		if (h->n == FIELDS_MAX) {
 			snprintf(head_fault, sizeof head_fault, "more than %d fields", FIELDS_MAX);
 			return -2;
 		}
-		if ((got = field_parse(h, in, at, lf)) <= 0)
-			return got;
+		if ((next = field_parse(h, in, from, lf)) <= 0)
+			return (int)next;
 	}
-	if ((got = line_end(in, at, lf)) < 0)
+	if ((got = line_end(in, from, at, lf)) < 0)
 		return head_bad(-1, "a line end that is none", S(""));
 	return got;
 }
@@ -3704,13 +3709,15 @@ is_host(struct slice s)
 static void
 target_split(struct head *h, struct slice t)
 {
-	char c, last = 0;
+	bool plain = true;
 	size_t n;
 
-	h->path_plain = true;
-	for (n = 0; n < t.n && (c = t.p[n]) != '?'; n++, last = c)
-		if (c == '%' || c == '\\' || (last == '/' && (c == '/' || c == '.' || c == ';')))
-			h->path_plain = false;
+	for (n = 0; n < t.n && t.p[n] != '?'; n++)
+		if (chars[(unsigned char)t.p[n]] & CH_PATH) {
+			char next = n + 1 < t.n && t.p[n] == '/' ? t.p[n + 1] : 0;
+			plain = plain && t.p[n] == '/' && next != '/' && next != '.' && next != ';';
+		}
+	h->path_plain = plain;
 	h->has_query = n < t.n;
 	h->path = n > 0 ? (struct slice){ t.p, n } : S("/");
 	h->query = h->has_query ? slice_from(t, n + 1) : (struct slice){ "", 0 };
@@ -3767,14 +3774,13 @@ target_parse(struct head *h)
 static int
 word_take(struct slice in, size_t *at, uint8_t class, struct slice *word)
 {
-	size_t from = *at;
+	size_t from = *at, end = from;
 
-	while (*at < in.n && chars[(unsigned char)in.p[*at]] & class)
-		++*at;
-	*word = (struct slice){ in.p + from, *at - from };
-	if (*at == in.n)
-		return 0;
-	return word->n > 0 && in.p[(*at)++] == ' ' ? 1 : -1;
+	while (end < in.n && chars[(unsigned char)in.p[end]] & class)
+		end++;
+	*word = (struct slice){ in.p + from, end - from };
+	*at = end + (end < in.n);
+	return end == in.n ? 0 : end > from && in.p[end] == ' ' ? 1 : -1;
 }
 
 /* HTTP/d.d at *at: 1, 0 unfinished, or -status. RFC 9112 2.3. */
@@ -3813,7 +3819,7 @@ request_line(struct head *h, struct slice in, size_t *at)
 		return got == 0 ? 0 : -400;
 	if ((got = version_take(in, at, &h->minor)) <= 0)
 		return got;
-	if ((got = line_end(in, at, false)) <= 0)
+	if ((got = line_end(in, *at, at, false)) <= 0)
 		return got == 0 ? 0 : -400;
 	h->method = method_of(h->method_text);
 	got = target_parse(h);
@@ -3881,7 +3887,7 @@ status_line(struct head *h, struct slice in, size_t *at)
 	from = *at;
 	*at = value_end(in, from);
 	h->reason = (struct slice){ in.p + from, *at - from };
-	return line_end(in, at, true);
+	return line_end(in, *at, at, true);
 }
 
 /* A response head at the front of in. Bytes eaten, 0 unfinished, -502. */

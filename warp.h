@@ -507,7 +507,7 @@ struct field {
 	struct slice name, value;
 	const char *start, *end; /* start NULL: the line ended in a bare LF */
 	uint8_t id; /* enum field_id */
-	bool plain; /* its name has only letters, digits and '-' */
+	bool plain; /* its name has only letters and '-' */
 	bool drop;  /* does not travel on */
 	bool kept;  /* found before: no Connection option may drop it */
 };

@@ -1280,10 +1280,10 @@ test_token_end(void **state)
 	for (size_t n = 1; n <= LONGEST; n++)
 		for (size_t at = 0; at < n; at++)
 			for (int c = 0; c < 256; c++) {
-				bool plain, want = isalnum(c) || c == '-', token;
+				bool plain, want = isalpha(c) || c == '-', token;
 				size_t end;
 
-				memset(b, "aZ09-"[(n + at) % 5], n);
+				memset(b, "aZ-"[(n + at) % 3], n);
 				memset(b + n, ':', sizeof b - n);
 				b[at] = (char)c;
 				token = is_token((struct slice){ b + at, 1 });
