@@ -293,7 +293,10 @@ text_str(struct text *t, const char *s)
 static void
 text_char(struct text *t, char c)
 {
-	text_add(t, (struct slice){ &c, 1 });
+	if (t->n < t->cap)
+		t->p[t->n++] = c;
+	else
+		t->full = true;
 }
 
 static void
@@ -315,17 +318,28 @@ text_uint(struct text *t, uint64_t v)
 	text_add(t, (struct slice){ b + i, sizeof b - i });
 }
 
+/* The eight hexadecimal digits of 32 bits, the last one lowest. */
+static uint64_t
+hex_digits(uint64_t v)
+{
+	const uint64_t ones = UINT64_MAX / UINT8_MAX;
+
+	v = (v | v << 16) & UINT64_C(0x0000ffff0000ffff);
+	v = (v | v << 8) & UINT64_C(0x00ff00ff00ff00ff);
+	v = (v | v << 4) & ones * 15;
+	return v + ones * '0' + ((v + ones * 6) >> 4 & ones) * ('a' - '9' - 1);
+}
+
 /* v in hexadecimal, at least width digits. */
 static void
 text_hex(struct text *t, uint64_t v, unsigned width)
 {
 	char b[16];
-	size_t i = sizeof b;
+	uint64_t digits[] = { htobe64(hex_digits(v >> 32)), htobe64(hex_digits(v & UINT32_MAX)) };
+	size_t n = MAX((67u - (unsigned)__builtin_clzll(v | 1)) / 4, width);
 
-	do
-		b[--i] = "0123456789abcdef"[v & 15];
-	while ((v >>= 4) > 0 || sizeof b - i < width);
-	text_add(t, (struct slice){ b + i, sizeof b - i });
+	memcpy(b, digits, sizeof b);
+	text_add(t, (struct slice){ b + sizeof b - n, n });
 }
 
 __attribute__((format(printf, 2, 3))) static void
@@ -28302,9 +28316,12 @@ connection_write(struct text *t, const struct exchange *x)
 static void
 status_write(struct text *t, int status, struct slice reason)
 {
-	text_add(t, S("HTTP/1.1 "));
-	text_uint(t, (unsigned)status);
-	text_char(t, ' ');
+	char b[] = "HTTP/1.1 000 ";
+
+	b[9] = (char)('0' + status / 100);
+	b[10] = (char)('0' + status / 10 % 10);
+	b[11] = (char)('0' + status % 10);
+	text_add(t, (struct slice){ b, sizeof b - 1 });
 	text_add(t, reason);
 	text_add(t, S("\r\n"));
 }
