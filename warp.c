@@ -30942,8 +30942,14 @@ exchange_new(struct conn *c, struct slice head)
 	struct exchange *x = (void *)b->data;
 	char *to = b->data + sizeof *x;
 
-	*x = (struct exchange){ .c = c, .to = &c->s.ch, .block = b, .start_us = now_us,
-		.up.from = &c->s.src, .made.fd = -1 };
+	memset(x, 0, offsetof(struct exchange, id));
+	x->id[0] = x->cause[0] = '\0';
+	x->c = c;
+	x->to = &c->s.ch;
+	x->block = b;
+	x->start_us = now_us;
+	x->up.from = &c->s.src;
+	x->made.fd = -1;
 	if (head.n > b->cap - sizeof *x) {
 		x->head_block = block_take(BLOCK_LARGE);
 		to = x->head_block->data;
@@ -34190,12 +34196,13 @@ request_id(struct exchange *x, const struct head *h)
 
 	while (good < said.n && said.p[good] > ' ' && said.p[good] < 0x7f)
 		good++;
-	if (good > 0 && good == said.n && good <= REQUEST_ID_MAX && peer_is_trusted(x->c)) {
+	if (good > 0 && good == said.n && good <= REQUEST_ID_MAX && peer_is_trusted(x->c))
 		text_add(&t, said);
-		return;
+	else {
+		text_add(&t, id_prefix());
+		text_hex(&t, random_next(), 16);
 	}
-	text_add(&t, id_prefix());
-	text_hex(&t, random_next(), 16);
+	x->id[t.n] = '\0';
 }
 
 /* An upgrade that may be passed on: HTTP/1.1, and not to HTTP/2, which warp could

@@ -2949,7 +2949,6 @@ struct exchange {
 	struct ip client;       /* believed address; see trusted_proxies */
 	uint32_t tries;         /* upstream connections tried */
 	uint64_t tried;         /* bit per instance */
-	char id[REQUEST_ID_MAX + 1];
 	bool wants_close;       /* the client said this is its last request */
 	bool keep;              /* the client connection survives */
 	bool body_whole;        /* all of the request body was read from it */
@@ -2979,6 +2978,7 @@ struct exchange {
 	                           owned; or NULL */
 	struct auth_job *auth;  /* X_AUTH: what hashes its password */
 	struct exchange *auth_next; /* waits for the same job */
+	char id[REQUEST_ID_MAX + 1]; /* this and what follows is not zeroed: see exchange_new */
 	char cause[CAUSE_MAX];  /* why 502, 503, 504, in words */
 };
 
