@@ -34381,6 +34381,19 @@ path_of(const struct head *h, struct path_view *view)
 	return h->path_plain || path_normalise(h->path, view) == 0;
 }
 
+/* What r leaves of path, a plain one, where it only cuts between segments: that is plain
+ * as well. p NULL: it does more. */
+static struct slice
+path_cut(const struct route *r, struct slice path)
+{
+	size_t n = r->strip_prefix ? r->path.n : 0;
+
+	if (r->has_rewrite || (n > 0 && r->path_kind != PATH_PREFIX && r->path_kind != PATH_EXACT))
+		return (struct slice){ NULL, 0 };
+	n -= n > 0 && path.p[n - 1] == '/';
+	return n == path.n || path.p[n] == '/' ? slice_from(path, n) : (struct slice){ NULL, 0 };
+}
+
 /* The name of the file that x asks for, below the route's directory: its path without
  * what the route strips. False: there can be none. */
 static bool
@@ -34389,7 +34402,12 @@ route_file(struct text *t, const struct exchange *x, const struct head *h, struc
 	static char buf[TARGET_MAX];
 	struct text raw = { buf, 0, sizeof buf, false };
 	struct path_view view = { .path = path };
+	struct slice rest = h->path_plain ? path_cut(x->route, path) : S("");
 
+	if (h->path_plain && rest.p) {
+		text_add(t, slice_from(rest, rest.n > 0));
+		return !t->full;
+	}
 	if (x->route->strip_prefix || x->route->has_rewrite) {
 		text_char(&raw, '/');
 		if (path_normalise(path, &view) < 0 || !rewrite_apply(&raw, x, h, &view) ||
