@@ -30289,6 +30289,16 @@ flow_splice(struct flow *f, struct chan *to, bool *ready)
 	return f->body.done ? RELAY_DONE : got < 0 ? RELAY_SHORT : RELAY_WAIT;
 }
 
+/* Whether the body is empty, or lies in memory and is sent as it is. */
+static bool
+flow_is_whole(const struct flow *f)
+{
+	size_t n = f->from->whole.n;
+
+	return !f->chunk_out && !f->records && !f->zip && !f->tap && (f->body.done || (n > 0 &&
+	    f->body.kind == BODY_LENGTH && f->body.left == n && n <= buf_piece()));
+}
+
 /* Sends head, if given, then what there is of the body. Reads once: when *ready,
  * or if the source pulls; as much in several pieces while memory is scarce. */
 static enum relay
@@ -30308,6 +30318,13 @@ flow_relay(struct flow *f, struct chan *to, const struct text *head, bool *ready
 		return flow_splice(f, to, ready);
 	if (!to->waits && flow_may_pass(f, to))
 		return flow_pass(f, to, head);
+	if (head && !to->waits && flow_is_whole(f)) {
+		v[0] = (struct iovec){ head->p, head->n };
+		v[1] = (struct iovec){ (void *)(uintptr_t)from->whole.p, from->whole.n };
+		n = f->body.done ? 1 : 2;
+		body_take(&f->body, from->whole.n);
+		return chan_send(to, v, n, NULL) < 0 ? RELAY_REFUSED : RELAY_DONE;
+	}
 	while (!to->waits) {
 		n = 0;
 		if (from->in.n == 0 && !f->body.done && *ask) {
@@ -30437,7 +30454,7 @@ spool_of(struct slice text, void *own)
 
 	if (own)
 		ledger_take(cap);
-	return (struct spool){ .src = { .fill = spool_fill, .pulls = true }, .mem = text.p, .mem_n = text.n,
+	return (struct spool){ .src = { .fill = spool_fill, .pulls = true, .whole = text }, .mem = text.p, .mem_n = text.n,
 		.mem_cap = cap, .size = text.n, .own = own, .fd = -1, .dir = spool_dir };
 }
 
@@ -30445,16 +30462,13 @@ spool_of(struct slice text, void *own)
 static struct spool
 spool_of_file(struct file *f, uint64_t first, uint64_t n)
 {
-	struct spool sp = spool_of(S(""), NULL);
+	struct spool sp = spool_of(f->bytes ? (struct slice){ f->bytes + first, (size_t)n } : S(""), NULL);
 
 	sp.file = f;
 	sp.size = n;
 	sp.fd = f->fd;
 	sp.at = first;
-	if (f->bytes && n > 0) {
-		sp.mem = f->bytes + first;
-		sp.mem_n = (size_t)n;
-	} else if (n > 0) { /* advice about 0 bytes is about all of it */
+	if (!f->bytes && n > 0) { /* advice about 0 bytes is about all of it */
 		sp.src.pass = spool_pass;
 		posix_fadvise(f->fd, (off_t)first, (off_t)MIN(n, (uint64_t)READ_AHEAD),
 		    POSIX_FADV_WILLNEED); /* advice: it may fail */

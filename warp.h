@@ -2530,6 +2530,7 @@ struct source {
 	bool pulls;      /* gives a piece whenever it is asked; else poll says when */
 	uint8_t end;     /* enum source_end */
 	struct fcgi_reader *records; /* what comes is in FastCGI's records; or NULL */
+	struct slice whole; /* all of it, if it lies in memory and was not asked for a piece */
 	struct buf in;
 };
 
