@@ -500,6 +500,8 @@ hash64(uint64_t h, const void *data, size_t n)
 	return h ? h : 1;
 }
 
+FAST_END
+
 static uint64_t random_state[2]; /* seeded once in each worker */
 
 /* xorshift128+: ids must differ, not be secret. */
@@ -580,8 +582,6 @@ mix64(uint64_t h)
 	h = (h ^ h >> 27) * UINT64_C(0x94d049bb133111eb);
 	return h ^ h >> 31;
 }
-
-FAST_END
 
 /* ---- encodings of bytes ---- */
 
@@ -32032,10 +32032,13 @@ content_choose(struct content *c, const struct head *h)
 static enum step
 exchange_file(struct exchange *x, const struct head *h, struct file *f)
 {
-	struct content c = { .f = f, .type = f->said[SAID_TYPE].value };
+	struct content c; /* the room for ranges is not zeroed */
 	bool other;
 	enum step s;
 
+	c.f = f;
+	c.type = f->said[SAID_TYPE].value;
+	c.coding = S("");
 	content_choose(&c, h);
 	other = c.f != f;
 	c.etag = c.f->said[SAID_TAG].value;
