@@ -280,7 +280,8 @@ text_add(struct text *t, struct slice s)
 		t->full = true;
 		return;
 	}
-	bytes_copy(t->p + t->n, s.p, s.n);
+	if (s.n > 0) /* t may have no room at all */
+		bytes_copy(t->p + t->n, s.p, s.n);
 	t->n += s.n;
 }
 
