@@ -766,23 +766,6 @@ hmac_sha256(struct slice key, const struct slice *v, int n, unsigned char out[br
 	br_hmac_out(&h, out);
 }
 
-#ifndef OPEN_TREE_CLONE /* open_tree(2); not in every libc */
-#define OPEN_TREE_CLONE 1
-#endif
-
-/* A directory that stays in reach. For a chroot (locked) it is a mount: a plain
- * descriptor would lead back to the root. -1: errno says why. */
-static int
-outside_open(const char *path, bool locked)
-{
-#ifdef SYS_open_tree /* Linux 5.2 */
-	if (locked)
-		return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC);
-#endif
-	errno = ENOSYS;
-	return locked ? -1 : open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-}
-
 /* ==== arena ==================================================================
  * Owns    blocks that are freed together.
  * Offers  arena_alloc, arena_dup, arena_fmt, arena_free. Never fails: a
@@ -885,7 +868,7 @@ arena_free(struct arena *a)
 
 /* ==== walk ===================================================================
  * Owns    nothing.
- * Offers  walk_dir, walk_open, walk_error, file_read, source_read, walk_read.
+ * Offers  walk_dir, walk_open, walk_error, file_read, source_read, walk_read, outside_open.
  * Calls   base, arena. Files by name. Root checks each step of the path: where
  *         another user can change it, the file must belong to that user, so
  *         that root touches no file for a user who could not. */
@@ -1145,6 +1128,23 @@ walk_read(struct arena *a, const char *path, size_t max, uid_t own, struct slice
 	struct walk w;
 
 	return fd_read_file(a, walk_open(&w, path, O_RDONLY, own), false, max, out);
+}
+
+#ifndef OPEN_TREE_CLONE /* open_tree(2); not in every libc */
+#define OPEN_TREE_CLONE 1
+#endif
+
+/* A directory that stays in reach. For a chroot (locked) it is a mount: a plain
+ * descriptor would lead back to the root. -1: errno says why. */
+static int
+outside_open(const char *path, bool locked)
+{
+#ifdef SYS_open_tree /* Linux 5.2 */
+	if (locked)
+		return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC);
+#endif
+	errno = ENOSYS;
+	return locked ? -1 : open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
 /* ==== clock ==================================================================
@@ -13960,8 +13960,8 @@ process_wrap(struct reader *r, struct upstream *up, char **argv)
 /* ==== routes =================================================================
  * Owns    nothing.
  * Offers  routes_read, path_words[], host_signs[].
- * Calls   base, arena, diag, toml, http, path, regex, template, crypt, users, route, hints,
- *         values, upstreams. */
+ * Calls   base, arena, walk, diag, toml, http, path, regex, template, crypt, users, route,
+ *         hints, values, upstreams. */
 
 /* ---- hosts in other letters; RFC 3492 ---- */
 
@@ -29281,7 +29281,7 @@ answer_head(struct head *h, const struct answer *a)
  * Owns    what the upstreams' maintenance files said last, and the directories
  *         they are in.
  * Offers  maintenance_open, maintenance_answer, file_type.
- * Calls   base, arena, clock, log, sandbox, pool (master_tell), heads. While the file
+ * Calls   base, arena, walk, clock, log, sandbox, pool (master_tell), heads. While the file
  *         is there it is the answer. Requests look for it, at most every MAINTENANCE_MS. */
 
 static struct notice *notices; /* by upstream.index */
@@ -29464,7 +29464,7 @@ maintenance_answer(const struct upstream *up, struct answer *a)
  * Owns    the directories that are served, and what was found at paths below
  *         them: open files, the bytes of small ones, or why there is none.
  * Offers  files_open, file_find, file_give, file_list, file_name, file_is_hidden.
- * Calls   base, arena, clock, log, sandbox, http, path, timer, ledger, heads,
+ * Calls   base, arena, walk, clock, log, sandbox, http, path, timer, ledger, heads,
  *         maintenance. No path leads out of its directory: links inside are followed, others
  *         refused. A path is looked at anew after FILES_LOOK_MS. A disk that blocks is all a
  *         worker waits for. */
@@ -30383,7 +30383,7 @@ flow_tunnel(struct flow *f, struct chan *to, bool *ready)
  * Owns    request bodies that are kept until they are whole.
  * Offers  conf_spools, spool_open, spool_new, spool_add, spool_rewind, spool_of,
  *         spool_of_file, spool_drop.
- * Calls   base, arena, log, sandbox, board, ledger, buf, cgi, files. Memory first, then an
+ * Calls   base, arena, walk, log, sandbox, board, ledger, buf, cgi, files. Memory first, then an
  *         unlinked file. A made-up answer's body is read in the same way, and a file that is
  *         served. */
 
@@ -35645,8 +35645,8 @@ front_told(struct slice word)
 /* ==== router =================================================================
  * Owns    the passages: what a client of [fastrouter] says to a node, and the node to it.
  * Offers  router_dirs_open, router_open.
- * Calls   base, arena, clock, log, sandbox, http, addr, packet, nodes, timer, loop, ledger, buf, chan,
- *         pool, access, heads, flow, spool, mapper, exchange, http front.
+ * Calls   base, arena, walk, clock, log, sandbox, http, addr, packet, nodes, timer, loop, ledger,
+ *         buf, chan, pool, access, heads, flow, spool, mapper, exchange, http front.
  *         A packet is read whole; its key leads to a node; it goes there as it came, but
  *         for its modifiers; then bytes pass both ways, unseen. */
 
