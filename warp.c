@@ -3302,7 +3302,7 @@ status_text(int status)
 	    "511 Network Authentication Required\0";
 	const char *p = texts;
 
-	while (*p && (int)slice_number((struct slice){ p, 3 }, 10) != status)
+	while (*p && (p[0] - '0') * 100 + (p[1] - '0') * 10 + p[2] - '0' != status)
 		p += strlen(p) + 1;
 	return *p ? p + 4 : "Status"; /* not in the IANA registry */
 }
@@ -9661,11 +9661,11 @@ policy_store(struct policy *p, const struct cache_rules *rules, const struct hea
 	struct cache_control cc;
 	enum field_id by = cache_control_of(&cc, res);
 	int64_t fresh = fresh_of(&cc, by, rules, req, res);
-	bool known = status_text(res->status) != status_text(0);
 
 	if (res->status < 200 || res->status == 206 || res->status == 304 ||
 	    cc.has & DIRECTIVE(D_PRIVATE) ||
-	    (cc.has & DIRECTIVE(D_MUST_UNDERSTAND) ? !known : cc.has & DIRECTIVE(D_NO_STORE)) ||
+	    (cc.has & DIRECTIVE(D_MUST_UNDERSTAND) ? status_text(res->status) == status_text(0)
+	    : cc.has & DIRECTIVE(D_NO_STORE)) ||
 	    (req->count[F_AUTHORIZATION] > 0 && !(cc.has & SHARED)) ||
 	    (res->count[F_SET_COOKIE] > 0 &&
 	    !field_is_withheld(res, by, F_SET_COOKIE, S("Set-Cookie"))) ||
