@@ -36045,7 +36045,7 @@ passage_send(struct passage *p)
 	p->down.state = FLOW_ON;
 	p->down.tap = passage_tap;
 	p->down.tapped = p;
-	if (put == p->size && !p->lent) {
+	if ((size_t)put == p->size && !p->lent) {
 		passage_follow(p);
 		return p->c_ready || p->c->s.src.end ? STEP_AGAIN : STEP_WAIT;
 	}
