@@ -37403,7 +37403,9 @@ explain_file(struct exchange *x, struct head *h, const struct conf *cf, FILE *to
 	int err, status;
 
 	if (!path_of(h, &view) || !route_file(t, x, h, view.path)) {
-		fprintf(to, "no file can have this path: 404\n");
+		fprintf(to, "no file can have this path%s\n", x->route->upstream ? "" : ": 404");
+		if (x->route->upstream)
+			explain_upstream(x, h, to);
 		return;
 	}
 	if (!fc->dot_files && file_is_hidden(text_slice(t)))

@@ -1323,7 +1323,7 @@ EXPLAINED = {
     "GET http://a/f/a.txt": "the file a.txt of ", "GET http://a/f/sub/": "the file sub/index.html of ",
     "GET http://a/f/sub": "308 ", "POST http://a/f/a.txt": "405", "GET http://a/f/none": "404",
     "GET http://a/f/.env": "404", "GET http://a/spa/none": "the file index.html of ",
-    "GET http://a/b/a.txt": "the file a.txt of ", "GET http://a/b/none": "upstream app", "POST http://a/b/a.txt": "upstream app",
+    "GET http://a/b/a.txt": "the file a.txt of ", "GET http://a/b/none": "upstream app", "POST http://a/b/a.txt": "upstream app", "GET http://a/b/x%2Fy": "upstream app",
     "GET http://a/list/": "the names in ", "GET http://a/f/list/": "403",
 }
 
