@@ -240,7 +240,8 @@ class Soak:
         with self.conf_lock:
             self.generation += 1
             self.w.write(self.conf())
-            sup.verb(self.w, "reload")
+            p = sup.verb(self.w, "reload", ok=None)
+        assert p.returncode in (0, 4), p.stderr         # 4: the worker that was asked has been killed
         self.count("reloads")
 
     def kill_worker(self):
