@@ -35235,6 +35235,15 @@ conn_ready(struct watch *w, short revents)
 	scratch_settle();
 }
 
+/* Whether something of the client's waits to be read. */
+static bool
+conn_has_spoken(const struct conn *c)
+{
+	char byte;
+
+	return recv(c->s.ch.w.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 static void
 conn_due(struct timer *t)
 {
@@ -35246,6 +35255,8 @@ conn_due(struct timer *t)
 		exchange_client_due(c->s.x);
 	else if (c->state == CONN_HEAD)
 		conn_refuse(c, 408, "the request head did not come in time");
+	else if (c->state == CONN_IDLE && conn_has_spoken(c)) /* this worker is late, not the client */
+		conn_ready(&c->s.ch.w, POLLIN);
 	else
 		conn_close(c);
 	conn_end_turn(c);
@@ -35315,12 +35326,11 @@ static bool
 conn_evict(enum listener_kind kind)
 {
 	struct link *idle = &seats[kind].idle, *l = idle->prev;
-	char byte;
 
 	if (!link_first(idle))
 		return false;
-	for (int i = 0; i < EVICT_TRIES && l->prev != idle && recv(OWNER(l, struct conn,
-	    link)->s.ch.w.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0; i++)
+	for (int i = 0; i < EVICT_TRIES && l->prev != idle &&
+	    conn_has_spoken(OWNER(l, struct conn, link)); i++)
 		l = l->prev;
 	conn_close(OWNER(l, struct conn, link));
 	return true;

@@ -1,10 +1,13 @@
 """Every timeout: it strikes in time, not before, with the right answer, and lets go of what it held."""
+import os
+import signal
 import threading
 import time
 
 import pytest
 
-from lib import BODY, ECHO, HEAD, REQ, SLOW, SWITCH, TIMEOUT, UPGRADE, Client, chunks, conf, eventually, reply, request, toml_file
+from lib import (BODY, ECHO, HEAD, REQ, SLOW, SWITCH, TIMEOUT, UPGRADE, Client, chunks, conf, eventually, freeze, reply, request,
+                 toml_file)
 
 T = 0.5 * SLOW                   # the timeout under test
 FAR = 30 * SLOW                  # the others
@@ -275,3 +278,25 @@ def test_fractions_of_seconds(check):
     p = check(toml_file(conf({"read_timeout_secs": 0.5}, server={"header_timeout_secs": 0.25},
                              app={"url": "http://h:1", "read_timeout_secs": 1.5})))
     assert p.returncode == 0, p.stderr
+
+
+def test_late_worker_is_not_a_late_client(warp):
+    """The worker stood still while many clients that are kept asked in time: each gets its answer."""
+    w = warp(dict({"server": dict(SERVER, keepalive_timeout_secs=4 * T, worker_threads=1)},
+                  routes=[{"path_prefix": "/", "respond": {"status": 200, "body": "hello"}}]))
+    worker = w.children()[-1]
+    clients = [w.client() for _ in range(150)]
+    try:
+        for c in clients:
+            assert c.ask("/").status == 200
+        freeze(worker)
+        for c in clients:
+            c.send(request("/"))
+        time.sleep(5 * T)
+        os.kill(worker, signal.SIGCONT)
+        got = [c.response().status for c in clients]
+        assert got == [200] * len(clients)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+        for c in clients:
+            c.close()
