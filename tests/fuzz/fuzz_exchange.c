@@ -928,13 +928,16 @@ between(struct slice in)
 static void
 client_asked(struct end *e)
 {
-	struct slice in = sent_by(e);
+	struct slice in = sent_by(e), body;
 	struct message g;
 	enum framed f = GOOD;
 
 	while (e->opened && f == GOOD && (in = between(in)).n > 0 && request_strict(&g, &in) == GOOD) {
 		struct asked *a = asked_of(&g);
+		body = in;
 		f = body_strict(&g, &in, false);
+		body.n -= f == GOOD ? in.n : 0;
+		forged |= count_ids(body) > 0; /* a server takes them for its own */
 		a->sent++;
 		a->once = slice_eq(g.method, S("POST"));
 		a->head = slice_eq(g.method, S("HEAD"));
