@@ -35019,10 +35019,13 @@ http_parse(struct head *h, struct slice in, uint32_t *scanned)
 static void
 conn_refuse(struct conn *c, int status, const char *cause)
 {
+	struct slice in = buf_slice(&c->s.src.in);
+	bool bare = slice_starts(slice_from(in, lines_empty(in)), S("HEAD ")); /* RFC 9112 6.3 */
 	struct exchange *x;
 
 	buf_free(&c->s.src.in);
 	x = exchange_new(c, S(""));
+	x->method = bare ? M_HEAD : M_OTHER;
 	x->up.body.kind = BODY_CLOSE; /* unknown: the rest is not looked at */
 	x->minor = 1;
 	exchange_run(x, exchange_error(x, status, cause, S("")));
