@@ -1115,6 +1115,7 @@ fcgi_check(struct end *e)
 		if (want == BEGIN)
 			g = (struct message){ .length = -1 };
 	}
+	g.content = (struct slice){ contents.p + from, contents.n - from };
 	if (want == STDIN)
 		server_got(&g, PART);
 }
