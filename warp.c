@@ -40497,6 +40497,18 @@ dir_remove(const char *path, bool deep)
 	rmdir(path);
 }
 
+/* Whether a master holds dir, see run_dir; it may be one of another pid namespace. */
+static bool
+run_dir_is_held(const char *dir)
+{
+	struct flock lock = { .l_type = F_WRLCK };
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	bool held = fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+
+	fd_close(fd);
+	return held;
+}
+
 /* Removes directories in base whose master was killed. */
 static void
 run_dirs_sweep(const char *base)
@@ -40510,7 +40522,8 @@ run_dirs_sweep(const char *base)
 		if ((pid = slice_uint(slice_of(e->d_name), INT32_MAX)) > 0 &&
 		    kill((pid_t)pid, 0) < 0 && errno == ESRCH) {
 			snprintf(name, sizeof name, "%s/%d", base, (int)pid);
-			dir_remove(name, true);
+			if (!run_dir_is_held(name))
+				dir_remove(name, true);
 		}
 	if (d)
 		closedir(d);
@@ -40518,7 +40531,7 @@ run_dirs_sweep(const char *base)
 
 static char run_dir_made[sizeof RUN_DIR + 32]; /* empty: not needed yet */
 
-/* The directory of sockets that warp chooses, made on demand. */
+/* The directory of sockets that warp chooses, made on demand and locked from then on. */
 static const char *
 run_dir(void)
 {
@@ -40534,6 +40547,9 @@ run_dir(void)
 		}
 		if (!dir_make(dir, NULL))
 			*dir = '\0';
+		else
+			fcntl(open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), F_SETLK,
+			    &(struct flock){ .l_type = F_RDLCK }); /* no child inherits that */
 	}
 	return dir;
 }

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -204,6 +205,28 @@ def test_next_start_removes_sockets_of_a_killed_one(warp):
     wait_state(warp(fleet(app("web", "socket={socket}"))), "up")
     assert not os.path.exists(made)
     assert other.ask().status == 200 and os.listdir("/run/warp/%d" % other.pid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or subprocess.run(["unshare", "-p", "-f", "true"]).returncode != 0,
+                    reason="needs /run/warp and pid namespaces")
+def test_a_start_in_another_pid_namespace_touches_none(warp):
+    """To it, as in a container that shares /run, no master of the others lives."""
+    other, w = [warp(fleet(app("web", "socket={socket}"))) for _ in range(2)]
+    wait_state(other, "up")
+    w.stop()
+    r, ready = os.pipe()
+    p = subprocess.Popen(["unshare", "-p", "-f", "--kill-child", lib.WARP, "-c", w.file, "-n", str(ready)],
+                         stderr=subprocess.DEVNULL, pass_fds=(ready,))
+    os.close(ready)
+    try:
+        assert os.read(r, 16)
+        eventually(lambda: w.ask().status == 200, "the one elsewhere")
+        assert other.ask().status == 200 and os.listdir("/run/warp/%d/web" % other.pid)
+    finally:
+        os.close(r)
+        for pid in other.children(p.pid):
+            os.kill(pid, signal.SIGTERM)
+        p.wait(TIMEOUT)
 
 
 def test_a_start_touches_no_living_warps(warp, run):
