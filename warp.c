@@ -38041,13 +38041,13 @@ acme_connect(struct acme *j, const struct acme_place *to)
 static ssize_t
 acme_recv(struct acme *j)
 {
-	ssize_t got;
+	ssize_t got = 0;
 
 	if (j->in.n == j->in.cap) {
 		acme_fail(j, "%s answers with more than %zu bytes", j->host, j->in.cap);
 		return -1;
 	}
-	if ((got = talk_read(&j->ca, &j->in)) > 0)
+	if (now_ms < j->ca.by_ms && (got = talk_read(&j->ca, &j->in)) > 0)
 		j->heard = true;
 	else if (got < 0 && j->ca.ch.eof && !j->ca.ch.broken)
 		return 0;

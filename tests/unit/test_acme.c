@@ -214,6 +214,35 @@ test_places(void **state)
 	rows_end();
 }
 
+/* A CA that never stops talking is too late as well. */
+static void
+test_deadline(void **state)
+{
+	char room[8];
+	struct acme j = { .why = "", .host = "ca", .in = { room, 0, sizeof room, false } };
+	int life[2], sv[2];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, life), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv), 0);
+	assert_int_equal(send(sv[1], "1234", 4, 0), 4);
+	chan_open(&j.ca.ch, sv[0], NULL);
+	j.ca.life = life[0];
+	clock_turn();
+	j.ca.by_ms = now_ms + MINUTE_S * SECOND_MS;
+	row_int("in time", S("CA"), "bytes", acme_recv(&j), 4);
+	assert_int_equal(send(sv[1], "1234", 4, 0), 4);
+	j.ca.by_ms = now_ms - 1;
+	row_int("too late", S("CA"), "bytes", acme_recv(&j), -1);
+	row_slice("too late", S("CA"), "why", slice_of(j.why), S("ca does not answer: it takes too long"));
+	chan_close(&j.ca.ch);
+	close(sv[1]);
+	close(life[0]);
+	close(life[1]);
+	arena_free(&j.arena);
+	rows_end();
+}
+
 /* RFC 9773 4.1 */
 static void
 test_cert_id(void **state)
@@ -283,6 +312,7 @@ main(void)
 		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_clock),
 		cmocka_unit_test(test_places),
+		cmocka_unit_test(test_deadline),
 		cmocka_unit_test(test_cert_id),
 		cmocka_unit_test(test_files),
 	};
