@@ -43395,7 +43395,8 @@ renew_saved(struct arena *a)
 	rn.look_ms = 0;
 	rn.ask_ms = now_ms + ACME_ASK_S * SECOND_MS;
 	rn.facts = (struct renew_facts){ .dice = renew_dice() };
-	renew_state(ACME_WAITING, 0, S("")); /* next_s follows in a moment */
+	renew_state(ACME_WAITING, rn.wait_ms > 0 ? now_s + rn.wait_ms / SECOND_MS : 0,
+	    S("")); /* 0: next_s follows in a moment */
 	rn.certs_ms = now_ms; /* the file is to be used */
 }
 

@@ -154,6 +154,7 @@ test_due_again(void **state)
 		rn.pem = slice_of(arena_fmt(&rn.kept, "%.*s%.*s", (int)secret.n, secret.p, (int)leaf.n, leaf.p));
 		renew_saved(&arena);
 		row_int(i < TRIES ? "due already" : "not due", S("certificate"), "wait", rn.again_ms - now_ms, wait);
+		row_int("said", S("certificate"), "next", board->acme.next_s, i < TRIES ? (uint32_t)(now_s + wait / SECOND_MS) : 0);
 	}
 	rn.t = NULL;
 	arena_free(&arena);
