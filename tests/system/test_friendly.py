@@ -92,6 +92,19 @@ def test_malformed_request(warp, case):
     assert ("malformed" in m.text) == (case != "too many"), m.text
 
 
+@pytest.mark.parametrize("head, status", [
+    (b"HEAD / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400), (b"\r\nHEAD / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400),
+    pytest.param(b"HEAD /%s HTTP/1.1\r\n\r\n" % (b"x" * 20000), 414, id="too long"), (b"HEAD / HTTP/1.1\r\nHost: a\r\n", 408),
+])
+def test_refused_head_has_no_body(warp, head, status):
+    """RFC 9110 9.3.2: whatever the head's fault is, its client takes what follows for the next answer."""
+    w = warp(conf({"respond": {"status": 200}}, server={"header_timeout_secs": 0.3}))
+    with w.client() as c:
+        m = c.send(head).head()
+        assert m.status == status and int(m.get("Content-Length")) > 0
+        assert c.closed() == "eof"
+
+
 def test_malformed_first_line(warp, backend):
     """What is no HTTP/1 at all is called so, not a malformed field."""
     b = backend([REQ, b"SSH-2.0-OpenSSH_9.2\r\n"])
