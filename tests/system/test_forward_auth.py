@@ -322,6 +322,23 @@ def test_timeout_secs_bounds_the_whole_question(warp, backend, what):
             h.close()
 
 
+def test_time_spent_waiting_is_not_the_authenticators_fault(warp, backend):
+    """Of two requests the second has its turn late: its time ends, and nobody is left out for that."""
+    def slow(c):
+        while True:
+            c.request()
+            time.sleep(0.6 * SLOW)
+            c.send(OK)
+    g = {"instances": [{"url": "127.0.0.1:%d" % backend([slow], name="guard").port, "max_connections": 1}]}
+    w = guarded(warp, g, backend(), auth={"timeout_secs": SLOW}, server={"worker_threads": 1}, admin={"listen": ["@DIR@/admin"]})
+    with w.client() as a, w.client() as b:
+        for c in (a, b):
+            c.send(request("/", OKAY))
+        assert sorted(c.response().status for c in (a, b)) == [200, 503]
+    up = next(u for u in json.loads(Client(w.path("admin")).ask("/status").body)["upstreams"] if u["name"] == "guard")
+    assert up["instances"][0]["failures"] == 0
+
+
 def test_interim_answers_of_the_authenticator_are_its_own(warp, guard, backend):
     g, b = guard(yes=b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK), backend()
     w = guarded(warp, g, b)
