@@ -6010,8 +6010,8 @@ FORTIFIED(memset, int)
 
 /* ==== crypt ==================================================================
  * Owns    the digits of pi that bcrypt starts from, once they are made.
- * Offers  HASH_UNKNOWN, crypt_open, crypt_rounds, crypt_cost, crypt_is_slow, crypt_begin,
- *         crypt_work, crypt_matches, users_parse.
+ * Offers  HASH_UNKNOWN, crypt_open, crypt_rounds, crypt_is_slow, crypt_begin, crypt_work,
+ *         crypt_matches, users_rate, users_parse.
  * Calls   base, arena, BearSSL's hashes. The hashes that htpasswd, Caddy and `openssl
  *         passwd` write, some rounds at a time, and htpasswd's files. */
 
@@ -6396,6 +6396,20 @@ crypt_matches(const struct crypt_job *j)
 	return slice_eq_secret(text_slice(&t), (struct slice){ j->want, j->want_n });
 }
 
+/* Looks for the dearest hash of users: requests of many have no time for that. */
+static void
+users_rate(struct pairs *users)
+{
+	uint64_t most = 0, cost;
+
+	users->dear = 0;
+	for (int i = 0; i < users->n; i++)
+		if ((cost = crypt_cost(users->v[i].value)) > most) {
+			most = cost;
+			users->dear = i;
+		}
+}
+
 /* Reads an htpasswd file, `user:hash` in each line, into *out. NULL, or what is wrong in
  * *line. Of a user who is there twice the first counts. */
 static const char *
@@ -6406,7 +6420,7 @@ users_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *lin
 
 	for (size_t i = 0; i < text.n; i++)
 		n += text.p[i] == '\n';
-	*out = (struct pairs){ arena_alloc(a, n * sizeof *out->v), 0 };
+	*out = (struct pairs){ arena_alloc(a, n * sizeof *out->v), 0, 0 };
 	for (*line = 1, rest = text; slice_cut(&rest, '\n', &row); ++*line) {
 		if (slice_ends(row, S("\r")))
 			row.n--;
@@ -6420,6 +6434,7 @@ users_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *lin
 			return HASH_UNKNOWN;
 		out->v[out->n++] = (struct pair){ arena_dup(a, user), arena_dup(a, hash) };
 	}
+	users_rate(out);
 	return NULL;
 }
 
@@ -13236,7 +13251,7 @@ envfile_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *l
 
 	for (size_t k = 0; k < text.n; k++)
 		most += text.p[k] == '=';
-	*out = (struct pairs){ arena_alloc(a, most * sizeof *out->v), 0 };
+	*out = (struct pairs){ arena_alloc(a, most * sizeof *out->v), 0, 0 };
 	*bad = NULL;
 	while (!why && rest.n > 0) {
 		at = rest.p;
@@ -14432,6 +14447,7 @@ route_users(struct reader *r, struct route_read *rr)
 	struct slice text;
 
 	if (rr->users.v) {
+		users_rate(&rr->users);
 		rr->out.basic_auth = arena_alloc(r->a, sizeof rr->users);
 		*rr->out.basic_auth = rr->users;
 	}
@@ -25084,9 +25100,8 @@ auth_basic(struct exchange *x, const struct head *h, const struct pairs *users)
 	for (int i = 0; i < users->n && !known; i++)
 		if ((known = slice_eq(user, users->v[i].name)))
 			secret = users->v[i].value;
-	for (int i = 0; i < users->n && !known; i++)
-		if (crypt_cost(users->v[i].value) > crypt_cost(secret))
-			secret = users->v[i].value;
+	if (!known && users->n > 0)
+		secret = users->v[users->dear].value;
 	if (crypt_rounds(secret) == 0)
 		return known && slice_eq_secret(rest, secret) ? AUTH_YES : AUTH_NO;
 	auth_print(secret, known, text_slice(&t), print);
@@ -40844,7 +40859,7 @@ static char **
 child_env(const struct child_start *cs)
 {
 	const struct process *ps = cs->conf;
-	struct pairs file = { NULL, 0 };
+	struct pairs file = { NULL, 0, 0 };
 	struct slice text;
 	const char *why, *bad = NULL;
 	unsigned line = 0;

@@ -1100,6 +1100,7 @@ struct pair {
 struct pairs {
 	struct pair *v;
 	int n;
+	int dear; /* of users: which has the dearest hash, see users_rate */
 };
 
 struct cidrs {
