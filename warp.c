@@ -35474,7 +35474,8 @@ front_unsaid(struct timer *t)
 	if (x->wait.since_ms == 0 && x->tries < 2)
 		exchange_run(x, exchange_lost(x, LOST_READ_TIMEOUT, "does not answer in time"));
 	else { /* who is asked now is not to blame: the time was spent before */
-		snprintf(x->cause, sizeof x->cause, "%s: too little time was left", x->inst->up->name);
+		snprintf(x->cause, sizeof x->cause, "%s: too little time was left",
+		    x->route->upstream->name);
 		exchange_run(x, exchange_failed(x, 503));
 	}
 	conn_end_turn(c);
