@@ -4713,18 +4713,22 @@ ip_own_bytes(const struct ip *ip)
 	return ip_is_v4(ip) ? sizeof ip->b : sizeof ip->b / 2;
 }
 
+/* What s says goes into *ip, if it is an address. */
 static bool
 ip_parse(struct slice s, struct ip *ip)
 {
 	char text[INET6_ADDRSTRLEN];
+	struct ip got;
 
 	if (s.n == 0 || s.n >= sizeof text || memchr(s.p, '\0', s.n))
 		return false;
 	memcpy(text, s.p, s.n);
 	text[s.n] = '\0';
-	memcpy(ip->b, v4_mapped, IP_V4_PREFIX);
-	return inet_pton(AF_INET, text, ip->b + IP_V4_PREFIX) == 1 ||
-	    inet_pton(AF_INET6, text, ip->b) == 1;
+	memcpy(got.b, v4_mapped, IP_V4_PREFIX);
+	if (inet_pton(AF_INET, text, got.b + IP_V4_PREFIX) != 1 && inet_pton(AF_INET6, text, got.b) != 1)
+		return false;
+	*ip = got;
+	return true;
 }
 
 static void
@@ -14306,7 +14310,8 @@ route_files(struct reader *r, struct route *out)
 		return;
 	if (slice_starts(out->files.fallback, S("@")))
 		out->upstream = route_upstream(r, "fallback", slice_from(out->files.fallback, 1));
-	else if (out->files.fallback.p && (out->files.fallback.n < 2 || slice_find(out->files.fallback, S(".."))))
+	else if (out->files.fallback.p &&
+	    (out->files.fallback.n < 2 || slice_find(out->files.fallback, S(".."))))
 		key_error(r, "fallback", "expected a file of static_dir");
 	if (!is_field_value(out->files.cache_control))
 		key_error(r, "cache_control", "a header field cannot hold control characters");
@@ -25269,7 +25274,8 @@ var_request(const struct exchange *x)
 static struct slice
 var_upstream(const struct exchange *x)
 {
-	const struct upstream *up = x->inst ? x->inst->up : x->route ? x->route->upstream : NULL;
+	const struct route *r = x->route && x->route->action != ACT_FILES ? x->route : NULL;
+	const struct upstream *up = x->inst ? x->inst->up : r ? r->upstream : NULL;
 
 	return slice_of(up ? up->name : NULL);
 }
@@ -27511,9 +27517,9 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
  * Owns    the text of the head being written, and the heads being read.
  * Offers  heads_open, exchange_request, client_of, forward_begin, request_write,
  *         answer_write, interim_write, head_map.
- * Calls   base, clock, http, path, addr, regex, route (host_normal), policy (encoding_class, target_add),
- *         upstreams (upstream_is_https), roster, loop, tls (tls_shown), expand. Makes the head
- *         for one side from the other's: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
+ * Calls   base, clock, http, path, addr, regex, route (host_normal), policy (encoding_class,
+ *         target_add), upstreams (upstream_is_https), roster, loop, tls (tls_shown), expand.
+ *         Makes the head for one side from the other's: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
 
 #define HTTP_PORT  80 /* not said in Host */
 #define HTTPS_PORT 443
@@ -28722,8 +28728,8 @@ interim_write(struct text *t, struct head *h)
  * Owns    the variables being written.
  * Offers  upstream_write, upstream_parse, cgi_write, cgi_ask, records_begin.
  * Calls   base, log, http, path, addr, packet, fcgi, route (host_normal, route_find), policy
- *         (target_add), buf, chan, expand, heads. What a request's head says, as variables for backends that speak uwsgi
- *         or FastCGI, and the heads that they answer with: RFC 3875. */
+ *         (target_add), buf, chan, expand, heads. What a request's head says, as variables for
+ *         backends that speak uwsgi or FastCGI, and the heads that they answer with: RFC 3875. */
 
 #define VAR_NAME_MAX 256 /* bytes of a field's name, as a variable */
 #define PACKET_MAX   UINT16_MAX /* bytes of all variables */
@@ -30470,8 +30476,8 @@ spool_of(struct slice text, void *own)
 
 	if (own)
 		ledger_take(cap);
-	return (struct spool){ .src = { .fill = spool_fill, .pulls = true, .whole = text }, .mem = text.p, .mem_n = text.n,
-		.mem_cap = cap, .size = text.n, .own = own, .fd = -1, .dir = spool_dir };
+	return (struct spool){ .src = { .fill = spool_fill, .pulls = true, .whole = text }, .mem = text.p,
+		.mem_n = text.n, .mem_cap = cap, .size = text.n, .own = own, .fd = -1, .dir = spool_dir };
 }
 
 /* A spool of n bytes of f from `first`; f is the spool's from then on. */
@@ -34192,8 +34198,8 @@ admin_left(const struct conn *c)
  * Owns    nothing.
  * Offers  gate_open, gate_enter, gate_admit, admin_enter.
  * Calls   arena, clock, log, http, path, addr, route, policy (target_add), certs, board, tls,
- *         pool, auth, expand, heads, cgi, answers, maintenance, files, spool, hold, exchange, admin front.
- *         A request with a whole head passes here once: its route, its checks, its action. */
+ *         pool, auth, expand, heads, cgi, answers, maintenance, files, spool, hold, exchange,
+ *         admin front. A request with a whole head passes here once: its route, its checks, its action. */
 
 static void
 gate_open(void)
