@@ -64,6 +64,7 @@ main(void)
 	nodes_sweep(&cf);
 	printf("a sweep: %.0f us\n", (double)(cpu_us() - began));
 	for (rc.algo = 0; rc.algo < NODE_ALGOS; rc.algo++)
-		printf("%s: %.0f ns a request\n", node_algo_names[rc.algo], pick_ns(&rc, &from));
+		printf("%.*s: %.0f ns a request\n", (int)node_algos[rc.algo].name.n, node_algos[rc.algo].name.p,
+		    pick_ns(&rc, &from));
 	return 0;
 }

@@ -31,7 +31,7 @@ put(unsigned n, size_t size)
 	struct store_ref r;
 	bool good;
 
-	if (store_find(&k, true, &r, &f, &head) || !store_begin(&k, &r))
+	if (store_find(&k, &r, &f, &head) || !store_begin(&k, &r))
 		return false;
 	good = store_head(&r, &f, (struct slice){ head_text, sizeof head_text - 1 }, size);
 	for (size_t at = 0, piece; good && at < size; at += piece) {
@@ -64,7 +64,7 @@ get(unsigned n)
 	struct store_ref r;
 	struct iovec v[64];
 
-	if (!store_find(&k, false, &r, &f, &head))
+	if (!store_find(&k, &r, &f, &head))
 		return false;
 	for (int got; (got = store_read(&r, v, LEN(v), 65536)) > 0;) {
 		size_t sum = 0;
