@@ -50,13 +50,18 @@ def status_of(pid, key):
         return re.search(r"(?m)^%s:[ \t]*(.*)$" % key, f.read())[1].split()
 
 
-def sockets_of(pid):
-    """Inode of every socket a process holds, but its end of the pair with the master."""
+def links_of(pid):
+    """What its descriptors are; one that is closed meanwhile is none."""
     out = []
     for fd in os.listdir("/proc/%d/fd" % pid):
         with contextlib.suppress(OSError):
             out.append(os.readlink("/proc/%d/fd/%s" % (pid, fd)))
-    return [x for x in out if x.startswith("socket:")]
+    return out
+
+
+def sockets_of(pid):
+    """Inode of every socket a process holds, but its end of the pair with the master."""
+    return [x for x in links_of(pid) if x.startswith("socket:")]
 
 
 def reload(w, text=None, good=True):
@@ -457,7 +462,7 @@ def test_log_rotation(warp):
     eventually(lambda: (w.ask("/two"), "/two" in read(access))[1])
     assert "/one" in read(access + ".1") and "/one" not in read(access)
     worker, = w.children()
-    held = [os.readlink("/proc/%d/fd/%s" % (p, f)) for p in (w.pid, worker) for f in os.listdir("/proc/%d/fd" % p)]
+    held = links_of(w.pid) + links_of(worker)
     assert not [h for h in held if h.endswith(".1")], "the old files are let go"
 
 
@@ -1015,7 +1020,7 @@ def test_chroot_has_room_for_bodies(warp, backend, tmp_path, after):
     assert w.ask(method="POST", body=body).status == 200, w.stderr
     assert b.last.body == body
     child, = w.children()
-    held = [os.readlink("/proc/%d/fd/%s" % (child, n)) for n in os.listdir("/proc/%d/fd" % child)]
+    held = links_of(child)
     assert not [h for h in held if h != "/" and os.path.isdir(h)]
     assert list(jail.iterdir()) == []
 

@@ -809,7 +809,7 @@ def test_blue_and_green(warp, word):
 @pytest.mark.parametrize("word", [PORT, SOCKET], ids=["port", "socket"])
 def test_a_broken_new_version_changes_nothing(warp, word):
     """The new one fails, or never gets ready: the old one goes on, the verb says what was wrong."""
-    w = warp(fleet(app("web", word, "fail_if=bad", "bind_if=bind", ready_timeout_secs=1)))
+    w = warp(fleet(app("web", word, "fail_if=bad", "bind_if=bind", ready_timeout_secs=2)))
     touch(w, "bind")
     w.ask()
     first = wait_state(w, "up")["pid"]
@@ -1013,8 +1013,8 @@ def test_upgrade_follows_a_restart(warp):
 
 def test_upgrade_asked_for_twice(warp):
     """While a restart holds it back: the first one hears how it went, the second that there is one already."""
-    w = warp(fleet(None, {"slow": {"command": "sh -c 'trap : TERM; while :; do sleep 0.1; done'", "stop_timeout_secs": 2}}))
-    wait_state(w, "up", "slow")
+    w = warp(fleet(None, {"slow": {"command": "sh -c 'trap : TERM; touch traps; while :; do sleep 0.1; done'", "stop_timeout_secs": 2}}))
+    eventually(lambda: os.path.exists(w.path("traps")), "it hears no TERM")
     said = []
     ask = lambda *words: threading.Thread(target=lambda: said.append(verb(w, *words, ok=None)), daemon=True)
     restart, upgrade = ask("restart", "slow"), ask("upgrade")
