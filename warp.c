@@ -28661,7 +28661,7 @@ answer_drop(struct head *h, const struct exchange *x, const struct route *r)
 
 	if (!x->down.chunk_out)
 		set |= FIELD(F_TRAILER);
-	if (x->down.chunk_out || x->down.body.kind == BODY_CHUNKED || h->status == 204)
+	if (x->down.chunk_out || x->down.body.kind == BODY_CHUNKED || h->status == 204 || h->status < 200)
 		set |= FIELD(F_CONTENT_LENGTH);
 	head_drop(h, set);
 	if (hsts_is_due(x))

@@ -106,6 +106,16 @@ BAD_ANSWERS = {
 }
 
 
+def test_101_has_no_length(warp, backend):
+    """RFC 9110 8.6: what follows is another protocol's."""
+    b = backend([REQ, b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n" + 2 * b"Content-Length: 5\r\n"
+                 + b"\r\nhello"])
+    w = warp(conf(app=b))
+    with w.client() as c:
+        m = c.send(request("/", "Connection: upgrade", "Upgrade: x")).head()
+        assert m.status == 101 and not m.has("Content-Length") and c.exactly(5) == b"hello"
+
+
 @pytest.mark.parametrize("reason", BAD_ANSWERS)
 def test_bad_answer_is_502(warp, backend, reason):
     b = backend([REQ, BAD_ANSWERS[reason], CLOSE])
