@@ -1171,11 +1171,10 @@ answer_check(struct end *e, const struct message *q, enum framed rq, struct slic
 	f = answer_strict(&a, out, slice_eq(q->method, S("HEAD")));
 	MUST(f != BAD);
 	content_check(&a, q, f);
-	if (f == PART || a.closes || rq != GOOD) {
-		MUST(out->n == 0);
+	if (f == PART) /* what is left is of it: half a line of a chunk, say */
 		return false;
-	}
-	return true;
+	MUST(out->n == 0 || (!a.closes && rq == GOOD));
+	return !a.closes && rq == GOOD;
 }
 
 static void
