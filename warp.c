@@ -6402,7 +6402,7 @@ crypt_matches(const struct crypt_job *j)
 
 /* Looks for the dearest hash of users: requests of many have no time for that. */
 static void
-users_rate(struct pairs *users)
+users_rate(struct logins *users)
 {
 	uint64_t most = 0, cost;
 
@@ -6417,14 +6417,14 @@ users_rate(struct pairs *users)
 /* Reads an htpasswd file, `user:hash` in each line, into *out. NULL, or what is wrong in
  * *line. Of a user who is there twice the first counts. */
 static const char *
-users_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *line)
+users_parse(struct arena *a, struct slice text, struct logins *out, unsigned *line)
 {
 	struct slice rest, row, user, hash;
 	size_t n = 1;
 
 	for (size_t i = 0; i < text.n; i++)
 		n += text.p[i] == '\n';
-	*out = (struct pairs){ arena_alloc(a, n * sizeof *out->v), 0, 0 };
+	*out = (struct logins){ arena_alloc(a, n * sizeof *out->v), 0, 0 };
 	for (*line = 1, rest = text; slice_cut(&rest, '\n', &row); ++*line) {
 		if (slice_ends(row, S("\r")))
 			row.n--;
@@ -10671,7 +10671,7 @@ static const char *
 users_use(struct users *u, struct slice text, struct arena *a)
 {
 	struct arena fresh = { NULL };
-	struct pairs list;
+	struct logins list;
 	unsigned line;
 	const char *why = users_parse(&fresh, text, &list, &line);
 
@@ -13255,7 +13255,7 @@ envfile_parse(struct arena *a, struct slice text, struct pairs *out, unsigned *l
 
 	for (size_t k = 0; k < text.n; k++)
 		most += text.p[k] == '=';
-	*out = (struct pairs){ arena_alloc(a, most * sizeof *out->v), 0, 0 };
+	*out = (struct pairs){ arena_alloc(a, most * sizeof *out->v), 0 };
 	*bad = NULL;
 	while (!why && rest.n > 0) {
 		at = rest.p;
@@ -25089,7 +25089,7 @@ auth_wait(struct exchange *x, struct slice password, struct slice secret,
 /* Whether h names one of users and its password: a hash, if crypt knows it, else plain
  * text. An unknown user costs as much as the dearest. AUTH_LATER: auth_work returns x. */
 static enum auth
-auth_basic(struct exchange *x, const struct head *h, const struct pairs *users)
+auth_basic(struct exchange *x, const struct head *h, const struct logins *users)
 {
 	char b[CREDENTIALS_MAX];
 	struct text t = { b, 0, sizeof b, false };
@@ -40866,7 +40866,7 @@ static char **
 child_env(const struct child_start *cs)
 {
 	const struct process *ps = cs->conf;
-	struct pairs file = { NULL, 0, 0 };
+	struct pairs file = { NULL, 0 };
 	struct slice text;
 	const char *why, *bad = NULL;
 	unsigned line = 0;

@@ -1100,7 +1100,12 @@ struct pair {
 struct pairs {
 	struct pair *v;
 	int n;
-	int dear; /* of users: which has the dearest hash, see users_rate */
+};
+
+/* Of basic_auth: user, hash or text. */
+struct logins {
+	struct pair *v;
+	int n, dear; /* dear: which has the dearest hash, see users_rate */
 };
 
 struct cidrs {
@@ -1458,7 +1463,7 @@ struct users {
 	struct users *next;
 	unsigned at;       /* its number */
 	const char *file;  /* absolute */
-	struct pairs list; /* user, hash */
+	struct logins list;
 	struct arena arena;
 	uint64_t print;    /* changes with the file */
 };
@@ -1497,7 +1502,7 @@ struct route {
 	struct slices remove_headers, remove_response_headers;
 	uint32_t read_ms, connect_ms, write_ms; /* 0: the upstream's */
 	bool require_auth;
-	struct pairs *basic_auth;               /* user, hash or text; NULL: anybody may */
+	struct logins *basic_auth;              /* NULL: anybody may */
 	struct guard *guard;                    /* of forward_auth; NULL: nobody is asked */
 	bool has_max_body;
 	uint64_t max_body_bytes;
@@ -1746,7 +1751,7 @@ struct route_read {
 	struct route out;
 	struct slice host, path[PATH_REGEX + 1], upstream;
 	struct slices methods;
-	struct pairs users;
+	struct logins users;
 	const char *users_file;
 	struct guard guard;
 	struct slice guard_upstream;

@@ -304,7 +304,7 @@ test_files(void **state)
 	for (size_t i = 0; i < LEN(files); i++) {
 		struct arena a = { NULL };
 		struct slice text = exact(files[i].text);
-		struct pairs users;
+		struct logins users;
 		unsigned line;
 		const char *why = users_parse(&a, text, &users, &line);
 
@@ -335,7 +335,7 @@ test_unknown_user(void **state)
 	(void)state;
 	for (size_t i = 0; i < LEN(lists); i++) {
 		struct pair v[3];
-		struct pairs users = { v, LEN(v), 0 };
+		struct logins users = { v, LEN(v), 0 };
 		struct exchange x = { .auth = NULL };
 		struct head h;
 		struct slice head = S("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Basic em9lOng=\r\n\r\n");
@@ -360,7 +360,7 @@ auth_ns(const char *user, int n)
 	struct arena a = { NULL };
 	struct exchange x = { .auth = NULL };
 	struct head h;
-	struct pairs users;
+	struct logins users;
 	struct timespec from, to;
 	uint64_t best = UINT64_MAX;
 	unsigned line;
