@@ -136,7 +136,7 @@ def supported(keys="", more=""):
                 return False
     except OSError:
         return False
-    return "not supported yet" not in lib.run_warp("-t", "-c", "/dev/stdin", input=text).stderr
+    return "not in this build" not in lib.run_warp("-t", "-c", "/dev/stdin", input=text).stderr
 
 
 def said(m):
