@@ -9682,6 +9682,7 @@ policy_store(struct policy *p, const struct cache_rules *rules, const struct hea
 	int64_t fresh = fresh_of(&cc, by, rules, req, res);
 
 	if (res->status < 200 || res->status == 206 || res->status == 304 ||
+	    (res->n == FIELDS_MAX && res->count[F_DATE] == 0) || /* its Date is one too many */
 	    cc.has & DIRECTIVE(D_PRIVATE) ||
 	    (cc.has & DIRECTIVE(D_MUST_UNDERSTAND) ? status_text(res->status) == status_text(0)
 	    : cc.has & DIRECTIVE(D_NO_STORE)) ||

@@ -318,6 +318,29 @@ test_stored(void **state)
 	rows_end();
 }
 
+/* What is stored is read again, with a Date; then it still must not have too many lines. */
+static void
+test_many_lines(void **state)
+{
+	(void)state;
+	now_s = TODAY;
+	for (int i = 0; i < 2; i++) {
+		char b[FIELDS_MAX * 8];
+		struct text t = { b, 0, sizeof b - 1, false };
+		struct policy p;
+
+		text_str(&t, i == 0 ? CC("max-age=60") "B: 1\r\n" : CC("max-age=60") DATE);
+		for (int n = 2; n < FIELDS_MAX; n++)
+			text_str(&t, "A: 1\r\n");
+		b[t.n] = '\0';
+		request_of("");
+		response_of(200, b);
+		row_int("as many lines as may be", i == 0 ? S("no Date") : S("Date"), "stored",
+		    policy_store(&p, &(struct cache_rules){ 0, 0 }, &req, &res, 0), i);
+	}
+	rows_end();
+}
+
 /* ---- using ---- */
 
 /* clang-format off */
@@ -599,6 +622,7 @@ main(void)
 		cmocka_unit_test(test_controls),
 		cmocka_unit_test(test_asked),
 		cmocka_unit_test(test_stored),
+		cmocka_unit_test(test_many_lines),
 		cmocka_unit_test(test_used),
 		cmocka_unit_test(test_written),
 		cmocka_unit_test(test_varies),
