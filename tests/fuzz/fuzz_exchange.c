@@ -570,22 +570,24 @@ clients_wait(void)
 	return false;
 }
 
-/* Deadlines pass, until there are none and no client is left. */
+/* Deadlines pass, until there are none and no client is left; behind the last one there is
+ * another turn, in which the worker accepts again who came while it did not. */
 static void
 rest(void)
 {
-	int ms, rounds = 0;
+	int ms = 0, last, rounds = 0;
 
 	do {
 		turn();
 		if (n_conns + n_alone > 0)
 			turn();
+		last = ms;
 		ms = timers_next_ms();
 		host_us += MAX(ms, 0) * INT64_C(1000) + 1000;
 		if (n_conns + n_alone == 0)
 			pool_drain(conf);
 		MUST(rounds++ < ROUNDS);
-	} while (ms >= 0 || n_conns + n_alone > 0 || clients_wait());
+	} while (ms >= 0 || last >= 0 || n_conns + n_alone > 0 || clients_wait());
 }
 
 static void
@@ -1296,6 +1298,21 @@ end_all(void)
 	rest();
 }
 
+/* Nor is anybody left whom no server took any more: the next input would meet them. */
+static void
+hang_up(void)
+{
+	int fd;
+
+	for (int i = 0; i < CLIENTS; i++)
+		end_close(&clients[i]);
+	for (int i = 0; i < n_servers; i++)
+		end_close(&servers[i]);
+	for (int i = 0; i < INSTANCES; i++)
+		while ((fd = accept(doors[i], NULL, NULL)) >= 0)
+			close(fd);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -1319,13 +1336,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		show(servers, n_servers, "server");
 	}
 	check_all();
-	for (int i = 0; i < CLIENTS; i++)
-		end_close(&clients[i]);
-	for (int i = 0; i < n_servers; i++)
-		end_close(&servers[i]);
+	hang_up();
 	memory_is(0);
 	store_purge_all();
 	rest();
+	hang_up();
 	check_rest();
 	return 0;
 }
