@@ -27089,7 +27089,9 @@ tell_cache(struct teller *t)
 	SAY(t, v_int(s.evicted), "evictions", "cache_evictions_total",
 	    "Answers that made way for others.", COLUMN("EVICTIONS", 10));
 	SAY(t, v_int(s.refused), "refused", "cache_refused_total",
-	    "Answers not stored, since others are asked for more often.", COLUMN("REFUSED", 0));
+	    "Answers not stored, since others are asked for more often.", COLUMN("REFUSED", 10));
+	SAY(t, v_int(s.missed_lock), "busy", "cache_busy_total",
+	    "Looks given up, since another process held it.", COLUMN("BUSY", 0));
 	row_end(t);
 }
 

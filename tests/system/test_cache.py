@@ -1423,11 +1423,11 @@ def test_status_and_metrics(cached, run):
             w.ask(t)
     w.ask("/a", method="POST", body=b"")
     eventually(lambda: figure(w, "hit(?!_?ratio)") >= 18, "18 hits")
-    assert figure(w, "miss") >= 2 and figure(w, r"byte") > 0 and set(before) == set(figures(w))
+    assert figure(w, "miss") >= 2 and figure(w, r"byte") > 0 and figure(w, "busy") >= 0 and set(before) == set(figures(w))
     p = run("-s", "status", "-c", w.file)
     assert p.returncode == 0 and re.search(r"(?im)^CACHE", p.stdout) and re.search(r"(?i)hit", p.stdout), p.stdout
     text = admin(w, "/metrics").text
-    for name in ("hit", "miss", "byte", "evict"):
+    for name in ("hit", "miss", "byte", "evict", "busy"):
         assert re.search(r"(?m)^warp_cache\w*%s\w*(\{[^}]*\})? \d" % name, text) or \
             re.search(r'(?m)^warp_cache\w*\{[^}]*%s[^}]*\} \d' % name, text), name
 
