@@ -37835,7 +37835,7 @@ talk_why(const struct talk *k, char why[WHY_MAX])
 /* ==== resolve ================================================================
  * Owns    the helper process that may block on DNS.
  * Offers  resolve_fixed, resolve_run.
- * Calls   base, arena, clock, log, board, helper. Writes addresses to the board;
+ * Calls   base, arena, clock, log, board, logfile, helper. Writes addresses to the board;
  *         workers read them there, and never wait. */
 
 /* Sets addresses that need no lookup. True: there are names as well. */
@@ -37937,6 +37937,7 @@ resolve_run(void *task, int life)
 	bool all, whole;
 
 	helper_settle(&cf->server, SANDBOX_NAMES);
+	logs_use(&cf->log);
 	for (;;) {
 		clock_turn();
 		if ((whole = now_ms >= whole_ms))
@@ -38675,7 +38676,7 @@ acme_run(void *task, int life)
 /* ==== pg =====================================================================
  * Owns    the helper process that listens to PostgreSQL, and all that is in it.
  * Offers  pg_run.
- * Calls   base, arena, clock, log, pgmsg, board, tls, chan, helper. Payloads go
+ * Calls   base, arena, clock, log, pgmsg, board, tls, chan, logfile, helper. Payloads go
  *         to the task's purge, in this process. */
 
 /* Notes why, for log and status; false, so that a failing step is one line. */
@@ -39074,6 +39075,7 @@ pg_run(void *task, int life)
 	struct passwd *pw;
 
 	helper_settle(&cf->server, SANDBOX_NAMES);
+	logs_use(&cf->log);
 	clock_turn();
 	if (WITH_TLS)
 		tls_open(&cf->tls, 1);
@@ -44141,9 +44143,12 @@ pg_print(const struct conf *cf)
 {
 	const struct postgres_conf *pc = &cf->postgres;
 	const char *const texts[] = { pc->url.p, pc->channel.p, cf->dir, cf->server.user,
-		cf->server.group, cf->log.error.path };
-	const int numbers[] = { pc->keep, (int)cf->log.error.sink, (int)cf->log.level };
-	uint64_t h = hash64(0, numbers, sizeof numbers);
+		cf->server.group };
+	struct stat st = { 0 }; /* a file may have been moved away */
+	int seen = fstat(cf->log.error.fd, &st);
+	const uint64_t numbers[] = { pc->keep, cf->log.error.sink, cf->log.level, st.st_dev,
+		st.st_ino };
+	uint64_t h = hash64((uint64_t)seen, numbers, sizeof numbers);
 
 	for (size_t i = 0; i < LEN(texts); i++)
 		h = hash64(h, texts[i] ? texts[i] : "", texts[i] ? strlen(texts[i]) + 1 : 0);

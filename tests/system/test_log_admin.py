@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from lib import RST, REQ, TIMEOUT, Client, chunks, conf, eventually, free_port, reply, request, toml_file
+from lib import RST, REQ, TIMEOUT, Client, chunks, conf, eventually, free_port, read, reply, request, toml_file
 
 SOCK = "@DIR@/admin.sock"
 COMBINED = re.compile(r'(?P<client>\S+) - (?P<user>\S+) \[(?P<time>\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] '
@@ -186,6 +186,18 @@ def test_reopen(warp, backend):
         return os.path.getsize(w.path("access.log"))
     eventually(moved, "lines in the new file")
     assert set(lines(w)) == {"/after"}
+
+
+@pytest.mark.parametrize("who, text", [("resolver", '[upstreams.a]\nhost = "no-such-host.invalid"\nport = 1\n'),
+                                       ("postgres", '[postgres]\nurl = "postgres://a@127.0.0.1:@PORT@1/a"\n')],
+                         ids=["resolver", "postgres"])
+def test_helpers_of_a_reload_have_its_log(warp, tmp_path, who, text):
+    """They are started before it is committed."""
+    text = text.replace("@PORT@1", str(free_port())) + '[[routes]]\nrespond = { status = 200, body = "ok" }\n'
+    w = warp(text + '[log]\nerror = "@DIR@/a.log"\n')
+    w.write(text + '[log]\nerror = "@DIR@/b.log"\n')
+    w.signal(signal.SIGHUP)
+    eventually(lambda: re.search(r" %s\[\d+\] warn: " % who, read(w.path("b.log"))), "its words in the new file", 2 * TIMEOUT)
 
 
 def test_reload_changes_the_format(warp, backend):

@@ -469,6 +469,16 @@ def test_silent(warp, fake):
     assert "/no" not in w.stderr
 
 
+def test_a_moved_log(warp, fake):
+    """A reload opens it anew, for a helper that goes on as well."""
+    f = fake(lambda c, n: c.recv(4096) and (c.sendall(auth(0) + READY), c.recv(4096), c.sendall(msg(b"C", b"LISTEN\0") + READY)))
+    w = warp(conf(f.url()).replace("[log]", '[log]\nerror = "@DIR@/log"'))
+    lib.eventually(lambda: re.search(LISTENING, lib.read(w.path("log"))), "the log")
+    os.rename(w.path("log"), w.path("old"))
+    w.signal(signal.SIGHUP)
+    lib.eventually(lambda: re.search(LISTENING, lib.read(w.path("log"))), "the new log")
+
+
 # ---- the configuration ----
 
 @pytest.mark.parametrize("url, why", [
