@@ -41685,7 +41685,7 @@ static bool procs_ending;   /* warp stops: nothing is started any more */
 static bool procs_news;     /* a program got ready: held requests may go on */
 static bool procs_moved;    /* a state changed: something may follow */
 static bool procs_look;     /* a program started: the checks shall look at once */
-static bool procs_lost;     /* a warden was killed: its children are the master's now */
+static bool procs_lost;     /* a warden was killed: its children, the master's now, are ending */
 static bool procs_hopeless; /* the wrapped command cannot be run at all */
 static int procs_wrapped = -1; /* exit status of the wrapped command */
 static const struct server_conf *procs_server; /* sockets are opened to its user */
@@ -41904,6 +41904,11 @@ proc_occupied(struct proc *p)
 {
 	char b[sizeof p->at.socket], who[WHY_MAX / 2];
 
+	if (procs_lost) {
+		proc_why(p, "waits until what a killed warden left has ended");
+		p->backoff_ms = p->conf->backoff_ms;
+		return;
+	}
 	snprintf(b, sizeof b, "port %u", p->at.port);
 	endpoint_holder(&p->at, who, sizeof who);
 	proc_why(p, "another program is at %s: %s", *p->at.socket ? p->at.socket : b, who);
@@ -45581,15 +45586,17 @@ child_is_known(pid_t pid)
 }
 
 /* A warden was killed, and its program with it. Kills the other processes below it,
- * which come to us. */
-static void
+ * which come to us. True: some are left, SIGCHLD follows. */
+static bool
 orphans_kill(void)
 {
+	bool any = true;
 	int killed;
 
-	for (int i = 0; i < ORPHAN_ROUNDS && children_kill(child_is_known, &killed); i++)
+	for (int i = 0; i < ORPHAN_ROUNDS && (any = children_kill(child_is_known, &killed)); i++)
 		if (killed > 0)
 			poll(NULL, 0, ORPHAN_WAIT_MS);
+	return any;
 }
 
 static void
@@ -45605,9 +45612,7 @@ children_reap(void)
 		if (!aide_gone(pid) && !renew_reaped(pid) && !procs_reaped(pid, status) && (w = worker_of(pid)))
 			worker_gone(w, status);
 	}
-	if (procs_lost)
-		orphans_kill();
-	procs_lost = false;
+	procs_lost = procs_lost && orphans_kill();
 }
 
 static void

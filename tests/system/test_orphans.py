@@ -266,6 +266,30 @@ def test_worker_that_keeps_the_port(warp, end, environment):
     assert "another program" not in w.stderr
 
 
+CHAIN = r"""
+import os, socket, sys
+for _ in range(60):
+    if os.fork():
+        os.wait()
+s = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+with open("pids", "a") as f:
+    f.write("%d\n" % os.getpid())
+while True:
+    s.accept()
+"""
+
+
+def test_killed_warden_of_many_generations(warp):
+    """Each comes to warp, to be ended, when the one before has ended: the last one has the port."""
+    w = warp(fleet({"command": sys.executable, "args": ["-SE", "-c", CHAIN, "{port}", MARK]}, host="127.0.0.1", port=free_port()))
+    old, pids = wait_state(w, "up")["pid"], left(w, 1)
+    for pid in helpers(w):
+        kill(pid)
+    eventually(lambda: (p := proc(w))["state"] == "up" and p["pid"] != old, "another one is up")
+    gone(pids, "the old one")
+    assert "another program" not in w.stderr
+
+
 def test_new_ones_workers_stay_when_the_old_one_leaves(warp):
     """Blue and green: what the new one has started is not the old one's."""
     w = warp(fleet(holder(), host="127.0.0.1", port=free_port()))
