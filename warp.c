@@ -40397,7 +40397,7 @@ mapping_run(void *task, int life)
  * Owns    nothing.
  * Offers  replica_instance, endpoint_of, endpoint_unix, endpoint_tcp,
  *         endpoint_dial, endpoint_is_free, endpoint_holder, endpoint_share,
- *         dir_remove, file_head.
+ *         dir_remove, file_head, run_dir_fd.
  * Calls   base, walk, clock, log, listen, pool (sock_connect), privilege. Where a
  *         replica listens: as the configuration says, or as warp chooses. */
 
@@ -40562,6 +40562,7 @@ run_dirs_sweep(const char *base)
 }
 
 static char run_dir_made[sizeof RUN_DIR + 32]; /* empty: not needed yet */
+static int run_dir_fd = -1; /* its lock, which an upgrade keeps */
 
 /* The directory of sockets that warp chooses, made on demand and locked from then on. */
 static const char *
@@ -40579,8 +40580,8 @@ run_dir(void)
 		}
 		if (!dir_make(dir, NULL))
 			*dir = '\0';
-		else
-			fcntl(open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), F_SETLK,
+		else if (run_dir_fd < 0)
+			fcntl(run_dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), F_SETLK,
 			    &(struct flock){ .l_type = F_RDLCK }); /* no child inherits that */
 	}
 	return dir;
@@ -44770,7 +44771,7 @@ systemd_read(const struct conf *cf)
  * Owns    the new binary while it judges the configuration, and what one binary
  *         hands on to the next.
  * Offers  upgrade, upgrade_*, exe_find, inherit_read, ENV_INHERIT, ENV_OLD.
- * Calls   base, arena, log, addr, conf, board, timer, listen, logfile, child, proc,
+ * Calls   base, arena, log, addr, conf, board, timer, listen, logfile, endpoint, child, proc,
  *         jobs, renew, generation. Same process, same sockets and programs; old
  *         workers drain when those of the new binary accept. */
 
@@ -44791,8 +44792,9 @@ inherit_mark(int flags)
 		fcntl(m.ls.v[i].fd, F_SETFD, flags);
 	for (struct worker *w = NULL; (w = worker_next(w)); )
 		fcntl(w->ctl.fd, F_SETFD, flags);
-	fcntl(m.pid_fd, F_SETFD, flags); /* this and the next may be -1 */
+	fcntl(m.pid_fd, F_SETFD, flags); /* this and the next two may be -1 */
 	fcntl(board_fd, F_SETFD, flags);
+	fcntl(run_dir_fd, F_SETFD, flags);
 	procs_inherit_mark(flags);
 }
 
@@ -44811,6 +44813,8 @@ inherit_write(struct text *t)
 		text_fmt(t, "board %d 0 -\n", board_fd);
 	if (m.pid_fd >= 0)
 		text_fmt(t, "pid %d 0 -\n", m.pid_fd);
+	if (run_dir_fd >= 0)
+		text_fmt(t, "run %d 0 -\n", run_dir_fd);
 	for (int i = 0; i < m.n_strangers; i++)
 		text_fmt(t, "stranger 0 %d -\n", (int)m.strangers[i]);
 	text_fmt(t, "files 0 %lld %lld\n", (long long)child_files.rlim_cur,
@@ -45074,6 +45078,8 @@ inherit_line(struct slice line)
 		board->workers[slot].pid = more;
 	} else if (slice_eq(what, S("pid"))) {
 		m.pid_fd = fd;
+	} else if (slice_eq(what, S("run"))) {
+		run_dir_fd = fd;
 	} else if (slice_eq(what, S("listen")) && m.had.n < LISTENERS_MAX &&
 	    addr_parse(&m.conf->arena, line, &l->addr, &why)) {
 		l->addr.text = arena_dup(&m.conf->arena, line).p;

@@ -1,12 +1,16 @@
 """A child never outlives warp, whatever becomes of warp; and whom a program leaves behind is not in the way of its next
 start, not in this warp nor in the next one."""
 import contextlib
+import fcntl
 import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -227,6 +231,31 @@ def test_a_start_in_another_pid_namespace_touches_none(warp):
         for pid in other.children(p.pid):
             os.kill(pid, signal.SIGTERM)
         p.wait(TIMEOUT)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs /run/warp")
+def test_an_upgrade_keeps_the_lock(warp):
+    """A start elsewhere could take the directory for one that nobody has."""
+    w = warp(fleet(app("web", "socket={socket}")))
+    wait_state(w, "up")
+    fd, over, free = os.open("/run/warp/%d" % w.pid, os.O_RDONLY), threading.Event(), []
+
+    def look():
+        while not over.is_set():
+            got = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+            if struct.unpack("hhqqi4x", got)[0] == fcntl.F_UNLCK:
+                free.append(time.monotonic())
+    t = threading.Thread(target=look)
+    t.start()
+    try:
+        for _ in range(3):
+            upgrade(w)
+    finally:
+        over.set()
+        t.join()
+        os.close(fd)
+    links = [os.readlink("/proc/%d/fd/%s" % (w.pid, n)) for n in os.listdir("/proc/%d/fd" % w.pid)]
+    assert not free and links.count("/run/warp/%d" % w.pid) == 1, (free, links)
 
 
 def test_a_start_touches_no_living_warps(warp, run):
