@@ -40568,16 +40568,15 @@ static int run_dir_fd = -1; /* its lock, which an upgrade keeps */
 static const char *
 run_dir(void)
 {
-	static const char *const bases[] = { RUN_DIR, "/tmp/warp" };
-	char *dir = run_dir_made;
+	char *dir = run_dir_made, mine[32];
+	const char *const bases[] = { RUN_DIR, mine };
 
+	snprintf(mine, sizeof mine, "/tmp/warp-of-%u", (unsigned)geteuid());
 	for (size_t i = 0; i < LEN(bases) && !*dir; i++) {
-		if (i > 0 || !dir_make(bases[i], NULL)) {
-			snprintf(dir, sizeof run_dir_made, "%s-%d", bases[i], (int)getpid());
-		} else {
+		bool ours = dir_make(bases[i], NULL);
+		if (ours)
 			run_dirs_sweep(bases[i]);
-			snprintf(dir, sizeof run_dir_made, "%s/%d", bases[i], (int)getpid());
-		}
+		snprintf(dir, sizeof run_dir_made, "%s%c%d", bases[i], ours ? '/' : '-', (int)getpid());
 		if (!dir_make(dir, NULL))
 			*dir = '\0';
 		else if (run_dir_fd < 0)

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -209,6 +210,20 @@ def test_next_start_removes_sockets_of_a_killed_one(warp):
     wait_state(warp(fleet(app("web", "socket={socket}"))), "up")
     assert not os.path.exists(made)
     assert other.ask().status == 200 and os.listdir("/run/warp/%d" % other.pid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_next_start_of_another_user_removes_them_too(warp):
+    with tempfile.TemporaryDirectory(prefix="warp-test-", dir="/tmp") as dir:
+        os.chown(dir, 65534, 65534)
+        text = fleet(sh("touch {socket}; echo {socket}; exec " + SLEEP, ready="exec"))
+        w = warp(text, dir=dir, preexec_fn=lambda: os.setuid(65534))
+        path = w.wait_stderr(r"web: (/tmp/\S+\.sock)")[1]
+        eventually(lambda: os.path.exists(path))
+        die(w)
+        w = warp(text, dir=dir, preexec_fn=lambda: os.setuid(65534))
+        w.wait_stderr(r"web: /tmp/\S+\.sock")
+        assert not os.path.exists(os.path.dirname(os.path.dirname(path)))
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or subprocess.run(["unshare", "-p", "-f", "true"]).returncode != 0,
