@@ -43249,9 +43249,11 @@ renew_failed(const char *why, const char *advice, int64_t retry_s)
 {
 	struct arena a = { NULL };
 	const char *all = arena_fmt(&a, "%s%s%s", why, *advice ? "; " : "", advice);
-	int64_t wait;
+	int64_t life = (rn.facts.until_s - rn.facts.from_s) * SECOND_MS, wait;
 
 	rn.wait_ms = wait = renew_backoff(rn.wait_ms);
+	if (life > 0) /* four tries in its last third */
+		wait = MIN(wait, MAX(life / 12, (int64_t)ACME_RETRY_MS));
 	wait += renew_dice() % (wait / 4 + 1);
 	if (retry_s > 0) {
 		rn.limit_ms = now_ms + retry_s * SECOND_MS;
@@ -43415,7 +43417,7 @@ renew_saved(struct arena *a)
 	struct renew_facts f = { 0 };
 
 	if (cert_read(&r, &c, rn.pem, rn.pem)) {
-		rn.got_from_s = f.from_s = c.from_s;
+		rn.got_from_s = f.from_s = MAX(c.from_s, now_s); /* CAs may date it back */
 		rn.got_until_s = f.until_s = c.until_s;
 		log_info("new certificate for %s, by %.*s, until %s", renew_names(a),
 		    (int)c.issuer.n, c.issuer.p, cert_date(a, c.until_s));
@@ -43502,6 +43504,7 @@ static void
 renew_take(struct conf *cf, bool plain, bool tls)
 {
 	const struct tls_conf *t = WITH_ACME && cf->tls.on && cf->tls.domains.n > 0 ? &cf->tls : NULL;
+	const struct cert *c;
 	uint64_t was = rn.of;
 
 	rn.t = t;
@@ -43521,7 +43524,8 @@ renew_take(struct conf *cf, bool plain, bool tls)
 		rn.facts = (struct renew_facts){ .dice = renew_dice() };
 	}
 	rn.again_ms = rn.look_ms = rn.limit_ms;
-	rn.got_from_s = rn.got_until_s = 0;
+	if (!t || !(c = renew_cert()) || c->until_s != rn.got_until_s)
+		rn.got_from_s = rn.got_until_s = 0;
 	rn.other_ca = t && renew_is_from_other(t);
 	if (!t || rn.of != was)
 		renew_state(t ? ACME_WAITING : ACME_OFF, 0, S(""));
@@ -43819,7 +43823,7 @@ renew_start(void)
 	c = renew_cert();
 	rn.facts.from_s = c ? c->from_s : 0;
 	rn.facts.until_s = c ? c->until_s : 0;
-	if (rn.got_until_s > rn.facts.until_s) {
+	if (rn.got_until_s >= rn.facts.until_s) {
 		rn.facts.from_s = rn.got_from_s;
 		rn.facts.until_s = rn.got_until_s;
 	}

@@ -149,7 +149,7 @@ test_due_again(void **state)
 	assert_null(file_read(&arena, "tests/unit/certs/ec.key", RENEW_RESULT_MAX, &secret));
 	assert_null(file_read(&arena, "tests/unit/certs/ec.pem", RENEW_RESULT_MAX, &leaf));
 	for (int i = 0; i <= TRIES; i++) {
-		now_s = (time_t)(i < TRIES ? NOW + 36000 * DAY : NOW);
+		now_s = (time_t)(i < TRIES ? NOW + 36004 * DAY : NOW);
 		wait = i < TRIES ? renew_backoff(wait) : SOON;
 		rn.pem = slice_of(arena_fmt(&rn.kept, "%.*s%.*s", (int)secret.n, secret.p, (int)leaf.n, leaf.p));
 		renew_saved(&arena);
@@ -157,6 +157,47 @@ test_due_again(void **state)
 		row_int("said", S("certificate"), "next", board->acme.next_s, i < TRIES ? (uint32_t)(now_s + wait / SECOND_MS) : 0);
 	}
 	rn.t = NULL;
+	arena_free(&arena);
+	rows_end();
+}
+
+/* A CA may date back by more than the certificate is good for: what counts is when it came. And while that is in use,
+ * failures are followed by a next try before its end. */
+static void
+test_short_lived(void **state)
+{
+	enum { LIVES = 600, BACK = 3600 };
+	struct slice name = S("a.example"), secret, leaf;
+	struct cert c = { .origin = CERT_ACME, .names = { &name, 1 } };
+	struct cert_set have = { .v = &c, .n = 1 };
+	struct tls_conf t = { .domains = { &name, 1 }, .set = &have };
+	int tries = 0;
+
+	(void)state;
+	if (!board)
+		board_open();
+	log_level = LOG_LVL_ERROR;
+	assert_null(file_read(&arena, "tests/unit/certs/ec.key", RENEW_RESULT_MAX, &secret));
+	assert_null(file_read(&arena, "tests/unit/certs/ec.pem", RENEW_RESULT_MAX, &leaf));
+	rn = (struct renew){ .t = &t, .pem = slice_of(arena_fmt(&arena, "%.*s%.*s", (int)secret.n, secret.p,
+	    (int)leaf.n, leaf.p)) };
+	clock_turn();
+	c.until_s = 4905665105; /* as the file says */
+	c.from_s = c.until_s - LIVES - BACK;
+	now_s = (time_t)(c.until_s - LIVES);
+	renew_saved(&arena);
+	row_int("came now", S("certificate"), "not due", rn.wait_ms, 0);
+	rn.look_ms = rn.again_ms = 0;
+	rn.ask_ms = INT64_MAX;
+	renew_start();
+	row_int("came now", S("certificate"), "due", board->acme.next_s - (uint32_t)now_s, LIVES * 2 / 3);
+	now_s += LIVES * 2 / 3;
+	for (; now_s < c.until_s; tries++) {
+		renew_failed("no CA", "", -1);
+		now_s += (time_t)((rn.again_ms - now_ms) / SECOND_MS);
+	}
+	row_int("before its end", S("failures"), "tries", tries >= 4 && tries <= 8, true);
+	rn = (struct renew){ 0 };
 	arena_free(&arena);
 	rows_end();
 }
@@ -310,6 +351,7 @@ main(void)
 		cmocka_unit_test(test_due),
 		cmocka_unit_test(test_backoff),
 		cmocka_unit_test(test_due_again),
+		cmocka_unit_test(test_short_lived),
 		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_clock),
 		cmocka_unit_test(test_places),
