@@ -37826,7 +37826,8 @@ talk_why(const struct talk *k, char why[WHY_MAX])
 {
 	bool over = k->ch.broken || k->ch.eof;
 
-	snprintf(why, WHY_MAX, over ? "it closed the connection" : "it takes too long");
+	snprintf(why, WHY_MAX, over ? "it closed the connection" : "it takes more than %u s",
+	    k->within_ms / SECOND_MS);
 	if (WITH_TLS && over && k->ch.tls && k->ch.tls->err != 0)
 		tls_why(&k->ch, why, WHY_MAX);
 	return why;
@@ -38199,6 +38200,7 @@ acme_ask(struct acme *j, enum method m, struct slice url, struct slice body, str
 	do {
 		clock_turn();
 		j->ca.by_ms = MIN(now_ms + ACME_REQUEST_MS, j->end_ms);
+		j->ca.within_ms = j->ca.by_ms == j->end_ms ? ACME_JOB_MS : ACME_REQUEST_MS;
 		kept = j->ca.ch.w.fd >= 0;
 		if (acme_connect(j, &to) && (talk_send(&j->ca, text) ||
 		    acme_lost(j, "does not take the request")) && acme_read(j, m, an)) {
@@ -38973,7 +38975,7 @@ pg_login(struct pg *p)
 	struct slice database = p->to->said[PGURL_DATABASE];
 	struct pgmsg msg;
 
-	p->k.by_ms = now_ms + PG_LOGIN_MS;
+	p->k.by_ms = now_ms + (p->k.within_ms = PG_LOGIN_MS);
 	if (!pg_secure(p))
 		return false;
 	pgmsg_startup(&p->out, p->user.p, database.n > 0 ? database.p : p->user.p);
@@ -39000,7 +39002,7 @@ pg_listen(struct pg *p)
 	int got = 1;
 
 	while (got > 0) {
-		p->k.by_ms = now_ms + (asked ? PG_ANSWER_MS : PG_SILENT_MS);
+		p->k.by_ms = now_ms + (p->k.within_ms = asked ? PG_ANSWER_MS : PG_SILENT_MS);
 		got = pg_next(p, &msg);
 		if (got > 0) {
 			asked = false;

@@ -3307,6 +3307,7 @@ struct talk {
 	int life;      /* closed by the master: the helper ends */
 	struct chan ch; /* w.fd -1: none */
 	int64_t by_ms; /* what is waited for must have happened by then */
+	uint32_t within_ms; /* how long that was */
 };
 
 /* ==== acme, renew ========================================================= */

@@ -463,7 +463,7 @@ def test_silent(warp, fake):
         return True
     f = fake(act)
     w = warp(conf(f.url()))
-    w.wait_stderr("logging in: it takes too long; trying again", timeout=15)
+    w.wait_stderr("logging in: it takes more than 10 s; trying again", timeout=15)
     w.wait_stderr("notified: /early", timeout=15)
     w.wait_stderr("notified: /slow")
     assert "/no" not in w.stderr
