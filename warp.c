@@ -34522,6 +34522,14 @@ directory_shows(unsigned root, const struct files_conf *fc, struct text *path)
 	return err == 0 || (err == EISDIR && fc->listing);
 }
 
+/* Whether the file at path is one that the route's php runs: its text is nobody's to see. */
+static bool
+is_script(const struct route *r, struct slice path)
+{
+	return WITH_FASTCGI && r->upstream && r->upstream->protocol == PROTOCOL_FASTCGI &&
+	    script_len(path, r->upstream->cgi.index) == path.n;
+}
+
 /* What the request h for path, which is normal, finds: 200 with the file, the caller's to
  * give back, or without one: the names in the directory *t; 308: a slash is missing; 0: it is
  * the upstream's; or why nothing is, with *err. */
@@ -34542,10 +34550,13 @@ gate_find(const struct exchange *x, const struct head *h, struct slice path, str
 	if (route_file(t, x, h, path) && (fc->dot_files || !file_is_hidden(text_slice(t)))) {
 		slash = t->n == 0 ? !bare : t->p[t->n - 1] == '/'; /* links of its index are relative to it */
 		*f = slash ? file_of_directory(root, fc, t) : file_find(root, text_slice(t));
-		if ((*err = (*f)->err) == 0)
+		*err = (*f)->err;
+		if (*err == 0 && !is_script(r, text_slice(t)))
 			return 200;
 		file_give(*f);
 		*f = NULL;
+		if (*err == 0)
+			return 0;
 		if (*err == EISDIR && (slash ? fc->listing : !r->upstream || directory_shows(root, fc, t)))
 			return slash ? 200 : 308;
 	}

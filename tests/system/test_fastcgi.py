@@ -503,6 +503,19 @@ def test_php_beside_files(warp, fpm):
     assert w.ask("/").status == 200 and w.ask("/404.php").status == 404 and w.ask("/no.txt").status == 404
 
 
+def test_php_where_there_is_no_file(warp, fpm):
+    """As try_files $uri $uri/ @php: files as files, but no script's text, however it is asked for."""
+    w = warp(conf({"static_dir": fpm.root, "index": ["index.php"], "fallback": "@app"}, app=upstream(fpm)))
+    assert w.ask("/a.txt").text == "plain"
+    for target in ("/sub/", "/sub/index.php", "/sub/index%2ephp", "//sub/./index.php"):
+        assert w.ask(target).text == "sub /sub/index.php", target
+    assert w.ask("/sub/index.php", "Range: bytes=0-4").text == "sub /sub/index.php"
+    assert w.ask("/sub?q").get("Location") == "/sub/?q"
+    for target in ("/", "/pretty/link/", "/index.php/a"):
+        assert w.ask(target).json["server"]["SCRIPT_NAME"] == "/index.php", target
+    assert w.ask("/404.php").status == 404
+
+
 def test_php_supervised(warp, tmp_path):
     """php-fpm as warp's own process."""
     (tmp_path / "www").mkdir()
