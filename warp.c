@@ -13047,6 +13047,8 @@ protocol_read(struct reader *r, struct upstream *up, const struct toml *table)
 		    (!WITH_FASTCGI && up->protocol == PROTOCOL_FASTCGI), "protocol", key_whens[OUT], NULL },
 	};
 	rules_check(r, rules, LEN(rules));
+	if (WITH_FASTCGI && up->cgi.root && access(up->cgi.root, F_OK) < 0)
+		key_warn(r, "root", "warp does not see it: no directory has an index of its own");
 }
 
 /* The upstream that near's word names; NULL: none. */
@@ -28747,15 +28749,6 @@ is_cgi(const struct upstream *up)
 	return (WITH_UWSGI || WITH_FASTCGI) && up->protocol >= PROTOCOL_UWSGI;
 }
 
-/* Whether warp sees the backend's files too, and file is one of them. */
-static bool
-script_is_there(const char *root, const char *file)
-{
-	struct stat st;
-
-	return stat(root, &st) != 0 || stat(file, &st) == 0;
-}
-
 /* A variable of warp's own, unless `params` say it; p NULL: none. */
 static void
 var_write(struct text *t, const struct upstream *up, struct slice name, struct slice value)
@@ -28889,6 +28882,7 @@ script_write(struct text *t, const struct upstream *up, struct slice prefix, str
 	const struct cgi_conf *c = &up->cgi;
 	struct slice root = slice_of(c->root), info = S(""), uri = path;
 	size_t n = script_len(path, c->index);
+	struct stat st;
 
 	text_add(&file, root);
 	if (n > 0) {
@@ -28899,7 +28893,7 @@ script_write(struct text *t, const struct upstream *up, struct slice prefix, str
 		text_add(&file, path);
 		text_add(&file, c->index);
 		file.p[file.n] = '\0';
-		if (path.n == 0 || path.p[path.n - 1] != '/' || !script_is_there(c->root, files)) {
+		if (path.n == 0 || path.p[path.n - 1] != '/' || stat(files, &st) < 0) {
 			file.n = root.n;
 			text_char(&file, '/');
 			text_add(&file, c->index);
