@@ -11636,8 +11636,8 @@ section_has_env(enum section_id id)
 
 /* ==== hints ==================================================================
  * Owns    nothing.
- * Offers  near_offer, near_find, near_text: which known word was meant;
- *         variable_doubt.
+ * Offers  near_offer, near_find, near_text: which known word was meant; word_from_there,
+ *         keys_there; variable_doubt.
  * Calls   base, arena, template. */
 
 #define NEAR_MAX 48 /* bytes of a word that is compared */
@@ -11701,24 +11701,50 @@ near_text(struct arena *a, const struct near *near)
 	    (int)near->best.n, near->best.p);
 }
 
-/* What nginx calls some variables, and what they are here. */
+/* What nginx and Caddy call some variables, and what they are here. */
 static const char variables_there[] = "remote_addr client remote_port client_port request_uri uri "
     "args query query_string query server_name host http_host host server_port port "
-    "request_method method ssl_protocol tls.version ssl_client_s_dn tls.subject";
+    "request_method method ssl_protocol tls.version ssl_client_s_dn tls.subject "
+    "remote_host client hostname host hostport host";
+
+/* What keys of nginx, Caddy and HAProxy are here. */
+static const char keys_there[] = "location path_prefix path path_prefix prefix path_prefix "
+    "root static_dir alias static_dir try_files fallback autoindex listing expires cache_control "
+    "proxy_pass upstream backend upstream return respond code status allow client deny client "
+    "server_name host domain host proxy_set_header add_headers add_header add_response_headers "
+    "client_max_body_size max_body_bytes proxy_connect_timeout connect_timeout_secs "
+    "proxy_read_timeout read_timeout_secs timeout read_timeout_secs auth_basic basic_auth "
+    "auth_basic_user_file basic_auth_file auth_request forward_auth limit_req rate_limit "
+    "servers instances server instances balance strategy lb_policy strategy check health "
+    "bind listen workers worker_threads worker_processes worker_threads real_ip_header "
+    "client_ip_header set_real_ip_from trusted_proxies ssl_certificate cert ssl_certificate_key "
+    "key hsts hsts_secs access_log access error_log error log_format format gzip "
+    "gzip_compression_enabled";
+
+/* What the word of elsewhere is here, by such pairs; empty: none of them. */
+static struct slice
+word_from_there(const char *pairs, struct slice word)
+{
+	struct slice rest = slice_of(pairs), there, here;
+
+	while (slice_cut(&rest, ' ', &there) && slice_cut(&rest, ' ', &here))
+		if (slice_eq(there, word))
+			return here;
+	return S("");
+}
 
 /* The variable that word stands for elsewhere, or is almost the name of; NULL: none. */
 static const char *
 variable_meant(struct arena *a, struct slice word, unsigned in, bool braces)
 {
 	struct near near = { .word = arena_dup(a, word) };
-	struct slice rest = slice_of(variables_there), there, here;
+	struct slice here;
 	const char *dot = memchr(near.word.p, '.', near.word.n);
 
 	for (char *p = (char *)(uintptr_t)near.word.p; *p; p++)
 		*p = lower(*p);
-	while (slice_cut(&rest, ' ', &there) && slice_cut(&rest, ' ', &here))
-		if (slice_eq(there, near.word))
-			return arena_dup(a, here).p;
+	if ((here = word_from_there(variables_there, near.word)).n > 0)
+		return arena_dup(a, here).p;
 	if (slice_starts(near.word, S("http_")) && !(in & IN_LOG))
 		return "header.NAME";
 	if (dot && !slice_starts(near.word, S("tls."))) /* of header.X only that */
@@ -12554,6 +12580,7 @@ static void
 key_unknown(struct reader *r, enum section_id id, const struct toml *v)
 {
 	struct near near = { .word = v->key };
+	struct slice here = word_from_there(keys_there, v->key);
 	bool top = id == SEC_ROOT;
 	const char *hint;
 
@@ -12565,6 +12592,8 @@ key_unknown(struct reader *r, enum section_id id, const struct toml *v)
 		near_offer(&near, section_word(s));
 	for (size_t i = 0; i < sections[id].n; i++)
 		near_offer(&near, slice_of(sections[id].keys[i].name));
+	if (key_find(id, here))
+		near.best = here;
 	hint = near_text(r->a, &near);
 	for (enum section_id s = SEC_SERVER; !top && near.best.n == 0 && s < SECTIONS; s++)
 		if (key_find(s, v->key)) {
