@@ -45424,7 +45424,8 @@ logs_reopen(void)
 		return;
 	outputs_reopen();
 	aides_logs(cf, m.next ? &m.next_ls : &m.ls);
-	log_info("logs reopened");
+	if (m.daemon_fd < 0) /* else it is on its way into the background */
+		log_info("logs reopened");
 }
 
 /* All workers accept: tells all that wait for that. */
