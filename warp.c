@@ -5743,7 +5743,7 @@ static const struct known_variable {
 	[VAR_UPSTREAM_SECS] = { "upstream_secs", IN_LOG },
 	[VAR_REQUEST_ID] = { "request_id", IN_TEXT }, [VAR_REFERER] = { "referer", IN_LOG },
 	[VAR_USER_AGENT] = { "user_agent", IN_LOG }, [VAR_PROTOCOL] = { "protocol", IN_LOG },
-	[VAR_ROUTE] = { "route", IN_TEXT }, [VAR_USER] = { "user", IN_FORMAT },
+	[VAR_ROUTE] = { "route", IN_TEXT }, [VAR_USER] = { "user", IN_TEXT },
 	[VAR_CACHE] = { "cache", IN_LOG },
 	[VAR_REQUEST] = { "request", IN_FORMAT }, [VAR_PATH] = { "path", IN_TEXT },
 	[VAR_QUERY] = { "query", IN_TEXT }, [VAR_SCHEME] = { "scheme", IN_TEXT },
@@ -11705,7 +11705,7 @@ near_text(struct arena *a, const struct near *near)
 static const char variables_there[] = "remote_addr client remote_port client_port request_uri uri "
     "args query query_string query server_name host http_host host server_port port "
     "request_method method ssl_protocol tls.version ssl_client_s_dn tls.subject "
-    "remote_host client hostname host hostport host";
+    "remote_host client remote_user user hostname host hostport host";
 
 /* What keys of nginx, Caddy and HAProxy are here. */
 static const char keys_there[] = "location path_prefix path path_prefix prefix path_prefix "
@@ -14443,7 +14443,8 @@ route_varies(const struct route *r)
 	for (int i = 0; r->adds && i < r->add_headers.n; i++)
 		all |= template_vars(&r->adds[i]);
 	return template_vars(&r->rewrite) & NOT_IN_URL || all & (VAR(VAR_HEADER) | VAR(VAR_COOKIE) |
-	    VAR(VAR_TLS_SUBJECT) | VAR(VAR_TLS_ISSUER) | VAR(VAR_TLS_SERIAL) | VAR(VAR_TLS_FINGERPRINT));
+	    VAR(VAR_USER) | VAR(VAR_TLS_SUBJECT) | VAR(VAR_TLS_ISSUER) | VAR(VAR_TLS_SERIAL) |
+	    VAR(VAR_TLS_FINGERPRINT));
 }
 
 /* `rate_limit`, said at v: what is counted, and bounds that make sense. */
@@ -25198,7 +25199,7 @@ auth_work(bool *good)
 
 /* ==== expand =================================================================
  * Owns    the texts of values that are made.
- * Offers  expand, value_of, conn_is_tls, scheme_of, cached_words[].
+ * Offers  expand, value_of, user_known, conn_is_tls, scheme_of, cached_words[].
  * Calls   base, clock, template, http, path, addr, regex, route (host_normal), board, tls
  *         (tls_shown), auth (CREDENTIALS_MAX, auth_credentials), BearSSL. What variables stand
  *         for, and how it is written where their text goes: never as markup, nor with a
@@ -25331,7 +25332,7 @@ var_known(const struct head *h, enum field_id id)
 
 /* The user name for basic_auth, as the client gave it. */
 static struct slice
-var_user(const struct head *h)
+user_given(const struct head *h)
 {
 	static char b[CREDENTIALS_MAX];
 	struct text t = { b, 0, sizeof b, false };
@@ -25342,6 +25343,13 @@ var_user(const struct head *h)
 	all = text_slice(&t);
 	slice_cut(&all, ':', &user);
 	return all.p ? user : S("");
+}
+
+/* The user whose password basic_auth has found good, if x was let in; p NULL: none. */
+static struct slice
+user_known(const struct exchange *x, const struct head *h)
+{
+	return x->route && x->route->basic_auth ? user_given(h) : (struct slice){ NULL, 0 };
 }
 
 /* What the client has sent behind its path's own: path and query. */
@@ -25500,7 +25508,7 @@ value_of(const struct piece *p, struct expansion *e)
 	case VAR_PROTOCOL:
 		return x->method_text.n == 0 ? S("") : x->minor ? S("HTTP/1.1") : S("HTTP/1.0");
 	case VAR_USER:
-		return var_user(h);
+		return e->claimed ? user_given(h) : user_known(e->x, h);
 	case VAR_REQUEST:
 		return var_request(x);
 	case VAR_PATH:
@@ -25717,7 +25725,7 @@ line_json(struct text *t, const struct piece *op, struct slice v)
 static void
 line_add(struct text *t, const struct exchange *x, const struct head *h, size_t cut)
 {
-	struct expansion e = { .x = x, .h = h, .clf = !access_log.json };
+	struct expansion e = { .x = x, .h = h, .clf = !access_log.json, .claimed = true };
 
 	if (access_log.sink.kind == SINK_DGRAM)
 		text_char(t, '6'); /* informational */
@@ -29012,6 +29020,7 @@ request_vars(struct text *t, const struct exchange *x, const struct head *h)
 		{ S("SERVER_PORT"), text_slice(&n[PORT]) },
 		{ S("REMOTE_ADDR"), text_slice(&n[CLIENT]) },
 		{ S("REMOTE_PORT"), text_slice(&n[CLIENT_PORT]) },
+		{ S("REMOTE_USER"), user_known(x, h) },
 		{ S("REQUEST_SCHEME"), tls ? S("https") : S("http") },
 		{ S("HTTPS"), tls ? S("on") : (struct slice){ NULL, 0 } },
 	};

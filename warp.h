@@ -3100,6 +3100,7 @@ struct expansion {
 	const struct head *h;       /* of the request; NULL: none */
 	enum escape as;
 	bool clf;                   /* time as in the log's common format */
+	bool claimed;               /* the user as the client says, known or not */
 	const struct path_view *view; /* of its path; NULL: not needed yet */
 	const struct regex_span *m; /* groups of path_regex in it; NULL: so */
 };

@@ -164,6 +164,15 @@ def test_the_vars_php_wants(warp, php):
     assert v["SERVER_SOFTWARE"] and "HTTP_PROXY" not in v and "HTTP_X_B" not in v and "HTTPS" not in v
 
 
+def test_remote_user(warp, php):
+    """RFC 3875 4.1.11: who has shown a password, not who says a name."""
+    p = php()
+    w = warp(conf({"path_prefix": "/in", "basic_auth": {"ada": "lovelace"}}, {"path_prefix": "/"}, app=p))
+    for target, user in (("/in", "ada"), ("/", None)):
+        assert w.ask(target, "Authorization: Basic YWRhOmxvdmVsYWNl", "Remote-User: eve").status == 200
+        assert p.last.dict.get("REMOTE_USER") == user
+
+
 def test_index(warp, php):
     p = php()
     w = warp(conf(app={"on": p, "index": "start.php"}))

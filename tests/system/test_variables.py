@@ -6,6 +6,7 @@ import re
 import pytest
 
 from lib import REQ, conf, reply, request
+from test_auth_limits import basic
 from test_tls import people                                   # noqa: F401: a fixture
 from tls import openssl
 
@@ -50,6 +51,22 @@ def test_toward_the_upstream(warp, backend):
     assert (f.get("X-Who"), f.get("X-Group"), f.get("X-Plain")) == ("127.0.0.1 GET http", "cars", "{ a }")
     assert f.get("X-Instance") == "app 127.0.0.1:%d" % b.port and f.all("Host") == ["north.example"]
     assert not f.has("X-None"), "a field without value is not sent, and the client's own is gone"
+
+
+@pytest.mark.parametrize("how", ["basic_auth", "basic_auth_file"])
+def test_the_user(warp, backend, tmp_path, how):
+    """Who has shown a password, toward the upstream; a claim that nobody has checked is for the log alone."""
+    b = backend()
+    (tmp_path / "users").write_text("ada:{SHA}fEqNCco3Yq9h5ZUglD3CZJT4lBs=\n")  # 123456
+    add = {"add_headers": [{"name": "X-User", "value": "{user}"}]}
+    w = warp(conf({"path_prefix": "/in", how: {"ada": "123456"} if how == "basic_auth" else str(tmp_path / "users"), **add},
+                  {"path_prefix": "/", **add}, app=b, log={"access": "stdout", "format": "{path} $user"}))
+    with w.client() as c:
+        for _ in range(2):
+            assert c.ask("/in", basic("ada:123456"), "X-User: eve").status == 200 and b.last.get("X-User") == "ada"
+            assert c.ask("/out", basic("eve:123456"), "X-User: eve").status == 200 and not b.last.has("X-User")
+    assert w.ask("/in", basic("ada:wrong")).status == 401 and len(b.requests) == 4
+    w.wait_stdout("/in ada\n/out eve\n")
 
 
 def test_toward_the_client(warp, backend):

@@ -36,10 +36,10 @@ static const struct {
 	{ "$12", IN_TEXT, 10, "<:1>2" },
 	{ "$1{host}", IN_TEXT, 2, "<:1><host>" },
 	{ "$host", IN_TEXT, 0, "" },
-	{ "{status} {user} {http_a}", IN_TEXT, 0, "" },
+	{ "{status} {request} {http_a}", IN_TEXT, 0, "" },
 	{ "$host{host}$status.", IN_TEXT | IN_LOG, 0, "<host><host><status>." },
 	{ "$http_x_a-{http_x_a}", IN_TEXT | IN_LOG, 0, "<header.:x-a>-<header.:x-a>" },
-	{ "$hosts $user $1", IN_TEXT | IN_LOG, 0, "" },
+	{ "$hosts $request $1", IN_TEXT | IN_LOG, 0, "" },
 	{ "$user", IN_TEXT | IN_LOG | IN_FORMAT, 0, "<user>" },
 };
 
@@ -98,7 +98,7 @@ static const struct {
 	{ "$metod $", IN_TEXT | IN_LOG, 0, "unknown variable '$metod', did you mean 'method'? | unknown variable '$'" },
 	{ "$xyzzy {clinet} {xyzzy}", IN_TEXT | IN_LOG, 0, "unknown variable '$xyzzy' | "
 	  "unknown variable '{clinet}', did you mean 'client'?" },
-	{ "$user $1", IN_TEXT | IN_LOG, 0, "unknown variable '$user' | unknown variable '$1'" },
+	{ "$request $1", IN_TEXT | IN_LOG, 0, "unknown variable '$request' | unknown variable '$1'" },
 };
 
 static void
