@@ -29888,12 +29888,16 @@ file_find(unsigned root, struct slice path)
 {
 	char name[PATH_MAX];
 	struct file *f = *file_slot(root, path);
+	struct stat st;
 	int fd, err;
 
 	if (!f || now_ms - f->looked_ms >= FILES_LOOK_MS) {
 		snprintf(name, sizeof name, "%.*s", (int)path.n, path.n > 0 ? path.p : ".");
 		fd = path.n < sizeof name ? beneath_open(&roots[root], path.n ? name : ".") : -1;
 		err = path.n < sizeof name ? errno : ENAMETOOLONG;
+		if (fd < 0 && err == EACCES && (fstatat(roots[root].fd, name, &st, 0) < 0 ||
+		    S_ISDIR(st.st_mode)))
+			err = EPERM; /* no file that is closed, but a directory */
 		if (f && !file_is_same(f, fd, err)) {
 			file_forget(f);
 			f = NULL;
@@ -34592,9 +34596,11 @@ gate_find(const struct exchange *x, const struct head *h, struct slice path, str
 		if (*err == EISDIR && (slash ? fc->listing : !r->upstream || directory_shows(root, fc, t)))
 			return slash ? 200 : 308;
 	}
-	if (r->upstream && (file_status(*err) == 404 || *err == EISDIR))
+	if (file_status(*err) != 404 && *err != EISDIR && *err != EPERM)
+		return file_status(*err);
+	if (r->upstream)
 		return 0;
-	if ((file_status(*err) == 404 || *err == EISDIR) && fc->fallback.n > 0) {
+	if (fc->fallback.n > 0) {
 		*f = file_find(root, slice_from(fc->fallback, fc->fallback.p[0] == '/'));
 		if ((*err = (*f)->err) == 0)
 			return 200;

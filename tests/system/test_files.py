@@ -1288,7 +1288,7 @@ def test_a_file_if_there_is_one_else_an_upstream(warp, backend, tree):
     w = warp(conf(dict(path_prefix="/b/", strip_prefix=True, static_dir=tree.root, fallback="@app"),
                   dict(path_prefix="/m", strip_prefix=True, static_dir=tree.root + "/with", fallback="@app"),
                   dict(path_prefix="/l/", strip_prefix=True, static_dir=tree.root, fallback="@app", listing=True),
-                  dict(path_prefix="/", static_dir=tree.root, fallback="@app", map_back=True), app=backend()))
+                  dict(path_prefix="/", static_dir=tree.root, fallback="@app", map_back=True), app=backend(), server=AS_NOBODY))
     with w.client() as c:
         for _ in range(2):
             for at in ("/b", ""):
@@ -1297,8 +1297,11 @@ def test_a_file_if_there_is_one_else_an_upstream(warp, backend, tree):
                 m = c.ask(at + "/with?q")
                 assert (m.status, m.get("Location")) == (308, at + "/with/?q")
                 assert c.ask(at + "/a.txt", "Range: bytes=-1").status == 206
-                for target in ("/none", "/none/", "/noindex", "/noindex/", "/a.txt/x", "/.env", "/sub", "/sub/"):
+                for target in ("/none", "/none/", "/noindex", "/noindex/", "/a.txt/x", "/.env", "/sub", "/sub/", "/closeddir", "/closeddir/",
+                               "/closeddir/x.txt", "/closeddir/none"):
                     assert c.ask(at + target + "?q").text == "app GET %s?q 0" % target, target
+                for target in ("/closed.txt", "/fifo"):
+                    assert c.ask(at + target).status == 403
                 for target in ("/a.txt", "/with", "/none"):
                     assert c.ask(at + target, method="POST", body=b"12345").text == "app POST %s 5" % target
                 c.send(request(at + "/none", "Transfer-Encoding: chunked", method="PUT") + b"5\r\n12345\r\n0\r\n\r\n")
