@@ -3608,6 +3608,18 @@ cookie_find(struct slice cookies, struct slice name, struct slice *value)
 	return false;
 }
 
+/* The same of a head, whose Cookie may be several fields. */
+static bool
+head_cookie(const struct head *h, struct slice name, struct slice *value)
+{
+	struct slice field;
+
+	for (int at = 0; head_next(h, F_COOKIE, &at, &field);)
+		if (cookie_find(field, name, value))
+			return true;
+	return false;
+}
+
 static bool
 name_is_kept(const struct field *f)
 {
@@ -9137,7 +9149,7 @@ balance_find(struct slice name)
 /* ==== route ==================================================================
  * Owns    nothing: a table is its configuration's.
  * Offers  route_table_build, route_find, route_why, route_shadowed.
- * Calls   base, arena, path, addr, regex.
+ * Calls   base, arena, http (head_cookie), path, addr, regex.
  *
  * Routes are tried in order; the first whose conditions all hold wins. The scan
  * reads one 32-bit key per route: the last four bytes of its path, and its host
@@ -9299,6 +9311,25 @@ route_headers_fit(const struct route *r, const struct head *h)
 	return true;
 }
 
+/* See head_line_is. */
+static bool
+cookie_is(const struct head *h, const struct pair *p)
+{
+	struct slice value;
+
+	return head_cookie(h, p->name, &value) && (slice_eq(p->value, S("*")) ||
+	    slice_eq(value, p->value));
+}
+
+static bool
+route_cookies_fit(const struct route *r, const struct head *h)
+{
+	for (int i = 0; i < r->cookies.n; i++)
+		if (!cookie_is(h, &r->cookies.v[i]))
+			return false;
+	return true;
+}
+
 static bool
 route_queries_fit(const struct route *r, const struct head *h)
 {
@@ -9323,6 +9354,8 @@ route_why(const struct route *r, const struct head *h, struct slice host, struct
 		return "method";
 	if (!route_headers_fit(r, h))
 		return "header";
+	if (!route_cookies_fit(r, h))
+		return "cookie";
 	if (!route_queries_fit(r, h))
 		return "query";
 	if (r->clients.n > 0 && !cidrs_have(&r->clients, client))
@@ -9392,7 +9425,7 @@ route_shadowed(const struct route *later, const struct route *earlier)
 	bool same_methods = later->methods != 0 && later->methods_other.n == 0 &&
 	    (later->methods & ~earlier->methods) == 0;
 
-	return earlier->headers.n == 0 && earlier->queries.n == 0 && earlier->clients.n == 0 &&
+	return earlier->headers.n + earlier->cookies.n + earlier->queries.n + earlier->clients.n == 0 &&
 	    (earlier->port == 0 || earlier->port == later->port) &&
 	    (any_method || same_methods) && route_path_covers(earlier, later) &&
 	    route_host_covers(earlier, later);
@@ -11128,6 +11161,8 @@ static const struct key route_keys[] = {
 	    "Condition: one of these methods; GET includes HEAD."),
 	PLAIN("header", K_MATCHES, ROUTE(out.headers), NULL,
 	    "Condition: a header field { name, value }, or all of a list; value \"*\": any."),
+	PLAIN("cookie", K_PAIRS, ROUTE(out.cookies), NULL,
+	    "Condition: a cookie { name, value }, or all of a list; value \"*\": any."),
 	PLAIN("query", K_PAIRS, ROUTE(out.queries), NULL,
 	    "Condition: a query parameter { name, value }, or all of a list; value \"*\": any."),
 	PLAIN("client", K_CIDRS, ROUTE(out.clients), NULL, "Condition: the client's address is here."),
@@ -17331,11 +17366,12 @@ print_conditions(FILE *to, const struct route *r)
 		fprintf(to, " %s=%s", path_words[r->path_kind], r->path.p);
 	print_methods(to, r);
 	print_pairs(to, "header", &r->headers);
+	print_pairs(to, "cookie", &r->cookies);
 	print_pairs(to, "query", &r->queries);
 	if (r->clients.n > 0)
 		fprintf(to, " client in %d networks", r->clients.n);
 	if (r->port == 0 && r->host_kind == HOST_ANY && r->path_kind == PATH_ANY && r->methods == 0 &&
-	    r->methods_other.n + r->headers.n + r->queries.n + r->clients.n == 0)
+	    r->methods_other.n + r->headers.n + r->cookies.n + r->queries.n + r->clients.n == 0)
 		fputs(" everything", to);
 }
 
@@ -25374,12 +25410,9 @@ var_port(const struct conn *c)
 static struct slice
 var_cookie(const struct head *h, struct slice name)
 {
-	struct slice field, value;
+	struct slice value;
 
-	for (int at = 0; h && head_next(h, F_COOKIE, &at, &field);)
-		if (cookie_find(field, name, &value))
-			return value;
-	return S("");
+	return h && head_cookie(h, name, &value) ? value : S("");
 }
 
 /* The first parameter of that name in the query, as it came. */
@@ -37323,18 +37356,22 @@ explain_request(struct text *t, struct slice request, const char *const *headers
 
 /* Prints the first pair that the request lacks, and what it has instead. */
 static void
-explain_pairs(const char *what, const struct pairs *pairs, const struct head *h, bool query,
-    FILE *to)
+explain_pairs(const char *what, const struct pairs *pairs, const struct head *h, FILE *to)
 {
+	bool query = *what == 'q', cookie = *what == 'c';
+
 	for (int i = 0; i < pairs->n; i++) {
 		const struct pair *p = &pairs->v[i];
 		struct slice is = { NULL, 0 }, rest = h->query, pair, name;
 
-		if (query ? query_has(h->query, p->name, p->value) : head_line_is(h, p))
+		if (query ? query_has(h->query, p->name, p->value) : cookie ? cookie_is(h, p)
+		    : head_line_is(h, p))
 			continue;
-		for (int k = 0; !query && k < h->n; k++)
+		for (int k = 0; !query && !cookie && k < h->n; k++)
 			if (slice_ieq(h->f[k].name, p->name))
 				is = h->f[k].value;
+		if (cookie)
+			head_cookie(h, p->name, &is);
 		while (query && slice_cut(&rest, '&', &pair))
 			if (slice_cut(&pair, '=', &name) && slice_eq(name, p->name))
 				is = pair.p ? pair : S("");
@@ -37356,9 +37393,11 @@ explain_why(const struct route *r, const char *why, const struct head *h, struct
 	struct text t = { b, 0, sizeof b, false };
 
 	if (strcmp(why, "header") == 0) {
-		explain_pairs("header", &r->headers, h, false, to);
+		explain_pairs(why, &r->headers, h, to);
+	} else if (strcmp(why, "cookie") == 0) {
+		explain_pairs(why, &r->cookies, h, to);
 	} else if (strcmp(why, "query") == 0) {
-		explain_pairs("query", &r->queries, h, true, to);
+		explain_pairs(why, &r->queries, h, to);
 	} else if (strcmp(why, "path") == 0) {
 		fprintf(to, "path is \"%.*s\", wanted \"%s\"%s\n", (int)path.n, path.p, r->path.p,
 		    r->path_kind == PATH_PREFIX ? " in front"

@@ -1481,7 +1481,7 @@ struct route {
 	struct regex regex, host_regex;
 	uint32_t methods;    /* bit per enum method; 0: any */
 	struct slices methods_other; /* names that enum method does not know */
-	struct pairs headers, queries;
+	struct pairs headers, cookies, queries;
 	struct cidrs clients;
 	/* action */
 	enum action action;

@@ -42,6 +42,10 @@ SELECTION = {
     "query: exact after decoding, * is presence": ([to("v2", query={"name": "v", "value": "2 x"}), to("dbg", query={"name": "debug", "value": "*"}), REST], [
         (q("/?v=2%20x"), "v2"), (q("/?a=b&v=2+x&c"), "v2"), (q("/?v=2"), "rest"), (q("/?debug"), "dbg"), (q("/?debug=0"), "dbg"),
         (q("/?xdebug=1"), "rest"), (q("/?%64ebug"), "dbg"), (q("/"), "rest")]),
+    "cookie: among others, in any field, * is presence": ([to("new", cookie={"name": "canary", "value": "1"}), to("old", cookie=[
+        {"name": "canary", "value": "*"}, {"name": "s", "value": "x y"}]), REST], [
+        (q("/", "Cookie: a=b; canary=1; c=d"), "new"), (q("/", "Cookie: a=b", "Cookie: canary=\"1\""), "new"), (q("/", "Cookie: canary=0; s=x y"), "old"),
+        (q("/", "Cookie: canary=0"), "rest"), (q("/", "Cookie: xcanary=1"), "rest"), (q("/", "Cookie: Canary=1"), "rest"), (q("/"), "rest")]),
     "client: addresses of either family": ([to("other", client=["10.0.0.0/8", "::1/128"]), to("local", client=["127.0.0.0/8"])], [(q(), "local")]),
     "order: the first match wins, not the longest": ([to("short", path_prefix="/a"), to("long", path_prefix="/a/b")], [(q("/a/b"), "short")]),
     "conditions are ANDed": ([to("all", host="a.example", path_prefix="/x", methods=["POST"], query={"name": "k", "value": "1"}), REST], [
