@@ -34926,6 +34926,22 @@ listener_is_awake(const struct listener *l)
 	    nodes_awake(&conf->routers[l->router]);
 }
 
+/* Says what new clients wait for, at most once a minute. */
+static void
+accept_warn(const struct seats *p, bool full)
+{
+	static int64_t said_ms = -MINUTE_S * SECOND_MS;
+
+	if (now_ms - said_ms < MINUTE_S * SECOND_MS)
+		return;
+	said_ms = now_ms;
+	if (full)
+		log_warn("new clients wait: what server.memory_bytes lets this worker hold is in use");
+	else
+		log_warn("new clients wait: this worker has %u, its share of server.max_connections",
+		    p->max);
+}
+
 /* Watches listeners of this kind while a new client could have a place. */
 static void
 accept_settle(enum listener_kind kind)
@@ -34938,6 +34954,8 @@ accept_settle(enum listener_kind kind)
 	if (on == p->accepting && kind != LISTEN_ROUTER)
 		return;
 	p->accepting = on;
+	if (kind == LISTEN_HTTP && !on && !draining && !accept_again.list)
+		accept_warn(p, full);
 	for (int i = 0; i < n_listeners; i++)
 		if (listeners[i].kind == kind && on && listener_is_awake(&listeners[i]))
 			loop_watch(&listeners[i].w, POLLIN);

@@ -339,3 +339,18 @@ def test_two_hundred_refusals_leave_nothing(warp, backend):
             if i % 4 < 3:
                 c.response()
     eventually(lambda: count() <= before + 1, "descriptors given back")
+
+
+# ---- max_connections -----------------------------------------------------------------
+
+def test_clients_that_wait_are_spoken_of(warp, backend):
+    """Idle ones make way, and nobody hears of it; where all are busy the log says what the others wait for, once."""
+    w = warp(conf({"path_prefix": "/"}, app=backend(), server={"max_connections": 2}))
+    with w.client() as a, w.client() as b:
+        assert a.ask("/").status == b.ask("/").status == w.ask("/").status == 200
+        assert "new clients wait" not in w.stderr
+    with w.client() as a, w.client() as b:
+        for c in (a, b, a, b):
+            c.send(b"GET / HTTP/1.1\r\n" if c is a else b"GET ")
+        w.wait_stderr("new clients wait: this worker has 2, its share of server.max_connections\n")
+    assert w.ask("/").status == 200 and w.stderr.count("new clients wait") == 1
