@@ -44443,6 +44443,7 @@ aide_start(struct aide *a, struct conf *cf, struct listeners *ls, int wait_ms)
 	a->pid = helper_start(a->name, a->run, &(struct worker_task){ cf, ls, 0 }, keep, n, &fd);
 	if (a->pid < 0) {
 		a->pid = 0;
+		timer_set(&a->again, a->wait_ms);
 		return;
 	}
 	a->life = (struct watch){ .fd = fd, .slot = -1, .ready = a->ready };
@@ -44454,21 +44455,22 @@ aide_start(struct aide *a, struct conf *cf, struct listeners *ls, int wait_ms)
 }
 
 static void
+aide_due(struct timer *t)
+{
+	aide_start(OWNER(t, struct aide, again), m.next ? m.next : m.conf,
+	    m.next ? &m.next_ls : &m.ls, 0);
+}
+
+static void
 aides_start(struct conf *cf, struct listeners *ls, int wait_ms)
 {
 	for (struct aide *a = aides; a < aides + LEN(aides); a++) {
 		if (a->pid > 0 && a->suits && a->suits(cf))
 			continue;
 		a->wait_ms = RESPAWN_MS;
+		a->again.fire = aide_due;
 		aide_start(a, cf, ls, wait_ms);
 	}
-}
-
-static void
-aide_due(struct timer *t)
-{
-	aide_start(OWNER(t, struct aide, again), m.next ? m.next : m.conf,
-	    m.next ? &m.next_ls : &m.ls, 0);
 }
 
 static struct aide *
@@ -44491,7 +44493,6 @@ aide_gone(pid_t pid)
 	aide_stop(a);
 	if (m.state < M_DRAINING) {
 		log_warn("the helper %s died; another one follows", a->name);
-		a->again.fire = aide_due;
 		timer_set(&a->again, a->wait_ms);
 		a->wait_ms = MIN(2 * a->wait_ms, (uint32_t)MINUTE_S * SECOND_MS);
 	}

@@ -1107,6 +1107,19 @@ def test_resolver_dies_and_comes_back(warp, backend):
     assert w.ask("/x").status == 200
 
 
+def test_resolver_that_cannot_be_started(warp, backend):
+    """For want of descriptors: it is tried again."""
+    import resource
+    w = warp(named("localhost", backend().port))
+    first = eventually(lambda: resolver(w))
+    had = resource.prlimit(w.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(w.pid, resource.RLIMIT_NOFILE, (3, had[1]))
+    os.kill(first, signal.SIGKILL)
+    w.wait_stderr("error: resolver: Too many open files")
+    resource.prlimit(w.pid, resource.RLIMIT_NOFILE, had)
+    eventually(lambda: resolver(w) not in (None, first))
+
+
 def test_resolver_holds_nothing_and_leaves(warp, backend):
     b = backend()
     w = warp(named("localhost", b.port))
