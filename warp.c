@@ -41382,7 +41382,7 @@ child_start(const struct process *ps, const char *label, int index, const struct
 /* ==== output =================================================================
  * Owns    what programs write: each pipe until its end, also when its program
  *         has ended before.
- * Offers  output_open, output_close, outputs_turn, outputs_flush,
+ * Offers  output_open, output_close, outputs_turn, outputs_flush, outputs_yield,
  *         outputs_reopen, output_last.
  * Calls   base, arena, clock, sink, log, board, loop, privilege, logfile. A line
  *         is one write, so lines never tear; a full log stops the program that
@@ -41664,6 +41664,17 @@ outputs_flush(void)
 
 	for (outputs_turn(); outputs && now_ms < until; outputs_turn())
 		loop_turn((int)(until - now_ms));
+}
+
+/* Another binary takes the pipes over: writes what has been read, lines that are not at
+ * their end as well. */
+static void
+outputs_yield(void)
+{
+	for (struct output *o = outputs; o; o = o->next) {
+		output_notice(o, true);
+		output_lines(o, true);
+	}
 }
 
 static void
@@ -44883,8 +44894,8 @@ systemd_read(const struct conf *cf)
  * Owns    the new binary while it judges the configuration, and what one binary
  *         hands on to the next.
  * Offers  upgrade, upgrade_*, exe_find, inherit_read, ENV_INHERIT, ENV_OLD.
- * Calls   base, arena, log, addr, conf, board, timer, listen, logfile, endpoint, child, proc,
- *         jobs, renew, generation. Same process, same sockets and programs; old
+ * Calls   base, arena, sink, log, addr, conf, board, timer, listen, logfile, endpoint, child,
+ *         output, proc, jobs, renew, generation. Same process, same sockets and programs; old
  *         workers drain when those of the new binary accept. */
 
 #define CHECK_WAIT_S 30 /* `-t` of a new binary */
@@ -45039,6 +45050,9 @@ upgrade_exec(void)
 		log_error("upgrade: too much to hand over");
 	} else {
 		inherit_mark(0);
+		outputs_yield();
+		sinks_finish(&log_sink, &log_sink, LOG_LAST_MS);
+		log_leave();
 		execv(ug.exe, m.start->argv);
 		log_errno("upgrade: %s", ug.exe);
 		inherit_mark(FD_CLOEXEC);

@@ -147,6 +147,18 @@ def test_upgrade_while_one_backs_off(warp, binary):
 
 
 @pytest.mark.limit(40)
+def test_upgrade_within_a_line(warp, binary):
+    """What was read of it is not lost."""
+    w = warp(fleet(None, {"talker": sh("printf first; touch said; while ! [ -e go ]; do sleep 0.05; done; echo second; exec sleep 1000")}))
+    eventually(lambda: os.path.exists(w.path("said")))
+    proc(w, "talker")                                      # the master has had a turn
+    upgrade(w)
+    touch(w, "go")
+    w.wait_stderr("^talker: second")
+    assert "talker: first\n" in w.stderr
+
+
+@pytest.mark.limit(40)
 def test_upgrade_tells_states(warp, binary):
     """What does not run is still shown as what it is."""
     w = warp(fleet(app("web", PORT), {"good": sh("exit 0", oneshot=True), "bad": sh("exit 3", restart="never"), "off": sh("exec sleep 1000")}))
