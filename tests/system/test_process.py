@@ -641,6 +641,7 @@ def test_daemon_whose_output_is_a_file(tmp_path):
     """What init scripts redirect stays redirected."""
     log = tmp_path / "log"
     with open(log, "ab") as f, daemon(tmp_path, OK, stderr=f) as (p, port, pid):
+        assert "ready" in log.read_text() and "reopened" not in log.read_text(), "nobody has asked for that"
         os.kill(pid, signal.SIGUSR1)
         eventually(lambda: "reopened" in log.read_text() and "ready" in log.read_text())
 
