@@ -11704,7 +11704,7 @@ static bool
 near_offer(struct near *near, struct slice candidate)
 {
 	size_t d = word_distance(near->word, candidate);
-	size_t limit = MAX(near->word.n / 3, (size_t)2);
+	size_t limit = MAX(near->word.n / 3, (size_t)(near->word.n > 4 ? 2 : 1));
 
 	if (candidate.n > 0 && d <= limit && d < near->word.n &&
 	    (near->best.n == 0 || d < near->distance)) {
