@@ -12120,6 +12120,8 @@ set_sink(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	static const char words[] = "off stdout stderr  syslog"; /* enum log_sink: a file has none */
 	struct log_target *out = to;
 	struct near near = { .word = S("") };
+	const char *dir;
+	struct stat st;
 	int i;
 
 	if (v->kind != TOML_STRING || v->text.n == 0)
@@ -12128,8 +12130,12 @@ set_sink(struct reader *r, const struct key *k, const struct toml *v, void *to)
 		return false;
 	i = near_find(&near, words);
 	*out = (struct log_target){ .sink = i < 0 ? SINK_FILE : (enum log_sink)i, .fd = -1 };
-	if (out->sink == SINK_FILE)
-		out->path = conf_path(r->conf, near.word);
+	if (out->sink != SINK_FILE)
+		return true;
+	out->path = conf_path(r->conf, near.word);
+	dir = arena_fmt(r->a, "%.*s/", (int)(strrchr(out->path, '/') - out->path), out->path);
+	if (stat(dir, &st) < 0 && (errno == ENOENT || errno == ENOTDIR))
+		value_warn(r, v, "there is no directory %s now: warp does not start without its log", dir);
 	return true;
 }
 
@@ -14368,6 +14374,27 @@ route_upstream(struct reader *r, const char *key, struct slice name)
 	return up;
 }
 
+/* What is not there is a warning: a prefix that should have been stripped, most often. */
+static void
+files_check(struct reader *r, const struct route *out)
+{
+	const struct files_conf *fc = &out->files;
+	const struct toml *dir = toml_get(r->table, "static_dir"), *page = toml_get(r->table, "fallback");
+	struct stat st;
+
+	dir_check(r, dir, fc->dir);
+	if (!dir || !fc->dir || r->conf->server.chroot || stat(fc->dir, &st) < 0)
+		return;
+	if (page && fc->fallback.n > 0 && !out->upstream &&
+	    stat(arena_fmt(r->a, "%s/%s", fc->dir, fc->fallback.p), &st) < 0)
+		value_warn(r, page, "there is no such file in %s now", fc->dir);
+	if (out->path_kind == PATH_PREFIX && slice_ends(out->path, S("/")) && !out->strip_prefix &&
+	    !toml_get(r->table, "rewrite") &&
+	    stat(arena_fmt(r->a, "%s%s", fc->dir, out->path.p), &st) < 0)
+		value_warn(r, dir, "there is no directory %s%s now: without strip_prefix the path stays whole",
+		    fc->dir, out->path.p);
+}
+
 static void
 route_files(struct reader *r, struct route *out)
 {
@@ -14384,7 +14411,7 @@ route_files(struct reader *r, struct route *out)
 		key_error(r, "cache_control", "a header field cannot hold control characters");
 	if (out->cache && !out->upstream && toml_get(r->table, "cache"))
 		key_warn(r, "cache", "files of static_dir are not cached: the kernel does that");
-	dir_check(r, toml_get(r->table, "static_dir"), out->files.dir);
+	files_check(r, out);
 	if (r->conf->server.chroot && (fd = outside_open("/", true)) < 0 && errno == ENOSYS)
 		key_warn(r, "static_dir", "not served from server.chroot, which needs Linux 5.2");
 	fd_close(fd);

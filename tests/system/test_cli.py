@@ -139,7 +139,16 @@ def test_check_all_errors_at_once(check):
 WARNINGS = {
     "a route that an earlier one hides": ('[[routes]]\npath_prefix = "/"\nrespond = { status = 200 }\n[[routes]]\npath_prefix = "/x"\nrespond = { status = 200 }\n', "(?i)unreachable|never|hid"),
     "require_auth without a token": (R + "require_auth = true\n", "(?i)token"),
+    "files whose path keeps its prefix": ('[[routes]]\npath_prefix = "/no/such/"\nstatic_dir = "/usr"\n', "no directory /usr/no/such/ now: without strip_prefix"),
+    "a page that is not there": ('[[routes]]\nstatic_dir = "/usr"\nfallback = "/no.html"\n', "there is no such file in /usr now"),
+    "a log without its directory": ('[log]\naccess = "/no/such/log"\n' + R, "there is no directory /no/such/ now"),
 }
+
+
+@pytest.mark.parametrize("text", ['[[routes]]\npath_prefix = "/lib/"\nstatic_dir = "/usr"\nfallback = "lib"\n',
+    '[[routes]]\npath_prefix = "/no/such/"\nstatic_dir = "/usr"\nstrip_prefix = true\n', '[log]\naccess = "log"\nerror = "syslog"\n' + R])
+def test_check_does_not_warn(check, text):
+    assert "there is no" not in check(text).stderr
 
 
 @pytest.mark.parametrize("reason", WARNINGS)
