@@ -1116,7 +1116,7 @@ def test_resolver_that_cannot_be_started(warp, backend):
     had = resource.prlimit(w.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(w.pid, resource.RLIMIT_NOFILE, (3, had[1]))
     os.kill(first, signal.SIGKILL)
-    w.wait_stderr("error: resolver: Too many open files")
+    w.wait_stderr("error: resolver: ")
     resource.prlimit(w.pid, resource.RLIMIT_NOFILE, had)
     eventually(lambda: resolver(w) not in (None, first))
 
