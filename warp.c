@@ -35240,10 +35240,17 @@ conn_tls(struct conn *c)
 	conn_close(c);
 }
 
-/* Part of a head: more must come, in time. */
+/* Part of a head: more must come, in time. Empty lines are none of it: RFC 9112 2.2. */
 static void
 conn_more(struct conn *c)
 {
+	struct slice in = buf_slice(&c->s.src.in);
+
+	if (lines_empty(in) == in.n) {
+		c->state = CONN_IDLE;
+		conn_rest(c);
+		return;
+	}
 	if (c->state == CONN_HEAD)
 		return;
 	c->state = CONN_HEAD;

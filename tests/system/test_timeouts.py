@@ -93,9 +93,9 @@ def test_body_timeout_is_between_reads(warp, backend):
         assert c.response().text == "app POST / 8"
 
 
-@pytest.mark.parametrize("reason, before", [("after an answer", True), ("before the first request, by the shorter of the two",
-    False)])
-def test_keepalive_timeout(warp, backend, reason, before):
+@pytest.mark.parametrize("reason, before, sent", [("after an answer", True, b""), ("before the first request, by the shorter of the two",
+    False, b""), ("an empty line is no head: RFC 9112 2.2", True, b"\r\n"), ("nor before the first request", False, b"\r\n\r\n")])
+def test_keepalive_timeout(warp, backend, reason, before, sent):
     w = warp(conf(app=backend(), server={**SERVER, "keepalive_timeout_secs": T,
         **({} if before else {"header_timeout_secs": T})}))
     with w.client() as c:
@@ -104,7 +104,9 @@ def test_keepalive_timeout(warp, backend, reason, before):
             time.sleep(T / 2)
             c.ask()
         with lasts(T):
+            c.send(sent)
             eventually(lambda: not c.is_open(0.05), reason)
+            assert c.closed(), reason
 
 
 def test_keepalive_does_not_cut_requests(warp, backend):
