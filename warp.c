@@ -40677,7 +40677,7 @@ run_dir_is_held(const char *dir)
 {
 	struct flock lock = { .l_type = F_WRLCK };
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	bool held = fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+	bool held = fd < 0 || fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type != F_UNLCK;
 
 	fd_close(fd);
 	return held;

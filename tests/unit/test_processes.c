@@ -719,6 +719,21 @@ test_json(void **state)
 	conf_free(c);
 }
 
+/* Who cannot look removes nothing. */
+static void
+test_held(void **state)
+{
+	struct rlimit had, none;
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &had), 0);
+	none = (struct rlimit){ 0, had.rlim_max };
+	assert_false(run_dir_is_held(dir));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_true(run_dir_is_held(dir));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &had), 0);
+}
+
 int
 main(void)
 {
@@ -739,6 +754,7 @@ main(void)
 		cmocka_unit_test(test_print),
 		cmocka_unit_test(test_wrap),
 		cmocka_unit_test(test_json),
+		cmocka_unit_test(test_held),
 	};
 	static const char *const files[] = { "warp.toml", "with_port", "without_port", "print" };
 	char path[sizeof dir + 16];
