@@ -28955,12 +28955,20 @@ cgi_path(const struct exchange *x, const struct head *h, struct text *script, st
 	return percent_read(path, p);
 }
 
+/* What a script's name ends with: `.php`. */
+static struct slice
+script_suffix(struct slice index)
+{
+	const char *dot = memrchr(index.p, '.', index.n);
+
+	return dot ? slice_from(index, (size_t)(dot - index.p)) : index;
+}
+
 /* The bytes of path that name a script: up to the first `.php`; 0: none does. */
 static size_t
 script_len(struct slice path, struct slice index)
 {
-	const char *dot = memrchr(index.p, '.', index.n);
-	struct slice suffix = dot ? slice_from(index, (size_t)(dot - index.p)) : index;
+	struct slice suffix = script_suffix(index);
 
 	for (size_t i = 0; i + suffix.n <= path.n; i++)
 		if (memcmp(path.p + i, suffix.p, suffix.n) == 0 &&
@@ -34618,12 +34626,17 @@ directory_shows(unsigned root, const struct files_conf *fc, struct text *path)
 	return err == 0 || (err == EISDIR && fc->listing);
 }
 
-/* Whether the file at path is one that the route's php runs: its text is nobody's to see. */
+/* Whether the file at path is one that the route's php runs: its text is nobody's to see, also
+ * on a disk where case is nothing. */
 static bool
 is_script(const struct route *r, struct slice path)
 {
-	return WITH_FASTCGI && r->upstream && r->upstream->protocol == PROTOCOL_FASTCGI &&
-	    script_len(path, r->upstream->cgi.index) == path.n;
+	struct slice suffix;
+
+	if (!WITH_FASTCGI || !r->upstream || r->upstream->protocol != PROTOCOL_FASTCGI)
+		return false;
+	suffix = script_suffix(r->upstream->cgi.index);
+	return path.n >= suffix.n && slice_ieq(slice_from(path, path.n - suffix.n), suffix);
 }
 
 /* What the request h for path, which is normal, finds: 200 with the file, the caller's to
@@ -34637,7 +34650,7 @@ gate_find(const struct exchange *x, const struct head *h, struct slice path, str
 	const struct files_conf *fc = &r->files;
 	unsigned root = (unsigned)(r - conf->table.routes);
 	bool bare = path.p[path.n - 1] != '/' && r->path_kind == PATH_PREFIX && r->strip_prefix &&
-	    !r->has_rewrite, slash;
+	    !r->has_rewrite, slash, runs;
 
 	*f = NULL;
 	*err = ENOENT;
@@ -34646,12 +34659,13 @@ gate_find(const struct exchange *x, const struct head *h, struct slice path, str
 	if (route_file(t, x, h, path) && (fc->dot_files || !file_is_hidden(text_slice(t)))) {
 		slash = t->n == 0 ? !bare : t->p[t->n - 1] == '/'; /* links of its index are relative to it */
 		*f = slash ? file_of_directory(root, fc, t) : file_find(root, text_slice(t));
-		*err = (*f)->err;
-		if (*err == 0 && !is_script(r, text_slice(t)))
+		*err = (*f)->err; /* php may read what warp may not */
+		runs = (*err == 0 || *err == EACCES) && is_script(r, text_slice(t));
+		if (*err == 0 && !runs)
 			return 200;
 		file_give(*f);
 		*f = NULL;
-		if (*err == 0)
+		if (runs)
 			return 0;
 		if (*err == EISDIR && (slash ? fc->listing : !r->upstream || directory_shows(root, fc, t)))
 			return slash ? 200 : 308;

@@ -13,6 +13,7 @@ import pytest
 import lib
 import supervised
 import uwsgi
+from test_files import AS_NOBODY
 from lib import CLOSE, FIN, HEAD, REQ, SLOW, TIMEOUT, ProtocolError, chunks, conf, eventually, request
 
 # FastCGI specification, section 8.
@@ -523,6 +524,20 @@ def test_php_where_there_is_no_file(warp, fpm):
     for target in ("/", "/pretty/link/", "/index.php/a"):
         assert w.ask(target).json["server"]["SCRIPT_NAME"] == "/index.php", target
     assert w.ask("/404.php").status == 404
+
+
+@pytest.mark.parametrize("name", ["dir.php/a.php", "UPPER.PHP", "closed.php"])
+def test_no_text_of_a_script(warp, php, tmp_path, name):
+    """Below what looks like a script too, on disks where case is nothing, and where php may read more than warp."""
+    path = tmp_path / "www" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("<?php secret")
+    path.chmod(0 if name == "closed.php" else 0o644)
+    os.chmod(tmp_path, 0o755)
+    w = warp(conf({"static_dir": str(tmp_path / "www"), "fallback": "@app"}, app=php(), server=AS_NOBODY))
+    for more in ((), ("Range: bytes=0-3",)):
+        m = w.ask("/" + name, *more)
+        assert m.status == 200 and b"?" not in m.body, m.body
 
 
 def test_php_supervised(warp, tmp_path):
