@@ -43584,7 +43584,8 @@ renew_saved(struct arena *a)
 	struct renew_facts f = { 0 };
 
 	if (cert_read(&r, &c, rn.pem, rn.pem)) {
-		rn.got_from_s = f.from_s = MAX(c.from_s, now_s); /* CAs may date it back */
+		/* CAs may date it back; but a clock behind its end is wrong */
+		rn.got_from_s = f.from_s = now_s < c.until_s ? MAX(c.from_s, now_s) : c.from_s;
 		rn.got_until_s = f.until_s = c.until_s;
 		log_info("new certificate for %s, by %.*s, until %s", renew_names(a),
 		    (int)c.issuer.n, c.issuer.p, cert_date(a, c.until_s));
