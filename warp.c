@@ -43419,7 +43419,7 @@ renew_failed(const char *why, const char *advice, int64_t retry_s)
 	int64_t life = (rn.facts.until_s - rn.facts.from_s) * SECOND_MS, wait;
 
 	rn.wait_ms = wait = renew_backoff(rn.wait_ms);
-	if (life > 0) /* four tries in its last third */
+	if (life > 0 && !rn.other_ca) /* four tries in its last third */
 		wait = MIN(wait, MAX(life / 12, (int64_t)ACME_RETRY_MS));
 	wait += renew_dice() % (wait / 4 + 1);
 	if (retry_s > 0) {

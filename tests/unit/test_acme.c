@@ -206,6 +206,10 @@ test_short_lived(void **state)
 		now_s += (time_t)((rn.again_ms - now_ms) / SECOND_MS);
 	}
 	row_int("before its end", S("failures"), "tries", tries >= 4 && tries <= 8, true);
+	rn.other_ca = true;
+	for (int i = 0; i < 24; i++)
+		renew_failed("no CA", "", -1);
+	row_int("of another CA", S("failures"), "wait", rn.again_ms - now_ms >= ACME_RETRY_MOST_MS, true);
 	rn = (struct renew){ 0 };
 	arena_free(&arena);
 	rows_end();
