@@ -38091,8 +38091,8 @@ resolve_run(void *task, int life)
 	int64_t whole_ms = 0;
 	bool all, whole;
 
-	helper_settle(&cf->server, SANDBOX_NAMES);
 	logs_use(&cf->log);
+	helper_settle(&cf->server, SANDBOX_NAMES);
 	for (;;) {
 		clock_turn();
 		if ((whole = now_ms >= whole_ms))
@@ -39230,8 +39230,8 @@ pg_run(void *task, int life)
 	int64_t wait_ms = PG_RETRY_MS;
 	struct passwd *pw;
 
-	helper_settle(&cf->server, SANDBOX_NAMES);
 	logs_use(&cf->log);
+	helper_settle(&cf->server, SANDBOX_NAMES);
 	clock_turn();
 	if (WITH_TLS)
 		tls_open(&cf->tls, 1);
@@ -40039,8 +40039,8 @@ clerk_run(void *task, int life)
 {
 	const struct worker_task *k = task;
 
-	helper_settle(&k->cf->server, SANDBOX_CLERK);
 	logs_use(&k->cf->log);
+	helper_settle(&k->cf->server, SANDBOX_CLERK);
 	clock_turn();
 	clerk_open(k, life);
 	nodes_open();
@@ -40523,8 +40523,8 @@ mapping_run(void *task, int life)
 {
 	const struct worker_task *k = task;
 
-	helper_settle(&k->cf->server, SANDBOX_NOT);
 	logs_use(&k->cf->log);
+	helper_settle(&k->cf->server, SANDBOX_NOT);
 	env_hidden = &k->cf->env_names;
 	clock_turn();
 	loop_open(3 * ROUTERS_MAX + WORKER_SLOTS + 1);
@@ -44492,7 +44492,7 @@ aides_stop(void)
 static void
 aide_start(struct aide *a, struct conf *cf, struct listeners *ls, int wait_ms)
 {
-	int keep[HELPER_KEEPS + LISTENERS_MAX] = { log_sink.fd, cf->log.error.fd }, n = 2, fd;
+	int keep[HELPER_KEEPS + LISTENERS_MAX] = { cf->log.error.fd }, n = 1, fd;
 	struct pollfd first = { .events = POLLIN };
 
 	aide_stop(a);

@@ -188,6 +188,10 @@ def test_reopen(warp, backend):
     assert set(lines(w)) == {"/after"}
 
 
+def open_files(pid):
+    return [os.readlink("/proc/%s/fd/%s" % (pid, n)) for n in os.listdir("/proc/%s/fd" % pid)]
+
+
 @pytest.mark.parametrize("who, text", [("resolver", '[upstreams.a]\nhost = "no-such-host.invalid"\nport = 1\n'),
                                        ("postgres", '[postgres]\nurl = "postgres://a@127.0.0.1:@PORT@1/a"\n')],
                          ids=["resolver", "postgres"])
@@ -197,7 +201,8 @@ def test_helpers_of_a_reload_have_its_log(warp, tmp_path, who, text):
     w = warp(text + '[log]\nerror = "@DIR@/a.log"\n')
     w.write(text + '[log]\nerror = "@DIR@/b.log"\n')
     w.signal(signal.SIGHUP)
-    eventually(lambda: re.search(r" %s\[\d+\] warn: " % who, read(w.path("b.log"))), "its words in the new file", 2 * TIMEOUT)
+    m = eventually(lambda: re.search(r" %s\[(\d+)\] warn: " % who, read(w.path("b.log"))), "its words in the new file", 2 * TIMEOUT)
+    eventually(lambda: not any(f.endswith("/a.log") for f in open_files(m[1])), "the old file is nobody's")
 
 
 def test_reload_changes_the_format(warp, backend):
