@@ -25412,7 +25412,7 @@ user_given(const struct head *h)
 static struct slice
 user_known(const struct exchange *x, const struct head *h)
 {
-	return x->route && x->route->basic_auth ? user_given(h) : (struct slice){ NULL, 0 };
+	return x->known ? user_given(h) : (struct slice){ NULL, 0 };
 }
 
 /* What the client has sent behind its path's own: path and query. */
@@ -32408,6 +32408,7 @@ cache_refresh(const struct exchange *x, struct hit *h, const struct store_key *k
 	req_of = NULL; /* x may have dropped some of its fields */
 	y->route = x->route;
 	y->client = x->client;
+	y->known = x->known;
 	y->minor = 0; /* wants no 1xx */
 	y->body_whole = true;
 	memcpy(y->id, x->id, sizeof y->id);
@@ -34510,6 +34511,7 @@ gate_guard(struct exchange *x, const struct head *h, enum guarded passed)
 	if (r->basic_auth && passed < GUARD_PASSWORD && (s = gate_password(x, auth_basic(x, h,
 	    r->basic_auth))) != STEP_WAIT)
 		return s;
+	x->known = r->basic_auth;
 	x->up.limit = r->has_max_body ? r->max_body_bytes : conf->server.max_body_bytes;
 	if (x->up.limit > 0 && x->up.body.kind == BODY_LENGTH && x->up.body.left > x->up.limit)
 		return exchange_error(x, 413, "the request body is too big", S(""));
@@ -37632,6 +37634,7 @@ explain_action(struct exchange *x, struct head *h, const struct conf *cf, FILE *
 {
 	const struct route *r = x->route;
 
+	x->known = r->basic_auth; /* explain_guards has said whether */
 	if (r->action == ACT_FILES) {
 		explain_file(x, h, cf, to);
 	} else if (r->action == ACT_REDIRECT) {

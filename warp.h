@@ -2972,6 +2972,7 @@ struct exchange {
 	bool early;             /* a 101 is here; the request's content goes first */
 	uint8_t addr_i;         /* which address of inst */
 	bool admin;             /* for the admin listener */
+	bool known;             /* basic_auth has let its user in */
 	int64_t connect_by_ms;  /* no more attempts after this */
 	uint16_t interims;      /* 1xx answers so far */
 	struct waiter wait;     /* for its turn, then for an instance */

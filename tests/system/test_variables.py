@@ -69,6 +69,15 @@ def test_the_user(warp, backend, tmp_path, how):
     w.wait_stdout("/in ada\n/out eve\n")
 
 
+def test_a_user_who_is_refused(warp, backend):
+    """What nobody has checked is not in an answer either."""
+    w = warp(conf({"path_prefix": "/", "basic_auth": {"ada": "123456"}, "add_response_headers": [{"name": "X-User", "value": "{user}"}]},
+                  app=backend()))
+    m = w.ask("/", basic("ada:wrong"))
+    assert m.status == 401 and not m.has("X-User")
+    assert w.ask("/", basic("ada:123456")).get("X-User") == "ada"
+
+
 def test_toward_the_client(warp, backend):
     b = backend()
     w = warp(conf({"add_response_headers": [{"name": "X-Request-Id", "value": "{request_id}"}, {"name": "X-Was", "value": "{header.X-Asked}"},
