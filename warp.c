@@ -40659,8 +40659,8 @@ dir_make(const char *path, const struct identity *as)
 {
 	struct stat st;
 
-	if ((mkdir(path, DIR_MODE) < 0 && errno != EEXIST) || lstat(path, &st) < 0 ||
-	    !S_ISDIR(st.st_mode))
+	if ((mkdir(path, DIR_MODE) < 0 ? errno != EEXIST : chmod(path, DIR_MODE) < 0) ||
+	    lstat(path, &st) < 0 || !S_ISDIR(st.st_mode)) /* chmod: whatever the umask is */
 		return false;
 	return !as || geteuid() != ROOT ? st.st_uid == geteuid() : lchown(path,
 	    as->user ? as->uid : 0, as->group ? as->gid : 0) == 0;

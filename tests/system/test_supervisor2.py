@@ -401,6 +401,15 @@ def test_upgrade_keeps_what_was_stopped_stopped(warp, binary):
 
 
 @root_only
+def test_tight_umask(warp):
+    """The directories on the way to its socket can be passed all the same."""
+    w = warp(fleet(app("web", SOCKET, "journal=/dev/null", user="daemon", dir="/"), server={"user": "nobody"}, hold_secs=1),
+             preexec_fn=lambda: os.umask(0o077))
+    wait_state(w, "up")
+    assert w.ask().status == 200
+
+
+@root_only
 def test_no_place_for_its_socket(warp):
     """The second try is no better than the first: it is not started without a place."""
     w = warp(fleet(app("web", SOCKET, "<{socket}>:x", start_on="request"), hold_secs=1))
