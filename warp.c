@@ -25531,7 +25531,7 @@ value_of_client(enum variable v, const struct exchange *x)
 		return ip_eq(&x->client, &x->c->peer) && x->c->peer_port > 0
 		    ? made_uint(x->c->peer_port) : S("");
 	case VAR_SCHEME:
-		return scheme_of(x->c);
+		return x->secure ? S("https") : S("http");
 	case VAR_PORT:
 		return var_port(x->c);
 	case VAR_TLS_VERSION:
@@ -28715,7 +28715,7 @@ mount_cookie(struct text *t, const struct mount *m, struct slice cookie)
 static struct mount
 mount_of(const struct exchange *x, const struct head *rq)
 {
-	struct mount m = { .https = conn_is_tls(x->c) || came_by_https(x, rq), .host = x->host,
+	struct mount m = { .https = x->secure, .host = x->host,
 		.up = x->route->upstream };
 	const struct field *said = head_field(rq, F_X_FORWARDED_HOST);
 
@@ -29065,7 +29065,7 @@ request_vars(struct text *t, const struct exchange *x, const struct head *h)
 	struct text n[NUMBERS];
 	const struct conn *c = x->c;
 	const struct field *type = head_field(h, F_CONTENT_TYPE);
-	bool tls = conn_is_tls(c) || came_by_https(x, h);
+	bool tls = x->secure;
 	struct slice host = host_normal(x->host);
 
 	for (size_t i = 0; i < NUMBERS; i++)
@@ -31109,6 +31109,7 @@ exchange_new(struct conn *c, struct slice head)
 	}
 	x->head_bytes = (struct slice){ to, head.n };
 	x->client = c->peer;
+	x->secure = conn_is_tls(c);
 	c->s.x = x;
 	c->s.waits = WAIT_NOTHING;
 	c->state = CONN_BUSY;
@@ -32409,6 +32410,7 @@ cache_refresh(const struct exchange *x, struct hit *h, const struct store_key *k
 	y->route = x->route;
 	y->client = x->client;
 	y->known = x->known;
+	y->secure = x->secure;
 	y->minor = 0; /* wants no 1xx */
 	y->body_whole = true;
 	memcpy(y->id, x->id, sizeof y->id);
@@ -32520,7 +32522,7 @@ cache_enter(struct exchange *x, const struct head *rq)
 
 	x->hit = h;
 	h->x = x;
-	h->https = conn_is_tls(x->c) || came_by_https(x, rq);
+	h->https = x->secure;
 	h->stores = stores;
 	h->alone = !stores || rq->count[F_AUTHORIZATION] > 0 || x->route->guard;
 	h->only = asked & CACHE_ONLY;
@@ -32808,8 +32810,6 @@ exchange_pick(struct exchange *x)
 	/* a full instance keeps its clients */
 	x->sticks = up->balance->by == BY_COOKIE && in != p.stuck &&
 	    !(p.stuck && instance_full(p.stuck));
-	if (x->sticks) /* it may again, see exchange_turn_away */
-		x->secure = conn_is_tls(x->c) || came_by_https(x, exchange_request(x));
 	return in;
 }
 
@@ -33466,7 +33466,7 @@ cache_spoil(const struct exchange *x)
 
 	if (rq->method == M_GET || rq->method == M_HEAD)
 		return;
-	n = policy_spoilt(&t, keys, conn_is_tls(x->c) || came_by_https(x, rq), rq, &res);
+	n = policy_spoilt(&t, keys, x->secure, rq, &res);
 	for (int i = 0; i < n; i++)
 		cache_purge(keys[i], x->route);
 }
@@ -34764,12 +34764,12 @@ host_has_cert(const struct cert_set *set, struct slice host)
 /* Whether x came by plain http and is sent to https. In front of a unix socket (no
  * port) is a proxy, which decides that itself. */
 static bool
-gate_to_https(const struct exchange *x, const struct head *h)
+gate_to_https(const struct exchange *x)
 {
 	const struct tls_conf *t = &conf->tls;
 
-	return WITH_TLS && t->on && t->redirect && t->redirect_port > 0 && !conn_is_tls(x->c) &&
-	    x->c->listener->port > 0 && !came_by_https(x, h) && host_has_cert(t->set, host_normal(x->host));
+	return WITH_TLS && t->on && t->redirect && t->redirect_port > 0 && !x->secure &&
+	    x->c->listener->port > 0 && host_has_cert(t->set, host_normal(x->host));
 }
 
 /* The same target's URL by https. */
@@ -34832,7 +34832,7 @@ gate_before(struct exchange *x, const struct head *h)
 		return s;
 	if (gate_misdirects(x))
 		return exchange_error(x, 421, "this connection was made for another host", S(""));
-	return gate_to_https(x, h) ? gate_secure(x, h) : STEP_WAIT;
+	return gate_to_https(x) ? gate_secure(x, h) : STEP_WAIT;
 }
 
 /* x->route is chosen; path is the normalised one. */
@@ -34910,6 +34910,7 @@ gate_enter(struct exchange *x)
 	if (err < 0)
 		return exchange_error(x, -err, "the request's framing is refused", S(""));
 	x->client = client_of(&x->c->peer, h);
+	x->secure |= came_by_https(x, h);
 	if (expect && (h->count[F_EXPECT] > 1 || !slice_ieq(expect->value, S("100-continue")))) {
 		x->keep = false; /* its body may come or not */
 		return exchange_error(x, 417, "only 100-continue can be expected", S(""));
@@ -37709,9 +37710,10 @@ explain(struct conf *cf, const char *request, const char *const *headers, int n,
 	fprintf(to, "path %.*s\n", (int)view.path.n, view.path.p);
 	x = (struct exchange){ .c = &c, .host = req.host, .method_text = req.method_text,
 		.target = req.target, .minor = 1, .client = client_of(&c.peer, &req),
-		.up.body.done = true };
+		.secure = over_tls, .up.body.done = true };
+	x.secure |= came_by_https(&x, &req);
 	snprintf(x.id, sizeof x.id, "(made for each request)");
-	if (gate_to_https(&x, &req)) { /* before any route is looked at */
+	if (gate_to_https(&x)) { /* before any route is looked at */
 		https_write(head_begin(), &x, &req);
 		fprintf(to, "tls.redirect: 308 to %.*s\n", (int)head_out.n, head_out.p);
 		return 0;

@@ -2956,6 +2956,7 @@ struct exchange {
 	struct ip client;       /* believed address; see trusted_proxies */
 	uint32_t tries;         /* upstream connections tried */
 	uint64_t tried;         /* bit per instance */
+	bool secure;            /* by https, to warp or, as trusted_proxies say, to them */
 	bool wants_close;       /* the client said this is its last request */
 	bool keep;              /* the client connection survives */
 	bool body_whole;        /* all of the request body was read from it */
@@ -2980,7 +2981,7 @@ struct exchange {
 	uint32_t lost;          /* times that it was lost after it was sent */
 	bool passed;            /* an instance had no place for it */
 	uint8_t parity;         /* of the epoch of inst in which it began */
-	bool sticks, secure;    /* the answer sets the cookie of its instance: for https */
+	bool sticks;            /* the answer sets the cookie of its instance */
 	struct asking *asking;  /* an authenticator is asked; or NULL */
 	char *grant, *cookies;  /* it let x pass: lines for the upstream, and for the client;
 	                           owned; or NULL */

@@ -146,6 +146,17 @@ BODIES = {"text/html; charset=utf-8": "&quot;&gt;&lt;script&gt;alert(&#39;1&#39;
           "Application/JSON": None, "": None}
 
 
+@pytest.mark.parametrize("trusted, said, scheme", [
+    (True, "X-Forwarded-Proto: https", "https"), (True, "Forwarded: for=192.0.2.1;proto=https", "https"), (True, "X-Forwarded-Proto: http", "http"),
+    (False, "X-Forwarded-Proto: https", "http"), (True, "X-None: 1", "http")])
+def test_scheme_of_the_client(warp, trusted, said, scheme):
+    """Behind a trusted proxy it is the one that the client spoke with that."""
+    w = warp(conf({"redirect": "{scheme}://new.example{uri}"}, server={"trusted_proxies": ["127.0.0.1"] if trusted else ["192.0.2.7"]},
+                  log={"access": "stdout", "format": "$scheme"}))
+    assert w.ask("/x", said).get("Location") == scheme + "://new.example/x"
+    w.wait_stdout(scheme + "\n")
+
+
 def test_bodies_are_escaped_as_their_type_asks(warp):
     w = warp(conf(*({"path_exact": "/%d" % i, "respond": {"status": 200, "body": "{\"v\": \"{header.X-V}\"}", "content_type": kind}}
                     for i, kind in enumerate(BODIES))))
