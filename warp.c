@@ -35391,7 +35391,8 @@ static void
 conn_ready(struct watch *w, short revents)
 {
 	struct conn *c = (struct conn *)w;
-	bool more = c->state == CONN_IDLE && c->s.src.in.n > 0; /* since conn_yield */
+	struct slice in = buf_slice(&c->s.src.in);
+	bool more = c->state == CONN_IDLE && lines_empty(in) < in.n; /* since conn_yield */
 	ssize_t got = 1;
 
 	conn_turns(c, false);

@@ -608,6 +608,35 @@ def test_half_open_handshake_times_out(https, both, how):
     assert w.tls().ask().text == "ok"
 
 
+@pytest.mark.parametrize("before", [b"", b"\r\n"], ids=["at once", "behind an empty line"])
+def test_a_record_that_trickles_times_out(https, both, before):
+    """Its bytes prolong nothing."""
+    w = https(*both, server=dict(header_timeout_secs=1))
+    into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    o = tls.context().wrap_bio(into, out, server_hostname="a.example")
+    with connect(w.https) as s:
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while True:
+            try:
+                o.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                s.sendall(out.read())
+                into.write(s.recv(65536))
+        o.write(before)
+        s.sendall(out.read())
+        started = time.monotonic()
+        o.write(request("/", "X: " + "y" * 1000))
+        for b in out.read():
+            try:
+                s.sendall(bytes([b]))
+            except ConnectionError:
+                break
+            if tls.readable(s, 0.1) or time.monotonic() - started > 5 * SLOW:
+                break
+    assert time.monotonic() - started < 1 + 2 * SLOW
+
+
 def test_no_request_after_the_handshake(https, both):
     """The header timeout as on a plain connection, then a clean end: 408 or nothing, and close_notify."""
     w = https(*both, server=dict(header_timeout_secs=1))
