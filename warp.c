@@ -44493,6 +44493,14 @@ aides_stop(void)
 		aide_stop(&aides[i]);
 }
 
+/* It is started again, later each time. */
+static void
+aide_again(struct aide *a)
+{
+	timer_set(&a->again, a->wait_ms);
+	a->wait_ms = MIN(2 * a->wait_ms, (uint32_t)MINUTE_S * SECOND_MS);
+}
+
 /* A new one, for cf and its sockets, if it is wanted. Waits up to wait_ms for its first
  * byte: the first request is to find its upstream, or node. */
 static void
@@ -44509,7 +44517,7 @@ aide_start(struct aide *a, struct conf *cf, struct listeners *ls, int wait_ms)
 	a->pid = helper_start(a->name, a->run, &(struct worker_task){ cf, ls, 0 }, keep, n, &fd);
 	if (a->pid < 0) {
 		a->pid = 0;
-		timer_set(&a->again, a->wait_ms);
+		aide_again(a);
 		return;
 	}
 	a->life = (struct watch){ .fd = fd, .slot = -1, .ready = a->ready };
@@ -44559,8 +44567,7 @@ aide_gone(pid_t pid)
 	aide_stop(a);
 	if (m.state < M_DRAINING) {
 		log_warn("the helper %s died; another one follows", a->name);
-		timer_set(&a->again, a->wait_ms);
-		a->wait_ms = MIN(2 * a->wait_ms, (uint32_t)MINUTE_S * SECOND_MS);
+		aide_again(a);
 	}
 	return true;
 }
