@@ -29205,15 +29205,16 @@ cgi_ask(struct text *t, const struct upstream *up, struct slice host)
 static int
 cgi_parse(struct head *h, struct slice in)
 {
+	const struct slice http = S("HTTP/1.1");
 	struct slice status, code;
 	size_t at = 0;
 	int got;
 
-	if (in.n < 5 && memcmp(in.p, "HTTP/", in.n) == 0)
-		return 0;
-	if (slice_starts(in, S("HTTP/"))) { /* any version means nothing here */
-		if (in.n > 9 && in.p[8] == ' ' && in.p[5] != '1')
-			memcpy((char *)(uintptr_t)in.p, "HTTP/1.1", 8);
+	if (memcmp(in.p, http.p, MIN(in.n, (size_t)5)) == 0) { /* any version means nothing here */
+		if (in.n <= http.n && !memchr(in.p, '\n', in.n))
+			return 0;
+		if (in.n > http.n && in.p[http.n] == ' ' && in.p[5] != '1')
+			memcpy((char *)(uintptr_t)in.p, http.p, http.n);
 		return response_parse(h, in);
 	}
 	if ((got = fields_parse(h, in, &at, true)) <= 0)

@@ -472,6 +472,47 @@ test_fcgi_read(void **state)
 	rows_end();
 }
 
+/* ---- heads of answers ---- */
+
+static const struct {
+	struct slice in;
+	int status; /* 0: malformed */
+	const char *why;
+} answers[] = {
+	{ T("HTTP/1.1 200 OK\r\nA: 1\r\n\r\n"), 200, "as of a server" },
+	{ T("HTTP/1.0 204\n\n"), 204, "with bare line feeds" },
+	{ T("HTTP/2.0 200 OK\r\nA: 1\r\n\r\n"), 200, "of another version" },
+	{ T("HTTP/9.9 404 \r\n\r\n"), 404, "of one that is none" },
+	{ T("Status: 404 Not Found\r\n\r\n"), 404, "a field says it" },
+	{ T("Location: /a\n\n"), 302, "sent on" },
+	{ T("HTML: 1\r\n\r\n"), 200, "almost the protocol's name" },
+	{ T("HTTP/2\n\n"), 0, "too short" },
+	{ T("Status: 1\r\n\r\n"), 0, "no status" },
+};
+
+/* What has come so far is only part of a head, at whatever byte it is cut. */
+static void
+test_answers(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < LEN(answers); i++)
+		for (size_t n = 1; n <= answers[i].in.n; n++) {
+			struct slice in = exact((struct slice){ answers[i].in.p, n });
+			struct head h;
+			int got = cgi_parse(&h, in);
+			bool whole = n == answers[i].in.n;
+
+			if (answers[i].status > 0) {
+				row_int(answers[i].why, in, "cgi_parse", got, whole ? (int)n : 0);
+				row_int(answers[i].why, in, "status", whole && got > 0 ? h.status : answers[i].status,
+				    answers[i].status);
+			} else if (whole)
+				row_int(answers[i].why, in, "cgi_parse", got, -502);
+			exact_free(in);
+		}
+	rows_end();
+}
+
 int
 main(void)
 {
@@ -486,6 +527,7 @@ main(void)
 		cmocka_unit_test(test_cache_replies),
 		cmocka_unit_test(test_fcgi_written),
 		cmocka_unit_test(test_fcgi_read),
+		cmocka_unit_test(test_answers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
