@@ -12132,6 +12132,8 @@ set_sink(struct reader *r, const struct key *k, const struct toml *v, void *to)
 	*out = (struct log_target){ .sink = i < 0 ? SINK_FILE : (enum log_sink)i, .fd = -1 };
 	if (out->sink != SINK_FILE)
 		return true;
+	if (near.best.n > 0)
+		value_warn(r, v, "a file of this name%s", near_text(r->a, &near));
 	out->path = conf_path(r->conf, near.word);
 	dir = arena_fmt(r->a, "%.*s/", (int)(strrchr(out->path, '/') - out->path), out->path);
 	if (stat(dir, &st) < 0 && (errno == ENOENT || errno == ENOTDIR))
@@ -14383,6 +14385,8 @@ files_check(struct reader *r, const struct route *out)
 	struct stat st;
 
 	dir_check(r, dir, fc->dir);
+	if (page && !out->upstream && slice_ends(fc->fallback, S(".php")))
+		value_warn(r, page, "its text is sent; with @NAME that upstream runs it");
 	if (!dir || !fc->dir || r->conf->server.chroot || stat(fc->dir, &st) < 0)
 		return;
 	if (page && fc->fallback.n > 0 && !out->upstream &&

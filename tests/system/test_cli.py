@@ -140,6 +140,8 @@ WARNINGS = {
     "a route that an earlier one hides": ('[[routes]]\npath_prefix = "/"\nrespond = { status = 200 }\n[[routes]]\npath_prefix = "/x"\nrespond = { status = 200 }\n', "(?i)unreachable|never|hid"),
     "require_auth without a token": (R + "require_auth = true\n", "(?i)token"),
     "files whose path keeps its prefix": ('[[routes]]\npath_prefix = "/no/such/"\nstatic_dir = "/usr"\n', "no directory /usr/no/such/ now: without strip_prefix"),
+    "a script for a page": ('[[routes]]\nstatic_dir = "/no"\nfallback = "/index.php"\n', "its text is sent; with @NAME"),
+    "almost a word for a log": ('[log]\naccess = "sdtout"\n' + R, "a file of this name, did you mean 'stdout'?"),
     "a page that is not there": ('[[routes]]\nstatic_dir = "/usr"\nfallback = "/no.html"\n', "there is no such file in /usr now"),
     "a log without its directory": ('[log]\naccess = "/no/such/log"\n' + R, "there is no directory /no/such/ now"),
 }
