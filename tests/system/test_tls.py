@@ -584,6 +584,17 @@ def test_hello_in_pieces(https, both, pki, split):
         assert s.recv(1) == b"\x16"
 
 
+def trickle(s, data, until):
+    """Sends it byte by byte, as long as nothing comes back and the time has not come."""
+    for b in data:
+        try:
+            s.sendall(bytes([b]))
+        except ConnectionError:
+            return
+        if tls.readable(s, 0.1) or time.monotonic() > until:
+            return
+
+
 @pytest.mark.parametrize("how", ["silent", "half a hello", "hello", "trickle"])
 def test_half_open_handshake_times_out(https, both, how):
     """header_timeout counts from accept; bytes that trickle in do not prolong it."""
@@ -595,13 +606,7 @@ def test_half_open_handshake_times_out(https, both, how):
         s.settimeout(2 * TIMEOUT)
         if how in ("half a hello", "hello"):
             s.sendall(good if how == "hello" else good[:100])
-        for b in good * (how == "trickle"):
-            try:
-                s.sendall(bytes([b]))
-            except ConnectionError:
-                break
-            if tls.readable(s, 0.1) or time.monotonic() - started > 5 * SLOW:
-                break
+        trickle(s, good * (how == "trickle"), started + 5 * SLOW)
         got = tls.records(s, 2 * TIMEOUT)
     took = time.monotonic() - started
     assert got[-1][0] in ("eof", "reset") and 0.7 < took < 1 + 2 * SLOW, took
@@ -627,13 +632,7 @@ def test_a_record_that_trickles_times_out(https, both, before):
         s.sendall(out.read())
         started = time.monotonic()
         o.write(request("/", "X: " + "y" * 1000))
-        for b in out.read():
-            try:
-                s.sendall(bytes([b]))
-            except ConnectionError:
-                break
-            if tls.readable(s, 0.1) or time.monotonic() - started > 5 * SLOW:
-                break
+        trickle(s, out.read(), started + 5 * SLOW)
     assert time.monotonic() - started < 1 + 2 * SLOW
 
 
