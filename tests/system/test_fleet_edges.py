@@ -291,6 +291,8 @@ class Hosts:
 @pytest.fixture
 def moving(warp, backend, tmp_path):
     """moving(*ips, **keys of the upstream) -> warp, whose upstream is the name, the backends at .1 and .2, move(*ips)."""
+    lib.needs_mounts()
+
     def start(*ips, scripts=([ECHO],), **keys):
         port, hosts = free_port(), Hosts(tmp_path / "hosts")
         one, two = (backend(*scripts, name=n, host=ip, port=port) for n, ip in (("one", "127.0.0.1"), ("two", "127.0.0.2")))

@@ -213,7 +213,8 @@ def test_next_start_removes_sockets_of_a_killed_one(warp):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-def test_next_start_of_another_user_removes_them_too(warp):
+def test_next_start_of_another_user_removes_them_too(warp, monkeypatch):
+    monkeypatch.setattr(lib, "WARP", lib.for_everybody(lib.WARP))
     with tempfile.TemporaryDirectory(prefix="warp-test-", dir="/tmp") as dir:
         os.chown(dir, 65534, 65534)
         text = fleet(sh("touch {socket}; echo {socket}; exec " + SLEEP, ready="exec"))

@@ -6,8 +6,6 @@ import os
 import re
 import subprocess
 
-import pytest
-
 import lib
 
 SEEDS = os.path.join(lib.ROOT, "tests", "seeds")
@@ -33,8 +31,7 @@ def _call(f, *args):
 @contextlib.contextmanager
 def world(tmp_path, *addresses):
     """Its addresses are 127.0.0.0/8, ::1 and these. What pytest and the program have in /tmp stays there."""
-    if os.geteuid() != 0 or subprocess.run(["unshare", "-n", "-m", "true"], stderr=subprocess.DEVNULL).returncode != 0:
-        pytest.skip("needs root, network and mount namespaces")
+    lib.needs_mounts()
     cwd, old = os.getcwd(), [os.open("/proc/thread-self/ns/" + n, os.O_RDONLY) for n in ("net", "mnt")]
     kept = [os.path.dirname(lib.WARP), lib.ROOT, str(tmp_path.parent)]
     script = """set -e
