@@ -671,7 +671,7 @@ def test_half_an_answer(warp):
 
 def test_dies_while_it_answers(warp):
     """/die leaves with every request it gets: 502 at last, and the next request is served."""
-    w = warp(fleet(app("web", PORT), retries=1, hold_secs=1, read_timeout_secs=5))
+    w = warp(fleet(app("web", PORT), retries=1, hold_secs=5, read_timeout_secs=5))
     m = w.ask("/die", method="POST", body=b"")
     assert m.status == 502
     m = w.ask()
