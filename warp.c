@@ -9302,15 +9302,6 @@ head_line_is(const struct head *h, const struct pair *p)
 	return false;
 }
 
-static bool
-route_headers_fit(const struct route *r, const struct head *h)
-{
-	for (int i = 0; i < r->headers.n; i++)
-		if (!head_line_is(h, &r->headers.v[i]))
-			return false;
-	return true;
-}
-
 /* See head_line_is. */
 static bool
 cookie_is(const struct head *h, const struct pair *p)
@@ -9322,21 +9313,20 @@ cookie_is(const struct head *h, const struct pair *p)
 }
 
 static bool
-route_cookies_fit(const struct route *r, const struct head *h)
+query_is(const struct head *h, const struct pair *p)
 {
-	for (int i = 0; i < r->cookies.n; i++)
-		if (!cookie_is(h, &r->cookies.v[i]))
-			return false;
-	return true;
+	return query_has(h->query, p->name, p->value);
 }
 
-static bool
-route_queries_fit(const struct route *r, const struct head *h)
+/* The first pair that the request lacks, as `is` finds; NULL: it has them all. */
+__attribute__((noinline)) static const struct pair *
+pairs_lacked(const struct pairs *all, const struct head *h,
+    bool (*is)(const struct head *, const struct pair *))
 {
-	for (int i = 0; i < r->queries.n; i++)
-		if (!query_has(h->query, r->queries.v[i].name, r->queries.v[i].value))
-			return false;
-	return true;
+	for (int i = 0; i < all->n; i++)
+		if (!is(h, &all->v[i]))
+			return &all->v[i];
+	return NULL;
 }
 
 /* Why r does not take this request: the condition's name; NULL: it does. */
@@ -9352,11 +9342,11 @@ route_why(const struct route *r, const struct head *h, struct slice host, struct
 		return "host";
 	if (!route_method_fits(r, h))
 		return "method";
-	if (!route_headers_fit(r, h))
+	if (pairs_lacked(&r->headers, h, head_line_is))
 		return "header";
-	if (!route_cookies_fit(r, h))
+	if (pairs_lacked(&r->cookies, h, cookie_is))
 		return "cookie";
-	if (!route_queries_fit(r, h))
+	if (pairs_lacked(&r->queries, h, query_is))
 		return "query";
 	if (r->clients.n > 0 && !cidrs_have(&r->clients, client))
 		return "client";
@@ -37429,34 +37419,15 @@ explain_request(struct text *t, struct slice request, const char *const *headers
 	return !t->full;
 }
 
-/* Prints the first pair that the request lacks, and what it has instead. */
+/* Prints the pair that the request lacks, and what it has instead; is.p NULL: nothing. */
 static void
-explain_pairs(const char *what, const struct pairs *pairs, const struct head *h, FILE *to)
+explain_pair(const char *what, const struct pair *p, struct slice is, FILE *to)
 {
-	bool query = *what == 'q', cookie = *what == 'c';
-
-	for (int i = 0; i < pairs->n; i++) {
-		const struct pair *p = &pairs->v[i];
-		struct slice is = { NULL, 0 }, rest = h->query, pair, name;
-
-		if (query ? query_has(h->query, p->name, p->value) : cookie ? cookie_is(h, p)
-		    : head_line_is(h, p))
-			continue;
-		for (int k = 0; !query && !cookie && k < h->n; k++)
-			if (slice_ieq(h->f[k].name, p->name))
-				is = h->f[k].value;
-		if (cookie)
-			head_cookie(h, p->name, &is);
-		while (query && slice_cut(&rest, '&', &pair))
-			if (slice_cut(&pair, '=', &name) && slice_eq(name, p->name))
-				is = pair.p ? pair : S("");
-		fprintf(to, "%s %s ", what, p->name.p);
-		if (is.p)
-			fprintf(to, "is \"%.*s\", wanted \"%s\"\n", (int)is.n, is.p, p->value.p);
-		else
-			fprintf(to, "is not there, wanted \"%s\"\n", p->value.p);
-		return;
-	}
+	fprintf(to, "%s %s ", what, p->name.p);
+	if (is.p)
+		fprintf(to, "is \"%.*s\", wanted \"%s\"\n", (int)is.n, is.p, p->value.p);
+	else
+		fprintf(to, "is not there, wanted \"%s\"\n", p->value.p);
 }
 
 /* What was compared: `host is "a", wanted "b"`. */
@@ -37466,13 +37437,22 @@ explain_why(const struct route *r, const char *why, const struct head *h, struct
 {
 	char b[INET6_ADDRSTRLEN + sizeof "/128"];
 	struct text t = { b, 0, sizeof b, false };
+	struct slice is = { NULL, 0 }, rest = h->query, pair, name;
+	const struct pair *p;
 
 	if (strcmp(why, "header") == 0) {
-		explain_pairs(why, &r->headers, h, to);
+		p = pairs_lacked(&r->headers, h, head_line_is);
+		explain_pair(why, p, head_value(h, p->name), to);
 	} else if (strcmp(why, "cookie") == 0) {
-		explain_pairs(why, &r->cookies, h, to);
+		p = pairs_lacked(&r->cookies, h, cookie_is);
+		head_cookie(h, p->name, &is);
+		explain_pair(why, p, is, to);
 	} else if (strcmp(why, "query") == 0) {
-		explain_pairs(why, &r->queries, h, to);
+		p = pairs_lacked(&r->queries, h, query_is);
+		while (slice_cut(&rest, '&', &pair))
+			if (slice_cut(&pair, '=', &name) && slice_eq(name, p->name))
+				is = pair.p ? pair : S("");
+		explain_pair(why, p, is, to);
 	} else if (strcmp(why, "path") == 0) {
 		fprintf(to, "path is \"%.*s\", wanted \"%s\"%s\n", (int)path.n, path.p, r->path.p,
 		    r->path_kind == PATH_PREFIX ? " in front"

@@ -20,6 +20,7 @@ CONDITIONS = {
     "method": ('methods = ["POST", "PUT"]', r'method is "GET", wanted .*POST.*PUT'),
     "header": ('header = { name = "X-A", value = "yes" }', r'(?i)x-a.* is "no", wanted "yes"'),
     "header that is not there": ('header = { name = "X-B", value = "*" }', r'(?i)x-b'),
+    "cookie": ('cookie = { name = "beta", value = "1" }', r'cookie beta is not there, wanted "1"'),
     "query": ('query = { name = "q", value = "2" }', r'q.*"1".*wanted "2"|q.*wanted "2"'),
     "client": ('client = ["10.0.0.0/8"]', r'client is "?192\.0\.2\.7"?, wanted .*10\.0\.0\.0/8'),
 }
