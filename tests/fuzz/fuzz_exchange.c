@@ -125,9 +125,10 @@ host_sendmsg(int fd, const struct msghdr *m, int flags)
 #define SENT_MAX 65536
 #define HEARD_MAX  262144
 #define IDS      256
+#define ID_N     3 /* digits of one, always: a part of 12 is not 1 */
 #define TRIES    4 /* of one request, at most */
 #define SHORT    7
-#define ROUNDS   400
+#define ROUNDS   20000 /* of deadlines; a client that waits is looked at each 20 ms */
 
 enum { WEB, WEB_TOO, UWSGI, FASTCGI, AUTH, INSTANCES };
 enum { F_PROXY = 1, F_SHORT = 2, F_TENSE = 4, F_FULL = 8 };
@@ -370,10 +371,10 @@ server_look(struct end *e)
 
 	if (e->heard == 0)
 		e->heard = ++n_heard;
-	while ((p = memmem(in.p, in.n, name, strlen(name))) && p + skip < in.p + in.n) {
+	while ((p = memmem(in.p, in.n, name, strlen(name))) && p + skip + ID_N <= in.p + in.n) {
 		in = slice_from(in, (size_t)(p - in.p) + skip);
 		e->id = 0;
-		for (; in.n > 0 && isdigit((unsigned char)*in.p); in = slice_from(in, 1))
+		for (int i = 0; i < ID_N && isdigit((unsigned char)*in.p); i++, in = slice_from(in, 1))
 			e->id = (e->id * 10 + (unsigned)(*in.p - '0')) % IDS;
 		e->seen = (size_t)(in.p - e->got);
 		e->heard = ++n_heard;
@@ -410,8 +411,8 @@ head(struct end *e)
 
 	if (e->sent_n == 0 && flags & F_PROXY)
 		text_str(&t, "PROXY TCP4 192.0.2.1 192.0.2.2 1000 80\r\n");
-	text_fmt(&t, "%s %s HTTP/%s\r\nHost: a.example\r\nX-Id: %u\r\n", method, path,
-	    versions[pick(LEN(versions))], n_ids = n_ids % (IDS - 1) + 1);
+	text_fmt(&t, "%s %s HTTP/%s\r\nHost: a.example\r\nX-Id: %0*u\r\n", method,
+	    path, versions[pick(LEN(versions))], ID_N, n_ids = n_ids % (IDS - 1) + 1);
 	fields(&t, request_fields, LEN(request_fields));
 	e->ids += end_write(e, text_slice(&t));
 }
@@ -428,7 +429,7 @@ answer(struct end *e)
 	else
 		text_fmt(&t, "HTTP/%s %s\r\n", version, status);
 	if (e->id)
-		text_fmt(&t, "X-Id: %u\r\n", e->id);
+		text_fmt(&t, "X-Id: %0*u\r\n", ID_N, e->id);
 	fields(&t, answer_fields, LEN(answer_fields));
 	e->ids += say(e, text_slice(&t)) && e->id;
 }
