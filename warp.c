@@ -44950,7 +44950,7 @@ systemd_read(const struct conf *cf)
 #define ENV_OLD      "WARP_UPGRADE_FROM"
 #define INHERIT_MAX  120000 /* the kernel's limit is 131072 */
 
-static struct upgrade ug = { .says = -1 };
+static struct upgrade ug;
 
 enum { INHERITED = 1, ACTIVATED = 2, DATAGRAMS = 4 }; /* bits of a listen line */
 

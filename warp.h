@@ -3755,7 +3755,7 @@ struct upgrade {
 	struct asker asker;
 	bool again;        /* an upgrade is to follow */
 	pid_t check;       /* a new binary that checks the configuration; 0: none */
-	int says;          /* its output; -1: none */
+	int says;          /* its output, while there is one; -1: none */
 	struct timer late;
 	char exe[PATH_MAX];
 };
