@@ -4836,6 +4836,12 @@ cidr_parse(struct slice s, struct cidr *c)
 	return true;
 }
 
+static bool
+cidr_is_all(const struct cidr *c)
+{
+	return c->bits == 0 || (c->bits == IP_V4_PREFIX * 8 && ip_is_v4(&c->ip));
+}
+
 /* c as a.b.c.d/n, with IPv6, or its word. */
 static void
 cidr_text(struct text *t, const struct cidr *c)
@@ -16405,13 +16411,17 @@ server_complete(struct conf *c)
 	}
 }
 
-/* The two fields that are read anyway need not be said. */
+/* Who says the client's address, and where: the two fields that are read anyway need not
+ * be said. */
 static void
-client_header_check(struct reader *r, struct server_conf *s)
+trusted_check(struct reader *r, struct server_conf *s)
 {
 	struct slice name = s->client_ip_header;
 	enum field_id id = field_id_of(name);
 
+	for (int i = 0; i < s->trusted.n; i++)
+		if (cidr_is_all(&s->trusted.v[i]))
+			key_warn(r, "trusted_proxies", "this is everybody: who claims another address has it");
 	if (!name.p)
 		return;
 	if (!is_token(name))
@@ -16436,7 +16446,7 @@ server_read(struct reader *r, const char *forced)
 	top_read(r, SEC_SERVER, &sr);
 	*s = sr.out;
 	server_complete(c);
-	client_header_check(r, s);
+	trusted_check(r, s);
 	s->listens = arena_alloc(r->a,
 	    ((size_t)sr.listen.n + (size_t)sr.https_listen.n + 3) * sizeof *s->listens);
 	if (forced)
