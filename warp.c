@@ -10952,7 +10952,7 @@ static const struct key server_keys[] = {
 	TEXT("client_ip_header", SERVER(out.client_ip_header), NULL,
 	    "Field in which trusted_proxies say the client's address, such as CF-Connecting-IP."),
 	FLAG("proxy_protocol", SERVER(out.proxy_protocol), "false",
-	    "Clients start with a PROXY header, v1 or v2."),
+	    "Clients start with a PROXY header, v1 or v2; whoever comes is believed."),
 	PLAIN("admin_token", K_SECRET, SERVER(out.admin_token), NULL,
 	    "What X-Admin-Token must be on routes with require_auth."),
 	KEY("no_route_status", K_INT, SERVER(out.no_route_status), "502", 400, 599,
