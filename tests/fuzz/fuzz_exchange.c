@@ -124,7 +124,7 @@ host_sendmsg(int fd, const struct msghdr *m, int flags)
 #define SERVERS  16
 #define SENT_MAX 65536
 #define HEARD_MAX  262144
-#define IDS      256
+#define IDS      1000
 #define ID_N     3 /* digits of one, always: a part of 12 is not 1 */
 #define TRIES    4 /* of one request, at most */
 #define SHORT    7
@@ -413,7 +413,7 @@ head(struct end *e)
 	if (e->sent_n == 0 && flags & F_PROXY)
 		text_str(&t, "PROXY TCP4 192.0.2.1 192.0.2.2 1000 80\r\n");
 	text_fmt(&t, "%s %s HTTP/%s\r\nHost: a.example\r\nX-Id: %0*u\r\n", method,
-	    path, versions[pick(LEN(versions))], ID_N, n_ids = n_ids % (IDS - 1) + 1);
+	    path, versions[pick(LEN(versions))], ID_N, n_ids++ % (IDS - 1) + 1);
 	fields(&t, request_fields, LEN(request_fields));
 	e->ids += end_write(e, text_slice(&t));
 }
@@ -886,7 +886,7 @@ body_strict(struct message *g, struct slice *in, bool to_end)
 
 /* ---- what must hold ---- */
 
-static bool forged; /* numbers of requests are in other bytes than ours */
+static bool forged; /* numbers of requests are in other bytes than ours, or not enough of them */
 
 /* How often a number of a request is in s, however it is written. */
 static size_t
@@ -1228,6 +1228,7 @@ check_all(void)
 	static void (*const of[INSTANCES])(struct end *) = { http_check, http_check, uwsgi_check, fcgi_check,
 		http_check };
 
+	forged |= n_ids >= IDS;
 	for (int i = 0; i < CLIENTS; i++)
 		forged |= count_ids((struct slice){ clients[i].sent, clients[i].sent_n }) != clients[i].ids;
 	for (int i = 0; i < n_servers; i++)
