@@ -37398,6 +37398,7 @@ explain_request(struct text *t, struct slice request, const char *const *headers
 {
 	struct slice rest = slice_trim(request), method, authority = { NULL, 0 };
 	const char *at;
+	size_t n_host = 0;
 
 	if (memchr(rest.p, ' ', rest.n))
 		slice_cut(&rest, ' ', &method);
@@ -37405,14 +37406,16 @@ explain_request(struct text *t, struct slice request, const char *const *headers
 		method = S("GET");
 	rest = slice_trim(rest);
 	*over_tls = strncasecmp(rest.p, "https://", 8) == 0 || strncasecmp(rest.p, "wss://", 6) == 0;
-	if ((at = slice_find(rest, S("://")))) {
+	at = slice_find(rest, S("://"));
+	if (at && memchr(rest.p, '/', rest.n) == at + 1) { /* not that of a query */
 		authority = slice_from(rest, (size_t)(at - rest.p) + 3);
-		at = memchr(authority.p, '/', authority.n);
-		rest = at ? slice_from(authority, (size_t)(at - authority.p)) : S("/");
-		authority.n = at ? (size_t)(at - authority.p) : authority.n;
+		while (n_host < authority.n && !strchr("/?", authority.p[n_host]))
+			n_host++;
+		rest = slice_from(authority, n_host);
+		authority.n = n_host;
 	}
 	text_add(t, method);
-	text_char(t, ' ');
+	text_str(t, authority.p && (rest.n == 0 || rest.p[0] == '?') ? " /" : " ");
 	text_add(t, rest);
 	text_add(t, S(" HTTP/1.1\r\n"));
 	if (authority.p)

@@ -309,6 +309,8 @@ EXPLAIN = {
     "why not: header": (["GET http://a/sidekiq", "-a", "10.1.2.3"], ["(?i)header"], []),
     "why not: client": (["GET http://a/sidekiq", "-H", "X-Env: beta", "-a", "192.0.2.1"], ["(?i)client"], []),
     "a redirect": (["GET http://a.example/old"], ["https://a.example/new"], []),
+    "a URL in the query": (["GET /old?next=http://b.example/x", "-H", "Host: a.example"], ["https://a.example/new"], []),
+    "a query behind the host": (["GET http://a.example?x=http://b/"], ["GET /?x=http://b/ HTTP/1.1\nHost: a.example\n"], []),
     "the last one": (["GET http://a.example/x"], ["127.0.0.1:9000"], ["/run/jobs.sock"]),
 }
 
