@@ -17482,6 +17482,16 @@ print_tls(FILE *to, const struct tls_conf *t)
 	arena_free(&a);
 }
 
+/* What an instance gets, behind its address. */
+static void
+print_share(FILE *to, const struct instance *in)
+{
+	fprintf(to, " weight %u%s", in->weight, in->backup ? ", backup" : "");
+	if (in->max_connections > 0)
+		fprintf(to, ", at most %u requests at one time", in->max_connections);
+	fputc('\n', to);
+}
+
 static void
 print_upstream(FILE *to, const struct upstream *up)
 {
@@ -17495,10 +17505,11 @@ print_upstream(FILE *to, const struct upstream *up)
 		fprintf(to, "    subscription server %s%s: at most %d instances\n",
 		    up->subscription.v[0].text, up->subscription_secret.n > 0 ? ", signed" : "",
 		    up->n_instances);
-	for (int i = 0; i < up->n_instances && !up->server; i++)
-		fprintf(to, "    %s%-*s weight %u\n", scheme_text(&up->instances[i].addr),
-		    32 - (int)strlen(scheme_text(&up->instances[i].addr)),
-		    up->instances[i].addr.text, up->instances[i].weight);
+	for (int i = 0; i < up->n_instances && !up->server; i++) {
+		fprintf(to, "    %s%-*s", scheme_text(&up->instances[i].addr),
+		    32 - (int)strlen(scheme_text(&up->instances[i].addr)), up->instances[i].addr.text);
+		print_share(to, &up->instances[i]);
+	}
 	if (upstream_is_https(up) && up->tls.trust)
 		fprintf(to, "    verified by the %zu certificates in %s%s%s\n", up->tls.trust->n,
 		    up->tls.trust->file, up->tls.server_name ? ", for the name " : "",
@@ -37569,11 +37580,8 @@ explain_upstream(struct exchange *x, struct head *h, FILE *to)
 	fprintf(to, "upstream %s, %s; candidates:\n", up->name, up->balance->name);
 	for (int i = 0; i < up->n_instances; i++) {
 		const struct instance *in = &up->instances[i];
-		fprintf(to, "  %d %s weight %u%s", i, in->addr.text, in->weight,
-		    in->backup ? ", backup" : "");
-		if (in->max_connections > 0)
-			fprintf(to, ", at most %u requests at one time", in->max_connections);
-		fputc('\n', to);
+		fprintf(to, "  %d %s", i, in->addr.text);
+		print_share(to, in);
 	}
 	x->inst = &up->instances[0];
 	if (is_cgi(up) ? cgi_write(head_begin(), x, h, var_show) && !head_out.full

@@ -428,6 +428,8 @@ upstream = "app"
     assert "upstream app, least_conn; candidates:\n" in out
     assert "  0 127.0.0.1:1 weight 5, at most 7 requests at one time\n" in out
     assert "  1 127.0.0.1:2 weight 1, backup\n" in out
+    out = run("-t", "-c", "warp.toml", conf=text).stdout
+    assert re.search("  127.0.0.1:1 +weight 5, at most 7 requests at one time\n +127.0.0.1:2 +weight 1, backup\n", out), out
 
 
 # ---- configurations that are wrong ----------------------------------------------
