@@ -382,6 +382,15 @@ text_clean(char *p, size_t n)
 			p[i] = '?';
 }
 
+/* Of a line that a program wrote: a tab stays, as stack traces begin with one. */
+static void
+line_clean(char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i] != '\t')
+			text_clean(p + i, 1);
+}
+
 /* The value of a hexadecimal digit; -1: c is none. */
 static int
 hex_value(char c)
@@ -1600,7 +1609,7 @@ log_line(enum log_level level, const char *text)
 		    tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, log_who,
 		    (int)getpid(), names[level]);
 	text_add(&t, (struct slice){ rest.p, MIN(rest.n, t.cap - t.n) });
-	text_clean(line, t.n);
+	line_clean(line, t.n);
 	line[t.n++] = '\n';
 	log_add((struct slice){ line, t.n });
 }
@@ -41537,7 +41546,7 @@ output_say(struct sink *s, const char *label, struct slice line)
 	text_str(&t, label);
 	text_str(&t, ": ");
 	text_add(&t, line);
-	text_clean(t.p, t.n);
+	line_clean(t.p, t.n);
 	text_char(&t, '\n');
 	sink_add(s, text_slice(&t));
 	*log_lost += (unsigned)s->lost;
@@ -41612,7 +41621,7 @@ output_notice(struct output *o, bool ends)
 			continue;
 		line.n = MIN(line.n, sizeof b - 1);
 		memcpy(b, line.p, line.n);
-		text_clean(b, line.n);
+		line_clean(b, line.n);
 		board_text_set(&to->lines[to->n_lines % PROC_LINES], (struct slice){ b, line.n });
 		to->n_lines++;
 	}

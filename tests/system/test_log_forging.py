@@ -73,6 +73,13 @@ def test_output_of_a_process_in_syslog(warp, syslog, log):
     assert not any(CONTROL.search(x.rstrip(b"\n\0")) for x in syslog.lines), syslog.lines
 
 
+def test_tabs_of_a_stack_trace(warp):
+    w = warp(fleet(None, {"app": sh(r"printf '\tat a.b(c.java:1)\n\t\033x\n'; exec sleep 60")}))
+    w.wait_stderr("java")
+    assert "app: \tat a.b(c.java:1)\n" in w.stderr
+    w.wait_stderr("(?m)app: \t\\?x$")
+
+
 def test_output_of_a_process_on_stderr(warp):
     w = warp(fleet(None, {"app": sh(OUTPUT)}))
     w.wait_stderr("app: last")
