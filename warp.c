@@ -25763,6 +25763,8 @@ access_compile(const char *pattern)
 	access_log.json = slice_eq(line->text, S("json"));
 	if (!access_log.json) {
 		template_read(&access_arena, line, in, 0);
+		access_log.braced = line->n > 0 && slice_starts(line->v->text, S("{")) &&
+		    slice_ends(line->v[line->n - 1].text, S("}"));
 		return;
 	}
 	line->v = arena_alloc(&access_arena, VAR_PROTOCOL * sizeof *line->v);
@@ -25823,7 +25825,9 @@ line_add(struct text *t, const struct exchange *x, const struct head *h, size_t 
 			continue;
 		}
 		text_add(t, op->text);
-		if (op->var)
+		if (op->var && access_log.braced)
+			text_json(t, v.n > 0 ? v : slice_ends(op->text, S("\"")) ? S("-") : S("null"), true);
+		else if (op->var)
 			value_add(t, v.n > 0 ? v : S("-"));
 	}
 	text_str(t, access_log.json ? "}\n" : "\n");

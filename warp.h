@@ -3114,6 +3114,7 @@ struct access_log {
 	struct sink sink;
 	size_t line_max;
 	bool json;
+	bool braced; /* its pattern is JSON, and so are values in it */
 	struct template line;
 	int64_t due_ms;       /* of the next flush, while there are lines */
 	struct wide *dropped;

@@ -105,6 +105,13 @@ def test_pattern(warp, format, want):
     assert lines(w) == [want]
 
 
+def test_pattern_that_is_json(warp):
+    """Whatever a value is, a pattern that begins as JSON does makes JSON."""
+    w = start(warp, logged({"respond": {"status": 200}, "description": 'the "one"'}, format='{"s":$status,"a":"$http_x","r":"{route}","n":"$referer","u":$upstream_secs}'))
+    assert w.ask("/", 'X: a"b\\c\t\xe9').status == 200
+    assert json.loads(lines(w)[0]) == {"s": 200, "a": 'a"b\\c\t\xe9', "r": 'the "one"', "n": "-", "u": None}
+
+
 @pytest.mark.promise("S2-81")
 def test_off_unless_asked(warp, backend):
     w = warp(conf(app=backend()))
