@@ -28026,17 +28026,19 @@ forwarded_write(struct text *t, const struct ip *peer, struct slice host, struct
 		ip_text(t, peer);
 		text_str(t, ip_is_v4(peer) ? "" : "]\"");
 	}
-	if (host.n > 0) {
+	if (host.n > 0 && is_host(host)) {
 		bool quote = !is_token(host);
 		text_str(t, quote ? ";host=\"" : ";host=");
 		text_add(t, host);
 		text_str(t, quote ? "\"" : "");
 	}
-	text_add(t, S(";proto="));
-	text_add(t, proto);
+	if (is_token(proto)) {
+		text_add(t, S(";proto="));
+		text_add(t, proto);
+	}
 }
 
-#define FORWARD_TEXT 512 /* one address and one host */
+#define FORWARD_TEXT 1024 /* two addresses and two hosts */
 
 static void
 forward_write(const struct forward *fw)
@@ -28066,9 +28068,15 @@ forward_write(const struct forward *fw)
 		forward_line(fw, S("X-Real-IP"), client);
 	}
 	if (fw->x->route->forwarded) {
-		t.n = 0;
-		forwarded_write(&t, same ? &fw->x->client : &c->peer, fw->x->host, scheme_of(c));
-		forward_chain(fw, S("Forwarded"), F_FORWARDED, t.full ? S("") : text_slice(&t));
+		t.n = own = 0;
+		forwarded_write(&t, &fw->x->client, forward_host(fw), forward_proto(fw));
+		if (!same) {
+			text_add(&t, S(", "));
+			own = fw->h->count[F_FORWARDED] ? t.n : 0;
+			forwarded_write(&t, &c->peer, fw->x->host, scheme_of(c));
+		}
+		forward_chain(fw, S("Forwarded"), F_FORWARDED, t.full ? S("")
+		    : slice_from(text_slice(&t), own));
 	}
 }
 

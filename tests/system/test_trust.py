@@ -101,6 +101,26 @@ def test_a_strangers_forwarded_is_not_read(warp, backend):
     assert not b.last.has("Forwarded")
 
 
+# reason: fields of a trusted proxy that has no Forwarded, what is sent
+SAYS_X = {
+    "all three": (["X-Forwarded-For: 6.6.6.6, 1.2.3.4", "X-Forwarded-Proto: https", "X-Forwarded-Host: www.example"],
+        "for=1.2.3.4;host=www.example;proto=https, for=127.0.0.1;host=a.example;proto=http"),
+    "no address": (["X-Forwarded-Proto: https"], "for=127.0.0.1;host=a.example;proto=https"),
+    "what would forge": (["X-Forwarded-For: 1.2.3.4", 'X-Forwarded-Host: a";for=6.6.6.6', "X-Forwarded-Proto: https, for=6.6.6.6"],
+        "for=1.2.3.4, for=127.0.0.1;host=a.example;proto=http"),
+}
+
+
+@pytest.mark.parametrize("reason", SAYS_X)
+def test_forwarded_says_what_x_forwarded_does(warp, backend, reason):
+    """Who reads Forwarded learns of the same client as who reads X-Forwarded-For."""
+    fields, want = SAYS_X[reason]
+    b = backend()
+    w = warp(conf(app=b, middleware={"forwarded": True}, server=TRUST))
+    assert w.ask("/", *fields).status == 200
+    assert b.last.get("Forwarded") == want
+
+
 def test_forwarded_proto_ends_the_way_to_https(https, pki, backend):
     """A trusted proxy that says by Forwarded that its client came by https is not sent there again."""
     w = https(pki.cert("a.example"), conf=conf(app=backend()), server=TRUST)
