@@ -11745,7 +11745,18 @@ near_text(struct arena *a, const struct near *near)
 static const char variables_there[] = "remote_addr client remote_port client_port request_uri uri "
     "args query query_string query server_name host http_host host server_port port "
     "request_method method ssl_protocol tls.version ssl_client_s_dn tls.subject "
-    "remote_host client remote_user user hostname host hostport host";
+    "remote_host client remote_user user hostname host hostport host "
+    "proxy_add_x_forwarded_for client realip_remote_addr client remote.host client "
+    "upstream_addr instance time_local time body_bytes_sent bytes request_time secs "
+    "upstream_response_time upstream_secs upstream_cache_status cache server_protocol protocol "
+    "ssl_client_i_dn tls.issuer ssl_client_serial tls.serial ssl_client_fingerprint "
+    "tls.fingerprint tls_client_fingerprint tls.fingerprint tls_client_subject tls.subject "
+    "http.auth.user.id user uri.path path uri.query query";
+
+/* The same of what such names begin with. */
+static const char *const beginnings_there[][2] = {
+	{ "cookie_", "cookie.NAME" }, { "arg_", "query.NAME" }, { "http_", "header.NAME" },
+};
 
 /* What keys of nginx, Caddy and HAProxy are here. */
 static const char keys_there[] = "location path_prefix path path_prefix prefix path_prefix "
@@ -11779,14 +11790,20 @@ variable_meant(struct arena *a, struct slice word, unsigned in, bool braces)
 {
 	struct near near = { .word = arena_dup(a, word) };
 	struct slice here;
-	const char *dot = memchr(near.word.p, '.', near.word.n);
+	struct piece p;
+	const char *dot;
 
-	for (char *p = (char *)(uintptr_t)near.word.p; *p; p++)
-		*p = lower(*p);
-	if ((here = word_from_there(variables_there, near.word)).n > 0)
+	for (char *c = (char *)(uintptr_t)near.word.p; *c; c++)
+		*c = lower(*c);
+	if (slice_starts(near.word, S("http.request."))) /* Caddy's */
+		near.word = slice_from(near.word, sizeof "http.request." - 1);
+	if ((here = word_from_there(variables_there, near.word)).n > 0 &&
+	    variable_read(slice_of(arena_fmt(a, "{%.*s}", (int)here.n, here.p)), in, 0, &p) > 0)
 		return arena_dup(a, here).p;
-	if (slice_starts(near.word, S("http_")) && !(in & IN_LOG))
-		return "header.NAME";
+	for (size_t i = 0; i < LEN(beginnings_there); i++)
+		if (slice_starts(near.word, slice_of(beginnings_there[i][0])))
+			return beginnings_there[i][1];
+	dot = memchr(near.word.p, '.', near.word.n);
 	if (dot && !slice_starts(near.word, S("tls."))) /* of header.X only that */
 		near.word.n = (size_t)(dot - near.word.p) + 1;
 	for (enum variable v = VAR_TIME; v < VAR_GROUP; v++)
@@ -11794,7 +11811,8 @@ variable_meant(struct arena *a, struct slice word, unsigned in, bool braces)
 			return variables_known[v].name;
 	if (near.best.n > 0 && (braces ? 3 * near.distance <= word.n : in & IN_LOG))
 		return near.best.p;
-	return slice_starts(near.word, S("tls.")) || (!braces && in & IN_LOG) ? "" : NULL;
+	return slice_starts(near.word, S("tls.")) || slice_starts(near.word, S("http.")) ||
+	    (!braces && in & IN_LOG) ? "" : NULL;
 }
 
 /* Why s, which starts with `{` or `$`, begins with no variable, where it looks so; NULL: it
@@ -11822,9 +11840,10 @@ variable_why(struct arena *a, struct slice s, unsigned in, unsigned groups)
 	if (!(meant = variable_meant(a, word, in, braces)))
 		return NULL;
 	s.n = word.n + 1u + braces + 2u * script;
+	braces = !(in & IN_LOG) || strchr(meant, '.');
 	return arena_fmt(a, "unknown variable '%.*s'%s%s%s%s", (int)s.n, s.p,
-	    *meant ? ", did you mean '" : "", *meant && !(in & IN_LOG) ? "{" : "", meant,
-	    !*meant ? "" : in & IN_LOG ? "'?" : "}'?");
+	    *meant ? ", did you mean '" : "", *meant && braces ? "{" : "", meant,
+	    !*meant ? "" : braces ? "}'?" : "'?");
 }
 
 /* The first in *rest that looks like a variable and is none, and why; *rest is what
@@ -11842,6 +11861,8 @@ variable_doubt(struct arena *a, struct slice *rest, unsigned in, unsigned groups
 			n = variable_read(*rest, in, groups, &p);
 		if (n == 0)
 			why = variable_why(a, *rest, in, groups);
+		else if (slice_starts(*rest, S("%[")))
+			why = "'%[' is HAProxy's, a variable here is as {client}";
 	}
 	return why;
 }

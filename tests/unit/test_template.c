@@ -98,6 +98,20 @@ static const struct {
 	{ "$metod $", IN_TEXT | IN_LOG, 0, "unknown variable '$metod', did you mean 'method'? | unknown variable '$'" },
 	{ "$xyzzy {clinet} {xyzzy}", IN_TEXT | IN_LOG, 0, "unknown variable '$xyzzy' | "
 	  "unknown variable '{clinet}', did you mean 'client'?" },
+	{ "$proxy_add_x_forwarded_for $upstream_addr", IN_TEXT, 0, "unknown variable '$proxy_add_x_forwarded_for', did you mean '{client}'? | "
+	  "unknown variable '$upstream_addr', did you mean '{instance}'?" },
+	{ "$cookie_a $arg_b", IN_TEXT, 0, "unknown variable '$cookie_a', did you mean '{cookie.NAME}'? | "
+	  "unknown variable '$arg_b', did you mean '{query.NAME}'?" },
+	{ "$request_time $time_local", IN_TEXT | IN_LOG, 0, "unknown variable '$request_time', did you mean 'secs'? | "
+	  "unknown variable '$time_local', did you mean 'time'?" },
+	{ "$request_time $body_bytes_sent", IN_TEXT, 0, "" },
+	{ "$cookie_a $ssl_protocol", IN_TEXT | IN_LOG, 0, "unknown variable '$cookie_a', did you mean '{cookie.NAME}'? | "
+	  "unknown variable '$ssl_protocol', did you mean '{tls.version}'?" },
+	{ "{http.request.host}{http.request.uri.path}", IN_TEXT, 0, "unknown variable '{http.request.host}', did you mean '{host}'? | "
+	  "unknown variable '{http.request.uri.path}', did you mean '{path}'?" },
+	{ "{http.request.header.X-A} {http.vars.a}", IN_TEXT, 0, "unknown variable '{http.request.header.X-A}', did you mean '{header.}'? | "
+	  "unknown variable '{http.vars.a}'" },
+	{ "%[src] 5%", IN_TEXT, 0, "'%[' is HAProxy's, a variable here is as {client}" },
 	{ "$request $1", IN_TEXT | IN_LOG, 0, "unknown variable '$request' | unknown variable '$1'" },
 };
 
