@@ -12372,6 +12372,9 @@ pair_item(struct reader *r, const struct key *k, const struct toml *v, void *to)
 		return value_error(r, k->name, v, "%s is missing", name ? "value" : "name");
 	if (!text_get(r, k, name, &out->name) || !text_get(r, k, value, &out->value))
 		return false;
+	if (k->kind != K_FIELDS && (slice_starts(out->value, S("~")) || (out->value.n > 1 &&
+	    strcspn(out->value.p, "*/") == out->value.n - 1 && slice_ends(out->value, S("*")))))
+		value_warn(r, value, "here is no expression, nor a wildcard: this very value matches");
 	if (k->kind == K_PAIRS)
 		return true;
 	if (!field_name_ok(r, k, name, out->name))

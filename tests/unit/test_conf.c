@@ -587,6 +587,8 @@ static const struct row warnings[] = {
 	{ "[[routes]]\nrespond = { body = \"{Clinet}\" }\n", "body: unknown variable '{Clinet}', did you mean '{client}'?" },
 	{ "[[routes]]\nrespond = { body = \"{tls.foo}\" }\n", "body: unknown variable '{tls.foo}': it goes" },
 	{ ROUTE_TO_APP "add_headers = [{ name = \"A\", value = \"$http_x_b\" }]\n", "add_headers: unknown variable '$http_x_b', did you mean '{header.NAME}'?" },
+	{ ROUTE_TO_APP "header = { name = \"X-V\", value = \"~^v[12]$\" }\n", "6:34: warning: here is no expression, nor a wildcard" },
+	{ ROUTE_TO_APP "cookie = { name = \"v\", value = \"beta*\" }\n", "6:32: warning: here is no expression, nor a wildcard" },
 	{ "[cache]\nsize_bytes = 1000000\n" ROUTE_TO_APP "rewrite = \"/{cookie.a}\"\n", "warning: nothing is cached: rewrite or add_headers say more than the URL does" },
 	{ UP "[[routes]]\nrespond = {}\n", "1:1: warning: no route uses upstream app" },
 	{ ROUTE_TO_APP "path_prefix = \"/a/../b//c\"\n", "6:15: warning: paths are compared in normal form: taken as \"/b/c\"" },
