@@ -11807,8 +11807,10 @@ variable_meant(struct arena *a, struct slice word, unsigned in, bool braces)
 	if (dot && !slice_starts(near.word, S("tls."))) /* of header.X only that */
 		near.word.n = (size_t)(dot - near.word.p) + 1;
 	for (enum variable v = VAR_TIME; v < VAR_GROUP; v++)
-		if (variables_known[v].in & in && near_offer(&near, slice_of(variables_known[v].name)))
-			return variables_known[v].name;
+		if (!(variables_known[v].in & in)
+		    ? braces && slice_eq(near.word, slice_of(variables_known[v].name))
+		    : near_offer(&near, slice_of(variables_known[v].name)))
+			return variables_known[v].in & in ? variables_known[v].name : "";
 	if (near.best.n > 0 && (braces ? 3 * near.distance <= word.n : in & IN_LOG))
 		return near.best.p;
 	return slice_starts(near.word, S("tls.")) || slice_starts(near.word, S("http.")) ||
