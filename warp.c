@@ -28835,6 +28835,26 @@ answer_drop(struct head *h, const struct exchange *x, const struct route *r)
 	head_edit(h, &r->add_response_headers, &r->remove_response_headers);
 }
 
+/* Whether with the route's own Vary it is lost that the answer depends on codings, as gzip,
+ * neighbours of files and upstreams have it. */
+static bool
+vary_is_lost(const struct route *r, const struct head *h)
+{
+	const struct pairs *add = &r->add_response_headers;
+	struct slice rest, item;
+	bool own = false;
+
+	for (int i = 0; i < add->n; i++) {
+		if (!slice_ieq(add->v[i].name, S("Vary")))
+			continue;
+		for (rest = add->v[i].value, own = true; slice_list_next(&rest, &item);)
+			if (slice_ieq(item, S("Accept-Encoding")))
+				return false;
+	}
+	return own && head_has(h, F_VARY, "Accept-Encoding") &&
+	    !is_named(S("Vary"), &(struct pairs){ NULL, 0 }, &r->remove_response_headers);
+}
+
 /* Writes the head of an answer, x->u's or one that warp made, for the client.
  * False: it does not fit. */
 static bool
@@ -28855,6 +28875,8 @@ answer_write(struct text *t, const struct exchange *x, struct head *h)
 		hsts_write(t, r);
 	added_each(t, line_write, &r->add_response_headers, r->answer_adds, x,
 	    r->answer_adds ? exchange_request(x) : NULL);
+	if (vary_is_lost(r, h))
+		line_write(t, S("Vary"), S("Accept-Encoding"));
 	sets = (x->cookies || x->sticks) && !is_named(S("Set-Cookie"), &none.add_headers,
 	    &r->remove_response_headers);
 	if (sets && x->cookies)

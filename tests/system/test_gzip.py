@@ -302,6 +302,22 @@ def test_on_and_off(warp, tree, middleware, route, want):
     app.close()
 
 
+@pytest.mark.parametrize("vary", ["Origin", "Origin, accept-encoding"])
+def test_vary_of_the_route(warp, tree, vary):
+    """CORS needs a Vary of the route's own, which caches do not pay for with bytes that they cannot read."""
+    app = App()
+    own = {"gzip": True, "add_response_headers": [{"name": "Vary", "value": vary}]}
+    w = warp(conf(dict(path_prefix="/near/", strip_prefix=True, static_dir=tree.root, **{**own, "gzip": False}),
+                  dict(path_prefix="/static/", strip_prefix=True, static_dir=tree.root, **own), dict(path_prefix="/", upstream="app", **own), app=app))
+    for target in (app.says(html("Vary: Cookie")), "/static/long.txt", "/near/near.txt"):
+        for m in w.ask(target, GZIP), w.ask(target):
+            assert sorted(m.tokens("Vary")) == ["accept-encoding", "origin"], target
+    assert w.ask("/static/pic.png").tokens("Vary") == vary.lower().split(", ")
+    w = warp(conf(dict(own, remove_response_headers=["Vary"]), app=app))
+    assert w.ask(app.says(html("Vary: Cookie"))).tokens("Vary") == vary.lower().split(", ")
+    app.close()
+
+
 def test_the_app_may_do_it(site):
     """Accept-Encoding reaches the application; what it has coded passes, and is not coded twice."""
     m = site.ask(html("Content-Encoding: gzip", 'ETag: "own"', "Vary: Accept-Encoding", body=gz(BODY)), "Accept-Encoding: gzip, br")
