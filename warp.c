@@ -11197,7 +11197,8 @@ static const struct key route_keys[] = {
 	PLAIN("remove_headers", K_NAMES, ROUTE(out.remove_headers), NULL,
 	    "Names removed from the request upstream."),
 	PLAIN("add_response_headers", K_FIELDS, ROUTE(out.add_response_headers), NULL,
-	    "[{ name, value }] set on the response; values may have variables."),
+	    "[{ name, value }] set on the response, a Set-Cookie beside others; values may "
+	    "have variables."),
 	PLAIN("remove_response_headers", K_NAMES, ROUTE(out.remove_response_headers), NULL,
 	    "Names removed from the response."),
 	SECS("read_timeout_secs", ROUTE(out.read_ms), NULL, "Instead of the upstream's."),
@@ -27758,12 +27759,13 @@ head_drop_name(struct head *h, struct slice name)
 			h->f[i].drop = true;
 }
 
-/* Drops the peer's fields that the route replaces or removes. */
+/* Drops the peer's fields that the route replaces or removes. One cookie replaces no other. */
 static void
 head_edit(struct head *h, const struct pairs *add, const struct slices *remove)
 {
 	for (int i = 0; i < add->n; i++)
-		head_drop_name(h, add->v[i].name);
+		if (field_id_of(add->v[i].name) != F_SET_COOKIE)
+			head_drop_name(h, add->v[i].name);
 	for (int i = 0; i < remove->n; i++)
 		head_drop_name(h, remove->v[i]);
 }
