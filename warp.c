@@ -23947,14 +23947,14 @@ log_file_open(const char *what, const char *path, uid_t own, bool *made)
 static int
 log_target_open(struct log_target *t)
 {
-	const char *path = t->sink == SINK_FILE ? t->path : "/dev/null";
-	bool made;
+	bool made, none = t->sink == SINK_OFF || t->sink == SINK_SYSLOG;
 
-	if (t->sink == SINK_STDOUT || t->sink == SINK_STDERR)
+	t->fd = none ? open("/dev/null", O_WRONLY | O_CLOEXEC) : -1; /* nothing is written there */
+	if (t->sink == SINK_FILE)
+		t->fd = log_file_open("log to", t->path, ROOT, &made);
+	else if (t->fd < 0)
 		t->fd = stream_own(fcntl(t->sink == SINK_STDOUT ? STDOUT_FILENO : STDERR_FILENO,
 		    F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
-	else
-		t->fd = log_file_open("log to", path, ROOT, &made);
 	return t->fd < 0 ? -1 : 0;
 }
 
@@ -41185,17 +41185,18 @@ static void
 child_clean(int out, const struct process *ps)
 {
 	static const long preset[8]; /* the kernel's struct: all zero is SIG_DFL */
-	int null = open("/dev/null", O_RDONLY);
 	sigset_t none;
+	int null;
 
 	for (int s = 1; s < NSIG; s++)
 		if (signal(s, SIG_DFL) == SIG_ERR) /* libc's own, or never caught: ask the kernel */
 			syscall(SYS_rt_sigaction, s, preset, NULL, SIGNAL_SET);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
-	    dup2(out, STDERR_FILENO) < 0)
+	if (dup2(out, STDOUT_FILENO) < 0 || dup2(out, STDERR_FILENO) < 0)
 		_exit(EXIT_NOT_RUN);
+	if ((null = open("/dev/null", O_RDONLY)) < 0 || dup2(null, STDIN_FILENO) < 0)
+		child_die("/dev/null");
 	child_sockets(ps);
 	fds_close(FD_FIRST + ps->n_shared, NULL, 0); /* ours close on exec; inherited ones may not */
 }

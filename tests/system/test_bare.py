@@ -1,0 +1,50 @@
+"""Hosts and containers where something is missing: devices, places to write to, name servers, processes."""
+import ctypes
+import os
+import resource
+import tempfile
+import time
+
+import pytest
+
+import lib
+from lib import conf, eventually, toml_file
+from supervised import fleet, sh
+
+MS_RDONLY, MS_BIND, MS_PRIVATE = 0x1, 0x1000, 0x4000 | 0x40000
+NEWNS = 0x20000
+libc = ctypes.CDLL(None, use_errno=True)
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+OK = {"respond": {"status": 200, "body": "ok"}}
+
+
+def mounts(*what):
+    """What makes a child see other things than its parent: (source, place), source None: nothing, not to be written."""
+    lib.needs_mounts()
+
+    def mount():
+        if libc.unshare(NEWNS) or libc.mount(b"none", b"/", None, MS_PRIVATE, None):
+            os._exit(97)
+        for source, place in what:
+            kind, flags = (None, MS_BIND) if source else (b"tmpfs", MS_RDONLY)
+            if libc.mount(str(source or "none").encode(), str(place).encode(), kind, flags, None):
+                os._exit(98)
+    return mount
+
+
+def test_without_dev(warp):
+    """No /dev/null, and nobody can make one: that is no log of ours."""
+    w = warp(toml_file(conf(OK)), preexec_fn=mounts((None, "/dev")))
+    assert w.ask().text == "ok"
+
+
+def test_a_dev_null_is_not_made(warp, tmp_path):
+    """Where there is none, a plain file of that name would take what everybody throws away."""
+    w = warp(toml_file(conf(OK)), preexec_fn=mounts((tmp_path, "/dev")))
+    assert w.ask().text == "ok" and not os.path.exists(tmp_path / "null")
+
+
+def test_a_program_without_dev(warp):
+    w = warp(fleet(sh("exec sleep 100")), preexec_fn=mounts((None, "/dev")))
+    w.wait_stderr(r"exited with status 127 after .*; its last words: warp: /dev/null: No such file or directory")
