@@ -40832,11 +40832,12 @@ endpoint_unix(struct endpoint *e, const char *label, const struct identity *as,
     bool (*taken)(uint16_t, const char *))
 {
 	char dir[sizeof e->socket];
-	int n = snprintf(dir, sizeof dir, "%s/%s", run_dir(), label);
+	const char *in = run_dir();
+	int n = snprintf(dir, sizeof dir, "%s/%s", *in ? in : RUN_DIR, label);
 
 	*e = (struct endpoint){ .sock_n = sizeof e->sock.un };
 	e->sock.un.sun_family = AF_UNIX;
-	if (n > 0 && (size_t)n < sizeof dir && dir_make(dir, as))
+	if (*in && n > 0 && (size_t)n < sizeof dir && dir_make(dir, as))
 		for (int i = 1; i < PROCS_MAX; i++) {
 			n = snprintf(e->socket, sizeof e->socket, "%s/%d.sock", dir, i);
 			if (n < 0 || (size_t)n >= sizeof e->socket)
@@ -40846,7 +40847,7 @@ endpoint_unix(struct endpoint *e, const char *label, const struct identity *as,
 			memcpy(e->sock.un.sun_path, e->socket, sizeof e->socket);
 			return 0;
 		}
-	log_error("process %s: no place for its socket in %s", label, dir);
+	log_errno("process %s: no place for its socket in %s", label, dir);
 	*e = (struct endpoint){ 0 };
 	return -1;
 }

@@ -48,3 +48,11 @@ def test_a_dev_null_is_not_made(warp, tmp_path):
 def test_a_program_without_dev(warp):
     w = warp(fleet(sh("exec sleep 100")), preexec_fn=mounts((None, "/dev")))
     w.wait_stderr(r"exited with status 127 after .*; its last words: warp: /dev/null: No such file or directory")
+
+
+def test_no_place_for_sockets(warp):
+    """Neither in /run nor in /tmp: nothing in / is taken for one."""
+    os.makedirs("/tmp/warp-of-0", exist_ok=True)
+    w = warp(fleet(sh("exec sleep 100 {socket}")), preexec_fn=mounts((None, "/run"), (None, "/tmp/warp-of-0")))
+    w.wait_stderr(r"process web: no place for its socket in /run/warp/web: Read-only file system")
+    assert not os.path.exists("/web")
