@@ -41469,8 +41469,8 @@ warden_start(const struct child_start *cs, const struct identity *as, char **arg
 		warden_run(cs, as, argv, env, up[1]);
 	close(up[1]);
 	if (*warden > 0 && read(up[0], &pid, sizeof pid) != sizeof pid) {
-		pid = -1; /* the warden ended */
-		errno = ECHILD;
+		pid = -1; /* the warden ended, as it could not fork */
+		errno = EAGAIN;
 	}
 	close(up[0]);
 	return pid;

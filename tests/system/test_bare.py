@@ -56,3 +56,16 @@ def test_no_place_for_sockets(warp):
     w = warp(fleet(sh("exec sleep 100 {socket}")), preexec_fn=mounts((None, "/run"), (None, "/tmp/warp-of-0")))
     w.wait_stderr(r"process web: no place for its socket in /run/warp/web: Read-only file system")
     assert not os.path.exists("/web")
+
+
+def test_no_process_left(warp):
+    """One for the master, a worker and a warden, none for its program."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as dir:
+        os.chmod(dir, 0o777)
+
+        def few():
+            os.setresuid(54321, 54321, 54321)
+            resource.setrlimit(resource.RLIMIT_NPROC, (3, 3))
+        w = warp(fleet(sh("exec sleep 100")), dir=dir, preexec_fn=few)
+        w.wait_stderr(r"process web: fork: Resource temporarily unavailable")
+        w.stop()
