@@ -234,6 +234,7 @@
 #define RESOLVE_WAIT_MS  1000  /* a start waits for the first names */
 #define DNS_TTL_SECS     30    /* until names are looked up again */
 #define DNS_RETRY_SECS   2     /* until a name that failed is */
+#define HOSTS_MAX        1048576 /* bytes of /etc/hosts; of a longer one nothing is known */
 #define READY_WAIT_MS    10000 /* for new workers to accept, or a reload is
                                   given up */
 #define USERS_LOOK_MS    1000  /* between looks at basic_auth_file */

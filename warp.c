@@ -1377,8 +1377,7 @@ syslog_put(struct slice line)
 
 	localtime_r(&s, &tm);
 	text_fmt(&t, "<%d>%.3s %2d %02d:%02d:%02d warp[%d]: ", SYSLOG_FACILITY * 8 + line.p[0] - '0',
-	    &"JanFebMarAprMayJunJulAugSepOctNovDec"[tm.tm_mon * 3], tm.tm_mday, tm.tm_hour,
-	    tm.tm_min, tm.tm_sec, (int)getpid());
+	    &month_names[tm.tm_mon * 3], tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)getpid());
 	text_add(&t, (struct slice){ line.p + 1, MIN(line.n - 1, t.cap - t.n) });
 	t.p[t.n] = '\0';
 	for (int i = 0; i < 2 && put < 0; i++) {
@@ -38073,7 +38072,7 @@ talk_why(const struct talk *k, char why[WHY_MAX])
 /* ==== resolve ================================================================
  * Owns    the helper process that may block on DNS.
  * Offers  resolve_fixed, resolve_run.
- * Calls   base, arena, clock, log, board, logfile, helper. Writes addresses to the board;
+ * Calls   base, arena, walk, clock, log, board, logfile, helper. Writes addresses to the board;
  *         workers read them there, and never wait. */
 
 /* Sets addresses that need no lookup. True: there are names as well. */
@@ -38144,22 +38143,29 @@ resolve_one(const struct instance *in, int life, bool said)
 	return true;
 }
 
-/* Looks up all names or, unless whole, only those that failed before. failed has a
- * byte for each instance on the board. False: some do not resolve. */
+/* Looks up all names or, unless whole, only those that failed before: first those in
+ * /etc/hosts, as each of the others may take seconds. failed has a byte for each instance
+ * on the board. False: some do not resolve. */
 static bool
 resolve_round(const struct conf *cf, int life, char *failed, bool whole)
 {
+	struct arena a = { NULL };
+	struct slice hosts = { "", 0 };
+	int n = conf_peers(cf);
 	bool all = true;
 
-	for (int u = 0; u < conf_peers(cf); u++)
-		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
-			const struct instance *in = &cf->upstreams[u].instances[i];
+	file_read(&a, "/etc/hosts", HOSTS_MAX, &hosts); /* or no name is known to be there */
+	for (int u = 0; u < 2 * n; u++)
+		for (int i = 0; i < cf->upstreams[u % n].n_instances; i++) {
+			const struct instance *in = &cf->upstreams[u % n].instances[i];
 			char *f = &failed[in->board - board->instances];
-			if (in->addr.kind != ADDR_NAME || (!whole && !*f))
+			if (in->addr.kind != ADDR_NAME || (!whole && !*f) ||
+			    (u < n) != !!slice_find(hosts, slice_of(in->addr.host)))
 				continue;
 			*f = !resolve_one(in, life, *f);
 			all &= !*f;
 		}
+	arena_free(&a);
 	return all;
 }
 

@@ -69,3 +69,16 @@ def test_no_process_left(warp):
         w = warp(fleet(sh("exec sleep 100")), dir=dir, preexec_fn=few)
         w.wait_stderr(r"process web: fork: Resource temporarily unavailable")
         w.stop()
+
+
+def test_hosts_do_not_wait_for_servers(warp, backend, tmp_path):
+    """A name in /etc/hosts is known at once, however many before it ask a server that does not answer."""
+    b = backend()
+    (tmp_path / "hosts").write_text("127.0.0.1 here.test\n")
+    (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.1\n")
+    c = conf(app={"host": "here.test", "port": b.port})
+    c["upstreams"] = {**{"far%d" % i: {"url": "http://far%d.test" % i} for i in range(4)}, **c["upstreams"]}
+    w = warp(toml_file(c), preexec_fn=mounts((tmp_path / "hosts", "/etc/hosts"), (tmp_path / "resolv.conf", "/etc/resolv.conf")))
+    began = time.monotonic()
+    eventually(lambda: w.ask().status == 200, "the name in /etc/hosts")
+    assert time.monotonic() - began < 4, "a name that is not there takes 5 s"
