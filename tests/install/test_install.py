@@ -235,6 +235,9 @@ conf two; run reload; says two
 echo '[nope]' >/etc/warp.toml; fails run reload; says two
 conf three; run upgrade; says three; run restart; says three
 run stop; gone; fails run status
+mkdir /srv/bin; ln -s $(ls -d /usr/bin/* | grep -v flock) /srv/bin; PATH=/srv/bin
+echo $$ >/run/warp.pid; fails run status; run start; says three; run status  # of before a crash, and no flock
+run stop; gone; fails run status
 """)
 
 
