@@ -30747,8 +30747,8 @@ conf_spools(const struct conf *cf)
 static void
 spool_open(bool locked)
 {
-	if ((spool_dir = outside_open(SPOOL_DIR, locked)) < 0)
-		log_warn("request bodies stay in memory: " SPOOL_DIR ": %s", strerror(errno));
+	if (access(SPOOL_DIR, W_OK) < 0 || (spool_dir = outside_open(SPOOL_DIR, locked)) < 0)
+		log_warn("request bodies stay in memory: %s: %s", SPOOL_DIR, strerror(errno));
 	sandbox_reach(spool_dir, true);
 }
 

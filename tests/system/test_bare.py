@@ -11,7 +11,7 @@ import lib
 from lib import conf, eventually, toml_file
 from supervised import fleet, sh
 
-MS_RDONLY, MS_BIND, MS_PRIVATE = 0x1, 0x1000, 0x4000 | 0x40000
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_PRIVATE = 0x1, 0x20, 0x1000, 0x4000 | 0x40000
 NEWNS = 0x20000
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -20,7 +20,8 @@ OK = {"respond": {"status": 200, "body": "ok"}}
 
 
 def mounts(*what):
-    """What makes a child see other things than its parent: (source, place), source None: nothing, not to be written."""
+    """What makes a child see other things than its parent: (source, place), source None: nothing, not to be written;
+    or the same as before, not to be written."""
     lib.needs_mounts()
 
     def mount():
@@ -30,6 +31,8 @@ def mounts(*what):
             kind, flags = (None, MS_BIND) if source else (b"tmpfs", MS_RDONLY)
             if libc.mount(str(source or "none").encode(), str(place).encode(), kind, flags, None):
                 os._exit(98)
+            if source == place and libc.mount(None, str(place).encode(), None, MS_REMOUNT | MS_BIND | MS_RDONLY, None):
+                os._exit(99)
     return mount
 
 
@@ -56,6 +59,14 @@ def test_no_place_for_sockets(warp):
     w = warp(fleet(sh("exec sleep 100 {socket}")), preexec_fn=mounts((None, "/run"), (None, "/tmp/warp-of-0")))
     w.wait_stderr(r"process web: no place for its socket in /run/warp/web: Read-only file system")
     assert not os.path.exists("/web")
+
+
+def test_bodies_where_tmp_is_read_only(warp, backend):
+    """As in a container with --read-only: they stay in memory, as where there is no /tmp."""
+    b = backend()
+    w = warp(toml_file(conf({"buffer_request": 1000}, app=b)), preexec_fn=mounts(("/tmp", "/tmp")))
+    w.wait_stderr("request bodies stay in memory: /tmp: Read-only file system")
+    assert w.ask(method="POST", body=b"x" * 100000).status == 200 and len(b.requests[0].body) == 100000
 
 
 def test_no_process_left(warp):
