@@ -18273,7 +18273,8 @@ board_open(void)
 	if (!board_map(board_fd))
 		die_memory();
 	board->layout = board_layout();
-	board->started_s = (int64_t)time(NULL);
+	board->started_s = now_s;
+	board->started_ms = now_ms;
 	memcpy(&board->seed, (const void *)getauxval(AT_RANDOM), sizeof board->seed); /* never blocks */
 	log_lost = &board->log_lost;
 }
@@ -27340,7 +27341,7 @@ tell_warp(struct teller *t)
 	SAY(t, v_str(sandbox_text(t->cf->server.sandbox)), "sandbox");
 	if (t->as == AS_JSON)
 		say_usage(t, (int)getppid());
-	SAY(t, v_int(MAX(now_s - board->started_s, 0)), "uptime_secs",
+	SAY(t, v_int((now_ms - board->started_ms) / SECOND_MS), "uptime_secs",
 	    COLUMN("UPTIME_SECS", -11));
 	SAY(t, v_int(board->started_s), NULL, "start_time_seconds",
 	    "When warp was started, Unix time.");
@@ -40690,11 +40691,11 @@ static uint16_t
 port_choose(bool (*taken)(uint16_t, const char *))
 {
 	enum { PORTS = PORT_CHOSEN_MAX - PORT_CHOSEN_MIN + 1 };
-	unsigned at = (unsigned)now_us;
+	unsigned at;
 
 	/* random: another warp's choice may not be bound yet */
 	if (getrandom(&at, sizeof at, GRND_NONBLOCK) < 0)
-		log_debug("no randomness yet for a port");
+		at = (unsigned)now_us; /* a host that boots has none yet */
 	for (unsigned i = 0; i < PORTS; i++) {
 		uint16_t port = (uint16_t)(PORT_CHOSEN_MIN + (at + i) % PORTS);
 		if (!taken(port, NULL) && port_is_free(port))

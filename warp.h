@@ -2189,7 +2189,7 @@ struct board_nodes {
 
 struct board {
 	uint64_t layout;      /* see board_layout */
-	int64_t started_s;    /* wall clock; before the first fork */
+	int64_t started_s, started_ms; /* wall clock, monotonic; before the first fork */
 	uint64_t seed;        /* of hashes that nobody should aim at */
 	atomic_uint log_lost; /* lost lines of the error log, not reported yet */
 	atomic_uint generation, reloads;

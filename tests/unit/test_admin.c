@@ -97,6 +97,24 @@ test_status(void **state)
 	rows_end();
 }
 
+/* A router's clock is set years after warp was started. */
+static void
+test_uptime(void **state)
+{
+	const time_t was_s = now_s;
+	const int64_t was_ms = now_ms;
+
+	(void)state;
+	now_ms += 7 * SECOND_MS;
+	now_s += 56 * 365 * DAY_S;
+	has(ask(M_GET, "/status"), "\"uptime_secs\": 7,");
+	now_s = was_s - DAY_S;
+	has(ask(M_GET, "/status"), "\"uptime_secs\": 7,");
+	now_s = was_s;
+	now_ms = was_ms;
+	rows_end();
+}
+
 static void
 test_metrics(void **state)
 {
@@ -297,6 +315,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_status, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_uptime, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_metrics, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_table, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_verbs, setup, teardown),
