@@ -135,6 +135,7 @@
 #define REPAIR_AGAIN_MS 10    /* until a store that another worker holds is repaired */
 #define PURGE_TRIES    100    /* of one key, while others hold the lock */
 #define REDIS_ASKS     2      /* for one request: for the names of Vary, then the variant */
+#define CACHE_SKEW_S   60     /* so far the clock may be set back, or that of who filled Redis be ahead */
 #define CACHE_PIECES   16     /* of a stored body, copied at once */
 
 /* the store: the cache's memory */

@@ -9672,11 +9672,15 @@ age_of(const struct head *res, uint32_t delay_s)
 	return (uint32_t)MIN(age, DELTA_MAX);
 }
 
-/* Seconds, for the field Age. RFC 9111 4.2.3. */
+/* Seconds, for the field Age. RFC 9111 4.2.3. Very old is what came while the clock was ahead. */
 static uint32_t
 policy_age(const struct policy *p)
 {
-	return (uint32_t)MIN(p->age_s + MAX(now_s - p->came_s, (int64_t)0), DELTA_MAX);
+	int64_t here_s = now_s - p->came_s;
+
+	if (here_s < -CACHE_SKEW_S)
+		return DELTA_MAX;
+	return (uint32_t)MIN(p->age_s + MAX(here_s, (int64_t)0), DELTA_MAX);
 }
 
 /* Seconds for which it may still be sent, fresh or stale. */

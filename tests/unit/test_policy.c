@@ -356,6 +356,8 @@ static const struct {
 	{ CC("max-age=60"), 59, 59, 1, USE_FRESH, USE_NOT, true, "the last second" },
 	{ CC("max-age=60"), 60, 60, 0, USE_NOT, USE_NOT, false, "stale" },
 	{ CC("max-age=60"), -9, 0, 60, USE_FRESH, USE_NOT, true, "the clock was set back" },
+	{ CC("max-age=60"), -61, INT32_MAX, 0, USE_NOT, USE_NOT, false, "the clock was far ahead" },
+	{ CC("max-age=60") ETAG, -61, INT32_MAX, 0, USE_VALIDATE, USE_NOT, false, "far ahead, with a tag" },
 	{ CC("max-age=60") ETAG, 60, 60, 0, USE_VALIDATE, USE_NOT, false, "stale, with a tag" },
 	{ CC("max-age=60, public") ETAG, 60, 60, 0, USE_VALIDATE, USE_VALIDATE, false, "public" },
 	{ CC("max-age=60, public"), 5, 5, 55, USE_FRESH, USE_FRESH, true, "public and fresh" },
