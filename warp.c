@@ -42146,7 +42146,7 @@ proc_backoff(struct proc *p)
 		proc_enter(p, PROC_FAILED, 0);
 		return;
 	}
-	if (p->started_ms > 0 && now_ms - p->started_ms >= STABLE_MS)
+	if (p->state == PROC_UP && now_ms - (int64_t)wide_get(&p->board->since_ms) >= STABLE_MS)
 		wait = p->conf->backoff_ms;
 	p->backoff_ms = MIN(2 * wait, p->conf->backoff_max_ms);
 	proc_enter(p, PROC_BACKOFF, wait);

@@ -14,7 +14,7 @@ import time
 import pytest
 
 import lib
-from lib import SLOW, TIMEOUT, eventually, free_port, request
+from lib import SLOW, TIMEOUT, eventually, free_port, request, toml_file
 from supervised import (APP, Load, alive, app, fleet, gone, instances, journal, kill, proc, proc_that, procs, quiet, reload, remove, running, sh,
                         status, touch, upgrade, verb, wait_state, workers)
 
@@ -352,9 +352,13 @@ def test_backoff_doubles(warp):
 
 @pytest.fixture(scope="module")
 def seasoned(tmp_path_factory):
-    """A process that ended four times, and has been up since this module began."""
+    """A process that ended four times, and has been up since this module began; and one that ended twice, then after
+    more than ten seconds in which it did not get ready."""
+    slow = toml_file({"upstreams": {"slow": {"host": "127.0.0.1", "port": free_port(), "process": sh(
+        "date +%s.%N >>slow; [ $(wc -l <slow) -gt 3 ] && exec sleep 1000; [ $(wc -l <slow) = 3 ] && sleep 10.2 && "
+        "date +%s.%N >>slow", backoff_secs=0.4)}}})
     w = lib.Warp(fleet(None, {"web": sh("echo x >>ran; [ $(wc -l <ran) -gt 4 ] && exec sleep 1000", backoff_secs=0.4,
-                                        backoff_max_secs=30)}), (), tmp_path_factory.mktemp("seasoned"))
+                                        backoff_max_secs=30)}, more=slow), (), tmp_path_factory.mktemp("seasoned"))
     begin = time.monotonic()
     yield w, begin
     w.stop()
@@ -1087,3 +1091,11 @@ def test_backoff_starts_over(seasoned):
     at = time.monotonic()
     eventually(lambda: proc(w)["restarts"] == 5 and proc(w)["pid"], "started again")
     assert 0.3 < time.monotonic() - at < min(2 * SLOW, 5)
+
+
+def test_backoff_goes_on(seasoned):
+    """More than ten seconds, but never ready: that is not up, the third wait is longer than the second."""
+    w, begin = seasoned
+    eventually(lambda: len(lib.read(w.path("slow")).split()) == 5, "it has started a fourth time", 20 * SLOW)
+    ended, again = map(float, lib.read(w.path("slow")).split()[3:])
+    assert again - ended >= 1.5
