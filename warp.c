@@ -42177,6 +42177,8 @@ proc_occupied(struct proc *p)
 	proc_why(p, "another program is at %s: %s", *p->at.socket ? p->at.socket : b, who);
 	log_error("process %s: another program is at %s: %s", p->label,
 	    *p->at.socket ? p->at.socket : b, who);
+	if (p->chosen)
+		p->at.sock_n = 0; /* another place is chosen next */
 }
 
 /* Starts the program: what it depends on is ready. */

@@ -168,6 +168,29 @@ def test_user_by_number(warp, place, group):
     assert "no user" not in w.stderr
 
 
+@pytest.mark.parametrize("word", [PORT, SOCKET], ids=["port", "socket"])
+def test_chosen_place_that_a_stranger_takes(warp, word):
+    """While it does not run somebody else binds what warp has chosen for it: warp says so, and chooses anew."""
+    w = warp(fleet(app("web", word, backoff_secs=0.5, backoff_max_secs=1)))
+    w.ask()
+    taken = next(i for i in instances(w))["address"]
+    kill(wait_state(w, "up")["pid"])
+    wait_state(w, "backoff")
+    with socket.socket(socket.AF_INET if word == PORT else socket.AF_UNIX) as stranger:
+        if word == PORT:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            stranger.bind(("127.0.0.1", int(taken.rpartition(":")[2])))
+        else:
+            path = taken.partition(":")[2]
+            if os.path.exists(path):
+                os.unlink(path)
+            stranger.bind(path)
+        stranger.listen(5)
+        wait_state(w, "up")
+        assert w.ask().text.startswith("web ")
+    assert w.stderr.count("another program is at") == 1
+
+
 def test_logs_reopened_during_a_reload(warp):
     """HUP and USR1 come together: the new workers write to the new file."""
     text = lambda name: toml_file({"log": {"access": "@DIR@/" + name, "format": "$uri"}, "routes": [{"respond": {"status": 200}}]})
