@@ -20984,7 +20984,7 @@ static enum standing
 instance_standing(const struct instance *in)
 {
 	const struct board_instance *b = in->board;
-	int run = b->run, health = in->up->health.on ? b->health : HEALTH_UP;
+	int run = b->run == RUN_ASLEEP ? RUN_OFF : b->run, health = in->up->health.on ? b->health : HEALTH_UP;
 	int64_t until = instance_open_until(in);
 
 	if (b->addrs.n == 0)
@@ -26880,7 +26880,7 @@ tell_own(struct teller *t)
 /* ---- instances and their upstreams ---- */
 
 static const char *const run_names[] = {
-	[RUN_NONE] = "none", [RUN_OFF] = "off", [RUN_STARTING] = "starting",
+	[RUN_NONE] = "none", [RUN_OFF] = "off", [RUN_ASLEEP] = "off", [RUN_STARTING] = "starting",
 	[RUN_UP] = "up", [RUN_DRAINING] = "draining",
 };
 static const char *const health_names[] = {
@@ -31063,8 +31063,6 @@ hold_is_full(const struct exchange *x)
 static bool
 upstream_can_come(const struct upstream *up)
 {
-	if (up->process && up->process->start_on == START_REQUEST)
-		return true;
 	for (int i = 0; i < up->n_instances; i++)
 		if (up->instances[i].board->run != RUN_OFF)
 			return true;
@@ -31094,11 +31092,10 @@ hold_start(const struct upstream *up)
 {
 	struct roster *r = up->roster;
 
-	if (!up->process || up->process->start_on != START_REQUEST ||
-	    (r->asked_ms != 0 && now_ms - r->asked_ms < SECOND_MS))
+	if (r->asked_ms != 0 && now_ms - r->asked_ms < SECOND_MS)
 		return;
 	for (int i = 0; i < up->n_instances; i++)
-		if (up->instances[i].board->run == RUN_OFF) {
+		if (up->instances[i].board->run == RUN_ASLEEP) {
 			r->asked_ms = now_ms;
 			if (!master_tell(CTL_START, up->process->name))
 				log_errno("the master was not told to start %s", up->process->name);
@@ -36651,7 +36648,7 @@ probe_pauses(const struct probe *p)
 {
 	int run = p->in->board->run;
 
-	return run == RUN_OFF || run == RUN_DRAINING;
+	return run == RUN_OFF || run == RUN_ASLEEP || run == RUN_DRAINING;
 }
 
 /* Closes p's connection; the next probe starts an interval after this one began,
@@ -37109,7 +37106,7 @@ probe_due(struct probe *p)
 	else if (p->state != PROBE_REST)
 		probe_connect(p); /* its backlog was full */
 	else if (probe_pauses(p)) {
-		if (p->in->board->run == RUN_OFF)
+		if (p->in->board->run != RUN_DRAINING)
 			probe_forget(p);
 		p->due_ms = now_ms + p->in->up->health.interval_ms;
 	} else {
@@ -41984,9 +41981,12 @@ proc_publish(const struct proc *p)
 		[PROC_BACKOFF] = RUN_STARTING, [PROC_DONE] = RUN_OFF, [PROC_FAILED] = RUN_OFF,
 	};
 	bool again = p->state == PROC_STOPPING && (p->again || p->broken);
+	int run = again ? RUN_STARTING : runs[p->state];
 
+	if (run == RUN_OFF && p->conf && p->conf->start_on == START_REQUEST && !p->stopped)
+		run = RUN_ASLEEP;
 	for (int i = 0; i < p->n_on && !p->old && !p->leaves; i++)
-		p->on[i]->run = again ? RUN_STARTING : runs[p->state];
+		p->on[i]->run = run;
 	board_changed();
 }
 
@@ -42518,7 +42518,7 @@ proc_stopped(struct proc *p)
 
 /* By state, what each event does; empty: nothing. */
 static void (*const proc_do[PROC_STATES][PROC_EVENTS])(struct proc *) = {
-	[PROC_OFF]      = { [PE_START] = proc_wait },
+	[PROC_OFF]      = { [PE_START] = proc_wait, [PE_STOP] = proc_off },
 	[PROC_WAITING]  = { [PE_DEPS] = proc_spawn, [PE_STOP] = proc_off },
 	[PROC_STARTING] = { [PE_READY] = proc_mark_up, [PE_EXIT] = proc_ended, [PE_DUE] = proc_late,
 		[PE_STOP] = proc_stop },
@@ -42719,18 +42719,19 @@ procs_preview(const struct conf *cf)
 			if (!ps && !in->up->server) /* else the clerk says it */
 				in->board->run = RUN_NONE;
 			else if (ps && (!p || p->place != place_print(ps, in->replica)))
-				in->board->run = p || ps->start_on == START_BOOT ? RUN_STARTING : RUN_OFF;
+				in->board->run = p || ps->start_on == START_BOOT ? RUN_STARTING : RUN_ASLEEP;
 		}
 	board_changed();
 }
 
-/* A request or another process waits for ps: all its replicas shall run. */
+/* A request or another process waits for ps: all its replicas shall run, but for what the
+ * operator has stopped. */
 static void
 process_want(const struct process *ps)
 {
 	for (int i = 0; i < ps->replicas; i++) {
 		struct proc *p = proc_find(slice_of(ps->name), i);
-		if (!p || procs_ending)
+		if (!p || p->stopped || procs_ending)
 			continue;
 		p->wanted = true;
 		proc_event(p, PE_START);
@@ -43372,7 +43373,7 @@ job_step_restart(struct job *j)
 	struct proc *p;
 
 	while (j->name[0] && (p = proc_find(slice_of(j->name), j->next))) {
-		bool asleep = (p->state == PROC_OFF && p->conf->start_on == START_REQUEST) ||
+		bool asleep = (p->state == PROC_OFF && p->conf->start_on == START_REQUEST && !p->stopped) ||
 		    (j->reload && !j->begun && p->state == PROC_UP && p->print == p->conf->print);
 		if (!j->begun && !asleep)
 			job_restart(j, p);

@@ -1935,6 +1935,7 @@ struct board_text {
 enum run {
 	RUN_NONE,     /* no process */
 	RUN_OFF,      /* stopped, failed, or not wanted yet */
+	RUN_ASLEEP,   /* off, but a request starts it */
 	RUN_STARTING,
 	RUN_UP,
 	RUN_DRAINING  /* no new requests; stopped when the last has ended */

@@ -437,6 +437,27 @@ def test_chain_on_request(warp):
     assert time.monotonic() - t < TIMEOUT, "three starts, none of them waits for a deadline"
 
 
+@pytest.mark.limit(40)
+@pytest.mark.parametrize("was", ["asleep", "awake", "idle"])
+def test_stopped_one_is_not_woken_by_requests(warp, binary, was):
+    """It stays stopped, over a reload and an upgrade too, and nobody waits for it, until it is started or restarted."""
+    text = fleet(app("web", PORT, start_on="request", idle_stop_secs=1 if was == "idle" else 0), hold_secs=30)
+    w = warp(text)
+    if was != "asleep":
+        assert w.ask().status == 200
+    if was == "idle":
+        wait_state(w, "off")
+    verb(w, "stop", "web")
+    for change in (None, reload, upgrade):
+        if change:
+            change(w)
+        assert w.ask().status == 503
+        assert proc(w)["state"] == "off"
+    verb(w, "restart" if was == "awake" else "start", "web")
+    wait_state(w, "up")
+    assert w.ask().status == 200
+
+
 def test_dependency_does_not_fall_asleep(warp):
     """It is idle by itself, but one that runs depends on it."""
     w = warp(conf({"dep": {"process": app("dep", PORT, start_on="request", idle_stop_secs=0.7)},

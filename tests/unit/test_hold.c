@@ -97,6 +97,7 @@ test_places_by_run(void **state)
 	} rows[] = {
 		{ RUN_NONE, true, false },
 		{ RUN_OFF, false, false },
+		{ RUN_ASLEEP, false, false },
 		{ RUN_STARTING, false, false },
 		{ RUN_UP, true, false },
 		{ RUN_DRAINING, false, true }, /* it may have seen ours: told again */
@@ -175,20 +176,19 @@ test_how_long(void **state)
 	static const struct {
 		const char *why;
 		enum run run[2];
-		enum start_rule start;
 		uint32_t places;
 		uint64_t tried;
 		bool passed;
 		uint32_t ms;
 	} rows[] = {
-		{ "one restarts", { RUN_STARTING, RUN_OFF }, START_BOOT, 0, 0, false, 300 },
-		{ "all were stopped", { RUN_OFF, RUN_OFF }, START_BOOT, 0, 0, false, 0 },
-		{ "who asks starts it", { RUN_OFF, RUN_OFF }, START_REQUEST, 0, 0, false, 300 },
-		{ "both refused", { RUN_UP, RUN_UP }, START_BOOT, 0, 3, false, 300 },
-		{ "both are full", { RUN_UP, RUN_UP }, START_BOOT, 1, 0, false, 700 },
-		{ "both have places, but refused", { RUN_UP, RUN_UP }, START_BOOT, 1, 3, false, 300 },
-		{ "had no place for it", { RUN_UP, RUN_UP }, START_BOOT, 1, 3, true, 700 },
-		{ "no places while it starts", { RUN_STARTING, RUN_STARTING }, START_BOOT, 1, 0, false,
+		{ "one restarts", { RUN_STARTING, RUN_OFF }, 0, 0, false, 300 },
+		{ "all were stopped", { RUN_OFF, RUN_OFF }, 0, 0, false, 0 },
+		{ "who asks starts it", { RUN_ASLEEP, RUN_OFF }, 0, 0, false, 300 },
+		{ "both refused", { RUN_UP, RUN_UP }, 0, 3, false, 300 },
+		{ "both are full", { RUN_UP, RUN_UP }, 1, 0, false, 700 },
+		{ "both have places, but refused", { RUN_UP, RUN_UP }, 1, 3, false, 300 },
+		{ "had no place for it", { RUN_UP, RUN_UP }, 1, 3, true, 700 },
+		{ "no places while it starts", { RUN_STARTING, RUN_STARTING }, 1, 0, false,
 		  300 },
 	};
 
@@ -196,7 +196,6 @@ test_how_long(void **state)
 	for (size_t i = 0; i < LEN(rows); i++) {
 		struct exchange x = { .route = &to_up, .tried = rows[i].tried,
 			.passed = rows[i].passed };
-		proc.start_on = rows[i].start;
 		for (size_t k = 0; k < LEN(insts); k++) {
 			insts[k].board->run = rows[i].run[k];
 			insts[k].max_connections = rows[i].places;
@@ -213,7 +212,7 @@ test_start_is_asked_for(void **state)
 	insts[1].board->run = RUN_OFF;
 	hold_start(&up);
 	assert_string_equal(told(), ""); /* it starts at boot, or never */
-	proc.start_on = START_REQUEST;
+	insts[1].board->run = RUN_ASLEEP;
 	hold_start(&up);
 	assert_string_equal(told(), "Bweb");
 	now_ms += SECOND_MS - 1;
