@@ -191,6 +191,21 @@ def test_chosen_place_that_a_stranger_takes(warp, word):
     assert w.stderr.count("another program is at") == 1
 
 
+@pytest.mark.skipif(not shutil.which("uwsgi"), reason="no uwsgi")
+@pytest.mark.parametrize("text", ["README", "contrib/examples/uwsgi.toml"])
+def test_uwsgi_as_it_is_recommended_ends_when_told(warp, tmp_path, text):
+    """TERM alone would make it load the application once more, until it is killed."""
+    command, = re.findall(r'command = "(uwsgi [^"]*)"', read(os.path.join(lib.ROOT, text)))
+    (tmp_path / "app.py").write_text("def application(env, start):\n    start('200 OK', [])\n    return [b'ok']\n")
+    (tmp_path / "app.ini").write_text("[uwsgi]\nplugin = python3\nmodule = app:application\nmaster = true\n")
+    w = warp(fleet({"command": command, "dir": str(tmp_path), "stop_timeout_secs": 5 * SLOW}, protocol="uwsgi", socket="@DIR@/s"))
+    assert w.ask().text == "ok"
+    verb(w, "restart", "web")
+    assert w.ask().text == "ok"
+    verb(w, "stop", "web")
+    assert "binary reloading" not in w.stderr
+
+
 def test_logs_reopened_during_a_reload(warp):
     """HUP and USR1 come together: the new workers write to the new file."""
     text = lambda name: toml_file({"log": {"access": "@DIR@/" + name, "format": "$uri"}, "routes": [{"respond": {"status": 200}}]})
