@@ -10024,7 +10024,7 @@ static int
 policy_spoilt(struct text *t, struct slice keys[KEYS_SPOILT], bool https,
     const struct head *req, const struct head *res)
 {
-	static const enum field_id ids[] = { F_LOCATION, F_CONTENT_LOCATION };
+	static const unsigned char ids[] = { F_LOCATION, F_CONTENT_LOCATION };
 	struct slice origin = { t->p + t->n, 0 }, key = origin;
 	int n = 0;
 
@@ -12179,7 +12179,7 @@ set_signal(struct reader *r, const struct key *k, const struct toml *v, void *to
 {
 	static const char names[] = "TERM INT QUIT HUP USR1 USR2 KILL WINCH ABRT ALRM CONT PIPE "
 	    "TSTP TTIN TTOU URG";
-	static const int numbers[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGKILL,
+	static const unsigned char numbers[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGKILL,
 		SIGWINCH, SIGABRT, SIGALRM, SIGCONT, SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG };
 	struct near near = { .word = S("") };
 	int64_t n = v->kind == TOML_INTEGER ? v->integer : -1;
@@ -12340,7 +12340,7 @@ cidr_item(struct reader *r, const struct key *k, const struct toml *v, void *out
 static bool
 field_name_ok(struct reader *r, const struct key *k, const struct toml *v, struct slice name)
 {
-	static const enum field_id framing[] = { F_CONNECTION, F_CONTENT_LENGTH, F_HTTP2_SETTINGS,
+	static const unsigned char framing[] = { F_CONNECTION, F_CONTENT_LENGTH, F_HTTP2_SETTINGS,
 		F_KEEP_ALIVE, F_PROXY_CONNECTION, F_TE, F_TRAILER, F_TRANSFER_ENCODING,
 		F_UPGRADE };
 	enum field_id id = field_id_of(name);
@@ -13122,7 +13122,7 @@ upstream_tls_read(struct reader *r, struct upstream *up, const struct upstream_r
 static void
 protocol_read(struct reader *r, struct upstream *up, const struct toml *table)
 {
-	static const enum scheme schemes[PROTOCOLS] = { [PROTOCOL_HTTP] = SCHEME_HTTP,
+	static const unsigned char schemes[PROTOCOLS] = { [PROTOCOL_HTTP] = SCHEME_HTTP,
 		[PROTOCOL_HTTPS] = SCHEME_HTTPS, [PROTOCOL_UWSGI] = SCHEME_UWSGI };
 	bool said = toml_get(table, "protocol"), cgi;
 
@@ -22523,7 +22523,7 @@ tls_name(const br_ssl_engine_context *e, char out[256])
 static unsigned
 hash_choose(uint32_t hashes, bool ec)
 {
-	static const int order[] = { br_sha256_ID, br_sha384_ID, br_sha512_ID, br_sha1_ID };
+	static const unsigned char order[] = { br_sha256_ID, br_sha384_ID, br_sha512_ID, br_sha1_ID };
 
 	for (size_t i = 0; i < LEN(order); i++)
 		if (hashes >> (order[i] + (ec ? 8 : 0)) & 1)
@@ -26749,7 +26749,7 @@ say_codes(struct teller *t, const void *rec, size_t at, const char *none, const 
 static void
 say_latency(struct teller *t, const struct board_worker *w)
 {
-	static const unsigned limits[LATENCY_BUCKETS] = LATENCY_MS;
+	static const uint16_t limits[] = LATENCY_MS;
 	static const char *const name = "warp_request_seconds";
 	unsigned long long sum = 0;
 	FILE *to;
@@ -28866,7 +28866,7 @@ vary_is_lost(const struct route *r, const struct head *h)
 static bool
 answer_write(struct text *t, const struct exchange *x, struct head *h)
 {
-	static const struct route none; /* for an answer without a route */
+	static struct route none; /* for an answer without a route; not const: no bytes of the file */
 	const struct route *r = x->route ? x->route : &none;
 	bool stored = x->hit && x->down.from == &x->hit->src, sets;
 
@@ -31695,7 +31695,7 @@ upstream_leave(struct exchange *x, bool keep)
 static void
 exchange_count(const struct exchange *x)
 {
-	static const unsigned limits[] = LATENCY_MS;
+	static const uint16_t limits[] = LATENCY_MS;
 	uint64_t us = (uint64_t)(now_us - x->start_us);
 	size_t i = 0, class = (size_t)x->status / 100;
 
@@ -41193,7 +41193,7 @@ child_sockets(const struct process *ps)
 static void
 child_clean(int out, const struct process *ps)
 {
-	static const long preset[8]; /* the kernel's struct: all zero is SIG_DFL */
+	static long preset[8]; /* the kernel's struct: all zero is SIG_DFL; not const: it takes no bytes of the file */
 	sigset_t none;
 	int null;
 
@@ -41975,7 +41975,7 @@ proc_find(struct slice name, int index)
 static void
 proc_publish(const struct proc *p)
 {
-	static const int runs[PROC_STATES] = {
+	static const unsigned char runs[PROC_STATES] = {
 		[PROC_OFF] = RUN_OFF, [PROC_WAITING] = RUN_STARTING, [PROC_STARTING] = RUN_STARTING,
 		[PROC_UP] = RUN_UP, [PROC_DRAINING] = RUN_DRAINING, [PROC_STOPPING] = RUN_OFF,
 		[PROC_BACKOFF] = RUN_STARTING, [PROC_DONE] = RUN_OFF, [PROC_FAILED] = RUN_OFF,
@@ -44234,7 +44234,7 @@ static void
 worker_child(void *task, int ctl)
 {
 	/* TERM as well: it may be for the whole group, the master says what follows */
-	static const int ignored[] = { SIGINT, SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE };
+	static const unsigned char ignored[] = { SIGINT, SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE };
 	const struct worker_task *k = task;
 	sigset_t none;
 
@@ -45906,7 +45906,7 @@ children_reap(void)
 static void
 master_signal(struct watch *w, short revents)
 {
-	static const int events[] = { [SIGHUP] = EV_RELOAD, [SIGTERM] = EV_STOP, [SIGINT] = EV_STOP,
+	static const unsigned char events[] = { [SIGHUP] = EV_RELOAD, [SIGTERM] = EV_STOP, [SIGINT] = EV_STOP,
 		[SIGQUIT] = EV_QUIT, [SIGUSR2] = EV_UPGRADE };
 	struct signalfd_siginfo si;
 
@@ -46166,7 +46166,7 @@ static void
 master_signals(void)
 {
 	static struct watch w = { .slot = -1, .ready = master_signal };
-	static const int ours[] = { SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD };
+	static const unsigned char ours[] = { SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD };
 	sigset_t set;
 
 	sigemptyset(&set);
