@@ -18357,6 +18357,16 @@ conf_peers(const struct conf *cf)
 	return cf->n_upstreams + (cf->cache.redis_at != NULL);
 }
 
+/* Whether in's program can be started anew beside the old one, elsewhere. */
+static bool
+instance_moves(const struct instance *in)
+{
+	const struct process *ps = in->up->process;
+
+	return ps && ps->replicas == 1 && (ps->names_port || ps->names_socket) &&
+	    in->up->n_instances == 1 && in->addr.kind != ADDR_NAME && in->addr.kind != ADDR_ABSTRACT;
+}
+
 /* Gives each instance its record. -1: too many instances, or too long a key; logged. */
 static int
 board_attach(struct conf *cf)
@@ -18379,6 +18389,12 @@ board_attach(struct conf *cf)
 				return -1;
 			}
 			in->board->generation = generation;
+			if (instance_moves(in) && snprintf(key, sizeof key, "%s new", in->up->name) > 0 &&
+			    (in->fresh = board_record(key))) {
+				in->fresh->generation = generation;
+				if (in->fresh->run == RUN_NONE)
+					in->fresh->run = RUN_OFF;
+			}
 		}
 	return 0;
 }
@@ -36600,7 +36616,8 @@ health_count(const struct conf *cf)
 	int n = 0;
 
 	for (int i = 0; i < cf->n_upstreams; i++)
-		n += cf->upstreams[i].health.on ? cf->upstreams[i].n_instances : 0;
+		n += cf->upstreams[i].health.on ? cf->upstreams[i].n_instances +
+		    (cf->upstreams[i].process != NULL) : 0;
 	return n;
 }
 
@@ -36636,7 +36653,7 @@ interval_ms(const struct health_conf *h, bool first)
 static bool
 probe_hurries(const struct probe *p)
 {
-	const struct board_instance *b = p->in->board;
+	const struct board_instance *b = p->board;
 
 	return (b->run == RUN_STARTING && b->health != HEALTH_UP) ||
 	    (b->run == RUN_UP && b->health == HEALTH_UNKNOWN);
@@ -36646,7 +36663,7 @@ probe_hurries(const struct probe *p)
 static bool
 probe_pauses(const struct probe *p)
 {
-	int run = p->in->board->run;
+	int run = p->board->run;
 
 	return run == RUN_OFF || run == RUN_ASLEEP || run == RUN_DRAINING;
 }
@@ -36690,7 +36707,7 @@ static void
 probe_passed(struct probe *p)
 {
 	struct instance *in = p->in;
-	struct board_instance *b = in->board;
+	struct board_instance *b = p->board;
 
 	if (!probe_pauses(p)) {
 		b->check_fails = 0;
@@ -36715,7 +36732,7 @@ __attribute__((format(printf, 2, 3))) static void
 probe_failed(struct probe *p, const char *fmt, ...)
 {
 	struct instance *in = p->in;
-	struct board_instance *b = in->board;
+	struct board_instance *b = p->board;
 	const struct health_conf *h = &in->up->health;
 	bool fresh = b->health == HEALTH_UNKNOWN && b->run != RUN_NONE;
 	char why[WHY_MAX];
@@ -36979,7 +36996,7 @@ probe_connected(struct probe *p)
 static bool
 probe_address(struct probe *p, union sock *to, socklen_t *n)
 {
-	struct board_instance *b = p->in->board;
+	struct board_instance *b = p->board;
 	uint32_t port = p->in->up->health.port;
 
 	if (b->addrs.n == 0 || !board_addrs_get(b, p->addr_i, to, n)) {
@@ -37023,7 +37040,7 @@ probe_dialled(struct probe *p, int err)
 		probe_put_off(p, strerror(err));
 	else if (err == 0)
 		probe_connected(p);
-	else if (p->addr_i + 1u < p->in->board->addrs.n) {
+	else if (p->addr_i + 1u < p->board->addrs.n) {
 		side_close(&p->s);
 		p->addr_i++;
 		return true;
@@ -37088,7 +37105,7 @@ probe_ready(struct watch *w, short revents)
 static void
 probe_forget(struct probe *p)
 {
-	struct board_instance *b = p->in->board;
+	struct board_instance *b = p->board;
 
 	if (b->health == HEALTH_UNKNOWN && b->check_passes + b->check_fails == 0)
 		return;
@@ -37106,7 +37123,7 @@ probe_due(struct probe *p)
 	else if (p->state != PROBE_REST)
 		probe_connect(p); /* its backlog was full */
 	else if (probe_pauses(p)) {
-		if (p->in->board->run != RUN_DRAINING)
+		if (p->board->run != RUN_DRAINING)
 			probe_forget(p);
 		p->due_ms = now_ms + p->in->up->health.interval_ms;
 	} else {
@@ -37134,17 +37151,17 @@ health_due(struct timer *t)
 /* An instance that was checked before goes on with its interval; a fresh one is
  * probed soon, but not all of them in the same moment. */
 static void
-probe_open(struct probe *p, struct instance *in)
+probe_open(struct probe *p, struct instance *in, struct board_instance *b)
 {
 	const struct health_conf *h = &in->up->health;
 	uint32_t spread = h->jitter ? (uint32_t)(random_next() % PROBE_SPREAD_MS) : 0;
 
-	*p = (struct probe){ .in = in };
+	*p = (struct probe){ .in = in, .board = b };
 	side_open(&p->s, -1, probe_ready);
-	p->spreads = in->board->checked_ms == 0;
+	p->spreads = b->checked_ms == 0;
 	p->due_ms = now_ms + spread;
 	if (!p->spreads)
-		p->due_ms = MAX(p->due_ms, now_ms - clock_ago(in->board->checked_ms) +
+		p->due_ms = MAX(p->due_ms, now_ms - clock_ago(b->checked_ms) +
 		    interval_ms(h, false));
 }
 
@@ -37157,9 +37174,11 @@ health_start(const struct conf *cf)
 	for (int i = 0; i < cf->n_upstreams; i++)
 		for (int k = 0; k < cf->upstreams[i].n_instances; k++) {
 			struct instance *in = &cf->upstreams[i].instances[k];
-			if (in->up->health.on)
-				probe_open(&probes[n_probes++], in);
-			else if (in->board->health != HEALTH_UNKNOWN)
+			if (in->up->health.on) {
+				probe_open(&probes[n_probes++], in, in->board);
+				if (in->fresh)
+					probe_open(&probes[n_probes++], in, in->fresh);
+			} else if (in->board->health != HEALTH_UNKNOWN)
 				in->board->health = HEALTH_UNKNOWN;
 		}
 }
@@ -41970,8 +41989,8 @@ proc_find(struct slice name, int index)
 
 /* ---- on the board ---- */
 
-/* Writes the state to p's instances, but not if p is to replace another proc, or
- * leaves: another one may have those records. */
+/* Writes the state to p's instances, but not if p leaves: another proc may have those
+ * records. */
 static void
 proc_publish(const struct proc *p)
 {
@@ -41985,7 +42004,7 @@ proc_publish(const struct proc *p)
 
 	if (run == RUN_OFF && p->conf && p->conf->start_on == START_REQUEST && !p->stopped)
 		run = RUN_ASLEEP;
-	for (int i = 0; i < p->n_on && !p->old && !p->leaves; i++)
+	for (int i = 0; i < p->n_on && !p->leaves; i++)
 		p->on[i]->run = run;
 	board_changed();
 }
@@ -42165,18 +42184,17 @@ proc_await(struct proc *p)
 static void
 proc_occupied(struct proc *p)
 {
-	char b[sizeof p->at.socket], who[WHY_MAX / 2];
+	char port[16], who[WHY_MAX / 2], why[WHY_MAX];
 
 	if (procs_lost) {
 		proc_why(p, "waits until what a killed warden left has ended");
 		p->backoff_ms = p->conf->backoff_ms;
 		return;
 	}
-	snprintf(b, sizeof b, "port %u", p->at.port);
+	snprintf(port, sizeof port, "port %u", p->at.port);
 	endpoint_holder(&p->at, who, sizeof who);
-	proc_why(p, "another program is at %s: %s", *p->at.socket ? p->at.socket : b, who);
-	log_error("process %s: another program is at %s: %s", p->label,
-	    *p->at.socket ? p->at.socket : b, who);
+	proc_why(p, "another program is at %s: %s", *p->at.socket ? p->at.socket : port, who);
+	log_error("process %s: %s", p->label, board_text_get(&p->board->why, why));
 	if (p->chosen)
 		p->at.sock_n = 0; /* another place is chosen next */
 }
@@ -42220,10 +42238,8 @@ proc_spawn(struct proc *p)
 	p->board->pid = p->pid;
 	p->board->restarts = p->spawns++;
 	proc_await(p);
-	if (!p->old) {
-		proc_bind(p);
-		proc_unchecked(p);
-	}
+	proc_bind(p);
+	proc_unchecked(p);
 }
 
 /* ---- ready ---- */
@@ -42240,6 +42256,13 @@ proc_is_healthy(const struct proc *p)
 	return true;
 }
 
+/* Whether its checks make p ready; always so if it is to replace another proc. */
+static bool
+proc_is_checked(const struct proc *p)
+{
+	return p->conf->ready == READY_HEALTH || (p->old && p->conf->up->health.on);
+}
+
 static bool
 proc_is_ready(const struct proc *p)
 {
@@ -42247,7 +42270,7 @@ proc_is_ready(const struct proc *p)
 		return false;
 	if (p->n_on == 0 || p->conf->ready == READY_EXEC)
 		return true;
-	return p->conf->ready == READY_HEALTH && !p->old && proc_is_healthy(p);
+	return proc_is_checked(p) && proc_is_healthy(p);
 }
 
 static void
@@ -42265,6 +42288,8 @@ static void
 proc_leave(struct proc *p, unsigned generation)
 {
 	proc_announce(p, true);
+	if (p->old && p->n_on > 0)
+		p->on[0]->run = RUN_OFF;
 	p->conf = NULL;
 	p->leaves = true;
 	p->replaced |= generation == 0;
@@ -42283,8 +42308,13 @@ proc_take_over(struct proc *p, struct proc *old)
 	p->old = NULL;
 	proc_leave(old, 0);
 	snprintf(old->board->name, sizeof old->board->name, "%.*s.old", PROC_NAME_MAX - 5, old->label);
-	if (old->n_on > 0)
+	if (old->n_on > 0) {
 		old->parity = old->on[0]->epoch % FLIGHT_EPOCHS;
+		old->on[0]->health = p->on[0]->health;
+		old->on[0]->check_fails = 0;
+		p->on[0]->run = RUN_OFF;
+		p->on[0] = old->on[0];
+	}
 	proc_bind(p);
 	log_info("process %s: pid %d takes over from pid %d", p->label, (int)p->pid, (int)old->pid);
 }
@@ -42415,12 +42445,11 @@ proc_late(struct proc *p)
 {
 	char why[WHY_MAX] = "";
 
-	if (p->conf->ready == READY_HEALTH && p->n_on > 0)
+	if (p->n_on > 0)
 		board_text_get(&p->on[0]->check_why, why);
-	proc_why(p, "not ready in %g s%s%s", p->conf->ready_ms / (double)SECOND_MS, *why ? ": " : "",
-	    why);
-	log_error("process %s is not ready after ready_timeout_secs (%g s)%s%s: stopped", p->label,
+	proc_why(p, "not ready after ready_timeout_secs (%g s)%s%s",
 	    p->conf->ready_ms / (double)SECOND_MS, *why ? ": " : "", why);
+	log_error("process %s: %s: stopped", p->label, board_text_get(&p->board->why, why));
 	p->broken = true;
 	proc_stop(p);
 }
@@ -42616,7 +42645,8 @@ proc_attach(struct proc *p, const struct process *ps)
 	free(p->on);
 	p->on = xcalloc((size_t)n, sizeof(struct board_instance *));
 	for (p->n_on = 0; (in = replica_instance(ps, p->index, in)); )
-		p->on[p->n_on++] = in->board;
+		if ((p->on[p->n_on] = p->old ? in->fresh : in->board))
+			p->n_on++;
 }
 
 static const struct process *
@@ -42646,7 +42676,7 @@ procs_keep(const struct conf *cf, unsigned generation)
 	}
 	/* a proc that was to replace a leaving one leaves too */
 	for (int i = 0; i < n_procs; i++)
-		if (procs[i]->old && procs[i]->old->leaves)
+		if (procs[i]->old && (procs[i]->old->leaves || procs[i]->n_on == 0))
 			proc_leave(procs[i], 0);
 }
 
@@ -42829,7 +42859,7 @@ probe_again(struct proc *p)
 static void
 probe_good(struct proc *p)
 {
-	if (p->conf->ready == READY_LISTEN || p->old) {
+	if (!proc_is_checked(p)) {
 		proc_event(p, PE_READY);
 		return;
 	}
@@ -42858,7 +42888,7 @@ probe_done(struct watch *w, short revents)
 	}
 	if (p->probe_other) {
 		endpoint_turn(&p->at);
-		for (int i = 0; i < p->n_on && !p->old; i++)
+		for (int i = 0; i < p->n_on; i++)
 			proc_addrs_set(p, p->on[i]);
 	}
 	probe_good(p);
@@ -43214,8 +43244,10 @@ static void
 job_forget(const struct proc *p)
 {
 	for (int i = 0; i < JOBS_MAX; i++) {
-		if (jobs[i].fresh == p)
+		if (jobs[i].fresh == p) { /* a reload has the old one restarted otherwise, or leave */
 			jobs[i].fresh = NULL;
+			jobs[i].begun = !jobs[i].proc || jobs[i].proc->leaves;
+		}
 		if (jobs[i].proc == p)
 			jobs[i].proc = NULL;
 	}
@@ -43292,12 +43324,9 @@ job_reload(const char *name)
 static bool
 proc_can_move(const struct proc *p)
 {
-	const struct process *ps = p->conf;
-	const struct instance *in = replica_instance(ps, p->index, NULL);
+	const struct instance *in = replica_instance(p->conf, p->index, NULL);
 
-	return p->state == PROC_UP && ps->replicas == 1 && (ps->names_port || ps->names_socket) &&
-	    in && ps->up->n_instances == 1 && in->addr.kind != ADDR_NAME &&
-	    in->addr.kind != ADDR_ABSTRACT;
+	return p->state == PROC_UP && in && in->fresh;
 }
 
 /* How long the job may take with p. */

@@ -1232,6 +1232,8 @@ struct instance {
 	uint64_t hash;        /* of address or place: names it in rendezvous and
 	                         cookies */
 	struct board_instance *board; /* shared; NULL before board_attach */
+	struct board_instance *fresh; /* of the program that is to replace the one that
+	                                 serves; NULL: that ends before */
 	int current;                  /* while turns are dealt; see roster.ring */
 	struct link idle;             /* upconns, newest first */
 	unsigned n_idle;
@@ -3295,6 +3297,7 @@ enum probe_state { PROBE_REST, PROBE_CONNECT, PROBE_SHAKE, PROBE_ANSWER };
 struct probe {
 	struct side s;        /* first; fd -1 while it rests */
 	struct instance *in;
+	struct board_instance *board; /* in's record or, of its next program, in->fresh */
 	enum probe_state state;
 	int64_t due_ms;       /* rests until then; or looks again */
 	int64_t began_ms, by_ms; /* the running one, and its deadline */

@@ -17,7 +17,7 @@ import pytest
 
 import lib
 from lib import SLOW, TIMEOUT, eventually, free_port, toml_file
-from supervised import (APP, alive, app, fleet, gone, instances, journal, kill, proc, procs, reload, running, sh,
+from supervised import (APP, Load, alive, app, fleet, gone, instances, journal, kill, proc, procs, reload, remove, running, sh,
                         touch, verb, wait_state, workers)
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -364,6 +364,49 @@ def test_upgrade_although_a_verb_waits(warp, binary, word):
     with asked(w, word, "job"):
         time.sleep(0.5)
         upgrade(w)
+
+
+@pytest.mark.limit(60)
+@pytest.mark.parametrize("ready", ["listen", "health"])
+def test_the_new_one_is_checked_before_it_takes_over(warp, ready):
+    """Blue/green: it accepts, but its checks fail. The old one serves until they pass; if they do not it goes on."""
+    w = warp(fleet(app("web", PORT, ready=ready, ready_timeout_secs=4),
+                   health={"path": "/health", "interval_secs": 0.2, "healthy_threshold": 1, "unhealthy_threshold": 100000}))
+    first = wait_state(w, "up")["pid"]
+    eventually(lambda: instances(w)[0]["state"] == "up", "its checks pass")
+    with Load(w.port) as load:
+        load.more()
+        touch(w, "sick")
+        p = verb(w, "restart", "web", ok=False)
+        assert "503" in p.stderr and "the old one goes on" in p.stderr, p.stderr
+        load.more()
+        assert proc(w)["pid"] == first and instances(w)[0]["health"]["state"] == "up"
+        with asked(w, "restart", "web"):
+            eventually(lambda: len(journal(w, "listen")) == 3, "the third accepts")
+            load.more(100)
+            assert set(b.split()[1] for b in load.bodies) == {str(first)}
+            remove(w, "sick")
+            eventually(lambda: len(load.bodies) == 2, "the new one serves")
+        load.more()
+    gone([first])
+    assert proc(w)["pid"] != first and instances(w)[0]["state"] == "up"
+
+
+@pytest.mark.limit(60)
+def test_reload_takes_the_choice_of_place_away_while_the_new_one_waits(warp):
+    """Blue/green under way, and then the port is said: old and new cannot stand beside each other any more."""
+    port = free_port()
+    text = lambda word: fleet(app("web", word, "bind_if=go"), host="127.0.0.1", port=port)
+    w = warp(text(PORT))
+    touch(w, "go")
+    first = wait_state(w, "up")["pid"]
+    remove(w, "go")
+    with asked(w, "restart", "web"):
+        eventually(lambda: len(journal(w, "start")) == 2, "the new one starts")
+        reload(w, text("port=%d" % port))
+        touch(w, "go")
+        eventually(lambda: running(w) != [first], "it was restarted", 30 * SLOW)
+    assert w.ask().status == 200
 
 
 @pytest.mark.limit(40)
