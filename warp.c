@@ -42063,15 +42063,15 @@ place_is_ours(uint16_t port, const char *path)
 	return false;
 }
 
-/* Whether a program of ours is still at e. */
-static bool
-proc_is_there(const struct endpoint *e)
+/* The proc whose program is still at e; NULL: there is none. */
+static struct proc *
+proc_at(const struct endpoint *e)
 {
 	for (int i = 0; i < n_procs; i++)
 		if (proc_runs(procs[i]) && e->sock_n > 0 && procs[i]->at.sock_n == e->sock_n &&
 		    memcmp(&procs[i]->at.sock, &e->sock, e->sock_n) == 0)
-			return true;
-	return false;
+			return procs[i];
+	return NULL;
 }
 
 /* Sets where p listens: as configured, unless an old program is there; else
@@ -42084,7 +42084,7 @@ proc_place(struct proc *p, const struct identity *as)
 	uint16_t port;
 
 	if (!p->old && endpoint_of(&said, replica_instance(ps, p->index, NULL)) &&
-	    !(p->chosen && proc_is_there(&said))) {
+	    !(p->chosen && proc_at(&said))) {
 		p->at = said;
 		p->chosen = false;
 		return 0;
@@ -42180,15 +42180,21 @@ proc_await(struct proc *p)
 	proc_enter(p, PROC_STARTING, p->conf->oneshot ? 0 : p->conf->ready_ms);
 }
 
-/* Another program is where p shall listen. */
+/* Another program is where p shall listen. If it is one of ours that leaves, it does not
+ * wait for old workers, as requests wait for p. */
 static void
 proc_occupied(struct proc *p)
 {
 	char port[16], who[WHY_MAX / 2], why[WHY_MAX];
+	struct proc *there = proc_at(&p->at);
+	bool leaves = there && there->leaves;
 
-	if (procs_lost) {
-		proc_why(p, "waits until what a killed warden left has ended");
+	if (procs_lost || leaves) {
+		proc_why(p, "waits until what %s left has ended", leaves ? "the old configuration"
+		    : "a killed warden");
 		p->backoff_ms = p->conf->backoff_ms;
+		if (leaves)
+			there->hurry_ms = MAX(p->conf->up->hold_ms / 2, 1);
 		return;
 	}
 	snprintf(port, sizeof port, "port %u", p->at.port);
@@ -42383,6 +42389,8 @@ proc_drain(struct proc *p)
 	/* while the only instance drains, requests are held: not for too long */
 	if (up && p->again && up->n_instances == p->n_on && up->hold_ms > 0)
 		limit_ms = MIN(limit_ms, MAX(up->hold_ms / 2, 1));
+	if (p->hurry_ms > 0)
+		limit_ms = MIN(limit_ms, p->hurry_ms);
 	proc_enter(p, PROC_DRAINING, limit_ms);
 	if (procs_ending || proc_is_quiet(p))
 		proc_stop(p);
@@ -42816,7 +42824,7 @@ proc_settle(struct proc *p, unsigned oldest)
 		proc_event(p, PE_READY);
 	else if (was == PROC_DRAINING && proc_is_quiet(p))
 		proc_event(p, PE_QUIET);
-	else if (p->leaves && (p->replaced || oldest >= p->generation) &&
+	else if (p->leaves && (p->replaced || p->hurry_ms > 0 || oldest >= p->generation) &&
 	    (was == PROC_UP || was == PROC_STARTING))
 		proc_event(p, PE_STOP);
 }

@@ -3612,6 +3612,7 @@ struct proc {
 	uint64_t print, place;      /* of what it was started with: conf->print, and
 	                               configured addresses */
 	unsigned generation;        /* the first without it */
+	uint32_t hurry_ms;          /* it drains no longer, as another is to listen there; 0: any time */
 	struct proc *old;           /* the proc to be replaced by this one */
 	int64_t started_ms, due_ms; /* 0: none */
 	int64_t announce_ms;        /* when subscription servers are told again; 0: they do not

@@ -206,6 +206,22 @@ def test_uwsgi_as_it_is_recommended_ends_when_told(warp, tmp_path, text):
     assert "binary reloading" not in w.stderr
 
 
+def test_another_at_the_same_port_while_old_workers_are_busy(warp):
+    """The old program makes way in time for those who wait for the new one, and is no stranger in the log."""
+    port = free_port()
+    text = fleet(app("web", "port=%d" % port), host="127.0.0.1", port=port, hold_secs=8, server={"shutdown_timeout_secs": 60})
+    w = warp(text)
+    assert w.ask().status == 200
+    old = wait_state(w, "up")["pid"]
+    with w.client() as c:
+        c.send(request("/wait"))
+        eventually(lambda: journal(w, "waiting"), "a request is in flight")
+        reload(w, re.sub(r"\bweb\b", "site", text))
+        m = w.ask("/", timeout=20 * SLOW)
+        assert m.status == 200 and int(m.text.split()[1]) != old, m.text
+    assert "another program" not in w.stderr
+
+
 def test_logs_reopened_during_a_reload(warp):
     """HUP and USR1 come together: the new workers write to the new file."""
     text = lambda name: toml_file({"log": {"access": "@DIR@/" + name, "format": "$uri"}, "routes": [{"respond": {"status": 200}}]})
