@@ -43337,11 +43337,12 @@ proc_can_move(const struct proc *p)
 	return p->state == PROC_UP && in && in->fresh;
 }
 
-/* How long the job may take with p. */
+/* How long the job may take with p: as long as it likes, if it has work to do once. */
 static void
 job_limit(struct job *j, const struct proc *p)
 {
-	j->due_ms = now_ms + procs_drain_ms + p->stop_ms + p->conf->ready_ms;
+	j->due_ms = now_ms + procs_drain_ms + p->stop_ms +
+	    (p->conf->oneshot ? UINT32_MAX : p->conf->ready_ms);
 }
 
 /* Starts the restart of one replica. */

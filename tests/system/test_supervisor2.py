@@ -409,6 +409,16 @@ def test_reload_takes_the_choice_of_place_away_while_the_new_one_waits(warp):
     assert w.ask().status == 200
 
 
+@pytest.mark.parametrize("word", ["restart", "start"])
+def test_verb_for_a_oneshot_waits_for_its_end(warp, word):
+    """However long a migration takes: ready_timeout_secs is not for it."""
+    w = warp(fleet(None, {"job": sh("echo x >>ran; [ $(wc -l <ran) = 1 ] || sleep 2", oneshot=True, ready_timeout_secs=0.1,
+                                    stop_timeout_secs=0.1)}, server={"shutdown_timeout_secs": 0.1}))
+    wait_state(w, "done", "job")
+    assert verb(w, word, "job").stdout == "ok\n"
+    assert proc(w, "job")["state"] == "done" and "after 2." in proc(w, "job")["why"]
+
+
 @pytest.mark.limit(40)
 @pytest.mark.parametrize("what", ["goes", "moves"])
 def test_reload_while_the_new_one_waits(warp, what):
