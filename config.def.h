@@ -314,6 +314,7 @@
 #define INHERIT_FILES    65536 /* descriptors closed one by one, on old kernels */
 #define ANNOUNCE_MS      10000 /* between announcements of a program to subscription servers */
 #define ANNOUNCE_AGAIN_MS 1000 /* the second one: datagrams get lost */
+#define ANNOUNCE_LEAVE_MS 1000 /* from its withdrawal to its stop_signal: others' requests end */
 #define PROBE_SPREAD_MS  100   /* the first probes spread over it */
 #define PROBE_JITTER     10    /* intervals vary by 1 / so much */
 #define PROBE_TEXT_MAX   1024  /* bytes of a probe's path, host, method */

@@ -42009,10 +42009,13 @@ proc_publish(const struct proc *p)
 	board_changed();
 }
 
-/* Tells subscription servers that p is ready, twice at first, or leaves. */
+/* Tells subscription servers that p is ready, twice at first, or leaves: what they have
+ * sent there before is not counted here, and gets time to be answered. */
 static void
 proc_announce(struct proc *p, bool leaves)
 {
+	if (leaves && p->announce_ms > 0 && p->conf && p->conf->n_announces > 0)
+		p->quiet_ms = now_ms + ANNOUNCE_LEAVE_MS;
 	if (WITH_UWSGI && p->conf && (!leaves || p->announce_ms > 0))
 		announce_all(p->conf, replica_instance(p->conf, p->index, NULL), &p->at, p->chosen, leaves);
 	p->announce_ms = leaves ? 0 : now_ms + (p->announce_ms ? ANNOUNCE_MS : ANNOUNCE_AGAIN_MS);
@@ -42377,7 +42380,7 @@ proc_is_quiet(const struct proc *p)
 	for (int i = 0; i < p->n_on; i++)
 		if (p->replaced ? p->on[i]->flights[p->parity] > 0 : p->on[i]->in_flight > 0)
 			return false;
-	return true;
+	return now_ms >= p->quiet_ms;
 }
 
 static void
@@ -42953,7 +42956,7 @@ procs_next_ms(void)
 
 	for (int i = 0; i < n_procs; i++) {
 		const int64_t due[] = { procs[i]->due_ms, procs[i]->probe_ms,
-			proc_announce_due(procs[i]) };
+			proc_announce_due(procs[i]), procs[i]->quiet_ms > now_ms ? procs[i]->quiet_ms : 0 };
 		for (size_t k = 0; k < LEN(due); k++)
 			if (due[k] > 0 && (next == 0 || due[k] < next))
 				next = due[k];

@@ -3617,6 +3617,7 @@ struct proc {
 	int64_t started_ms, due_ms; /* 0: none */
 	int64_t announce_ms;        /* when subscription servers are told again; 0: they do not
 	                               know it */
+	int64_t quiet_ms;           /* until then it may have requests of theirs */
 	uint32_t backoff_ms;
 	int stop_signal;            /* copies, good when conf is gone */
 	uint32_t stop_ms;

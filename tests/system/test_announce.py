@@ -64,6 +64,18 @@ def test_a_program_that_dies_is_withdrawn(warp, server, tmp_path):
     assert eventually(lambda: not server.next()[0], "it is back")
 
 
+def test_requests_of_those_who_were_told_are_finished(warp, server, tmp_path):
+    """Another router has sent one there just before it leaves; that is not counted among warp's own."""
+    w = warp(fleet(app("web", "port={port}", "slow=0.5", replicas=2, subscribe_to=server.address + ":k")), dir=tmp_path)
+    supervised.running(w)
+    host, port = server.next()[1]["address"].split(":")
+    with lib.Client(int(port)) as c:
+        c.send(lib.request("/"))
+        supervised.verb(w, "restart", "web")
+        assert c.response().status == 200
+    assert any(server.next()[0] for _ in range(20)), "it has left"
+
+
 def test_an_address_of_ones_own(warp, server, tmp_path):
     """A process without an upstream; a shared socket."""
     port = free_port()
