@@ -41397,15 +41397,15 @@ children_kill(bool (*spared)(pid_t), int *killed)
 
 /* Kills the warden's children, also those that come to it when their parents die,
  * until only the program is left, which has ended, or processes that cannot be
- * killed. */
-static void
+ * killed. False: there were none. */
+static bool
 warden_sweep(pid_t program)
 {
 	static const struct timespec patience = { .tv_sec = 2 };
 	siginfo_t who = { 0 };
 	sigset_t ended;
 	int killed, waits = 0;
-	bool any;
+	bool any, left = false;
 
 	warden_program = program;
 	sigemptyset(&ended);
@@ -41415,11 +41415,12 @@ warden_sweep(pid_t program)
 	    who.si_pid == 0 && sigtimedwait(&ended, NULL, &patience) >= 0)
 		;
 	do {
-		any = children_kill(is_program, &killed);
+		left |= any = children_kill(is_program, &killed);
 		/* killed, but slow to die */
 		if (killed > 0 && sigtimedwait(&ended, NULL, &patience) < 0 && ++waits == SWEEP_WAITS)
-			return;
+			break;
 	} while (any);
+	return left;
 }
 
 /* Ends as the program did. */
@@ -41447,8 +41448,9 @@ warden_run(const struct child_start *cs, const struct identity *as, char **argv,
 {
 	struct child_start below = *cs;
 	siginfo_t who = { 0 };
+	struct pollfd out = { .fd = cs->out, .events = POLLOUT };
 	int status = 0, signal_seen;
-	bool over = false;
+	bool over = false, left;
 	sigset_t all;
 	pid_t pid;
 
@@ -41466,7 +41468,7 @@ warden_run(const struct child_start *cs, const struct identity *as, char **argv,
 	if (pid < 0 || write(tell, &pid, sizeof pid) != sizeof pid)
 		_exit(EXIT_NOT_RUN);
 	prctl(PR_SET_NAME, "warden");
-	fds_close(0, NULL, 0);
+	fds_close(0, &out.fd, 1);
 	while (!over && getppid() == cs->parent) {
 		sigwait(&all, &signal_seen);
 		/* a zombie's pid is not reused while warp knows the program */
@@ -41477,8 +41479,10 @@ warden_run(const struct child_start *cs, const struct identity *as, char **argv,
 	}
 	kill(-pid, SIGKILL);
 	kill(pid, SIGKILL); /* in whatever group; its pid is not reused yet */
-	warden_sweep(pid);
+	left = warden_sweep(pid);
 	waitpid(pid, &status, WNOHANG);
+	if (left && status == 0 && poll(&out, 1, 0) > 0) /* never waits for the log */
+		dprintf(out.fd, "warp: what it left running in the background was ended\n");
 	warden_end(status);
 }
 

@@ -360,3 +360,14 @@ def test_who_holds_the_place_is_named(warp, backend, kind, tmp_path):
     line = w.wait_stderr(r"error: process web: .*\b%d\b.*" % os.getpid())[0]
     assert "python" in line or "pytest" in line, line
     eventually(lambda: str(os.getpid()) in proc(w)["why"], "why: %r" % proc(w)["why"])
+
+
+def test_program_that_goes_into_the_background(warp):
+    """As daemons do it that nobody told to stay: what became of it is said, where its own words are; else nothing is."""
+    w = warp(fleet(None, {"daemon": sh("setsid %s >/dev/null 2>&1 & exit 0" % SLEEP, restart="never"), "good": sh("true; exit 0", restart="never"),
+                          "loud": sh("setsid %s & yes | head -c 300000; exit 0" % SLEEP, restart="never", log="null")}))
+    words = "warp: what it left running in the background was ended"
+    assert wait_state(w, "done", "daemon")["lines"] == [words]
+    assert wait_state(w, "done", "good")["lines"] == []
+    wait_state(w, "done", "loud")
+    assert "daemon: %s\n" % words in w.stderr
