@@ -41369,6 +41369,7 @@ child_next(struct slice *rest)
 #define SWEEP_WAITS 5 /* of two seconds each, for processes slow to die */
 
 static pid_t warden_program;
+static bool children_ran; /* children_kill has come upon one that ran, or was just killed */
 
 static bool
 is_program(pid_t pid)
@@ -41383,13 +41384,14 @@ children_kill(bool (*spared)(pid_t), int *killed)
 {
 	char pids[4096];
 	struct slice rest;
-	int reaped = 0;
+	int reaped = 0, status = 0;
 	pid_t pid, got;
 
 	*killed = 0;
 	for (rest = children_read(pids, sizeof pids); (pid = child_next(&rest)) > 0; ) {
-		got = spared(pid) ? -1 : waitpid(pid, NULL, WNOHANG);
+		got = spared(pid) ? -1 : waitpid(pid, &status, WNOHANG);
 		reaped += got > 0;
+		children_ran |= got == 0 || (got > 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 		*killed += got == 0 && kill(pid, SIGKILL) == 0;
 	}
 	return reaped + *killed > 0;
@@ -41397,15 +41399,15 @@ children_kill(bool (*spared)(pid_t), int *killed)
 
 /* Kills the warden's children, also those that come to it when their parents die,
  * until only the program is left, which has ended, or processes that cannot be
- * killed. False: there were none. */
-static bool
+ * killed. */
+static void
 warden_sweep(pid_t program)
 {
 	static const struct timespec patience = { .tv_sec = 2 };
 	siginfo_t who = { 0 };
 	sigset_t ended;
 	int killed, waits = 0;
-	bool any, left = false;
+	bool any;
 
 	warden_program = program;
 	sigemptyset(&ended);
@@ -41415,12 +41417,11 @@ warden_sweep(pid_t program)
 	    who.si_pid == 0 && sigtimedwait(&ended, NULL, &patience) >= 0)
 		;
 	do {
-		left |= any = children_kill(is_program, &killed);
+		any = children_kill(is_program, &killed);
 		/* killed, but slow to die */
 		if (killed > 0 && sigtimedwait(&ended, NULL, &patience) < 0 && ++waits == SWEEP_WAITS)
-			break;
+			return;
 	} while (any);
-	return left;
 }
 
 /* Ends as the program did. */
@@ -41450,7 +41451,7 @@ warden_run(const struct child_start *cs, const struct identity *as, char **argv,
 	siginfo_t who = { 0 };
 	struct pollfd out = { .fd = cs->out, .events = POLLOUT };
 	int status = 0, signal_seen;
-	bool over = false, left;
+	bool over = false;
 	sigset_t all;
 	pid_t pid;
 
@@ -41479,9 +41480,9 @@ warden_run(const struct child_start *cs, const struct identity *as, char **argv,
 	}
 	kill(-pid, SIGKILL);
 	kill(pid, SIGKILL); /* in whatever group; its pid is not reused yet */
-	left = warden_sweep(pid);
+	warden_sweep(pid);
 	waitpid(pid, &status, WNOHANG);
-	if (left && status == 0 && poll(&out, 1, 0) > 0) /* never waits for the log */
+	if (children_ran && status == 0 && poll(&out, 1, 0) > 0) /* never waits for the log */
 		dprintf(out.fd, "warp: what it left running in the background was ended\n");
 	warden_end(status);
 }

@@ -371,3 +371,9 @@ def test_program_that_goes_into_the_background(warp):
     assert wait_state(w, "done", "good")["lines"] == []
     wait_state(w, "done", "loud")
     assert "daemon: %s\n" % words in w.stderr
+
+
+def test_program_that_has_not_waited_for_its_child(warp):
+    """That had ended before it did: nothing was left running."""
+    w = warp(fleet(None, {"p": sh("true & exec sleep 0.3", restart="never")}))
+    assert wait_state(w, "done", "p")["lines"] == []
