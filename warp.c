@@ -42201,7 +42201,7 @@ proc_occupied(struct proc *p)
 		proc_why(p, "waits until what %s left has ended", leaves ? "the old configuration"
 		    : "a killed warden");
 		p->backoff_ms = p->conf->backoff_ms;
-		if (leaves)
+		if (leaves && p->conf->up->hold_ms > 0)
 			there->hurry_ms = MAX(p->conf->up->hold_ms / 2, 1);
 		return;
 	}

@@ -222,6 +222,23 @@ def test_another_at_the_same_port_while_old_workers_are_busy(warp):
     assert "another program" not in w.stderr
 
 
+def test_another_at_the_same_port_where_nobody_waits(warp):
+    """Requests are not held there: those in flight at the old program are answered."""
+    port = free_port()
+    text = fleet(app("web", "port=%d" % port, stop_signal="KILL"), host="127.0.0.1", port=port, hold_secs=0)
+    w = warp(text)
+    eventually(lambda: w.ask().status == 200, "it serves")
+    with w.client() as c:
+        c.send(request("/wait"))
+        eventually(lambda: journal(w, "waiting"), "a request is in flight")
+        reload(w, re.sub(r"\bweb\b", "site", text))
+        wait_state(w, "backoff", "site")
+        time.sleep(0.5)
+        open(w.path("go"), "w").close()
+        assert c.response().status == 200
+    wait_state(w, "up", "site")
+
+
 def test_logs_reopened_during_a_reload(warp):
     """HUP and USR1 come together: the new workers write to the new file."""
     text = lambda name: toml_file({"log": {"access": "@DIR@/" + name, "format": "$uri"}, "routes": [{"respond": {"status": 200}}]})
