@@ -42179,11 +42179,18 @@ proc_backoff(struct proc *p)
 	proc_enter(p, PROC_BACKOFF, wait);
 }
 
+/* Whether its checks make p ready; always so if it is to replace another proc. */
+static bool
+proc_is_checked(const struct proc *p)
+{
+	return p->conf->ready == READY_HEALTH || (p->old && p->conf->up->health.on);
+}
+
 /* The program runs; now it has to get ready. */
 static void
 proc_await(struct proc *p)
 {
-	p->probe_ms = p->conf->ready != READY_EXEC && p->n_on > 0 ? now_ms : 0;
+	p->probe_ms = (p->conf->ready != READY_EXEC || proc_is_checked(p)) && p->n_on > 0 ? now_ms : 0;
 	p->probe_wait_ms = PROBE_FIRST_MS;
 	proc_enter(p, PROC_STARTING, p->conf->oneshot ? 0 : p->conf->ready_ms);
 }
@@ -42270,21 +42277,14 @@ proc_is_healthy(const struct proc *p)
 	return true;
 }
 
-/* Whether its checks make p ready; always so if it is to replace another proc. */
-static bool
-proc_is_checked(const struct proc *p)
-{
-	return p->conf->ready == READY_HEALTH || (p->old && p->conf->up->health.on);
-}
-
 static bool
 proc_is_ready(const struct proc *p)
 {
 	if (p->conf->oneshot)
 		return false;
-	if (p->n_on == 0 || p->conf->ready == READY_EXEC)
-		return true;
-	return proc_is_checked(p) && proc_is_healthy(p);
+	if (p->n_on == 0 || !proc_is_checked(p))
+		return p->n_on == 0 || p->conf->ready == READY_EXEC;
+	return proc_is_healthy(p);
 }
 
 static void

@@ -367,7 +367,7 @@ def test_upgrade_although_a_verb_waits(warp, binary, word):
 
 
 @pytest.mark.limit(60)
-@pytest.mark.parametrize("ready", ["listen", "health"])
+@pytest.mark.parametrize("ready", ["listen", "health", "exec"])
 def test_the_new_one_is_checked_before_it_takes_over(warp, ready):
     """Blue/green: it accepts, but its checks fail. The old one serves until they pass; if they do not it goes on."""
     w = warp(fleet(app("web", PORT, ready=ready, ready_timeout_secs=4),
