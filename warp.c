@@ -42186,12 +42186,19 @@ proc_is_checked(const struct proc *p)
 	return p->conf->ready == READY_HEALTH || (p->old && p->conf->up->health.on);
 }
 
+/* p is looked at from now on, if it is ready when somebody accepts there. */
+static void
+proc_look(struct proc *p)
+{
+	p->probe_ms = (p->conf->ready != READY_EXEC || proc_is_checked(p)) && p->n_on > 0 ? now_ms : 0;
+	p->probe_wait_ms = PROBE_FIRST_MS;
+}
+
 /* The program runs; now it has to get ready. */
 static void
 proc_await(struct proc *p)
 {
-	p->probe_ms = (p->conf->ready != READY_EXEC || proc_is_checked(p)) && p->n_on > 0 ? now_ms : 0;
-	p->probe_wait_ms = PROBE_FIRST_MS;
+	proc_look(p);
 	proc_enter(p, PROC_STARTING, p->conf->oneshot ? 0 : p->conf->ready_ms);
 }
 
@@ -42687,8 +42694,11 @@ procs_keep(const struct conf *cf, unsigned generation)
 		if (!ps || p->index >= ps->replicas ||
 		    (proc_runs(p) && p->place != place_print(ps, p->index)))
 			proc_leave(p, generation);
-		else
+		else {
 			proc_attach(p, ps);
+			if (p->state == PROC_STARTING && p->probe.fd < 0)
+				proc_look(p); /* its checks may be gone, for which it waited */
+		}
 	}
 	/* a proc that was to replace a leaving one leaves too */
 	for (int i = 0; i < n_procs; i++)

@@ -409,6 +409,22 @@ def test_reload_takes_the_choice_of_place_away_while_the_new_one_waits(warp):
     assert w.ask().status == 200
 
 
+@pytest.mark.limit(60)
+def test_reload_takes_the_checks_away_while_the_new_one_waits(warp):
+    """Blue/green under way: what it waits for is not asked for any more."""
+    text = lambda **k: fleet(app("web", PORT, ready_timeout_secs=10), **k)
+    w = warp(text(health={"path": "/health", "interval_secs": 0.2, "healthy_threshold": 1, "unhealthy_threshold": 100000}))
+    first = wait_state(w, "up")["pid"]
+    eventually(lambda: instances(w)[0]["state"] == "up", "its checks pass")
+    touch(w, "sick")
+    with asked(w, "restart", "web") as p:
+        eventually(lambda: len(journal(w, "listen")) == 2, "the new one accepts")
+        time.sleep(0.5)
+        reload(w, text())
+        assert p.communicate(timeout=8 * SLOW)[0] == "ok\n"
+    assert running(w) != [first]
+
+
 @pytest.mark.parametrize("word", ["restart", "start"])
 def test_verb_for_a_oneshot_waits_for_its_end(warp, word):
     """However long a migration takes: ready_timeout_secs is not for it."""
