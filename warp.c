@@ -43397,6 +43397,8 @@ job_restarted(struct job *j, struct proc *p)
 		    board_text_get(&p->board->why, why));
 		return false;
 	}
+	if (fresh && fresh->leaves)
+		return false; /* by a reload: see job_forget */
 	if (fresh && fresh->state == PROC_FAILED) {
 		board_text_get(&fresh->board->why, why);
 		output_last(fresh->board, words);

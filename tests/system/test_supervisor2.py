@@ -425,6 +425,24 @@ def test_reload_takes_the_checks_away_while_the_new_one_waits(warp):
     assert running(w) != [first]
 
 
+@pytest.mark.limit(60)
+def test_reload_adds_a_replica_while_the_new_one_waits(warp):
+    """Blue/green under way, and then there are two: the first is restarted all the same, and the verb waits for that."""
+    text = lambda n: fleet(app("web", PORT, "bind_if=go", replicas=n))
+    w = warp(text(1))
+    touch(w, "go")
+    first = wait_state(w, "up")["pid"]
+    remove(w, "go")
+    with asked(w, "restart", "web") as p:
+        eventually(lambda: len(journal(w, "start")) == 2, "the new one starts")
+        reload(w, text(2))
+        time.sleep(0.5)
+        touch(w, "go")
+        assert p.communicate(timeout=30 * SLOW)[0] == "ok\n"
+        assert not alive(first), "it was restarted"
+    assert len(running(w)) == 2
+
+
 @pytest.mark.parametrize("word", ["restart", "start"])
 def test_verb_for_a_oneshot_waits_for_its_end(warp, word):
     """However long a migration takes: ready_timeout_secs is not for it."""
