@@ -18357,27 +18357,28 @@ conf_peers(const struct conf *cf)
 	return cf->n_upstreams + (cf->cache.redis_at != NULL);
 }
 
-/* Whether in's program can be started anew beside the old one, elsewhere. */
+/* Whether up's program can be started anew beside the old one, elsewhere. */
 static bool
-instance_moves(const struct instance *in)
+upstream_moves(const struct upstream *up)
 {
-	const struct process *ps = in->up->process;
+	const struct process *ps = up->process;
 
 	return ps && ps->replicas == 1 && (ps->names_port || ps->names_socket) &&
-	    in->up->n_instances == 1 && in->addr.kind != ADDR_NAME && in->addr.kind != ADDR_ABSTRACT;
+	    up->n_instances == 1 && up->instances[0].addr.kind != ADDR_NAME &&
+	    up->instances[0].addr.kind != ADDR_ABSTRACT;
 }
 
-/* Gives each instance its record. -1: too many instances, or too long a key; logged. */
+/* Gives each instance its record, and then those another that would need it. -1: too many instances, or too long a key; logged. */
 static int
 board_attach(struct conf *cf)
 {
 	unsigned generation = cf->attached = ++board->generation;
+	char key[INSTANCE_KEY_MAX];
+	struct instance *in;
 
 	for (int u = 0; u < conf_peers(cf); u++)
 		for (int i = 0; i < cf->upstreams[u].n_instances; i++) {
-			struct instance *in = &cf->upstreams[u].instances[i];
-			char key[INSTANCE_KEY_MAX];
-
+			in = &cf->upstreams[u].instances[i];
 			if (!instance_key(in, key)) {
 				log_error("upstream %s: name and address are longer than %d bytes",
 				    in->up->name, INSTANCE_KEY_MAX - 2);
@@ -18389,12 +18390,16 @@ board_attach(struct conf *cf)
 				return -1;
 			}
 			in->board->generation = generation;
-			if (instance_moves(in) && snprintf(key, sizeof key, "%s new", in->up->name) > 0 &&
-			    (in->fresh = board_record(key))) {
-				in->fresh->generation = generation;
-				if (in->fresh->run == RUN_NONE)
-					in->fresh->run = RUN_OFF;
-			}
+		}
+	for (int u = 0; u < cf->n_upstreams; u++)
+		if (upstream_moves(&cf->upstreams[u])) {
+			in = cf->upstreams[u].instances;
+			snprintf(key, sizeof key, "%s new", in->up->name);
+			if (!(in->fresh = board_record(key)))
+				continue; /* the program is stopped before it is started */
+			in->fresh->generation = generation;
+			if (in->fresh->run == RUN_NONE)
+				in->fresh->run = RUN_OFF;
 		}
 	return 0;
 }

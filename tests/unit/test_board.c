@@ -299,6 +299,35 @@ test_times(void **state)
 	}
 }
 
+/* ---- records ---- */
+
+/* As many instances as the configuration may have have records, whoever else would like one. */
+static void
+test_records_are_for_instances_first(void **state)
+{
+	static struct process ps = { .name = "a", .replicas = 1, .names_port = true };
+	static struct instance one, many[INSTANCES_MAX - 1];
+	struct upstream ups[] = { { .name = "a", .instances = &one, .n_instances = 1, .process = &ps },
+		{ .name = "b", .instances = many, .n_instances = INSTANCES_MAX - 1 } };
+	struct conf cf = { .upstreams = ups, .n_upstreams = LEN(ups) };
+
+	(void)state;
+	memset(board->instances, 0, sizeof board->instances);
+	one = (struct instance){ .up = &ups[0], .addr = { .kind = ADDR_NONE, .text = "-" } };
+	for (int i = 0; i < INSTANCES_MAX - 1; i++) {
+		char *text = malloc(16);
+		snprintf(text, 16, "10.0.0.1:%d", i + 1);
+		many[i] = (struct instance){ .up = &ups[1], .addr = { .kind = ADDR_INET, .text = text } };
+	}
+	assert_int_equal(board_attach(&cf), 0);
+	assert_non_null(one.board);
+	assert_null(one.fresh);
+	ups[1].n_instances--;
+	memset(board->instances, 0, sizeof board->instances);
+	assert_int_equal(board_attach(&cf), 0);
+	assert_non_null(one.fresh);
+}
+
 int
 main(void)
 {
@@ -310,6 +339,7 @@ main(void)
 		cmocka_unit_test_setup(test_wide, board_setup),
 		cmocka_unit_test_setup(test_wide_without_carry, board_setup),
 		cmocka_unit_test_setup(test_times, board_setup),
+		cmocka_unit_test_setup(test_records_are_for_instances_first, board_setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
