@@ -43360,12 +43360,20 @@ proc_can_move(const struct proc *p)
 	return p->state == PROC_UP && in && in->fresh;
 }
 
-/* How long the job may take with p: as long as it likes, if it has work to do once. */
+/* How long the job may take with p. */
 static void
 job_limit(struct job *j, const struct proc *p)
 {
-	j->due_ms = now_ms + procs_drain_ms + p->stop_ms +
-	    (p->conf->oneshot ? UINT32_MAX : p->conf->ready_ms);
+	j->due_ms = now_ms + procs_drain_ms + p->stop_ms + p->conf->ready_ms;
+}
+
+/* Whether that is over: not while p does work that is to do once, nor when it has. */
+static bool
+job_is_late(struct job *j, const struct proc *p)
+{
+	if (p->conf->oneshot && p->state == PROC_STARTING)
+		job_limit(j, p);
+	return now_ms > j->due_ms && p->state != PROC_DONE;
 }
 
 /* Starts the restart of one replica. */
@@ -43397,7 +43405,7 @@ job_restarted(struct job *j, struct proc *p)
 	struct proc *fresh = j->fresh; /* beside the old one */
 	char why[WHY_MAX], words[WHY_MAX];
 
-	if (now_ms > j->due_ms) {
+	if (job_is_late(j, p)) {
 		job_fail(j, "%s takes too long: %s", p->label,
 		    board_text_get(&p->board->why, why));
 		return false;
@@ -43470,7 +43478,7 @@ job_step_all(struct job *j)
 				job_limit(j, p);
 			proc_event(p, start ? PE_START : PE_STOP);
 		} else if (start && (p->state == PROC_BACKOFF || p->state == PROC_FAILED ||
-		    now_ms > j->due_ms)) {
+		    job_is_late(j, p))) {
 			job_fail(j, "%s does not start: %s", p->label,
 			    board_text_get(&p->board->why, why));
 			return;

@@ -443,6 +443,16 @@ def test_reload_adds_a_replica_while_the_new_one_waits(warp):
     assert len(running(w)) == 2
 
 
+def test_verb_for_a_oneshot_that_cannot_start(warp):
+    """It waits for the end of what runs, not for what never comes to run."""
+    w = warp(fleet(None, {"dep": sh("exec sleep 1000"), "job": sh("true", oneshot=True, ready_timeout_secs=1, stop_timeout_secs=0.1, depends_on=["dep"])},
+                   server={"shutdown_timeout_secs": 0.1}))
+    wait_state(w, "done", "job")
+    verb(w, "stop", "dep")
+    with asked(w, "start", "job") as p:
+        assert "waits for dep" in p.communicate(timeout=10)[1]
+
+
 @pytest.mark.parametrize("word", ["restart", "start"])
 def test_verb_for_a_oneshot_waits_for_its_end(warp, word):
     """However long a migration takes: ready_timeout_secs is not for it."""
