@@ -25859,6 +25859,11 @@ line_json(struct text *t, const struct piece *op, struct slice v)
 	text_char(t, '"');
 }
 
+/* What a client says: of the rest no more is cut away than to OWN_CUT bytes. */
+#define FROM_CLIENT (FROM_LINK | VAR(VAR_METHOD) | VAR(VAR_HOST) | VAR(VAR_REFERER) | \
+	VAR(VAR_USER_AGENT) | VAR(VAR_USER) | VAR(VAR_REQUEST) | VAR(VAR_HEADER) | VAR(VAR_COOKIE))
+#define OWN_CUT     ((size_t)48)
+
 /* One line; of each value at most cut bytes. */
 static void
 line_add(struct text *t, const struct exchange *x, const struct head *h, size_t cut)
@@ -25871,7 +25876,7 @@ line_add(struct text *t, const struct exchange *x, const struct head *h, size_t 
 		const struct piece *op = &access_log.line.v[i];
 		struct slice v = op->var ? value_of(op, &e) : S("");
 
-		v.n = MIN(v.n, cut);
+		v.n = MIN(v.n, FROM_CLIENT >> op->var & 1 ? cut : MAX(cut, OWN_CUT));
 		if (access_log.json) {
 			line_json(t, op, v);
 			continue;
@@ -25933,11 +25938,12 @@ access_due_ms(void)
 	return (int)MAX(access_log.due_ms - now_ms, 0);
 }
 
-/* Logs an exchange; h NULL: it had no head. Values of a long line are cut. */
+/* Logs an exchange; h NULL: it had no head. Values of a long line are cut: an escaped byte
+ * takes six, and no client shall keep himself out of the log. */
 static void
 access_line(const struct exchange *x, const struct head *h)
 {
-	static const size_t cuts[] = { SIZE_MAX, 256, 48 };
+	static const size_t cuts[] = { SIZE_MAX, 256, OWN_CUT, 16, 4 };
 	struct sink *s = &access_log.sink;
 
 	access_flush(false);

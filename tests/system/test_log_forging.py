@@ -1,5 +1,6 @@
 """What others write never makes a line of its own in a log, nor does a terminal obey it, wherever lines go:
 the error log, the access log, the output of processes, status and metrics."""
+import base64
 import re
 
 import pytest
@@ -58,6 +59,21 @@ def test_access_log_in_syslog(warp, syslog, form):
     syslog.wait("/last")
     assert len(syslog.lines) == 2, syslog.lines
     assert not any(re.search(rb"[^\x20-\x7e]", x.rstrip(b"\n\0")) for x in syslog.lines), syslog.lines
+
+
+JSON = '{"t":"$time","c":"$client","m":"$method","u":"$uri","s":$status,"r":"$referer","a":"$user_agent","w":"$user"}'
+
+
+@pytest.mark.parametrize("form", ["common", "combined", "json", JSON])
+@pytest.mark.parametrize("byte", ["\xe9", '"'])
+def test_nobody_keeps_himself_out_of_syslog(warp, syslog, form, byte):
+    """Bytes that take four or six in the line are cut away until it is short enough; what warp itself knows stays."""
+    w = warp(conf({"respond": {"status": 200}}, log={"access": "syslog", "format": form}))
+    evil = ["User-Agent: " + byte * 100, "Referer: " + byte * 100, "Authorization: Basic " + base64.b64encode(b"\1" * 100 + b":x").decode()]
+    assert w.ask("/" + '"' * 100, *evil, method="M" * 60, host="h" * 200).status == 200
+    assert w.ask("/last").status == 200
+    syslog.wait("/last")
+    assert len(syslog.lines) == 2 and b"127.0.0.1" in syslog.lines[0], syslog.lines
 
 
 OUTPUT = r"printf 'first\rover\033[2Jclear\177del\000nul\tend\n'; echo last; exec sleep 60"
