@@ -28074,7 +28074,7 @@ forward_chain(const struct forward *fw, struct slice name, enum field_id id, str
 	fw->t->full |= chain.full;
 }
 
-/* for=, host= and proto= of RFC 7239 4; v6 and odd hosts are quoted. */
+/* for=, host= and proto= of RFC 7239 4; v6 and odd hosts are quoted, long ones not said. */
 static void
 forwarded_write(struct text *t, const struct ip *peer, struct slice host, struct slice proto)
 {
@@ -28085,19 +28085,19 @@ forwarded_write(struct text *t, const struct ip *peer, struct slice host, struct
 		ip_text(t, peer);
 		text_str(t, ip_is_v4(peer) ? "" : "]\"");
 	}
-	if (host.n > 0 && is_host(host)) {
+	if (host.n > 0 && host.n <= HOST_MAX && is_host(host)) {
 		bool quote = !is_token(host);
 		text_str(t, quote ? ";host=\"" : ";host=");
 		text_add(t, host);
 		text_str(t, quote ? "\"" : "");
 	}
-	if (is_token(proto)) {
+	if (proto.n <= HOST_MAX && is_token(proto)) {
 		text_add(t, S(";proto="));
 		text_add(t, proto);
 	}
 }
 
-#define FORWARD_TEXT 1024 /* two addresses and two hosts */
+#define FORWARD_TEXT 1024 /* two addresses, two hosts and what a proxy takes for a scheme */
 
 static void
 forward_write(const struct forward *fw)
@@ -28134,8 +28134,7 @@ forward_write(const struct forward *fw)
 			own = fw->h->count[F_FORWARDED] ? t.n : 0;
 			forwarded_write(&t, &c->peer, fw->x->host, scheme_of(c));
 		}
-		forward_chain(fw, S("Forwarded"), F_FORWARDED, t.full ? S("")
-		    : slice_from(text_slice(&t), own));
+		forward_chain(fw, S("Forwarded"), F_FORWARDED, slice_from(text_slice(&t), own));
 	}
 }
 

@@ -108,6 +108,11 @@ SAYS_X = {
     "no address": (["X-Forwarded-Proto: https"], "for=127.0.0.1;host=a.example;proto=https"),
     "what would forge": (["X-Forwarded-For: 1.2.3.4", 'X-Forwarded-Host: a";for=6.6.6.6', "X-Forwarded-Proto: https, for=6.6.6.6"],
         "for=1.2.3.4, for=127.0.0.1;host=a.example;proto=http"),
+    "what would push the rest out": (["X-Forwarded-For: 1.2.3.4", "X-Forwarded-Host: " + "a" * 1000, "X-Forwarded-Proto: " + "b" * 1000],
+        "for=1.2.3.4, for=127.0.0.1;host=a.example;proto=http"),
+    "as long as can be": (["X-Forwarded-For: 2001:db8:1111:2222:3333:4444:5555:6666", "X-Forwarded-Host: " + "a" * 251 + ":443",
+        "X-Forwarded-Proto: " + "b" * 255], 'for="[2001:db8:1111:2222:3333:4444:5555:6666]";host="%s:443";proto=%s, for=127.0.0.1;host=a.example;proto=http'
+        % ("a" * 251, "b" * 255)),
 }
 
 
