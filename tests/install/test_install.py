@@ -234,6 +234,10 @@ run start; says one; run status
 conf two; run reload; says two
 echo '[nope]' >/etc/warp.toml; fails run reload; says two
 conf three; run upgrade; says three; run restart; says three
+mv /usr/bin/warp /usr/bin/warp-1; ln -s warp-1 /usr/bin/warp
+sed -i 's/^http/user = "nosuchuser"\n&/' /etc/warp.toml; run upgrade  # fails: the binary before goes on, by another name
+n=0; while [ $n -lt 50 ] && grep -qx warp /proc/$(cat /run/warp.pid)/comm; do n=$((n + 1)); sleep 0.1; done
+conf three; run status; says three
 run stop; gone; fails run status
 mkdir /srv/bin; ln -s $(ls -d /usr/bin/* | grep -v flock) /srv/bin; PATH=/srv/bin
 echo $$ >/run/warp.pid; fails run status; run start; says three; run status  # of before a crash, and no flock
