@@ -23973,11 +23973,16 @@ static int
 log_target_open(struct log_target *t)
 {
 	bool made, none = t->sink == SINK_OFF || t->sink == SINK_SYSLOG;
+	int nobody[2];
 
-	t->fd = none ? open("/dev/null", O_WRONLY | O_CLOEXEC) : -1; /* nothing is written there */
+	t->fd = none ? open("/dev/null", O_WRONLY | O_CLOEXEC) : -1;
+	if (none && t->fd < 0 && pipe2(nobody, O_CLOEXEC) == 0) {
+		close(nobody[1]);
+		t->fd = nobody[0]; /* whatever is written there is refused */
+	}
 	if (t->sink == SINK_FILE)
 		t->fd = log_file_open("log to", t->path, ROOT, &made);
-	else if (t->fd < 0)
+	else if (!none)
 		t->fd = stream_own(fcntl(t->sink == SINK_STDOUT ? STDOUT_FILENO : STDERR_FILENO,
 		    F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
 	return t->fd < 0 ? -1 : 0;

@@ -2,6 +2,7 @@
 import ctypes
 import os
 import resource
+import signal
 import tempfile
 import time
 
@@ -40,6 +41,16 @@ def test_without_dev(warp):
     """No /dev/null, and nobody can make one: that is no log of ours."""
     w = warp(toml_file(conf(OK)), preexec_fn=mounts((None, "/dev")))
     assert w.ask().text == "ok"
+
+
+def test_no_log_without_dev(warp):
+    """A log that is off says nothing, also where there is no /dev/null to throw it into."""
+    w = warp(toml_file({**conf(OK), "log": {"error": "off", "access": "off"}}), preexec_fn=mounts((None, "/dev")))
+    w.signal(signal.SIGHUP)
+    w.signal(signal.SIGUSR1)
+    eventually(lambda: w.ask().text == "ok")
+    w.stop()
+    assert " info: " not in w.stderr, w.stderr
 
 
 def test_a_dev_null_is_not_made(warp, tmp_path):
