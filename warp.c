@@ -11867,7 +11867,7 @@ variable_doubt(struct arena *a, struct slice *rest, unsigned in, unsigned groups
 			n = variable_read(*rest, in, groups, &p);
 		if (n == 0)
 			why = variable_why(a, *rest, in, groups);
-		else if (slice_starts(*rest, S("%[")))
+		else if (slice_starts(*rest, S("%[")) && variable_name_n(slice_from(*rest, 2), false) > 0)
 			why = "'%[' is HAProxy's, a variable here is as {client}";
 	}
 	return why;

@@ -112,6 +112,7 @@ static const struct {
 	{ "{http.request.header.X-A} {http.vars.a}", IN_TEXT, 0, "unknown variable '{http.request.header.X-A}', did you mean '{header.}'? | "
 	  "unknown variable '{http.vars.a}'" },
 	{ "{status} {user_agent} $status", IN_TEXT, 0, "unknown variable '{status}' | unknown variable '{user_agent}'" },
+	{ "%[$time] 5%[", IN_TEXT | IN_LOG, 0, "" },
 	{ "%[src] 5%", IN_TEXT, 0, "'%[' is HAProxy's, a variable here is as {client}" },
 	{ "$request $1", IN_TEXT | IN_LOG, 0, "unknown variable '$request' | unknown variable '$1'" },
 };
