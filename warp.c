@@ -27710,7 +27710,7 @@ admin_answer(const struct admin_request *rq, const struct conf *cf, struct admin
  * Owns    the text of the head being written, and the heads being read.
  * Offers  heads_open, exchange_request, client_of, forward_begin, request_write,
  *         answer_write, interim_write, head_map.
- * Calls   base, clock, http, path, addr, regex, route (host_normal), policy (encoding_class,
+ * Calls   base, clock, http, path, addr, regex, route (HOST_MAX, host_normal), policy (encoding_class,
  *         target_add), upstreams (upstream_is_https), roster, loop, tls (tls_shown), expand.
  *         Makes the head for one side from the other's: RFC 9110 7.6, RFC 9112 3, RFC 7239. */
 
