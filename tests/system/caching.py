@@ -187,20 +187,22 @@ def stop_reading(w, target, rcvbuf=2048, **kw):
     return c
 
 
-def holder(w, conn):
-    """The worker that holds the other end of a connection, None before it is accepted."""
-    want = [":%04X" % x[1] for x in (conn.sock.getpeername(), conn.sock.getsockname())]
+def holders(w, conns):
+    """The workers that hold the other ends of connections, None for those that are not accepted yet."""
     with open("/proc/net/tcp") as f:
-        inodes = {x.split()[9] for x in f.readlines()[1:] if [y[-5:] for y in x.split()[1:3]] == want}
+        lines = [x.split() for x in f.readlines()[1:]]
+    inodes = {(x[1][-5:], x[2][-5:]): x[9] for x in lines if x[9] != "0"}
+    pids = {}
     for pid in w.children():
         for fd in os.listdir("/proc/%d/fd" % pid):
             try:
                 link = os.readlink("/proc/%d/fd/%s" % (pid, fd))
             except OSError:
                 continue
-            if link[8:-1] in inodes and link.startswith("socket:"):
-                return pid
-    return None
+            if link.startswith("socket:"):
+                pids[link[8:-1]] = pid
+    ends = [tuple(":%04X" % x[1] for x in (c.sock.getpeername(), c.sock.getsockname())) for c in conns]
+    return [pids.get(inodes.get(e)) for e in ends]
 
 
 def purge(w, what):

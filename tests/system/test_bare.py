@@ -80,8 +80,9 @@ def test_bodies_where_tmp_is_read_only(warp, backend):
     assert w.ask(method="POST", body=b"x" * 100000).status == 200 and len(b.requests[0].body) == 100000
 
 
-def test_no_process_left(warp):
+def test_no_process_left(warp, monkeypatch):
     """One for the master, a worker and a warden, none for its program."""
+    monkeypatch.setattr(lib, "WARP", lib.for_everybody(lib.WARP))
     with tempfile.TemporaryDirectory(dir="/tmp") as dir:
         os.chmod(dir, 0o777)
 

@@ -11,7 +11,7 @@ import pytest
 import caching
 import lib
 from caching import (LATER, MB, Origin, admin, after, answers, cache_conf, content, crowd, date, fetched, figure, figures, fill,
-                     hit, holder, in_turn, post_purge, purge, raw, said, says, stop_reading)
+                     hit, holders, in_turn, post_purge, purge, raw, said, says, stop_reading)
 from lib import CLOSE, RST, SLOW, TIMEOUT, Client, chunks, eventually, reply, request, toml_file
 
 pytestmark = pytest.mark.skipif(not caching.supported(), reason="this warp has no cache")
@@ -1356,11 +1356,11 @@ def test_the_worker_that_fetches_is_killed(cached):
         o.page(x, in_turn(after(go, says(MINUTE)), says(MINUTE)))
         clients = crowd(w, 30, x)
         o.wait(x)
-        fetches = holder(w, o.backend.conns[-1])
-        eventually(lambda: all(holder(w, c) for c in clients), "all are accepted")
-        while {holder(w, c) for c in clients} == {fetches}:    # the kernel may have given all of them to one
+        fetches = holders(w, o.backend.conns[-1:])[0]
+        eventually(lambda: all(holders(w, clients)), "all are accepted")
+        while set(holders(w, clients)) == {fetches}:           # the kernel may have given all of them to one
             clients += crowd(w, 1, x)
-            eventually(lambda: holder(w, clients[-1]), "accepted")
+            eventually(lambda: all(holders(w, clients)), "accepted")
             assert len(clients) < 300
         if time.monotonic() - began < 3:
             break

@@ -1096,6 +1096,6 @@ def test_backoff_starts_over(seasoned):
 def test_backoff_goes_on(seasoned):
     """More than ten seconds, but never ready: that is not up, the third wait is longer than the second."""
     w, begin = seasoned
-    eventually(lambda: len(lib.read(w.path("slow")).split()) == 5, "it has started a fourth time", 40 * SLOW)
-    ended, again = map(float, lib.read(w.path("slow")).split()[3:])
+    eventually(lambda: len(lib.read(w.path("slow")).split()) >= 5, "it has started a fourth time", 40 * SLOW)
+    ended, again = map(float, lib.read(w.path("slow")).split()[3:5])
     assert again - ended >= 1.5
