@@ -120,7 +120,7 @@
 #define ROUTER_ITEMS_MAX 65536 /* entries of the map of one */
 #define RATE_CELLS       4096 /* clients a rate limit remembers; power of 2 */
 #define RATE_WAYS        4    /* cells looked at for one client */
-#define RATE_SKEW_US     10000 /* a worker may be so late to see what time it is */
+#define RATE_SKEW_US     100000 /* a worker of a busy host may be so late to see what time it is */
 #define CROWD_CELLS      16384 /* clients whose connections are counted; more are not; power of 2 */
 #define CROWD_WAYS       8    /* cells looked at for one client */
 
