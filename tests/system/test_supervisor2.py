@@ -792,7 +792,8 @@ def test_emfile(warp):
 
 def test_many_orphans(warp):
     """More than fit in one read."""
-    w = warp(fleet(None, {"odd": {"command": sys.executable, "args": ["-SE", "-c", "import os,time\nfor i in range(700):\n  if os.fork()==0:\n    os.setsid()\n    if os.fork(): os._exit(0)\n    open('kids','a').write('%d\\n' % os.getpid())\n    os.closerange(0, 3)\n    time.sleep(900); os._exit(0)\n  os.wait()\nopen('done','w'); time.sleep(1000)"]}}))
+    w = warp(fleet(None, {"odd": sh("for i in $(seq 14); do setsid sh -c 'for n in $(seq 50); do sleep 900 </dev/null >/dev/null 2>&1 & "
+                                    "echo $! >>kids; done'; done; touch done; exec sleep 1000")}))
     eventually(lambda: os.path.exists(w.path("done")), "", 30)
     with open(w.path("kids")) as f:
         kids = [int(k) for k in f.read().split()]
@@ -803,7 +804,7 @@ def test_many_orphans(warp):
         assert not [k for k in kids if alive(k)]
     finally:
         for k in kids:
-            if alive(k) and os.path.exists("/proc/%d/cmdline" % k) and b"time.sleep(900)" in open("/proc/%d/cmdline" % k, "rb").read():
+            if alive(k) and os.path.exists("/proc/%d/cmdline" % k) and b"sleep\0900" in open("/proc/%d/cmdline" % k, "rb").read():
                 kill(k)
 
 
