@@ -11810,11 +11810,13 @@ variable_meant(struct arena *a, struct slice word, unsigned in, bool braces)
 	dot = memchr(near.word.p, '.', near.word.n);
 	if (dot && !slice_starts(near.word, S("tls."))) /* of header.X only that */
 		near.word.n = (size_t)(dot - near.word.p) + 1;
-	for (enum variable v = VAR_TIME; v < VAR_GROUP; v++)
-		if (!(variables_known[v].in & in)
-		    ? braces && slice_eq(near.word, slice_of(variables_known[v].name))
-		    : near_offer(&near, slice_of(variables_known[v].name)))
-			return variables_known[v].in & in ? variables_known[v].name : "";
+	for (enum variable v = VAR_TIME; v < VAR_GROUP; v++) {
+		const char *name = variables_known[v].name;
+		if (variables_known[v].in & in && near_offer(&near, slice_of(name)))
+			return name;
+		if (!(variables_known[v].in & in) && braces && slice_eq(near.word, slice_of(name)))
+			return ""; /* it is known elsewhere */
+	}
 	if (near.best.n > 0 && (braces ? 3 * near.distance <= word.n : in & IN_LOG))
 		return near.best.p;
 	return slice_starts(near.word, S("tls.")) || slice_starts(near.word, S("http.")) ||
@@ -18368,7 +18370,8 @@ upstream_moves(const struct upstream *up)
 	    up->instances[0].addr.kind != ADDR_ABSTRACT;
 }
 
-/* Gives each instance its record, and then those another that would need it. -1: too many instances, or too long a key; logged. */
+/* Gives each instance its record, and then those another that can be replaced beside it.
+ * -1: too many instances, or too long a key; logged. */
 static int
 board_attach(struct conf *cf)
 {
@@ -21005,7 +21008,8 @@ static enum standing
 instance_standing(const struct instance *in)
 {
 	const struct board_instance *b = in->board;
-	int run = b->run == RUN_ASLEEP ? RUN_OFF : b->run, health = in->up->health.on ? b->health : HEALTH_UP;
+	int run = b->run == RUN_ASLEEP ? RUN_OFF : b->run;
+	int health = in->up->health.on ? b->health : HEALTH_UP;
 	int64_t until = instance_open_until(in);
 
 	if (b->addrs.n == 0)
@@ -41227,7 +41231,7 @@ child_sockets(const struct process *ps)
 static void
 child_clean(int out, const struct process *ps)
 {
-	static long preset[8]; /* the kernel's struct: all zero is SIG_DFL; not const: it takes no bytes of the file */
+	static long preset[8]; /* the kernel's struct: all zero is SIG_DFL; not const: no bytes of the file */
 	sigset_t none;
 	int null;
 
@@ -42304,9 +42308,9 @@ proc_is_ready(const struct proc *p)
 {
 	if (p->conf->oneshot)
 		return false;
-	if (p->n_on == 0 || !proc_is_checked(p))
-		return p->n_on == 0 || p->conf->ready == READY_EXEC;
-	return proc_is_healthy(p);
+	if (p->n_on > 0 && proc_is_checked(p))
+		return proc_is_healthy(p);
+	return p->n_on == 0 || p->conf->ready == READY_EXEC;
 }
 
 static void
